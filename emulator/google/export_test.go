@@ -1,0 +1,6 @@
+//go:build unix
+
+package google
+
+// Group is the id of the emulator's process group.
+func Group(p *Process) int { return p.cmd.Process.Pid }

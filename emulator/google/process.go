@@ -1,0 +1,234 @@
+//go:build unix
+
+// Package google starts the emulators that ship with the Google Cloud SDK, so
+// that a test can run one suite against a server of ours and against Google's.
+//
+// The emulators are Java programs behind shell scripts. Every process started
+// here lives in a process group of its own under a small guard that ends the
+// whole group when Stop is called, and also when the starting process dies
+// without calling it: no JVM outlives the tests.
+package google
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// ErrNotInstalled is returned, wrapped with what is missing, where the Google
+// Cloud SDK, the wanted emulator component or Java is not on this machine.
+// Tests skip on it.
+var ErrNotInstalled = errors.New("google emulator not installed")
+
+// startTimeout bounds the wait for one JVM to answer: a cold start takes two to
+// five seconds on a small machine, and tests of several packages may start
+// theirs at once.
+const startTimeout = 90 * time.Second
+
+// keptOutput is how many bytes of an emulator's latest output are kept.
+const keptOutput = 64 << 10
+
+// errExited says that the emulator ended before it was ready, most often since
+// another process took the chosen port first.
+var errExited = errors.New("emulator exited")
+
+// Process is one running emulator.
+type Process struct {
+	addr  string
+	cmd   *exec.Cmd
+	leash io.Closer // the guard's stdin: closing it ends the group
+	out   *tail
+	done  chan struct{} // closed when the whole group has been reaped
+	stop  sync.Once
+}
+
+// StartPubSub starts the Pub/Sub emulator (the SDK component pubsub-emulator)
+// on a free loopback port and returns when it answers. The context bounds the
+// start only. The error is ErrNotInstalled, or holds the emulator's output.
+//
+// See https://cloud.google.com/pubsub/docs/emulator.
+func StartPubSub(ctx context.Context) (*Process, error) {
+	return start(ctx, "platform/pubsub-emulator/bin/cloud-pubsub-emulator")
+}
+
+// StartFirestore starts the Firestore emulator (the SDK component
+// cloud-firestore-emulator) on a free loopback port and returns when it
+// answers. The context bounds the start only. The error is ErrNotInstalled, or
+// holds the emulator's output.
+//
+// See https://cloud.google.com/firestore/native/docs/emulator.
+func StartFirestore(ctx context.Context) (*Process, error) {
+	return start(ctx, "platform/cloud-firestore-emulator/cloud_firestore_emulator", "start")
+}
+
+// Addr is the emulator's host:port, which serves gRPC in the clear.
+func (p *Process) Addr() string { return p.addr }
+
+// Output is the latest output of the emulator, at most 64 KiB.
+func (p *Process) Output() string { return p.out.String() }
+
+// Stop kills the emulator's process group and returns when it is gone. It may
+// be called more than once.
+func (p *Process) Stop() {
+	p.stop.Do(func() {
+		p.leash.Close()
+		// The guard kills its own group when the leash closes. This is for a
+		// guard that was itself killed; ESRCH is the usual answer.
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	})
+	<-p.done
+}
+
+func start(ctx context.Context, script string, args ...string) (*Process, error) {
+	root, err := sdkRoot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(root, script)
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("%w: %s is not in the Google Cloud SDK", ErrNotInstalled, filepath.Base(path))
+	}
+	if os.Getenv("JAVA_HOME") == "" {
+		if _, err := exec.LookPath("java"); err != nil {
+			return nil, fmt.Errorf("%w: no java: %w", ErrNotInstalled, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	// The emulators print no port of their own choosing, so a free one is
+	// picked here, and may be taken before the JVM gets to it: hence the tries.
+	for try := 0; ; try++ {
+		p, err := startOnce(ctx, path, args)
+		if err == nil {
+			return p, nil
+		}
+		if !errors.Is(err, errExited) || try == 2 {
+			return nil, err
+		}
+	}
+}
+
+// guard runs its arguments in the background of its own process group, and
+// kills that group when the command ends or when standard input does, which is
+// also what happens when the process at the other end of the pipe dies.
+const guard = `{ "$@" </dev/null; kill -KILL 0; } & read -r _; kill -KILL 0`
+
+func startOnce(ctx context.Context, path string, args []string) (*Process, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, fmt.Errorf("pick a port: %w", err)
+	}
+	addr := net.JoinHostPort("127.0.0.1", port)
+	argv := append([]string{"-c", guard, "guard", path}, args...)
+	argv = append(argv, "--host=127.0.0.1", "--port="+port)
+	cmd := exec.Command("/bin/sh", argv...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out := &tail{}
+	cmd.Stdout, cmd.Stderr = out, out
+	leash, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", filepath.Base(path), err)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", filepath.Base(path), err)
+	}
+	p := &Process{addr: addr, cmd: cmd, leash: leash, out: out, done: make(chan struct{})}
+	go func() {
+		// Wait also drains the output pipe, which the last process of the group
+		// to die closes: after it nothing of the group is left.
+		_ = cmd.Wait()
+		close(p.done)
+	}()
+	if err := p.ready(ctx); err != nil {
+		p.Stop()
+		return nil, fmt.Errorf("start %s on %s: %w; its output:\n%s", filepath.Base(path), addr, err, p.Output())
+	}
+	return p, nil
+}
+
+// ready waits until the emulator answers HTTP on its port.
+func (p *Process) ready(ctx context.Context) error {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.addr+"/", nil)
+		if err != nil {
+			return fmt.Errorf("probe: %w", err)
+		}
+		if res, err := client.Do(req); err == nil {
+			res.Body.Close()
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-p.done:
+			return errExited
+		case <-ctx.Done():
+			return fmt.Errorf("not ready: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// sdkRoot finds the SDK from the place of the gcloud command, and asks gcloud
+// itself (a second of Python) only where that place is a wrapper's.
+func sdkRoot(ctx context.Context) (string, error) {
+	gcloud, err := exec.LookPath("gcloud")
+	if err != nil {
+		return "", fmt.Errorf("%w: no gcloud: %w", ErrNotInstalled, err)
+	}
+	if real, err := filepath.EvalSymlinks(gcloud); err == nil {
+		root := filepath.Dir(filepath.Dir(real))
+		if _, err := os.Stat(filepath.Join(root, "platform")); err == nil {
+			return root, nil
+		}
+	}
+	out, err := exec.CommandContext(ctx, gcloud, "info", "--format=value(installation.sdk_root)").Output()
+	if err != nil {
+		return "", fmt.Errorf("%w: gcloud info: %w", ErrNotInstalled, err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	return port, err
+}
+
+// tail keeps the latest output of a process.
+type tail struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf.Write(p)
+	if over := t.buf.Len() - keptOutput; over > 0 {
+		t.buf.Next(over)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.buf.String()
+}
