@@ -1,0 +1,363 @@
+package event
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"parley.internal/shared/identity"
+)
+
+const (
+	// MaxSize is the greatest length of an event in its written form, in bytes. A delivery's ledger entry holds the
+	// event, and a Firestore document holds at most 1 MiB (https://firebase.google.com/docs/firestore/quotas).
+	MaxSize = 256 << 10
+
+	// MaxDepth is how deep objects and arrays may nest in each other.
+	MaxDepth = 64
+
+	// maxID is the greatest length of the ids, types, sources and channels, in bytes: they become bus attributes,
+	// which hold at most 1,024 bytes (https://cloud.google.com/pubsub/quotas#resource_limits).
+	maxID = 512
+)
+
+// ErrInvalid is wrapped by every error of [Decode] and [Event.Validate]: the input is wrong, and trying again will not
+// make it right.
+var ErrInvalid = errors.New("invalid event")
+
+// FieldError says which field of an event is wrong, and why.
+type FieldError struct {
+	Field  string // as a dotted path, "auth.userRef"; empty for the event as a whole
+	Reason string // what is wrong, without the offending value
+}
+
+// Error names the field first.
+func (e *FieldError) Error() string {
+	if e.Field == "" {
+		return "event: " + e.Reason
+	}
+	return e.Field + ": " + e.Reason
+}
+
+// Is makes every FieldError match [ErrInvalid].
+func (e *FieldError) Is(target error) bool { return target == ErrInvalid }
+
+// Decode reads and validates an event in its written form, lifting the older nested form. What it refuses, it refuses
+// with errors that match [ErrInvalid]; each is a [*FieldError], joined where there are several. JSON is read strictly
+// (RFC 8259 with unique names and valid UTF-8, as RFC 7493 recommends), so that no two readers of one event can
+// understand it differently.
+func Decode(data []byte) (*Event, error) {
+	if err := checkShape(data); err != nil {
+		return nil, err
+	}
+	e := new(Event)
+	if err := json.Unmarshal(data, e); err != nil {
+		return nil, decodeError(err)
+	}
+	if err := e.lift(); err != nil {
+		return nil, err
+	}
+	if err := e.Validate(); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Encode writes the event. It fails as [Event.Validate] does, and where the written form would be longer than
+// [MaxSize].
+func Encode(e *Event) ([]byte, error) {
+	if err := e.Validate(); err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(e, json.Deterministic(true))
+	if err != nil {
+		return nil, &FieldError{Reason: "cannot be written as JSON: " + err.Error()}
+	}
+	if len(data) > MaxSize {
+		return nil, tooLarge(len(data))
+	}
+	return data, nil
+}
+
+// Validate checks what every part may rely on, and names each field that is wrong.
+func (e *Event) Validate() error {
+	var errs []error
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, &FieldError{Field: field, Reason: fmt.Sprintf(format, args...)})
+	}
+	if e.V == "" {
+		bad("v", "missing")
+	} else if e.V != Version {
+		bad("v", "is not %q", Version)
+	}
+	text := func(field, value string, required bool) {
+		switch {
+		case value == "" && required:
+			bad(field, "missing")
+		case len(value) > maxID:
+			bad(field, "longer than %d bytes", maxID)
+		case !utf8.ValidString(value):
+			bad(field, "not UTF-8")
+		}
+	}
+	text("source", e.Source, true)
+	text("correlationId", e.CorrelationID, true)
+	text("type", e.Type, true)
+	text("channel", e.Channel, false)
+	text("replyTo", e.ReplyTo, false)
+	if len(e.UserID) > identity.MaxLen {
+		bad("userId", "longer than %d bytes", identity.MaxLen)
+	}
+	if e.TraceID != "" && !isTraceID(e.TraceID) {
+		bad("traceId", "not 32 lower-case hexadecimal digits")
+	}
+	if e.Egress != nil {
+		switch e.Egress.Type {
+		case "", EgressChat, EgressDM, EgressEvent:
+		default:
+			bad("egress.type", "not one of chat, dm, event")
+		}
+	}
+	for i, s := range e.RoutingSlip {
+		if s.ID == "" {
+			bad(fmt.Sprintf("routingSlip.%d.id", i), "missing")
+		}
+		switch s.Status {
+		case StepPending, StepOK, StepError, StepSkip:
+		default:
+			bad(fmt.Sprintf("routingSlip.%d.status", i), "not one of PENDING, OK, ERROR, SKIP")
+		}
+	}
+	for i, c := range e.Candidates {
+		switch c.Status {
+		case "", CandidateProposed, CandidateSelected, CandidateSuperseded, CandidateRejected:
+		default:
+			bad(fmt.Sprintf("candidates.%d.status", i), "not one of proposed, selected, superseded, rejected")
+		}
+	}
+	if e.QoS != nil && e.QoS.TTL < 0 {
+		bad("qos.ttl", "negative")
+	}
+	return errors.Join(errs...)
+}
+
+func isTraceID(s string) bool {
+	if len(s) != 32 {
+		return false
+	}
+	return strings.Trim(s, "0123456789abcdef") == "" && strings.Trim(s, "0") != ""
+}
+
+func tooLarge(n int) error {
+	return &FieldError{Reason: fmt.Sprintf("%d bytes long, the most is %d", n, MaxSize)}
+}
+
+// checkShape refuses, before anything is built from it, what would cost much to decode.
+func checkShape(data []byte) error {
+	if len(data) > MaxSize {
+		return tooLarge(len(data))
+	}
+	if !utf8.Valid(data) {
+		return &FieldError{Reason: "not UTF-8"}
+	}
+	if t := bytes.TrimLeft(data, " \t\r\n"); len(t) == 0 || t[0] != '{' {
+		return &FieldError{Reason: "not a JSON object"}
+	}
+	depth, inString := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			if depth++; depth > MaxDepth {
+				return &FieldError{Reason: fmt.Sprintf("nested deeper than %d", MaxDepth)}
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return nil
+}
+
+// decodeError tells in which field the decoder gave up, without repeating the input.
+func decodeError(err error) error {
+	var semantic *json.SemanticError
+	if errors.As(err, &semantic) {
+		field := strings.ReplaceAll(strings.TrimPrefix(string(semantic.JSONPointer), "/"), "/", ".")
+		reason := fmt.Sprintf("a JSON %s does not fit", semantic.JSONKind)
+		if semantic.GoType != nil {
+			reason = fmt.Sprintf("a JSON %s where a %s belongs", semantic.JSONKind, kindName(semantic.GoType.String()))
+		}
+		return &FieldError{Field: field, Reason: reason}
+	}
+	var syntactic *jsontext.SyntacticError
+	if errors.As(err, &syntactic) {
+		reason := "not JSON"
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			reason = "a name stands twice"
+		}
+		return &FieldError{Reason: fmt.Sprintf("%s (at byte %d)", reason, syntactic.ByteOffset)}
+	}
+	return &FieldError{Reason: "not JSON"}
+}
+
+func kindName(goType string) string {
+	switch {
+	case goType == "string":
+		return "text"
+	case goType == "time.Time":
+		return "time (RFC 3339)"
+	case goType == "bool":
+		return "truth value"
+	case strings.HasPrefix(goType, "int"), strings.HasPrefix(goType, "*float"), strings.HasPrefix(goType, "float"):
+		return "number"
+	case strings.HasPrefix(goType, "[]"):
+		return "list"
+	default:
+		return "object"
+	}
+}
+
+// lift turns the older nested form into the flat one: the members of "envelope" become members of the event, where
+// the event does not have them itself.
+func (e *Event) lift() error {
+	if len(e.Extra) == 0 {
+		return nil
+	}
+	var outer struct {
+		Envelope jsontext.Value `json:"envelope"`
+		Rest     jsontext.Value `json:",embed"`
+	}
+	if err := json.Unmarshal(e.Extra, &outer); err != nil {
+		return decodeError(err)
+	}
+	if len(outer.Envelope) == 0 {
+		return nil
+	}
+	// version 1 wrote v as a number or as a text
+	var inner struct {
+		V    jsontext.Value `json:"v"`
+		Rest jsontext.Value `json:",embed"`
+	}
+	if err := json.Unmarshal(outer.Envelope, &inner); err != nil {
+		return prefixed("envelope", decodeError(err))
+	}
+	lifted := new(Event)
+	if len(inner.Rest) > 0 {
+		if err := json.Unmarshal(inner.Rest, lifted); err != nil {
+			return prefixed("envelope", decodeError(err))
+		}
+	}
+	if e.V == "" {
+		switch v := strings.Trim(string(inner.V), `"`); v {
+		case "1", "1.0", Version:
+			e.V = Version
+		case "":
+			return &FieldError{Field: "envelope.v", Reason: "missing"}
+		default:
+			return &FieldError{Field: "envelope.v", Reason: "not a version that is known"}
+		}
+	} else if e.V == "1" {
+		e.V = Version
+	}
+	// decoding the flat form over the lifted one lets what the flat form says win
+	e.Extra = outer.Rest
+	flat, err := json.Marshal(e)
+	if err != nil {
+		return &FieldError{Reason: err.Error()}
+	}
+	merged, extra := *lifted, lifted.Extra
+	merged.Extra = nil
+	if err := json.Unmarshal(flat, &merged); err != nil {
+		return decodeError(err)
+	}
+	for _, f := range []struct{ into, from *string }{
+		{&merged.Source, &lifted.Source}, {&merged.CorrelationID, &lifted.CorrelationID}, {&merged.Type, &lifted.Type},
+	} {
+		if *f.into == "" { // the required fields are written even when empty
+			*f.into = *f.from
+		}
+	}
+	if merged.Extra, err = joinObjects(extra, merged.Extra); err != nil {
+		return err
+	}
+	*e = merged
+	return nil
+}
+
+// joinObjects puts the members of two JSON objects into one; where both have a name, b's member stays.
+func joinObjects(a, b jsontext.Value) (jsontext.Value, error) {
+	if len(a) == 0 {
+		return b, nil
+	}
+	if len(b) == 0 {
+		return a, nil
+	}
+	all := map[string]jsontext.Value{}
+	for _, v := range []jsontext.Value{a, b} {
+		if err := json.Unmarshal(v, &all); err != nil {
+			return nil, decodeError(err)
+		}
+	}
+	joined, err := json.Marshal(all, json.Deterministic(true))
+	if err != nil {
+		return nil, &FieldError{Reason: err.Error()}
+	}
+	return joined, nil
+}
+
+func prefixed(field string, err error) error {
+	var fe *FieldError
+	if errors.As(err, &fe) {
+		return &FieldError{Field: strings.TrimSuffix(field+"."+fe.Field, "."), Reason: fe.Reason}
+	}
+	return err
+}
+
+// Text finds a text in a raw JSON object by the path of its member names, and reports whether it is there. A number is
+// given as it is written, since some platforms write ids as numbers.
+func Text(v jsontext.Value, path ...string) (string, bool) {
+	for _, name := range path {
+		if v.Kind() != '{' {
+			return "", false
+		}
+		var members map[string]jsontext.Value
+		if json.Unmarshal(v, &members) != nil {
+			return "", false
+		}
+		v = members[name]
+	}
+	switch v.Kind() {
+	case '"':
+		var s string
+		if json.Unmarshal(v, &s) != nil {
+			return "", false
+		}
+		return s, s != ""
+	case '0':
+		return strings.TrimSpace(string(v)), true
+	}
+	return "", false
+}
+
+// Raw writes any value as a raw JSON value. It panics where the value cannot be written, as a channel or a function
+// cannot: it is meant for values of the program's own.
+func Raw(v any) jsontext.Value {
+	data, err := json.Marshal(v, json.Deterministic(true))
+	if err != nil {
+		panic(fmt.Sprintf("event: write %T as JSON: %v", v, err))
+	}
+	return data
+}
+
+// Now cuts a time to microseconds, what Firestore keeps, and to UTC, so that a time reads back as it was written.
+func Now(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
