@@ -1,0 +1,151 @@
+// Package config reads a part's configuration from environment variables into one struct, checks all of it before the
+// part starts, and reports everything that is wrong together.
+//
+// A field names its variable with `env`, its default with `envDefault`, and explains itself with `help`; `,required`
+// and `,notEmpty` work as in github.com/caarlos0/env. A struct, or one embedded in it, may have a method
+// Validate() error for what a type cannot say; errors.Join several.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/caarlos0/env/v11"
+
+	"parley.internal/shared/topology"
+)
+
+// Deployment is what every part has to know about where it runs.
+type Deployment struct {
+	Project   string          `env:"GOOGLE_CLOUD_PROJECT,required,notEmpty" help:"Google Cloud project that holds the topics and the database."`
+	Database  string          `env:"FIRESTORE_DATABASE" envDefault:"(default)" help:"Firestore database."`
+	Prefix    topology.Prefix `env:"BUS_PREFIX" help:"Stands before the name of every topic and subscription, so that deployments can share a project: staging. for example."`
+	LogFormat string          `env:"LOG_FORMAT" envDefault:"json" help:"json (as Cloud Logging reads it) or text (for people)."`
+	LogLevel  string          `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error: the least severity that is logged."`
+}
+
+// Validate checks what the types cannot.
+func (d Deployment) Validate() error {
+	var errs []error
+	if d.LogFormat != "json" && d.LogFormat != "text" {
+		errs = append(errs, fmt.Errorf("LOG_FORMAT: %q is not json or text", d.LogFormat))
+	}
+	switch d.LogLevel {
+	case "debug", "info", "warn", "error":
+	default:
+		errs = append(errs, fmt.Errorf("LOG_LEVEL: %q is not debug, info, warn or error", d.LogLevel))
+	}
+	return errors.Join(errs...)
+}
+
+// Load reads T from an environment in the form of os.Environ. The error joins one error for each variable that is
+// missing or wrong.
+func Load[T any](environ []string) (T, error) {
+	var c T
+	var errs []error
+	if err := env.ParseWithOptions(&c, env.Options{Environment: env.ToMap(environ)}); err != nil {
+		var several env.AggregateError
+		if errors.As(err, &several) {
+			for _, e := range several.Errors {
+				errs = append(errs, readable[T](e))
+			}
+		} else {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, validate(reflect.ValueOf(c)))
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("configuration:\n%w", err)
+	}
+	return c, nil
+}
+
+// readable names the variable where the library names the struct's field.
+func readable[T any](err error) error {
+	var pe env.ParseError
+	if errors.As(err, &pe) {
+		for _, v := range Describe[T]() {
+			if v.field == pe.Name {
+				return fmt.Errorf("%s: %w", v.Name, pe.Err)
+			}
+		}
+	}
+	var unset env.VarIsNotSetError
+	if errors.As(err, &unset) {
+		return fmt.Errorf("%s: required, but not set", unset.Key)
+	}
+	var empty env.EmptyVarError
+	if errors.As(err, &empty) {
+		return fmt.Errorf("%s: must not be empty", empty.Key)
+	}
+	return err
+}
+
+// validate calls Validate on every struct of the tree that declares its own, embedded ones first.
+func validate(v reflect.Value) error {
+	var errs []error
+	promoted := false
+	for i := range v.NumField() {
+		if f := v.Type().Field(i); f.IsExported() && f.Type.Kind() == reflect.Struct && f.Tag.Get("env") == "" {
+			errs = append(errs, validate(v.Field(i)))
+			if _, ok := v.Field(i).Interface().(interface{ Validate() error }); ok && f.Anonymous {
+				promoted = true
+			}
+		}
+	}
+	if c, ok := v.Interface().(interface{ Validate() error }); ok && !promoted {
+		errs = append(errs, c.Validate())
+	}
+	return errors.Join(errs...)
+}
+
+// Variable is one environment variable that a part reads.
+type Variable struct {
+	Name     string
+	Default  string // empty if it has none
+	Required bool
+	Help     string
+	field    string
+}
+
+// Describe lists the variables that T is read from, in the order of its fields.
+func Describe[T any]() []Variable { return describe(reflect.TypeFor[T]()) }
+
+func describe(t reflect.Type) []Variable {
+	var vars []Variable
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("env"), ",")
+		if name == "" {
+			if f.Type.Kind() == reflect.Struct && f.IsExported() {
+				vars = append(vars, describe(f.Type)...)
+			}
+			continue
+		}
+		vars = append(vars, Variable{
+			Name: name, Default: f.Tag.Get("envDefault"), Help: f.Tag.Get("help"), field: f.Name,
+			Required: strings.Contains(options, "required") || strings.Contains(options, "notEmpty"),
+		})
+	}
+	return vars
+}
+
+// Usage writes the variables of T as a table, for a command's --help.
+func Usage[T any](w io.Writer) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, v := range Describe[T]() {
+		note := v.Help
+		switch {
+		case v.Required:
+			note += " Required."
+		case v.Default != "":
+			note += " Default: " + v.Default + "."
+		}
+		fmt.Fprintf(tw, "  %s\t%s\n", v.Name, note)
+	}
+	return tw.Flush()
+}

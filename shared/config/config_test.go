@@ -1,0 +1,65 @@
+package config_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"parley.internal/shared/config"
+)
+
+type part struct {
+	config.Deployment
+	Limit   int           `env:"LIMIT" envDefault:"7" help:"A limit."`
+	Timeout time.Duration `env:"TIMEOUT" envDefault:"30s" help:"A time."`
+	Nested  nested
+}
+
+type nested struct {
+	Model string `env:"MODEL" envDefault:"embedded" help:"A model."`
+}
+
+func (n nested) Validate() error {
+	if n.Model == "none" {
+		return errors.New("MODEL: none is not a model")
+	}
+	return nil
+}
+
+func TestLoadTakesDefaultsAndValues(t *testing.T) {
+	c, err := config.Load[part]([]string{"GOOGLE_CLOUD_PROJECT=p", "LIMIT=9", "BUS_PREFIX=staging."})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Project != "p" || c.Limit != 9 || c.Timeout != 30*time.Second || c.Prefix.String() != "staging." || c.Nested.Model != "embedded" {
+		t.Errorf("loaded %+v", c)
+	}
+}
+
+func TestLoadReportsEveryErrorByItsVariable(t *testing.T) {
+	_, err := config.Load[part]([]string{"LIMIT=many", "TIMEOUT=soon", "BUS_PREFIX=1", "LOG_FORMAT=xml", "LOG_LEVEL=loud", "MODEL=none"})
+	if err == nil {
+		t.Fatal("loaded")
+	}
+	for _, want := range []string{"GOOGLE_CLOUD_PROJECT: required", "LIMIT: ", "TIMEOUT: ", "BUS_PREFIX: ", "LOG_FORMAT: ", "LOG_LEVEL: ", "MODEL: "} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not reported in:\n%v", want, err)
+		}
+	}
+	if n := strings.Count(err.Error(), "LOG_FORMAT"); n != 1 {
+		t.Errorf("LOG_FORMAT is reported %d times", n)
+	}
+}
+
+func TestUsageNamesEveryVariable(t *testing.T) {
+	var b strings.Builder
+	if err := config.Usage[part](&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"GOOGLE_CLOUD_PROJECT", "Required.", "LIMIT", "Default: 7.", "MODEL"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in:\n%s", want, b.String())
+		}
+	}
+}

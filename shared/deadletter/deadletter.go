@@ -1,0 +1,161 @@
+// Package deadletter says why something could not be processed, and carries that reason to where it is kept.
+//
+// A part that decides that a message can never succeed returns an [*Error] with a [Reason]; whoever received the
+// message publishes it, unchanged, on the dead-letter topic with the reason in its attributes, and only then
+// acknowledges it. The dlq function stores each once. Any other error means "try again".
+package deadletter
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"strconv"
+	"unicode/utf8"
+)
+
+// Reason is why something was dead-lettered: one of the codes below.
+type Reason string
+
+// The reasons. [Reasons] explains each.
+const (
+	InvalidEvent   Reason = "invalid_event"
+	NoPlatform     Reason = "no_platform"
+	NoText         Reason = "no_text"
+	NoRecipient    Reason = "no_recipient"
+	Expired        Reason = "expired"
+	ModelFailed    Reason = "model_failed"
+	ModelRefused   Reason = "model_refused"
+	NoConnection   Reason = "no_connection"
+	OutcomeUnknown Reason = "outcome_unknown"
+	Exhausted      Reason = "attempts_exhausted"
+)
+
+// Explained is a reason with its meaning.
+type Explained struct {
+	Reason  Reason
+	Meaning string
+}
+
+// Reasons is the table of all reasons.
+var Reasons = []Explained{
+	{InvalidEvent, "The message is not an event: not JSON, too large, or a field is missing or wrong. Its bytes are kept."},
+	{NoPlatform, "Nothing in the answer says on which platform it belongs."},
+	{NoText, "There is nothing to say: no candidate has a text, and the payload has none."},
+	{NoRecipient, "The answer names neither a user nor a channel."},
+	{Expired, "The time within which somebody wanted an answer was over before there was one."},
+	{ModelFailed, "The model did not answer, for longer than the configuration allows."},
+	{ModelRefused, "The model refused to answer, or its answer was blocked."},
+	{NoConnection, "No instance held a connection of the recipient before the deadline."},
+	{OutcomeUnknown, "The instance that claimed the delivery died: it may or may not have been sent. An operator decides."},
+	{Exhausted, "Pub/Sub gave up after the subscription's attempts; the last error stands in the logs."},
+}
+
+// Error is a decision that something can't be processed and must not be tried again.
+type Error struct {
+	Reason Reason
+	Err    error // what happened; not nil
+}
+
+// New makes an [*Error].
+func New(r Reason, err error) *Error { return &Error{Reason: r, Err: err} }
+
+// Error starts with the reason.
+func (e *Error) Error() string { return string(e.Reason) + ": " + e.Err.Error() }
+
+// Unwrap gives what happened.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ID is the id of the dead letter of something that is known by these parts (a correlation id and a step; a topic and
+// a message id): 32 hexadecimal digits, spread evenly, the same however often and by whomever it is dead-lettered.
+func ID(parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s", len(p), p)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// Announcement is what the attributes of a message on the dead-letter topic tell about it, beside the attributes that
+// the message had already.
+type Announcement struct {
+	ID       string // of the dead letter
+	Reason   Reason
+	Message  string // of the error
+	Source   string // the part that gave up
+	Attempts int    // deliveries so far; 0 if not known
+}
+
+// The attributes that carry an announcement.
+const (
+	attrID       = "deadLetterId"
+	attrReason   = "deadLetterReason"
+	attrMessage  = "deadLetterError"
+	attrSource   = "deadLetterSource"
+	attrAttempts = "deadLetterAttempts"
+)
+
+// Attributes that Pub/Sub itself sets on what it forwards after too many attempts
+// (https://cloud.google.com/pubsub/docs/handling-failures#dead_letter_topic).
+const (
+	attrForwardedSubscription = "CloudPubSubDeadLetterSourceSubscription"
+	attrForwardedAttempts     = "CloudPubSubDeadLetterSourceDeliveryCount"
+)
+
+// maxAttribute is the most bytes that an attribute's value may have (https://cloud.google.com/pubsub/quotas#resource_limits).
+const maxAttribute = 1024
+
+// Attributes adds the announcement to a message's attributes, which stay as they are.
+func (a Announcement) Attributes(original map[string]string) map[string]string {
+	all := make(map[string]string, len(original)+5)
+	maps.Copy(all, original)
+	all[attrID] = a.ID
+	all[attrReason] = string(a.Reason)
+	all[attrSource] = a.Source
+	if a.Message != "" {
+		all[attrMessage] = cut(a.Message, maxAttribute)
+	}
+	if a.Attempts > 0 {
+		all[attrAttempts] = strconv.Itoa(a.Attempts)
+	}
+	return all
+}
+
+// Announced reads an announcement from a message's attributes, our own or what Pub/Sub sets, and gives the attributes
+// that the message had before. messageID names the dead letter of a message that Pub/Sub forwarded.
+func Announced(attributes map[string]string, messageID string) (Announcement, map[string]string) {
+	a := Announcement{
+		ID:      attributes[attrID],
+		Reason:  Reason(attributes[attrReason]),
+		Message: attributes[attrMessage],
+		Source:  attributes[attrSource],
+	}
+	attempts := attributes[attrAttempts]
+	if sub := attributes[attrForwardedSubscription]; sub != "" && a.Reason == "" {
+		a.Reason, a.Source, attempts = Exhausted, sub, attributes[attrForwardedAttempts]
+	}
+	if a.Reason == "" {
+		a.Reason = InvalidEvent
+		a.Message = "stands on the dead-letter topic without a reason"
+	}
+	if a.ID == "" {
+		a.ID = ID("message", messageID)
+	}
+	a.Attempts, _ = strconv.Atoi(attempts) // a count that is not a number is not known
+	original := maps.Clone(attributes)
+	for _, name := range []string{attrID, attrReason, attrMessage, attrSource, attrAttempts} {
+		delete(original, name)
+	}
+	return a, original
+}
+
+// cut shortens s to at most n bytes without breaking a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

@@ -1,0 +1,73 @@
+package deadletter_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"parley.internal/shared/deadletter"
+)
+
+func TestErrorIsFoundThroughWrapping(t *testing.T) {
+	cause := errors.New("blocked by a safety setting")
+	err := fmt.Errorf("answer: %w", deadletter.New(deadletter.ModelRefused, cause))
+	var d *deadletter.Error
+	if !errors.As(err, &d) || d.Reason != deadletter.ModelRefused || !errors.Is(err, cause) {
+		t.Errorf("found %v in %v", d, err)
+	}
+}
+
+func TestEveryReasonIsExplainedOnce(t *testing.T) {
+	seen := map[deadletter.Reason]bool{}
+	for _, r := range deadletter.Reasons {
+		if seen[r.Reason] || r.Meaning == "" {
+			t.Errorf("%q stands twice or has no meaning", r.Reason)
+		}
+		seen[r.Reason] = true
+	}
+}
+
+func TestAnnouncementSurvivesTheBus(t *testing.T) {
+	original := map[string]string{"type": "chat.message", "correlationId": "c"}
+	want := deadletter.Announcement{ID: "abc", Reason: deadletter.ModelFailed, Message: "timed out", Source: "personality", Attempts: 3}
+	got, attributes := deadletter.Announced(want.Attributes(original), "m1")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("announcement (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(original, attributes); diff != "" {
+		t.Errorf("attributes (-want +got):\n%s", diff)
+	}
+}
+
+func TestForwardedByPubSubIsExhausted(t *testing.T) {
+	got, _ := deadletter.Announced(map[string]string{
+		"CloudPubSubDeadLetterSourceSubscription":  "personality",
+		"CloudPubSubDeadLetterSourceDeliveryCount": "10",
+	}, "m1")
+	want := deadletter.Announcement{ID: deadletter.ID("message", "m1"), Reason: deadletter.Exhausted, Source: "personality", Attempts: 10}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("announcement (-want +got):\n%s", diff)
+	}
+}
+
+func TestLongErrorFitsAnAttribute(t *testing.T) {
+	got := deadletter.Announcement{ID: "a", Reason: deadletter.ModelFailed, Message: strings.Repeat("é", 2000)}.Attributes(nil)
+	for name, v := range got {
+		if len(v) > 1024 || !utf8.ValidString(v) {
+			t.Errorf("%s has %d bytes, valid %v", name, len(v), utf8.ValidString(v))
+		}
+	}
+}
+
+func TestIDTellsPartsApart(t *testing.T) {
+	if deadletter.ID("a", "bc") == deadletter.ID("ab", "c") {
+		t.Error("parts run into each other")
+	}
+	if deadletter.ID("a", "b") != deadletter.ID("a", "b") {
+		t.Error("not deterministic")
+	}
+}
