@@ -1,0 +1,74 @@
+package firestore
+
+import (
+	"maps"
+	"sync"
+)
+
+// Counts says what a server has been asked to do, for cost figures.
+type Counts struct {
+	// RPCs counts calls by the name of the method, such as "Commit", whatever
+	// their outcome, and also those that an interceptor did not let through.
+	RPCs map[string]int64
+
+	// Reads, Writes and Deletes count documents the way the service bills
+	// them: https://firebase.google.com/docs/firestore/pricing#operations.
+	// A query costs one read even where it finds nothing, a lookup of a
+	// missing document one read, and an aggregation one read for up to 1000
+	// documents that it goes over.
+	Reads, Writes, Deletes int64
+}
+
+// Sub returns what was counted after earlier and up to c.
+func (c Counts) Sub(earlier Counts) Counts {
+	d := Counts{
+		RPCs:    make(map[string]int64),
+		Reads:   c.Reads - earlier.Reads,
+		Writes:  c.Writes - earlier.Writes,
+		Deletes: c.Deletes - earlier.Deletes,
+	}
+	for method, n := range c.RPCs {
+		if n -= earlier.RPCs[method]; n != 0 {
+			d.RPCs[method] = n
+		}
+	}
+	return d
+}
+
+type counter struct {
+	mu sync.Mutex
+	c  Counts
+}
+
+func (c *counter) snapshot() Counts {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.c
+	s.RPCs = maps.Clone(s.RPCs)
+	return s
+}
+
+func (c *counter) addRPC(method string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.c.RPCs == nil {
+		c.c.RPCs = make(map[string]int64)
+	}
+	c.c.RPCs[method]++
+}
+
+func (c *counter) addReads(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.c.Reads += int64(n)
+}
+
+func (c *counter) addWrite(w *write) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w.isDelete {
+		c.c.Deletes++
+	} else {
+		c.c.Writes++
+	}
+}

@@ -1,0 +1,281 @@
+package firestore
+
+import (
+	"strings"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"github.com/tidwall/btree"
+)
+
+// A document is one version of a stored document. It is never changed: a write
+// stores another one, so two states hold the same version exactly where they
+// hold the same pointer.
+type document struct {
+	id    string
+	proto *pb.Document // shared with answers under way, so never changed either
+}
+
+func newDocument(d *pb.Document) *document {
+	return &document{id: d.Name[strings.LastIndexByte(d.Name, '/')+1:], proto: d}
+}
+
+// field returns the value at path, or nil where the document has none.
+func (d *document) field(path fieldPath) *pb.Value { return fieldOf(d.proto.GetFields(), path) }
+
+func fieldOf(fields map[string]*pb.Value, path fieldPath) *pb.Value {
+	for _, name := range path[:len(path)-1] {
+		fields = fields[name].GetMapValue().GetFields()
+	}
+	return fields[path[len(path)-1]]
+}
+
+// A collection holds the documents of one collection, by id. Like a document
+// it is never changed once it belongs to a published state.
+type collection struct {
+	path    string // the full name, without a slash at the end
+	version int64  // time of the commit that last changed it
+	docs    *btree.BTreeG[*document]
+	indexes map[string]*fieldIndex // by the written field path; never altered, only replaced
+}
+
+func (c *collection) id() string     { return c.path[strings.LastIndexByte(c.path, '/')+1:] }
+func (c *collection) parent() string { return c.path[:strings.LastIndexByte(c.path, '/')] }
+
+func (c *collection) get(id string) *document {
+	d, _ := c.docs.Get(&document{id: id})
+	return d
+}
+
+// copy returns a collection that can be changed while c is being read. It
+// shares all that is not changed.
+func (c *collection) copy() *collection {
+	next := &collection{path: c.path, version: c.version, docs: c.docs.Copy()}
+	if c.indexes != nil {
+		next.indexes = make(map[string]*fieldIndex, len(c.indexes))
+		for key, index := range c.indexes {
+			next.indexes[key] = &fieldIndex{path: index.path, entries: index.entries.Copy()}
+		}
+	}
+	return next
+}
+
+func (c *collection) put(d *document) {
+	old, _ := c.docs.Set(d)
+	for _, index := range c.indexes {
+		index.replace(old, d)
+	}
+}
+
+func (c *collection) delete(id string) {
+	old, _ := c.docs.Delete(&document{id: id})
+	for _, index := range c.indexes {
+		index.replace(old, nil)
+	}
+}
+
+// A fieldIndex holds the documents of one collection that have a field, by the
+// value of the field and then by id.
+type fieldIndex struct {
+	path    fieldPath
+	entries *btree.BTreeG[indexEntry]
+}
+
+// An indexEntry is one document in a fieldIndex; without a document it is a
+// position before or after all documents with the value.
+type indexEntry struct {
+	value *pb.Value
+	doc   *document
+	after bool
+}
+
+func newFieldIndex(path fieldPath, docs *btree.BTreeG[*document]) *fieldIndex {
+	index := &fieldIndex{path: path, entries: newTree(compareIndexEntries)}
+	docs.Scan(func(d *document) bool {
+		index.replace(nil, d)
+		return true
+	})
+	return index
+}
+
+func (x *fieldIndex) replace(old, next *document) {
+	if old != nil {
+		if v := old.field(x.path); v != nil {
+			x.entries.Delete(indexEntry{value: v, doc: old})
+		}
+	}
+	if next != nil {
+		if v := next.field(x.path); v != nil {
+			x.entries.Set(indexEntry{value: v, doc: next})
+		}
+	}
+}
+
+func compareIndexEntries(a, b indexEntry) int {
+	if c := compareValues(a.value, b.value); c != 0 {
+		return c
+	}
+	if a.doc != nil && b.doc != nil {
+		return compareIDs(a.doc.id, b.doc.id)
+	}
+	side := func(e indexEntry) int {
+		switch {
+		case e.doc != nil:
+			return 0
+		case e.after:
+			return 1
+		default:
+			return -1
+		}
+	}
+	return side(a) - side(b)
+}
+
+// A state is everything that is stored after some commit. A published state is
+// never changed, so any number of readers use it without a lock, and a reader
+// that keeps one sees one consistent moment.
+type state struct {
+	time        int64 // of the last commit, in microseconds since 1970
+	collections *btree.BTreeG[*collection]
+	groups      *btree.BTreeG[groupMember]
+	superseded  chan struct{} // closed when a later state is published
+}
+
+// A groupMember says that a collection with this id exists at this path, so
+// that a query on a collection group need not look at all collections.
+type groupMember struct{ database, id, path string }
+
+func newTree[T any](compare func(a, b T) int) *btree.BTreeG[T] {
+	// Trees are changed by one goroutine before they are published and only
+	// read after, so they need no locks of their own.
+	return btree.NewBTreeGOptions(func(a, b T) bool { return compare(a, b) < 0 }, btree.Options{NoLocks: true})
+}
+
+func newState() *state {
+	return &state{
+		collections: newTree(func(a, b *collection) int { return compareNames(a.path, b.path) }),
+		groups: newTree(func(a, b groupMember) int {
+			if c := strings.Compare(a.database, b.database); c != 0 {
+				return c
+			}
+			if c := strings.Compare(a.id, b.id); c != 0 {
+				return c
+			}
+			return compareNames(a.path, b.path)
+		}),
+		superseded: make(chan struct{}),
+	}
+}
+
+func newCollection(path string) *collection {
+	return &collection{
+		path: path,
+		docs: newTree(func(a, b *document) int { return compareIDs(a.id, b.id) }),
+	}
+}
+
+// collection returns the collection at path, or nil where it has no documents.
+func (s *state) collection(path string) *collection {
+	c, _ := s.collections.Get(&collection{path: path})
+	return c
+}
+
+// get returns the document of that name, or nil.
+func (s *state) get(name documentName) *document {
+	if c := s.collection(name.collection); c != nil {
+		return c.get(name.id)
+	}
+	return nil
+}
+
+// below calls yield for every collection at any depth below parent, in order.
+func (s *state) below(parent string, yield func(*collection) bool) {
+	prefix := parent + "/"
+	s.collections.Ascend(&collection{path: parent}, func(c *collection) bool {
+		if c.path == parent {
+			return true
+		}
+		return strings.HasPrefix(c.path, prefix) && yield(c)
+	})
+}
+
+// A builder makes the state after a commit out of the one before it.
+type builder struct {
+	*state
+	owned   map[string]*collection
+	changes []change
+	indexed bool // an index was added: publish, though nothing is to be journaled
+}
+
+// A change is the new version of one document, or that it is gone.
+type change struct {
+	name string
+	doc  *pb.Document // nil: deleted
+}
+
+func newBuilder(from *state, time int64) *builder {
+	return &builder{
+		state: &state{
+			time:        time,
+			collections: from.collections.Copy(),
+			groups:      from.groups.Copy(),
+			superseded:  make(chan struct{}),
+		},
+		owned: make(map[string]*collection),
+	}
+}
+
+// own returns a collection that this builder may change, or nil.
+func (b *builder) own(path string) *collection {
+	if c := b.owned[path]; c != nil {
+		return c
+	}
+	c := b.collection(path)
+	if c == nil {
+		return nil
+	}
+	c = c.copy()
+	b.owned[path] = c
+	b.collections.Set(c)
+	return c
+}
+
+func (b *builder) put(name documentName, d *pb.Document) {
+	c := b.own(name.collection)
+	if c == nil {
+		c = newCollection(name.collection)
+		b.owned[c.path] = c
+		b.collections.Set(c)
+		b.groups.Set(groupMember{database: name.database, id: c.id(), path: c.path})
+	}
+	c.version = b.time
+	c.put(newDocument(d))
+	b.changes = append(b.changes, change{name: name.full, doc: d})
+}
+
+func (b *builder) delete(name documentName) {
+	c := b.own(name.collection)
+	if c == nil || c.get(name.id) == nil {
+		return
+	}
+	c.version = b.time
+	c.delete(name.id)
+	if c.docs.Len() == 0 {
+		delete(b.owned, c.path)
+		b.collections.Delete(c)
+		b.groups.Delete(groupMember{database: name.database, id: c.id(), path: c.path})
+	}
+	b.changes = append(b.changes, change{name: name.full})
+}
+
+// index adds an index on a field of a collection.
+func (b *builder) index(path string, field fieldPath) {
+	c := b.own(path)
+	if c == nil || c.indexes[field.String()] != nil {
+		return
+	}
+	if c.indexes == nil {
+		c.indexes = make(map[string]*fieldIndex)
+	}
+	c.indexes[field.String()] = newFieldIndex(field, c.docs)
+	b.indexed = true
+}

@@ -1,0 +1,469 @@
+package firestore
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// GetDocument returns one document, or NOT_FOUND.
+func (s *service) GetDocument(ctx context.Context, req *pb.GetDocumentRequest) (*pb.Document, error) {
+	name, err := parseDocumentName(req.GetName())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	fields, err := parseMask(req.GetMask())
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.view(name.database, consistency{transaction: req.GetTransaction(), readTime: req.GetReadTime()})
+	if err != nil {
+		return nil, err
+	}
+	s.counts.addReads(1)
+	d := v.document(name)
+	if d == nil {
+		return nil, status.Errorf(codes.NotFound, "%q not found", name.full)
+	}
+	return project(d.proto, fields), nil
+}
+
+// BatchGetDocuments returns documents, and the names of those that do not
+// exist, each once and in the order of the request.
+func (s *service) BatchGetDocuments(req *pb.BatchGetDocumentsRequest, stream pb.Firestore_BatchGetDocumentsServer) error {
+	database, err := parseDatabase(req.GetDatabase())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	fields, err := parseMask(req.GetMask())
+	if err != nil {
+		return err
+	}
+	var names []documentName
+	seen := make(map[string]bool, len(req.GetDocuments()))
+	for _, full := range req.GetDocuments() {
+		name, err := parseDocumentName(full)
+		if err == nil && name.database != database {
+			err = fmt.Errorf("document %q is not in the database %q of the request", full, database)
+		}
+		if err != nil {
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
+		if !seen[full] {
+			seen[full] = true
+			names = append(names, name)
+		}
+	}
+	v, err := s.view(database, consistency{
+		transaction: req.GetTransaction(), newTransaction: req.GetNewTransaction(), readTime: req.GetReadTime(),
+	})
+	if err != nil {
+		return err
+	}
+	if v.begun != nil {
+		if err := stream.Send(&pb.BatchGetDocumentsResponse{Transaction: v.begun, ReadTime: v.readTime}); err != nil {
+			return err
+		}
+	}
+	s.counts.addReads(len(names))
+	for _, name := range names {
+		answer := &pb.BatchGetDocumentsResponse{ReadTime: v.readTime}
+		if d := v.document(name); d != nil {
+			answer.Result = &pb.BatchGetDocumentsResponse_Found{Found: project(d.proto, fields)}
+		} else {
+			answer.Result = &pb.BatchGetDocumentsResponse_Missing{Missing: name.full}
+		}
+		if err := stream.Send(answer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RunQuery streams the documents that a query finds.
+func (s *service) RunQuery(req *pb.RunQueryRequest, stream pb.Firestore_RunQueryServer) error {
+	q, err := parseQuery(req.GetParent(), req.GetStructuredQuery())
+	if err != nil {
+		return err
+	}
+	if req.GetExplainOptions() != nil {
+		return status.Error(codes.Unimplemented, "RunQuery with explain_options is not implemented")
+	}
+	if err := s.prepare(stream.Context(), q); err != nil {
+		return err
+	}
+	v, err := s.view(q.database, consistency{
+		transaction: req.GetTransaction(), newTransaction: req.GetNewTransaction(), readTime: req.GetReadTime(),
+	})
+	if err != nil {
+		return err
+	}
+	if v.begun != nil {
+		if err := stream.Send(&pb.RunQueryResponse{Transaction: v.begun}); err != nil {
+			return err
+		}
+	}
+	r := v.query(q)
+	s.counts.addReads(max(1, len(r.docs)+r.skipped))
+	skipped := int32(r.skipped)
+	if len(r.docs) == 0 {
+		return stream.Send(&pb.RunQueryResponse{ReadTime: v.readTime, SkippedResults: skipped})
+	}
+	for _, d := range r.docs {
+		answer := &pb.RunQueryResponse{Document: project(d.proto, q.projection), ReadTime: v.readTime, SkippedResults: skipped}
+		if err := stream.Send(answer); err != nil {
+			return err
+		}
+		skipped = 0
+	}
+	return nil
+}
+
+// prepare makes the indexes that a query on a large collection needs.
+func (s *service) prepare(ctx context.Context, q *query) error {
+	current, _ := s.store.read()
+	path, fields := q.wantedIndexes(current)
+	if len(fields) == 0 {
+		return nil
+	}
+	_, err := s.store.commit(ctx, func(b *builder) error {
+		for _, field := range fields {
+			b.index(path, field)
+		}
+		return nil
+	})
+	return err
+}
+
+// RunAggregationQuery answers with counts, sums and averages over what a query
+// finds.
+func (s *service) RunAggregationQuery(req *pb.RunAggregationQueryRequest, stream pb.Firestore_RunAggregationQueryServer) error {
+	aq := req.GetStructuredAggregationQuery()
+	q, err := parseQuery(req.GetParent(), aq.GetStructuredQuery())
+	if err != nil {
+		return err
+	}
+	if req.GetExplainOptions() != nil {
+		return status.Error(codes.Unimplemented, "RunAggregationQuery with explain_options is not implemented")
+	}
+	aggregations, err := parseAggregations(aq.GetAggregations())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err := s.prepare(stream.Context(), q); err != nil {
+		return err
+	}
+	v, err := s.view(q.database, consistency{
+		transaction: req.GetTransaction(), newTransaction: req.GetNewTransaction(), readTime: req.GetReadTime(),
+	})
+	if err != nil {
+		return err
+	}
+	r := v.query(q)
+	const entriesPerRead = 1000
+	s.counts.addReads(max(1, (len(r.docs)+r.skipped+entriesPerRead-1)/entriesPerRead))
+	fields := make(map[string]*pb.Value, len(aggregations))
+	for _, a := range aggregations {
+		fields[a.alias] = a.of(r.docs)
+	}
+	return stream.Send(&pb.RunAggregationQueryResponse{
+		Result:      &pb.AggregationResult{AggregateFields: fields},
+		Transaction: v.begun,
+		ReadTime:    v.readTime,
+	})
+}
+
+// An aggregation is a checked pb.StructuredAggregationQuery_Aggregation.
+type aggregation struct {
+	alias string
+	of    func(docs []*document) *pb.Value
+}
+
+func parseAggregations(protos []*pb.StructuredAggregationQuery_Aggregation) ([]aggregation, error) {
+	if len(protos) == 0 || len(protos) > maxAggregations {
+		return nil, fmt.Errorf("a query needs between 1 and %d aggregations, not %d", maxAggregations, len(protos))
+	}
+	var list []aggregation
+	unnamed := 0
+	for _, p := range protos {
+		a := aggregation{alias: p.GetAlias()}
+		if a.alias == "" {
+			unnamed++
+			a.alias = fmt.Sprintf("field_%d", unnamed)
+		}
+		if slices.ContainsFunc(list, func(b aggregation) bool { return b.alias == a.alias }) {
+			return nil, fmt.Errorf("the alias %q is there twice", a.alias)
+		}
+		if err := checkFieldName(a.alias); err != nil {
+			return nil, fmt.Errorf("alias: %w", err)
+		}
+		switch op := p.GetOperator().(type) {
+		case *pb.StructuredAggregationQuery_Aggregation_Count_:
+			upTo := op.Count.GetUpTo()
+			if upTo != nil && upTo.Value <= 0 {
+				return nil, fmt.Errorf("up_to must be greater than zero")
+			}
+			a.of = func(docs []*document) *pb.Value {
+				n := int64(len(docs))
+				if upTo != nil {
+					n = min(n, upTo.Value)
+				}
+				return integerValue(n)
+			}
+		case *pb.StructuredAggregationQuery_Aggregation_Sum_:
+			path, err := parseFieldPath(op.Sum.GetField().GetFieldPath())
+			if err != nil {
+				return nil, err
+			}
+			a.of = func(docs []*document) *pb.Value {
+				total, _ := sum(docs, path)
+				return total
+			}
+		case *pb.StructuredAggregationQuery_Aggregation_Avg_:
+			path, err := parseFieldPath(op.Avg.GetField().GetFieldPath())
+			if err != nil {
+				return nil, err
+			}
+			a.of = func(docs []*document) *pb.Value {
+				total, n := sum(docs, path)
+				if n == 0 {
+					return nullValue()
+				}
+				return doubleValue(numberOf(total) / float64(n))
+			}
+		default:
+			return nil, fmt.Errorf("an aggregation has no operator")
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// sum adds the numbers among the values of a field and returns how many there
+// were. It is an integer as long as all are and the sum fits.
+func sum(docs []*document, path fieldPath) (total *pb.Value, n int) {
+	var whole int64
+	var double float64
+	isWhole := true
+	for _, d := range docs {
+		v := d.field(path)
+		if kindOf(v) != kindNumber {
+			continue
+		}
+		n++
+		double += numberOf(v)
+		i, isInteger := v.GetValueType().(*pb.Value_IntegerValue)
+		if !isInteger {
+			isWhole = false
+			continue
+		}
+		next := whole + i.IntegerValue
+		if (next > whole) != (i.IntegerValue > 0) && i.IntegerValue != 0 {
+			isWhole = false // it overflows
+		}
+		whole = next
+	}
+	if isWhole {
+		return integerValue(whole), n
+	}
+	return doubleValue(double), n
+}
+
+// ListDocuments pages through the documents of a collection, with
+// show_missing also those that are only parents of others.
+func (s *service) ListDocuments(ctx context.Context, req *pb.ListDocumentsRequest) (*pb.ListDocumentsResponse, error) {
+	if req.GetPageSize() < 0 {
+		return nil, status.Error(codes.InvalidArgument, "the page size is negative")
+	}
+	fields, err := parseMask(req.GetMask())
+	if err != nil {
+		return nil, err
+	}
+	orders, err := parseOrderBy(req.GetOrderBy())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if req.GetShowMissing() && len(orders) > 0 {
+		return nil, status.Error(codes.InvalidArgument, "show_missing and order_by exclude each other")
+	}
+	start, err := parsePageToken(req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	const defaultPage, maxPage = 100, 300
+	size := int(req.GetPageSize())
+	if size == 0 {
+		size = defaultPage
+	}
+	size = min(size, maxPage)
+	q, err := parseQuery(req.GetParent(), &pb.StructuredQuery{
+		From:    []*pb.StructuredQuery_CollectionSelector{{CollectionId: req.GetCollectionId()}},
+		OrderBy: orders,
+		Limit:   wrapperspb.Int32(int32(size + 1)), // one more, to know whether a page follows
+	})
+	if err != nil {
+		return nil, err
+	}
+	if start != nil && len(start.GetValues()) != len(q.orders) {
+		return nil, status.Error(codes.InvalidArgument, "the page token is not of this list")
+	}
+	q.start = start
+	v, err := s.view(q.database, consistency{transaction: req.GetTransaction(), readTime: req.GetReadTime()})
+	if err != nil {
+		return nil, err
+	}
+	docs := v.query(q).docs
+	if req.GetShowMissing() {
+		docs = withMissing(v.state, q, docs, size+1)
+	}
+	answer := &pb.ListDocumentsResponse{}
+	if len(docs) > size {
+		docs = docs[:size]
+		answer.NextPageToken = q.pageToken(docs[size-1])
+	}
+	s.counts.addReads(max(1, len(docs)))
+	for _, d := range docs {
+		answer.Documents = append(answer.Documents, project(d.proto, fields))
+	}
+	return answer, nil
+}
+
+// withMissing merges the parents of documents into the first of what q finds
+// that do not exist themselves. q must be ordered by name.
+func withMissing(s *state, q *query, docs []*document, most int) []*document {
+	merged := make(map[string]*document, len(docs))
+	for _, d := range docs {
+		merged[d.proto.Name] = d
+	}
+	found := 0
+	s.below(q.parent, func(c *collection) bool {
+		// parent/COLLECTION/ID/...
+		ids := strings.SplitN(c.path[len(q.parent)+1:], "/", 3)
+		if len(ids) < 3 || q.collectionID != "" && ids[0] != q.collectionID {
+			return true
+		}
+		name := q.parent + "/" + ids[0] + "/" + ids[1]
+		missing := newDocument(&pb.Document{Name: name})
+		if merged[name] != nil || !q.afterStart(match{doc: missing}) {
+			return true
+		}
+		if parsed, err := parseDocumentName(name); err != nil || s.get(parsed) != nil {
+			return true
+		}
+		merged[name] = missing
+		found++
+		return found < most
+	})
+	all := make([]*document, 0, len(merged))
+	for _, d := range merged {
+		all = append(all, d)
+	}
+	slices.SortFunc(all, func(a, b *document) int { return compareNames(a.proto.Name, b.proto.Name) })
+	return all[:min(most, len(all))]
+}
+
+// parseOrderBy reads "priority desc, __name__".
+func parseOrderBy(s string) ([]*pb.StructuredQuery_Order, error) {
+	if strings.TrimSpace(s) == "" {
+		return nil, nil
+	}
+	var orders []*pb.StructuredQuery_Order
+	for part := range strings.SplitSeq(s, ",") {
+		words := strings.Fields(part)
+		o := &pb.StructuredQuery_Order{Direction: pb.StructuredQuery_ASCENDING}
+		switch {
+		case len(words) == 1, len(words) == 2 && strings.EqualFold(words[1], "asc"):
+		case len(words) == 2 && strings.EqualFold(words[1], "desc"):
+			o.Direction = pb.StructuredQuery_DESCENDING
+		default:
+			return nil, fmt.Errorf("cannot read the order %q", part)
+		}
+		o.Field = &pb.StructuredQuery_FieldReference{FieldPath: words[0]}
+		orders = append(orders, o)
+	}
+	return orders, nil
+}
+
+// A page token is the position after the last document of the page.
+func (q *query) pageToken(last *document) string {
+	c := &pb.Cursor{}
+	for _, o := range q.orders {
+		if o.path.isName() {
+			c.Values = append(c.Values, &pb.Value{ValueType: &pb.Value_ReferenceValue{ReferenceValue: last.proto.Name}})
+		} else {
+			c.Values = append(c.Values, last.field(o.path))
+		}
+	}
+	b, err := proto.Marshal(c)
+	if err != nil {
+		panic(fmt.Sprintf("marshal a cursor of stored values: %v", err)) // they came in as protobuf
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parsePageToken(token string) (*pb.Cursor, error) {
+	if token == "" {
+		return nil, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	c := &pb.Cursor{}
+	if err == nil {
+		err = proto.Unmarshal(b, c)
+	}
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "invalid page token: %v", err)
+	}
+	return c, nil
+}
+
+// ListCollectionIds lists the ids of the collections right below a document or
+// the root.
+func (s *service) ListCollectionIds(ctx context.Context, req *pb.ListCollectionIdsRequest) (*pb.ListCollectionIdsResponse, error) {
+	database, err := parseParent(req.GetParent())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if req.GetPageSize() < 0 {
+		return nil, status.Error(codes.InvalidArgument, "the page size is negative")
+	}
+	after, err := base64.RawURLEncoding.DecodeString(req.GetPageToken())
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "invalid page token: %v", err)
+	}
+	v, err := s.view(database, consistency{readTime: req.GetReadTime()})
+	if err != nil {
+		return nil, err
+	}
+	const defaultPage = 1000
+	size := int(req.GetPageSize())
+	if size == 0 {
+		size = defaultPage
+	}
+	answer := &pb.ListCollectionIdsResponse{}
+	s.counts.addReads(1)
+	prefix := req.GetParent() + "/"
+	last := string(after)
+	v.below(req.GetParent(), func(c *collection) bool {
+		// A collection that only holds parents of documents counts as well.
+		id, _, _ := strings.Cut(c.path[len(prefix):], "/")
+		if id == last || last != "" && compareIDs(id, last) < 0 {
+			return true
+		}
+		if len(answer.CollectionIds) == size {
+			answer.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(last))
+			return false
+		}
+		answer.CollectionIds = append(answer.CollectionIds, id)
+		last = id
+		return true
+	})
+	return answer, nil
+}

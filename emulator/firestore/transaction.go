@@ -1,0 +1,305 @@
+package firestore
+
+import (
+	"context"
+	"crypto/rand"
+	"slices"
+	"sync"
+	"time"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// A transaction ends by itself after these times:
+// https://firebase.google.com/docs/firestore/quotas#limits.
+const (
+	transactionIdle  = 60 * time.Second
+	transactionLimit = 270 * time.Second
+)
+
+// A transaction reads one state, that of its first read, and remembers what it
+// read. Its commit goes through only where reading again would give the same.
+type transaction struct {
+	id       string
+	database string
+	readOnly bool
+	began    time.Time
+
+	mu       sync.Mutex
+	used     time.Time // the last call, for transactionIdle
+	snapshot *state    // nil before the first read
+	readTime int64     // of snapshot, in microseconds
+	docs     map[string]readDocument
+	queries  []readQuery
+}
+
+type readDocument struct {
+	name documentName
+	doc  *document // nil: it did not exist
+}
+
+type readQuery struct {
+	query *query
+	docs  []*document
+}
+
+// view returns the state that the transaction reads.
+func (t *transaction) view(s *store) (*state, int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.snapshot == nil {
+		t.snapshot, t.readTime = s.read()
+	}
+	return t.snapshot, t.readTime
+}
+
+func (t *transaction) noteDocument(name documentName, d *document) {
+	if t.readOnly {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.docs == nil {
+		t.docs = make(map[string]readDocument)
+	}
+	t.docs[name.full] = readDocument{name: name, doc: d}
+}
+
+func (t *transaction) noteQuery(q *query, docs []*document) {
+	if t.readOnly {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.queries = append(t.queries, readQuery{query: q, docs: docs})
+}
+
+// validate returns ABORTED where now differs from what the transaction read.
+func (t *transaction) validate(now *state) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.docs {
+		if now.get(r.name) != r.doc {
+			return status.Errorf(codes.Aborted, "the transaction was aborted: %s changed after it was read; try again", r.name.full)
+		}
+	}
+	for _, r := range t.queries {
+		if r.query.unchanged(t.snapshot, now) {
+			continue
+		}
+		if result := r.query.run(now); !slices.Equal(result.docs, r.docs) {
+			return status.Error(codes.Aborted, "the transaction was aborted: the result of a query changed after it was read; try again")
+		}
+	}
+	return nil
+}
+
+// transactions are those that have begun and not ended.
+type transactions struct {
+	clock func() time.Time
+
+	mu     sync.Mutex
+	active map[string]*transaction
+	swept  time.Time
+}
+
+func newTransactions(clock func() time.Time) *transactions {
+	return &transactions{clock: clock, active: make(map[string]*transaction), swept: clock()}
+}
+
+func (ts *transactions) begin(database string, options *pb.TransactionOptions) (*transaction, error) {
+	now := ts.clock()
+	t := &transaction{id: rand.Text(), database: database, began: now, used: now}
+	switch mode := options.GetMode().(type) {
+	case *pb.TransactionOptions_ReadOnly_:
+		t.readOnly = true
+	case *pb.TransactionOptions_ReadWrite_:
+		if retry := string(mode.ReadWrite.GetRetryTransaction()); retry != "" {
+			// The attempt before ends here where its client did not end it.
+			ts.end(database, retry)
+		}
+	}
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.sweep(now)
+	ts.active[t.id] = t
+	return t, nil
+}
+
+// sweep forgets the transactions that have expired, at most once in a while so
+// that a call to begin stays cheap.
+func (ts *transactions) sweep(now time.Time) {
+	if now.Sub(ts.swept) < transactionIdle/4 {
+		return
+	}
+	ts.swept = now
+	for id, t := range ts.active {
+		if t.expired(now) {
+			delete(ts.active, id)
+		}
+	}
+}
+
+func (t *transaction) expired(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return now.Sub(t.used) > transactionIdle || now.Sub(t.began) > transactionLimit
+}
+
+// get returns the transaction of that id for one more call in it.
+func (ts *transactions) get(database string, id []byte) (*transaction, error) {
+	now := ts.clock()
+	ts.mu.Lock()
+	t := ts.active[string(id)]
+	ts.mu.Unlock()
+	if t == nil || t.database != database {
+		return nil, status.Error(codes.InvalidArgument, "the referenced transaction has expired or is no longer valid")
+	}
+	if t.expired(now) {
+		ts.end(database, t.id)
+		return nil, status.Error(codes.InvalidArgument, "the referenced transaction has expired or is no longer valid")
+	}
+	t.mu.Lock()
+	t.used = now
+	t.mu.Unlock()
+	return t, nil
+}
+
+// take is get for the last call: the transaction has ended after it.
+func (ts *transactions) take(database string, id []byte) (*transaction, error) {
+	t, err := ts.get(database, id)
+	if err != nil {
+		return nil, err
+	}
+	if !ts.end(database, t.id) {
+		return nil, status.Error(codes.InvalidArgument, "the referenced transaction has expired or is no longer valid")
+	}
+	return t, nil
+}
+
+// end forgets a transaction and reports whether this call was the one to do it.
+func (ts *transactions) end(database, id string) bool {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t := ts.active[id]
+	if t == nil || t.database != database {
+		return false
+	}
+	delete(ts.active, id)
+	return true
+}
+
+// BeginTransaction starts a transaction. Concurrency control is optimistic
+// whatever concurrency mode the request asks for.
+func (s *service) BeginTransaction(ctx context.Context, req *pb.BeginTransactionRequest) (*pb.BeginTransactionResponse, error) {
+	if _, err := parseDatabase(req.GetDatabase()); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	t, err := s.begin(req.GetDatabase(), req.GetOptions())
+	if err != nil {
+		return nil, err
+	}
+	return &pb.BeginTransactionResponse{Transaction: []byte(t.id)}, nil
+}
+
+func (s *service) begin(database string, options *pb.TransactionOptions) (*transaction, error) {
+	var snapshot *state
+	var readTime int64
+	if ro := options.GetReadOnly(); ro != nil {
+		// A read-only transaction sees the moment at which it begins.
+		snapshot, readTime = s.store.read()
+		if ro.GetReadTime() != nil {
+			var err error
+			if snapshot, readTime, err = s.store.readAt(ro.GetReadTime()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	t, err := s.transactions.begin(database, options)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	t.snapshot, t.readTime = snapshot, readTime
+	t.mu.Unlock()
+	return t, nil
+}
+
+// Rollback ends a transaction. To end one that has already ended is no error,
+// as clients roll back after a commit that failed.
+func (s *service) Rollback(ctx context.Context, req *pb.RollbackRequest) (*emptypb.Empty, error) {
+	if _, err := parseDatabase(req.GetDatabase()); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if len(req.GetTransaction()) == 0 {
+		return nil, status.Error(codes.InvalidArgument, "the transaction to roll back is not set")
+	}
+	s.transactions.end(req.GetDatabase(), string(req.GetTransaction()))
+	return &emptypb.Empty{}, nil
+}
+
+// A consistency is what a read request says about the state to read; at most
+// one of its fields is set.
+type consistency struct {
+	transaction    []byte
+	newTransaction *pb.TransactionOptions
+	readTime       *timestamppb.Timestamp
+}
+
+// A view is the state that one read request sees.
+type view struct {
+	*state
+	readTime *timestamppb.Timestamp
+	tx       *transaction // nil outside a transaction
+	begun    []byte       // the id to answer with where the request began tx
+}
+
+func (s *service) view(database string, c consistency) (*view, error) {
+	var st *state
+	var at int64
+	var err error
+	v := &view{}
+	switch {
+	case len(c.transaction) > 0:
+		if v.tx, err = s.transactions.get(database, c.transaction); err != nil {
+			return nil, err
+		}
+		st, at = v.tx.view(s.store)
+	case c.newTransaction != nil:
+		if v.tx, err = s.begin(database, c.newTransaction); err != nil {
+			return nil, err
+		}
+		v.begun = []byte(v.tx.id)
+		st, at = v.tx.view(s.store)
+	case c.readTime != nil:
+		if st, at, err = s.store.readAt(c.readTime); err != nil {
+			return nil, err
+		}
+	default:
+		st, at = s.store.read()
+	}
+	v.state, v.readTime = st, timestampOf(at)
+	return v, nil
+}
+
+// document reads one document and remembers it in the transaction.
+func (v *view) document(name documentName) *document {
+	d := v.get(name)
+	if v.tx != nil {
+		v.tx.noteDocument(name, d)
+	}
+	return d
+}
+
+// query runs a query and remembers its result in the transaction.
+func (v *view) query(q *query) result {
+	r := q.run(v.state)
+	if v.tx != nil {
+		v.tx.noteQuery(q, r.docs)
+	}
+	return r
+}

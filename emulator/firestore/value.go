@@ -1,0 +1,389 @@
+package firestore
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// The kinds of values, in the order in which the service sorts values of
+// different kinds:
+// https://firebase.google.com/docs/firestore/manage-data/data-types#value_type_ordering.
+const (
+	kindNull = iota
+	kindBoolean
+	kindNumber
+	kindTimestamp
+	kindString
+	kindBytes
+	kindReference
+	kindGeoPoint
+	kindArray
+	kindVector
+	kindMap
+)
+
+// A vector travels as a map with these two keys.
+const (
+	vectorTypeKey   = "__type__"
+	vectorTypeValue = "__vector__"
+	vectorValueKey  = "value"
+)
+
+// kindOf returns the place of v's kind in the order of kinds. A value without
+// a type is taken for null; checkValue keeps such values out of documents.
+func kindOf(v *pb.Value) int {
+	switch v := v.GetValueType().(type) {
+	case *pb.Value_BooleanValue:
+		return kindBoolean
+	case *pb.Value_IntegerValue, *pb.Value_DoubleValue:
+		return kindNumber
+	case *pb.Value_TimestampValue:
+		return kindTimestamp
+	case *pb.Value_StringValue:
+		return kindString
+	case *pb.Value_BytesValue:
+		return kindBytes
+	case *pb.Value_ReferenceValue:
+		return kindReference
+	case *pb.Value_GeoPointValue:
+		return kindGeoPoint
+	case *pb.Value_ArrayValue:
+		return kindArray
+	case *pb.Value_MapValue:
+		if vectorOf(v.MapValue) != nil {
+			return kindVector
+		}
+		return kindMap
+	default:
+		return kindNull
+	}
+}
+
+// vectorOf returns the components of a vector, or nil where m is a plain map.
+func vectorOf(m *pb.MapValue) *pb.ArrayValue {
+	if len(m.GetFields()) != 2 || m.Fields[vectorTypeKey].GetStringValue() != vectorTypeValue {
+		return nil
+	}
+	return m.Fields[vectorValueKey].GetArrayValue()
+}
+
+// compareValues orders any two values as the service orders them in a query.
+// It is a total order: a NaN equals every other NaN and is below every other
+// number, and an integer equals the double of the same amount.
+func compareValues(a, b *pb.Value) int {
+	ka, kb := kindOf(a), kindOf(b)
+	if ka != kb {
+		return cmp.Compare(ka, kb)
+	}
+	switch ka {
+	case kindBoolean:
+		return compareBooleans(a.GetBooleanValue(), b.GetBooleanValue())
+	case kindNumber:
+		return compareNumbers(a, b)
+	case kindTimestamp:
+		return compareTimestamps(a.GetTimestampValue(), b.GetTimestampValue())
+	case kindString:
+		return strings.Compare(a.GetStringValue(), b.GetStringValue())
+	case kindBytes:
+		return bytes.Compare(a.GetBytesValue(), b.GetBytesValue())
+	case kindReference:
+		return compareNames(a.GetReferenceValue(), b.GetReferenceValue())
+	case kindGeoPoint:
+		p, q := a.GetGeoPointValue(), b.GetGeoPointValue()
+		return cmp.Or(cmp.Compare(p.GetLatitude(), q.GetLatitude()), cmp.Compare(p.GetLongitude(), q.GetLongitude()))
+	case kindArray:
+		return slices.CompareFunc(a.GetArrayValue().GetValues(), b.GetArrayValue().GetValues(), compareValues)
+	case kindVector:
+		p, q := vectorOf(a.GetMapValue()).GetValues(), vectorOf(b.GetMapValue()).GetValues()
+		return cmp.Or(cmp.Compare(len(p), len(q)), slices.CompareFunc(p, q, compareValues))
+	case kindMap:
+		return compareMaps(a.GetMapValue().GetFields(), b.GetMapValue().GetFields())
+	default:
+		return 0
+	}
+}
+
+func compareBooleans(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	default:
+		return 1
+	}
+}
+
+func compareNumbers(a, b *pb.Value) int {
+	ia, aIsInteger := a.ValueType.(*pb.Value_IntegerValue)
+	ib, bIsInteger := b.ValueType.(*pb.Value_IntegerValue)
+	switch {
+	case aIsInteger && bIsInteger:
+		return cmp.Compare(ia.IntegerValue, ib.IntegerValue)
+	case aIsInteger:
+		return -compareDoubleToInteger(b.GetDoubleValue(), ia.IntegerValue)
+	case bIsInteger:
+		return compareDoubleToInteger(a.GetDoubleValue(), ib.IntegerValue)
+	default:
+		// cmp.Compare puts NaN below -Inf and takes -0 for 0, as the service does.
+		return cmp.Compare(a.GetDoubleValue(), b.GetDoubleValue())
+	}
+}
+
+// compareDoubleToInteger is exact over all of int64, where a conversion of the
+// integer to a double would lose the low bits.
+func compareDoubleToInteger(d float64, i int64) int {
+	const twoTo63 = 1 << 63
+	switch {
+	case math.IsNaN(d) || d < -twoTo63:
+		return -1
+	case d >= twoTo63:
+		return 1
+	}
+	whole := math.Trunc(d)
+	return cmp.Or(cmp.Compare(int64(whole), i), cmp.Compare(d, whole))
+}
+
+func compareTimestamps(a, b *timestamppb.Timestamp) int {
+	return cmp.Or(cmp.Compare(a.GetSeconds(), b.GetSeconds()), cmp.Compare(a.GetNanos(), b.GetNanos()))
+}
+
+// compareMaps compares key by key in the order of the keys, the key before its
+// value.
+func compareMaps(a, b map[string]*pb.Value) int {
+	ka, kb := slices.Sorted(maps.Keys(a)), slices.Sorted(maps.Keys(b))
+	for i := range min(len(ka), len(kb)) {
+		if c := strings.Compare(ka[i], kb[i]); c != 0 {
+			return c
+		}
+		if c := compareValues(a[ka[i]], b[kb[i]]); c != 0 {
+			return c
+		}
+	}
+	return cmp.Compare(len(ka), len(kb))
+}
+
+// equalValues reports whether a filter on equality takes a for b.
+func equalValues(a, b *pb.Value) bool { return compareValues(a, b) == 0 }
+
+func containsValue(values []*pb.Value, v *pb.Value) bool {
+	return slices.ContainsFunc(values, func(w *pb.Value) bool { return equalValues(v, w) })
+}
+
+func isNaN(v *pb.Value) bool {
+	d, ok := v.GetValueType().(*pb.Value_DoubleValue)
+	return ok && math.IsNaN(d.DoubleValue)
+}
+
+// identicalValues is stricter than equalValues: 1 and 1.0 are not identical.
+// A write that leaves every value identical does not change the document.
+func identicalValues(a, b *pb.Value) bool {
+	switch va := a.GetValueType().(type) {
+	case *pb.Value_IntegerValue:
+		vb, ok := b.GetValueType().(*pb.Value_IntegerValue)
+		return ok && va.IntegerValue == vb.IntegerValue
+	case *pb.Value_DoubleValue:
+		vb, ok := b.GetValueType().(*pb.Value_DoubleValue)
+		return ok && math.Float64bits(va.DoubleValue) == math.Float64bits(vb.DoubleValue)
+	case *pb.Value_ArrayValue:
+		vb, ok := b.GetValueType().(*pb.Value_ArrayValue)
+		return ok && slices.EqualFunc(va.ArrayValue.GetValues(), vb.ArrayValue.GetValues(), identicalValues)
+	case *pb.Value_MapValue:
+		vb, ok := b.GetValueType().(*pb.Value_MapValue)
+		return ok && maps.EqualFunc(va.MapValue.GetFields(), vb.MapValue.GetFields(), identicalValues)
+	default:
+		return equalValues(a, b)
+	}
+}
+
+func nullValue() *pb.Value {
+	return &pb.Value{ValueType: &pb.Value_NullValue{NullValue: structpb.NullValue_NULL_VALUE}}
+}
+
+func integerValue(i int64) *pb.Value {
+	return &pb.Value{ValueType: &pb.Value_IntegerValue{IntegerValue: i}}
+}
+
+func doubleValue(d float64) *pb.Value {
+	return &pb.Value{ValueType: &pb.Value_DoubleValue{DoubleValue: d}}
+}
+
+func arrayValue(values []*pb.Value) *pb.Value {
+	return &pb.Value{ValueType: &pb.Value_ArrayValue{ArrayValue: &pb.ArrayValue{Values: values}}}
+}
+
+func mapValue(fields map[string]*pb.Value) *pb.Value {
+	return &pb.Value{ValueType: &pb.Value_MapValue{MapValue: &pb.MapValue{Fields: fields}}}
+}
+
+// The limits on a document, from https://firebase.google.com/docs/firestore/quotas#limits.
+// Sizes are in bytes.
+const (
+	maxDocumentSize  = 1 << 20
+	maxValueSize     = 1<<20 - 89
+	maxFieldNameSize = 1500
+	maxValueDepth    = 20
+)
+
+// checkFields returns why fields can't be the fields of a document, or nil.
+// It truncates timestamps to microseconds, the precision that the service
+// stores, so the fields must still belong to the request alone.
+func checkFields(fields map[string]*pb.Value) error {
+	for name, v := range fields {
+		if err := checkFieldName(name); err != nil {
+			return err
+		}
+		if err := checkValue(v, 0); err != nil {
+			return fmt.Errorf("property %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func checkFieldName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("the property name is the empty string")
+	case len(name) > maxFieldNameSize:
+		return fmt.Errorf("the property name has %d bytes, more than the limit of %d bytes", len(name), maxFieldNameSize)
+	case isReserved(name):
+		return fmt.Errorf("the property name %q is reserved", name)
+	case !utf8.ValidString(name):
+		return errors.New("the property name is not valid UTF-8")
+	}
+	return nil
+}
+
+// checkValue checks v, which lies in depth maps and arrays.
+func checkValue(v *pb.Value, depth int) error {
+	switch v := v.GetValueType().(type) {
+	case nil:
+		return errors.New("the value has no type")
+	case *pb.Value_TimestampValue:
+		if err := v.TimestampValue.CheckValid(); err != nil {
+			return fmt.Errorf("invalid timestamp: %w", err)
+		}
+		v.TimestampValue.Nanos -= v.TimestampValue.Nanos % 1000
+	case *pb.Value_StringValue:
+		if len(v.StringValue) > maxValueSize {
+			return fmt.Errorf("the string is longer than %d bytes", maxValueSize)
+		}
+	case *pb.Value_BytesValue:
+		if len(v.BytesValue) > maxValueSize {
+			return fmt.Errorf("the value is longer than %d bytes", maxValueSize)
+		}
+	case *pb.Value_ReferenceValue:
+		if _, err := parseDocumentName(v.ReferenceValue); err != nil {
+			return fmt.Errorf("invalid reference: %w", err)
+		}
+	case *pb.Value_GeoPointValue:
+		p := v.GeoPointValue
+		if !(math.Abs(p.GetLatitude()) <= 90) || !(math.Abs(p.GetLongitude()) <= 180) {
+			return errors.New("the latitude must lie in [-90, 90] and the longitude in [-180, 180]")
+		}
+	case *pb.Value_ArrayValue:
+		if depth >= maxValueDepth {
+			return fmt.Errorf("maps and arrays nest deeper than %d levels", maxValueDepth)
+		}
+		for _, e := range v.ArrayValue.GetValues() {
+			if _, nested := e.GetValueType().(*pb.Value_ArrayValue); nested {
+				return errors.New("cannot convert an array value in an array value")
+			}
+			if err := checkValue(e, depth+1); err != nil {
+				return err
+			}
+		}
+	case *pb.Value_MapValue:
+		if depth >= maxValueDepth {
+			return fmt.Errorf("maps and arrays nest deeper than %d levels", maxValueDepth)
+		}
+		if vectorOf(v.MapValue) != nil {
+			return checkVector(vectorOf(v.MapValue))
+		}
+		for name, e := range v.MapValue.GetFields() {
+			if err := checkFieldName(name); err != nil {
+				return err
+			}
+			if err := checkValue(e, depth+1); err != nil {
+				return err
+			}
+		}
+	case *pb.Value_NullValue, *pb.Value_BooleanValue, *pb.Value_IntegerValue, *pb.Value_DoubleValue:
+	default:
+		return fmt.Errorf("a value of type %T cannot be stored", v)
+	}
+	return nil
+}
+
+func checkVector(components *pb.ArrayValue) error {
+	const maxDimensions = 2048 // https://firebase.google.com/docs/firestore/vector-search#limitations
+	if n := len(components.GetValues()); n == 0 || n > maxDimensions {
+		return fmt.Errorf("a vector must have between 1 and %d dimensions, not %d", maxDimensions, n)
+	}
+	for _, c := range components.GetValues() {
+		if kindOf(c) != kindNumber {
+			return errors.New("a vector must hold numbers only")
+		}
+	}
+	return nil
+}
+
+// documentSize is the size in bytes that counts against maxDocumentSize:
+// https://firebase.google.com/docs/firestore/storage-size.
+func documentSize(d *pb.Document) int {
+	const overhead = 32
+	return overhead + nameSize(d.GetName()) + fieldsSize(d.GetFields())
+}
+
+func nameSize(name string) int {
+	const overhead = 16
+	n := overhead
+	for id := range strings.SplitSeq(relativePath(name), "/") {
+		n += len(id) + 1
+	}
+	return n
+}
+
+func fieldsSize(fields map[string]*pb.Value) int {
+	n := 0
+	for name, v := range fields {
+		n += len(name) + 1 + valueSize(v)
+	}
+	return n
+}
+
+func valueSize(v *pb.Value) int {
+	switch v := v.GetValueType().(type) {
+	case *pb.Value_StringValue:
+		return len(v.StringValue) + 1
+	case *pb.Value_BytesValue:
+		return len(v.BytesValue)
+	case *pb.Value_ReferenceValue:
+		return nameSize(v.ReferenceValue)
+	case *pb.Value_GeoPointValue:
+		return 16
+	case *pb.Value_ArrayValue:
+		n := 0
+		for _, e := range v.ArrayValue.GetValues() {
+			n += valueSize(e)
+		}
+		return n
+	case *pb.Value_MapValue:
+		return fieldsSize(v.MapValue.GetFields())
+	case *pb.Value_IntegerValue, *pb.Value_DoubleValue, *pb.Value_TimestampValue:
+		return 8
+	default:
+		return 1
+	}
+}
