@@ -1,0 +1,157 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"parley.internal/shared/event"
+)
+
+// State is how far a delivery has come.
+type State string
+
+// A delivery begins pending. It ends delivered or dead, and then never changes again.
+const (
+	Pending   State = "pending"
+	Delivered State = "delivered"
+	Dead      State = "dead"
+)
+
+// Entry is a delivery's line in the ledger, the document deliveries/{id}.
+type Entry struct {
+	ID            string    `firestore:"-"`
+	State         State     `firestore:"state"`
+	Destination   string    `firestore:"destination"` // a platform
+	Type          string    `firestore:"type"`        // chat, dm or event
+	UserID        string    `firestore:"userId"`
+	Channel       string    `firestore:"channel"`
+	CorrelationID string    `firestore:"correlationId"`
+	Step          string    `firestore:"step"` // which part made the answer
+	CreatedAt     time.Time `firestore:"createdAt"`
+	Deadline      time.Time `firestore:"deadline"` // overdue after this
+	ExpireAt      time.Time `firestore:"expireAt"` // the collection's TTL field
+	Shard         int       `firestore:"shard"`    // 0 to Shards-1, so that the index of deadlines is not one hot spot
+	Event         []byte    `firestore:"event"`    // the answer in its written form
+	SettledAt     time.Time `firestore:"settledAt,omitempty"`
+	Instance      string    `firestore:"instance,omitempty"` // who settled it
+	Reason        string    `firestore:"reason,omitempty"`   // of a dead one
+
+	version time.Time // of the document as it was read or written
+}
+
+// Ref names the entry as it stands.
+func (e Entry) Ref() Ref { return Ref{ID: e.ID, version: e.version} }
+
+// Ref names an entry of the ledger, and the state of its document under which it was seen, so that it can be settled
+// without being read.
+type Ref struct {
+	ID      string
+	version time.Time // zero if not known
+}
+
+// Shards is over how many values Entry.Shard is spread. An index that begins with a value that only grows takes about
+// 500 writes a second (https://cloud.google.com/firestore/docs/best-practices#hotspots); a shard in front of it
+// multiplies that.
+const Shards = 16
+
+func shard(id string) int {
+	h := fnv.New32a()
+	h.Write([]byte(id)) // never fails
+	return int(h.Sum32() % Shards)
+}
+
+// ErrNotFound means that the ledger has no such entry.
+var ErrNotFound = errors.New("no such delivery")
+
+// Ledger is the record of every delivery. It is safe for concurrent use.
+type Ledger struct {
+	client   *firestore.Client
+	now      func() time.Time
+	instance string
+}
+
+// NewLedger makes a ledger on a client, which stays the caller's to close. instance names who settles, in the entries.
+func NewLedger(client *firestore.Client, instance string, now func() time.Time) *Ledger {
+	return &Ledger{client: client, now: now, instance: instance}
+}
+
+func (l *Ledger) doc(id string) *firestore.DocumentRef {
+	return l.client.Collection("deliveries").Doc(id)
+}
+
+// Get reads an entry, or fails with [ErrNotFound].
+func (l *Ledger) Get(ctx context.Context, id string) (Entry, error) {
+	snap, err := l.doc(id).Get(ctx)
+	if status.Code(err) == codes.NotFound {
+		return Entry{}, fmt.Errorf("delivery %s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("read delivery %s: %w", id, err)
+	}
+	return entryOf(snap)
+}
+
+func entryOf(snap *firestore.DocumentSnapshot) (Entry, error) {
+	var e Entry
+	if err := snap.DataTo(&e); err != nil {
+		return Entry{}, fmt.Errorf("read delivery %s: %w", snap.Ref.ID, err)
+	}
+	e.ID, e.version = snap.Ref.ID, snap.UpdateTime
+	return e, nil
+}
+
+// Open writes a new entry and gives it back with its version. An entry that is there already is no error: it is given
+// back as it stands, and opened is false.
+func (l *Ledger) Open(ctx context.Context, e Entry) (entry Entry, opened bool, err error) {
+	res, err := l.doc(e.ID).Create(ctx, e)
+	if status.Code(err) == codes.AlreadyExists {
+		entry, err = l.Get(ctx, e.ID)
+		return entry, false, err
+	}
+	if err != nil {
+		return Entry{}, false, fmt.Errorf("open delivery %s: %w", e.ID, err)
+	}
+	e.version = res.UpdateTime
+	return e, true, nil
+}
+
+// Deliver records that an answer reached its recipient, and returns the state in which the entry is afterwards:
+// [Delivered], whoever recorded it, or [Dead] if it had been given up before. Where nobody touched the entry since ref
+// was made, this is one write and no read.
+func (l *Ledger) Deliver(ctx context.Context, ref Ref) (State, error) {
+	id, version := ref.ID, ref.version
+	for {
+		if version.IsZero() {
+			e, err := l.Get(ctx, id)
+			if err != nil {
+				return "", err
+			}
+			if e.State != Pending {
+				return e.State, nil
+			}
+			version = e.version
+		}
+		_, err := l.doc(id).Update(ctx, []firestore.Update{
+			{Path: "state", Value: Delivered},
+			{Path: "settledAt", Value: event.Now(l.now())},
+			{Path: "instance", Value: l.instance},
+		}, firestore.LastUpdateTime(version))
+		switch status.Code(err) {
+		case codes.OK:
+			return Delivered, nil
+		case codes.FailedPrecondition, codes.Aborted:
+			version = time.Time{} // somebody else wrote it: look what it says now
+		case codes.NotFound:
+			return "", fmt.Errorf("delivery %s: %w", id, ErrNotFound)
+		default:
+			return "", fmt.Errorf("settle delivery %s: %w", id, err)
+		}
+	}
+}

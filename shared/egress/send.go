@@ -1,0 +1,125 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"parley.internal/shared/bus"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/event"
+	"parley.internal/shared/topology"
+)
+
+// Attributes of an answer on the bus, beside those of every message.
+const (
+	AttrDelivery = "delivery" // the id of its ledger entry
+	AttrVersion  = "version"  // of the entry as it was opened: see [Ledger.Deliver]
+)
+
+// Config says how long answers are kept.
+type Config struct {
+	Deadline  time.Duration `env:"EGRESS_DEADLINE" envDefault:"2m" help:"An answer that reached nobody for this long is dead-lettered as no_connection; an event's own qos.ttl shortens it."`
+	Retention time.Duration `env:"EGRESS_RETENTION" envDefault:"72h" help:"How long the ledger keeps a delivery, and a client that reconnects can ask for what it missed."`
+}
+
+// Validate checks what the types cannot.
+func (c Config) Validate() error {
+	if c.Deadline < time.Second || c.Retention < c.Deadline {
+		return fmt.Errorf("EGRESS_DEADLINE: %s is not between 1s and EGRESS_RETENTION (%s)", c.Deadline, c.Retention)
+	}
+	return nil
+}
+
+// Publisher is what a [Sender] needs of the bus.
+type Publisher interface {
+	Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error
+}
+
+// Sender sends answers: it opens an entry in the ledger for each, then publishes it.
+type Sender struct {
+	ledger *Ledger
+	bus    Publisher
+	config Config
+	now    func() time.Time
+}
+
+// NewSender makes a sender.
+func NewSender(l *Ledger, p Publisher, c Config, now func() time.Time) *Sender {
+	return &Sender{ledger: l, bus: p, config: c, now: now}
+}
+
+// Send sends the answer that e holds, made by a step, and returns its delivery's id. Sending the same answer again
+// does only what is missing: what was opened first is what is published. It fails with a [deadletter.Error] if the
+// answer can never be sent.
+func (s *Sender) Send(ctx context.Context, e *event.Event, step string) (string, error) {
+	id := DeliveryID(e.CorrelationID, step)
+	out, err := prepare(e)
+	if err != nil {
+		return "", err
+	}
+	now := event.Now(s.now())
+	if !e.TimeoutAt.IsZero() && now.After(e.TimeoutAt) {
+		return "", deadletter.New(deadletter.Expired, fmt.Errorf("an answer was wanted until %s", e.TimeoutAt.Format(time.RFC3339)))
+	}
+	data, err := event.Encode(out)
+	if err != nil {
+		return "", deadletter.New(deadletter.InvalidEvent, err)
+	}
+	deadline := now.Add(s.config.Deadline)
+	if e.QoS != nil && e.QoS.TTL > 0 {
+		if ttl := now.Add(time.Duration(e.QoS.TTL) * time.Second); ttl.Before(deadline) {
+			deadline = ttl
+		}
+	}
+	entry, _, err := s.ledger.Open(ctx, Entry{
+		ID: id, State: Pending, Destination: out.Egress.Destination, Type: out.Egress.Type,
+		UserID: out.UserID, Channel: out.Channel, CorrelationID: out.CorrelationID, Step: step,
+		CreatedAt: now, Deadline: deadline, ExpireAt: now.Add(s.config.Retention), Shard: shard(id), Event: data,
+	})
+	if err != nil {
+		return "", err
+	}
+	return id, s.publish(ctx, entry)
+}
+
+// Resume does what is still missing of an answer that was sent before: publishing it, if it may not have been. It
+// reports whether there is such an answer; if not, it is still to be made.
+func (s *Sender) Resume(ctx context.Context, correlationID, step string) (bool, error) {
+	entry, err := s.ledger.Get(ctx, DeliveryID(correlationID, step))
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, s.publish(ctx, entry)
+}
+
+// publish puts an entry's event on the bus. Publishing one twice does no harm: its receivers know it by its id.
+func (s *Sender) publish(ctx context.Context, entry Entry) error {
+	if entry.State != Pending {
+		return nil
+	}
+	e, err := event.Decode(entry.Event)
+	if err != nil {
+		return fmt.Errorf("read the event of delivery %s: %w", entry.ID, err)
+	}
+	return s.bus.Publish(ctx, topology.Egress, bus.Outgoing{Event: e, IdempotencyKey: entry.ID, Attributes: map[string]string{
+		bus.AttrRoute: bus.RouteBroadcast,
+		AttrDelivery:  entry.ID,
+		AttrVersion:   entry.version.UTC().Format(time.RFC3339Nano),
+	}})
+}
+
+// Receive finds which entry of the ledger an answer from the egress topic belongs to. One that was put on the topic
+// without an entry has no outcome to record; it is refused with [deadletter.InvalidEvent].
+func Receive(in bus.Incoming) (Ref, error) {
+	id := in.Attributes[AttrDelivery]
+	if id == "" {
+		return Ref{}, deadletter.New(deadletter.InvalidEvent, fmt.Errorf("the attribute %s is missing: answers are sent by way of the ledger", AttrDelivery))
+	}
+	version, _ := time.Parse(time.RFC3339Nano, in.Attributes[AttrVersion]) // without one, settling reads the entry first
+	return Ref{ID: id, version: version}, nil
+}

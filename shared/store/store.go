@@ -1,0 +1,358 @@
+// Package store keeps what Parley knows in Firestore. This is the data model, all of it in one place:
+//
+//	users/{platform:id}              a person: [User]
+//	gateways/api/tokens/{hash}       a WebSocket client's token, by its SHA-256: [Token]
+//	personalities/{id}               how answers are worded: [Personality]
+//	rules/{id}                       what enrichment adds to which events: [Rule]
+//	conversations/{hash}             the last turns of one user in one channel: [Conversation]
+//	deliveries/{hash}                the outcome of every answer; package egress alone writes it
+//	deadletters/{hash}               what was given up, with its reason; package egress alone writes it
+//
+// Document ids that a program makes are hashes, because Firestore slows down where ids grow in sequence
+// (https://cloud.google.com/firestore/docs/best-practices#document_ids).
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"google.golang.org/api/iterator"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"parley.internal/shared/config"
+	"parley.internal/shared/identity"
+)
+
+// Connect opens a Firestore client for a deployment, or for the emulator that FIRESTORE_EMULATOR_HOST names.
+func Connect(ctx context.Context, d config.Deployment, opts ...option.ClientOption) (*firestore.Client, error) {
+	client, err := firestore.NewClientWithDatabase(ctx, d.Project, d.Database, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to Firestore: %w", err)
+	}
+	return client, nil
+}
+
+// ErrConflict means that a document changed between being read and being written: read it again and decide anew.
+var ErrConflict = errors.New("document changed meanwhile")
+
+// Store reads and writes the collections above. It is safe for concurrent use.
+type Store struct {
+	client *firestore.Client
+}
+
+// New makes a store on a client, which stays the caller's to close.
+func New(client *firestore.Client) *Store { return &Store{client: client} }
+
+// User is what is known of a person. Operators may give a user document further fields; they stay.
+type User struct {
+	Provider              string               `firestore:"provider"`
+	Email                 string               `firestore:"email,omitempty"`
+	DisplayName           string               `firestore:"displayName,omitempty"`
+	Roles                 []string             `firestore:"roles,omitempty"`     // all of them, whoever gave them
+	RolesMeta             map[string][]string  `firestore:"rolesMeta,omitempty"` // by who gave them: a platform, or "manual"
+	Profile               map[string]string    `firestore:"profile,omitempty"`
+	Tags                  []string             `firestore:"tags,omitempty"`
+	Status                string               `firestore:"status,omitempty"`
+	Notes                 string               `firestore:"notes,omitempty"`
+	FirstSeenAt           time.Time            `firestore:"firstSeenAt,omitempty"`
+	LastSeenAt            time.Time            `firestore:"lastSeenAt,omitempty"`
+	LastMessageAt         time.Time            `firestore:"lastMessageAt,omitempty"`
+	MessageCountAllTime   int64                `firestore:"messageCountAllTime"`
+	SessionCount          int64                `firestore:"sessionCount"`
+	LastSessionID         string               `firestore:"lastSessionId,omitempty"`
+	LastSessionStartedAt  time.Time            `firestore:"lastSessionStartedAt,omitempty"`
+	LastSessionActivityAt time.Time            `firestore:"lastSessionActivityAt,omitempty"`
+	Recent                []Seen               `firestore:"recent,omitempty"`    // the last events counted, oldest first
+	Cooldowns             map[string]time.Time `firestore:"cooldowns,omitempty"` // until when a rule stays silent, by rule and channel
+}
+
+// Seen is an event that was counted, with the tags that it got, so that a redelivery counts nothing and finds the same
+// tags.
+type Seen struct {
+	ID   string   `firestore:"id"`
+	Tags []string `firestore:"tags"`
+}
+
+// Version tells which state of a document was read. The zero value means that there was no document.
+type Version time.Time
+
+// User reads a person's document. The version is zero if there is none.
+func (s *Store) User(ctx context.Context, id identity.UserID) (User, Version, error) {
+	snap, err := s.user(id).Get(ctx)
+	if status.Code(err) == codes.NotFound {
+		return User{}, Version{}, nil
+	}
+	if err != nil {
+		return User{}, Version{}, fmt.Errorf("read user %s: %w", id, err)
+	}
+	var u User
+	if err := snap.DataTo(&u); err != nil {
+		return User{}, Version{}, fmt.Errorf("read user %s: %w", id, err)
+	}
+	return u, Version(snap.UpdateTime), nil
+}
+
+// UserByEmail finds the person with an e-mail address. The id is zero if there is none.
+func (s *Store) UserByEmail(ctx context.Context, email string) (identity.UserID, User, Version, error) {
+	it := s.client.Collection("users").Where("email", "==", email).Limit(1).Documents(ctx)
+	defer it.Stop()
+	snap, err := it.Next()
+	if errors.Is(err, iterator.Done) {
+		return identity.UserID{}, User{}, Version{}, nil
+	}
+	if err != nil {
+		return identity.UserID{}, User{}, Version{}, fmt.Errorf("find a user by e-mail: %w", err)
+	}
+	id, err := identity.Parse(snap.Ref.ID)
+	if err != nil {
+		return identity.UserID{}, User{}, Version{}, fmt.Errorf("find a user by e-mail: %w", err)
+	}
+	var u User
+	if err := snap.DataTo(&u); err != nil {
+		return identity.UserID{}, User{}, Version{}, fmt.Errorf("read user %s: %w", id, err)
+	}
+	return id, u, Version(snap.UpdateTime), nil
+}
+
+// PutUser writes a person's document if it is still as it was when v was read, and fails with [ErrConflict] otherwise.
+// Fields that are not [User]'s stay as they are.
+func (s *Store) PutUser(ctx context.Context, id identity.UserID, u User, v Version) error {
+	var err error
+	if time.Time(v).IsZero() {
+		_, err = s.user(id).Create(ctx, u)
+	} else {
+		_, err = s.user(id).Update(ctx, []firestore.Update{
+			{Path: "provider", Value: u.Provider},
+			{Path: "email", Value: optional(u.Email)},
+			{Path: "displayName", Value: optional(u.DisplayName)},
+			{Path: "roles", Value: u.Roles},
+			{Path: "rolesMeta", Value: u.RolesMeta},
+			{Path: "profile", Value: u.Profile},
+			{Path: "tags", Value: u.Tags},
+			{Path: "firstSeenAt", Value: u.FirstSeenAt},
+			{Path: "lastSeenAt", Value: u.LastSeenAt},
+			{Path: "lastMessageAt", Value: u.LastMessageAt},
+			{Path: "messageCountAllTime", Value: u.MessageCountAllTime},
+			{Path: "sessionCount", Value: u.SessionCount},
+			{Path: "lastSessionId", Value: u.LastSessionID},
+			{Path: "lastSessionStartedAt", Value: u.LastSessionStartedAt},
+			{Path: "lastSessionActivityAt", Value: u.LastSessionActivityAt},
+			{Path: "recent", Value: u.Recent},
+			{Path: "cooldowns", Value: u.Cooldowns},
+		}, firestore.LastUpdateTime(time.Time(v)))
+	}
+	switch status.Code(err) {
+	case codes.OK:
+		return nil
+	case codes.AlreadyExists, codes.FailedPrecondition, codes.NotFound, codes.Aborted:
+		return fmt.Errorf("write user %s: %w", id, ErrConflict)
+	}
+	return fmt.Errorf("write user %s: %w", id, err)
+}
+
+func (s *Store) user(id identity.UserID) *firestore.DocumentRef {
+	return s.client.Collection("users").Doc(id.String())
+}
+
+// optional leaves a field out that has no value.
+func optional(v string) any {
+	if v == "" {
+		return firestore.Delete
+	}
+	return v
+}
+
+// Token lets a WebSocket client in as a user.
+type Token struct {
+	UserID     string    `firestore:"user_id"`
+	ExpiresAt  time.Time `firestore:"expires_at,omitempty"` // zero for never
+	CreatedAt  time.Time `firestore:"created_at,omitempty"`
+	LastUsedAt time.Time `firestore:"last_used_at,omitempty"`
+	RevokedAt  time.Time `firestore:"revoked_at,omitempty"` // zero for a token that is in force
+}
+
+// TokenHash is the name under which a raw token is known. The raw token itself is stored nowhere.
+func TokenHash(raw string) string {
+	sum := sha256.Sum256([]byte(raw))
+	return hex.EncodeToString(sum[:])
+}
+
+// Token reads a token by its hash and reports whether there is one.
+func (s *Store) Token(ctx context.Context, hash string) (Token, bool, error) {
+	snap, err := s.token(hash).Get(ctx)
+	if status.Code(err) == codes.NotFound {
+		return Token{}, false, nil
+	}
+	if err != nil {
+		return Token{}, false, fmt.Errorf("read a token: %w", err)
+	}
+	var t Token
+	if err := snap.DataTo(&t); err != nil {
+		return Token{}, false, fmt.Errorf("read a token: %w", err)
+	}
+	return t, true, nil
+}
+
+// PutToken writes a token under its hash.
+func (s *Store) PutToken(ctx context.Context, hash string, t Token) error {
+	if _, err := s.token(hash).Set(ctx, t); err != nil {
+		return fmt.Errorf("write a token: %w", err)
+	}
+	return nil
+}
+
+// TouchToken notes that a token was used.
+func (s *Store) TouchToken(ctx context.Context, hash string, at time.Time) error {
+	if _, err := s.token(hash).Update(ctx, []firestore.Update{{Path: "last_used_at", Value: at}}); err != nil {
+		return fmt.Errorf("note the use of a token: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) token(hash string) *firestore.DocumentRef {
+	return s.client.Doc("gateways/api/tokens/" + hash)
+}
+
+// Personality words answers.
+type Personality struct {
+	ID        string    `firestore:"-"`
+	Name      string    `firestore:"name"`
+	Text      string    `firestore:"text"`
+	Status    string    `firestore:"status"` // only [StatusActive] ones are used
+	Version   int64     `firestore:"version,omitempty"`
+	UpdatedAt time.Time `firestore:"updatedAt,omitempty"`
+	Model     string    `firestore:"model,omitempty"` // a model of its own; the configured one if empty
+}
+
+// StatusActive is the status of a personality that is in use.
+const StatusActive = "active"
+
+// Personality finds the active personality with a name, the one of the highest version where there are several, and
+// reports whether there is one.
+func (s *Store) Personality(ctx context.Context, name string) (Personality, bool, error) {
+	snaps, err := s.client.Collection("personalities").Where("name", "==", name).Where("status", "==", StatusActive).Documents(ctx).GetAll()
+	if err != nil {
+		return Personality{}, false, fmt.Errorf("read personality %q: %w", name, err)
+	}
+	var best Personality
+	for _, snap := range snaps {
+		var p Personality
+		if err := snap.DataTo(&p); err != nil {
+			return Personality{}, false, fmt.Errorf("read personality %s: %w", snap.Ref.ID, err)
+		}
+		p.ID = snap.Ref.ID
+		if best.ID == "" || p.Version > best.Version {
+			best = p
+		}
+	}
+	return best, best.ID != "", nil
+}
+
+// Rule adds something to the events for which its condition holds.
+type Rule struct {
+	ID          string           `firestore:"-"`
+	Enabled     bool             `firestore:"enabled"`
+	Priority    float64          `firestore:"priority"` // the lower is evaluated first
+	When        string           `firestore:"when"`     // a CEL expression over event, which gives a truth value
+	Annotations []RuleAnnotation `firestore:"annotations,omitempty"`
+	Candidates  []RuleCandidate  `firestore:"candidates,omitempty"`
+	Slip        []string         `firestore:"slip,omitempty"` // steps to be done: "personality"
+	Egress      *RuleEgress      `firestore:"egress,omitempty"`
+	Cooldown    int64            `firestore:"cooldownSeconds,omitempty"` // silence after it held, for one user in one channel
+}
+
+// RuleAnnotation is an annotation that a rule adds.
+type RuleAnnotation struct {
+	Kind  string   `firestore:"kind"`
+	Value string   `firestore:"value,omitempty"`
+	Label string   `firestore:"label,omitempty"`
+	Text  string   `firestore:"text,omitempty"` // becomes payload.text
+	Name  string   `firestore:"name,omitempty"` // becomes payload.name
+	Score *float64 `firestore:"score,omitempty"`
+}
+
+// RuleCandidate is an answer that a rule gives by itself.
+type RuleCandidate struct {
+	Kind       string   `firestore:"kind,omitempty"`
+	Text       string   `firestore:"text"` // with {{ CEL expressions over event }} filled in
+	Priority   *float64 `firestore:"priority,omitempty"`
+	Confidence *float64 `firestore:"confidence,omitempty"`
+}
+
+// RuleEgress says where a rule's answer goes.
+type RuleEgress struct {
+	Destination string `firestore:"destination,omitempty"` // a platform; where the event came from if empty
+	Type        string `firestore:"type,omitempty"`        // chat, dm or event
+	Audience    string `firestore:"audience,omitempty"`    // "user" (or empty): who asked; "channel": everybody in the channel
+}
+
+// Rules reads the enabled rules, in no particular order. A document that is not a rule is left out, and its id with
+// what is wrong with it is in broken.
+func (s *Store) Rules(ctx context.Context) (rules []Rule, broken map[string]error, err error) {
+	snaps, err := s.client.Collection("rules").Where("enabled", "==", true).Documents(ctx).GetAll()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the rules: %w", err)
+	}
+	broken = map[string]error{}
+	for _, snap := range snaps {
+		var r Rule
+		if err := snap.DataTo(&r); err != nil {
+			broken[snap.Ref.ID] = err
+			continue
+		}
+		r.ID = snap.Ref.ID
+		rules = append(rules, r)
+	}
+	return rules, broken, nil
+}
+
+// Conversation is what one user and the model said to each other in one channel, the oldest turn first.
+type Conversation struct {
+	Turns     []Turn    `firestore:"turns"`
+	UpdatedAt time.Time `firestore:"updatedAt"`
+	ExpireAt  time.Time `firestore:"expireAt"` // the collection's TTL field
+}
+
+// Turn is a question with its answer.
+type Turn struct {
+	ID       string    `firestore:"id"` // the correlation id: a turn that is written twice stands once
+	Question string    `firestore:"question"`
+	Answer   string    `firestore:"answer"`
+	At       time.Time `firestore:"at"`
+}
+
+// Conversation reads the conversation of a user in a channel; it is empty if there is none.
+func (s *Store) Conversation(ctx context.Context, user, channel string) (Conversation, error) {
+	snap, err := s.conversation(user, channel).Get(ctx)
+	if status.Code(err) == codes.NotFound {
+		return Conversation{}, nil
+	}
+	if err != nil {
+		return Conversation{}, fmt.Errorf("read the conversation of %s: %w", user, err)
+	}
+	var c Conversation
+	if err := snap.DataTo(&c); err != nil {
+		return Conversation{}, fmt.Errorf("read the conversation of %s: %w", user, err)
+	}
+	return c, nil
+}
+
+// PutConversation writes the conversation of a user in a channel.
+func (s *Store) PutConversation(ctx context.Context, user, channel string, c Conversation) error {
+	if _, err := s.conversation(user, channel).Set(ctx, c); err != nil {
+		return fmt.Errorf("write the conversation of %s: %w", user, err)
+	}
+	return nil
+}
+
+func (s *Store) conversation(user, channel string) *firestore.DocumentRef {
+	sum := sha256.Sum256([]byte(channel + "|" + user))
+	return s.client.Collection("conversations").Doc(hex.EncodeToString(sum[:16]))
+}
