@@ -1,0 +1,346 @@
+package firestore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Listen sends what its targets match at first and from then on every change.
+// Commits that come faster than the client reads are sent together.
+func (s *service) Listen(stream pb.Firestore_ListenServer) error {
+	l := &listener{service: s, stream: stream, targets: make(map[int32]*target)}
+	l.state, l.time = s.store.read()
+	requests := make(chan *pb.ListenRequest)
+	ended := make(chan error, 1)
+	// It ends with the stream, which is over when Listen returns.
+	go receiveRequests(stream, requests, ended)
+	for {
+		var err error
+		select {
+		case err = <-ended:
+			if errors.Is(err, io.EOF) {
+				return nil // the client is done
+			}
+		case req := <-requests:
+			err = l.handle(req)
+		case <-l.state.superseded:
+			err = l.advance()
+		case <-s.store.stopped:
+			err = status.Error(codes.Unavailable, "the server is closed")
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func receiveRequests(stream pb.Firestore_ListenServer, requests chan<- *pb.ListenRequest, ended chan<- error) {
+	for {
+		req, err := stream.Recv()
+		if err != nil {
+			ended <- err
+			return
+		}
+		select {
+		case requests <- req:
+		case <-stream.Context().Done():
+			return
+		}
+	}
+}
+
+// A listener is one Listen stream. All its targets show the same state.
+type listener struct {
+	service  *service
+	stream   pb.Firestore_ListenServer
+	database string // of the first request
+	state    *state
+	time     int64 // in microseconds, up to which state is known to hold all commits
+	targets  map[int32]*target
+}
+
+// A target is a query or a list of documents that a client watches.
+type target struct {
+	id    int32
+	query *query // nil: names
+	names []documentName
+	docs  map[string]*document // what the client has, by name
+}
+
+// docsIn returns what the target matches in a state, in the order to send it.
+func (t *target) docsIn(s *state) []*document {
+	if t.query != nil {
+		return t.query.run(s).docs
+	}
+	var docs []*document
+	for _, name := range t.names {
+		if d := s.get(name); d != nil {
+			docs = append(docs, d)
+		}
+	}
+	return docs
+}
+
+func (t *target) project(d *document) *pb.Document {
+	if t.query == nil {
+		return d.proto
+	}
+	return project(d.proto, t.query.projection)
+}
+
+func byName(docs []*document) map[string]*document {
+	m := make(map[string]*document, len(docs))
+	for _, d := range docs {
+		m[d.proto.Name] = d
+	}
+	return m
+}
+
+func (l *listener) handle(req *pb.ListenRequest) error {
+	database, err := parseDatabase(req.GetDatabase())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if l.database == "" {
+		l.database = database
+	}
+	if database != l.database {
+		return status.Error(codes.InvalidArgument, "a stream listens to one database")
+	}
+	switch change := req.GetTargetChange().(type) {
+	case *pb.ListenRequest_AddTarget:
+		return l.add(change.AddTarget)
+	case *pb.ListenRequest_RemoveTarget:
+		if l.targets[change.RemoveTarget] == nil {
+			return nil
+		}
+		delete(l.targets, change.RemoveTarget)
+		return l.send(&pb.TargetChange{TargetChangeType: pb.TargetChange_REMOVE, TargetIds: []int32{change.RemoveTarget}})
+	default:
+		return status.Error(codes.InvalidArgument, "the request neither adds nor removes a target")
+	}
+}
+
+// add starts a target. A target that is in error ends alone, not the stream.
+func (l *listener) add(p *pb.Target) error {
+	t, err := l.parseTarget(p)
+	if err == nil {
+		// An index only speeds up what follows.
+		err = l.prepare(l.stream.Context(), t)
+	}
+	if err != nil {
+		return l.send(&pb.TargetChange{
+			TargetChangeType: pb.TargetChange_REMOVE, TargetIds: []int32{p.GetTargetId()}, Cause: status.Convert(err).Proto(),
+		})
+	}
+	// The other targets first, so that all of them show one state.
+	if err := l.advance(); err != nil {
+		return err
+	}
+	ids := []int32{t.id}
+	if err := l.send(&pb.TargetChange{TargetChangeType: pb.TargetChange_ADD, TargetIds: ids}); err != nil {
+		return err
+	}
+	if known, resumes, ok := l.resumed(p); ok {
+		t.docs = byName(t.docsIn(known))
+	} else if resumes {
+		if err := l.send(&pb.TargetChange{TargetChangeType: pb.TargetChange_RESET, TargetIds: ids}); err != nil {
+			return err
+		}
+	}
+	if _, err := l.update(t); err != nil {
+		return err
+	}
+	for _, name := range t.names {
+		if l.state.get(name) == nil {
+			if err := l.sendDelete(t, name.full); err != nil {
+				return err
+			}
+		}
+	}
+	current := &pb.TargetChange{TargetChangeType: pb.TargetChange_CURRENT, TargetIds: ids, ReadTime: timestampOf(l.time), ResumeToken: l.token()}
+	if err := l.send(current); err != nil {
+		return err
+	}
+	if p.GetOnce() {
+		if err := l.send(&pb.TargetChange{TargetChangeType: pb.TargetChange_REMOVE, TargetIds: ids}); err != nil {
+			return err
+		}
+	} else {
+		l.targets[t.id] = t
+	}
+	return l.sendConsistent()
+}
+
+func (l *listener) prepare(ctx context.Context, t *target) error {
+	if t.query == nil {
+		return nil
+	}
+	return l.service.prepare(ctx, t.query)
+}
+
+func (l *listener) parseTarget(p *pb.Target) (*target, error) {
+	t := &target{id: p.GetTargetId()}
+	if t.id < 0 || l.targets[t.id] != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "the target id %d is negative or in use", t.id)
+	}
+	for t.id == 0 || l.targets[t.id] != nil {
+		t.id++
+	}
+	switch kind := p.GetTargetType().(type) {
+	case *pb.Target_Query:
+		q, err := parseQuery(kind.Query.GetParent(), kind.Query.GetStructuredQuery())
+		if err != nil {
+			return nil, err
+		}
+		t.query = q
+		if q.database != l.database {
+			return nil, status.Errorf(codes.InvalidArgument, "the query is not in the database %q", l.database)
+		}
+	case *pb.Target_Documents:
+		for _, full := range kind.Documents.GetDocuments() {
+			name, err := parseDocumentName(full)
+			if err == nil && name.database != l.database {
+				err = fmt.Errorf("document %q is not in the database %q", full, l.database)
+			}
+			if err != nil {
+				return nil, status.Error(codes.InvalidArgument, err.Error())
+			}
+			t.names = append(t.names, name)
+		}
+	default:
+		return nil, status.Error(codes.InvalidArgument, "a target needs a type")
+	}
+	return t, nil
+}
+
+// resumed returns the state that the client of a resumed target has seen.
+// resumes says that there should be one, ok that it is still known.
+func (l *listener) resumed(p *pb.Target) (known *state, resumes, ok bool) {
+	var at *timestamppb.Timestamp
+	switch r := p.GetResumeType().(type) {
+	case *pb.Target_ResumeToken:
+		if len(r.ResumeToken) != 8 {
+			return nil, true, false
+		}
+		at = timestampOf(int64(binary.BigEndian.Uint64(r.ResumeToken)))
+	case *pb.Target_ReadTime:
+		at = r.ReadTime
+	default:
+		return nil, false, false
+	}
+	known, _, err := l.service.store.readAt(at)
+	return known, true, err == nil
+}
+
+// advance moves all targets to the newest state.
+func (l *listener) advance() error {
+	before := l.state
+	l.state, l.time = l.service.store.read()
+	changed := false
+	for _, t := range l.targets {
+		if t.query != nil && t.query.unchanged(before, l.state) {
+			continue
+		}
+		c, err := l.update(t)
+		if err != nil {
+			return err
+		}
+		changed = changed || c
+	}
+	if !changed {
+		return nil
+	}
+	return l.sendConsistent()
+}
+
+// update sends how the target's documents differ from what the client has, and
+// reports whether they do.
+func (l *listener) update(t *target) (bool, error) {
+	docs := t.docsIn(l.state)
+	next := byName(docs)
+	changed := false
+	for _, name := range sortedNames(t.docs) {
+		if next[name] != nil {
+			continue
+		}
+		changed = true
+		if err := l.sendGone(t, name); err != nil {
+			return false, err
+		}
+	}
+	for _, d := range docs {
+		if t.docs[d.proto.Name] == d {
+			continue
+		}
+		changed = true
+		l.service.counts.addReads(1)
+		err := l.stream.Send(&pb.ListenResponse{ResponseType: &pb.ListenResponse_DocumentChange{
+			DocumentChange: &pb.DocumentChange{Document: t.project(d), TargetIds: []int32{t.id}},
+		}})
+		if err != nil {
+			return false, err
+		}
+	}
+	t.docs = next
+	return changed, nil
+}
+
+func sortedNames(docs map[string]*document) []string {
+	names := make([]string, 0, len(docs))
+	for name := range docs {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, compareNames)
+	return names
+}
+
+// sendGone says that a document left the target: deleted, changed so that it
+// no longer matches, or pushed out by others.
+func (l *listener) sendGone(t *target, full string) error {
+	name, err := parseDocumentName(full)
+	if err != nil {
+		return status.Error(codes.Internal, err.Error())
+	}
+	d := l.state.get(name)
+	switch {
+	case d == nil:
+		return l.sendDelete(t, full)
+	case d != t.docs[full]:
+		return l.stream.Send(&pb.ListenResponse{ResponseType: &pb.ListenResponse_DocumentChange{
+			DocumentChange: &pb.DocumentChange{Document: t.project(d), RemovedTargetIds: []int32{t.id}},
+		}})
+	default:
+		return l.stream.Send(&pb.ListenResponse{ResponseType: &pb.ListenResponse_DocumentRemove{
+			DocumentRemove: &pb.DocumentRemove{Document: full, RemovedTargetIds: []int32{t.id}, ReadTime: timestampOf(l.time)},
+		}})
+	}
+}
+
+func (l *listener) sendDelete(t *target, full string) error {
+	l.service.counts.addReads(1)
+	return l.stream.Send(&pb.ListenResponse{ResponseType: &pb.ListenResponse_DocumentDelete{
+		DocumentDelete: &pb.DocumentDelete{Document: full, RemovedTargetIds: []int32{t.id}, ReadTime: timestampOf(l.time)},
+	}})
+}
+
+// sendConsistent says that all that was sent makes up one state.
+func (l *listener) sendConsistent() error {
+	return l.send(&pb.TargetChange{TargetChangeType: pb.TargetChange_NO_CHANGE, ReadTime: timestampOf(l.time), ResumeToken: l.token()})
+}
+
+func (l *listener) send(c *pb.TargetChange) error {
+	return l.stream.Send(&pb.ListenResponse{ResponseType: &pb.ListenResponse_TargetChange{TargetChange: c}})
+}
+
+// token lets a client resume from the listener's state.
+func (l *listener) token() []byte { return binary.BigEndian.AppendUint64(nil, uint64(l.time)) }
