@@ -406,21 +406,22 @@ func (c *consumer) take(limit int, into []delivery) ([]delivery, error) {
 	if q.err != nil {
 		return nil, q.err
 	}
+	// What others could take at the same moment is shared, so that no stream
+	// gets a whole burst while another has nothing.
+	share := q.ready.len()
 	if c.perKey != batched {
-		// An even share, so that one stream does not get a burst that others
-		// could have had at the same time.
 		takers := 1
 		for _, o := range q.consumers {
 			if o != c && o.idle && o.room() {
 				takers++
 			}
 		}
-		limit = min(limit, max(1, c.lanes.len()+(q.ready.len()+takers-1)/takers))
+		share = (share + takers - 1) / takers
 	}
 	now := time.Now()
 	size := 0
 	for len(into) < limit && size < maxBatchBytes && c.room() {
-		e := c.pick()
+		e := c.pick(&share)
 		if e == nil {
 			break
 		}
@@ -442,31 +443,31 @@ func (c *consumer) take(limit int, into []delivery) ([]delivery, error) {
 }
 
 // pick is the next entry for the consumer, by turns from its own lanes and from
-// what anyone may take, or nil.
-func (c *consumer) pick() *entry {
-	for c.lanes.len() > 0 || c.q.ready.len() > 0 {
-		from := &c.q.ready
-		if from.len() == 0 || c.lanes.len() > 0 && c.ownTurn {
-			from = &c.lanes
-		}
+// its share of what anyone may take, or nil.
+func (c *consumer) pick(share *int) *entry {
+	for {
+		from := &c.lanes
 		c.ownTurn = !c.ownTurn
+		if *share > 0 && c.q.ready.len() > 0 && (c.lanes.len() == 0 || !c.ownTurn) {
+			from = &c.q.ready
+		}
+		if from.len() == 0 {
+			return nil
+		}
 		// An item may be stale: settled, or moved on, since it was listed.
 		e, l := from.pop().runnable()
-		if l == nil {
-			if e.state == waiting {
-				return e
-			}
+		if l != nil && l.home == from {
+			l.home = nil
+			e = l.head()
+		}
+		if e == nil || e.state != waiting {
 			continue
 		}
-		if l.home != from {
-			continue
+		if from == &c.q.ready {
+			*share--
 		}
-		l.home = nil
-		if e := l.head(); e != nil {
-			return e
-		}
+		return e
 	}
-	return nil
 }
 
 // give leases an entry.
