@@ -275,9 +275,6 @@ func parseWrite(p *pb.Write) (*write, error) {
 			}
 			w.mask = append(w.mask, path)
 		}
-		if err := checkOverlap(w.mask); err != nil {
-			return nil, err
-		}
 	}
 	if len(transforms) > maxTransforms {
 		return nil, fmt.Errorf("more than %d transforms of one document", maxTransforms)
@@ -306,18 +303,6 @@ func parseWritablePath(s string) (fieldPath, error) {
 		}
 	}
 	return path, nil
-}
-
-// checkOverlap refuses a mask where one path lies within another.
-func checkOverlap(mask []fieldPath) error {
-	sorted := slices.SortedFunc(slices.Values(mask), func(a, b fieldPath) int { return slices.Compare(a, b) })
-	for i := 1; i < len(sorted); i++ {
-		outer, inner := sorted[i-1], sorted[i]
-		if len(outer) <= len(inner) && slices.Equal(outer, inner[:len(outer)]) {
-			return fmt.Errorf("the mask's paths %q and %q conflict", outer, inner)
-		}
-	}
-	return nil
 }
 
 func checkTransform(t *pb.DocumentTransform_FieldTransform) error {

@@ -1,0 +1,37 @@
+package firestore_test
+
+import "google.golang.org/grpc/codes"
+
+// A difference is a point where Google's emulator does not do what the
+// documentation of the service says and this server does.
+type difference struct {
+	google any    // what Google's emulator does instead
+	page   string // what this server follows
+}
+
+const (
+	rpcReference = "https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1"
+	limitsPage   = "https://firebase.google.com/docs/firestore/quotas#limits"
+	queriesPage  = "https://firebase.google.com/docs/firestore/query-data/queries#query_limitations"
+)
+
+// differences has all of them, by the name that a test gives the case.
+var differences = map[string]difference{
+	"write: another database":            {codes.OK, rpcReference + "#google.firestore.v1.CommitRequest"},
+	"write: a mask with a reserved name": {codes.OK, rpcReference + "#google.firestore.v1.Write"},
+}
+
+// expect returns what the backend is to do where the documentation says want.
+func (b *backend) expect(what string, want codes.Code) codes.Code {
+	if d, ok := differences[what]; ok && b.isGoogle() {
+		return d.google.(codes.Code)
+	}
+	return want
+}
+
+func (b *backend) expectString(what, want string) string {
+	if d, ok := differences[what]; ok && b.isGoogle() {
+		return d.google.(string)
+	}
+	return want
+}
