@@ -46,14 +46,18 @@ type Entry struct {
 	version time.Time // of the document as it was read or written
 }
 
-// Ref names the entry as it stands.
-func (e Entry) Ref() Ref { return Ref{ID: e.ID, version: e.version} }
+// Ref names the entry, and if it is pending says so, so that it can be settled without being read.
+func (e Entry) Ref() Ref {
+	if e.State != Pending {
+		return Ref{ID: e.ID}
+	}
+	return Ref{ID: e.ID, version: e.version}
+}
 
-// Ref names an entry of the ledger, and the state of its document under which it was seen, so that it can be settled
-// without being read.
+// Ref names an entry of the ledger.
 type Ref struct {
 	ID      string
-	version time.Time // zero if not known
+	version time.Time // of the document when the entry was seen pending; zero if that is not known
 }
 
 // Shards is over how many values Entry.Shard is spread. An index that begins with a value that only grows takes about
