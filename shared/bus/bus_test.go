@@ -1,0 +1,290 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	cloudevents "github.com/cloudevents/sdk-go/v2"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/event"
+	"parley.internal/shared/telemetry"
+	"parley.internal/shared/topology"
+)
+
+func TestMain(m *testing.M) { emulatortest.Main(m) }
+
+// system is one deployment's topics, a client, and a look at what is published on a topic.
+type system struct {
+	*bus.Client
+	admin   *pubsub.Client
+	project string
+	prefix  topology.Prefix
+}
+
+func open(t *testing.T, env emulatortest.Env, prefix string) *system {
+	t.Helper()
+	p, err := topology.ParsePrefix(prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := env.Deployment()
+	d.Prefix = p
+	admin, err := pubsub.NewClient(t.Context(), env.Project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { admin.Close() })
+	for _, topic := range topology.Topics() {
+		if _, err := admin.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: p.Topic(env.Project, topic).String()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := bus.Open(t.Context(), d, "tester", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return &system{c, admin, env.Project, p}
+}
+
+// watch receives what is published on a topic from now on.
+func (s *system) watch(t *testing.T, topic topology.Topic) <-chan *pubsub.Message {
+	t.Helper()
+	name := s.prefix.Subscription(s.project, "watch-"+string(topic)).String()
+	_, err := s.admin.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{
+		Name: name, Topic: s.prefix.Topic(s.project, topic).String(), EnableMessageOrdering: true, AckDeadlineSeconds: 10,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch := make(chan *pubsub.Message, 1000)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.admin.Subscriber(name).Receive(ctx, func(_ context.Context, m *pubsub.Message) { m.Ack(); ch <- m })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return ch
+}
+
+func next(t *testing.T, ch <-chan *pubsub.Message) *pubsub.Message {
+	t.Helper()
+	select {
+	case m := <-ch:
+		return m
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing came")
+		return nil
+	}
+}
+
+func said(id string) *event.Event {
+	return &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: id, Type: event.TypeChatMessage, Channel: "lobby", UserID: "twitch:1",
+		RoutingSlip: []event.Step{{ID: "personality", Status: event.StepPending}}}
+}
+
+func TestPublishedEventCarriesItsAttributesAndTrace(t *testing.T) {
+	for _, prefix := range []string{"", "staging."} {
+		emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+			s := open(t, env, prefix)
+			ch := s.watch(t, topology.Ingress)
+			ctx, traceID := telemetry.StartTrace(t.Context())
+			if err := s.Publish(ctx, topology.Ingress, bus.Outgoing{Event: said("c1"), Attributes: map[string]string{bus.AttrRoute: bus.RouteBroadcast}}); err != nil {
+				t.Fatal(err)
+			}
+			m := next(t, ch)
+			for name, want := range map[string]string{
+				"type": "chat.message", "correlationId": "c1", "idempotencyKey": "c1", "source": "api-gateway", "channel": "lobby", "route": "broadcast", "next": "personality",
+			} {
+				if m.Attributes[name] != want {
+					t.Errorf("attribute %s = %q; want %q", name, m.Attributes[name], want)
+				}
+			}
+			for _, absent := range []string{"instance", "traceId"} {
+				if v, ok := m.Attributes[absent]; ok {
+					t.Errorf("attribute %s = %q without a value to carry", absent, v)
+				}
+			}
+			if !strings.Contains(m.Attributes["traceparent"], traceID) {
+				t.Errorf("traceparent = %q; want trace %s", m.Attributes["traceparent"], traceID)
+			}
+			if m.OrderingKey != "lobby|twitch:1" {
+				t.Errorf("ordering key %q", m.OrderingKey)
+			}
+		})
+	}
+}
+
+func TestPublishRefusesAnEventThatNobodyCouldRead(t *testing.T) {
+	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env, "")
+		if err := s.Publish(t.Context(), topology.Ingress, bus.Outgoing{Event: &event.Event{}}); !errors.Is(err, event.ErrInvalid) {
+			t.Errorf("Publish = %v; want ErrInvalid", err)
+		}
+	})
+}
+
+func TestOrderOfOneKeyIsKept(t *testing.T) {
+	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env, "")
+		ch := s.watch(t, topology.Ingress)
+		const n = 100
+		for i := range n {
+			if err := s.Publish(t.Context(), topology.Ingress, bus.Outgoing{Event: said(fmt.Sprint(i))}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range n {
+			if got := next(t, ch).Attributes["correlationId"]; got != fmt.Sprint(i) {
+				t.Fatalf("message %d is %s", i, got)
+			}
+		}
+	})
+}
+
+func TestEveryInstanceHasItsOwnSubscription(t *testing.T) {
+	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env, "")
+		var mu sync.Mutex
+		got := map[string][]string{}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var wg sync.WaitGroup
+		for _, id := range []string{"a", "b"} {
+			sub, err := s.Subscribe(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() {
+				err := sub.Receive(ctx, func(_ context.Context, in bus.Incoming) error {
+					mu.Lock()
+					defer mu.Unlock()
+					got[id] = append(got[id], in.Event.CorrelationID)
+					if len(got["a"])+len(got["b"]) == 2 {
+						cancel()
+					}
+					return nil
+				})
+				if err != nil {
+					t.Errorf("Receive: %v", err)
+				}
+				if err := sub.Delete(context.WithoutCancel(ctx)); err != nil {
+					t.Errorf("Delete: %v", err)
+				}
+				if err := sub.Delete(context.WithoutCancel(ctx)); err != nil {
+					t.Errorf("second Delete: %v", err)
+				}
+			})
+		}
+		if err := s.Publish(t.Context(), topology.Egress, bus.Outgoing{Event: said("c1"), Attributes: map[string]string{bus.AttrRoute: bus.RouteBroadcast}}); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		if !slices.Equal(got["a"], []string{"c1"}) || !slices.Equal(got["b"], []string{"c1"}) {
+			t.Errorf("received %v; want c1 on each", got)
+		}
+	})
+}
+
+func TestInstanceIDsThatCouldEscapeTheFilterAreRefused(t *testing.T) {
+	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+		if _, err := open(t, env, "").Subscribe(t.Context(), `x" OR attributes:type`); err == nil {
+			t.Error("Subscribe took it")
+		}
+	})
+}
+
+// pushed makes the CloudEvent that the functions framework makes of a push.
+func pushed(t *testing.T, data []byte, attributes map[string]string) cloudevents.Event {
+	t.Helper()
+	ce := cloudevents.NewEvent()
+	ce.SetID("m1")
+	ce.SetType(bus.MessagePublished)
+	ce.SetSource("//pubsub.googleapis.com/projects/p/topics/internal.ingress.v1")
+	err := ce.SetData(cloudevents.ApplicationJSON, map[string]any{"message": map[string]any{
+		"data": data, "attributes": attributes, "messageId": "m1", "publishTime": time.Now(),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ce
+}
+
+func TestWhatAHandlerReturnsDecides(t *testing.T) {
+	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env, "")
+		ch := s.watch(t, topology.DeadLetter)
+		data, err := event.Encode(said("c1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		attributes := map[string]string{"correlationId": "c1", "type": "chat.message"}
+
+		if err := s.CloudEvent(t.Context(), pushed(t, data, attributes), func(context.Context, bus.Incoming) error { return nil }); err != nil {
+			t.Errorf("nil: %v; want it acknowledged", err)
+		}
+		boom := errors.New("try again")
+		if err := s.CloudEvent(t.Context(), pushed(t, data, attributes), func(context.Context, bus.Incoming) error { return boom }); !errors.Is(err, boom) {
+			t.Errorf("an error: %v; want it returned, so that the message comes again", err)
+		}
+		refuse := func(context.Context, bus.Incoming) error {
+			return fmt.Errorf("answer: %w", deadletter.New(deadletter.ModelRefused, errors.New("blocked")))
+		}
+		if err := s.CloudEvent(t.Context(), pushed(t, data, attributes), refuse); err != nil {
+			t.Errorf("a dead letter: %v; want it acknowledged", err)
+		}
+		m := next(t, ch)
+		a, original := deadletter.Announced(m.Attributes, m.ID)
+		if a.Reason != deadletter.ModelRefused || a.Message != "blocked" || a.Source != "tester" || string(m.Data) != string(data) || original["type"] != "chat.message" {
+			t.Errorf("announced %+v with %q", a, m.Data)
+		}
+	})
+}
+
+func TestPoisonIsDeadLetteredWithItsBytes(t *testing.T) {
+	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env, "")
+		ch := s.watch(t, topology.DeadLetter)
+		never := func(context.Context, bus.Incoming) error { t.Error("the handler saw it"); return nil }
+		ids := map[string]bool{}
+		for i, poison := range []string{"not JSON", "\xff\xfe", `{"type":"t"}`, strings.Repeat("[", 1000), strings.Repeat("x", event.MaxSize+1)} {
+			ce := pushed(t, []byte(poison), nil)
+			ce.SetID(fmt.Sprint(i))
+			if err := s.CloudEvent(t.Context(), ce, never); err != nil {
+				t.Fatalf("poison %d: %v; want it acknowledged", i, err)
+			}
+			m := next(t, ch)
+			a, _ := deadletter.Announced(m.Attributes, m.ID)
+			if a.Reason != deadletter.InvalidEvent || a.Message == "" || string(m.Data) != poison {
+				t.Errorf("poison %d: announced %+v with %d bytes", i, a, len(m.Data))
+			}
+			ids[a.ID] = true
+		}
+		if len(ids) != 1 { // all five came as Pub/Sub's message m1
+			t.Errorf("%d dead letters for one message id", len(ids))
+		}
+	})
+}
+
+func TestAnotherCloudEventIsRefused(t *testing.T) {
+	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+		ce := pushed(t, nil, nil)
+		ce.SetType("google.cloud.storage.object.v1.finalized")
+		if err := open(t, env, "").CloudEvent(t.Context(), ce, nil); err == nil || !strings.Contains(err.Error(), "trigger") {
+			t.Errorf("CloudEvent = %v", err)
+		}
+	})
+}
