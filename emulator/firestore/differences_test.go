@@ -15,10 +15,21 @@ const (
 	queriesPage  = "https://firebase.google.com/docs/firestore/query-data/queries#query_limitations"
 )
 
+const noDescendingKeys = "error: rpc error: code = FailedPrecondition desc = Firestore does not support descending key scans"
+
 // differences has all of them, by the name that a test gives the case.
 var differences = map[string]difference{
 	"write: another database":            {codes.OK, rpcReference + "#google.firestore.v1.CommitRequest"},
 	"write: a mask with a reserved name": {codes.OK, rpcReference + "#google.firestore.v1.Write"},
+
+	// The page token of an ordered list works like any other.
+	"list: ordered in pages, descending": {"rpc error: code = Unknown desc = ", rpcReference + "#google.firestore.v1.ListDocumentsRequest"},
+
+	// "Requires: At least one filter is present."
+	"query: an empty composite filter": {codes.OK, rpcReference + "#google.firestore.v1.StructuredQuery.CompositeFilter"},
+	// "ORDER BY a DESC becomes ORDER BY a DESC, __name__ DESC": keys can be in descending order.
+	"query: by name, descending":     {noDescendingKeys, rpcReference + "#google.firestore.v1.StructuredQuery"},
+	"query: names below, descending": {noDescendingKeys, rpcReference + "#google.firestore.v1.StructuredQuery"},
 }
 
 // expect returns what the backend is to do where the documentation says want.

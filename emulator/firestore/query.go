@@ -105,8 +105,8 @@ func parseStructuredQuery(parent string, sq *pb.StructuredQuery) (*query, error)
 		if q.filter, err = p.parse(sq.Where, true); err != nil {
 			return nil, err
 		}
-		if n := disjunctions(sq.Where); n > maxDisjunctions {
-			return nil, fmt.Errorf("the query has %d disjunctions in disjunctive normal form, more than the limit of %d", n, maxDisjunctions)
+		if err := p.checkWhole(sq.Where); err != nil {
+			return nil, err
 		}
 	}
 	q.conjuncts = p.conjuncts
@@ -148,11 +148,11 @@ func (q *query) setOrders(explicit []*pb.StructuredQuery_Order, inequalities []f
 		if ordered(path) {
 			return fmt.Errorf("the order by %s is there twice", path)
 		}
+		if ordered(fieldPath{nameField}) {
+			return fmt.Errorf("nothing can be ordered by %s after __name__, which is unique", path)
+		}
 		descending = o.GetDirection() == pb.StructuredQuery_DESCENDING
 		q.orders = append(q.orders, order{path: path, descending: descending})
-		if path.isName() {
-			break // what follows a unique key orders nothing
-		}
 	}
 	slices.SortFunc(inequalities, func(a, b fieldPath) int { return slices.Compare(a, b) })
 	for _, path := range inequalities {
@@ -170,7 +170,7 @@ func (q *query) parseCursor(c *pb.Cursor, explicit int) (*pb.Cursor, error) {
 	if c == nil {
 		return nil, nil
 	}
-	if len(c.GetValues()) > min(max(explicit, 1), len(q.orders)) {
+	if len(c.GetValues()) > explicit {
 		return nil, fmt.Errorf("the cursor has too many values: %d for %d orders", len(c.GetValues()), explicit)
 	}
 	for i, v := range c.GetValues() {
@@ -191,7 +191,27 @@ func (q *query) parseCursor(c *pb.Cursor, explicit int) (*pb.Cursor, error) {
 type filterParser struct {
 	inequalities []fieldPath
 	conjuncts    []fieldFilter
-	notEquals    int
+	notEquals    int  // !=, not-in, IS_NOT_NULL and IS_NOT_NAN
+	notIn        bool // not-in
+	disjunctive  bool // in, array-contains-any or OR
+}
+
+// checkWhole checks what depends on more than one filter:
+// https://firebase.google.com/docs/firestore/query-data/queries#limits_on_or_queries.
+func (p *filterParser) checkWhole(where *pb.StructuredQuery_Filter) error {
+	if p.notEquals > 1 {
+		return fmt.Errorf("a query can have a single filter that is !=, not-in, IS_NOT_NAN or IS_NOT_NULL")
+	}
+	if p.notIn && p.disjunctive {
+		return fmt.Errorf("not-in cannot be in the same query with in, array-contains-any or OR")
+	}
+	if arrayFilters(where) > 1 {
+		return fmt.Errorf("a disjunction can have a single filter that is array-contains or array-contains-any")
+	}
+	if disjunctions(where) > maxDisjunctions {
+		return fmt.Errorf("the query has more disjunctions in disjunctive normal form than the limit of %d", maxDisjunctions)
+	}
+	return nil
 }
 
 // parse returns the filter; conjunct says whether every result has to meet it.
@@ -216,6 +236,7 @@ func (p *filterParser) parseComposite(f *pb.StructuredQuery_CompositeFilter, con
 	if !and && f.GetOp() != pb.StructuredQuery_CompositeFilter_OR {
 		return nil, fmt.Errorf("a composite filter needs an operator")
 	}
+	p.disjunctive = p.disjunctive || !and
 	parts := make([]filter, len(f.GetFilters()))
 	for i, g := range f.GetFilters() {
 		var err error
@@ -248,9 +269,11 @@ func (p *filterParser) parseUnary(f *pb.StructuredQuery_UnaryFilter) (filter, er
 	case pb.StructuredQuery_UnaryFilter_IS_NAN:
 		test = isNaN
 	case pb.StructuredQuery_UnaryFilter_IS_NOT_NULL:
+		p.notEquals++
 		p.inequalities = append(p.inequalities, path)
 		test = func(v *pb.Value) bool { return !isNull(v) }
 	case pb.StructuredQuery_UnaryFilter_IS_NOT_NAN:
+		p.notEquals++
 		p.inequalities = append(p.inequalities, path)
 		test = func(v *pb.Value) bool { return !isNull(v) && !isNaN(v) }
 	default:
@@ -309,6 +332,7 @@ func (p *filterParser) checkOperand(path fieldPath, op pb.StructuredQuery_FieldF
 		p.notEquals++
 	case pb.StructuredQuery_FieldFilter_NOT_IN:
 		p.notEquals++
+		p.notIn = true
 		most = maxNotIn
 		fallthrough
 	case pb.StructuredQuery_FieldFilter_IN, pb.StructuredQuery_FieldFilter_ARRAY_CONTAINS_ANY:
@@ -319,9 +343,7 @@ func (p *filterParser) checkOperand(path fieldPath, op pb.StructuredQuery_FieldF
 		if n := len(values.ArrayValue.GetValues()); n > most {
 			return fmt.Errorf("%v supports up to %d comparison values, not %d", op, most, n)
 		}
-	}
-	if p.notEquals > 1 {
-		return fmt.Errorf("a query can have one of != and not-in, and one time only")
+		p.disjunctive = p.disjunctive || op != pb.StructuredQuery_FieldFilter_NOT_IN
 	}
 	return nil
 }
@@ -343,7 +365,9 @@ func checkNameOperand(op pb.StructuredQuery_FieldFilter_Operator, operand *pb.Va
 }
 
 // valueTest returns the test of an operator on the value of a field that is
-// there. Range comparisons are true between values of one kind only.
+// there. Range comparisons are true between values of one kind only. Nothing
+// is == null, != null or == NaN: those tests are the unary filters', which the
+// clients put in their place.
 func valueTest(op pb.StructuredQuery_FieldFilter_Operator, operand *pb.Value) func(*pb.Value) bool {
 	list := operand.GetArrayValue().GetValues()
 	inRange := func(holds func(c int) bool) func(*pb.Value) bool {
@@ -361,9 +385,11 @@ func valueTest(op pb.StructuredQuery_FieldFilter_Operator, operand *pb.Value) fu
 	case pb.StructuredQuery_FieldFilter_GREATER_THAN_OR_EQUAL:
 		return inRange(func(c int) bool { return c >= 0 })
 	case pb.StructuredQuery_FieldFilter_EQUAL:
-		return func(v *pb.Value) bool { return equalValues(v, operand) }
+		never := kindOf(operand) == kindNull || isNaN(operand)
+		return func(v *pb.Value) bool { return !never && equalValues(v, operand) }
 	case pb.StructuredQuery_FieldFilter_NOT_EQUAL:
-		return func(v *pb.Value) bool { return kindOf(v) != kindNull && !equalValues(v, operand) }
+		never := kindOf(operand) == kindNull
+		return func(v *pb.Value) bool { return !never && kindOf(v) != kindNull && !equalValues(v, operand) }
 	case pb.StructuredQuery_FieldFilter_IN:
 		return func(v *pb.Value) bool { return containsValue(list, v) }
 	case pb.StructuredQuery_FieldFilter_NOT_IN:
@@ -406,6 +432,27 @@ func disjunctions(f *pb.StructuredQuery_Filter) int {
 		return len(ff.GetValue().GetArrayValue().GetValues())
 	}
 	return 1
+}
+
+// arrayFilters returns the largest number of array-contains and
+// array-contains-any filters in one disjunction.
+func arrayFilters(f *pb.StructuredQuery_Filter) int {
+	if c := f.GetCompositeFilter(); c != nil {
+		n := 0
+		for _, g := range c.GetFilters() {
+			if c.GetOp() == pb.StructuredQuery_CompositeFilter_AND {
+				n += arrayFilters(g)
+			} else {
+				n = max(n, arrayFilters(g))
+			}
+		}
+		return n
+	}
+	switch f.GetFieldFilter().GetOp() {
+	case pb.StructuredQuery_FieldFilter_ARRAY_CONTAINS, pb.StructuredQuery_FieldFilter_ARRAY_CONTAINS_ANY:
+		return 1
+	}
+	return 0
 }
 
 // A match is a document of the result with its values of the orders.

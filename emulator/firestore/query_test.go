@@ -125,13 +125,13 @@ func TestAQueryFindsWhatItsFiltersSay(t *testing.T) {
 		{"no filter", nil, "a b c d e f g h i j"},
 		{"==", where("n", "==", integer(2)), "b c"},
 		{"== a double", where("n", "==", double(2)), "b c"},
-		{"== NaN", where("n", "==", double(math.NaN())), "f"},
-		{"== null", where("n", "==", null()), "g"},
+		{"== NaN", where("n", "==", double(math.NaN())), ""},
+		{"== null", where("n", "==", null()), ""},
 		{"==, nested", where("m.x", "==", integer(1)), "a"},
 		{"== a map", where("m", "==", object(fields{"x": integer(1)})), "a"},
 		{"== an array", where("l", "==", array(integer(1), integer(2))), "a"},
 		{"!=", where("n", "!=", integer(2)), "f a d e h"},
-		{"!= null", where("n", "!=", null()), "f a b c d e h"},
+		{"!= null", where("n", "!=", null()), ""},
 		{"<", where("n", "<", integer(3)), "a b c"},
 		{"<=", where("n", "<=", integer(3)), "a b c d"},
 		{">", where("n", ">", integer(2)), "d e"},
@@ -412,7 +412,7 @@ func TestAnInvalidQueryIsRefused(t *testing.T) {
 		}, codes.InvalidArgument},
 		{"a cursor without an order", func(b *backend) *sq {
 			return &sq{StartAt: &pb.Cursor{Values: []*pb.Value{ref(b.root + "/c/d")}}}
-		}, codes.OK},
+		}, codes.InvalidArgument},
 		{"a cursor without values", func(b *backend) *sq {
 			return &sq{OrderBy: orderBy("a"), StartAt: &pb.Cursor{Before: true}}
 		}, codes.OK},
@@ -420,7 +420,7 @@ func TestAnInvalidQueryIsRefused(t *testing.T) {
 			return &sq{OrderBy: orderBy("__name__"), StartAt: &pb.Cursor{Values: []*pb.Value{str("d")}}}
 		}, codes.InvalidArgument},
 		{"one order twice", func(b *backend) *sq { return &sq{OrderBy: orderBy("a", "a")} }, codes.InvalidArgument},
-		{"an order after __name__", func(b *backend) *sq { return &sq{OrderBy: orderBy("__name__", "a")} }, codes.OK},
+		{"an order after __name__", func(b *backend) *sq { return &sq{OrderBy: orderBy("__name__", "a")} }, codes.InvalidArgument},
 		{"an order other than the inequality", func(b *backend) *sq {
 			return &sq{Where: where("a", ">", integer(1)), OrderBy: orderBy("b")}
 		}, codes.OK},
@@ -546,11 +546,14 @@ func TestListDocumentsPagesThroughACollection(t *testing.T) {
 			var pages []string
 			for {
 				req.Parent, req.CollectionId = b.root, "c"
-				resp := must[*pb.ListDocumentsResponse](t)(b.raw.ListDocuments(b.ctx(t), req))
+				resp, err := b.raw.ListDocuments(b.ctx(t), req)
+				if err != nil {
+					return err.Error()
+				}
 				pages = append(pages, ids(resp.Documents, nil))
 				for _, d := range resp.Documents {
 					if req.Mask != nil && d.Fields["n"] != nil {
-						t.Errorf("%s has a field outside the mask", d.Name)
+						pages = append(pages, "beyond the mask")
 					}
 				}
 				if resp.NextPageToken == "" {
@@ -566,13 +569,14 @@ func TestListDocumentsPagesThroughACollection(t *testing.T) {
 			want string
 		}{
 			{"all", &pb.ListDocumentsRequest{}, "a b d"},
-			{"in pages", &pb.ListDocumentsRequest{PageSize: 2, Mask: mask}, "a b|d"},
-			{"with missing", &pb.ListDocumentsRequest{ShowMissing: true, Mask: mask}, "a b c d e"},
-			{"with missing in pages", &pb.ListDocumentsRequest{ShowMissing: true, PageSize: 2, Mask: mask}, "a b|c d|e"},
+			{"in pages", &pb.ListDocumentsRequest{PageSize: 2}, "a b|d"},
+			{"masked", &pb.ListDocumentsRequest{Mask: mask}, "a b d"},
+			{"with missing", &pb.ListDocumentsRequest{ShowMissing: true}, "a b c d e"},
+			{"with missing in pages", &pb.ListDocumentsRequest{ShowMissing: true, PageSize: 2}, "a b|c d|e"},
 			{"ordered", &pb.ListDocumentsRequest{OrderBy: "n"}, "d b a"},
 			{"ordered in pages, descending", &pb.ListDocumentsRequest{OrderBy: "n desc", PageSize: 2}, "a b|d"},
 		} {
-			if got := strings.TrimSuffix(list(c.req), "|"); got != c.want {
+			if got := strings.TrimSuffix(list(c.req), "|"); got != b.expectString("list: "+c.name, c.want) {
 				t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 			}
 		}

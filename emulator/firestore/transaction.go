@@ -21,6 +21,8 @@ const (
 	transactionLimit = 270 * time.Second
 )
 
+const transactionIDSize = 26 // bytes, of rand.Text
+
 // A transaction reads one state, that of its first read, and remembers what it
 // read. Its commit goes through only where reading again would give the same.
 type transaction struct {
@@ -235,8 +237,8 @@ func (s *service) Rollback(ctx context.Context, req *pb.RollbackRequest) (*empty
 	if _, err := parseDatabase(req.GetDatabase()); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if len(req.GetTransaction()) == 0 {
-		return nil, status.Error(codes.InvalidArgument, "the transaction to roll back is not set")
+	if len(req.GetTransaction()) != transactionIDSize {
+		return nil, status.Error(codes.InvalidArgument, "the transaction is invalid")
 	}
 	s.transactions.end(req.GetDatabase(), string(req.GetTransaction()))
 	return &emptypb.Empty{}, nil

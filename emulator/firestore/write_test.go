@@ -11,6 +11,7 @@ import (
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"google.golang.org/genproto/googleapis/type/latlng"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -536,4 +537,15 @@ func TestValuesOfEveryTypeComeBack(t *testing.T) {
 		in["time"] = instant(at.Truncate(time.Microsecond))
 		b.wantFields(t, "c/d", in)
 	})
+}
+func geo(lat, lng float64) *pb.Value {
+	return &pb.Value{ValueType: &pb.Value_GeoPointValue{GeoPointValue: &latlng.LatLng{Latitude: lat, Longitude: lng}}}
+}
+
+func vector(components ...float64) *pb.Value {
+	var v []*pb.Value
+	for _, c := range components {
+		v = append(v, double(c))
+	}
+	return object(fields{"__type__": str("__vector__"), "value": array(v...)})
 }
