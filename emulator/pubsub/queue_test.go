@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +21,7 @@ type bench struct {
 	id      uint64
 	dead    []string
 	deadErr error
-	expired bool
+	expired atomic.Bool
 	settled int
 }
 
@@ -37,7 +38,7 @@ func inBubble(t *testing.T, s settings, test func(b *bench)) {
 				return b.deadErr
 			},
 			settled: func(ids []uint64) { b.settled += len(ids) },
-			expired: func() { b.expired = true },
+			expired: func() { b.expired.Store(true) },
 		})
 		defer b.close(errClosed)
 		test(b)
@@ -494,11 +495,11 @@ func TestSubscriptionExpiresOnlyWhenNobodyUsesIt(t *testing.T) {
 		pass(3 * day)
 		c.leave()
 		pass(day - time.Second)
-		if b.expired {
+		if b.expired.Load() {
 			t.Fatal("expired too early")
 		}
 		pass(time.Second)
-		if !b.expired {
+		if !b.expired.Load() {
 			t.Error("did not expire")
 		}
 	})
