@@ -3,6 +3,7 @@ package firestore_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -46,10 +47,12 @@ func writeUntilKilled(dir string) {
 		go func() {
 			for i := 0; ; i++ {
 				ref := c.Doc(fmt.Sprintf("run%d/%d-%d", os.Getpid(), w, i))
-				batch := c.Batch()
-				batch.Set(ref, map[string]any{"i": i, "s": strings.Repeat("x", 300)})
-				batch.Set(ref.Collection("twin").Doc("t"), map[string]any{"i": i})
-				if _, err := batch.Commit(ctx); err != nil {
+				err := c.RunTransaction(ctx, func(ctx context.Context, tx *client.Transaction) error {
+					return errors.Join(
+						tx.Set(ref, map[string]any{"i": i, "s": strings.Repeat("x", 300)}),
+						tx.Set(ref.Collection("twin").Doc("t"), map[string]any{"i": i}))
+				})
+				if err != nil {
 					panic(err)
 				}
 				out.Lock()

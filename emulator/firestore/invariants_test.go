@@ -1,0 +1,233 @@
+package firestore
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/protobuf/proto"
+)
+
+func put(t *testing.T, s *store, id string, size int) {
+	t.Helper()
+	name, err := parseDocumentName("projects/p/databases/d/documents/c/" + id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.commit(t.Context(), func(b *builder) error {
+		b.put(name, &pb.Document{Name: name.full, Fields: map[string]*pb.Value{
+			"v": {ValueType: &pb.Value_StringValue{StringValue: strings.Repeat("x", size)}}}, UpdateTime: timestampOf(b.time)})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func openStore(t *testing.T, dir string) *store {
+	t.Helper()
+	j, initial, err := openJournal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.compactAt = 4 << 10
+	return newStore(time.Now, initial, j)
+}
+
+func TestAJournalStaysShortAndKeepsItsContent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for round := range 3 {
+		s := openStore(t, dir)
+		for i := range 500 {
+			put(t, s, fmt.Sprint(i%10), 10+round)
+		}
+		if err := s.close(); err != nil {
+			t.Fatal(err)
+		}
+		files, err := filepath.Glob(filepath.Join(dir, "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		total := int64(0)
+		for _, f := range files {
+			info, err := os.Stat(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			total += info.Size()
+		}
+		if total > 64<<10 || !slices.ContainsFunc(files, func(f string) bool { return strings.Contains(f, "snapshot-") }) {
+			t.Errorf("%d bytes in %v", total, files)
+		}
+	}
+	s := openStore(t, dir)
+	defer s.close()
+	st, _ := s.read()
+	c := st.collection("projects/p/databases/d/documents/c")
+	if c == nil || c.docs.Len() != 10 || len(c.get("7").proto.Fields["v"].GetStringValue()) != 12 {
+		t.Errorf("the content is not what was written last: %v", c)
+	}
+}
+
+func TestACrashDuringCompactionLosesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	put(t, s, "first", 1)
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	// The process died after it started the next log, and left half a snapshot.
+	j, _, err := openJournal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(j.logPath(j.generation+1), nil, 0o644),
+		os.WriteFile(filepath.Join(dir, "snapshot.tmp"), []byte("half"), 0o644), j.close()); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, dir)
+	put(t, s, "second", 1)
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, dir)
+	defer s.close()
+	st, _ := s.read()
+	if c := st.collection("projects/p/databases/d/documents/c"); c == nil || c.docs.Len() != 2 {
+		t.Errorf("the content is %v", c)
+	}
+}
+
+func FuzzReplay(f *testing.F) {
+	record := func(changes ...change) []byte {
+		b, err := appendRecord(nil, 7, changes)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return b
+	}
+	doc := record(change{name: "projects/p/databases/d/documents/c/a", doc: &pb.Document{Name: "projects/p/databases/d/documents/c/a"}})
+	gone := record(change{name: "projects/p/databases/d/documents/c/a"})
+	f.Add([]byte{})
+	f.Add(doc)
+	f.Add(slices.Concat(doc, gone, doc))
+	f.Add(slices.Concat(doc, gone[:len(gone)-1]))
+	f.Add(slices.Concat(doc, make([]byte, 20)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b := newBuilder(newState(), 0)
+		n, err := replay(data, b, true)
+		if n > len(data) {
+			t.Fatalf("%d bytes of %d are records", n, len(data))
+		}
+		if err != nil {
+			return
+		}
+		// What was accepted is accepted again, alone and before a torn record.
+		for _, tail := range [][]byte{nil, {1}, doc[:len(doc)-1]} {
+			again, err := replay(slices.Concat(data[:n], tail), newBuilder(newState(), 0), true)
+			if again != n || err != nil {
+				t.Fatalf("first %d bytes, then %d, %v", n, again, err)
+			}
+		}
+		if again, err := replay(slices.Concat(data[:n], doc), newBuilder(newState(), 0), false); again != n+len(doc) || err != nil {
+			t.Fatalf("with another record: %d, %v", again, err)
+		}
+	})
+}
+
+func FuzzDocumentName(f *testing.F) {
+	for _, s := range []string{"", "projects/p/databases/d/documents/c/d", "projects/p/databases/(default)/documents/c/d/e/f",
+		"projects//databases/d/documents/c/d", "projects/p/databases/d/documents/c", "projects/p/databases/d/documents/c/__id7__"} {
+		f.Add(s, "projects/p/databases/d/documents/c/x")
+	}
+	f.Fuzz(func(t *testing.T, s, other string) {
+		if compareNames(s, other) != -compareNames(other, s) || compareNames(s, s) != 0 {
+			t.Errorf("%q and %q have no order", s, other)
+		}
+		if (compareNames(s, other) == 0) != (s == other) {
+			t.Errorf("%q and %q compare as equal", s, other)
+		}
+		name, err := parseDocumentName(s)
+		if err != nil {
+			return
+		}
+		if name.collection+"/"+name.id != s || !strings.HasPrefix(s, name.database+"/documents/") {
+			t.Errorf("%q came apart as %+v", s, name)
+		}
+		// What lies below a document comes after it and before its next sibling.
+		if below := s + "/c/d"; compareNames(s, below) >= 0 || compareNames(below, s+"!") >= 0 {
+			if !numericID.MatchString(name.id) && !numericID.MatchString(name.id+"!") {
+				t.Errorf("%q is not right below %q", below, s)
+			}
+		}
+	})
+}
+
+func FuzzFieldPath(f *testing.F) {
+	for _, s := range []string{"a", "a.b", "`a.b`.c", "`\\``", "``", "a..b", "`\\\\`", "1a", "`é`"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		path, err := parseFieldPath(s)
+		if err != nil {
+			return
+		}
+		again, err := parseFieldPath(path.String())
+		if len(path.String()) <= maxFieldNameSize && (err != nil || !slices.Equal(path, again)) {
+			t.Errorf("%q is %q, written %q, read as %q, %v", s, []string(path), path, []string(again), err)
+		}
+	})
+}
+
+// FuzzValueOrder checks that the order of values is a total order, with values
+// that come from the wire format.
+func FuzzValueOrder(f *testing.F) {
+	seeds := []*pb.Value{nullValue(), integerValue(math.MaxInt64), doubleValue(1 << 63), doubleValue(math.NaN()), doubleValue(math.Copysign(0, -1)),
+		arrayValue([]*pb.Value{integerValue(1)}), mapValue(map[string]*pb.Value{"a": nullValue()}),
+		mapValue(map[string]*pb.Value{vectorTypeKey: {ValueType: &pb.Value_StringValue{StringValue: vectorTypeValue}}, vectorValueKey: arrayValue([]*pb.Value{doubleValue(1)})}),
+		{ValueType: &pb.Value_ReferenceValue{ReferenceValue: "projects/p/databases/d/documents/c/d"}}}
+	var wire [][]byte
+	for _, v := range seeds {
+		b, err := proto.Marshal(v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		wire = append(wire, b)
+	}
+	for i := range wire {
+		f.Add(wire[i], wire[(i+1)%len(wire)], wire[(i+2)%len(wire)])
+	}
+	f.Fuzz(func(t *testing.T, x, y, z []byte) {
+		var a, b, c pb.Value
+		for _, p := range []struct {
+			wire []byte
+			v    *pb.Value
+		}{{x, &a}, {y, &b}, {z, &c}} {
+			if proto.Unmarshal(p.wire, p.v) != nil {
+				return
+			}
+		}
+		sign := func(n int) int { return min(max(n, -1), 1) }
+		if compareValues(&a, &a) != 0 {
+			t.Errorf("%v is not equal to itself", &a)
+		}
+		if sign(compareValues(&a, &b)) != -sign(compareValues(&b, &a)) {
+			t.Errorf("%v and %v have no order", &a, &b)
+		}
+		if compareValues(&a, &b) <= 0 && compareValues(&b, &c) <= 0 && compareValues(&a, &c) > 0 {
+			t.Errorf("%v <= %v <= %v is not transitive", &a, &b, &c)
+		}
+		if identicalValues(&a, &b) && compareValues(&a, &b) != 0 {
+			t.Errorf("%v and %v are identical but not equal", &a, &b)
+		}
+	})
+}
