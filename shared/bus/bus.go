@@ -186,23 +186,23 @@ type Incoming struct {
 // Handler processes one event. What it returns decides what becomes of the message; see the package's documentation.
 type Handler func(ctx context.Context, in Incoming) error
 
-// message is what a push and a pull have in common.
-type message struct {
-	topic      topology.Topic
-	id         string
-	data       []byte
-	attributes map[string]string
-	published  time.Time
+// Raw is a message as it came, which may or may not hold an event.
+type Raw struct {
+	Topic      topology.Topic
+	ID         string // Pub/Sub's id of the message
+	Data       []byte
+	Attributes map[string]string
+	Published  time.Time // by the service's clock
 }
 
 // handle gives a message to a handler. An error means that it has to be delivered again.
-func (c *Client) handle(ctx context.Context, m message, h Handler) error {
-	ctx = telemetry.Extract(ctx, m.attributes)
-	e, err := event.Decode(m.data)
+func (c *Client) handle(ctx context.Context, m Raw, h Handler) error {
+	ctx = telemetry.Extract(ctx, m.Attributes)
+	e, err := event.Decode(m.Data)
 	if err != nil {
-		return c.deadLetter(ctx, m, deadletter.ID(string(m.topic), m.id), deadletter.New(deadletter.InvalidEvent, err))
+		return c.deadLetter(ctx, m, deadletter.ID(string(m.Topic), m.ID), deadletter.New(deadletter.InvalidEvent, err))
 	}
-	err = h(ctx, Incoming{Event: e, Attributes: m.attributes, ID: m.id, Published: m.published})
+	err = h(ctx, Incoming{Event: e, Attributes: m.Attributes, ID: m.ID, Published: m.Published})
 	if d, ok := errors.AsType[*deadletter.Error](err); ok {
 		return c.deadLetter(ctx, m, deadletter.ID(e.CorrelationID, c.source), d)
 	}
@@ -210,8 +210,10 @@ func (c *Client) handle(ctx context.Context, m message, h Handler) error {
 }
 
 // deadLetter publishes a message, as it came, on the dead-letter topic.
-func (c *Client) deadLetter(ctx context.Context, m message, id string, d *deadletter.Error) error {
-	return c.Announce(ctx, m.data, m.attributes, deadletter.Announcement{ID: id, Reason: d.Reason, Message: d.Err.Error(), Source: c.source})
+func (c *Client) deadLetter(ctx context.Context, m Raw, id string, d *deadletter.Error) error {
+	return c.Announce(ctx, m.Data, m.Attributes, deadletter.Announcement{
+		ID: id, Reason: d.Reason, Message: d.Err.Error(), Source: c.source, Topic: string(m.Topic),
+	})
 }
 
 // Announce publishes the data of a message that was given up, unchanged, on the dead-letter topic, and logs that.
@@ -261,7 +263,7 @@ func (s *Subscription) Receive(ctx context.Context, h Handler) error {
 	err := sub.Receive(ctx, func(ctx context.Context, m *pubsub.Message) {
 		// what has begun is brought to its end, also while the instance drains
 		ctx = context.WithoutCancel(ctx)
-		err := s.client.handle(ctx, message{topic: s.spec.Topic, id: m.ID, data: m.Data, attributes: m.Attributes, published: m.PublishTime}, h)
+		err := s.client.handle(ctx, Raw{Topic: s.spec.Topic, ID: m.ID, Data: m.Data, Attributes: m.Attributes, Published: m.PublishTime}, h)
 		if err != nil {
 			s.client.log.WarnContext(ctx, "will be delivered again", "error", err, "message", m.ID)
 			m.Nack()

@@ -22,23 +22,32 @@ type pushed struct {
 	} `json:"message"`
 }
 
-// CloudEvent is the entry point of a function: it gives the Pub/Sub message in a CloudEvent to a handler. An error has
-// the service push the message again, by the subscription's back-off.
+// CloudEvent is the entry point of a function: it gives the event in a pushed Pub/Sub message to a handler. An error
+// has the service push the message again, by the subscription's back-off.
 func (c *Client) CloudEvent(ctx context.Context, ce cloudevents.Event, h Handler) error {
+	m, err := c.Pushed(ce)
+	if err != nil {
+		return err
+	}
+	return c.handle(ctx, m, h)
+}
+
+// Pushed reads the Pub/Sub message that a CloudEvent holds, for a function that takes messages as they are.
+func (c *Client) Pushed(ce cloudevents.Event) (Raw, error) {
 	if ce.Type() != MessagePublished {
-		return fmt.Errorf("CloudEvent of type %q; want %s: is the trigger a Pub/Sub push subscription?", ce.Type(), MessagePublished)
+		return Raw{}, fmt.Errorf("CloudEvent of type %q; want %s: is the trigger a Pub/Sub push subscription?", ce.Type(), MessagePublished)
 	}
 	var p pushed
 	if err := ce.DataAs(&p); err != nil {
-		return fmt.Errorf("read the CloudEvent's data: %w", err)
+		return Raw{}, fmt.Errorf("read the CloudEvent's data: %w", err)
 	}
 	topic, _ := c.deployment.Prefix.Bare(ce.Source())
-	m := message{topic: topic, id: p.Message.MessageID, data: p.Message.Data, attributes: p.Message.Attributes, published: p.Message.PublishTime}
-	if m.id == "" {
-		m.id = ce.ID()
+	m := Raw{Topic: topic, ID: p.Message.MessageID, Data: p.Message.Data, Attributes: p.Message.Attributes, Published: p.Message.PublishTime}
+	if m.ID == "" {
+		m.ID = ce.ID()
 	}
-	if m.published.IsZero() {
-		m.published = ce.Time()
+	if m.Published.IsZero() {
+		m.Published = ce.Time()
 	}
-	return c.handle(ctx, m, h)
+	return m, nil
 }

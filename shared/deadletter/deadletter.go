@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -84,6 +85,8 @@ type Announcement struct {
 	Message  string // of the error
 	Source   string // the part that gave up
 	Attempts int    // deliveries so far; 0 if not known
+	Topic    string // bare name of the topic that the message was on; empty for a delivery
+	Redrive  int    // how many redrives the message had been through
 }
 
 // The attributes that carry an announcement.
@@ -93,7 +96,11 @@ const (
 	attrMessage  = "deadLetterError"
 	attrSource   = "deadLetterSource"
 	attrAttempts = "deadLetterAttempts"
+	attrTopic    = "deadLetterTopic"
 )
+
+// AttrRedrive stands on a message that was redriven: how many redrives it has been through.
+const AttrRedrive = "redrive"
 
 // Attributes that Pub/Sub itself sets on what it forwards after too many attempts
 // (https://cloud.google.com/pubsub/docs/handling-failures#dead_letter_topic).
@@ -118,6 +125,12 @@ func (a Announcement) Attributes(original map[string]string) map[string]string {
 	if a.Attempts > 0 {
 		all[attrAttempts] = strconv.Itoa(a.Attempts)
 	}
+	if a.Topic != "" {
+		all[attrTopic] = a.Topic
+	}
+	if a.Redrive > 0 {
+		all[AttrRedrive] = strconv.Itoa(a.Redrive)
+	}
 	return all
 }
 
@@ -129,6 +142,7 @@ func Announced(attributes map[string]string, messageID string) (Announcement, ma
 		Reason:  Reason(attributes[attrReason]),
 		Message: attributes[attrMessage],
 		Source:  attributes[attrSource],
+		Topic:   attributes[attrTopic],
 	}
 	attempts := attributes[attrAttempts]
 	if sub := attributes[attrForwardedSubscription]; sub != "" && a.Reason == "" {
@@ -141,11 +155,12 @@ func Announced(attributes map[string]string, messageID string) (Announcement, ma
 	if a.ID == "" {
 		a.ID = ID("message", messageID)
 	}
-	a.Attempts, _ = strconv.Atoi(attempts) // a count that is not a number is not known
+	a.Attempts, _ = strconv.Atoi(attempts)               // a count that is not a number is not known
+	a.Redrive, _ = strconv.Atoi(attributes[AttrRedrive]) // likewise
 	original := maps.Clone(attributes)
-	for _, name := range []string{attrID, attrReason, attrMessage, attrSource, attrAttempts} {
-		delete(original, name)
-	}
+	maps.DeleteFunc(original, func(name, _ string) bool {
+		return strings.HasPrefix(name, "deadLetter") || strings.HasPrefix(name, "CloudPubSubDeadLetter") || name == AttrRedrive
+	})
 	return a, original
 }
 

@@ -33,7 +33,7 @@ func TestEveryReasonIsExplainedOnce(t *testing.T) {
 
 func TestAnnouncementSurvivesTheBus(t *testing.T) {
 	original := map[string]string{"type": "chat.message", "correlationId": "c"}
-	want := deadletter.Announcement{ID: "abc", Reason: deadletter.ModelFailed, Message: "timed out", Source: "personality", Attempts: 3}
+	want := deadletter.Announcement{ID: "abc", Reason: deadletter.ModelFailed, Message: "timed out", Source: "personality", Attempts: 3, Topic: "internal.user.enriched.v1", Redrive: 2}
 	got, attributes := deadletter.Announced(want.Attributes(original), "m1")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("announcement (-want +got):\n%s", diff)

@@ -17,7 +17,8 @@ import (
 // State is how far a delivery has come.
 type State string
 
-// A delivery begins pending. It ends delivered or dead, and then never changes again.
+// A delivery begins pending. It ends delivered or dead, and then never changes again, unless an operator redrives a
+// dead one.
 const (
 	Pending   State = "pending"
 	Delivered State = "delivered"
@@ -35,13 +36,16 @@ type Entry struct {
 	CorrelationID string    `firestore:"correlationId"`
 	Step          string    `firestore:"step"` // which part made the answer
 	CreatedAt     time.Time `firestore:"createdAt"`
-	Deadline      time.Time `firestore:"deadline"` // overdue after this
-	ExpireAt      time.Time `firestore:"expireAt"` // the collection's TTL field
-	Shard         int       `firestore:"shard"`    // 0 to Shards-1, so that the index of deadlines is not one hot spot
-	Event         []byte    `firestore:"event"`    // the answer in its written form
+	OpenedAt      time.Time `firestore:"openedAt,serverTimestamp"` // by Firestore's clock, so that the order is everybody's
+	Deadline      time.Time `firestore:"deadline"`                 // overdue after this
+	ExpireAt      time.Time `firestore:"expireAt"`                 // the collection's TTL field
+	Shard         int       `firestore:"shard"`                    // 0 to Shards-1, so that the index of deadlines is not one hot spot
+	Event         []byte    `firestore:"event"`                    // the answer in its written form
+	Attempt       int       `firestore:"attempt"`                  // how often it was redriven
 	SettledAt     time.Time `firestore:"settledAt,omitempty"`
 	Instance      string    `firestore:"instance,omitempty"` // who settled it
 	Reason        string    `firestore:"reason,omitempty"`   // of a dead one
+	Message       string    `firestore:"message,omitempty"`  // of the error that made it dead
 
 	version time.Time // of the document as it was read or written
 }

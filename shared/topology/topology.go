@@ -175,6 +175,20 @@ func (p Prefix) Bare(fullName string) (Topic, bool) {
 	return "", false
 }
 
+// TopicOf finds out which topic the subscription of this full name or bare name reads in this deployment.
+func (p Prefix) TopicOf(subscription string) (Topic, bool) {
+	name, ok := strings.CutPrefix(subscription[strings.LastIndexByte(subscription, '/')+1:], p.text)
+	if !ok {
+		return "", false
+	}
+	for _, s := range parsed.Subscriptions {
+		if s.Name == name {
+			return s.Topic, true
+		}
+	}
+	return "", false
+}
+
 // qualify is the only place where a prefix is put before a name.
 func (p Prefix) qualify(project, kind, name string) string {
 	return "projects/" + project + "/" + kind + "/" + p.text + name

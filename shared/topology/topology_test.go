@@ -75,6 +75,17 @@ func TestBareKnowsOnlyItsOwnDeployment(t *testing.T) {
 	}
 }
 
+func TestTopicOfASubscription(t *testing.T) {
+	p, _ := topology.ParsePrefix("staging.")
+	for name, want := range map[string]topology.Topic{
+		"staging.personality": topology.Enriched, "projects/p/subscriptions/staging.enrichment": topology.Ingress, "personality": "", "staging.other": "",
+	} {
+		if got, ok := p.TopicOf(name); got != want || ok != (want != "") {
+			t.Errorf("TopicOf(%q) = %q, %v; want %q", name, got, ok, want)
+		}
+	}
+}
+
 func TestParsePrefixRefuses(t *testing.T) {
 	for _, s := range []string{"1", "goog-x", "with space", "a/b", strings.Repeat("a", 65), "é"} {
 		if _, err := topology.ParsePrefix(s); err == nil {

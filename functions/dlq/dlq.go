@@ -1,0 +1,156 @@
+// Package dlq is the function that keeps what was given up, and gives up what is overdue. It reads two topics: on
+// internal.deadletter.v1 comes every message that a part, or Pub/Sub itself, could not get processed, and each is kept
+// once in Firestore and told of in one log line of severity ERROR; on internal.sweep.v1 comes a tick, on which the
+// ledger of deliveries is swept.
+package dlq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
+	cloudevents "github.com/cloudevents/sdk-go/v2"
+
+	"parley.internal/shared/bus"
+	"parley.internal/shared/config"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/store"
+	"parley.internal/shared/telemetry"
+	"parley.internal/shared/topology"
+)
+
+func init() { functions.CloudEvent("dlq", Handle) }
+
+// Config is the function's configuration.
+type Config struct {
+	config.Deployment
+	SweepBudget time.Duration `env:"SWEEP_BUDGET" envDefault:"45s" help:"How long one sweep may take; what it leaves, the next one does. Less than the subscription's acknowledgement deadline."`
+	SweepGrace  time.Duration `env:"SWEEP_GRACE" envDefault:"20s" help:"How long after its deadline a delivery is given up; more than the instances' clocks differ."`
+}
+
+// Validate checks what the types cannot.
+func (c Config) Validate() error {
+	var errs []error
+	if c.SweepBudget <= 0 {
+		errs = append(errs, fmt.Errorf("SWEEP_BUDGET: %s is not a positive time", c.SweepBudget))
+	}
+	if c.SweepGrace < 0 {
+		errs = append(errs, fmt.Errorf("SWEEP_GRACE: %s is negative", c.SweepGrace))
+	}
+	return errors.Join(errs...)
+}
+
+// Function keeps dead letters and sweeps the ledger. It is safe for concurrent use.
+type Function struct {
+	box        *deadletter.Box
+	undertaker *egress.Undertaker
+	prefix     topology.Prefix
+	budget     time.Duration
+	log        *slog.Logger
+}
+
+// New makes the function of its parts.
+func New(box *deadletter.Box, u *egress.Undertaker, c Config, log *slog.Logger) *Function {
+	return &Function{box: box, undertaker: u, prefix: c.Prefix, budget: c.SweepBudget, log: log}
+}
+
+// Keep keeps one message of the dead-letter topic.
+func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
+	ctx = telemetry.Extract(ctx, m.Attributes)
+	a, attributes := deadletter.Announced(m.Attributes, m.ID)
+	letter := deadletter.Letter{
+		ID: a.ID, Reason: a.Reason, Message: a.Message, Source: a.Source, Topic: a.Topic,
+		Data: m.Data, Attributes: attributes, Delivery: attributes[egress.AttrDelivery] == a.ID,
+	}
+	if a.Reason == deadletter.Exhausted {
+		topic, _ := f.prefix.TopicOf(a.Source)
+		letter.Topic = string(topic)
+	}
+	// a delivery's letter was written with its outcome; what came here is only the news of it
+	news := letter.Delivery
+	if !letter.Delivery {
+		var err error
+		if news, err = f.box.Put(ctx, letter, a.Redrive); err != nil {
+			return err
+		}
+	}
+	if news {
+		f.log.ErrorContext(ctx, "dead letter", "reason", a.Reason, "error", a.Message, "source", a.Source,
+			"correlationId", attributes[bus.AttrCorrelationID], "deadLetter", a.ID, "attempts", a.Attempts)
+	}
+	return nil
+}
+
+// Sweep sweeps the ledger, for as long as the configuration allows.
+func (f *Function) Sweep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, f.budget)
+	defer cancel()
+	done, err := f.undertaker.Sweep(ctx)
+	if done != (egress.Swept{}) {
+		f.log.InfoContext(ctx, "swept the ledger", "givenUp", done.GivenUp, "announced", done.Announced)
+	}
+	if err != nil {
+		return fmt.Errorf("sweep the ledger: %w", err)
+	}
+	return nil
+}
+
+// deployed is the function as it runs in the cloud, with its connections.
+type deployed struct {
+	*Function
+	bus *bus.Client
+}
+
+var (
+	mu      sync.Mutex
+	current *deployed
+)
+
+// connect makes the connections when the first event comes, and again if that failed.
+func connect() (*deployed, error) {
+	mu.Lock()
+	defer mu.Unlock()
+	if current != nil {
+		return current, nil
+	}
+	c, err := config.Load[Config](os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	ctx := context.Background() // the connections outlive the event that asks for them first
+	log := telemetry.NewLogger(os.Stderr, c.Deployment, false)
+	client, err := store.Connect(ctx, c.Deployment)
+	if err != nil {
+		return nil, err
+	}
+	b, err := bus.Open(ctx, c.Deployment, "dlq", log)
+	if err != nil {
+		return nil, err
+	}
+	box := deadletter.NewBox(client, time.Now)
+	u := egress.NewUndertaker(egress.NewLedger(client, "sweep", time.Now), box, b, "sweep", c.SweepGrace)
+	current = &deployed{New(box, u, c, log), b}
+	return current, nil
+}
+
+// Handle is the CloudEvent entry point.
+func Handle(ctx context.Context, ce cloudevents.Event) error {
+	d, err := connect()
+	if err != nil {
+		return err
+	}
+	m, err := d.bus.Pushed(ce)
+	if err != nil {
+		return err
+	}
+	if m.Topic == topology.Sweep {
+		return d.Sweep(ctx)
+	}
+	return d.Keep(ctx, m)
+}

@@ -1,0 +1,340 @@
+package deadletter
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"google.golang.org/api/iterator"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"parley.internal/shared/event"
+)
+
+// Status is whether somebody still has to look at a dead letter.
+type Status string
+
+// A dead letter is open until it is redriven; if that fails again, it is open again.
+const (
+	Open     Status = "open"
+	Redriven Status = "redriven"
+)
+
+// Letter is a dead letter, the document deadletters/{id}.
+type Letter struct {
+	ID            string            `firestore:"-"`
+	Status        Status            `firestore:"status"`
+	Reason        Reason            `firestore:"reason"`
+	Message       string            `firestore:"message,omitempty"` // of the error
+	Source        string            `firestore:"source"`            // the part that gave up
+	CorrelationID string            `firestore:"correlationId,omitempty"`
+	OriginalType  string            `firestore:"originalType,omitempty"`
+	LastStepID    string            `firestore:"lastStepId,omitempty"`
+	SlipSummary   string            `firestore:"slipSummary,omitempty"` // "enrichment OK, personality ERROR"
+	Preview       string            `firestore:"preview,omitempty"`     // the beginning of Data, for people
+	Data          []byte            `firestore:"data,omitempty"`        // the whole message as it came; see Parts
+	Parts         int               `firestore:"parts,omitempty"`       // how many documents below hold Data, if it is too long for this one
+	Attributes    map[string]string `firestore:"attributes,omitempty"`  // as the message had them
+	Topic         string            `firestore:"topic,omitempty"`       // bare name of where the message was; empty for a delivery
+	Delivery      bool              `firestore:"delivery"`              // whether the id is also that of an entry in the ledger
+	Attempts      int               `firestore:"attempts"`              // how often it was given up: 1, and 1 more for each redrive that failed
+	At            time.Time         `firestore:"at"`                    // of the last time
+	FirstAt       time.Time         `firestore:"firstAt"`
+	Redrives      []Redrive         `firestore:"redrives,omitempty"`
+	ExpireAt      time.Time         `firestore:"expireAt"` // the collection's TTL field
+}
+
+// Redrive is one decision to try again.
+type Redrive struct {
+	By string    `firestore:"by"`
+	At time.Time `firestore:"at"`
+}
+
+const (
+	// maxPreview is the most characters of a preview.
+	maxPreview = 1000
+
+	// partSize is how many bytes of a message's data one document holds: a document holds 1 MiB in all
+	// (https://firebase.google.com/docs/firestore/quotas).
+	partSize = 900 << 10
+
+	// Retention is how long a dead letter is kept after it was last given up.
+	Retention = 30 * 24 * time.Hour
+)
+
+// Describe fills in what can be read from the data itself.
+func (l *Letter) describe() {
+	l.Preview = preview(l.Data)
+	e, err := event.Decode(l.Data)
+	if err != nil {
+		l.CorrelationID = cmp.Or(l.CorrelationID, l.Attributes["correlationId"])
+		l.OriginalType = cmp.Or(l.OriginalType, l.Attributes["type"])
+		return
+	}
+	l.CorrelationID, l.OriginalType = e.CorrelationID, e.Type
+	var steps []string
+	for _, s := range e.RoutingSlip {
+		steps = append(steps, s.ID+" "+s.Status)
+		if s.Status != event.StepPending {
+			l.LastStepID = s.ID
+		}
+	}
+	l.SlipSummary = strings.Join(steps, ", ")
+}
+
+func preview(data []byte) string {
+	text := strings.ToValidUTF8(string(data[:min(len(data), 4*maxPreview)]), "\uFFFD")
+	n := 0
+	for i := range text {
+		if n == maxPreview {
+			return text[:i]
+		}
+		n++
+	}
+	return text
+}
+
+// ErrNotFound means that there is no such dead letter.
+var ErrNotFound = errors.New("no such dead letter")
+
+// Box keeps dead letters in Firestore. It is safe for concurrent use.
+type Box struct {
+	client *firestore.Client
+	now    func() time.Time
+}
+
+// NewBox makes a box on a client, which stays the caller's to close.
+func NewBox(client *firestore.Client, now func() time.Time) *Box {
+	return &Box{client: client, now: now}
+}
+
+func (b *Box) doc(id string) *firestore.DocumentRef {
+	return b.client.Collection("deadletters").Doc(id)
+}
+
+// Put keeps a dead letter, and reports whether that is news: false if it is kept already. redrive is how many redrives
+// the message had been through when it was given up; one that failed again makes a new attempt of the same letter.
+func (b *Box) Put(ctx context.Context, l Letter, redrive int) (news bool, err error) {
+	data := l.Data
+	l.describe()
+	if len(data) > partSize {
+		if l.Parts, err = b.putParts(ctx, l.ID, data); err != nil {
+			return false, err
+		}
+		l.Data = nil
+	}
+	err = b.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
+		news, err = b.put(tx, l, redrive)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("keep dead letter %s: %w", l.ID, err)
+	}
+	return news, nil
+}
+
+// PutIn is Put within a transaction of the caller's, for a letter whose data fits one document. It reads, so it has to
+// come before the transaction's first write; write then writes.
+func (b *Box) PutIn(tx *firestore.Transaction, l Letter, redrive int) (write func() error, err error) {
+	l.describe()
+	next, news, err := b.next(tx, l, redrive)
+	if err != nil {
+		return nil, err
+	}
+	return func() error {
+		if !news {
+			return nil
+		}
+		return tx.Set(b.doc(l.ID), next)
+	}, nil
+}
+
+func (b *Box) put(tx *firestore.Transaction, l Letter, redrive int) (news bool, err error) {
+	next, news, err := b.next(tx, l, redrive)
+	if err != nil || !news {
+		return false, err
+	}
+	return true, tx.Set(b.doc(l.ID), next)
+}
+
+// next decides what the letter is after it was given up.
+func (b *Box) next(tx *firestore.Transaction, l Letter, redrive int) (next Letter, news bool, err error) {
+	now := event.Now(b.now())
+	l.Status, l.Attempts, l.At, l.FirstAt, l.ExpireAt = Open, 1, now, now, now.Add(Retention)
+	snap, err := tx.Get(b.doc(l.ID))
+	if status.Code(err) == codes.NotFound {
+		return l, true, nil
+	}
+	if err != nil {
+		return Letter{}, false, err
+	}
+	old, err := letterOf(snap)
+	if err != nil {
+		return Letter{}, false, err
+	}
+	if old.Status == Open || redrive < len(old.Redrives) {
+		return old, false, nil // the same failure, told again
+	}
+	l.Attempts, l.FirstAt, l.Redrives = old.Attempts+1, old.FirstAt, old.Redrives
+	return l, true, nil
+}
+
+func (b *Box) putParts(ctx context.Context, id string, data []byte) (n int, err error) {
+	for ; len(data) > 0; n++ {
+		part := data[:min(len(data), partSize)]
+		data = data[len(part):]
+		_, err := b.doc(id).Collection("parts").Doc(fmt.Sprintf("%04d", n)).Set(ctx, map[string]any{"data": part})
+		if err != nil {
+			return 0, fmt.Errorf("keep part %d of dead letter %s: %w", n, id, err)
+		}
+	}
+	return n, nil
+}
+
+// Get reads a dead letter with all of its data, or fails with [ErrNotFound].
+func (b *Box) Get(ctx context.Context, id string) (Letter, error) {
+	snap, err := b.doc(id).Get(ctx)
+	if status.Code(err) == codes.NotFound {
+		return Letter{}, fmt.Errorf("dead letter %s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return Letter{}, fmt.Errorf("read dead letter %s: %w", id, err)
+	}
+	l, err := letterOf(snap)
+	if err != nil {
+		return Letter{}, err
+	}
+	for i := range l.Parts {
+		part, err := b.doc(id).Collection("parts").Doc(fmt.Sprintf("%04d", i)).Get(ctx)
+		if err != nil {
+			return Letter{}, fmt.Errorf("read part %d of dead letter %s: %w", i, id, err)
+		}
+		bytes, ok := part.Data()["data"].([]byte)
+		if !ok {
+			return Letter{}, fmt.Errorf("read part %d of dead letter %s: it holds no bytes", i, id)
+		}
+		l.Data = append(l.Data, bytes...)
+	}
+	return l, nil
+}
+
+func letterOf(snap *firestore.DocumentSnapshot) (Letter, error) {
+	var l Letter
+	if err := snap.DataTo(&l); err != nil {
+		return Letter{}, fmt.Errorf("read dead letter %s: %w", snap.Ref.ID, err)
+	}
+	l.ID = snap.Ref.ID
+	return l, nil
+}
+
+// Selection says which dead letters are meant. Zero fields don't restrict.
+type Selection struct {
+	IDs         []string
+	Reason      Reason
+	Status      Status
+	From, Until time.Time // of the last time it was given up; From included, Until not
+	Limit       int
+}
+
+// List calls yield for the dead letters that are meant, the latest first, without the data of long ones, until it
+// returns an error or there are no more. With IDs the order is theirs, and one that is missing is [ErrNotFound].
+func (b *Box) List(ctx context.Context, s Selection, yield func(Letter) error) error {
+	if len(s.IDs) > 0 {
+		for _, id := range s.IDs {
+			snap, err := b.doc(id).Get(ctx)
+			if status.Code(err) == codes.NotFound {
+				return fmt.Errorf("dead letter %s: %w", id, ErrNotFound)
+			}
+			if err != nil {
+				return fmt.Errorf("read dead letter %s: %w", id, err)
+			}
+			if err := yieldSnapshot(snap, yield); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	q := b.client.Collection("deadletters").OrderBy("at", firestore.Desc)
+	if s.Reason != "" {
+		q = q.Where("reason", "==", s.Reason)
+	}
+	if s.Status != "" {
+		q = q.Where("status", "==", s.Status)
+	}
+	if !s.From.IsZero() {
+		q = q.Where("at", ">=", s.From)
+	}
+	if !s.Until.IsZero() {
+		q = q.Where("at", "<", s.Until)
+	}
+	if s.Limit > 0 {
+		q = q.Limit(s.Limit)
+	}
+	it := q.Documents(ctx)
+	defer it.Stop()
+	for {
+		snap, err := it.Next()
+		if errors.Is(err, iterator.Done) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("list dead letters: %w", err)
+		}
+		if err := yieldSnapshot(snap, yield); err != nil {
+			return err
+		}
+	}
+}
+
+func yieldSnapshot(snap *firestore.DocumentSnapshot, yield func(Letter) error) error {
+	l, err := letterOf(snap)
+	if err != nil {
+		return err
+	}
+	return yield(l)
+}
+
+// ErrNotOpen means that a dead letter was redriven already, and has not failed again since.
+var ErrNotOpen = errors.New("dead letter is not open")
+
+// MarkIn records in a transaction that a letter is redriven, and by whom. It fails with [ErrNotOpen] or [ErrNotFound].
+// It reads, so it has to come before the transaction's first write; write then writes. redrive is how many redrives
+// the letter will have been through.
+func (b *Box) MarkIn(tx *firestore.Transaction, id, by string) (write func() error, redrive int, err error) {
+	snap, err := tx.Get(b.doc(id))
+	if status.Code(err) == codes.NotFound {
+		return nil, 0, fmt.Errorf("dead letter %s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("read dead letter %s: %w", id, err)
+	}
+	l, err := letterOf(snap)
+	if err != nil {
+		return nil, 0, err
+	}
+	if l.Status != Open {
+		return nil, 0, fmt.Errorf("dead letter %s: %w", id, ErrNotOpen)
+	}
+	redrives := append(l.Redrives, Redrive{By: by, At: event.Now(b.now())})
+	return func() error {
+		return tx.Update(b.doc(id), []firestore.Update{{Path: "status", Value: Redriven}, {Path: "redrives", Value: redrives}})
+	}, len(redrives), nil
+}
+
+// Purge removes a dead letter for good, its parts first.
+func (b *Box) Purge(ctx context.Context, l Letter) error {
+	for i := range l.Parts {
+		if _, err := b.doc(l.ID).Collection("parts").Doc(fmt.Sprintf("%04d", i)).Delete(ctx); err != nil {
+			return fmt.Errorf("purge part %d of dead letter %s: %w", i, l.ID, err)
+		}
+	}
+	if _, err := b.doc(l.ID).Delete(ctx); err != nil {
+		return fmt.Errorf("purge dead letter %s: %w", l.ID, err)
+	}
+	return nil
+}

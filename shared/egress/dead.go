@@ -1,0 +1,207 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/event"
+)
+
+// Announcer is what is needed of the bus to tell of a dead letter.
+type Announcer interface {
+	Announce(ctx context.Context, data []byte, attributes map[string]string, a deadletter.Announcement) error
+}
+
+// Undertaker gives up deliveries: it moves an entry to dead and writes its dead letter in one transaction, so that
+// there is never one without the other, then announces it.
+type Undertaker struct {
+	ledger *Ledger
+	box    *deadletter.Box
+	bus    Announcer
+	source string
+	grace  time.Duration
+}
+
+// NewUndertaker makes an undertaker. source names the part that gives up, in the dead letters. grace is how long after
+// its deadline a delivery is given up: a gateway does not write an answer after its deadline, so within this time it
+// settles what it wrote just before; it has to be more than clocks differ.
+func NewUndertaker(l *Ledger, box *deadletter.Box, bus Announcer, source string, grace time.Duration) *Undertaker {
+	return &Undertaker{ledger: l, box: box, bus: bus, source: source, grace: grace}
+}
+
+// GiveUp moves a pending delivery to dead, for the reason that why holds, and returns the state in which the entry is
+// afterwards: [Dead], whoever gave it up and for which reason, or [Delivered] if it had been delivered before. However
+// many give up one delivery, there is one dead letter.
+func (u *Undertaker) GiveUp(ctx context.Context, id string, why *deadletter.Error) (State, error) {
+	entry, state, err := u.kill(ctx, id, why, time.Time{})
+	if err != nil || entry == nil {
+		return state, err
+	}
+	return Dead, u.announce(ctx, *entry)
+}
+
+// kill gives back the entry if it was this call that killed it. An entry whose deadline is not before overdue, unless
+// that is zero, is left alone.
+func (u *Undertaker) kill(ctx context.Context, id string, why *deadletter.Error, overdue time.Time) (killed *Entry, state State, err error) {
+	l := u.ledger
+	err = l.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
+		killed = nil
+		snap, err := tx.Get(l.doc(id))
+		if status.Code(err) == codes.NotFound {
+			return fmt.Errorf("delivery %s: %w", id, ErrNotFound)
+		}
+		if err != nil {
+			return err
+		}
+		e, err := entryOf(snap)
+		if err != nil {
+			return err
+		}
+		if state = e.State; state != Pending {
+			return nil
+		}
+		if !overdue.IsZero() && !e.Deadline.Before(overdue) {
+			return nil // redriven since it was found overdue
+		}
+		write, err := u.box.PutIn(tx, deadletter.Letter{
+			ID: id, Reason: why.Reason, Message: why.Err.Error(), Source: u.source, Data: e.Event, Delivery: true,
+		}, e.Attempt)
+		if err != nil {
+			return err
+		}
+		if err := write(); err != nil {
+			return err
+		}
+		e.Reason, e.State, state, killed = string(why.Reason), Dead, Dead, &e
+		return tx.Update(l.doc(id), []firestore.Update{
+			{Path: "state", Value: Dead},
+			{Path: "reason", Value: string(why.Reason)},
+			{Path: "message", Value: why.Err.Error()},
+			{Path: "instance", Value: l.instance},
+			{Path: "settledAt", Value: event.Now(l.now())},
+			{Path: "announced", Value: false},
+		})
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("give up delivery %s: %w", id, err)
+	}
+	return killed, state, nil
+}
+
+// announce tells of a dead entry, and notes that it did.
+func (u *Undertaker) announce(ctx context.Context, e Entry) error {
+	err := u.bus.Announce(ctx, e.Event, map[string]string{"correlationId": e.CorrelationID, AttrDelivery: e.ID},
+		deadletter.Announcement{ID: e.ID, Reason: deadletter.Reason(e.Reason), Message: e.Message, Source: u.source, Redrive: e.Attempt})
+	if err != nil {
+		return err
+	}
+	if _, err := u.ledger.doc(e.ID).Update(ctx, []firestore.Update{{Path: "announced", Value: true}}); err != nil {
+		return fmt.Errorf("note that delivery %s was announced: %w", e.ID, err)
+	}
+	return nil
+}
+
+// sweepPage is how many entries a sweep looks at in one query.
+const sweepPage = 200
+
+// Swept counts what a sweep did.
+type Swept struct {
+	GivenUp   int // overdue deliveries
+	Announced int // dead ones of which nobody had told
+}
+
+// Sweep gives up every delivery that is overdue, and announces the dead ones whose announcement did not go out. Until
+// ctx is done it goes on page by page; what it leaves, the next sweep finds. Several at once do no harm.
+func (u *Undertaker) Sweep(ctx context.Context) (Swept, error) {
+	var done Swept
+	shards := make([]int, Shards)
+	for i := range shards {
+		shards[i] = i
+	}
+	deliveries := u.ledger.client.Collection("deliveries")
+	overdue := deliveries.Where("shard", "in", shards).Where("state", "==", Pending).
+		Where("deadline", "<", u.ledger.now().Add(-u.grace)).OrderBy("deadline", firestore.Asc)
+	err := u.pages(ctx, overdue, func(e Entry) error {
+		killed, _, err := u.kill(ctx, e.ID, deadletter.New(deadletter.NoConnection,
+			fmt.Errorf("nobody held a connection of the recipient until %s", e.Deadline.Format(time.RFC3339))), u.ledger.now().Add(-u.grace))
+		if err != nil || killed == nil {
+			return err
+		}
+		done.GivenUp++
+		return u.announce(ctx, *killed)
+	})
+	if err != nil {
+		return done, err
+	}
+	silent := deliveries.Where("state", "==", Dead).Where("announced", "==", false).
+		Where("settledAt", "<", u.ledger.now().Add(-u.grace)).OrderBy("settledAt", firestore.Asc)
+	err = u.pages(ctx, silent, func(e Entry) error {
+		done.Announced++
+		return u.announce(ctx, e)
+	})
+	return done, err
+}
+
+// pages gives all that a query finds to do, which takes each out of what the query finds. What do fails on is left
+// for another time.
+func (u *Undertaker) pages(ctx context.Context, q firestore.Query, do func(Entry) error) error {
+	for {
+		entries, err := u.ledger.find(ctx, q.Limit(sweepPage))
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, e := range entries {
+			if err := ctx.Err(); err != nil {
+				return errors.Join(append(errs, err)...)
+			}
+			if err := do(e); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		if len(errs) > 0 || len(entries) < sweepPage {
+			return errors.Join(errs...)
+		}
+	}
+}
+
+// Reopen makes a dead delivery pending again, in a transaction of the caller's. redrive is its new attempt. It reads, so it
+// has to come before the transaction's first write; write then writes.
+func (l *Ledger) ReopenIn(tx *firestore.Transaction, id string, redrive int, c Config) (write func() error, err error) {
+	snap, err := tx.Get(l.doc(id))
+	if status.Code(err) == codes.NotFound {
+		return nil, fmt.Errorf("delivery %s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	e, err := entryOf(snap)
+	if err != nil {
+		return nil, err
+	}
+	if e.State != Dead {
+		return nil, fmt.Errorf("delivery %s is %s, not dead", id, e.State)
+	}
+	now := event.Now(l.now())
+	return func() error {
+		return tx.Update(l.doc(id), []firestore.Update{
+			{Path: "state", Value: Pending},
+			{Path: "attempt", Value: redrive},
+			{Path: "openedAt", Value: firestore.ServerTimestamp},
+			{Path: "deadline", Value: now.Add(c.Deadline)},
+			{Path: "expireAt", Value: now.Add(c.Retention)},
+			{Path: "reason", Value: firestore.Delete},
+			{Path: "message", Value: firestore.Delete},
+			{Path: "instance", Value: firestore.Delete},
+			{Path: "settledAt", Value: firestore.Delete},
+			{Path: "announced", Value: firestore.Delete},
+		})
+	}, nil
+}

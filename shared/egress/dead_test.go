@@ -1,0 +1,258 @@
+package egress_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
+)
+
+// announcer keeps what is announced, and fails as often as it is told to.
+type announcer struct {
+	mu        sync.Mutex
+	fail      int
+	announced []deadletter.Announcement
+}
+
+func (a *announcer) Announce(_ context.Context, _ []byte, _ map[string]string, n deadletter.Announcement) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.fail > 0 {
+		a.fail--
+		return errors.New("bus is down")
+	}
+	a.announced = append(a.announced, n)
+	return nil
+}
+
+// parts is a ledger with what gives up its deliveries.
+type parts struct {
+	client *firestore.Client
+	ledger *egress.Ledger
+	box    *deadletter.Box
+	bus    *announcer
+	now    time.Time
+}
+
+func newParts(t *testing.T, env emulatortest.Env) *parts {
+	p := &parts{client: connect(t, env), bus: &announcer{}, now: event.Now(time.Now())}
+	clock := func() time.Time { return p.now }
+	p.ledger = egress.NewLedger(p.client, "tester", clock)
+	p.box = deadletter.NewBox(p.client, clock)
+	return p
+}
+
+func (p *parts) undertaker() *egress.Undertaker {
+	return egress.NewUndertaker(p.ledger, p.box, p.bus, "tester", time.Second)
+}
+
+// open opens a delivery that is overdue after a minute.
+func (p *parts) open(t *testing.T, id string) egress.Entry {
+	t.Helper()
+	data, err := event.Encode(answer("hi " + id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := entry(id)
+	e.CreatedAt, e.Deadline, e.Event = p.now, p.now.Add(time.Minute), data
+	e, _, err = p.ledger.Open(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func (p *parts) letters(t *testing.T) []deadletter.Letter {
+	t.Helper()
+	var all []deadletter.Letter
+	if err := p.box.List(t.Context(), deadletter.Selection{}, func(l deadletter.Letter) error { all = append(all, l); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestTenInstancesGiveUpOneDeliveryOnce(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		p.open(t, "d1")
+		var wg sync.WaitGroup
+		for i := range 10 {
+			wg.Go(func() {
+				state, err := p.undertaker().GiveUp(t.Context(), "d1", deadletter.New(deadletter.NoText, fmt.Errorf("instance %d", i)))
+				if err != nil || state != egress.Dead {
+					t.Errorf("GiveUp = %q, %v", state, err)
+				}
+			})
+		}
+		wg.Wait()
+		letters := p.letters(t)
+		if len(letters) != 1 || len(p.bus.announced) != 1 {
+			t.Fatalf("%d dead letters, %d announcements; want one of each", len(letters), len(p.bus.announced))
+		}
+		l := letters[0]
+		if l.ID != "d1" || l.Reason != deadletter.NoText || l.Attempts != 1 || l.CorrelationID != "c1" || !l.Delivery || l.Preview == "" {
+			t.Errorf("dead letter = %+v", l)
+		}
+	})
+}
+
+func TestWhatWasDeliveredIsNotGivenUp(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		e := p.open(t, "d1")
+		if _, err := p.ledger.Deliver(t.Context(), e.Ref()); err != nil {
+			t.Fatal(err)
+		}
+		state, err := p.undertaker().GiveUp(t.Context(), "d1", deadletter.New(deadletter.NoText, errors.New("late")))
+		if err != nil || state != egress.Delivered || len(p.letters(t)) != 0 {
+			t.Errorf("GiveUp = %q, %v, with %d dead letters", state, err, len(p.letters(t)))
+		}
+		// and the other way round
+		dead := p.open(t, "d2")
+		if _, err := p.undertaker().GiveUp(t.Context(), "d2", deadletter.New(deadletter.NoText, errors.New("first"))); err != nil {
+			t.Fatal(err)
+		}
+		if state, err := p.ledger.Deliver(t.Context(), dead.Ref()); err != nil || state != egress.Dead {
+			t.Errorf("Deliver of a dead one = %q, %v", state, err)
+		}
+	})
+}
+
+func TestSweepGivesUpWhatIsOverdueAndNothingElse(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		const n = 8
+		for i := range n {
+			p.open(t, fmt.Sprintf("d%d", i))
+		}
+		p.now = p.now.Add(30 * time.Second)
+		p.open(t, "young")
+		if done, err := p.undertaker().Sweep(t.Context()); err != nil || done != (egress.Swept{}) {
+			t.Fatalf("Sweep before the deadline = %+v, %v", done, err)
+		}
+		p.now = p.now.Add(32 * time.Second)
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		total := 0
+		for range 3 { // several at once do no harm
+			wg.Go(func() {
+				done, err := p.undertaker().Sweep(t.Context())
+				if err != nil {
+					t.Errorf("Sweep: %v", err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				total += done.GivenUp
+			})
+		}
+		wg.Wait()
+		letters := p.letters(t)
+		if total != n || len(letters) != n || len(p.bus.announced) != n {
+			t.Errorf("gave up %d, %d dead letters, %d announcements; want %d of each", total, len(letters), len(p.bus.announced), n)
+		}
+		for _, l := range letters {
+			if l.Reason != deadletter.NoConnection {
+				t.Errorf("%s: %s", l.ID, l.Reason)
+			}
+		}
+		if e, err := p.ledger.Get(t.Context(), "young"); err != nil || e.State != egress.Pending {
+			t.Errorf("the young one is %q, %v", e.State, err)
+		}
+	})
+}
+
+func TestSweepAnnouncesWhatNobodyToldOf(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		p.open(t, "d1")
+		p.bus.fail = 1
+		if _, err := p.undertaker().GiveUp(t.Context(), "d1", deadletter.New(deadletter.NoText, errors.New("x"))); err == nil {
+			t.Fatal("the failure to announce was swallowed")
+		}
+		if len(p.letters(t)) != 1 {
+			t.Fatal("the outcome depends on its announcement")
+		}
+		p.now = p.now.Add(2 * time.Second)
+		if done, err := p.undertaker().Sweep(t.Context()); err != nil || done.Announced != 1 {
+			t.Fatalf("Sweep = %+v, %v", done, err)
+		}
+		if len(p.bus.announced) != 1 || p.bus.announced[0].ID != "d1" || p.bus.announced[0].Reason != deadletter.NoText {
+			t.Errorf("announced %+v", p.bus.announced)
+		}
+		p.now = p.now.Add(2 * time.Second)
+		if done, err := p.undertaker().Sweep(t.Context()); err != nil || done != (egress.Swept{}) {
+			t.Errorf("second Sweep = %+v, %v; want nothing left", done, err)
+		}
+	})
+}
+
+func TestBacklogIsWhatAClientMissed(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		user, err := identity.Parse("twitch:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids := func(b egress.Backlog) (got []string) {
+			for _, e := range b.Entries {
+				got = append(got, e.ID)
+			}
+			return got
+		}
+		for _, id := range []string{"a", "b", "c", "d"} {
+			p.open(t, id)
+		}
+		deliver := func(id string) {
+			t.Helper()
+			if _, err := p.ledger.Deliver(t.Context(), egress.Ref{ID: id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		deliver("a")
+		deliver("c") // by another of the user's connections
+		if b, err := p.ledger.Backlog(t.Context(), user, ""); err != nil || fmt.Sprint(ids(b)) != "[b d]" || !b.Recovered {
+			t.Errorf("new client: %v, %v, %v; want what is pending", ids(b), b.Recovered, err)
+		}
+		if b, err := p.ledger.Backlog(t.Context(), user, "b"); err != nil || fmt.Sprint(ids(b)) != "[c d]" || !b.Recovered {
+			t.Errorf("after b: %v, %v, %v; want everything later", ids(b), b.Recovered, err)
+		}
+		if b, err := p.ledger.Backlog(t.Context(), user, "gone"); err != nil || fmt.Sprint(ids(b)) != "[b d]" || b.Recovered {
+			t.Errorf("after one that the ledger lost: %v, %v, %v; want it told", ids(b), b.Recovered, err)
+		}
+		other, err := identity.Parse("twitch:2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := p.ledger.Backlog(t.Context(), other, "b"); err != nil || len(b.Entries) != 0 || b.Recovered {
+			t.Errorf("somebody else: %v, %v, %v; want nothing", ids(b), b.Recovered, err)
+		}
+		// what the client says it got is settled, and what came before it in the channel
+		if err := p.ledger.Received(t.Context(), other, "d"); err != nil {
+			t.Fatal(err)
+		}
+		if e, _ := p.ledger.Get(t.Context(), "d"); e.State != egress.Pending {
+			t.Error("somebody else settled it")
+		}
+		if err := p.ledger.Received(t.Context(), user, "d", "gone"); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := p.ledger.Backlog(t.Context(), user, "d"); err != nil || len(b.Entries) != 0 {
+			t.Errorf("after all: %v, %v", ids(b), err)
+		}
+		for _, id := range []string{"b", "d"} {
+			if e, err := p.ledger.Get(t.Context(), id); err != nil || e.State != egress.Delivered {
+				t.Errorf("%s is %q, %v", id, e.State, err)
+			}
+		}
+	})
+}
