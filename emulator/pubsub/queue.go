@@ -222,17 +222,6 @@ func (q *queue) len() int {
 	return n
 }
 
-// messages lists what the queue holds, in no order.
-func (q *queue) messages() []*message {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	ms := make([]*message, 0, len(q.entries))
-	for _, e := range q.entries {
-		ms = append(ms, e.message)
-	}
-	return ms
-}
-
 // add appends published messages. Their ids must be greater than those of all
 // messages added before.
 func (q *queue) add(ms []*message) {

@@ -1,0 +1,267 @@
+package pubsub
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+)
+
+const (
+	aTopic = "projects/p/topics/topic"
+	aSub   = "projects/p/subscriptions/sub"
+)
+
+func reopen(t *testing.T, dir string, opts ...Option) *Server {
+	t.Helper()
+	s, err := New(append(opts, WithDataDir(dir))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func must[T any](t *testing.T) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func publishTexts(t *testing.T, s *Server, key string, texts ...string) []string {
+	t.Helper()
+	req := &pubsubpb.PublishRequest{Topic: aTopic}
+	for _, text := range texts {
+		req.Messages = append(req.Messages, &pubsubpb.PubsubMessage{Data: []byte(text), OrderingKey: key})
+	}
+	return must[*pubsubpb.PublishResponse](t)(s.Publish(t.Context(), req)).MessageIds
+}
+
+func pullTexts(t *testing.T, s *Server, sub string) (texts []string, acks []string) {
+	t.Helper()
+	//lint:ignore SA1019 The test must see an empty backlog too.
+	req := &pubsubpb.PullRequest{Subscription: sub, MaxMessages: 1000, ReturnImmediately: true}
+	for _, m := range must[*pubsubpb.PullResponse](t)(s.Pull(t.Context(), req)).ReceivedMessages {
+		texts = append(texts, string(m.Message.Data))
+		acks = append(acks, m.AckId)
+	}
+	return texts, acks
+}
+
+func TestRestartKeepsTopicsSubscriptionsAndWhatIsNotAcknowledged(t *testing.T) {
+	dir := t.TempDir()
+	s := reopen(t, dir)
+	ctx := t.Context()
+	must[*pubsubpb.Topic](t)(s.CreateTopic(ctx, &pubsubpb.Topic{Name: aTopic, Labels: map[string]string{"a": "b"}}))
+	must[*pubsubpb.Subscription](t)(s.CreateSubscription(ctx, &pubsubpb.Subscription{Name: aSub, Topic: aTopic, EnableMessageOrdering: true}))
+	gone, detached, none := aSub+"-gone", aSub+"-detached", aSub+"-filtered"
+	for _, sub := range []*pubsubpb.Subscription{{Name: gone}, {Name: detached}, {Name: none, Filter: "attributes:none"}} {
+		sub.Topic = aTopic
+		must[*pubsubpb.Subscription](t)(s.CreateSubscription(ctx, sub))
+	}
+	publishTexts(t, s, "k", "1", "2", "3", "4")
+	_, acks := pullTexts(t, s, aSub)
+	if _, err := s.Acknowledge(ctx, &pubsubpb.AcknowledgeRequest{Subscription: aSub, AckIds: acks[:2]}); err != nil {
+		t.Fatal(err)
+	}
+	must[*pubsubpb.Subscription](t)(s.UpdateSubscription(ctx, &pubsubpb.UpdateSubscriptionRequest{
+		Subscription: &pubsubpb.Subscription{Name: aSub, AckDeadlineSeconds: 99},
+		UpdateMask:   &fieldmaskpb.FieldMask{Paths: []string{"ack_deadline_seconds"}},
+	}))
+	if _, err := s.DeleteSubscription(ctx, &pubsubpb.DeleteSubscriptionRequest{Subscription: gone}); err != nil {
+		t.Fatal(err)
+	}
+	must[*pubsubpb.DetachSubscriptionResponse](t)(s.DetachSubscription(ctx, &pubsubpb.DetachSubscriptionRequest{Subscription: detached}))
+
+	for range 2 { // the second start reads a journal that the first rewrote
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = reopen(t, dir)
+	}
+	if topic := must[*pubsubpb.Topic](t)(s.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: aTopic})); topic.Labels["a"] != "b" {
+		t.Errorf("topic %v", topic)
+	}
+	if sub := must[*pubsubpb.Subscription](t)(s.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: aSub})); sub.AckDeadlineSeconds != 99 || !sub.EnableMessageOrdering {
+		t.Errorf("subscription %v", sub)
+	}
+	if _, err := s.Backlog(gone); err == nil {
+		t.Error("a deleted subscription came back")
+	}
+	if sub := must[*pubsubpb.Subscription](t)(s.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: detached})); !sub.Detached {
+		t.Error("a detached subscription is attached again")
+	}
+	if n, err := s.Backlog(none); n != 0 || err != nil {
+		t.Errorf("the filtered subscription holds %d messages, %v", n, err)
+	}
+	ids := publishTexts(t, s, "k", "5")
+	texts, _ := pullTexts(t, s, aSub)
+	if !slices.Equal(texts, []string{"3", "4", "5"}) {
+		t.Errorf("pulled %q, want 3, 4 and the new 5", texts)
+	}
+	if len(ids[0]) == 0 {
+		t.Error("no id")
+	}
+	if _, err := s.DeleteTopic(ctx, &pubsubpb.DeleteTopicRequest{Topic: aTopic}); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s = reopen(t, dir)
+	if sub := must[*pubsubpb.Subscription](t)(s.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: aSub})); sub.Topic != deletedTopic {
+		t.Errorf("the topic is %s after a restart", sub.Topic)
+	}
+	if n, err := s.Backlog(aSub); n != 3 || err != nil {
+		t.Errorf("%d messages, %v, want 3", n, err)
+	}
+}
+
+// childDir, in the environment, makes TestPublisherThatIsKilled the process
+// that is killed.
+const childDir = "PUBSUB_TEST_CHILD_DIR"
+
+func TestPublisherThatIsKilled(t *testing.T) {
+	dir := os.Getenv(childDir)
+	if dir == "" {
+		t.Skip("only runs as a child of TestKillLosesNothingThatWasPublished")
+	}
+	s := reopen(t, dir)
+	must[*pubsubpb.Topic](t)(s.CreateTopic(t.Context(), &pubsubpb.Topic{Name: aTopic}))
+	must[*pubsubpb.Subscription](t)(s.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: aSub, Topic: aTopic}))
+	for i := 0; ; i++ {
+		ids := publishTexts(t, s, "", fmt.Sprint(i))
+		fmt.Println("published", ids[0])
+	}
+}
+
+func TestKillLosesNothingThatWasPublished(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestPublisherThatIsKilled$", "-test.v")
+	child.Env = append(os.Environ(), childDir+"="+dir)
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var published []string
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if id, ok := strings.CutPrefix(lines.Text(), "published "); ok {
+			published = append(published, id)
+		}
+		if len(published) == 200 {
+			cancel() // which is SIGKILL; what was printed before it came still counts
+		}
+	}
+	if err := child.Wait(); err == nil {
+		t.Fatal("the child was not killed")
+	}
+	if len(published) < 200 {
+		t.Fatalf("the child published %d messages only", len(published))
+	}
+	s := reopen(t, dir)
+	held := map[string]bool{}
+	for {
+		//lint:ignore SA1019 The test must see the end of the backlog.
+		req := &pubsubpb.PullRequest{Subscription: aSub, MaxMessages: 1000, ReturnImmediately: true}
+		ms := must[*pubsubpb.PullResponse](t)(s.Pull(t.Context(), req)).ReceivedMessages
+		if len(ms) == 0 {
+			break
+		}
+		for _, m := range ms {
+			held[m.Message.MessageId] = true
+		}
+	}
+	for _, id := range published {
+		if !held[id] {
+			t.Errorf("message %s was published and is lost", id)
+		}
+	}
+}
+
+func TestJournalWithoutItsEndIsReadUpToThere(t *testing.T) {
+	dir := t.TempDir()
+	s := reopen(t, dir)
+	must[*pubsubpb.Topic](t)(s.CreateTopic(t.Context(), &pubsubpb.Topic{Name: aTopic}))
+	must[*pubsubpb.Subscription](t)(s.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: aSub, Topic: aTopic}))
+	publishTexts(t, s, "", "whole")
+	publishTexts(t, s, "", "torn")
+	s.Close()
+	path := filepath.Join(dir, journalName)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, bytes := range map[string][]byte{
+		"cut":     whole[:len(whole)-3],
+		"garbled": append(slices.Clone(whole[:len(whole)-3]), 1, 2, 3),
+		"zeroes":  append(slices.Clone(whole[:len(whole)-3]), make([]byte, 4096)...),
+	} {
+		if err := os.WriteFile(path, bytes, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := reopen(t, dir)
+		if texts, _ := pullTexts(t, s, aSub); !slices.Equal(texts, []string{"whole"}) {
+			t.Errorf("%s: pulled %q", name, texts)
+		}
+		s.Close()
+	}
+}
+
+func TestJournalOfAcknowledgedMessagesStaysSmall(t *testing.T) {
+	dir := t.TempDir()
+	s := reopen(t, dir)
+	s.log.compactAt = 64 << 10
+	must[*pubsubpb.Topic](t)(s.CreateTopic(t.Context(), &pubsubpb.Topic{Name: aTopic}))
+	must[*pubsubpb.Subscription](t)(s.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: aSub, Topic: aTopic}))
+	publishTexts(t, s, "", "kept")
+	_, _ = pullTexts(t, s, aSub)
+	big := strings.Repeat("x", 1000)
+	for range 100 {
+		publishTexts(t, s, "", big, big, big, big, big, big, big, big, big, big)
+		_, acks := pullTexts(t, s, aSub)
+		if _, err := s.Acknowledge(t.Context(), &pubsubpb.AcknowledgeRequest{Subscription: aSub, AckIds: acks}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, journalName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > 256<<10 {
+		t.Errorf("the journal has %d bytes after 1 MB came and went", info.Size())
+	}
+	s = reopen(t, dir)
+	if texts, _ := pullTexts(t, s, aSub); len(texts) == 0 || texts[0] != "kept" {
+		t.Errorf("pulled %q", texts)
+	}
+}
+
+func TestDirectoryBelongsToOneServer(t *testing.T) {
+	dir := t.TempDir()
+	s := reopen(t, dir)
+	if other, err := New(WithDataDir(dir)); err == nil {
+		other.Close()
+		t.Error("a second server took the directory")
+	}
+	s.Close()
+	reopen(t, dir)
+}
