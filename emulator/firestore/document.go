@@ -137,6 +137,7 @@ type state struct {
 	time        int64 // of the last commit, in microseconds since 1970
 	collections *btree.BTreeG[*collection]
 	groups      *btree.BTreeG[groupMember]
+	written     int           // bytes of the documents that the last commit wrote
 	superseded  chan struct{} // closed when a later state is published
 }
 
@@ -248,6 +249,7 @@ func (b *builder) put(name documentName, d *pb.Document) {
 		b.groups.Set(groupMember{database: name.database, id: c.id(), path: c.path})
 	}
 	c.version = b.time
+	b.written += documentSize(d)
 	c.put(newDocument(d))
 	b.changes = append(b.changes, change{name: name.full, doc: d})
 }

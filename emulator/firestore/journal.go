@@ -116,6 +116,7 @@ func (j *journal) load() (*state, error) {
 	if j.log, err = os.OpenFile(j.logPath(j.generation), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644); err != nil {
 		return nil, err
 	}
+	b.written = 0 // it holds nothing that an older state alone would need
 	if err := errors.Join(j.log.Sync(), syncDir(j.dir), j.removeBefore(oldest)); err != nil {
 		return nil, errors.Join(err, j.log.Close())
 	}

@@ -618,8 +618,8 @@ func (q *query) plan(s *state) (scan, bool) {
 	if c == nil {
 		return func(func(*document) bool) {}, true
 	}
-	if index, value := q.equalityIndex(c); index != nil {
-		return index.scanEqual(value, q.orders[0].descending), q.orders[0].path.isName()
+	if index, values := q.equalityIndex(c); index != nil {
+		return index.scanEqual(values, q.orders[0].descending), len(values) == 1 && q.orders[0].path.isName()
 	}
 	if q.orders[0].path.isName() {
 		return q.scanByName(c), true
@@ -662,36 +662,61 @@ func (q *query) scanCollections(s *state) scan {
 }
 
 // equalityIndex picks, among the indexes for the query's equalities, the one
-// with the fewest documents.
-func (q *query) equalityIndex(c *collection) (best *fieldIndex, value *pb.Value) {
+// with the fewest documents of those values.
+func (q *query) equalityIndex(c *collection) (best *fieldIndex, values []*pb.Value) {
 	fewest := maxIndexEstimate + 1
 	for _, f := range q.conjuncts {
-		if f.op != pb.StructuredQuery_FieldFilter_EQUAL || f.path.isName() {
-			continue
-		}
+		wanted := f.equalTo()
 		index := c.indexes[f.path.String()]
-		if index == nil {
+		if wanted == nil || index == nil {
 			continue
 		}
 		n := 0
-		index.scanEqual(f.value, false)(func(*document) bool {
+		index.scanEqual(wanted, false)(func(*document) bool {
 			n++
 			return n < fewest
 		})
 		if best == nil || n < fewest {
-			best, value, fewest = index, f.value, n
+			best, values, fewest = index, wanted, n
 		}
 	}
-	return best, value
+	return best, values
 }
 
-func (x *fieldIndex) scanEqual(v *pb.Value, descending bool) scan {
+// equalTo returns the values, each once, of which the field has to have one,
+// and nil where the filter says nothing of that kind.
+func (f fieldFilter) equalTo() []*pb.Value {
+	switch {
+	case f.path.isName():
+		return nil
+	case f.op == pb.StructuredQuery_FieldFilter_EQUAL:
+		return []*pb.Value{f.value}
+	case f.op == pb.StructuredQuery_FieldFilter_IN:
+		values := slices.SortedFunc(slices.Values(f.value.GetArrayValue().GetValues()), compareValues)
+		return slices.CompactFunc(values, equalValues)
+	}
+	return nil
+}
+
+func (x *fieldIndex) scanEqual(values []*pb.Value, descending bool) scan {
 	return func(yield func(*document) bool) {
-		visit := func(e indexEntry) bool { return equalValues(e.value, v) && yield(e.doc) }
-		if descending {
-			x.entries.Descend(indexEntry{value: v, after: true}, visit)
-		} else {
-			x.entries.Ascend(indexEntry{value: v}, visit)
+		more := true
+		for _, v := range values {
+			visit := func(e indexEntry) bool {
+				if !equalValues(e.value, v) {
+					return false
+				}
+				more = yield(e.doc)
+				return more
+			}
+			if descending {
+				x.entries.Descend(indexEntry{value: v, after: true}, visit)
+			} else {
+				x.entries.Ascend(indexEntry{value: v}, visit)
+			}
+			if !more {
+				return
+			}
 		}
 	}
 }
@@ -808,7 +833,7 @@ func (q *query) wantedIndexes(s *state) (path string, fields []fieldPath) {
 	}
 	equality := false
 	for _, f := range q.conjuncts {
-		if f.op == pb.StructuredQuery_FieldFilter_EQUAL {
+		if f.equalTo() != nil {
 			equality = true
 			want(f.path)
 		}

@@ -22,11 +22,11 @@
 //     changed since. Of transactions in conflict the first to commit wins.
 //     retry_transaction ends the attempt that it names; an attempt that is
 //     repeated has no precedence over others.
-//   - Reads at a read_time reach back an hour but no further than 1000
-//     commits.
+//   - Reads at a read_time reach back an hour, but no further than 1000
+//     commits and 128 MiB of written documents.
 //   - Security rules, access control, time-to-live and backups do not exist.
-//   - Write, ExecutePipeline, and find_nearest in a query answer
-//     UNIMPLEMENTED.
+//   - Write, ExecutePipeline, PartitionQuery, and find_nearest and
+//     explain_options in a query answer UNIMPLEMENTED.
 package firestore
 
 import (
@@ -82,8 +82,9 @@ func WithClock(now func() time.Time) Option { return func(o *options) { o.clock 
 // WithDir keeps the content in a directory, which is made where it does not
 // exist. A commit is answered once it is on disk: all of it is there after the
 // process was killed and a server was started on the same directory again. One
-// directory belongs to one server at a time. Without this option nothing
-// touches the disk.
+// directory belongs to one server at a time. After a write to the disk failed,
+// reads go on and every further commit answers INTERNAL. Without this option
+// nothing touches the disk.
 func WithDir(dir string) Option { return func(o *options) { o.dir = dir } }
 
 // WithUnaryInterceptor adds interceptors of unary calls, the first outermost,
@@ -133,6 +134,7 @@ func New(opts ...Option) (*Server, error) {
 		// A request above the service's limit is refused by the limit's own
 		// check, with its code, so gRPC has to let it through.
 		grpc.MaxRecvMsgSize(4*maxRequestSize),
+		grpc.WaitForHandlers(true),
 		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{s.service.countUnary}, o.unary...)...),
 		grpc.ChainStreamInterceptor(append([]grpc.StreamServerInterceptor{s.service.countStream}, o.streams...)...),
 	)

@@ -198,6 +198,8 @@ func TestLargeCollectionsAnswerLikeSmallOnes(t *testing.T) {
 	queries := []*sq{
 		{},
 		{Where: where("mod", "==", integer(3))},
+		{Where: where("mod", "in", array(integer(1), double(1), integer(4), str("x")))},
+		{Where: where("mod", "in", array(integer(1), integer(4))), OrderBy: orderBy("-half"), Limit: wrapperspb.Int32(10)},
 		{Where: where("mod", "==", double(3)), OrderBy: orderBy("-half"), Limit: wrapperspb.Int32(10)},
 		{Where: and(where("mod", "==", integer(3)), where("half", ">", integer(100))), Limit: wrapperspb.Int32(20), Offset: 5},
 		{Where: and(where("mod", "==", integer(3)), where("i", "==", integer(10)))},

@@ -13,11 +13,12 @@ import (
 )
 
 // Reads at a time in the past see the states that are kept for it. The service
-// keeps one hour without point-in-time recovery; the number is a bound on
-// memory that the service does not have.
+// keeps one hour without point-in-time recovery; the other two bound memory,
+// which the service need not do.
 const (
 	historyAge    = time.Hour
 	historyStates = 1000
+	historySize   = 128 << 20 // bytes of documents written by the kept commits
 )
 
 // maxGroup bounds how many commits share one write to the journal.
@@ -39,6 +40,7 @@ type store struct {
 	last    int64    // the latest time handed out, in microseconds
 	pending int64    // time of the first commit made but not published, or 0
 	history []*state // published states by time, the current one last
+	kept    int      // bytes written by the states in history
 }
 
 // A commit is one call's wish to change the state.
@@ -218,8 +220,13 @@ func (s *store) publish(made []*builder) {
 	previous := s.current.Load()
 	for _, b := range made {
 		s.history = append(s.history, b.state)
+		s.kept += b.written
 	}
-	if drop := len(s.history) - historyStates; drop > 0 {
+	drop := 0
+	for ; drop < len(s.history)-1 && (len(s.history)-drop > historyStates || s.kept > historySize); drop++ {
+		s.kept -= s.history[drop].written
+	}
+	if drop > 0 {
 		// Copied down, so that the array does not keep the dropped states alive.
 		n := copy(s.history, s.history[drop:])
 		clear(s.history[n:])
