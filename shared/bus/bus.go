@@ -175,6 +175,15 @@ func permanent(err error) bool {
 	return false
 }
 
+// Republish puts a message on a topic again, its data as it was, with these attributes.
+func (c *Client) Republish(ctx context.Context, t topology.Topic, data []byte, attributes map[string]string) error {
+	m := &pubsub.Message{Data: data, Attributes: attributes}
+	if e, err := event.Decode(data); err == nil {
+		m.OrderingKey = e.OrderingKey()
+	}
+	return c.publish(ctx, t, m)
+}
+
 // Incoming is an event that was received.
 type Incoming struct {
 	Event      *event.Event

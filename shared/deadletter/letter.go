@@ -19,10 +19,12 @@ import (
 // Status is whether somebody still has to look at a dead letter.
 type Status string
 
-// A dead letter is open until it is redriven; if that fails again, it is open again.
+// A dead letter is open until somebody decides to redrive it; it is redriven when its message is published again. If
+// that fails again, it is open again.
 const (
-	Open     Status = "open"
-	Redriven Status = "redriven"
+	Open      Status = "open"
+	Redriving Status = "redriving"
+	Redriven  Status = "redriven"
 )
 
 // Letter is a dead letter, the document deadletters/{id}.
@@ -302,9 +304,13 @@ func yieldSnapshot(snap *firestore.DocumentSnapshot, yield func(Letter) error) e
 // ErrNotOpen means that a dead letter was redriven already, and has not failed again since.
 var ErrNotOpen = errors.New("dead letter is not open")
 
-// MarkIn records in a transaction that a letter is redriven, and by whom. It fails with [ErrNotOpen] or [ErrNotFound].
-// It reads, so it has to come before the transaction's first write; write then writes. redrive is how many redrives
-// the letter will have been through.
+// redriveTimeout is after how long a redrive that was decided but not published counts as given up, so that another
+// may finish it.
+const redriveTimeout = time.Minute
+
+// MarkIn records in a transaction that a letter is being redriven, and by whom. It fails with [ErrNotOpen] or
+// [ErrNotFound]. It reads, so it has to come before the transaction's first write; write then writes. redrive is how
+// many redrives the letter will have been through. When its message is published, [Box.Redriven] has to be called.
 func (b *Box) MarkIn(tx *firestore.Transaction, id, by string) (write func() error, redrive int, err error) {
 	snap, err := tx.Get(b.doc(id))
 	if status.Code(err) == codes.NotFound {
@@ -317,13 +323,37 @@ func (b *Box) MarkIn(tx *firestore.Transaction, id, by string) (write func() err
 	if err != nil {
 		return nil, 0, err
 	}
-	if l.Status != Open {
+	now := event.Now(b.now())
+	redrives := l.Redrives
+	switch {
+	case l.Status == Open:
+		redrives = append(redrives, Redrive{By: by, At: now})
+	case l.Status == Redriving && now.Sub(redrives[len(redrives)-1].At) > redriveTimeout:
+		redrives[len(redrives)-1] = Redrive{By: by, At: now} // whoever began it did not finish
+	default:
 		return nil, 0, fmt.Errorf("dead letter %s: %w", id, ErrNotOpen)
 	}
-	redrives := append(l.Redrives, Redrive{By: by, At: event.Now(b.now())})
 	return func() error {
-		return tx.Update(b.doc(id), []firestore.Update{{Path: "status", Value: Redriven}, {Path: "redrives", Value: redrives}})
+		return tx.Update(b.doc(id), []firestore.Update{{Path: "status", Value: Redriving}, {Path: "redrives", Value: redrives}})
 	}, len(redrives), nil
+}
+
+// Redriven records that the message of a letter that was marked is published, unless it has failed again already.
+func (b *Box) Redriven(ctx context.Context, id string) error {
+	err := b.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
+		snap, err := tx.Get(b.doc(id))
+		if err != nil {
+			return err
+		}
+		if l, err := letterOf(snap); err != nil || l.Status != Redriving {
+			return err
+		}
+		return tx.Update(b.doc(id), []firestore.Update{{Path: "status", Value: Redriven}})
+	})
+	if err != nil {
+		return fmt.Errorf("note that dead letter %s is redriven: %w", id, err)
+	}
+	return nil
 }
 
 // Purge removes a dead letter for good, its parts first.

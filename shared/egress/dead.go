@@ -172,8 +172,8 @@ func (u *Undertaker) pages(ctx context.Context, q firestore.Query, do func(Entry
 	}
 }
 
-// Reopen makes a dead delivery pending again, in a transaction of the caller's. redrive is its new attempt. It reads, so it
-// has to come before the transaction's first write; write then writes.
+// ReopenIn makes a dead delivery pending again, in a transaction of the caller's. redrive is its new attempt. It reads,
+// so it has to come before the transaction's first write; write then writes.
 func (l *Ledger) ReopenIn(tx *firestore.Transaction, id string, redrive int, c Config) (write func() error, err error) {
 	snap, err := tx.Get(l.doc(id))
 	if status.Code(err) == codes.NotFound {
@@ -186,8 +186,8 @@ func (l *Ledger) ReopenIn(tx *firestore.Transaction, id string, redrive int, c C
 	if err != nil {
 		return nil, err
 	}
-	if e.State != Dead {
-		return nil, fmt.Errorf("delivery %s is %s, not dead", id, e.State)
+	if e.State == Delivered {
+		return nil, fmt.Errorf("delivery %s is delivered already", id)
 	}
 	now := event.Now(l.now())
 	return func() error {

@@ -52,16 +52,19 @@ type Entry struct {
 
 // Ref names the entry, and if it is pending says so, so that it can be settled without being read.
 func (e Entry) Ref() Ref {
-	if e.State != Pending {
-		return Ref{ID: e.ID}
+	r := Ref{ID: e.ID, Deadline: e.Deadline, Attempt: e.Attempt}
+	if e.State == Pending {
+		r.version = e.version
 	}
-	return Ref{ID: e.ID, version: e.version}
+	return r
 }
 
 // Ref names an entry of the ledger.
 type Ref struct {
-	ID      string
-	version time.Time // of the document when the entry was seen pending; zero if that is not known
+	ID       string
+	Deadline time.Time // nobody may write the answer after it; zero if that is not known
+	Attempt  int       // how often it was redriven: a receiver that absorbs repeats takes each attempt once
+	version  time.Time // of the document when the entry was seen pending; zero if that is not known
 }
 
 // Shards is over how many values Entry.Shard is spread. An index that begins with a value that only grows takes about

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"parley.internal/shared/bus"
@@ -16,6 +17,7 @@ import (
 const (
 	AttrDelivery = "delivery" // the id of its ledger entry
 	AttrVersion  = "version"  // of the entry as it was opened: see [Ledger.Deliver]
+	AttrDeadline = "deadline" // after which nobody may write it any more (RFC 3339)
 )
 
 // Config says how long answers are kept.
@@ -84,6 +86,15 @@ func (s *Sender) Send(ctx context.Context, e *event.Event, step string) (string,
 	return id, s.publish(ctx, entry)
 }
 
+// SendEntry publishes an entry of the ledger that is pending, as after a redrive.
+func (s *Sender) SendEntry(ctx context.Context, id string) error {
+	entry, err := s.ledger.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	return s.publish(ctx, entry)
+}
+
 // Resume does what is still missing of an answer that was sent before: publishing it, if it may not have been. It
 // reports whether there is such an answer; if not, it is still to be made.
 func (s *Sender) Resume(ctx context.Context, correlationID, step string) (bool, error) {
@@ -106,11 +117,16 @@ func (s *Sender) publish(ctx context.Context, entry Entry) error {
 	if err != nil {
 		return fmt.Errorf("read the event of delivery %s: %w", entry.ID, err)
 	}
-	return s.bus.Publish(ctx, topology.Egress, bus.Outgoing{Event: e, IdempotencyKey: entry.ID, Attributes: map[string]string{
+	attributes := map[string]string{
 		bus.AttrRoute: bus.RouteBroadcast,
 		AttrDelivery:  entry.ID,
 		AttrVersion:   entry.version.UTC().Format(time.RFC3339Nano),
-	}})
+		AttrDeadline:  entry.Deadline.UTC().Format(time.RFC3339Nano),
+	}
+	if entry.Attempt > 0 {
+		attributes[deadletter.AttrRedrive] = strconv.Itoa(entry.Attempt)
+	}
+	return s.bus.Publish(ctx, topology.Egress, bus.Outgoing{Event: e, IdempotencyKey: entry.ID, Attributes: attributes})
 }
 
 // Receive finds which entry of the ledger an answer from the egress topic belongs to. One that was put on the topic
@@ -120,6 +136,10 @@ func Receive(in bus.Incoming) (Ref, error) {
 	if id == "" {
 		return Ref{}, deadletter.New(deadletter.InvalidEvent, fmt.Errorf("the attribute %s is missing: answers are sent by way of the ledger", AttrDelivery))
 	}
-	version, _ := time.Parse(time.RFC3339Nano, in.Attributes[AttrVersion]) // without one, settling reads the entry first
-	return Ref{ID: id, version: version}, nil
+	// What can't be read counts as not known: then settling reads the entry first, there is no deadline to keep, and it
+	// is the first attempt.
+	version, _ := time.Parse(time.RFC3339Nano, in.Attributes[AttrVersion])
+	deadline, _ := time.Parse(time.RFC3339Nano, in.Attributes[AttrDeadline])
+	attempt, _ := strconv.Atoi(in.Attributes[deadletter.AttrRedrive])
+	return Ref{ID: id, Deadline: deadline, Attempt: attempt, version: version}, nil
 }

@@ -1,0 +1,109 @@
+package deadletter_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/store"
+)
+
+func TestMain(m *testing.M) { emulatortest.Main(m) }
+
+func box(t *testing.T, env emulatortest.Env, now func() time.Time) *deadletter.Box {
+	t.Helper()
+	client, err := store.Connect(t.Context(), env.Deployment())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return deadletter.NewBox(client, now)
+}
+
+func TestTheWholeMessageIsKeptHoweverLong(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		b := box(t, env, time.Now)
+		for id, data := range map[string][]byte{
+			"empty": nil, "short": []byte("x"), "binary": {0xff, 0, 0xfe}, "10 MB": bytes.Repeat([]byte("0123456789"), 1_000_000),
+		} {
+			if _, err := b.Put(t.Context(), deadletter.Letter{ID: id, Reason: deadletter.InvalidEvent, Data: data}, 0); err != nil {
+				t.Fatal(err)
+			}
+			got, err := b.Get(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got.Data, data) {
+				t.Errorf("%s: %d bytes came back of %d", id, len(got.Data), len(data))
+			}
+			if !utf8.ValidString(got.Preview) || utf8.RuneCountInString(got.Preview) > 1000 {
+				t.Errorf("%s: preview of %d characters", id, utf8.RuneCountInString(got.Preview))
+			}
+			if err := b.Purge(t.Context(), got); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.Get(t.Context(), id); !errors.Is(err, deadletter.ErrNotFound) {
+				t.Errorf("%s: after Purge: %v", id, err)
+			}
+		}
+	})
+}
+
+func TestALetterTellsWhatItsEventSays(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		b := box(t, env, time.Now)
+		data := []byte(`{"v":"2","source":"s","correlationId":"c9","type":"chat.message","routingSlip":[{"id":"enrichment","status":"OK"},{"id":"personality","status":"PENDING"}]}`)
+		if _, err := b.Put(t.Context(), deadletter.Letter{ID: "d", Reason: deadletter.ModelFailed, Data: data}, 0); err != nil {
+			t.Fatal(err)
+		}
+		l, err := b.Get(t.Context(), "d")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.CorrelationID != "c9" || l.OriginalType != "chat.message" || l.LastStepID != "enrichment" || l.SlipSummary != "enrichment OK, personality PENDING" || !strings.HasPrefix(l.Preview, `{"v":"2"`) {
+			t.Errorf("letter = %+v", l)
+		}
+	})
+}
+
+func TestListSelects(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		now := time.Now()
+		b := box(t, env, func() time.Time { return now })
+		begin := now
+		for i, l := range []deadletter.Letter{{ID: "a", Reason: deadletter.NoText}, {ID: "b", Reason: deadletter.NoConnection}, {ID: "c", Reason: deadletter.NoConnection}} {
+			now = begin.Add(time.Duration(i) * time.Minute)
+			if _, err := b.Put(t.Context(), l, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tests := []struct {
+			name string
+			sel  deadletter.Selection
+			want string
+		}{
+			{"all, the latest first", deadletter.Selection{}, "cba"},
+			{"by reason", deadletter.Selection{Reason: deadletter.NoConnection}, "cb"},
+			{"by time", deadletter.Selection{From: begin.Add(30 * time.Second), Until: begin.Add(90 * time.Second)}, "b"},
+			{"by reason, status and time", deadletter.Selection{Reason: deadletter.NoConnection, Status: deadletter.Open, From: begin.Add(90 * time.Second)}, "c"},
+			{"by id, in that order", deadletter.Selection{IDs: []string{"a", "c"}}, "ac"},
+			{"some", deadletter.Selection{Limit: 2}, "cb"},
+			{"none", deadletter.Selection{Status: deadletter.Redriven}, ""},
+		}
+		for _, tt := range tests {
+			got := ""
+			if err := b.List(t.Context(), tt.sel, func(l deadletter.Letter) error { got += l.ID; return nil }); err != nil || got != tt.want {
+				t.Errorf("%s: %q, %v; want %q", tt.name, got, err, tt.want)
+			}
+		}
+		err := b.List(t.Context(), deadletter.Selection{IDs: []string{"nope"}}, func(deadletter.Letter) error { return nil })
+		if !errors.Is(err, deadletter.ErrNotFound) {
+			t.Errorf("a missing id: %v", err)
+		}
+	})
+}

@@ -1,0 +1,204 @@
+package redrive_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/redrive"
+	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
+)
+
+func TestMain(m *testing.M) { emulatortest.Main(m) }
+
+type system struct {
+	client     *firestore.Client
+	box        *deadletter.Box
+	ledger     *egress.Ledger
+	sender     *egress.Sender
+	undertaker *egress.Undertaker
+	redriver   *redrive.Redriver
+	published  map[topology.Topic]chan *pubsub.Message
+}
+
+func open(t *testing.T, env emulatortest.Env) *system {
+	t.Helper()
+	d := env.Deployment()
+	client, err := store.Connect(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	admin, err := pubsub.NewClient(t.Context(), env.Project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { admin.Close() })
+	s := &system{client: client, published: map[topology.Topic]chan *pubsub.Message{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	for _, topic := range topology.Topics() {
+		name := d.Prefix.Topic(env.Project, topic).String()
+		if _, err := admin.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+		sub := d.Prefix.Subscription(env.Project, "watch-"+string(topic)).String()
+		if _, err := admin.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: sub, Topic: name, AckDeadlineSeconds: 10}); err != nil {
+			t.Fatal(err)
+		}
+		ch, done := make(chan *pubsub.Message, 100), make(chan struct{})
+		s.published[topic] = ch
+		go func() {
+			defer close(done)
+			admin.Subscriber(sub).Receive(ctx, func(_ context.Context, m *pubsub.Message) { m.Ack(); ch <- m })
+		}()
+		t.Cleanup(func() { cancel(); <-done })
+	}
+	b, err := bus.Open(t.Context(), d, "tester", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	c := egress.Config{Deadline: time.Minute, Retention: time.Hour}
+	s.box = deadletter.NewBox(client, time.Now)
+	s.ledger = egress.NewLedger(client, "tester", time.Now)
+	s.sender = egress.NewSender(s.ledger, b, c, time.Now)
+	s.undertaker = egress.NewUndertaker(s.ledger, s.box, b, "tester", time.Second)
+	s.redriver = redrive.New(client, s.box, s.ledger, s.sender, b, c)
+	return s
+}
+
+func (s *system) next(t *testing.T, topic topology.Topic) *pubsub.Message {
+	t.Helper()
+	select {
+	case m := <-s.published[topic]:
+		return m
+	case <-time.After(20 * time.Second):
+		t.Fatalf("nothing came on %s", topic)
+		return nil
+	}
+}
+
+func (s *system) run(t *testing.T, o redrive.Options) map[string]error {
+	t.Helper()
+	o.PerSecond = 1000
+	got := map[string]error{}
+	if err := s.redriver.Run(t.Context(), o, func(r redrive.Result) { got[r.Letter.ID] = r.Err }); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestADeliveryIsRedrivenOncePerDecision(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env)
+		e := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c1", Type: event.TypeChatMessage, UserID: "twitch:1", Candidates: []event.Candidate{{ID: "a", Text: "hi"}}}
+		id, err := s.sender.Send(t.Context(), e, "personality")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.next(t, topology.Egress)
+		why := deadletter.New(deadletter.NoConnection, errors.New("nobody there"))
+		if _, err := s.undertaker.GiveUp(t.Context(), id, why); err != nil {
+			t.Fatal(err)
+		}
+
+		sel := deadletter.Selection{Reason: deadletter.NoConnection, From: time.Now().Add(-time.Minute), Until: time.Now().Add(time.Minute)}
+		if got := s.run(t, redrive.Options{Selection: sel, By: "olga", DryRun: true}); len(got) != 1 || got[id] != nil {
+			t.Errorf("dry run = %v", got)
+		}
+		if e, _ := s.ledger.Get(t.Context(), id); e.State != egress.Dead {
+			t.Fatalf("the dry run made it %q", e.State)
+		}
+		if got := s.run(t, redrive.Options{Selection: sel, By: "olga"}); len(got) != 1 || got[id] != nil {
+			t.Fatalf("redrive = %v", got)
+		}
+		m := s.next(t, topology.Egress)
+		ref, err := egress.Receive(bus.Incoming{Attributes: m.Attributes})
+		if err != nil || ref.ID != id || ref.Attempt != 1 {
+			t.Errorf("published %+v, %v", ref, err)
+		}
+		if got := s.run(t, redrive.Options{Selection: sel, By: "olga"}); len(got) != 0 {
+			t.Errorf("by reason again = %v; want nothing open", got)
+		}
+		byID := deadletter.Selection{IDs: []string{id}}
+		if got := s.run(t, redrive.Options{Selection: byID, By: "olga"}); !errors.Is(got[id], deadletter.ErrNotOpen) {
+			t.Errorf("by id again = %v; want ErrNotOpen", got)
+		}
+
+		// it fails again: a further attempt of the same letter
+		if state, err := s.undertaker.GiveUp(t.Context(), id, why); err != nil || state != egress.Dead {
+			t.Fatalf("GiveUp = %q, %v", state, err)
+		}
+		l, err := s.box.Get(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Status != deadletter.Open || l.Attempts != 2 || len(l.Redrives) != 1 || l.Redrives[0].By != "olga" || l.Redrives[0].At.IsZero() {
+			t.Errorf("dead letter = %+v", l)
+		}
+
+		// and in the end it is delivered
+		if got := s.run(t, redrive.Options{Selection: byID, By: "olga"}); got[id] != nil {
+			t.Fatal(got)
+		}
+		ref, err = egress.Receive(bus.Incoming{Attributes: s.next(t, topology.Egress).Attributes})
+		if err != nil || ref.Attempt != 2 {
+			t.Errorf("published %+v, %v", ref, err)
+		}
+		if state, err := s.ledger.Deliver(t.Context(), ref); err != nil || state != egress.Delivered {
+			t.Errorf("Deliver = %q, %v", state, err)
+		}
+	})
+}
+
+func TestAMessageIsRedrivenWhereItWas(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env)
+		poison := []byte("not JSON at all")
+		letter := deadletter.Letter{ID: "p1", Reason: deadletter.InvalidEvent, Topic: string(topology.Ingress), Data: poison, Attributes: map[string]string{"type": "x"}}
+		if news, err := s.box.Put(t.Context(), letter, 0); err != nil || !news {
+			t.Fatalf("Put = %v, %v", news, err)
+		}
+		if news, err := s.box.Put(t.Context(), letter, 0); err != nil || news {
+			t.Fatalf("Put again = %v, %v; want no news", news, err)
+		}
+		if got := s.run(t, redrive.Options{Selection: deadletter.Selection{IDs: []string{"p1"}}, By: "olga"}); got["p1"] != nil {
+			t.Fatal(got)
+		}
+		m := s.next(t, topology.Ingress)
+		if string(m.Data) != string(poison) || m.Attributes["type"] != "x" || m.Attributes[deadletter.AttrRedrive] != "1" {
+			t.Errorf("published %q with %v", m.Data, m.Attributes)
+		}
+		for _, tt := range []struct {
+			redrive int
+			news    bool
+			what    string
+		}{{0, false, "an old failure told late"}, {1, true, "the redriven one failing"}, {1, false, "the same told again"}} {
+			if news, err := s.box.Put(t.Context(), letter, tt.redrive); err != nil || news != tt.news {
+				t.Errorf("%s: Put = %v, %v; want %v", tt.what, news, err, tt.news)
+			}
+		}
+		if l, err := s.box.Get(t.Context(), "p1"); err != nil || l.Attempts != 2 || l.Status != deadletter.Open {
+			t.Errorf("dead letter = %+v, %v", l, err)
+		}
+	})
+}
+
+func TestRedriveHasToSayWho(t *testing.T) {
+	if err := redrive.New(nil, nil, nil, nil, nil, egress.Config{}).Run(t.Context(), redrive.Options{}, nil); err == nil {
+		t.Error("redriven by nobody")
+	}
+}
