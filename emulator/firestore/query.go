@@ -365,14 +365,22 @@ func checkNameOperand(op pb.StructuredQuery_FieldFilter_Operator, operand *pb.Va
 }
 
 // valueTest returns the test of an operator on the value of a field that is
-// there. Range comparisons are true between values of one kind only. Nothing
-// is == null, != null or == NaN: those tests are the unary filters', which the
-// clients put in their place.
+// there. Range comparisons are true between values of one kind only. Null and
+// NaN in an operand are equal to nothing: to find them is for the unary
+// filters, which the clients put in the place of == null and == NaN.
 func valueTest(op pb.StructuredQuery_FieldFilter_Operator, operand *pb.Value) func(*pb.Value) bool {
-	list := operand.GetArrayValue().GetValues()
+	var list []*pb.Value
+	listsNull := false
+	for _, v := range operand.GetArrayValue().GetValues() {
+		listsNull = listsNull || kindOf(v) == kindNull
+		if !equalsNothing(v) {
+			list = append(list, v)
+		}
+	}
+	never := equalsNothing(operand)
 	inRange := func(holds func(c int) bool) func(*pb.Value) bool {
 		return func(v *pb.Value) bool {
-			return kindOf(v) == kindOf(operand) && isNaN(v) == isNaN(operand) && holds(compareValues(v, operand))
+			return !never && kindOf(v) == kindOf(operand) && !isNaN(v) && holds(compareValues(v, operand))
 		}
 	}
 	switch op {
@@ -385,19 +393,19 @@ func valueTest(op pb.StructuredQuery_FieldFilter_Operator, operand *pb.Value) fu
 	case pb.StructuredQuery_FieldFilter_GREATER_THAN_OR_EQUAL:
 		return inRange(func(c int) bool { return c >= 0 })
 	case pb.StructuredQuery_FieldFilter_EQUAL:
-		never := kindOf(operand) == kindNull || isNaN(operand)
 		return func(v *pb.Value) bool { return !never && equalValues(v, operand) }
 	case pb.StructuredQuery_FieldFilter_NOT_EQUAL:
-		never := kindOf(operand) == kindNull
-		return func(v *pb.Value) bool { return !never && kindOf(v) != kindNull && !equalValues(v, operand) }
+		if kindOf(operand) == kindNull {
+			return func(*pb.Value) bool { return false }
+		}
+		return func(v *pb.Value) bool { return kindOf(v) != kindNull && (never || !equalValues(v, operand)) }
 	case pb.StructuredQuery_FieldFilter_IN:
 		return func(v *pb.Value) bool { return containsValue(list, v) }
 	case pb.StructuredQuery_FieldFilter_NOT_IN:
-		none := containsValue(list, nullValue())
-		return func(v *pb.Value) bool { return !none && kindOf(v) != kindNull && !containsValue(list, v) }
+		return func(v *pb.Value) bool { return !listsNull && kindOf(v) != kindNull && !containsValue(list, v) }
 	case pb.StructuredQuery_FieldFilter_ARRAY_CONTAINS:
 		return func(v *pb.Value) bool {
-			return kindOf(v) == kindArray && containsValue(v.GetArrayValue().GetValues(), operand)
+			return !never && kindOf(v) == kindArray && containsValue(v.GetArrayValue().GetValues(), operand)
 		}
 	default: // ARRAY_CONTAINS_ANY
 		return func(v *pb.Value) bool {
@@ -407,6 +415,8 @@ func valueTest(op pb.StructuredQuery_FieldFilter_Operator, operand *pb.Value) fu
 		}
 	}
 }
+
+func equalsNothing(v *pb.Value) bool { return kindOf(v) == kindNull || isNaN(v) }
 
 // disjunctions counts the terms of the filter in disjunctive normal form, up
 // to just above the limit.
