@@ -88,9 +88,17 @@ func build(ctx context.Context, environ []string) (*parts, error) {
 }
 
 // newModel makes the model that the configuration names.
-func newModel(_ context.Context, c Config) (model.Model, error) {
-	if c.Model.Provider == ProviderEmbedded {
+func newModel(ctx context.Context, c Config) (model.Model, error) {
+	switch m := c.Model; m.Provider {
+	case ProviderEmbedded:
 		return model.Embedded{}, nil
+	case ProviderGemini:
+		return model.NewGemini(ctx, model.GeminiOptions{
+			Name: m.Name, Key: string(m.GeminiKey), Project: c.Deployment.Project, Location: m.Location, BaseURL: m.BaseURL,
+		})
+	case ProviderOpenAI:
+		return model.NewOpenAI(model.OpenAIOptions{Name: m.Name, Key: string(m.OpenAIKey), BaseURL: m.BaseURL}), nil
+	default:
+		return nil, fmt.Errorf("MODEL_PROVIDER: there is no %q", m.Provider)
 	}
-	return nil, fmt.Errorf("MODEL_PROVIDER: there is no model of %s", c.Model.Provider)
 }

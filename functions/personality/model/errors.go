@@ -80,7 +80,7 @@ func (f failure) mapped(ctx context.Context) error {
 	}
 	switch {
 	case refusals[f.code]:
-		return refused(detail)
+		return refused(f.key, detail)
 	case e.cause != nil || f.status == http.StatusRequestTimeout || f.status == http.StatusGatewayTimeout:
 		e.Problem = TimedOut
 	case f.status == http.StatusTooManyRequests:
@@ -94,8 +94,8 @@ func (f failure) mapped(ctx context.Context) error {
 }
 
 // refused says that the model won't answer.
-func refused(why string) error {
-	return deadletter.New(deadletter.ModelRefused, errors.New(why))
+func refused(key, why string) error {
+	return deadletter.New(deadletter.ModelRefused, errors.New(strings.TrimSpace(without(key, why))))
 }
 
 // without removes a secret from a text, also in the form that it takes in a URL, and cuts the text.

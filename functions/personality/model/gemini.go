@@ -1,0 +1,101 @@
+package model
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"google.golang.org/genai"
+)
+
+// GeminiOptions says how Gemini is reached.
+type GeminiOptions struct {
+	Name     string       // of the model
+	Key      string       // of the Gemini API; where it is empty, Vertex AI is used as the service account
+	Project  string       // for Vertex AI
+	Location string       // for Vertex AI: global or a region
+	BaseURL  string       // empty for the usual one
+	HTTP     *http.Client // nil for one of its own; for Vertex AI, one that is given has to authenticate by itself
+}
+
+// Gemini is a model of Google's.
+type Gemini struct {
+	client *genai.Client
+	name   string
+	key    string
+}
+
+// NewGemini makes a model. It fails where Vertex AI is to be used and there are no credentials.
+func NewGemini(ctx context.Context, o GeminiOptions) (*Gemini, error) {
+	c := &genai.ClientConfig{
+		Backend: genai.BackendGeminiAPI, APIKey: o.Key,
+		HTTPClient: o.HTTP, HTTPOptions: genai.HTTPOptions{BaseURL: o.BaseURL},
+	}
+	if o.Key == "" {
+		c.Backend, c.Project, c.Location = genai.BackendVertexAI, o.Project, o.Location
+	}
+	client, err := genai.NewClient(ctx, c)
+	if err != nil {
+		// the library prints its whole configuration, with the key, into some of its errors
+		return nil, errors.New("set up Gemini: " + without(o.Key, err.Error()))
+	}
+	return &Gemini{client: client, name: o.Name, key: o.Key}, nil
+}
+
+// Generate asks Gemini.
+func (g *Gemini) Generate(ctx context.Context, r Request) (Reply, error) {
+	var contents []*genai.Content
+	for _, t := range r.Turns {
+		contents = append(contents, genai.NewContentFromText(t.Question, genai.RoleUser), genai.NewContentFromText(t.Answer, genai.RoleModel))
+	}
+	contents = append(contents, genai.NewContentFromText(r.Text, genai.RoleUser))
+	config := &genai.GenerateContentConfig{MaxOutputTokens: int32(r.MaxTokens)}
+	if instruction := r.Instruction(); instruction != "" {
+		config.SystemInstruction = genai.NewContentFromText(instruction, genai.RoleUser) // the API has no role for it
+	}
+	name := cmp.Or(r.Model, g.name)
+	resp, err := g.client.Models.GenerateContent(ctx, name, contents, config)
+	if err != nil {
+		f := failure{key: g.key, err: err}
+		if api, ok := errors.AsType[genai.APIError](err); ok {
+			f.status, f.code, f.detail = api.Code, api.Status, strings.TrimSpace(api.Status+" "+api.Message)
+		}
+		return Reply{}, f.mapped(ctx)
+	}
+	return g.reply(ctx, resp, name)
+}
+
+// reply reads an answer. What the model thought is not what it says.
+func (g *Gemini) reply(ctx context.Context, resp *genai.GenerateContentResponse, name string) (Reply, error) {
+	if f := resp.PromptFeedback; f != nil && f.BlockReason != "" && f.BlockReason != genai.BlockedReasonUnspecified {
+		return Reply{}, refused(g.key, fmt.Sprintf("the question was blocked: %s %s", f.BlockReason, f.BlockReasonMessage))
+	}
+	if len(resp.Candidates) == 0 {
+		return Reply{}, failure{key: g.key, err: errors.New("the response holds no candidate")}.mapped(ctx)
+	}
+	c := resp.Candidates[0]
+	switch c.FinishReason {
+	case "", genai.FinishReasonUnspecified, genai.FinishReasonStop, genai.FinishReasonMaxTokens:
+	default:
+		return Reply{}, refused(g.key, strings.TrimSpace(fmt.Sprintf("the answer was withheld: %s %s", c.FinishReason, c.FinishMessage)))
+	}
+	var text strings.Builder
+	if c.Content != nil {
+		for _, part := range c.Content.Parts {
+			if !part.Thought {
+				text.WriteString(part.Text)
+			}
+		}
+	}
+	if strings.TrimSpace(text.String()) == "" {
+		return Reply{}, refused(g.key, fmt.Sprintf("the answer is empty (finish reason %q)", c.FinishReason))
+	}
+	reply := Reply{Text: text.String(), Model: cmp.Or(resp.ModelVersion, name)}
+	if u := resp.UsageMetadata; u != nil {
+		reply.InputTokens, reply.OutputTokens = int64(u.PromptTokenCount), int64(u.CandidatesTokenCount+u.ThoughtsTokenCount)
+	}
+	return reply, nil
+}
