@@ -1,0 +1,175 @@
+package dlq_test
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	cloudevents "github.com/cloudevents/sdk-go/v2"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/functions/dlq"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
+)
+
+func TestMain(m *testing.M) { emulatortest.Main(m) }
+
+type system struct {
+	*dlq.Function
+	client *firestore.Client
+	box    *deadletter.Box
+	ledger *egress.Ledger
+	log    *bytes.Buffer
+	now    time.Time
+}
+
+func open(t *testing.T, env emulatortest.Env) *system {
+	t.Helper()
+	s := &system{now: time.Now(), log: &bytes.Buffer{}}
+	clock := func() time.Time { return s.now }
+	c := dlq.Config{Deployment: env.Deployment(), SweepBudget: time.Minute, SweepGrace: time.Second}
+	log := slog.New(slog.NewTextHandler(s.log, nil))
+	var err error
+	if s.client, err = store.Connect(t.Context(), c.Deployment); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.client.Close() })
+	admin, err := pubsub.NewClient(t.Context(), env.Project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { admin.Close() })
+	if _, err := admin.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: c.Prefix.Topic(env.Project, topology.DeadLetter).String()}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := bus.Open(t.Context(), c.Deployment, "sweep", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	s.box = deadletter.NewBox(s.client, clock)
+	s.ledger = egress.NewLedger(s.client, "sweep", clock)
+	s.Function = dlq.New(s.box, egress.NewUndertaker(s.ledger, s.box, b, "sweep", c.SweepGrace), c, log)
+	return s
+}
+
+func TestEachMessageIsKeptAndToldOfOnce(t *testing.T) {
+	long := bytes.Repeat([]byte("x"), 2<<20)
+	tests := []struct {
+		name string
+		in   bus.Raw
+		want deadletter.Letter
+	}{
+		{
+			"a part's decision",
+			bus.Raw{ID: "m1", Data: []byte(`{"v":"2","source":"s","correlationId":"c1","type":"chat.message"}`), Attributes: deadletter.Announcement{
+				ID: "d1", Reason: deadletter.ModelRefused, Message: "blocked", Source: "personality", Topic: "internal.user.enriched.v1",
+			}.Attributes(map[string]string{"correlationId": "c1"})},
+			deadletter.Letter{ID: "d1", Reason: deadletter.ModelRefused, Message: "blocked", Source: "personality", CorrelationID: "c1", Topic: "internal.user.enriched.v1"},
+		},
+		{
+			"poison, longer than a document",
+			bus.Raw{ID: "m2", Data: long, Attributes: deadletter.Announcement{ID: "d2", Reason: deadletter.InvalidEvent, Source: "enrichment"}.Attributes(nil)},
+			deadletter.Letter{ID: "d2", Reason: deadletter.InvalidEvent, Source: "enrichment"},
+		},
+		{
+			"what Pub/Sub gave up",
+			bus.Raw{ID: "m3", Data: []byte("\xff"), Attributes: map[string]string{
+				"CloudPubSubDeadLetterSourceSubscription": "personality", "CloudPubSubDeadLetterSourceDeliveryCount": "10", "correlationId": "c3",
+			}},
+			deadletter.Letter{ID: deadletter.ID("message", "m3"), Reason: deadletter.Exhausted, Source: "personality", CorrelationID: "c3", Topic: "internal.user.enriched.v1"},
+		},
+	}
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env)
+		for _, tt := range tests {
+			s.log.Reset()
+			for range 2 {
+				if err := s.Keep(t.Context(), tt.in); err != nil {
+					t.Fatalf("%s: %v", tt.name, err)
+				}
+			}
+			if n := strings.Count(s.log.String(), "level=ERROR"); n != 1 || !strings.Contains(s.log.String(), string(tt.want.Reason)) {
+				t.Errorf("%s: %d error lines: %s", tt.name, n, s.log)
+			}
+			got, err := s.box.Get(t.Context(), tt.want.ID)
+			if err != nil {
+				t.Fatalf("%s: %v", tt.name, err)
+			}
+			if got.Reason != tt.want.Reason || got.Message != tt.want.Message || got.Source != tt.want.Source || got.CorrelationID != tt.want.CorrelationID || got.Topic != tt.want.Topic || got.Attempts != 1 {
+				t.Errorf("%s: kept %+v; want %+v", tt.name, got, tt.want)
+			}
+			if !bytes.Equal(got.Data, tt.in.Data) {
+				t.Errorf("%s: kept %d bytes of %d", tt.name, len(got.Data), len(tt.in.Data))
+			}
+		}
+	})
+}
+
+func TestAUserConnectedNowhereIsOneDeadLetterAfterTheDeadline(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env)
+		data, err := event.Encode(&event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c", Type: event.TypeChatMessage})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = s.ledger.Open(t.Context(), egress.Entry{ID: "d1", State: egress.Pending, CorrelationID: "c", Deadline: s.now.Add(time.Minute), Event: data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.box.Get(t.Context(), "d1"); !errors.Is(err, deadletter.ErrNotFound) {
+			t.Errorf("before the deadline: %v", err)
+		}
+		s.now = s.now.Add(62 * time.Second)
+		for range 2 {
+			if err := s.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, err := s.box.Get(t.Context(), "d1")
+		if err != nil || l.Reason != deadletter.NoConnection || l.Attempts != 1 || !l.Delivery {
+			t.Errorf("dead letter = %+v, %v", l, err)
+		}
+	})
+}
+
+func TestHandleTakesWhatTheFrameworkMakesOfAPush(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env)
+		t.Setenv("GOOGLE_CLOUD_PROJECT", env.Project)
+		t.Cleanup(dlq.Reset)
+		push := func(topic topology.Topic, data string) cloudevents.Event {
+			ce := cloudevents.NewEvent()
+			ce.SetID("m1")
+			ce.SetType(bus.MessagePublished)
+			ce.SetSource("//pubsub.googleapis.com/projects/" + env.Project + "/topics/" + string(topic))
+			if err := ce.SetData(cloudevents.ApplicationJSON, map[string]any{"message": map[string]any{"data": []byte(data), "messageId": "m1"}}); err != nil {
+				t.Fatal(err)
+			}
+			return ce
+		}
+		if err := dlq.Handle(t.Context(), push(topology.Sweep, "{}")); err != nil {
+			t.Errorf("sweep: %v", err)
+		}
+		if err := dlq.Handle(t.Context(), push(topology.DeadLetter, "poison")); err != nil {
+			t.Errorf("dead letter: %v", err)
+		}
+		if l, err := s.box.Get(t.Context(), deadletter.ID("message", "m1")); err != nil || string(l.Data) != "poison" {
+			t.Errorf("kept %+v, %v", l, err)
+		}
+	})
+}
