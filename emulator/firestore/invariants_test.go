@@ -15,6 +15,10 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+// WithCompactAt makes a journal compact after fewer bytes than it does for
+// users, for the tests of this package.
+func WithCompactAt(bytes int64) Option { return func(o *options) { o.compactAt = bytes } }
+
 func put(t *testing.T, s *store, id string, size int) {
 	t.Helper()
 	name, err := parseDocumentName("projects/p/databases/d/documents/c/" + id)
@@ -33,11 +37,10 @@ func put(t *testing.T, s *store, id string, size int) {
 
 func openStore(t *testing.T, dir string) *store {
 	t.Helper()
-	j, initial, err := openJournal(dir)
+	j, initial, err := openJournal(dir, 4<<10)
 	if err != nil {
 		t.Fatal(err)
 	}
-	j.compactAt = 4 << 10
 	return newStore(time.Now, initial, j)
 }
 
@@ -86,7 +89,7 @@ func TestACrashDuringCompactionLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The process died after it started the next log, and left half a snapshot.
-	j, _, err := openJournal(dir)
+	j, _, err := openJournal(dir, minCompact)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ const recordHeader = 8 // bytes
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // openJournal reads what a directory holds and makes it ready for appends.
-func openJournal(dir string) (*journal, *state, error) {
+func openJournal(dir string, compactAt int64) (*journal, *state, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, nil, err
 	}
@@ -62,7 +62,7 @@ func openJournal(dir string) (*journal, *state, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	j := &journal{dir: dir, lock: lock, compactAt: minCompact}
+	j := &journal{dir: dir, lock: lock, compactAt: compactAt}
 	s, err := j.load()
 	if err != nil {
 		return nil, nil, errors.Join(err, lock.Close())

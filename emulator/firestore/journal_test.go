@@ -29,7 +29,8 @@ const writerDir = "FIRESTORE_TEST_WRITER_DIR"
 // writeUntilKilled commits from several clients at once and prints the path of
 // each document after its commit was answered.
 func writeUntilKilled(dir string) {
-	srv, err := firestore.New(firestore.WithDir(dir))
+	// It compacts so often that it may well be killed while it does.
+	srv, err := firestore.New(firestore.WithDir(dir), firestore.WithCompactAt(32<<10))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

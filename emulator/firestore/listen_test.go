@@ -2,6 +2,7 @@ package firestore_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	client "cloud.google.com/go/firestore"
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 )
 
@@ -84,6 +86,53 @@ func TestTheGoClientWatchesADocument(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestAWatchedQueryFollowsConcurrentWriters(t *testing.T) {
+	t.Parallel()
+	b := ours(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	it := b.client.Collection("c").Where("n", ">=", 0).Snapshots(ctx)
+	defer it.Stop()
+	const writers, writes = 4, 100
+	var g errgroup.Group
+	for w := range writers {
+		g.Go(func() error {
+			for i := range writes {
+				name := fmt.Sprintf("%s/c/%d-%d", b.root, w, i%10)
+				if _, err := b.commit(t, update(name, fields{"n": integer(int64(i))})); err != nil {
+					return err
+				}
+				if i%3 == 0 && i < writes-10 {
+					if _, err := b.commit(t, remove(name)); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	want := ids(b.query(t, b.root, from("c")))
+	for {
+		snap, err := it.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := int64(0)
+		var got []string
+		for _, d := range must[[]*client.DocumentSnapshot](t)(snap.Documents.GetAll()) {
+			got = append(got, d.Ref.ID)
+			last += d.Data()["n"].(int64)
+		}
+		slices.Sort(got)
+		if strings.Join(got, " ") == want && last == writers*10*(writes-10+writes-1)/2 {
+			return
+		}
+	}
 }
 
 // A watch reads a Listen stream up to consistent states.

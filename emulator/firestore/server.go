@@ -60,11 +60,12 @@ type service struct {
 }
 
 type options struct {
-	addr    string
-	clock   func() time.Time
-	dir     string
-	unary   []grpc.UnaryServerInterceptor
-	streams []grpc.StreamServerInterceptor
+	addr      string
+	clock     func() time.Time
+	dir       string
+	compactAt int64 // bytes; see journal
+	unary     []grpc.UnaryServerInterceptor
+	streams   []grpc.StreamServerInterceptor
 }
 
 // An Option changes what New makes.
@@ -103,7 +104,7 @@ func WithStreamInterceptor(i ...grpc.StreamServerInterceptor) Option {
 // New starts a server, which is ready for calls when New returns. It fails
 // where the address or the directory cannot be used. The caller must Close it.
 func New(opts ...Option) (*Server, error) {
-	o := options{addr: "127.0.0.1:0", clock: time.Now}
+	o := options{addr: "127.0.0.1:0", clock: time.Now, compactAt: minCompact}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -111,7 +112,7 @@ func New(opts ...Option) (*Server, error) {
 	var j *journal
 	if o.dir != "" {
 		var err error
-		if j, initial, err = openJournal(o.dir); err != nil {
+		if j, initial, err = openJournal(o.dir, o.compactAt); err != nil {
 			return nil, fmt.Errorf("firestore: open %s: %w", o.dir, err)
 		}
 	}

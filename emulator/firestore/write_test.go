@@ -440,6 +440,19 @@ func TestAnInvalidWriteIsRefused(t *testing.T) {
 	})
 }
 
+func TestARequestAboveTheLimitIsRefused(t *testing.T) {
+	onBoth(t, func(t *testing.T, b *backend) {
+		for mib, want := range map[int]codes.Code{9: codes.OK, 11: codes.InvalidArgument} {
+			var writes []*pb.Write
+			for i := range mib {
+				writes = append(writes, update(fmt.Sprintf("%s/c/%d", b.root, i), fields{"a": blob(strings.Repeat("x", 1<<20-1000))}))
+			}
+			_, err := b.commit(t, writes...)
+			wantCode(t, err, b.expect(fmt.Sprintf("write: a commit of %d MiB", mib), want))
+		}
+	})
+}
+
 func TestABatchWriteMustNotNameADocumentTwice(t *testing.T) {
 	onBoth(t, func(t *testing.T, b *backend) {
 		_, err := b.raw.BatchWrite(b.ctx(t), &pb.BatchWriteRequest{Database: b.db, Writes: []*pb.Write{
