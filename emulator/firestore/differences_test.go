@@ -25,6 +25,11 @@ var differences = map[string]difference{
 	"write: a commit of 9 MiB":  {codes.ResourceExhausted, limitsPage},
 	"write: a commit of 11 MiB": {codes.ResourceExhausted, limitsPage},
 
+	// "A minimum of one and maximum of five aggregations per query."
+	"aggregation: six": {codes.Unknown, rpcReference + "#google.firestore.v1.StructuredAggregationQuery"},
+	// "Must be greater than zero when present."
+	"aggregation: up to zero": {codes.OK, rpcReference + "#google.firestore.v1.StructuredAggregationQuery"},
+
 	// The page token of an ordered list works like any other.
 	"list: ordered in pages, descending": {"rpc error: code = Unknown desc = ", rpcReference + "#google.firestore.v1.ListDocumentsRequest"},
 

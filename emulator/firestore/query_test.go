@@ -550,6 +550,51 @@ func TestAnAggregationCountsAddsAndAverages(t *testing.T) {
 	})
 }
 
+func TestAggregationsAreNamedAndLimited(t *testing.T) {
+	type aggregation = pb.StructuredAggregationQuery_Aggregation
+	count := func(alias string) *aggregation {
+		return &aggregation{Alias: alias, Operator: &pb.StructuredAggregationQuery_Aggregation_Count_{Count: &pb.StructuredAggregationQuery_Aggregation_Count{}}}
+	}
+	upTo := func(n int64) *aggregation {
+		return &aggregation{Alias: "a", Operator: &pb.StructuredAggregationQuery_Aggregation_Count_{
+			Count: &pb.StructuredAggregationQuery_Aggregation_Count{UpTo: wrapperspb.Int64(n)}}}
+	}
+	onBoth(t, func(t *testing.T, b *backend) {
+		b.fill(t, map[string]fields{"c/a": {}, "c/b": {}, "c/c": {}})
+		for _, c := range []struct {
+			name         string
+			aggregations []*aggregation
+			code         codes.Code
+			want         fields
+		}{
+			{"none", nil, codes.InvalidArgument, nil},
+			{"default names", []*aggregation{count(""), count("a"), count("")}, codes.OK, fields{"field_1": integer(3), "a": integer(3), "field_2": integer(3)}},
+			{"up to", []*aggregation{upTo(2)}, codes.OK, fields{"a": integer(2)}},
+			{"up to zero", []*aggregation{upTo(0)}, codes.InvalidArgument, nil},
+			{"one name twice", []*aggregation{count("a"), count("a")}, codes.InvalidArgument, nil},
+			{"a reserved name", []*aggregation{count("__a__")}, codes.InvalidArgument, nil},
+			{"no operator", []*aggregation{{Alias: "a"}}, codes.InvalidArgument, nil},
+			{"six", []*aggregation{count("a"), count("b"), count("c"), count("d"), count("e"), count("f")}, codes.InvalidArgument, nil},
+		} {
+			stream, err := b.raw.RunAggregationQuery(b.ctx(t), &pb.RunAggregationQueryRequest{Parent: b.root,
+				QueryType: &pb.RunAggregationQueryRequest_StructuredAggregationQuery{StructuredAggregationQuery: &pb.StructuredAggregationQuery{
+					QueryType: &pb.StructuredAggregationQuery_StructuredQuery{StructuredQuery: from("c")}, Aggregations: c.aggregations}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := stream.Recv()
+			t.Log(c.name)
+			wantCode(t, err, b.expect("aggregation: "+c.name, c.code))
+			if c.code != codes.OK {
+				continue
+			}
+			if diff := cmp.Diff(c.want, resp.GetResult().GetAggregateFields(), protocmp.Transform()); diff != "" {
+				t.Errorf("%s: %s", c.name, diff)
+			}
+		}
+	})
+}
+
 func TestListDocumentsPagesThroughACollection(t *testing.T) {
 	onBoth(t, func(t *testing.T, b *backend) {
 		b.fill(t, map[string]fields{

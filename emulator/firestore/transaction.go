@@ -116,14 +116,13 @@ func newTransactions(clock func() time.Time) *transactions {
 func (ts *transactions) begin(database string, options *pb.TransactionOptions) (*transaction, error) {
 	now := ts.clock()
 	t := &transaction{id: rand.Text(), database: database, began: now, used: now}
-	switch mode := options.GetMode().(type) {
-	case *pb.TransactionOptions_ReadOnly_:
-		t.readOnly = true
-	case *pb.TransactionOptions_ReadWrite_:
-		if retry := string(mode.ReadWrite.GetRetryTransaction()); retry != "" {
-			// The attempt before ends here where its client did not end it.
-			ts.end(database, retry)
+	t.readOnly = options.GetReadOnly() != nil
+	if retry := options.GetReadWrite().GetRetryTransaction(); len(retry) > 0 {
+		if len(retry) != transactionIDSize {
+			return nil, status.Error(codes.InvalidArgument, "the transaction to retry is invalid")
 		}
+		// The attempt before ends here where its client did not end it.
+		ts.end(database, string(retry))
 	}
 	ts.mu.Lock()
 	defer ts.mu.Unlock()

@@ -249,6 +249,29 @@ func TestATransactionThatHasEndedIsRefused(t *testing.T) {
 	})
 }
 
+func TestATransactionThatCannotBeginIsRefused(t *testing.T) {
+	retry := func(id []byte) *pb.TransactionOptions {
+		return &pb.TransactionOptions{Mode: &pb.TransactionOptions_ReadWrite_{ReadWrite: &pb.TransactionOptions_ReadWrite{RetryTransaction: id}}}
+	}
+	onBoth(t, func(t *testing.T, b *backend) {
+		for _, c := range []struct {
+			name     string
+			database string
+			options  *pb.TransactionOptions
+			want     codes.Code
+		}{
+			{"a retry of another", b.db, retry(b.begin(t, nil)), codes.OK},
+			{"a retry of nonsense", b.db, retry([]byte("nonsense")), codes.InvalidArgument},
+			{"no database", "x", nil, codes.InvalidArgument},
+		} {
+			_, err := b.raw.BeginTransaction(b.ctx(t), &pb.BeginTransactionRequest{Database: c.database, Options: c.options})
+			if status.Code(err) != c.want {
+				t.Errorf("%s: %v, want %v", c.name, err, c.want)
+			}
+		}
+	})
+}
+
 func TestATransactionExpires(t *testing.T) {
 	t.Parallel()
 	var now atomic.Int64

@@ -498,6 +498,12 @@ func TestSingleDocumentCallsAnswerWithTheDocument(t *testing.T) {
 		_, err := b.raw.CreateDocument(ctx, &pb.CreateDocumentRequest{
 			Parent: b.root, CollectionId: "c", DocumentId: made.Name[strings.LastIndex(made.Name, "/")+1:], Document: &pb.Document{}})
 		wantCode(t, err, codes.AlreadyExists)
+		_, err = b.raw.CreateDocument(ctx, &pb.CreateDocumentRequest{
+			Parent: b.root, CollectionId: "c", DocumentId: "x", Document: &pb.Document{Name: b.root + "/c/x"}})
+		wantCode(t, err, codes.InvalidArgument)
+		must[*pb.Document](t)(b.raw.UpdateDocument(ctx, &pb.UpdateDocumentRequest{Document: &pb.Document{Name: b.root + "/c/missing"}}))
+		_, err = b.raw.UpdateDocument(ctx, &pb.UpdateDocumentRequest{Document: &pb.Document{Name: b.root + "/c/other"}, CurrentDocument: exists(true)})
+		wantCode(t, err, codes.NotFound)
 		changed := must[*pb.Document](t)(b.raw.UpdateDocument(ctx, &pb.UpdateDocumentRequest{
 			Document:   &pb.Document{Name: made.Name, Fields: fields{"b": integer(2)}},
 			UpdateMask: &pb.DocumentMask{FieldPaths: []string{"b"}},
