@@ -73,11 +73,12 @@ type User struct {
 	Cooldowns             map[string]time.Time `firestore:"cooldowns,omitempty"` // until when a rule stays silent, by rule and channel
 }
 
-// Seen is an event that was counted, with the tags that it got, so that a redelivery counts nothing and finds the same
-// tags.
+// Seen is an event that was counted, with what was decided for it, so that a redelivery counts nothing and finds the
+// same tags and the same rules.
 type Seen struct {
-	ID   string   `firestore:"id"`
-	Tags []string `firestore:"tags"`
+	ID    string   `firestore:"id"`
+	Tags  []string `firestore:"tags"`
+	Rules []string `firestore:"rules,omitempty"` // ids of the rules that held
 }
 
 // Version tells which state of a document was read. The zero value means that there was no document.
@@ -263,7 +264,7 @@ type Rule struct {
 	When        string           `firestore:"when"`     // a CEL expression over event, which gives a truth value
 	Annotations []RuleAnnotation `firestore:"annotations,omitempty"`
 	Candidates  []RuleCandidate  `firestore:"candidates,omitempty"`
-	Slip        []string         `firestore:"slip,omitempty"` // steps to be done: "personality"
+	Slip        []string         `firestore:"slip,omitempty"` // steps to be done: "personality" is the one that there is
 	Egress      *RuleEgress      `firestore:"egress,omitempty"`
 	Cooldown    int64            `firestore:"cooldownSeconds,omitempty"` // silence after it held, for one user in one channel
 }
@@ -281,16 +282,16 @@ type RuleAnnotation struct {
 // RuleCandidate is an answer that a rule gives by itself.
 type RuleCandidate struct {
 	Kind       string   `firestore:"kind,omitempty"`
-	Text       string   `firestore:"text"` // with {{ CEL expressions over event }} filled in
-	Priority   *float64 `firestore:"priority,omitempty"`
+	Text       string   `firestore:"text"`               // with {{ CEL expressions over event }} filled in
+	Priority   *float64 `firestore:"priority,omitempty"` // the lower wins; the rule's own if there is none
 	Confidence *float64 `firestore:"confidence,omitempty"`
 }
 
-// RuleEgress says where a rule's answer goes.
+// RuleEgress says where a rule's answer goes, or that of the step that it asks for.
 type RuleEgress struct {
 	Destination string `firestore:"destination,omitempty"` // a platform; where the event came from if empty
 	Type        string `firestore:"type,omitempty"`        // chat, dm or event
-	Audience    string `firestore:"audience,omitempty"`    // "user" (or empty): who asked; "channel": everybody in the channel
+	Audience    string `firestore:"audience,omitempty"`    // "user" (or empty): who asked; "channel": everybody in the channel, for a rule's own answer only
 }
 
 // Rules reads the enabled rules, in no particular order. A document that is not a rule is left out, and its id with
