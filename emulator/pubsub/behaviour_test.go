@@ -355,14 +355,18 @@ func TestEverySubscriptionGetsEveryMessageSinceItsCreation(t *testing.T) {
 	})
 }
 
-func TestPullWaitsForAMessage(t *testing.T) {
+func TestPullWaitsForAMessageAndTakesNoneOnceItIsCancelled(t *testing.T) {
 	onBoth(t, func(t *testing.T, b *bus) {
 		topic := b.topic(t)
 		sub := b.subscribe(t, topic)
-		go func() {
-			<-time.After(50 * time.Millisecond) // so that the pull is likely to be there first
-			b.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topic, Messages: []*pubsubpb.PubsubMessage{text("a")}})
-		}()
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		// How long a pull waits is the server's business.
+		res, err := b.Pull(ctx, &pubsubpb.PullRequest{Subscription: sub, MaxMessages: 1})
+		if err == nil && len(res.ReceivedMessages) > 0 || err != nil && status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("pull of an empty subscription: %v, %v", res, err)
+		}
+		b.publish(t, topic, text("a"))
 		b.pull(t, sub, 1)
 	})
 }

@@ -45,8 +45,8 @@ var differences = map[string]difference{
 	"TestPublishLimits/ordering_key_long":      {"ordering keys have no limit", docLimits},
 	"TestPublishLimits/two_ordering_keys":      {"one request may have several ordering keys", docMessage},
 
-	"TestStreamHoldsNoMoreThanItsLimits": {"what is beyond a stream's limits is not given to another subscriber", docFlow},
-	"TestStreamOfOutstandingBytes":       {"what is beyond a stream's limits is not given to another subscriber", docFlow},
+	"TestStreamHoldsNoMoreThanItsLimits": {"a stream gets everything, whatever its limits", docFlow},
+	"TestStreamOfOutstandingBytes":       {"a stream gets everything, whatever its limits", docFlow},
 
 	"TestAckedMessagesOfAKeyComeAgainAfterANackedOne": {"acknowledged messages after a nacked one are not redelivered", docOrder},
 	"TestRetryPolicyDelaysANackedMessage":             {"retry policies are not applied", docRetry},

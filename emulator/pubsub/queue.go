@@ -613,6 +613,24 @@ func (q *queue) extend(ids []ackID, d time.Duration) ([]verdict, error) {
 	return verdicts, nil
 }
 
+// refuse ends leases whose messages were never sent, as if they had not been
+// taken.
+func (q *queue) refuse(ds []delivery) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.err != nil {
+		return
+	}
+	now := time.Now()
+	for _, d := range ds {
+		if e := q.entries[d.ack.id]; e != nil && e.leases == d.ack.lease && e.state == leased {
+			q.giveBack(e, now)
+		}
+	}
+	q.arm()
+	q.wake()
+}
+
 // fail counts a failed delivery: the message comes back, after its pause, or
 // joins the dead.
 func (q *queue) fail(e *entry, now time.Time, dead []*entry) []*entry {
@@ -632,7 +650,7 @@ func (q *queue) fail(e *entry, now time.Time, dead []*entry) []*entry {
 func (q *queue) giveBack(e *entry, now time.Time) {
 	q.release(e)
 	e.state = waiting
-	if pause := q.settings.backoff(e.failures); pause > 0 {
+	if pause := q.settings.backoff(e.failures); pause > 0 && e.failures > 0 {
 		e.at = now.Add(pause)
 		heap.Push(&q.times, e)
 	}

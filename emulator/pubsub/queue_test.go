@@ -523,6 +523,19 @@ func TestPurgeDropsWhatWasPublishedBefore(t *testing.T) {
 	})
 }
 
+func TestRefusedDeliveryIsGivenToTheNextInOrder(t *testing.T) {
+	inBubble(t, settings{ordered: true, minBackoff: time.Minute, maxBackoff: time.Minute, maxAttempts: 5}, func(b *bench) {
+		first, second := b.stream(), b.stream()
+		b.publish("k", "1", "2")
+		ds := b.want(first, "1", "2")
+		first.leave()
+		b.refuse(ds)
+		if ds = b.want(second, "1", "2"); ds[0].attempt != 1 {
+			t.Errorf("attempt %d, want 1: a delivery that was never sent is none", ds[0].attempt)
+		}
+	})
+}
+
 func TestIdleConsumersShareABurst(t *testing.T) {
 	inBubble(t, plain, func(b *bench) {
 		cs := []*consumer{b.stream(), b.stream(), b.stream()}

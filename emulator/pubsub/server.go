@@ -6,7 +6,8 @@
 // with back-off, expiration. Where a call or field is not supported the answer
 // is UNIMPLEMENTED and names it. What it leaves out: snapshots, schemas,
 // retention of acknowledged messages, message transforms, exports to other
-// products, IAM, and signed tokens in push requests.
+// products, push without a wrapper, and IAM. An oidc_token in a push
+// configuration is kept and shown, but push requests carry no token.
 //
 // The protocol is at https://cloud.google.com/pubsub/docs/reference/rpc.
 //

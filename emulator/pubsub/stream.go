@@ -85,6 +85,12 @@ func (s *Server) Pull(ctx context.Context, req *pubsubpb.PullRequest) (*pubsubpb
 		if err != nil {
 			return nil, statusOf(err)
 		}
+		if ctx.Err() != nil && len(batch) > 0 {
+			// The answer would reach nobody, and the messages wait for their
+			// deadline.
+			sub.queue.refuse(batch)
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
 		//lint:ignore SA1019 A server honours what old clients still send.
 		if len(batch) > 0 || req.ReturnImmediately {
 			return &pubsubpb.PullResponse{ReceivedMessages: s.received(batch)}, nil

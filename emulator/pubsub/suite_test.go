@@ -313,6 +313,7 @@ type pushed struct {
 func endpoint(t testing.TB) (url string, requests <-chan *pushed) {
 	t.Helper()
 	ch := make(chan *pushed)
+	over := make(chan struct{}) // so that no request outlives the test
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := &pushed{header: r.Header, answer: make(chan int, 1)}
 		var err error
@@ -327,14 +328,18 @@ func endpoint(t testing.TB) (url string, requests <-chan *pushed) {
 		case ch <- p:
 		case <-r.Context().Done():
 			return
+		case <-over:
+			return
 		}
 		select {
 		case code := <-p.answer:
 			w.WriteHeader(code)
 		case <-r.Context().Done():
+		case <-over:
 		}
 	}))
 	t.Cleanup(func() {
+		close(over)
 		srv.CloseClientConnections()
 		srv.Close()
 	})
