@@ -25,8 +25,8 @@ const (
 const maxGroup = 256
 
 // A store owns the states and the one goroutine that makes them. Readers take
-// the published state and never wait; commits are made one after another, and
-// those that wait at the same time share one sync of the journal.
+// the published state and wait for no commit. Commits are made one after
+// another, and those that wait at the same time share one sync of the journal.
 type store struct {
 	clock   func() time.Time
 	journal *journal // nil: nothing touches disk

@@ -1,0 +1,146 @@
+package firestore
+
+import (
+	"fmt"
+	"slices"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const maxAggregations = 5 // in one query
+
+// RunAggregationQuery answers with counts, sums and averages over what a query
+// finds.
+func (s *service) RunAggregationQuery(req *pb.RunAggregationQueryRequest, stream pb.Firestore_RunAggregationQueryServer) error {
+	aq := req.GetStructuredAggregationQuery()
+	q, err := parseQuery(req.GetParent(), aq.GetStructuredQuery())
+	if err != nil {
+		return err
+	}
+	if req.GetExplainOptions() != nil {
+		return status.Error(codes.Unimplemented, "RunAggregationQuery with explain_options is not implemented")
+	}
+	aggregations, err := parseAggregations(aq.GetAggregations())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err := s.prepare(stream.Context(), q); err != nil {
+		return err
+	}
+	v, err := s.view(q.database, consistency{
+		transaction: req.GetTransaction(), newTransaction: req.GetNewTransaction(), readTime: req.GetReadTime(),
+	})
+	if err != nil {
+		return err
+	}
+	r := v.query(q)
+	const entriesPerRead = 1000
+	s.counts.addReads(max(1, (len(r.docs)+r.skipped+entriesPerRead-1)/entriesPerRead))
+	fields := make(map[string]*pb.Value, len(aggregations))
+	for _, a := range aggregations {
+		fields[a.alias] = a.of(r.docs)
+	}
+	return stream.Send(&pb.RunAggregationQueryResponse{
+		Result:      &pb.AggregationResult{AggregateFields: fields},
+		Transaction: v.begun,
+		ReadTime:    v.readTime,
+	})
+}
+
+// An aggregation is a checked pb.StructuredAggregationQuery_Aggregation.
+type aggregation struct {
+	alias string
+	of    func(docs []*document) *pb.Value
+}
+
+func parseAggregations(protos []*pb.StructuredAggregationQuery_Aggregation) ([]aggregation, error) {
+	if len(protos) == 0 || len(protos) > maxAggregations {
+		return nil, fmt.Errorf("a query needs between 1 and %d aggregations, not %d", maxAggregations, len(protos))
+	}
+	var list []aggregation
+	unnamed := 0
+	for _, p := range protos {
+		a := aggregation{alias: p.GetAlias()}
+		if a.alias == "" {
+			unnamed++
+			a.alias = fmt.Sprintf("field_%d", unnamed)
+		}
+		if slices.ContainsFunc(list, func(b aggregation) bool { return b.alias == a.alias }) {
+			return nil, fmt.Errorf("the alias %q is there twice", a.alias)
+		}
+		if err := checkFieldName(a.alias); err != nil {
+			return nil, fmt.Errorf("alias: %w", err)
+		}
+		switch op := p.GetOperator().(type) {
+		case *pb.StructuredAggregationQuery_Aggregation_Count_:
+			upTo := op.Count.GetUpTo()
+			if upTo != nil && upTo.Value <= 0 {
+				return nil, fmt.Errorf("up_to must be greater than zero")
+			}
+			a.of = func(docs []*document) *pb.Value {
+				n := int64(len(docs))
+				if upTo != nil {
+					n = min(n, upTo.Value)
+				}
+				return integerValue(n)
+			}
+		case *pb.StructuredAggregationQuery_Aggregation_Sum_:
+			path, err := parseFieldPath(op.Sum.GetField().GetFieldPath())
+			if err != nil {
+				return nil, err
+			}
+			a.of = func(docs []*document) *pb.Value {
+				total, _ := sum(docs, path)
+				return total
+			}
+		case *pb.StructuredAggregationQuery_Aggregation_Avg_:
+			path, err := parseFieldPath(op.Avg.GetField().GetFieldPath())
+			if err != nil {
+				return nil, err
+			}
+			a.of = func(docs []*document) *pb.Value {
+				total, n := sum(docs, path)
+				if n == 0 {
+					return nullValue()
+				}
+				return doubleValue(numberOf(total) / float64(n))
+			}
+		default:
+			return nil, fmt.Errorf("an aggregation has no operator")
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// sum adds the numbers among the values of a field and returns how many there
+// were. It is an integer as long as all are and the sum fits.
+func sum(docs []*document, path fieldPath) (total *pb.Value, n int) {
+	var whole int64
+	var double float64
+	isWhole := true
+	for _, d := range docs {
+		v := d.field(path)
+		if kindOf(v) != kindNumber {
+			continue
+		}
+		n++
+		double += numberOf(v)
+		i, isInteger := v.GetValueType().(*pb.Value_IntegerValue)
+		if !isInteger {
+			isWhole = false
+			continue
+		}
+		next := whole + i.IntegerValue
+		if (next > whole) != (i.IntegerValue > 0) && i.IntegerValue != 0 {
+			isWhole = false // it overflows
+		}
+		whole = next
+	}
+	if isWhole {
+		return integerValue(whole), n
+	}
+	return doubleValue(double), n
+}
