@@ -50,8 +50,8 @@ func (s *server) get(start func() (addr string, stop func(), err error)) (string
 
 var embeddedPubSub, embeddedFirestore, googlePubSub, googleFirestore server
 
-// Main runs a package's tests, stops what they started, and exits.
-func Main(m *testing.M) {
+// Main runs a package's tests, stops what they started, and exits. m is a *testing.M, or something around one.
+func Main(m interface{ Run() int }) {
 	code := m.Run()
 	for _, s := range []*server{&embeddedPubSub, &embeddedFirestore, &googlePubSub, &googleFirestore} {
 		if s.stop != nil {

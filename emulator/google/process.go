@@ -53,13 +53,19 @@ type Process struct {
 	stop  sync.Once
 }
 
+// Where the emulators are in the SDK.
+const (
+	pubsubScript    = "platform/pubsub-emulator/bin/cloud-pubsub-emulator"
+	firestoreScript = "platform/cloud-firestore-emulator/cloud_firestore_emulator"
+)
+
 // StartPubSub starts the Pub/Sub emulator (the SDK component pubsub-emulator)
 // on a free loopback port and returns when it answers. The context bounds the
 // start only. The error is ErrNotInstalled, or holds the emulator's output.
 //
 // See https://cloud.google.com/pubsub/docs/emulator.
 func StartPubSub(ctx context.Context) (*Process, error) {
-	return start(ctx, "platform/pubsub-emulator/bin/cloud-pubsub-emulator")
+	return start(ctx, pubsubScript)
 }
 
 // StartFirestore starts the Firestore emulator (the SDK component
@@ -69,7 +75,7 @@ func StartPubSub(ctx context.Context) (*Process, error) {
 //
 // See https://cloud.google.com/firestore/native/docs/emulator.
 func StartFirestore(ctx context.Context) (*Process, error) {
-	return start(ctx, "platform/cloud-firestore-emulator/cloud_firestore_emulator", "start")
+	return start(ctx, firestoreScript, "start")
 }
 
 // Addr is the emulator's host:port, which serves gRPC in the clear.
@@ -90,19 +96,36 @@ func (p *Process) Stop() {
 	<-p.done
 }
 
-func start(ctx context.Context, script string, args ...string) (*Process, error) {
+// Installed reports, as ErrNotInstalled or nil, whether both emulators could be
+// started here.
+func Installed(ctx context.Context) error {
+	_, err := locate(ctx, pubsubScript)
+	_, err2 := locate(ctx, firestoreScript)
+	return errors.Join(err, err2)
+}
+
+// locate finds an emulator's script in the SDK.
+func locate(ctx context.Context, script string) (path string, err error) {
 	root, err := sdkRoot(ctx)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	path := filepath.Join(root, script)
+	path = filepath.Join(root, script)
 	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("%w: %s is not in the Google Cloud SDK", ErrNotInstalled, filepath.Base(path))
+		return "", fmt.Errorf("%w: %s is not in the Google Cloud SDK", ErrNotInstalled, filepath.Base(path))
 	}
 	if os.Getenv("JAVA_HOME") == "" {
 		if _, err := exec.LookPath("java"); err != nil {
-			return nil, fmt.Errorf("%w: no java: %w", ErrNotInstalled, err)
+			return "", fmt.Errorf("%w: no java: %w", ErrNotInstalled, err)
 		}
+	}
+	return path, nil
+}
+
+func start(ctx context.Context, script string, args ...string) (*Process, error) {
+	path, err := locate(ctx, script)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
