@@ -1,0 +1,237 @@
+package instance_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	gorilla "github.com/gorilla/websocket"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"parley.internal/gateway/instance"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/topology"
+)
+
+func TestAMessageGoesOutAndItsAnswerComesBack(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{})
+	token := w.token("twitch:123")
+	c := g.dial(token)
+	c.write(map[string]any{"type": "chat.message.send", "payload": map[string]any{"text": "hello", "room": "lobby"}, "metadata": map[string]any{"id": "m1"}})
+
+	e := w.nextIngress()
+	if e.UserID != "twitch:123" || e.Source != "api-gateway" || e.Type != "chat.message" || e.Channel != "lobby" ||
+		e.Message.Text != "hello" || e.Message.ID != "m1" || e.Message.Role != "user" || e.Egress.Destination != "api-gateway" || e.TraceID == "" {
+		t.Errorf("published %+v, message %+v", e, e.Message)
+	}
+
+	e.Candidates = candidates("hi there")
+	id, err := w.sender.Send(t.Context(), e, "personality")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := c.next()
+	if f.Type != "chat.message.received" || f.Payload["text"] != "hi there" || f.Metadata["id"] != id || f.Metadata["replyTo"] != "m1" ||
+		f.Metadata["correlationId"] != e.CorrelationID || f.Metadata["channel"] != "lobby" {
+		t.Errorf("frame = %+v", f)
+	}
+	eventually(t, "delivered", func() bool { return w.state(id) == egress.Delivered })
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range w.published {
+		if strings.Contains(m.String(), token) {
+			t.Errorf("the raw token is in %v", m)
+		}
+	}
+	if strings.Contains(w.logs.String(), token) {
+		t.Error("the raw token is in the log")
+	}
+}
+
+func TestTheSameClientMessageIsTheSameEvent(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{})
+	send := func(user, id string) string {
+		c := g.dial(w.token(user))
+		defer c.Close()
+		c.write(map[string]any{"type": "chat.message.send", "payload": map[string]any{"text": "x"}, "metadata": map[string]any{"id": id}})
+		return w.nextIngress().CorrelationID
+	}
+	first := send("twitch:1", "m1")
+	if again := send("twitch:1", "m1"); again != first {
+		t.Errorf("the same message became %s and %s", first, again)
+	}
+	for _, other := range []string{send("twitch:2", "m1"), send("twitch:1", "m2"), send("twitch:1", ""), send("twitch:1", "")} {
+		if other == first {
+			t.Errorf("another message became %s, too", other)
+		}
+	}
+}
+
+func TestOrderOfManyMessagesIsKept(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{}, "WS_RATE=100000", "WS_BURST=1000", "WS_INBOX=200")
+	c := g.dial(w.token("twitch:1"))
+	for i := range 200 {
+		c.write(map[string]any{"type": "chat.message.send", "payload": map[string]any{"text": fmt.Sprint(i)}})
+	}
+	for i := range 200 {
+		if e := w.nextIngress(); e.Message.Text != fmt.Sprint(i) {
+			t.Fatalf("message %d is %q", i, e.Message.Text)
+		}
+	}
+}
+
+func TestEveryConnectionOfAUserGetsTheAnswerOnce(t *testing.T) {
+	w := newWorld(t)
+	one, two := w.start(instance.Options{}), w.start(instance.Options{})
+	if one.ID() == two.ID() {
+		t.Fatal("two instances with one id")
+	}
+	token := w.token("twitch:1")
+	clients := []*client{one.dial(token), one.dial(token), two.dial(token)}
+	other := one.dial(w.token("twitch:2"))
+	id := w.answer("c1", "twitch:1", "", "hi")
+	for i, c := range clients {
+		if f := c.next(); f.Metadata["id"] != id {
+			t.Errorf("connection %d: %+v", i, f)
+		}
+	}
+	eventually(t, "delivered", func() bool { return w.state(id) == egress.Delivered })
+
+	// the same again, as a redelivery or a publisher that is unsure would bring it
+	w.republish(id)
+	second := w.answer("c2", "twitch:1", "", "marker")
+	for i, c := range clients {
+		if f := c.next(); f.Metadata["id"] != second {
+			t.Errorf("connection %d got %+v again", i, f)
+		}
+	}
+	if got := other.barrier(); len(got) != 0 {
+		t.Errorf("another user got %+v", got)
+	}
+}
+
+func TestARoomHearsItsAnswers(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{})
+	joined, talked, left, outside := g.dial(w.token("twitch:1")), g.dial(w.token("twitch:2")), g.dial(w.token("twitch:3")), g.dial(w.token("twitch:4"))
+	for _, c := range []*client{joined, left} {
+		c.write(map[string]any{"type": "room.join", "payload": map[string]any{"room": "lobby"}, "metadata": map[string]any{"id": "j"}})
+		if f := c.next(); f.Type != "room.joined" || f.Payload["room"] != "lobby" || f.Metadata["replyTo"] != "j" {
+			t.Errorf("joining: %+v", f)
+		}
+	}
+	talked.write(map[string]any{"type": "chat.message.send", "payload": map[string]any{"text": "x", "channel": "lobby"}})
+	w.nextIngress()
+	left.write(map[string]any{"type": "room.leave", "payload": map[string]any{"room": "lobby"}})
+	if f := left.next(); f.Type != "room.left" {
+		t.Errorf("leaving: %+v", f)
+	}
+	id := w.answer("c1", "", "lobby", "to all")
+	for i, c := range []*client{joined, talked} {
+		if f := c.next(); f.Metadata["id"] != id || f.Payload["text"] != "to all" {
+			t.Errorf("member %d: %+v", i, f)
+		}
+	}
+	eventually(t, "delivered", func() bool { return w.state(id) == egress.Delivered })
+	for i, c := range []*client{left, outside} {
+		if got := c.barrier(); len(got) != 0 {
+			t.Errorf("who is not in the room (%d) got %+v", i, got)
+		}
+	}
+}
+
+func TestAnswersThatAreNotForHereLeaveTheLedgerAlone(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{})
+	c := g.dial(w.token("twitch:1"))
+	before := w.reads()
+	absent := w.answer("c1", "twitch:9", "", "nobody")
+	id := w.answer("c2", "twitch:1", "", "somebody")
+	c.next()
+	eventually(t, "delivered", func() bool { return w.delivered(g, "absent") && w.delivered(g, "delivered") })
+	if reads := w.reads() - before; reads != 0 {
+		t.Errorf("%d documents were read; want none", reads)
+	}
+	if s := w.state(absent); s != egress.Pending {
+		t.Errorf("the answer to nobody is %s", s)
+	}
+	if s := w.state(id); s != egress.Delivered {
+		t.Errorf("the answer to somebody is %s", s)
+	}
+}
+
+func TestDrainDeliversClosesAndDeletes(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{})
+	c := g.dial(w.token("twitch:1"))
+	id := w.answer("c1", "twitch:1", "", "before the end")
+	began := time.Now()
+	eventually(t, "delivered", func() bool { return w.state(id) == egress.Delivered })
+	stopped := make(chan error, 1)
+	go func() { stopped <- g.stop() }()
+	if f := c.next(); f.Metadata["id"] != id {
+		t.Errorf("frame = %+v", f)
+	}
+	c.SetReadDeadline(time.Now().Add(patience))
+	if _, _, err := c.ReadMessage(); !gorilla.IsCloseError(err, gorilla.CloseGoingAway) {
+		t.Errorf("the socket ended with %v; want close code 1001", err)
+	}
+	if err := <-stopped; err != nil {
+		t.Errorf("Run = %v", err)
+	}
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("drained in %s", took)
+	}
+	if w.subscribed(g.ID()) {
+		t.Error("the subscription is still there")
+	}
+}
+
+func TestReadyOnlyWithItsSubscription(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{})
+	ready := func() bool { code, _ := g.get("/readyz"); return code == 200 }
+	eventually(t, "ready", ready)
+	if code, _ := g.get("/healthz"); code != 200 {
+		t.Errorf("/healthz = %d", code)
+	}
+	// unready for the moment in which it is gone; seen by its log, since it is made anew at once
+	if err := w.pubsub.SubscriptionAdminClient.DeleteSubscription(t.Context(), &pubsubpb.DeleteSubscriptionRequest{Subscription: subscription(g.ID())}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "unready", func() bool { return !ready() })
+	eventually(t, "ready again", func() bool { return w.subscribed(g.ID()) && ready() })
+	c := g.dial(w.token("twitch:1"))
+	id := w.answer("c1", "twitch:1", "", "still")
+	if f := c.next(); f.Metadata["id"] != id {
+		t.Errorf("frame = %+v", f)
+	}
+}
+
+func TestDemoTokensOnlyWhereGiven(t *testing.T) {
+	w := newWorld(t)
+	if code, _ := w.start(instance.Options{}).get("/demo/tokens"); code != 404 {
+		t.Errorf("/demo/tokens = %d; want 404", code)
+	}
+	code, body := w.start(instance.Options{DemoTokens: map[string]string{"twitch:1": "x"}}).get("/demo/tokens")
+	if code != 200 || body["twitch:1"] != "x" {
+		t.Errorf("/demo/tokens = %d %v", code, body)
+	}
+}
+
+func TestStartingWithoutATopicFails(t *testing.T) {
+	w := newWorld(t)
+	if err := w.pubsub.TopicAdminClient.DeleteTopic(t.Context(), &pubsubpb.DeleteTopicRequest{Topic: topology.Prefix{}.Topic(project, topology.Egress).String()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.load(); status.Code(err) != codes.NotFound {
+		t.Errorf("Start = %v; want not found", err)
+	}
+}

@@ -1,0 +1,341 @@
+package instance_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	gorilla "github.com/gorilla/websocket"
+
+	firestoreserver "parley.internal/emulator/firestore"
+	pubsubserver "parley.internal/emulator/pubsub"
+	"parley.internal/gateway/instance"
+	"parley.internal/gateway/websocket"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/config"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
+)
+
+const (
+	project  = "test-project"
+	patience = 20 * time.Second // for what has to happen
+)
+
+// world is a bus and a store of a test's own.
+type world struct {
+	t         *testing.T
+	env       []string
+	firestore *firestore.Client
+	reads     func() int64 // of Firestore documents so far
+	pubsub    *pubsub.Client
+	server    *pubsubserver.Server
+	store     *store.Store
+	ledger    *egress.Ledger
+	sender    *egress.Sender
+	ingress   chan *pubsubpb.PubsubMessage
+	logs      *logBuffer
+
+	mu        sync.Mutex
+	published []*pubsubpb.PubsubMessage // everything, on any topic
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, ingress: make(chan *pubsubpb.PubsubMessage, 1000), logs: &logBuffer{}}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	w.server, err = pubsubserver.New(pubsubserver.WithOnPublish(func(topic string, m *pubsubpb.PubsubMessage) {
+		w.mu.Lock()
+		w.published = append(w.published, m)
+		w.mu.Unlock()
+		if strings.HasSuffix(topic, string(topology.Ingress)) {
+			w.ingress <- m
+		}
+	}))
+	must(err)
+	t.Cleanup(func() { w.server.Close() })
+	fs, err := firestoreserver.New()
+	must(err)
+	t.Cleanup(func() { fs.Close() })
+	w.reads = func() int64 { return fs.Counts().Reads }
+	t.Setenv("PUBSUB_EMULATOR_HOST", w.server.Addr())
+	t.Setenv("FIRESTORE_EMULATOR_HOST", fs.Addr())
+	w.env = []string{"GOOGLE_CLOUD_PROJECT=" + project, "LISTEN_ADDR=127.0.0.1:0"}
+
+	w.pubsub, err = pubsub.NewClient(t.Context(), project)
+	must(err)
+	t.Cleanup(func() { w.pubsub.Close() })
+	for _, topic := range topology.Topics() {
+		_, err := w.pubsub.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topology.Prefix{}.Topic(project, topic).String()})
+		must(err)
+	}
+	d := config.Deployment{Project: project, Database: "(default)"}
+	w.firestore, err = store.Connect(t.Context(), d)
+	must(err)
+	t.Cleanup(func() { w.firestore.Close() })
+	w.store = store.New(w.firestore)
+	w.ledger = egress.NewLedger(w.firestore, "test", time.Now)
+	b, err := bus.Open(t.Context(), d, "test", slog.New(slog.DiscardHandler))
+	must(err)
+	t.Cleanup(func() { b.Close() })
+	w.sender = egress.NewSender(w.ledger, b, egress.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
+	return w
+}
+
+// token lets a user in, and gives the raw token.
+func (w *world) token(user string) string {
+	w.t.Helper()
+	raw := "secret-token-of-" + strings.ReplaceAll(user, ":", "-")
+	if err := w.store.PutToken(w.t.Context(), store.TokenHash(raw), store.Token{UserID: user, CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}); err != nil {
+		w.t.Fatal(err)
+	}
+	return raw
+}
+
+// gateway is an instance that runs.
+type gateway struct {
+	*instance.Instance
+	w    *world
+	stop func() error // drains it, and gives what Run returned
+}
+
+func (w *world) start(o instance.Options, env ...string) *gateway {
+	w.t.Helper()
+	c, err := config.Load[instance.Config](append(w.env, env...))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	o.Log = slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	i, err := instance.Start(w.t.Context(), c, o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
+	ran := make(chan error, 1)
+	go func() { ran <- i.Run(ctx) }()
+	stop := sync.OnceValue(func() error {
+		cancel()
+		return <-ran
+	})
+	w.t.Cleanup(func() { stop() })
+	return &gateway{Instance: i, w: w, stop: stop}
+}
+
+// get asks the instance over HTTP.
+func (g *gateway) get(path string) (int, map[string]any) {
+	g.w.t.Helper()
+	resp, err := http.Get("http://" + g.Addr() + path)
+	if err != nil {
+		g.w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var body map[string]any
+	json.NewDecoder(resp.Body).Decode(&body) // some answers have none
+	return resp.StatusCode, body
+}
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("after %s still not: %s", patience, what)
+		}
+	}
+}
+
+type frame struct {
+	Type     string         `json:"type"`
+	Payload  map[string]any `json:"payload"`
+	Metadata map[string]any `json:"metadata"`
+}
+
+// client is a WebSocket client of an instance.
+type client struct {
+	*gorilla.Conn
+	t *testing.T
+}
+
+// dial connects and takes the first frame.
+func (g *gateway) dial(token string) *client {
+	g.w.t.Helper()
+	conn, resp, err := gorilla.DefaultDialer.Dial("ws://"+g.Addr()+websocket.Path, http.Header{"Authorization": {"Bearer " + token}})
+	if err != nil {
+		status := ""
+		if resp != nil {
+			status = resp.Status
+		}
+		g.w.t.Fatalf("dial: %v %s", err, status)
+	}
+	g.w.t.Cleanup(func() { conn.Close() })
+	c := &client{conn, g.w.t}
+	if f := c.next(); f.Type != websocket.TypeReady || f.Payload["instance"] != g.ID() {
+		g.w.t.Fatalf("first frame = %+v; want connection.ready of %s", f, g.ID())
+	}
+	return c
+}
+
+func (c *client) next() frame {
+	c.t.Helper()
+	c.SetReadDeadline(time.Now().Add(patience))
+	var f frame
+	if err := c.ReadJSON(&f); err != nil {
+		c.t.Fatalf("next frame: %v", err)
+	}
+	return f
+}
+
+func (c *client) write(v any) {
+	c.t.Helper()
+	if err := c.WriteJSON(v); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// barrier makes sure that every frame before it was taken, and gives the frames that came until then.
+func (c *client) barrier() []frame {
+	c.t.Helper()
+	c.write(map[string]any{"type": "room.leave", "payload": map[string]any{"room": "nowhere"}, "metadata": map[string]any{"id": "barrier"}})
+	var before []frame
+	for {
+		f := c.next()
+		if f.Type == websocket.TypeLeft && f.Metadata["replyTo"] == "barrier" {
+			return before
+		}
+		before = append(before, f)
+	}
+}
+
+func (w *world) nextIngress() *event.Event {
+	w.t.Helper()
+	select {
+	case m := <-w.ingress:
+		e, err := event.Decode(m.Data)
+		if err != nil {
+			w.t.Fatalf("%v in %s", err, m.Data)
+		}
+		return e
+	case <-time.After(patience):
+		w.t.Fatal("nothing was published")
+		return nil
+	}
+}
+
+// answer sends an answer and gives its delivery's id.
+func (w *world) answer(correlationID, user, room, text string) string {
+	w.t.Helper()
+	id, err := w.sender.Send(w.t.Context(), &event.Event{
+		V: event.Version, Source: "api-gateway", CorrelationID: correlationID, Type: event.TypeChatMessage, UserID: user, Channel: room,
+		Egress: &event.Egress{Destination: "api-gateway"}, Candidates: []event.Candidate{{ID: "a", Text: text}},
+	}, "test")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return id
+}
+
+func (w *world) state(delivery string) egress.State {
+	w.t.Helper()
+	e, err := w.ledger.Get(w.t.Context(), delivery)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return e.State
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func candidates(text string) []event.Candidate { return []event.Candidate{{ID: "a", Text: text}} }
+
+// republish puts an answer on the bus a second time, as it was.
+func (w *world) republish(delivery string) {
+	w.t.Helper()
+	w.mu.Lock()
+	var found *pubsubpb.PubsubMessage
+	for _, m := range w.published {
+		if m.Attributes[egress.AttrDelivery] == delivery {
+			found = m
+		}
+	}
+	w.mu.Unlock()
+	if found == nil {
+		w.t.Fatalf("delivery %s was not published", delivery)
+	}
+	p := w.pubsub.Publisher(topology.Prefix{}.Topic(project, topology.Egress).String())
+	p.EnableMessageOrdering = true
+	defer p.Stop()
+	if _, err := p.Publish(w.t.Context(), &pubsub.Message{Data: found.Data, Attributes: found.Attributes, OrderingKey: found.OrderingKey}).Get(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// delivered reports whether the instance has counted a delivery with this outcome.
+func (w *world) delivered(g *gateway, outcome string) bool {
+	w.t.Helper()
+	resp, err := http.Get("http://" + g.Addr() + "/metrics")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return strings.Contains(string(body), `parley_gateway_deliveries_total{outcome="`+outcome+`"} `)
+}
+
+func subscription(id string) string {
+	return topology.Prefix{}.Subscription(project, topology.Gateway(id).Name).String()
+}
+
+func (w *world) subscribed(id string) bool {
+	_, err := w.pubsub.SubscriptionAdminClient.GetSubscription(w.t.Context(), &pubsubpb.GetSubscriptionRequest{Subscription: subscription(id)})
+	return err == nil
+}
+
+// load starts an instance that is expected not to start.
+func (w *world) load() (*instance.Instance, error) {
+	w.t.Helper()
+	c, err := config.Load[instance.Config](w.env)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return instance.Start(w.t.Context(), c, instance.Options{Log: slog.New(slog.DiscardHandler)})
+}

@@ -1,0 +1,414 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	gorilla "github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
+
+	"parley.internal/shared/bus"
+	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
+	"parley.internal/shared/telemetry"
+	"parley.internal/shared/topology"
+)
+
+const (
+	// skipFactor times the frame limit is as much as is read of a frame only to skip it.
+	skipFactor = 16
+	// floodFactor times the rate limit is where a connection is closed instead of answered.
+	floodFactor = 8
+	// farewell bounds the end of a connection: publishing what it had accepted, then writing what it had to deliver,
+	// then its close handshake, each.
+	farewell = 2 * time.Second
+	// keptBuffer is how large a reading buffer may be to be kept for the next frame.
+	keptBuffer = 16 << 10
+	// keepReading is for how many more ping intervals a silent connection is kept.
+	keepReading = 2
+)
+
+// conn is one client's connection. Three goroutines belong to it, all of which end before serve returns: serve itself
+// reads; write alone writes data frames; publish takes what was read to the bus, one after the other, so that the
+// order of sending is the order of publishing while reading goes on.
+type conn struct {
+	server *Server
+	ws     *gorilla.Conn
+	id     uint64
+	user   identity.UserID
+	userID string
+	log    *slog.Logger
+
+	queue     *queue
+	inbox     inbox
+	rooms     map[string]struct{} // the hub's, under its lock
+	rate      *rate.Limiter
+	flood     *rate.Limiter
+	published chan struct{} // closed when the publisher is done
+	readDone  chan struct{} // closed when the reader is done
+
+	endOnce sync.Once
+	over    context.Context // done when the end has begun
+	setOver context.CancelFunc
+	code    CloseCode // set before over is done; 0 where the client ended it
+}
+
+// inbox holds what waits to be published. Only the reader puts; either side may close it.
+type inbox struct {
+	mu     sync.Mutex
+	closed bool
+	ch     chan inbound
+}
+
+// put reports whether the frame was taken; it is not if the inbox is full. One that is closed swallows it: the client
+// is being told to come back, and sends again what it has no answer to.
+func (b *inbox) put(in inbound) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return true
+	}
+	select {
+	case b.ch <- in:
+		return true
+	default:
+		return false
+	}
+}
+
+func (b *inbox) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.closed = true
+		close(b.ch)
+	}
+}
+
+// end begins the end of the connection; the first call decides on the code. It doesn't block.
+func (c *conn) end(code CloseCode) {
+	c.endOnce.Do(func() {
+		c.code = code
+		c.server.hub.remove(c)
+		c.inbox.close()
+		if code == 0 || code == CloseSlow || code == CloseSilent {
+			c.discard()
+		}
+		c.setOver()
+		// a write that is stuck is given this much more; those that follow set their own deadline
+		c.ws.NetConn().SetWriteDeadline(time.Now().Add(farewell))
+	})
+}
+
+// discard gives up what waits in the queue.
+func (c *conn) discard() {
+	for _, f := range c.queue.close() {
+		f.receipt.resolve(false)
+	}
+}
+
+// serve runs the connection to its end. ctx ends with the server, after the drain.
+func (c *conn) serve(ctx context.Context, expires time.Time) {
+	cfg := c.server.config
+	age := cfg.MaxAge
+	if cfg.MaxAgeSpread > 0 {
+		age += rand.N(2*cfg.MaxAgeSpread) - cfg.MaxAgeSpread
+	}
+	defer time.AfterFunc(age, func() { c.end(CloseMaxAge) }).Stop()
+	if !expires.IsZero() {
+		defer time.AfterFunc(expires.Sub(c.server.now()), func() { c.end(CloseTokenExpired) }).Stop()
+	}
+
+	var wg sync.WaitGroup
+	publishing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.over, func() { time.AfterFunc(farewell, cancel) })()
+	wg.Go(func() { c.publish(publishing) })
+	wg.Go(func() { c.write(ctx) })
+	c.read()
+	close(c.readDone)
+	c.end(0)
+	wg.Wait()
+	c.server.metrics.close(c.code)
+	c.log.DebugContext(ctx, "connection closed", "code", int(c.code))
+}
+
+// read takes frames until the connection breaks or is closed by the client.
+func (c *conn) read() {
+	cfg := c.server.config
+	c.ws.SetReadLimit(int64(cfg.MaxFrame) * skipFactor)
+	alive := func() {
+		select {
+		case <-c.over.Done(): // the writer ends the reading soon
+		default:
+			c.ws.SetReadDeadline(time.Now().Add(keepReading * cfg.PingInterval))
+		}
+	}
+	c.ws.SetPongHandler(func(string) error { alive(); return nil })
+	ping := c.ws.PingHandler()
+	c.ws.SetPingHandler(func(data string) error { alive(); return ping(data) })
+	buf := make([]byte, 0, 1024)
+	for {
+		alive()
+		kind, r, err := c.ws.NextReader()
+		if err == nil {
+			buf, err = readFrame(buf[:0], r, cfg.MaxFrame)
+		}
+		if errors.Is(err, errFrameTooLong) {
+			c.server.metrics.framesIn.WithLabelValues("other").Inc()
+			if !c.flood.Allow() {
+				c.end(CloseFlood)
+			} else if c.allow("") {
+				c.refuse(&frameError{code: ErrTooLarge, message: "the frame is longer than the gateway takes"})
+			}
+			continue
+		}
+		if err != nil {
+			var timeout net.Error
+			switch {
+			case errors.Is(err, gorilla.ErrReadLimit):
+				c.end(CloseTooBig)
+			case errors.As(err, &timeout) && timeout.Timeout():
+				c.end(CloseSilent)
+			}
+			return
+		}
+		select {
+		case <-c.over.Done():
+			continue // only the client's own close frame is of interest now
+		default:
+		}
+		if !c.flood.Allow() {
+			c.end(CloseFlood)
+			continue
+		}
+		c.handle(kind, buf)
+		if cap(buf) > keptBuffer {
+			buf = make([]byte, 0, 1024)
+		}
+	}
+}
+
+var errFrameTooLong = errors.New("frame too long")
+
+// readFrame appends a frame of at most limit bytes to buf. Of a longer one it skips the rest.
+func readFrame(buf []byte, r io.Reader, limit int) ([]byte, error) {
+	for {
+		if len(buf) > limit {
+			if _, err := io.Copy(io.Discard, r); err != nil {
+				return buf, err
+			}
+			return buf[:0], errFrameTooLong
+		}
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if errors.Is(err, io.EOF) {
+			if len(buf) > limit {
+				return buf[:0], errFrameTooLong
+			}
+			return buf, nil
+		}
+		if err != nil {
+			return buf, err
+		}
+	}
+}
+
+// allow takes a frame off the connection's rate, or answers that it is too much.
+func (c *conn) allow(id string) bool {
+	if !c.rate.Allow() {
+		c.refuse(&frameError{code: ErrRate, message: "more frames than the connection may send", id: id})
+		return false
+	}
+	return true
+}
+
+// handle does what one frame asks for. data is only valid until it returns.
+func (c *conn) handle(kind int, data []byte) {
+	var in inbound
+	var err error
+	if kind == gorilla.TextMessage {
+		in, err = decode(data, c.server.config.MaxText)
+	} else {
+		err = &frameError{code: ErrNotJSON, message: "a binary message"}
+	}
+	c.server.metrics.framesIn.WithLabelValues(kindLabel(in.kind)).Inc()
+	refused, _ := errors.AsType[*frameError](err)
+	id := in.id
+	if refused != nil {
+		id = refused.id
+	}
+	if !c.allow(id) {
+		return
+	}
+	if refused != nil {
+		c.refuse(refused)
+		return
+	}
+
+	switch in.kind {
+	case TypeLeave:
+		c.server.hub.leave(c, in.room)
+		c.send(control(TypeLeft, roomPayload{in.room}, in.id, c.server.now()), "control")
+		return
+	case TypeJoin, TypeSend:
+		// whoever talks in a room hears what is said there
+		if in.room != "" && !c.server.hub.join(c, in.room) {
+			c.refuse(&frameError{code: ErrTooManyRoom, message: "the connection is in as many rooms as it may be", id: in.id})
+			return
+		}
+		if in.kind == TypeJoin {
+			c.send(control(TypeJoined, roomPayload{in.room}, in.id, c.server.now()), "control")
+			return
+		}
+	}
+	if !c.inbox.put(in) {
+		c.refuse(&frameError{code: ErrBusy, message: "too many messages of this connection wait to be taken over", id: in.id})
+	}
+}
+
+// refuse answers a frame with chat.error.
+func (c *conn) refuse(e *frameError) {
+	c.server.metrics.refused.WithLabelValues(string(e.code)).Inc()
+	c.send(control(TypeError, errorPayload{Code: e.code, Message: e.message, ID: e.id}, e.id, c.server.now()), "error")
+}
+
+// send queues a frame of the gateway's own for this connection alone.
+func (c *conn) send(o outbound, kind string) {
+	f, err := prepare(o, kind)
+	if err != nil {
+		c.log.Error("a frame could not be made", "error", err)
+		return
+	}
+	c.push(f)
+}
+
+// push queues a frame and reports whether it was taken. A connection whose queue is full is closed: holding frames
+// back for it would cost memory without a bound, and dropping single ones would leave it with gaps that it can't see.
+func (c *conn) push(f frame) bool {
+	err := c.queue.push(f)
+	if errors.Is(err, errQueueFull) {
+		c.server.metrics.overflows.Inc()
+		c.end(CloseSlow)
+	}
+	return err == nil
+}
+
+// publish takes the inbox to the bus, in order, until it is closed and empty.
+func (c *conn) publish(ctx context.Context) {
+	defer close(c.published)
+	for in := range c.inbox.ch {
+		c.publishOne(ctx, in)
+	}
+}
+
+func (c *conn) publishOne(ctx context.Context, in inbound) {
+	ctx, traceID := telemetry.StartTrace(ctx)
+	e := in.toEvent(c.user, traceID)
+	began := time.Now()
+	err := c.server.publisher.Publish(ctx, topology.Ingress, bus.Outgoing{Event: e})
+	c.server.metrics.publishTime.Observe(time.Since(began).Seconds())
+	switch {
+	case err == nil:
+		c.server.metrics.published.WithLabelValues("ok").Inc()
+	case errors.Is(err, event.ErrInvalid):
+		// what decode let through and the event's own limits don't
+		c.server.metrics.published.WithLabelValues("invalid").Inc()
+		c.refuse(&frameError{code: ErrBadFrame, message: "the frame makes no valid event", id: in.id})
+	default:
+		c.server.metrics.published.WithLabelValues("failed").Inc()
+		c.log.ErrorContext(ctx, "a client's message was not published", "error", err, "correlationId", e.CorrelationID)
+		c.refuse(&frameError{code: ErrUnavailable, message: "the message could not be taken over; send it again with the same id", id: in.id})
+	}
+}
+
+// write takes the queue to the network and pings, until the end, which it brings about: what is queued is written, a
+// close frame is sent, and the client has a moment to answer it.
+func (c *conn) write(ctx context.Context) {
+	defer c.ws.Close() // frees the reader
+	ping := time.NewTicker(c.server.config.PingInterval)
+	defer ping.Stop()
+	var spare []frame
+	for {
+		select {
+		case <-c.queue.wake:
+			batch := c.queue.take(spare)
+			if !c.writeAll(batch, c.server.config.WriteTimeout) {
+				c.end(CloseSlow)
+				return // after half a frame there can be no close frame
+			}
+			spare = batch
+		case <-ping.C:
+			if c.ws.WriteControl(gorilla.PingMessage, nil, time.Now().Add(c.server.config.WriteTimeout)) != nil {
+				c.end(CloseSilent)
+			}
+		case <-c.over.Done():
+			c.farewell()
+			return
+		}
+	}
+}
+
+// writeAll writes frames until the first that the network doesn't take, and resolves the receipts of all.
+func (c *conn) writeAll(frames []frame, timeout time.Duration) bool {
+	ok := true
+	for _, f := range frames {
+		if ok {
+			c.ws.SetWriteDeadline(c.writeDeadline(timeout))
+			ok = c.ws.WritePreparedMessage(f.prepared) == nil
+		}
+		f.receipt.resolve(ok)
+		if ok {
+			c.server.metrics.framesOut.WithLabelValues(f.kind).Inc()
+		}
+	}
+	return ok
+}
+
+func (c *conn) writeDeadline(timeout time.Duration) time.Time {
+	select {
+	case <-c.over.Done():
+		timeout = min(timeout, farewell)
+	default:
+	}
+	return time.Now().Add(timeout)
+}
+
+// farewell is the end of a connection as the writer brings it about.
+func (c *conn) farewell() {
+	switch c.code {
+	case 0:
+		c.discard()
+		return
+	case CloseSlow, CloseSilent:
+		c.discard()
+	default:
+		select {
+		case <-c.published: // what could not be published is to be told
+		case <-time.After(farewell + time.Second):
+		}
+		if !c.writeAll(c.queue.close(), farewell) {
+			return
+		}
+	}
+	m := c.code.meaning()
+	deadline := time.Now().Add(farewell)
+	if c.ws.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(int(c.code), m.Name), deadline) != nil {
+		return
+	}
+	// Closing TCP while frames of the client are still unread would make its system throw away what it has not read
+	// yet (RFC 6455, section 7.1.1): wait for its own close frame.
+	select {
+	case <-c.readDone:
+	case <-time.After(farewell):
+	}
+}

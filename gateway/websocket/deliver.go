@@ -1,0 +1,152 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	gorilla "github.com/gorilla/websocket"
+	"github.com/maypok86/otter/v2"
+
+	"parley.internal/shared/bus"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/topology"
+)
+
+const (
+	// writeWait bounds how long Deliver waits for the network to take a frame. The bus's acknowledgement deadline is
+	// prolonged meanwhile; a longer wait would only hold back the user's next messages.
+	writeWait = 5 * time.Second
+	// settleWait bounds the recording of an outcome.
+	settleWait = 5 * time.Second
+	// maxSeen is how many connection ids the memory of deliveries may hold together, 8 bytes each.
+	maxSeen = 2 << 20
+)
+
+// delivery is what this instance did for one answer. It is kept as long as the bus may deliver the answer again.
+type delivery struct {
+	mu      sync.Mutex // held while one message of this delivery is handled
+	settled bool
+	had     []uint64 // ids of the connections whose queue took the frame
+	receipt receipt
+}
+
+func newSeen() (*otter.Cache[string, *delivery], error) {
+	return otter.New(&otter.Options[string, *delivery]{
+		MaximumWeight:    maxSeen,
+		Weigher:          func(_ string, d *delivery) uint32 { return uint32(32 + len(d.had)) },
+		ExpiryCalculator: otter.ExpiryWriting[string, *delivery](topology.Gateway("x").Retention()),
+	})
+}
+
+// Deliver writes an answer from the egress topic to every connection of its user here or, if it names none, of its
+// room, and then records in the ledger that it was delivered. It returns nil when nothing is left to do: the outcome
+// is recorded, or nobody here is concerned, in which case the ledger is not touched.
+//
+// Written means that the network took the frame for at least one connection. After an error the same answer is to be
+// handed over again: it is then not written again to a connection that had it, and settled if it was not.
+func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
+	outcome, err := s.deliver(ctx, in)
+	s.metrics.deliveries.WithLabelValues(outcome).Inc()
+	return err
+}
+
+func (s *Server) deliver(ctx context.Context, in bus.Incoming) (outcome string, err error) {
+	ref, err := egress.Receive(in)
+	if err != nil {
+		return outcomeFailed, err
+	}
+	e := in.Event
+	conns := s.hub.receivers(nil, e.UserID, e.Channel)
+	d, known := s.seen.GetIfPresent(ref.ID)
+	if !known {
+		if len(conns) == 0 {
+			return outcomeAbsent, nil
+		}
+		d, _ = s.seen.SetIfAbsent(ref.ID, &delivery{})
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.settled {
+		return outcomeRepeated, nil
+	}
+	if err := s.fanOut(d, in, ref, conns); err != nil {
+		return outcomeFailed, err
+	}
+	s.seen.Set(ref.ID, d) // weighs it
+
+	waiting, cancel := context.WithTimeout(ctx, writeWait)
+	written, err := d.receipt.wait(waiting)
+	cancel()
+	if err != nil {
+		return outcomeFailed, fmt.Errorf("delivery %s: no connection took it yet: %w", ref.ID, err)
+	}
+	if !written {
+		return outcomeLost, nil // as if they had gone before: another instance may hold the user now
+	}
+
+	settling, cancel := context.WithTimeout(ctx, settleWait)
+	defer cancel()
+	state, err := s.ledger.Deliver(settling, ref)
+	switch {
+	case errors.Is(err, egress.ErrNotFound):
+		// its entry is older than the ledger keeps any: there is nowhere to record it, and trying again changes nothing
+		s.log.WarnContext(ctx, "delivered, but the ledger has no entry", "delivery", ref.ID, "correlationId", e.CorrelationID)
+	case err != nil:
+		return outcomeFailed, err
+	}
+	d.settled = true
+	if state == egress.Dead {
+		s.log.WarnContext(ctx, "delivered after it had been given up", "delivery", ref.ID, "correlationId", e.CorrelationID)
+		return outcomeLate, nil
+	}
+	return outcomeDelivered, nil
+}
+
+// fanOut queues the frame for the connections that have not had it. It is encoded once.
+func (s *Server) fanOut(d *delivery, in bus.Incoming, ref egress.Ref, conns []*conn) error {
+	if len(d.had) > 0 {
+		conns = slices.DeleteFunc(conns, func(c *conn) bool { return slices.Contains(d.had, c.id) })
+	}
+	if len(conns) == 0 {
+		return nil
+	}
+	f, err := prepare(answer(in.Event, ref.ID, in.Published), "answer")
+	if err != nil {
+		return err
+	}
+	f.receipt = &d.receipt
+	d.receipt.expect(len(conns))
+	d.had = broadcast(f, conns, d.had)
+	return nil
+}
+
+// broadcast queues a frame for many connections, and appends the ids of those that took it to had. The receipt is
+// resolved for those that didn't.
+func broadcast(f frame, conns []*conn, had []uint64) []uint64 {
+	had = slices.Grow(had, len(conns))
+	for _, c := range conns {
+		if c.push(f) {
+			had = append(had, c.id)
+		} else {
+			f.receipt.resolve(false)
+		}
+	}
+	return had
+}
+
+// prepare encodes a frame. What is encoded is framed once, too, and then only copied to the connections.
+func prepare(o outbound, kind string) (frame, error) {
+	data, err := o.encode()
+	if err != nil {
+		return frame{}, err
+	}
+	prepared, err := gorilla.NewPreparedMessage(gorilla.TextMessage, data)
+	if err != nil {
+		return frame{}, fmt.Errorf("encode a %s frame: %w", o.Type, err)
+	}
+	return frame{prepared: prepared, size: len(data), kind: kind}, nil
+}
