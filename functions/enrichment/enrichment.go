@@ -1,0 +1,313 @@
+// Package enrichment is the function that ties what happened to a known person, counts it in their document, and runs
+// the operators' rules over it.
+//
+// Every event is published once on the topic of enriched events, for observers and, if a rule asked for it, for the
+// personality function (the bus attribute next says so). Where a rule answers by itself, and nothing asks for a model's
+// answer, the answer is sent from here, as the step rule:<id>; the event is published all the same, so that observers
+// see everything in one place, for one publish more.
+//
+// An event costs one read and one write of the user's document, and one write of the ledger if a rule answers. Events
+// of one user that are worked on at the same time are told apart by the document's version: who comes second reads
+// again and decides anew.
+//
+// A redelivery finds the event among the last ones that the document counted. It counts nothing, gets the same tags and
+// the same rules, and does again what may not have been done: publish, and send.
+//
+// An event without an id, or with one that can't be, passes unmatched, as nobody's: rules run over it, without
+// cooldowns, and whatever roles it claims are dropped. The users whose status is blocked or banned are counted, but no
+// rule runs for them and no step is left pending: their events go to observers alone.
+package enrichment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"parley.internal/functions/enrichment/rule"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
+	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
+)
+
+// Step is this function's name in a routing slip and in logs.
+const Step = "enrichment"
+
+// maxAttempts is how often a decision is made anew because the document changed meanwhile. Events of one user and
+// channel come one after the other, so only somebody who talks in several channels at once gets in their own way.
+const maxAttempts = 5
+
+// The codes of what enrichment notes in an event's errors.
+const (
+	codeInvalidUser = "invalid_user_id"
+)
+
+// Store is what the function reads and writes beside the ledger. [store.Store] is one.
+type Store interface {
+	User(ctx context.Context, id identity.UserID) (store.User, store.Version, error)
+	UserByEmail(ctx context.Context, email string) (identity.UserID, store.User, store.Version, error)
+	PutUser(ctx context.Context, id identity.UserID, u store.User, v store.Version) error
+	Rules(ctx context.Context) (rules []store.Rule, broken map[string]error, err error)
+}
+
+// Publisher is what the function needs of the bus. [bus.Client] is one.
+type Publisher interface {
+	Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error
+}
+
+// Sender sends answers, each once. [egress.Sender] is one.
+type Sender interface {
+	Send(ctx context.Context, e *event.Event, step string) (id string, err error)
+}
+
+// Deps is what a [Function] works with. All of it is required.
+type Deps struct {
+	Config Config
+	Store  Store
+	Bus    Publisher
+	Sender Sender
+	Now    func() time.Time
+	Log    *slog.Logger
+}
+
+// Function enriches events. It is safe for concurrent use.
+type Function struct {
+	users        UsersConfig
+	discordRoles map[string]string
+	store        Store
+	bus          Publisher
+	sender       Sender
+	now          func() time.Time
+	log          *slog.Logger
+	book         *rulebook
+}
+
+// New makes a function.
+func New(d Deps) *Function {
+	return &Function{
+		users: d.Config.Users, discordRoles: d.Config.Users.discordRoles(),
+		store: d.Store, bus: d.Bus, sender: d.Sender, now: d.Now, log: d.Log,
+		book: &rulebook{load: d.Store.Rules, ttl: d.Config.Rules.TTL, now: d.Now, log: d.Log},
+	}
+}
+
+// Enrich is the function's [bus.Handler].
+func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
+	started := event.Now(f.now())
+	rules, err := f.book.rules(ctx)
+	if err != nil {
+		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
+	}
+	// The time of publishing is the same at each delivery, so what is dated by it is, too; and it keeps sessions right
+	// when events wait for long.
+	at := event.Now(in.Published)
+	if in.Published.IsZero() {
+		at = started
+	}
+	d, err := f.decide(ctx, in.Event, rules, at)
+	if err != nil {
+		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
+	}
+	f.book.report(ctx, d.outcome.Failed)
+	delivery, err := f.publish(ctx, d, started)
+	if err != nil {
+		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
+	}
+	f.log.DebugContext(ctx, "enriched",
+		"correlationId", d.event.CorrelationID, "type", d.event.Type, "source", d.event.Source,
+		"matched", d.event.Auth.Matched, "repeated", d.repeated, "attempts", d.attempts, "next", d.event.Next(), "delivery", delivery,
+		slog.Group("rules", "evaluated", d.outcome.Evaluated, "matched", len(d.outcome.Applied), "failed", len(d.outcome.Failed), "silent", d.outcome.Silent),
+		"ms", f.now().Sub(started).Milliseconds())
+	return nil
+}
+
+// decision is what becomes of an event.
+type decision struct {
+	event    *event.Event // tied to its user, but without what the rules add
+	outcome  rule.Outcome
+	silent   bool // only observers get it
+	repeated bool
+	attempts int
+}
+
+// decide finds out what becomes of an event, and has it stored in the user's document when it returns.
+func (f *Function) decide(ctx context.Context, original *event.Event, rules *rule.Set, at time.Time) (decision, error) {
+	id, err := identify(original)
+	switch {
+	case errors.Is(err, identity.ErrInvalid):
+		return f.unmatched(original, rules, at, err), nil
+	case err != nil:
+		return decision{}, err
+	case id.IsZero() && email(original) == "":
+		return f.unmatched(original, rules, at, nil), nil
+	}
+	for attempt := 1; ; attempt++ {
+		doc, version, err := store.User{}, store.Version{}, error(nil)
+		if id.IsZero() {
+			var found identity.UserID
+			found, doc, version, err = f.store.UserByEmail(ctx, email(original))
+			switch {
+			case errors.Is(err, identity.ErrInvalid): // an operator's document under a name that is none
+				return f.unmatched(original, rules, at, err), nil
+			case err == nil && found.IsZero():
+				return f.unmatched(original, rules, at, nil), nil
+			}
+			id = found
+		} else {
+			doc, version, err = f.store.User(ctx, id)
+		}
+		if err != nil {
+			return decision{}, err
+		}
+		d, put := f.matched(original, rules, at, id, doc)
+		d.attempts = attempt
+		if put == nil {
+			return d, nil
+		}
+		err = f.store.PutUser(ctx, id, *put, version)
+		if err == nil {
+			return d, nil
+		}
+		if !errors.Is(err, store.ErrConflict) || attempt == maxAttempts {
+			return decision{}, err
+		}
+	}
+}
+
+// matched decides what becomes of an event of a user, given their document, and what the document becomes: nil if it
+// stays as it is.
+func (f *Function) matched(original *event.Event, rules *rule.Set, at time.Time, id identity.UserID, doc store.User) (decision, *store.User) {
+	e := original.Clone()
+	v := record(doc, id, happening{
+		correlationID: e.CorrelationID, at: at, message: said(e), facts: learn(e, id, f.discordRoles),
+	}, f.users.SessionLength)
+	fillUser(e, id, v.doc, v.tags, at)
+	d := decision{event: e, repeated: v.repeated, silent: excluded(v.doc.Status)}
+	if v.repeated {
+		if !d.silent {
+			d.outcome = rules.Repeat(e, at, v.rules)
+		}
+		return d, nil
+	}
+	var held []string
+	if !d.silent {
+		c := cooldowns{until: v.doc.Cooldowns, channel: e.Channel, at: at}
+		d.outcome = rules.Evaluate(e, at, c.silent)
+		began := map[string]time.Duration{}
+		for _, a := range d.outcome.Applied {
+			held = append(held, a.ID)
+			if a.Cooldown > 0 {
+				began[a.ID] = a.Cooldown
+			}
+		}
+		v.doc.Cooldowns = c.after(began)
+	}
+	v.remember(e.CorrelationID, held)
+	return d, &v.doc
+}
+
+// unmatched decides what becomes of an event that is nobody's. cause, if not nil, is noted in it.
+func (f *Function) unmatched(original *event.Event, rules *rule.Set, at time.Time, cause error) decision {
+	e := original.Clone()
+	if cause != nil {
+		e.Errors = append(e.Errors, event.Error{Code: codeInvalidUser, Message: cause.Error()})
+	}
+	if e.User != nil {
+		// nobody vouches for them, and rules open doors by them
+		e.User.Roles, e.User.RolesMeta, e.User.Status = nil, nil, ""
+	}
+	fillAuth(e, string(provider(e)), "", at)
+	never := func(string) bool { return false } // there is no document that would remember a cooldown
+	return decision{event: e, outcome: rules.Evaluate(e, at, never)}
+}
+
+// fillUser puts who the user is into an event.
+func fillUser(e *event.Event, id identity.UserID, doc store.User, tags []string, at time.Time) {
+	u := &event.User{
+		ID: id.String(), Email: doc.Email, DisplayName: doc.DisplayName, Roles: doc.Roles, Status: doc.Status,
+		Notes: doc.Notes, Tags: slices.Clone(doc.Tags), Profile: doc.Profile, RolesMeta: doc.RolesMeta,
+	}
+	if e.User != nil {
+		u.Extra = e.User.Extra
+	}
+	for _, tag := range tags {
+		if !slices.Contains(u.Tags, tag) {
+			u.Tags = append(u.Tags, tag)
+		}
+	}
+	e.User, e.UserID = u, id.String()
+	provider := doc.Provider
+	if provider == "" {
+		provider = string(id.Platform())
+	}
+	fillAuth(e, provider, id.Ref(), at)
+}
+
+// fillAuth tells how the event was tied to a user; ref is empty if it was not.
+func fillAuth(e *event.Event, provider, ref string, at time.Time) {
+	a := &event.Auth{V: "1", Provider: provider, Method: event.MethodEnrichment, Matched: ref != "", UserRef: ref, At: at}
+	if e.Auth != nil {
+		a.Extra = e.Auth.Extra
+	}
+	e.Auth = a
+}
+
+// excluded reports whether users of a status get no answers.
+func excluded(status string) bool {
+	return strings.EqualFold(status, "blocked") || strings.EqualFold(status, "banned")
+}
+
+// skipPending leaves no step for others to do.
+func skipPending(e *event.Event) {
+	for i := range e.RoutingSlip {
+		if e.RoutingSlip[i].Status == event.StepPending {
+			e.RoutingSlip[i].Status = event.StepSkip
+		}
+	}
+}
+
+// publish finishes an event and gives it to the bus, and sends a rule's answer at the same time: neither has to come first, because
+// both are told from their repetition. It returns the delivery's id, if there is one.
+func (f *Function) publish(ctx context.Context, d decision, started time.Time) (delivery string, err error) {
+	e := d.event
+	e.Finish(Step, started, event.Now(f.now()), nil)
+	if d.silent {
+		skipPending(e)
+	}
+	d.outcome.AddTo(e)
+	var sendErr, publishErr error
+	var g errgroup.Group
+	if answer, ok := d.outcome.Answer(); ok && !pending(e, rule.Personality) {
+		out := e.Clone()
+		answer.Direct(out)
+		g.Go(func() error {
+			delivery, sendErr = f.sender.Send(ctx, out, answer.Step())
+			return nil
+		})
+	}
+	g.Go(func() error {
+		publishErr = f.bus.Publish(ctx, topology.Enriched, bus.Outgoing{Event: e, IdempotencyKey: deadletter.ID("enriched", e.CorrelationID)})
+		return nil
+	})
+	g.Wait() // the functions above return nil
+	// what can be tried again goes first: a dead letter would end both
+	switch {
+	case publishErr != nil && errors.Is(publishErr, event.ErrInvalid):
+		return "", deadletter.New(deadletter.InvalidEvent, publishErr)
+	case publishErr != nil:
+		return "", publishErr
+	}
+	return delivery, sendErr
+}
+
+func pending(e *event.Event, step string) bool {
+	return slices.ContainsFunc(e.RoutingSlip, func(s event.Step) bool { return s.ID == step && s.Status == event.StepPending })
+}

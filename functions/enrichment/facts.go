@@ -1,0 +1,236 @@
+package enrichment
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
+)
+
+// facts are what an event tells about its user, beside who they are.
+type facts struct {
+	displayName string
+	email       string
+	profile     map[string]string
+
+	// firsthand is whether the platform that knows the user says so. Only then does a name replace one that is known.
+	firsthand bool
+
+	// platform is whose roles are told, if any are: roles may be empty then, and empty is news.
+	platform   identity.Platform
+	roles      []string
+	tellsRoles bool
+}
+
+// The roles that Parley gives by what a platform says. Discord's roles have names of their own; the configuration says
+// what they mean.
+const (
+	roleModerator   = "moderator"
+	roleSubscriber  = "subscriber"
+	roleBroadcaster = "broadcaster"
+	roleVIP         = "vip"
+)
+
+const (
+	maxFact  = 256 // bytes of a name or a value that is learnt
+	maxFacts = 32  // entries of a profile
+)
+
+// learn reads what an event tells about the user with this id. discordRoles maps names or ids of Discord's roles to
+// Parley's.
+func learn(e *event.Event, id identity.UserID, discordRoles map[string]string) facts {
+	f := facts{platform: identity.PlatformOf(e.Source), profile: map[string]string{}}
+	f.firsthand = f.platform == id.Platform()
+	if e.User != nil {
+		f.displayName, f.email = strings.TrimSpace(e.User.DisplayName), strings.TrimSpace(e.User.Email)
+		for name, value := range e.User.Profile {
+			f.profile[name] = value
+		}
+	}
+	if e.Message != nil && f.firsthand {
+		f.learnRaw(e.Message.RawPlatformPayload, id, discordRoles)
+	}
+	if len(f.displayName) > maxFact {
+		f.displayName = ""
+	}
+	if len(f.email) > maxFact {
+		f.email = ""
+	}
+	for name, value := range f.profile {
+		if name == "" || len(name) > maxFact || len(value) > maxFact {
+			delete(f.profile, name)
+		}
+	}
+	return f
+}
+
+// learnRaw reads what the platform itself gave.
+func (f *facts) learnRaw(raw jsontext.Value, id identity.UserID, discordRoles map[string]string) {
+	first := func(paths ...[]string) string {
+		for _, path := range paths {
+			if text, ok := event.Text(raw, path...); ok {
+				return strings.TrimSpace(text)
+			}
+		}
+		return ""
+	}
+	if f.displayName == "" {
+		f.displayName = first([]string{"displayName"}, []string{"user", "displayName"}, []string{"user", "global_name"})
+	}
+	for name, paths := range map[string][][]string{
+		"username":  {{"username"}, {"user", "username"}, {"user", "login"}},
+		"avatarUrl": {{"avatarUrl"}, {"user", "avatarUrl"}},
+		"color":     {{"color"}, {"user", "color"}},
+	} {
+		if value := first(paths...); value != "" {
+			f.profile[name] = value
+		}
+	}
+	switch f.platform {
+	case identity.Twitch:
+		f.roles, f.tellsRoles = twitchRoles(raw)
+	case identity.Discord:
+		f.roles, f.tellsRoles = discordRolesOf(raw, id, discordRoles)
+	}
+}
+
+// twitchRoles reads the roles of a Twitch message, in the platform's payload itself or in its user. The second result
+// is whether the payload says anything about roles.
+func twitchRoles(raw jsontext.Value) (roles []string, tells bool) {
+	for _, m := range []map[string]jsontext.Value{members(raw), members(members(raw)["user"])} {
+		for name, role := range map[string]string{"isMod": roleModerator, "isSubscriber": roleSubscriber} {
+			if yes, ok := truth(m[name]); ok {
+				tells = true
+				if yes {
+					roles = append(roles, role)
+				}
+			}
+		}
+		if badges, ok := badgeNames(m["badges"]); ok {
+			tells = true
+			for _, badge := range badges {
+				switch badge {
+				case roleBroadcaster, roleVIP:
+					roles = append(roles, badge)
+				}
+			}
+		}
+	}
+	return unique(roles), tells
+}
+
+// badgeNames reads Twitch badges in any of the forms in which its APIs and libraries give them: the IRC tag
+// "vip/1,premium/1", a list of such, an object by name, or EventSub's list of objects with a set_id.
+func badgeNames(v jsontext.Value) (names []string, ok bool) {
+	bare := func(s string) string {
+		name, _, _ := strings.Cut(strings.TrimSpace(s), "/")
+		return name
+	}
+	switch v.Kind() {
+	case '"':
+		text, _ := event.Text(v) // no badges are an empty text
+		for badge := range strings.SplitSeq(text, ",") {
+			names = append(names, bare(badge))
+		}
+	case '{':
+		for name := range members(v) {
+			names = append(names, name)
+		}
+	case '[':
+		for _, item := range items(v) {
+			if text, isText := event.Text(item); isText {
+				names = append(names, bare(text))
+				continue
+			}
+			for _, name := range []string{"set_id", "setId", "id"} {
+				if text, isText := event.Text(item, name); isText {
+					names = append(names, bare(text))
+					break
+				}
+			}
+		}
+	default:
+		return nil, false
+	}
+	return names, true
+}
+
+// discordRolesOf reads the roles of a Discord message: those of the member that the configuration has a meaning for,
+// and broadcaster for the guild's owner.
+func discordRolesOf(raw jsontext.Value, id identity.UserID, meaning map[string]string) (roles []string, tells bool) {
+	top := members(raw)
+	guild, member := members(top["guild"]), members(top["member"])
+	for _, list := range []jsontext.Value{top["roles"], top["roleNames"], member["roles"], member["roleNames"]} {
+		if list.Kind() != '[' {
+			continue
+		}
+		tells = true
+		for _, item := range items(list) {
+			for _, path := range [][]string{nil, {"name"}, {"id"}} {
+				if name, ok := event.Text(item, path...); ok && meaning[strings.ToLower(name)] != "" {
+					roles = append(roles, meaning[strings.ToLower(name)])
+				}
+			}
+		}
+	}
+	for _, flag := range []jsontext.Value{top["isOwner"], member["isOwner"]} {
+		if yes, ok := truth(flag); ok {
+			tells = true
+			if yes {
+				roles = append(roles, roleBroadcaster)
+			}
+		}
+	}
+	for _, owner := range []jsontext.Value{top["guildOwnerId"], guild["ownerId"], guild["owner_id"]} {
+		if text, ok := event.Text(owner); ok {
+			tells = true
+			if text == id.ID() {
+				roles = append(roles, roleBroadcaster)
+			}
+		}
+	}
+	return unique(roles), tells
+}
+
+// unique sorts roles and leaves each once, so that the same roles make the same document.
+func unique(roles []string) []string {
+	slices.Sort(roles)
+	return slices.Compact(roles)
+}
+
+func members(v jsontext.Value) map[string]jsontext.Value {
+	var m map[string]jsontext.Value
+	if v.Kind() != '{' || json.Unmarshal(v, &m) != nil {
+		return nil
+	}
+	return m
+}
+
+func items(v jsontext.Value) []jsontext.Value {
+	var list []jsontext.Value
+	if v.Kind() != '[' || json.Unmarshal(v, &list) != nil {
+		return nil
+	}
+	return list
+}
+
+// truth reads a truth value, also in the form of an IRC tag: "1", "0".
+func truth(v jsontext.Value) (yes, ok bool) {
+	switch v.Kind() {
+	case 't':
+		return true, true
+	case 'f':
+		return false, true
+	}
+	switch text, _ := event.Text(v); text {
+	case "1", "true":
+		return true, true
+	case "0", "false":
+		return false, true
+	}
+	return false, false
+}

@@ -1,0 +1,183 @@
+package rule
+
+import (
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"parley.internal/shared/event"
+)
+
+// view is an event as an expression sees it. Every member is there, with its zero value where the event says nothing;
+// that is why it is a type of its own, without a pointer that could be nil, and not event.Event.
+type view struct {
+	V             string          `cel:"v"`
+	Source        string          `cel:"source"`
+	CorrelationID string          `cel:"correlationId"`
+	Type          string          `cel:"type"`
+	TraceID       string          `cel:"traceId"`
+	Channel       string          `cel:"channel"`
+	UserID        string          `cel:"userId"`
+	ReplyTo       string          `cel:"replyTo"`
+	TimeoutAt     time.Time       `cel:"timeoutAt"`
+	Payload       *structpb.Value `cel:"payload"`
+	Metadata      *structpb.Value `cel:"metadata"`
+	User          user            `cel:"user"`
+	Auth          auth            `cel:"auth"`
+	Message       message         `cel:"message"`
+	ExternalEvent externalEvent   `cel:"externalEvent"`
+	Egress        egress          `cel:"egress"`
+	RoutingSlip   []step          `cel:"routingSlip"`
+	Annotations   []annotation    `cel:"annotations"`
+	Candidates    []candidate     `cel:"candidates"`
+	Errors        []failure       `cel:"errors"`
+	QoS           qos             `cel:"qos"`
+}
+
+type user struct {
+	ID          string              `cel:"id"`
+	Email       string              `cel:"email"`
+	DisplayName string              `cel:"displayName"`
+	Roles       []string            `cel:"roles"`
+	Status      string              `cel:"status"`
+	Notes       string              `cel:"notes"`
+	Tags        []string            `cel:"tags"`
+	Profile     map[string]string   `cel:"profile"`
+	RolesMeta   map[string][]string `cel:"rolesMeta"`
+}
+
+type auth struct {
+	V        string    `cel:"v"`
+	Provider string    `cel:"provider"`
+	Method   string    `cel:"method"`
+	Matched  bool      `cel:"matched"`
+	UserRef  string    `cel:"userRef"`
+	At       time.Time `cel:"at"`
+}
+
+type message struct {
+	ID                 string          `cel:"id"`
+	Role               string          `cel:"role"`
+	Text               string          `cel:"text"`
+	Language           string          `cel:"language"`
+	RawPlatformPayload *structpb.Value `cel:"rawPlatformPayload"`
+}
+
+type externalEvent struct {
+	ID         string          `cel:"id"`
+	Source     string          `cel:"source"`
+	Kind       string          `cel:"kind"`
+	Version    string          `cel:"version"`
+	CreatedAt  time.Time       `cel:"createdAt"`
+	Payload    *structpb.Value `cel:"payload"`
+	RawPayload *structpb.Value `cel:"rawPayload"`
+}
+
+type egress struct {
+	Destination string `cel:"destination"`
+	Type        string `cel:"type"`
+}
+
+type step struct {
+	ID     string `cel:"id"`
+	Status string `cel:"status"`
+}
+
+type annotation struct {
+	ID     string `cel:"id"`
+	Kind   string `cel:"kind"`
+	Source string `cel:"source"`
+	Label  string `cel:"label"`
+	Value  string `cel:"value"`
+}
+
+type candidate struct {
+	ID     string `cel:"id"`
+	Kind   string `cel:"kind"`
+	Source string `cel:"source"`
+	Status string `cel:"status"`
+	Text   string `cel:"text"`
+}
+
+type failure struct {
+	Code      string `cel:"code"`
+	Message   string `cel:"message"`
+	Retryable bool   `cel:"retryable"`
+}
+
+type qos struct {
+	TTL int `cel:"ttl"`
+}
+
+// newView shows an event. The raw JSON members cost the most to show, so they are only if some rule looks at them.
+func newView(e *event.Event, raw bool) *view {
+	dynamic := func(v jsontext.Value) *structpb.Value {
+		if !raw {
+			return empty
+		}
+		return decode(v)
+	}
+	v := &view{
+		V: e.V, Source: e.Source, CorrelationID: e.CorrelationID, Type: e.Type, TraceID: e.TraceID, Channel: e.Channel,
+		UserID: e.UserID, ReplyTo: e.ReplyTo, TimeoutAt: e.TimeoutAt, Payload: dynamic(e.Payload), Metadata: dynamic(e.Metadata),
+		Message: message{RawPlatformPayload: empty}, ExternalEvent: externalEvent{Payload: empty, RawPayload: empty},
+	}
+	if u := e.User; u != nil {
+		v.User = user{
+			ID: u.ID, Email: u.Email, DisplayName: u.DisplayName, Roles: u.Roles, Status: u.Status, Notes: u.Notes, Tags: u.Tags,
+			Profile: u.Profile, RolesMeta: u.RolesMeta,
+		}
+	}
+	if a := e.Auth; a != nil {
+		v.Auth = auth{V: a.V, Provider: a.Provider, Method: a.Method, Matched: a.Matched, UserRef: a.UserRef, At: a.At}
+	}
+	if m := e.Message; m != nil {
+		v.Message = message{ID: m.ID, Role: m.Role, Text: m.Text, Language: m.Language, RawPlatformPayload: dynamic(m.RawPlatformPayload)}
+	}
+	if x := e.ExternalEvent; x != nil {
+		v.ExternalEvent = externalEvent{
+			ID: x.ID, Source: x.Source, Kind: x.Kind, Version: x.Version, CreatedAt: x.CreatedAt,
+			Payload: dynamic(x.Payload), RawPayload: dynamic(x.RawPayload),
+		}
+	}
+	if g := e.Egress; g != nil {
+		v.Egress = egress{Destination: g.Destination, Type: g.Type}
+	}
+	if q := e.QoS; q != nil {
+		v.QoS = qos{TTL: q.TTL}
+	}
+	for _, s := range e.RoutingSlip {
+		v.RoutingSlip = append(v.RoutingSlip, step{ID: s.ID, Status: s.Status})
+	}
+	for _, a := range e.Annotations {
+		v.Annotations = append(v.Annotations, annotation{ID: a.ID, Kind: a.Kind, Source: a.Source, Label: a.Label, Value: a.Value})
+	}
+	for _, c := range e.Candidates {
+		v.Candidates = append(v.Candidates, candidate{ID: c.ID, Kind: c.Kind, Source: c.Source, Status: c.Status, Text: c.Text})
+	}
+	for _, f := range e.Errors {
+		v.Errors = append(v.Errors, failure{Code: f.Code, Message: f.Message, Retryable: f.Retryable})
+	}
+	return v
+}
+
+// empty stands for a raw member that the event does not have: has(event.payload.x) is false then, not an error.
+var empty = structpb.NewStructValue(&structpb.Struct{})
+
+// decode reads raw JSON. It has been read before, as part of the event, so it is well formed.
+func decode(raw jsontext.Value) *structpb.Value {
+	if len(raw) == 0 {
+		return empty
+	}
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return empty
+	}
+	value, err := structpb.NewValue(v)
+	if err != nil {
+		return empty
+	}
+	return value
+}
