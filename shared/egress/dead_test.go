@@ -196,62 +196,54 @@ func TestSweepAnnouncesWhatNobodyToldOf(t *testing.T) {
 	})
 }
 
-func TestBacklogIsWhatAClientMissed(t *testing.T) {
+func TestResumeFindsWhatAClientMissed(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
-		user, err := identity.Parse("twitch:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids := func(b egress.Backlog) (got []string) {
-			for _, e := range b.Entries {
-				got = append(got, e.ID)
-			}
-			return got
-		}
 		for _, id := range []string{"a", "b", "c", "d"} {
 			p.open(t, id)
 		}
-		deliver := func(id string) {
-			t.Helper()
+		for _, id := range []string{"a", "c"} { // c by another of the user's connections
 			if _, err := p.ledger.Deliver(t.Context(), egress.Ref{ID: id}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		deliver("a")
-		deliver("c") // by another of the user's connections
-		if b, err := p.ledger.Backlog(t.Context(), user, ""); err != nil || fmt.Sprint(ids(b)) != "[b d]" || !b.Recovered {
-			t.Errorf("new client: %v, %v, %v; want what is pending", ids(b), b.Recovered, err)
+		tests := []struct {
+			name, user string
+			got        []string
+			want       string
+			recovered  bool
+			settled    string // what the client's word settled
+		}{
+			{"a new client gets what is pending", "twitch:1", nil, "[b d]", true, ""},
+			{"after one, everything later", "twitch:1", []string{"a"}, "[b c d]", true, ""},
+			{"after one that the ledger lost, what is pending", "twitch:1", []string{"gone"}, "[b d]", false, ""},
+			{"the ledger has lost the earliest of several", "twitch:1", []string{"gone", "c"}, "[b d]", true, ""},
+			{"somebody else's answers tell nothing", "twitch:2", []string{"b"}, "[]", false, ""},
+			{"one that was overtaken is found", "twitch:1", []string{"a", "d"}, "[b c]", true, "d"},
+			{"what it got is settled, and not sent again", "twitch:1", []string{"a", "b", "c", "d"}, "[]", true, "b"},
 		}
-		if b, err := p.ledger.Backlog(t.Context(), user, "b"); err != nil || fmt.Sprint(ids(b)) != "[c d]" || !b.Recovered {
-			t.Errorf("after b: %v, %v, %v; want everything later", ids(b), b.Recovered, err)
-		}
-		if b, err := p.ledger.Backlog(t.Context(), user, "gone"); err != nil || fmt.Sprint(ids(b)) != "[b d]" || b.Recovered {
-			t.Errorf("after one that the ledger lost: %v, %v, %v; want it told", ids(b), b.Recovered, err)
-		}
-		other, err := identity.Parse("twitch:2")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if b, err := p.ledger.Backlog(t.Context(), other, "b"); err != nil || len(b.Entries) != 0 || b.Recovered {
-			t.Errorf("somebody else: %v, %v, %v; want nothing", ids(b), b.Recovered, err)
-		}
-		// what the client says it got is settled, and what came before it in the channel
-		if err := p.ledger.Received(t.Context(), other, "d"); err != nil {
-			t.Fatal(err)
-		}
-		if e, _ := p.ledger.Get(t.Context(), "d"); e.State != egress.Pending {
-			t.Error("somebody else settled it")
-		}
-		if err := p.ledger.Received(t.Context(), user, "d", "gone"); err != nil {
-			t.Fatal(err)
-		}
-		if b, err := p.ledger.Backlog(t.Context(), user, "d"); err != nil || len(b.Entries) != 0 {
-			t.Errorf("after all: %v, %v", ids(b), err)
-		}
-		for _, id := range []string{"b", "d"} {
-			if e, err := p.ledger.Get(t.Context(), id); err != nil || e.State != egress.Delivered {
-				t.Errorf("%s is %q, %v", id, e.State, err)
+		for _, tt := range tests {
+			user, err := identity.Parse(tt.user)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := p.ledger.Resume(t.Context(), user, tt.got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids := []string{}
+			for _, e := range b.Entries {
+				ids = append(ids, e.ID)
+			}
+			if fmt.Sprint(ids) != tt.want || b.Recovered != tt.recovered {
+				t.Errorf("%s: %v, recovered %v; want %s, %v", tt.name, ids, b.Recovered, tt.want, tt.recovered)
+			}
+			if tt.settled != "" {
+				if e, err := p.ledger.Get(t.Context(), tt.settled); err != nil || e.State != egress.Delivered {
+					t.Errorf("%s: %s is %q, %v", tt.name, tt.settled, e.State, err)
+				}
+			} else if e, err := p.ledger.Get(t.Context(), "b"); err != nil || e.State != egress.Pending {
+				t.Errorf("%s: b is %q, %v", tt.name, e.State, err)
 			}
 		}
 	})

@@ -14,38 +14,55 @@ import (
 // Backlog is what a client that connects has not got yet.
 type Backlog struct {
 	Entries   []Entry // in the order in which they were opened
-	Recovered bool    // false if there may be more that the ledger no longer has, or if there are too many
+	Recovered bool    // false if there may be more that the ledger no longer has, or that are too many
 }
+
+// MaxGot is how many ids of answers that it got a client may name when it comes back.
+const MaxGot = 100
 
 // maxBacklog bounds what a client gets when it connects.
 const maxBacklog = 500
 
-// Backlog finds the answers of a user at the WebSocket gateway that are pending, and, if after names the last one that
-// the client got, those that were opened after it, delivered elsewhere or not. What the client says it got is not in
-// it, nor is what came before that in the same channel.
-func (l *Ledger) Backlog(ctx context.Context, user identity.UserID, after string) (Backlog, error) {
-	b := Backlog{Recovered: true}
+// Resume finds what a user's client at the WebSocket gateway has not got: the answers that are pending, and, if got
+// names the last ones that it did get, the earliest first, everything that was opened after the earliest of them and is
+// not among them, whoever else it was delivered to. What the client says it got is settled as delivered.
+//
+// Naming one answer is enough to go on after it. Naming several also finds one that was overtaken by a later one, and
+// settles those that an instance wrote but did not live to settle, so that they don't come twice.
+func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string) (Backlog, error) {
 	mine := l.client.Collection("deliveries").Where("userId", "==", user.String()).Where("destination", "==", string(identity.APIGateway))
-	pending, err := l.find(ctx, mine.Where("state", "==", Pending).OrderBy("openedAt", firestore.Asc).Limit(maxBacklog+1))
+	pending, err := l.find(ctx, mine.Where("state", "==", Pending).OrderBy("openedAt", firestore.Asc).Limit(maxBacklog+MaxGot))
 	if err != nil {
 		return Backlog{}, err
 	}
-	b.Entries = pending
-	if after != "" {
-		last, err := l.Get(ctx, after)
-		switch {
-		case errors.Is(err, ErrNotFound):
+	all := pending
+	b := Backlog{Recovered: true}
+	if len(got) > 0 {
+		first, err := l.earliest(ctx, user, got)
+		if errors.Is(err, ErrNotFound) {
 			b.Recovered = false
-		case err != nil:
+		} else if err != nil {
 			return Backlog{}, err
-		case last.UserID != user.String():
-			b.Recovered = false // not an answer of this user's: it tells nothing
-		default:
-			missed, err := l.find(ctx, mine.Where("openedAt", ">", last.OpenedAt).OrderBy("openedAt", firestore.Asc).Limit(maxBacklog+1))
+		} else {
+			since, err := l.find(ctx, mine.Where("openedAt", ">=", first.OpenedAt).OrderBy("openedAt", firestore.Asc).Limit(maxBacklog+MaxGot))
 			if err != nil {
 				return Backlog{}, err
 			}
-			b.Entries = merge(pending, missed, last)
+			all = append(all, since...)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Entry) int { return a.OpenedAt.Compare(b.OpenedAt) })
+	all = slices.CompactFunc(all, func(a, b Entry) bool { return a.ID == b.ID })
+	for _, e := range all {
+		switch {
+		case slices.Contains(got, e.ID):
+			if e.State == Pending {
+				if _, err := l.Deliver(ctx, e.Ref()); err != nil {
+					return Backlog{}, err
+				}
+			}
+		case e.State != Dead: // dead ones are the operators'
+			b.Entries = append(b.Entries, e)
 		}
 	}
 	if len(b.Entries) > maxBacklog {
@@ -54,44 +71,18 @@ func (l *Ledger) Backlog(ctx context.Context, user identity.UserID, after string
 	return b, nil
 }
 
-// merge joins what is pending with what was missed after last. Dead ones are the operators'.
-func merge(pending, missed []Entry, last Entry) []Entry {
-	all := slices.DeleteFunc(append(pending, missed...), func(e Entry) bool {
-		return e.State == Dead || e.ID == last.ID || e.Channel == last.Channel && e.OpenedAt.Before(last.OpenedAt)
-	})
-	slices.SortStableFunc(all, func(a, b Entry) int { return a.OpenedAt.Compare(b.OpenedAt) })
-	return slices.CompactFunc(all, func(a, b Entry) bool { return a.ID == b.ID })
-}
-
-// Received settles what a client says it got: the answers with these ids, and, because those of one channel are
-// written in order, the pending ones before them in the same channel. Ids that are not the user's are ignored.
-func (l *Ledger) Received(ctx context.Context, user identity.UserID, ids ...string) error {
-	var errs []error
-	for _, id := range ids {
-		last, err := l.Get(ctx, id)
-		if errors.Is(err, ErrNotFound) || err == nil && last.UserID != user.String() {
-			continue
+// earliest finds the first of the answers named that the ledger still has. One that is not the user's tells nothing.
+func (l *Ledger) earliest(ctx context.Context, user identity.UserID, got []string) (Entry, error) {
+	for _, id := range got[:min(len(got), MaxGot)] {
+		e, err := l.Get(ctx, id)
+		if err == nil && e.UserID == user.String() {
+			return e, nil
 		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		before, err := l.find(ctx, l.client.Collection("deliveries").Where("userId", "==", user.String()).
-			Where("destination", "==", string(identity.APIGateway)).Where("state", "==", Pending).OrderBy("openedAt", firestore.Asc).Limit(maxBacklog))
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		for _, e := range append(before, last) {
-			if e.State != Pending || e.Channel != last.Channel || e.OpenedAt.After(last.OpenedAt) {
-				continue
-			}
-			if _, err := l.Deliver(ctx, e.Ref()); err != nil {
-				errs = append(errs, err)
-			}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return Entry{}, err
 		}
 	}
-	return errors.Join(errs...)
+	return Entry{}, ErrNotFound
 }
 
 func (l *Ledger) find(ctx context.Context, q firestore.Query) ([]Entry, error) {
