@@ -2,7 +2,6 @@ package pubsub_test
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"slices"
 	"sync"
@@ -13,8 +12,6 @@ import (
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 )
-
-func readAll(r *http.Request) ([]byte, error) { return io.ReadAll(r.Body) }
 
 func (b *bus) client(t *testing.T) *cloudpubsub.Client {
 	t.Helper()
@@ -61,6 +58,64 @@ func TestGoClientReceivesWhatItPublishesInTheOrderOfTheKey(t *testing.T) {
 	})
 }
 
+func TestGoClientGetsAKeyAgainInOrderFromTheNackedMessageOn(t *testing.T) {
+	srv := start(t)
+	b := newBus(t, srv.Addr(), false)
+	client := b.client(t)
+	topic := b.topic(t)
+	sub := b.subscribe(t, topic, ordered)
+	b.publish(t, topic, keyed("k", "1"), keyed("k", "2"), keyed("k", "3"), keyed("k", "4"))
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	var mu sync.Mutex
+	last := map[string]int{} // the place of the last receipt
+	var receipts int
+	nacked := false
+	received := make(chan error, 1)
+	go func() {
+		received <- client.Subscriber(sub).Receive(ctx, func(_ context.Context, m *cloudpubsub.Message) {
+			mu.Lock()
+			defer mu.Unlock()
+			receipts++
+			last[string(m.Data)] = receipts
+			if string(m.Data) == "2" && !nacked {
+				nacked = true
+				m.Nack()
+				return
+			}
+			m.Ack()
+		})
+	}()
+	eventually(t, "messages are left", func() bool { n, err := srv.Backlog(sub); return n == 0 && err == nil })
+	cancel()
+	if err := <-received; err != nil {
+		t.Fatal(err)
+	}
+	if !(last["1"] < last["2"] && last["2"] < last["3"] && last["3"] < last["4"]) {
+		t.Errorf("the last receipts came in the order %v", last)
+	}
+}
+
+func TestGoClientLearnsWhetherAnExactlyOnceAckCounted(t *testing.T) {
+	onBoth(t, func(t *testing.T, b *bus) {
+		client := b.client(t)
+		topic := b.topic(t)
+		sub := b.subscribe(t, topic, func(s *pubsubpb.Subscription) { s.EnableExactlyOnceDelivery = true })
+		b.publish(t, topic, text("a"))
+		ctx, cancel := context.WithCancel(testContext(t))
+		defer cancel()
+		err := client.Subscriber(sub).Receive(ctx, func(ctx context.Context, m *cloudpubsub.Message) {
+			defer cancel()
+			if st, err := m.AckWithResult().Get(ctx); st != cloudpubsub.AcknowledgeStatusSuccess || err != nil {
+				t.Errorf("acknowledged: %v, %v", st, err)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func TestPushEndpointGetsWrappedMessage(t *testing.T) {
 	onBoth(t, func(t *testing.T, b *bus) {
 		url, requests := endpoint(t)
@@ -68,7 +123,6 @@ func TestPushEndpointGetsWrappedMessage(t *testing.T) {
 		sub := b.subscribe(t, topic, pushTo(url))
 		ids := b.publish(t, topic, &pubsubpb.PubsubMessage{Data: []byte("hello"), Attributes: map[string]string{"k": "v"}})
 		p := nextPush(t, requests)
-		t.Logf("%s %v", p.raw, p.header)
 		p.answer <- http.StatusNoContent
 		m := p.body.Message
 		if string(m.Data) != "hello" || m.Attributes["k"] != "v" || m.MessageID != ids[0] || m.MessageID2 != ids[0] ||

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 )
 
@@ -264,4 +266,19 @@ func TestDirectoryBelongsToOneServer(t *testing.T) {
 	}
 	s.Close()
 	reopen(t, dir)
+}
+
+func TestBrokenDiskIsAnErrorToPublishersAndStaysOne(t *testing.T) {
+	s := reopen(t, t.TempDir())
+	must[*pubsubpb.Topic](t)(s.CreateTopic(t.Context(), &pubsubpb.Topic{Name: aTopic}))
+	s.log.file.Close()
+	for range 2 {
+		_, err := s.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: aTopic, Messages: []*pubsubpb.PubsubMessage{{Data: []byte("a")}}})
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("publish: %v, want UNAVAILABLE", err)
+		}
+	}
+	if err := s.Close(); err == nil {
+		t.Error("close has no error")
+	}
 }

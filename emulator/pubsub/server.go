@@ -34,6 +34,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
 
@@ -175,6 +176,8 @@ func New(opts ...Option) (*Server, error) {
 		// is too great in the words of the service.
 		grpc.MaxRecvMsgSize(2 * maxRequestBytes),
 		grpc.WaitForHandlers(true),
+		// Clients that ping often to keep a quiet stream are welcome.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.countUnary),
 		grpc.ChainStreamInterceptor(s.countStream),
 	}, s.options.grpc...)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -317,7 +318,7 @@ func endpoint(t testing.TB) (url string, requests <-chan *pushed) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := &pushed{header: r.Header, answer: make(chan int, 1)}
 		var err error
-		p.raw, err = readAll(r)
+		p.raw, err = io.ReadAll(r.Body)
 		if err == nil {
 			err = json.Unmarshal(p.raw, &p.body)
 		}
