@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"cloud.google.com/go/firestore"
 	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 
@@ -27,18 +28,17 @@ var deployed lazy
 // Handle is the deployed function's entry point. The first call builds what the function works with from the process's
 // environment; while that fails, each call fails with why, and the next one tries again.
 func Handle(ctx context.Context, ce cloudevents.Event) error {
-	p, err := deployed.get(ctx, os.Environ)
-	if err != nil {
-		return fmt.Errorf("start the function %s: %w", Step, err)
-	}
-	return p.bus.CloudEvent(ctx, ce, p.function.Answer)
+	return deployed.handle(ctx, ce, os.Environ())
 }
 
-// parts is a function with the bus that it hears.
+// parts is a function with what it stands on.
 type parts struct {
 	function *Function
 	bus      *bus.Client
+	client   *firestore.Client
 }
+
+func (p *parts) close() error { return errors.Join(p.bus.Close(), p.client.Close()) }
 
 // lazy builds once, when it is first asked for and it succeeds.
 type lazy struct {
@@ -46,14 +46,22 @@ type lazy struct {
 	built *parts
 }
 
-func (l *lazy) get(ctx context.Context, environ func() []string) (*parts, error) {
+func (l *lazy) handle(ctx context.Context, ce cloudevents.Event, environ []string) error {
+	p, err := l.get(ctx, environ)
+	if err != nil {
+		return fmt.Errorf("start the function %s: %w", Step, err)
+	}
+	return p.bus.CloudEvent(ctx, ce, p.function.Answer)
+}
+
+func (l *lazy) get(ctx context.Context, environ []string) (*parts, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.built != nil {
 		return l.built, nil
 	}
 	// the clients outlive the call that happens to be the first
-	p, err := build(context.WithoutCancel(ctx), environ())
+	p, err := build(context.WithoutCancel(ctx), environ)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +92,7 @@ func build(ctx context.Context, environ []string) (*parts, error) {
 		Config: c, Store: store.New(client), Sender: egress.NewSender(ledger, b, c.Egress, time.Now),
 		Model: m, Now: time.Now, Log: log,
 	})
-	return &parts{function: f, bus: b}, nil
+	return &parts{function: f, bus: b, client: client}, nil
 }
 
 // newModel makes the model that the configuration names.

@@ -124,12 +124,16 @@ func (f *Function) prepare(ctx context.Context, e *event.Event) (prepared, error
 func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 	started := f.now()
 	e := in.Event.Clone()
+	line := []any{"correlationId", e.CorrelationID}
+	defer func() { f.report(ctx, started, line, err) }()
 	p, err := f.prepare(ctx, e)
-	if err != nil || p.answered {
+	if err != nil {
 		return err
 	}
-	line := []any{"correlationId", e.CorrelationID, "personalities", p.shape.counts}
-	defer func() { f.report(ctx, started, line, err) }()
+	line = append(line, "again", p.answered, "personalities", p.shape.counts)
+	if p.answered {
+		return nil
+	}
 	if p.shapeErr != nil {
 		return p.shapeErr
 	}
@@ -200,6 +204,9 @@ func (f *Function) ask(ctx context.Context, in bus.Incoming, s shape, question s
 	}
 	if _, decided := errors.AsType[*deadletter.Error](err); decided {
 		return model.Reply{}, err
+	}
+	if ctx.Err() != nil {
+		return model.Reply{}, fmt.Errorf("ask the model: %w", err) // we were stopped; the model did nothing wrong
 	}
 	// the age is that of the message, so that it counts the time in which no instance ran, too
 	if age := f.now().Sub(in.Published); !in.Published.IsZero() && age >= f.config.Model.RetryFor {
