@@ -563,21 +563,15 @@ func (q *queue) settle(e *entry, settled []uint64) []uint64 {
 		settled = append(settled, l.entries[n].id)
 		n++
 	}
-	q.cut(l, 0, n)
-	q.schedule(l)
-	return settled
-}
-
-// cut takes entries i to j out of a lane, and the lane out of the queue when
-// none is left.
-func (q *queue) cut(l *lane, i, j int) {
-	l.entries = slices.Delete(l.entries, i, j)
-	if l.next > i {
-		l.next = max(i, l.next-(j-i))
-	}
+	// The front is cut off without moving the rest: a lane may be long.
+	clear(l.entries[:n])
+	l.entries = l.entries[n:]
+	l.next -= min(n, l.next)
 	if len(l.entries) == 0 {
 		delete(q.lanes, l.key)
 	}
+	q.schedule(l)
+	return settled
 }
 
 // extend moves the ends of leases to d from now; zero gives the messages back.
@@ -701,6 +695,7 @@ func (q *queue) bury(dead []*entry) {
 
 // drop takes out what keep refuses, leased or not.
 func (q *queue) drop(keep func(*entry) bool) (dropped []uint64) {
+	thinned := map[*lane]bool{}
 	for id, e := range q.entries {
 		if keep(e) {
 			continue
@@ -709,12 +704,18 @@ func (q *queue) drop(keep func(*entry) bool) (dropped []uint64) {
 		e.state = gone
 		delete(q.entries, id)
 		dropped = append(dropped, id)
-		if l := e.lane; l != nil {
-			if i, ok := l.position(e); ok {
-				q.cut(l, i, i+1)
-			}
-			q.schedule(l)
+		if e.lane != nil {
+			thinned[e.lane] = true
 		}
+	}
+	for l := range thinned {
+		isGone := func(e *entry) bool { return e.state == gone }
+		l.next = len(slices.DeleteFunc(slices.Clone(l.entries[:l.next]), isGone))
+		l.entries = slices.DeleteFunc(l.entries, isGone)
+		if len(l.entries) == 0 {
+			delete(q.lanes, l.key)
+		}
+		q.schedule(l)
 	}
 	return dropped
 }
