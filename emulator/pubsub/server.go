@@ -9,6 +9,10 @@
 // products, push without a wrapper, and IAM. An oidc_token in a push
 // configuration is kept and shown, but push requests carry no token.
 //
+// Of one ordering key a stream may hold any number of messages, in order, a pull
+// one batch, a push endpoint one message; the key stays with its holder until
+// all it holds is settled. See https://cloud.google.com/pubsub/docs/ordering.
+//
 // The protocol is at https://cloud.google.com/pubsub/docs/reference/rpc.
 //
 //	srv, err := pubsub.New()
@@ -121,7 +125,8 @@ func WithHTTPClient(c *http.Client) Option {
 // the directory, which is made if need be and belongs to one server at a time.
 // A publish is then answered only once its messages are on disk, and a server
 // started on the directory of one that was killed goes on where that one was:
-// nothing published is lost, and what was not acknowledged is delivered again.
+// nothing published is lost, and what was not acknowledged is delivered again,
+// its attempts counted anew.
 // An acknowledgement given in the last moments before a crash may be forgotten,
 // as the service allows. Without this option nothing touches the disk.
 func WithDataDir(dir string) Option {
