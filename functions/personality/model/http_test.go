@@ -336,6 +336,7 @@ func (o toOpenAI) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func TestOpenAIsOwnEndpointIsSentTheNewerLimit(t *testing.T) {
+	t.Setenv("OPENAI_BASE_URL", "http://somewhere-else.invalid")
 	url, r, body := capture(t, providers[1].ok)
 	m := model.NewOpenAI(model.OpenAIOptions{Name: "gpt-x", Key: key, HTTP: &http.Client{Transport: toOpenAI{strings.TrimPrefix(url, "http://")}}})
 	if _, err := m.Generate(t.Context(), full); err != nil {

@@ -1,6 +1,8 @@
 package model
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -68,5 +70,22 @@ func TestEmbeddedShowsWhatItWasGiven(t *testing.T) {
 	}
 	if n := len([]rune(long.Text)); n > shown+50 || long.Model != "embedded:big" {
 		t.Errorf("reply of %d characters by %q", n, long.Model)
+	}
+}
+
+func TestEmbeddedStopsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := Embedded{}.Generate(ctx, Request{Text: "hello"})
+	if e, ok := errors.AsType[*Error](err); !ok || !errors.Is(e, context.Canceled) {
+		t.Errorf("Generate = %v", err)
+	}
+}
+
+func TestASecretIsRemovedAlsoWhereTheTextIsCut(t *testing.T) {
+	const secret = "a/b c"
+	got := without(secret, secret+" "+"a%2Fb+c "+"a%2Fb%20c "+strings.Repeat("é", maxDetail))
+	if strings.Contains(got, "a/b") || strings.Contains(got, "a%2Fb") || len(got) > maxDetail || !strings.HasPrefix(got, "[key] [key] [key] é") {
+		t.Errorf("without = %q", got)
 	}
 }

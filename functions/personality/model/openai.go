@@ -28,12 +28,14 @@ type OpenAI struct {
 	own    bool // whether the endpoint is OpenAI's
 }
 
+const openAIsOwn = "https://api.openai.com/v1/"
+
 // NewOpenAI makes a model.
 func NewOpenAI(o OpenAIOptions) *OpenAI {
-	// the key is set even where it is empty, so that none is taken from the environment
-	opts := []option.RequestOption{option.WithMaxRetries(0), option.WithAPIKey(o.Key)}
-	if o.BaseURL != "" {
-		opts = append(opts, option.WithBaseURL(o.BaseURL))
+	// the key is set even where it is empty, and the address even where it is the usual one, so that the library takes
+	// neither from the environment
+	opts := []option.RequestOption{
+		option.WithMaxRetries(0), option.WithAPIKey(o.Key), option.WithBaseURL(cmp.Or(o.BaseURL, openAIsOwn)),
 	}
 	if o.HTTP != nil {
 		opts = append(opts, option.WithHTTPClient(o.HTTP))
