@@ -6,13 +6,14 @@ import (
 )
 
 // hub knows which connections an instance holds: all, by user, and by room. One lock suffices: an instance on Cloud
-// Run holds at most 1,000 sockets, and finding the receivers of a frame is some microseconds (BenchmarkBroadcast).
+// Run holds at most 1,000 sockets, and queueing a frame for all of them takes about 0.15 ms (BenchmarkBroadcast).
 type hub struct {
 	maxConnections, maxPerUser, maxRooms int
 
 	mu       sync.RWMutex
 	closed   bool
-	reserved int // connections that are being made
+	reserved int            // connections that are held or being made
+	served   sync.WaitGroup // the same; none is added once closed is set
 	perUser  map[string]int
 	users    map[string][]*conn
 	rooms    map[string]map[*conn]struct{}
@@ -40,6 +41,7 @@ func (h *hub) reserve(user string) RefusalCode {
 		return RefusePerUser
 	}
 	h.reserved++
+	h.served.Add(1)
 	h.perUser[user]++
 	return ""
 }
@@ -47,6 +49,7 @@ func (h *hub) reserve(user string) RefusalCode {
 func (h *hub) release(user string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	defer h.served.Done()
 	h.reserved--
 	if h.perUser[user]--; h.perUser[user] == 0 {
 		delete(h.perUser, user)

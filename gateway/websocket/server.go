@@ -86,10 +86,9 @@ type Server struct {
 	upgrader  gorilla.Upgrader
 	nextID    atomic.Uint64
 
-	conns sync.WaitGroup // connections that are being served
-	ctx   context.Context
-	stop  context.CancelFunc
-	own   sync.WaitGroup // the server's own goroutines
+	ctx  context.Context
+	stop context.CancelFunc
+	own  sync.WaitGroup // the server's own goroutines
 }
 
 // New makes a server that accepts connections at once, and runs until [Server.Drain].
@@ -157,8 +156,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serve(ctx context.Context, ws *gorilla.Conn, user identity.UserID, expires time.Time) {
-	s.conns.Add(1)
-	defer s.conns.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, func() {
@@ -229,7 +226,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	}
 	done := make(chan struct{})
 	go func() { // ends when the last connection does, which stop brings about
-		s.conns.Wait()
+		s.hub.served.Wait()
 		close(done)
 	}()
 	var err error

@@ -1,0 +1,291 @@
+package websocket
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	gorilla "github.com/gorilla/websocket"
+
+	"parley.internal/shared/store"
+)
+
+func TestBadFramesAreAnsweredAndTheConnectionGoesOn(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.MaxText, c.MaxFrame, c.MaxRooms, c.Burst = 20, 2048, 2, 1000 })
+	c := f.dial("1")
+	c.join("second")
+	for _, test := range []struct {
+		name, frame string
+		code        ErrorCode
+		id          string
+	}{
+		{"not JSON", `hello`, ErrNotJSON, ""},
+		{"nothing", ``, ErrNotJSON, ""},
+		{"a list", `[]`, ErrNotJSON, ""},
+		{"null", `null`, ErrNotJSON, ""},
+		{"two objects", `{"type":"room.join"}{}`, ErrNotJSON, ""},
+		{"a name twice", `{"type":"room.join","type":"room.leave"}`, ErrNotJSON, ""},
+		{"a name twice, deeper", `{"type":"room.join","payload":{"room":"a","room":"b"}}`, ErrNotJSON, ""},
+		{"not UTF-8", "{\"type\":\"chat.message.send\",\"payload\":{\"text\":\"\xff\"}}", ErrNotJSON, ""},
+		{"too deep", `{"type":"x","payload":` + strings.Repeat(`{"a":`, 40) + `1` + strings.Repeat(`}`, 40) + `}`, ErrNotJSON, ""},
+		{"unknown member", `{"type":"room.join","room":"a","metadata":{"id":"7"}}`, ErrBadFrame, "7"},
+		{"metadata no object", `{"type":"room.join","metadata":7}`, ErrBadFrame, ""},
+		{"id no text", `{"type":"room.join","metadata":{"id":7}}`, ErrBadFrame, ""},
+		{"payload no object", `{"type":"room.join","payload":"a","metadata":{"id":"7"}}`, ErrBadFrame, "7"},
+		{"too large", `{"type":"x","payload":{"a":"` + strings.Repeat("x", 2048) + `"}}`, ErrTooLarge, ""},
+		{"no type", `{"metadata":{"id":"7"}}`, ErrUnknownType, "7"},
+		{"type no text", `{"type":1}`, ErrUnknownType, ""},
+		{"type ill-formed", `{"type":"Über uns"}`, ErrUnknownType, ""},
+		{"unknown in a namespace of the protocol", `{"type":"chat.shout","metadata":{"id":"7"}}`, ErrUnknownType, "7"},
+		{"the event's own type", `{"type":"chat.message"}`, ErrUnknownType, ""},
+		{"a frame of the gateway", `{"type":"connection.ready"}`, ErrUnknownType, ""},
+		{"an error", `{"type":"chat.error"}`, ErrUnknownType, ""},
+		{"an internal event", `{"type":"internal.deadletter.v1"}`, ErrUnknownType, ""},
+		{"no text", `{"type":"chat.message.send","payload":{},"metadata":{"id":"7"}}`, ErrNoText, "7"},
+		{"no payload", `{"type":"chat.message.send"}`, ErrNoText, ""},
+		{"blank text", `{"type":"chat.message.send","payload":{"text":" \n"}}`, ErrNoText, ""},
+		{"text no text", `{"type":"chat.message.send","payload":{"text":7}}`, ErrNoText, ""},
+		{"text too long", `{"type":"chat.message.send","payload":{"text":"123456789012345678901"}}`, ErrTextTooLong, ""},
+		{"no room", `{"type":"room.join"}`, ErrBadRoom, ""},
+		{"room no text", `{"type":"room.join","payload":{"room":7}}`, ErrBadRoom, ""},
+		{"room with a line break", `{"type":"room.join","payload":{"room":"a\nb"}}`, ErrBadRoom, ""},
+		{"two rooms", `{"type":"room.join","payload":{"room":"a","channel":"b"}}`, ErrBadRoom, ""},
+		{"one room too many", `{"type":"room.join","payload":{"room":"third"},"metadata":{"id":"7"}}`, ErrTooManyRoom, "7"},
+		{"the same by talking", `{"type":"chat.message.send","payload":{"room":"third","text":"x"}}`, ErrTooManyRoom, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c.t = t
+			c.say(test.frame)
+			r := c.next()
+			if r.code() != test.code || r.Payload["id"] != test.id || r.Payload["message"] == "" {
+				t.Errorf("got %+v; want %s for %q", r, test.code, test.id)
+			}
+		})
+	}
+	c.t = t
+	if err := c.WriteMessage(gorilla.BinaryMessage, []byte(`{"type":"room.join","payload":{"room":"second"}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if r := c.next(); r.code() != ErrNotJSON {
+		t.Errorf("a binary frame: %+v", r)
+	}
+	c.join("second")
+	if len(f.publisher.events) != 0 {
+		t.Errorf("%d events were published", len(f.publisher.events))
+	}
+}
+
+func TestOtherTypesPassWithTheirPayload(t *testing.T) {
+	f := newFixture(t, nil)
+	c := f.dial("1")
+	c.say(`{"type":"poll.vote","payload":{"option":2,"room":"r"},"metadata":{"id":"v1","seen":true}}`)
+	e := f.nextEvent()
+	if e.Type != "poll.vote" || string(e.Payload) != `{"option":2,"room":"r"}` || string(e.Metadata) != `{"id":"v1","seen":true}` ||
+		e.Message != nil || e.UserID != "twitch:1" || e.Channel != "r" || e.Auth.Provider != "api-gateway" {
+		t.Errorf("published %+v", e)
+	}
+}
+
+func TestOverTheRateTheConnectionGoesOn(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.Burst, c.Rate = 3, 100 })
+	c := f.dial("1") // one of the three
+	for range 8 {
+		c.say(`{"type":"room.join","payload":{"room":"a"},"metadata":{"id":"7"}}`)
+	}
+	limited := 0
+	for range 8 {
+		if r := c.next(); r.code() == ErrRate && r.Payload["id"] == "7" {
+			limited++
+		} else if r.Type != TypeJoined {
+			t.Errorf("got %+v", r)
+		}
+	}
+	if limited == 0 {
+		t.Error("nothing was refused")
+	}
+	eventually(t, "taken again", func() bool {
+		c.say(`{"type":"room.join","payload":{"room":"a"}}`)
+		return c.next().Type == TypeJoined
+	})
+}
+
+func TestAFloodEndsTheConnection(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.Burst, c.Rate = 2, 0.001 })
+	c := f.dial("1")
+	for range 2 * floodFactor {
+		c.say(`{}`)
+	}
+	if code := c.closeCode(); code != CloseFlood {
+		t.Errorf("closed with %d; want %d", code, CloseFlood)
+	}
+}
+
+func TestAFrameTooLargeToSkipEndsTheConnection(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.MaxFrame = 1024 })
+	c := f.dial("1")
+	go c.WriteMessage(gorilla.TextMessage, make([]byte, 1024*skipFactor+1)) // may meet the end of the connection
+	if code := c.closeCode(); code != CloseTooBig {
+		t.Errorf("closed with %d; want %d", code, CloseTooBig)
+	}
+}
+
+func TestSlowPublishingHoldsBackOnlyTheInbox(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.Inbox = 2 })
+	f.publisher.gate = make(chan struct{})
+	c := f.dial("1")
+	send := func(id string) {
+		c.say(`{"type":"chat.message.send","payload":{"text":"` + id + `"},"metadata":{"id":"` + id + `"}}`)
+	}
+	send("0")
+	eventually(t, "the first is being published", func() bool { return inboxes(f) == 0 })
+	for _, id := range []string{"1", "2", "3"} {
+		send(id)
+	}
+	if r := c.next(); r.code() != ErrBusy || r.Payload["id"] != "3" {
+		t.Errorf("got %+v; want busy for 3", r)
+	}
+	ponged := make(chan struct{}, 1)
+	c.SetPongHandler(func(string) error { ponged <- struct{}{}; return nil })
+	if err := c.WriteControl(gorilla.PingMessage, nil, time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	c.join("a") // reads past the pong
+	select {
+	case <-ponged:
+	default:
+		t.Error("no pong while publishing is slow")
+	}
+	close(f.publisher.gate)
+	for i := range 3 {
+		if e := f.nextEvent(); e.Message.Text != fmt.Sprint(i) {
+			t.Errorf("event %d is %q", i, e.Message.Text)
+		}
+	}
+}
+
+// inboxes counts what waits in all connections' inboxes.
+func inboxes(f *fixture) int {
+	f.hub.mu.RLock()
+	defer f.hub.mu.RUnlock()
+	n := 0
+	for c := range f.hub.all {
+		n += len(c.inbox.ch)
+	}
+	return n
+}
+
+func TestWhatCanNotBePublishedIsTold(t *testing.T) {
+	f := newFixture(t, nil)
+	c := f.dial("1")
+	f.publisher.fail(errors.New("bus is down"))
+	c.say(`{"type":"chat.message.send","payload":{"text":"x"},"metadata":{"id":"7"}}`)
+	if r := c.next(); r.code() != ErrUnavailable || r.Payload["id"] != "7" {
+		t.Errorf("got %+v; want unavailable for 7", r)
+	}
+	f.publisher.fail(nil)
+	c.say(`{"type":"chat.message.send","payload":{"text":"x"},"metadata":{"id":"7"}}`)
+	f.nextEvent()
+}
+
+func TestConnectionsEndBeforeThePlatformCutsThem(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.MaxAge, c.MaxAgeSpread = 100*time.Millisecond, 50*time.Millisecond })
+	if code := f.dial("1").closeCode(); code != CloseMaxAge {
+		t.Errorf("closed with %d; want %d", code, CloseMaxAge)
+	}
+}
+
+func TestAConnectionEndsWithItsToken(t *testing.T) {
+	f := newFixture(t, nil)
+	f.tokens.put("token-1", store.Token{UserID: "twitch:1", ExpiresAt: time.Now().Add(300 * time.Millisecond)})
+	if code := f.dial("1").closeCode(); code != CloseTokenExpired {
+		t.Errorf("closed with %d; want %d", code, CloseTokenExpired)
+	}
+}
+
+func TestASilentClientIsLetGo(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.PingInterval = 20 * time.Millisecond })
+	f.dial("1") // answers no ping, since nobody reads
+	eventually(t, "let go", func() bool { return f.connections() == 0 })
+	eventually(t, "counted", func() bool { return count(t, f.metrics.closed.WithLabelValues("4002")) == 1 })
+}
+
+func TestAPingedClientStays(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.PingInterval = 20 * time.Millisecond })
+	c := f.dial("1")
+	pings, enough := 0, errors.New("enough")
+	pong := c.PingHandler()
+	c.SetPingHandler(func(data string) error {
+		if pings++; pings == 10 {
+			return enough
+		}
+		return pong(data)
+	})
+	if _, _, err := c.ReadMessage(); !errors.Is(err, enough) {
+		t.Errorf("after %d pings: %v", pings, err)
+	}
+}
+
+func TestDrainPublishesAndWritesWhatItHolds(t *testing.T) {
+	f := newFixture(t, nil)
+	f.publisher.gate = make(chan struct{})
+	c := f.dial("1")
+	for i := range 3 {
+		c.say(fmt.Sprintf(`{"type":"chat.message.send","payload":{"text":"%d"}}`, i))
+	}
+	c.join("after") // all are taken
+	conns := f.hub.receivers(nil, "twitch:1", "")
+	for i := range 20 {
+		frame, err := prepare(answer(incoming(fmt.Sprint(i), "twitch:1", "", "x").Event, fmt.Sprint(i), time.Now()), "answer")
+		if err != nil {
+			t.Fatal(err)
+		}
+		broadcast(frame, conns, nil)
+	}
+	drained := make(chan error, 1)
+	go func() { drained <- f.drain() }()
+	eventually(t, "draining", func() bool { return f.connections() == 0 })
+	if _, resp := f.handshake(map[string][]string{"Authorization": {"Bearer token-2"}}); resp.StatusCode != 503 {
+		t.Errorf("while draining: %s; want 503", resp.Status)
+	}
+	close(f.publisher.gate)
+	for i := range 20 {
+		if r := c.next(); r.Metadata["id"] != fmt.Sprint(i) {
+			t.Errorf("frame %d = %+v", i, r)
+		}
+	}
+	if code := c.closeCode(); code != CloseGoingAway {
+		t.Errorf("closed with %d; want %d", code, CloseGoingAway)
+	}
+	for i := range 3 {
+		if e := f.nextEvent(); e.Message.Text != fmt.Sprint(i) {
+			t.Errorf("event %d is %q", i, e.Message.Text)
+		}
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCodesStandOnceInTheirTables(t *testing.T) {
+	seen := map[any]bool{}
+	once := func(code any, meaning string) {
+		if seen[code] || meaning == "" {
+			t.Errorf("%v stands twice, or unexplained", code)
+		}
+		seen[code] = true
+	}
+	for _, m := range Errors {
+		once(m.Code, m.Meaning)
+	}
+	for _, m := range Closes {
+		once(m.Code, m.Meaning)
+		if m.Code >= 4000 && m.Back != (m.Code < 4500) {
+			t.Errorf("%d is in the wrong range", m.Code)
+		}
+	}
+	for _, m := range Refusals {
+		once(m.Code, m.Meaning)
+	}
+}

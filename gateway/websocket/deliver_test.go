@@ -1,0 +1,205 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+)
+
+func TestARedeliveryIsSettledButNotWrittenAgain(t *testing.T) {
+	f := newFixture(t, nil)
+	one, two := f.dial("1"), f.dial("1")
+	f.ledger.set("", errors.New("store is down"))
+	if err := f.Deliver(t.Context(), incoming("d1", "twitch:1", "", "hi")); err == nil {
+		t.Fatal("not settled, but no error")
+	}
+	late := f.dial("1") // came after the first attempt
+	f.ledger.set(egress.Delivered, nil)
+	for range 3 {
+		if err := f.Deliver(t.Context(), incoming("d1", "twitch:1", "", "hi")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := f.ledger.times("d1"); n != 2 {
+		t.Errorf("settled %d times; want a failure and a success", n)
+	}
+	for i, c := range []*client{one, two, late} {
+		if r := c.next(); r.Metadata["id"] != "d1" {
+			t.Errorf("connection %d: %+v", i, r)
+		}
+		c.join("a") // the next frame: it was written once
+	}
+}
+
+func TestAbsentUsersAnswersTouchNothing(t *testing.T) {
+	f := newFixture(t, nil)
+	f.dial("1")
+	for _, in := range []struct{ user, room string }{{"twitch:2", ""}, {"twitch:2", "lobby-of-1"}, {"", "elsewhere"}} {
+		if err := f.Deliver(t.Context(), incoming("d1", in.user, in.room, "hi")); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := f.ledger.times("d1"); n != 0 {
+		t.Errorf("the ledger was touched %d times", n)
+	}
+	if n := f.outcome(outcomeAbsent); n != 3 {
+		t.Errorf("counted %d absent", n)
+	}
+}
+
+func TestAnAnswerThatCameTooLateIsNotRetried(t *testing.T) {
+	for name, set := range map[string]func(*ledger){
+		"given up":  func(l *ledger) { l.set(egress.Dead, nil) },
+		"forgotten": func(l *ledger) { l.set("", fmt.Errorf("delivery: %w", egress.ErrNotFound)) },
+	} {
+		f := newFixture(t, nil)
+		c := f.dial("1")
+		set(f.ledger)
+		if err := f.Deliver(t.Context(), incoming("d1", "twitch:1", "", "hi")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		c.next()
+	}
+}
+
+func TestAnAnswerPastTheLedgerIsRefused(t *testing.T) {
+	f := newFixture(t, nil)
+	in := incoming("d1", "twitch:1", "", "hi")
+	delete(in.Attributes, egress.AttrDelivery)
+	err := f.Deliver(t.Context(), in)
+	if d, ok := errors.AsType[*deadletter.Error](err); !ok || d.Reason != deadletter.InvalidEvent {
+		t.Errorf("Deliver = %v", err)
+	}
+}
+
+func TestASlowClientIsDisconnectedAndHoldsNobodyBack(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.QueueFrames, c.WriteTimeout, c.PingInterval = 8, time.Minute, time.Minute })
+	slow, fast := f.dial("1"), f.dial("2")
+	for _, c := range []*client{slow, fast} {
+		c.join("all")
+	}
+	got := make(chan string, 1000)
+	go func() { // ends with the connection
+		defer close(got)
+		for {
+			var r received
+			if fast.ReadJSON(&r) != nil {
+				return
+			}
+			got <- fmt.Sprint(r.Metadata["id"])
+		}
+	}()
+	text := strings.Repeat("x", 200<<10)
+	sent := 0
+	fast.SetReadDeadline(time.Now().Add(patience))
+	eventually(t, "the slow one is disconnected", func() bool {
+		id := fmt.Sprint(sent)
+		if err := f.Deliver(t.Context(), incoming(id, "", "all", text)); err != nil {
+			t.Fatal(err)
+		}
+		sent++
+		select {
+		case r := <-got:
+			if r != id {
+				t.Fatalf("the fast one got %s; want %s", r, id)
+			}
+		case <-time.After(patience):
+			t.Fatalf("the fast one did not get %s", id)
+		}
+		return f.connections() == 1
+	})
+	if f.ledger.times("0") != 1 {
+		t.Error("not settled")
+	}
+	// with what the network had taken before, it learns why
+	if code := slow.closeCode(); code != CloseSlow && code != 0 {
+		t.Errorf("closed with %d; want %d", code, CloseSlow)
+	}
+}
+
+func TestNobodyTookTheFrame(t *testing.T) {
+	f := newFixture(t, nil)
+	f.dial("1")
+	conns := f.hub.receivers(nil, "twitch:1", "")
+	conns[0].queue.close() // as a connection that is just being closed
+	if err := f.Deliver(t.Context(), incoming("d1", "twitch:1", "", "hi")); err != nil {
+		t.Fatal(err)
+	}
+	if f.ledger.times("d1") != 0 || f.outcome(outcomeLost) != 1 {
+		t.Errorf("settled %d times, lost %d", f.ledger.times("d1"), f.outcome(outcomeLost))
+	}
+	c := f.dial("1") // comes back in time for a redelivery
+	if err := f.Deliver(t.Context(), incoming("d1", "twitch:1", "", "hi")); err != nil {
+		t.Fatal(err)
+	}
+	if r := c.next(); r.Metadata["id"] != "d1" || f.ledger.times("d1") != 1 {
+		t.Errorf("got %+v, settled %d times", r, f.ledger.times("d1"))
+	}
+}
+
+func TestReceipt(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &receipt{}
+	r.expect(2)
+	r.resolve(false)
+	cancel()
+	if _, err := r.wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("wait = %v while one is pending", err)
+	}
+	r.resolve(true)
+	if ok, err := r.wait(t.Context()); !ok || err != nil {
+		t.Errorf("wait = %v, %v", ok, err)
+	}
+	r = &receipt{}
+	r.expect(1)
+	done := make(chan bool)
+	go func() { ok, _ := r.wait(t.Context()); done <- ok }()
+	r.resolve(false)
+	if <-done {
+		t.Error("written, though nobody took it")
+	}
+}
+
+func TestFramesOfAnswers(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, test := range []struct {
+		name string
+		e    event.Event
+		want string
+	}{
+		{"chat", event.Event{Source: "api-gateway", CorrelationID: "c", Type: "chat.message", UserID: "twitch:1", Metadata: event.Raw(map[string]any{"id": "m1"}),
+			Candidates: []event.Candidate{{Text: `"hi"`}}},
+			`{"type":"chat.message.received","payload":{"text":"hi"},"metadata":{"id":"d","timestamp":"2026-01-02T03:04:05Z","source":"api-gateway","correlationId":"c","replyTo":"m1"}}`},
+		{"room", event.Event{Source: "api-gateway", CorrelationID: "c", Type: "chat.message", Channel: "r", Metadata: event.Raw(map[string]any{"id": "m1"}),
+			User: &event.User{ID: "twitch:1"}, Candidates: []event.Candidate{{Text: "hi"}}},
+			`{"type":"chat.message.received","payload":{"text":"hi"},"metadata":{"id":"d","timestamp":"2026-01-02T03:04:05Z","source":"api-gateway","correlationId":"c","channel":"r","replyTo":"m1","replyToUser":"twitch:1"}}`},
+		{"from another platform", event.Event{Source: "ingress.twitch", CorrelationID: "c", Type: "chat.message", UserID: "twitch:1", ReplyTo: "t1",
+			Metadata: event.Raw(map[string]any{"id": "other"}), Candidates: []event.Candidate{{Text: "hi"}}},
+			`{"type":"chat.message.received","payload":{"text":"hi"},"metadata":{"id":"d","timestamp":"2026-01-02T03:04:05Z","source":"ingress.twitch","correlationId":"c","replyTo":"t1"}}`},
+		{"for programs", event.Event{Source: "s", CorrelationID: "c", Type: "poll.closed", Payload: event.Raw(map[string]any{"winner": 2, "text": "x"}),
+			Egress: &event.Egress{Type: "event"}},
+			`{"type":"poll.closed","payload":{"text":"x","winner":2},"metadata":{"id":"d","timestamp":"2026-01-02T03:04:05Z","source":"s","correlationId":"c"}}`},
+		{"for programs, without payload", event.Event{Source: "s", CorrelationID: "c", Type: "ping", Egress: &event.Egress{Type: "event"}},
+			`{"type":"ping","payload":{},"metadata":{"id":"d","timestamp":"2026-01-02T03:04:05Z","source":"s","correlationId":"c"}}`},
+		{"payload without text", event.Event{Source: "s", CorrelationID: "c", Type: "x", Payload: event.Raw(map[string]any{"a": 1})},
+			`{"type":"chat.message.received","payload":{"a":1},"metadata":{"id":"d","timestamp":"2026-01-02T03:04:05Z","source":"s","correlationId":"c"}}`},
+	} {
+		got, err := answer(&test.e, "d", at).encode()
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		if diff := cmp.Diff(test.want, string(got)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.name, diff)
+		}
+	}
+}

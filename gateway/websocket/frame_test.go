@@ -1,0 +1,75 @@
+package websocket
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"unicode/utf8"
+
+	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
+)
+
+func TestDecodeKeepsNothingOfItsInput(t *testing.T) {
+	data := []byte(`{"type":"chat.message.send","payload":{"text":"hello","room":"r"},"metadata":{"id":"m"}}`)
+	in, err := decode(data, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range data {
+		data[i] = 'x' // the reader uses its buffer again
+	}
+	if string(in.payload) != `{"text":"hello","room":"r"}` || string(in.metadata) != `{"id":"m"}` || in.text != "hello" || in.room != "r" || in.id != "m" {
+		t.Errorf("now %+v", in)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, seed := range []string{
+		`{"type":"chat.message.send","payload":{"text":"hello","room":"r"},"metadata":{"id":"m","timestamp":"2026-01-01T00:00:00Z"}}`,
+		`{"type":"room.join","payload":{"channel":"r"}}`, `{"type":"poll.vote","payload":{"a":[1,{"b":null}]}}`,
+		`{"type":"internal.x"}`, `null`, `[`, `{"type":"chat.message.send","payload":{"text":"\ud800"}}`, "\xff",
+	} {
+		f.Add([]byte(seed))
+	}
+	user, err := identity.New(identity.Twitch, "1")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > 100_000 {
+			return // never read
+		}
+		in, err := decode(data, 4000)
+		if err != nil {
+			refused, ok := errors.AsType[*frameError](err)
+			if !ok || !slices.ContainsFunc(Errors, func(m ErrorMeaning) bool { return m.Code == refused.code }) {
+				t.Fatalf("refused with %v", err)
+			}
+			out, err := control(TypeError, errorPayload{refused.code, refused.message, refused.id}, refused.id, testTime).encode()
+			if err != nil || !utf8.Valid(out) {
+				t.Fatalf("the refusal %q can't be told: %v", out, err)
+			}
+			return
+		}
+		if in.kind == TypeJoin || in.kind == TypeLeave {
+			if in.room == "" {
+				t.Fatal("no room")
+			}
+			return
+		}
+		// what is let through makes an event that everybody after the gateway can read
+		e := in.toEvent(user, "")
+		wire, err := event.Encode(e)
+		if err != nil {
+			t.Fatalf("Encode: %v", err)
+		}
+		back, err := event.Decode(wire)
+		if err != nil {
+			t.Fatalf("Decode: %v in %s", err, wire)
+		}
+		if back.UserID != "twitch:1" || back.Type != e.Type || back.Source != "api-gateway" || back.User != nil {
+			t.Fatalf("became %+v", back)
+		}
+	})
+}

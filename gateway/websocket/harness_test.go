@@ -1,0 +1,327 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	gorilla "github.com/gorilla/websocket"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"parley.internal/shared/bus"
+	"parley.internal/shared/config"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
+)
+
+// patience is how long what has to happen may take.
+const patience = 20 * time.Second
+
+// tokens is a store of tokens in memory.
+type tokens struct {
+	mu      sync.Mutex
+	byHash  map[string]store.Token
+	lookups int
+	touched []string
+	broken  bool
+}
+
+func (s *tokens) Token(_ context.Context, hash string) (store.Token, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lookups++
+	if s.broken {
+		return store.Token{}, false, errors.New("store is down")
+	}
+	t, ok := s.byHash[hash]
+	return t, ok, nil
+}
+
+func (s *tokens) TouchToken(_ context.Context, hash string, _ time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.touched = append(s.touched, hash)
+	return nil
+}
+
+func (s *tokens) put(raw string, t store.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byHash[store.TokenHash(raw)] = t
+}
+
+// publisher keeps what is published. It waits for a token of gate before each, if there is a gate, and fails while
+// broken.
+type publisher struct {
+	gate   chan struct{}
+	events chan *event.Event
+	mu     sync.Mutex
+	err    error
+}
+
+func (p *publisher) Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error {
+	if p.gate != nil {
+		select {
+		case <-p.gate:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return p.err
+	}
+	if t != topology.Ingress {
+		return errors.New("not the ingress topic")
+	}
+	p.events <- out.Event
+	return nil
+}
+
+func (p *publisher) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+}
+
+// ledger counts what is settled, and fails while broken.
+type ledger struct {
+	mu      sync.Mutex
+	settled map[string]int
+	state   egress.State
+	err     error
+}
+
+func (l *ledger) Deliver(_ context.Context, ref egress.Ref) (egress.State, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.settled[ref.ID]++
+	return l.state, l.err
+}
+
+func (l *ledger) set(state egress.State, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state, l.err = state, err
+}
+
+func (l *ledger) times(id string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.settled[id]
+}
+
+// fixture is a server on a real listener.
+type fixture struct {
+	*Server
+	t         *testing.T
+	http      *httptest.Server
+	tokens    *tokens
+	publisher *publisher
+	ledger    *ledger
+	drain     func() error
+}
+
+func defaults(t testing.TB) Config {
+	t.Helper()
+	c, err := config.Load[Config](nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func newFixture(t *testing.T, change func(c *Config)) *fixture {
+	t.Helper()
+	c := defaults(t)
+	if change != nil {
+		change(&c)
+	}
+	f := &fixture{
+		t:         t,
+		tokens:    &tokens{byHash: map[string]store.Token{}},
+		publisher: &publisher{events: make(chan *event.Event, 1000)},
+		ledger:    &ledger{settled: map[string]int{}, state: egress.Delivered},
+	}
+	var err error
+	f.Server, err = New(c, Dependencies{
+		Instance: "one", Tokens: f.tokens, Publisher: f.publisher, Ledger: f.ledger,
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Now: time.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.http = httptest.NewServer(f.Server)
+	f.drain = sync.OnceValue(func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		defer cancel()
+		return f.Drain(ctx)
+	})
+	t.Cleanup(func() {
+		if err := f.drain(); err != nil {
+			t.Errorf("drain: %v", err)
+		}
+		f.http.Close()
+	})
+	for _, user := range []string{"twitch:1", "twitch:2"} {
+		f.tokens.put("token-"+user[len("twitch:"):], store.Token{UserID: user})
+	}
+	return f
+}
+
+// handshake tries to connect. The connection is nil if it was refused.
+func (f *fixture) handshake(header http.Header, protocols ...string) (*gorilla.Conn, *http.Response) {
+	f.t.Helper()
+	d := gorilla.Dialer{Subprotocols: protocols}
+	conn, resp, err := d.Dial("ws"+strings.TrimPrefix(f.http.URL, "http")+Path, header)
+	if err != nil && resp == nil {
+		f.t.Fatal(err)
+	}
+	if conn != nil {
+		f.t.Cleanup(func() { conn.Close() })
+	}
+	return conn, resp
+}
+
+type received struct {
+	Type     string         `json:"type"`
+	Payload  map[string]any `json:"payload"`
+	Metadata map[string]any `json:"metadata"`
+}
+
+// code is what a chat.error frame says; empty for other frames.
+func (r received) code() ErrorCode {
+	if r.Type != TypeError {
+		return ""
+	}
+	code, _ := r.Payload["code"].(string)
+	return ErrorCode(code)
+}
+
+type client struct {
+	*gorilla.Conn
+	t *testing.T
+}
+
+// dial connects the user twitch:N, and takes the first frame.
+func (f *fixture) dial(n string) *client {
+	f.t.Helper()
+	conn, resp := f.handshake(http.Header{"Authorization": {"Bearer token-" + n}})
+	if conn == nil {
+		f.t.Fatalf("refused: %s", resp.Status)
+	}
+	c := &client{conn, f.t}
+	r := c.next()
+	if r.Type != TypeReady || r.Payload["user_id"] != "twitch:"+n || r.Payload["instance"] != "one" {
+		f.t.Fatalf("first frame = %+v", r)
+	}
+	// the first frame is queued before the connection is counted
+	c.join("lobby-of-" + n)
+	return c
+}
+
+func (c *client) next() received {
+	c.t.Helper()
+	c.SetReadDeadline(time.Now().Add(patience))
+	var r received
+	if err := c.ReadJSON(&r); err != nil {
+		c.t.Fatalf("next frame: %v", err)
+	}
+	return r
+}
+
+func (c *client) say(text string) {
+	c.t.Helper()
+	if err := c.WriteMessage(gorilla.TextMessage, []byte(text)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// join shows that the connection works.
+func (c *client) join(room string) {
+	c.t.Helper()
+	c.say(`{"type":"room.join","payload":{"room":"` + room + `"}}`)
+	if r := c.next(); r.Type != TypeJoined {
+		c.t.Fatalf("joining gave %+v", r)
+	}
+}
+
+// closeCode reads to the end, and gives the code of the close frame, or 0 if there was none.
+func (c *client) closeCode() CloseCode {
+	c.t.Helper()
+	c.SetReadDeadline(time.Now().Add(patience))
+	for {
+		if _, _, err := c.ReadMessage(); err != nil {
+			if closed, ok := errors.AsType[*gorilla.CloseError](err); ok && closed.Code != gorilla.CloseAbnormalClosure {
+				return CloseCode(closed.Code)
+			}
+			if strings.Contains(err.Error(), "timeout") {
+				c.t.Fatal("the connection did not end")
+			}
+			return 0
+		}
+	}
+}
+
+func (f *fixture) nextEvent() *event.Event {
+	f.t.Helper()
+	select {
+	case e := <-f.publisher.events:
+		return e
+	case <-time.After(patience):
+		f.t.Fatal("nothing was published")
+		return nil
+	}
+}
+
+// incoming is an answer as the bus hands it over.
+func incoming(id, user, room, text string) bus.Incoming {
+	return bus.Incoming{
+		Event: &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c-" + id, Type: event.TypeChatMessage, UserID: user, Channel: room,
+			Egress: &event.Egress{Destination: "api-gateway", Type: event.EgressChat}, Candidates: []event.Candidate{{Text: text}}},
+		Attributes: map[string]string{egress.AttrDelivery: id},
+		Published:  time.Unix(1_700_000_000, 0),
+	}
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("after %s still not: %s", patience, what)
+		}
+	}
+}
+
+func (f *fixture) connections() int {
+	n, _ := f.hub.counts()
+	return n
+}
+
+func (f *fixture) outcome(name string) int {
+	return count(f.t, f.metrics.deliveries.WithLabelValues(name))
+}
+
+func count(t *testing.T, c prometheus.Counter) int {
+	t.Helper()
+	var m dto.Metric
+	if err := c.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return int(m.GetCounter().GetValue())
+}
