@@ -44,8 +44,8 @@ const AudienceChannel = "channel"
 
 const (
 	// costLimit bounds one expression, in CEL's units: about one for each operation, and one for each ten characters
-	// that are searched. A rule over a chat line costs some tens; searching the longest event costs 30,000.
-	costLimit = 100_000
+	// that are searched. A rule over a chat line costs some tens; searching the longest event, 26,000.
+	costLimit = 30_000
 
 	// maxExpression is the most characters of an expression; a regular expression in it is bounded by that, too.
 	maxExpression = 4 << 10

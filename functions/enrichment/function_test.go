@@ -1,0 +1,650 @@
+package enrichment_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"parley.internal/emulator/emulatortest"
+	firestoreserver "parley.internal/emulator/firestore"
+	"parley.internal/functions/enrichment"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/config"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
+	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
+)
+
+func TestMain(m *testing.M) { emulatortest.Main(m) }
+
+// publisher keeps what is published by topic, and fails as often as it is told to.
+type publisher struct {
+	mu   sync.Mutex
+	fail map[topology.Topic]int
+	sent map[topology.Topic][]bus.Outgoing
+}
+
+func (p *publisher) Publish(_ context.Context, t topology.Topic, out bus.Outgoing) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fail[t] > 0 {
+		p.fail[t]--
+		return errors.New("bus is down")
+	}
+	if _, err := event.Encode(out.Event); err != nil {
+		return fmt.Errorf("publish to %s: %w", t, err)
+	}
+	p.sent[t] = append(p.sent[t], out)
+	return nil
+}
+
+// meddling is a store in which something happens between reading a user and writing them.
+type meddling struct {
+	*store.Store
+	before func() // the next write; nil for nothing
+	puts   int
+}
+
+func (m *meddling) PutUser(ctx context.Context, id identity.UserID, u store.User, v store.Version) error {
+	m.puts++
+	if m.before != nil {
+		m.before()
+	}
+	return m.Store.PutUser(ctx, id, u, v)
+}
+
+// rig is a function with everything around it.
+type rig struct {
+	*enrichment.Function
+	t      *testing.T
+	bus    *publisher
+	client *firestore.Client
+	store  *meddling
+	ledger *egress.Ledger
+	log    *bytes.Buffer
+	now    time.Time
+}
+
+var start = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+func newRig(t *testing.T, d config.Deployment, environ ...string) *rig {
+	t.Helper()
+	cfg, err := config.Load[enrichment.Config](append([]string{"GOOGLE_CLOUD_PROJECT=" + d.Project, "DISCORD_ROLES=Mods=moderator"}, environ...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := store.Connect(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	r := &rig{
+		t: t, client: client, store: &meddling{Store: store.New(client)}, log: &bytes.Buffer{}, now: start,
+		bus: &publisher{fail: map[topology.Topic]int{}, sent: map[topology.Topic][]bus.Outgoing{}},
+	}
+	clock := func() time.Time { return r.now }
+	r.ledger = egress.NewLedger(client, "test", clock)
+	r.Function = enrichment.New(enrichment.Deps{
+		Config: cfg, Store: r.store, Bus: r.bus, Sender: egress.NewSender(r.ledger, r.bus, cfg.Egress, clock),
+		Now: clock, Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	return r
+}
+
+// onFirestore runs a test with a function on every Firestore.
+func onFirestore(t *testing.T, run func(r *rig), environ ...string) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) { run(newRig(t, env.Deployment(), environ...)) })
+}
+
+func (r *rig) put(path string, doc any) {
+	r.t.Helper()
+	if _, err := r.client.Doc(path).Set(r.t.Context(), doc); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) rule(id string, fields map[string]any) {
+	r.t.Helper()
+	all := map[string]any{"enabled": true, "priority": 10, "when": "true"}
+	for name, value := range fields {
+		all[name] = value
+	}
+	r.put("rules/"+id, all)
+}
+
+func (r *rig) user(id string) store.User {
+	r.t.Helper()
+	parsed, err := identity.Parse(id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	u, _, err := r.store.User(r.t.Context(), parsed)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return u
+}
+
+func (r *rig) try(e *event.Event) error {
+	return r.Enrich(r.t.Context(), bus.Incoming{Event: e, ID: "1", Published: r.now})
+}
+
+// enrich gives the event as it was published for observers.
+func (r *rig) enrich(e *event.Event) *event.Event {
+	r.t.Helper()
+	before := len(r.bus.sent[topology.Enriched])
+	if err := r.try(e); err != nil {
+		r.t.Fatal(err)
+	}
+	sent := r.bus.sent[topology.Enriched]
+	if len(sent) != before+1 {
+		r.t.Fatalf("published %d events; want 1", len(sent)-before)
+	}
+	return sent[before].Event
+}
+
+func (r *rig) answers() []string {
+	var texts []string
+	for _, out := range r.bus.sent[topology.Egress] {
+		texts = append(texts, egress.Text(out.Event))
+	}
+	return texts
+}
+
+// says is a message that comes in by way of a WebSocket.
+func says(id, user, text string) *event.Event {
+	return &event.Event{
+		V: event.Version, Source: "api-gateway", CorrelationID: id, Type: event.TypeChatMessage, UserID: user, Channel: "lobby",
+		Auth: &event.Auth{Provider: "api-gateway"}, Egress: &event.Egress{Destination: "api-gateway"},
+		Message: &event.Message{ID: "m-" + id, Role: event.RoleUser, Text: text},
+	}
+}
+
+// onTwitch is a message as Twitch's own ingress gives it.
+func onTwitch(id, user, text, payload string) *event.Event {
+	return &event.Event{
+		V: event.Version, Source: "ingress.twitch", CorrelationID: id, Type: event.TypeChatMessage, Channel: "#parley",
+		Message: &event.Message{ID: "m-" + id, Role: event.RoleUser, Text: text, RawPlatformPayload: []byte(`{"userId":"` + user + `",` + payload + `}`)},
+	}
+}
+
+func answer(text string) []map[string]any { return []map[string]any{{"text": text}} }
+
+func TestAnEventIsTiedToAPerson(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.put("users/twitch:123", map[string]any{
+			"displayName": "Ada", "email": "ada@example.com", "notes": "Likes tea.", "tags": []string{"early-bird"}, "status": "active",
+			"roles": []string{"friend"}, "favourite": "own field",
+		})
+		in := says("c1", "twitch:123", "hello")
+		got := r.enrich(in)
+		want := in.Clone()
+		want.User = &event.User{
+			ID: "twitch:123", Email: "ada@example.com", DisplayName: "Ada", Roles: []string{"friend"}, Status: "active", Notes: "Likes tea.",
+			Tags: []string{"early-bird", "PROVIDER_TWITCH", "NEW_USER", "FIRST_ALLTIME_MESSAGE", "FIRST_SESSION_MESSAGE"},
+		}
+		want.Auth = &event.Auth{V: "1", Provider: "twitch", Method: "enrichment", Matched: true, UserRef: "users/twitch:123", At: start}
+		want.RoutingSlip = []event.Step{{ID: "enrichment", Status: event.StepOK, Attempt: 1, StartedAt: start, EndedAt: start}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("event (-want +got):\n%s", diff)
+		}
+		if in.User != nil || in.RoutingSlip != nil {
+			t.Error("the incoming event was changed")
+		}
+
+		u := r.user("twitch:123")
+		if u.Provider != "twitch" || u.MessageCountAllTime != 1 || u.SessionCount != 1 || !u.FirstSeenAt.Equal(start) || !u.LastMessageAt.Equal(start) {
+			t.Errorf("document = %+v", u)
+		}
+		if diff := cmp.Diff([]string{"early-bird"}, u.Tags); diff != "" {
+			t.Errorf("the document's own tags (-want +got):\n%s", diff)
+		}
+		snap, err := r.client.Doc("users/twitch:123").Get(t.Context())
+		if err != nil || snap.Data()["favourite"] != "own field" || snap.Data()["notes"] != "Likes tea." || snap.Data()["status"] != "active" {
+			t.Errorf("an operator's fields: %v, %v", snap.Data(), err)
+		}
+		for _, id := range []string{"api-gateway:twitch:123", "api-gateway:123", "twitch:twitch:123"} {
+			if u := r.user(id); !u.FirstSeenAt.IsZero() {
+				t.Errorf("there is a document %s", id)
+			}
+		}
+	})
+}
+
+func TestTheDocumentsProviderWins(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.put("users/api-gateway:eve", map[string]any{"provider": "discord"})
+		if got := r.enrich(says("c1", "eve", "hi")); got.Auth.Provider != "discord" || got.UserID != "api-gateway:eve" || got.User.Tags[0] != "PROVIDER_DISCORD" {
+			t.Errorf("auth = %+v, user = %+v", got.Auth, got.User)
+		}
+	})
+}
+
+// An id may hold a colon: cutting at the last, or taking the second part, would make it somebody else's.
+func TestAnIDWithColonsStaysWhole(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		for in, want := range map[string]string{"team:7:ada": "api-gateway:team:7:ada", "discord:a:b": "discord:a:b", "twitch:1": "twitch:1"} {
+			if got := r.enrich(says(in, in, "hi")); got.UserID != want || got.Auth.UserRef != "users/"+want {
+				t.Errorf("%s became %s, %s; want %s", in, got.UserID, got.Auth.UserRef, want)
+			}
+		}
+	})
+}
+
+func TestAnEventOfNobodyPasses(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		for name, tt := range map[string]struct {
+			user  *event.User
+			id    string
+			notes int
+		}{
+			"no id":             {nil, "", 0},
+			"an unknown e-mail": {&event.User{Email: "who@example.com", Roles: []string{"moderator"}}, "", 0},
+			"a bad id":          {nil, "../../tokens", 1},
+		} {
+			e := says(name, tt.id, "hello")
+			e.User = tt.user
+			got := r.enrich(e)
+			if got.Auth.Matched || got.Auth.UserRef != "" || got.Auth.Provider != "api-gateway" || got.Auth.Method != "enrichment" || len(got.Errors) != tt.notes {
+				t.Errorf("%s: auth = %+v, errors = %v", name, got.Auth, got.Errors)
+			}
+			if got.UserID != tt.id || got.Message.Text != "hello" {
+				t.Errorf("%s: %+v; want it as it came", name, got)
+			}
+			if got.User != nil && got.User.Roles != nil {
+				t.Errorf("%s: roles = %v, for which nobody vouches", name, got.User.Roles)
+			}
+		}
+		if r.store.puts != 0 {
+			t.Errorf("%d documents were written", r.store.puts)
+		}
+	})
+}
+
+func TestAPersonIsFoundByEmail(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.put("users/discord:7", map[string]any{"provider": "discord", "email": "chidi@example.com", "displayName": "Chidi"})
+		e := says("c1", "", "hello")
+		e.User = &event.User{Email: "chidi@example.com"}
+		got := r.enrich(e)
+		if got.UserID != "discord:7" || !got.Auth.Matched || got.User.DisplayName != "Chidi" || r.user("discord:7").MessageCountAllTime != 1 {
+			t.Errorf("user = %+v, auth = %+v", got.User, got.Auth)
+		}
+	})
+}
+
+func TestARedeliveryCountsNothingAndDecidesTheSame(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("welcome", map[string]any{"when": `"NEW_USER" in event.user.tags`, "candidates": answer("Welcome, {{ event.user.displayName }}!"), "cooldownSeconds": 3600})
+		r.bus.fail[topology.Enriched] = 1
+		e := onTwitch("c1", "5", "hi", `"displayName":"Bo","isMod":true`)
+		if err := r.try(e); err == nil {
+			t.Fatal("no error, though it could not be published")
+		}
+		published := r.now
+		r.now = r.now.Add(time.Minute)
+		for range 2 {
+			if err := r.Enrich(t.Context(), bus.Incoming{Event: e, ID: "1", Published: published}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sent := r.bus.sent[topology.Enriched]
+		if len(sent) != 2 {
+			t.Fatalf("published %d times; want 2", len(sent))
+		}
+		if diff := cmp.Diff(sent[0], sent[1]); diff != "" {
+			t.Errorf("not the same (-first +second):\n%s", diff)
+		}
+		if tags := sent[0].Event.User.Tags; !slices.Contains(tags, "NEW_USER") || !slices.Contains(tags, "FIRST_SESSION_MESSAGE") {
+			t.Errorf("tags = %v; want those of the first delivery", tags)
+		}
+		if u := r.user("twitch:5"); u.MessageCountAllTime != 1 || u.SessionCount != 1 || len(u.Recent) != 1 {
+			t.Errorf("document = %+v; want one message counted", u)
+		}
+		if r.store.puts != 1 {
+			t.Errorf("the document was written %d times; want 1", r.store.puts)
+		}
+		for _, text := range r.answers() {
+			if text != "Welcome, Bo!" {
+				t.Errorf("answered %q", text)
+			}
+		}
+		ids := map[string]bool{}
+		for _, out := range r.bus.sent[topology.Egress] {
+			ids[out.IdempotencyKey] = true
+		}
+		if len(ids) != 1 {
+			t.Errorf("%d deliveries; want 1", len(ids))
+		}
+
+		// another event of the same user is another one
+		if got := r.enrich(onTwitch("c2", "5", "hi again", `"isMod":true`)); !slices.Contains(got.User.Tags, "RETURNING_USER") || slices.Contains(got.User.Tags, "NEW_USER") {
+			t.Errorf("tags = %v", got.User.Tags)
+		}
+	})
+}
+
+func TestALostRoleIsLostAndOneGivenByHandStays(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.put("users/twitch:5", map[string]any{"roles": []string{"friend"}})
+		check := func(e *event.Event, want ...string) {
+			t.Helper()
+			got := r.enrich(e)
+			if diff := cmp.Diff(want, got.User.Roles, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("%s: roles (-want +got):\n%s", e.CorrelationID, diff)
+			}
+			if diff := cmp.Diff(want, r.user("twitch:5").Roles, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("%s: the document's roles (-want +got):\n%s", e.CorrelationID, diff)
+			}
+		}
+		check(onTwitch("c1", "5", "hi", `"isMod":true,"isSubscriber":true`), "friend", "moderator", "subscriber")
+		check(says("c2", "twitch:5", "hi"), "friend", "moderator", "subscriber") // says nothing about roles
+		check(onTwitch("c3", "5", "hi", `"isMod":false,"isSubscriber":true`), "friend", "subscriber")
+		r.put("users/twitch:5", map[string]any{"roles": []string{"friend", "subscriber"}, "rolesMeta": map[string]any{"twitch": []string{"subscriber"}, "manual": []string{"friend"}}})
+		check(onTwitch("c4", "5", "hi", `"isMod":false,"isSubscriber":false`), "friend")
+	})
+}
+
+func TestRolesOfDiscord(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		e := raw("c1", "ingress.discord", `{"user":{"id":"9"},"roles":["mods","other"]}`)
+		if got := r.enrich(e); !cmp.Equal(got.User.Roles, []string{"moderator"}) || got.UserID != "discord:9" {
+			t.Errorf("user = %+v", got.User)
+		}
+	})
+}
+
+func raw(id, source, payload string) *event.Event {
+	return &event.Event{
+		V: event.Version, Source: source, CorrelationID: id, Type: event.TypeChatMessage, Channel: "lobby",
+		Message: &event.Message{Role: event.RoleUser, Text: "hi", RawPlatformPayload: []byte(payload)},
+	}
+}
+
+func TestARuleAnswersByItself(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("hello", map[string]any{"when": `event.message.text == "!hello"`, "priority": 2, "candidates": answer("Hello {{ event.user.displayName }}"),
+			"annotations": []map[string]any{{"kind": "mood", "value": "cheerful"}}})
+		r.rule("fallback", map[string]any{"when": `event.message.text.startsWith("!")`, "priority": 5, "candidates": answer("What?")})
+		r.put("users/twitch:5", map[string]any{"displayName": "Ada"})
+		got := r.enrich(says("c1", "twitch:5", "!hello"))
+		if got.Next() != "" || len(got.Candidates) != 2 || len(got.Annotations) != 1 {
+			t.Errorf("observers got %+v", got)
+		}
+		if diff := cmp.Diff([]string{"Hello Ada"}, r.answers()); diff != "" {
+			t.Fatalf("answers (-want +got):\n%s", diff)
+		}
+		out := r.bus.sent[topology.Egress][0]
+		if out.IdempotencyKey != egress.DeliveryID("c1", "rule:hello") || out.Event.UserID != "twitch:5" || out.Event.Egress.Destination != "api-gateway" {
+			t.Errorf("answer = %+v, %+v", out, out.Event)
+		}
+		if key := r.bus.sent[topology.Enriched][0].IdempotencyKey; key == "" || key == "c1" || key == out.IdempotencyKey {
+			t.Errorf("idempotency key for observers = %q", key)
+		}
+		entry, err := r.ledger.Get(t.Context(), out.IdempotencyKey)
+		if err != nil || entry.Step != "rule:hello" || entry.State != egress.Pending {
+			t.Errorf("ledger entry = %+v, %v", entry, err)
+		}
+		r.enrich(says("c2", "twitch:5", "nothing special"))
+		if len(r.answers()) != 1 {
+			t.Errorf("answers = %v", r.answers())
+		}
+	})
+}
+
+func TestAnAnswerToTheChannelNamesNobody(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("hello", map[string]any{"candidates": answer("Hello all"), "egress": map[string]any{"audience": "channel", "type": "chat"}})
+		got := r.enrich(says("c1", "twitch:5", "!hello"))
+		out := r.bus.sent[topology.Egress][0].Event
+		if out.UserID != "" || out.Channel != "lobby" || out.Egress.Destination != "api-gateway" {
+			t.Errorf("answer to %q in %q by %+v", out.UserID, out.Channel, out.Egress)
+		}
+		if got.UserID != "twitch:5" {
+			t.Errorf("observers are told of %q", got.UserID)
+		}
+	})
+}
+
+func TestARuleAsksForAModel(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("ask", map[string]any{"when": `event.message.text.startsWith("!ask ")`, "slip": []string{"personality"},
+			"annotations": []map[string]any{{"kind": "personality", "name": "pirate", "score": 1}},
+			"candidates":  []map[string]any{{"text": "I don't know.", "priority": 900}}})
+		got := r.enrich(says("c1", "twitch:5", "!ask why"))
+		if got.Next() != "personality" || len(got.Candidates) != 1 || len(r.answers()) != 0 {
+			t.Errorf("next %q, %d candidates, answers %v; want the model asked, with the rule's answer along", got.Next(), len(got.Candidates), r.answers())
+		}
+		slip := got.RoutingSlip
+		if len(slip) != 2 || slip[0].ID != "enrichment" || slip[1].NextTopic != string(topology.Enriched) {
+			t.Errorf("slip = %+v", slip)
+		}
+		if text, _ := event.Text(got.Annotations[0].Payload, "name"); text != "pirate" {
+			t.Errorf("annotations = %+v", got.Annotations)
+		}
+	})
+}
+
+func TestARuleThatFailsLeavesTheRest(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("syntax", map[string]any{"when": `event.`, "candidates": answer("a"), "priority": 1})
+		r.rule("runtime", map[string]any{"when": `event.payload.gone == "TOPSECRET"`, "candidates": answer("b"), "priority": 2})
+		r.rule("text", map[string]any{"candidates": answer("{{ int(event.message.text) }}"), "priority": 3})
+		r.put("rules/shape", map[string]any{"enabled": true, "priority": "first"})
+		r.rule("ok", map[string]any{"candidates": answer("fine"), "priority": 4})
+		r.enrich(says("c1", "twitch:5", "my own words"))
+		if diff := cmp.Diff([]string{"fine"}, r.answers()); diff != "" {
+			t.Errorf("answers (-want +got):\n%s", diff)
+		}
+		var debug, above []string
+		for line := range strings.Lines(r.log.String()) {
+			if strings.Contains(line, "level=DEBUG") {
+				debug = append(debug, line)
+			} else {
+				above = append(above, line)
+			}
+		}
+		for _, id := range []string{"syntax", "runtime", "text", "shape"} {
+			if !strings.Contains(strings.Join(above, ""), "rule="+id) {
+				t.Errorf("rule %s was not logged:\n%s", id, r.log)
+			}
+		}
+		if strings.Contains(strings.Join(above, ""), "my own words") {
+			t.Errorf("the message stands in the log:\n%s", r.log)
+		}
+		if want := "rules.evaluated=3 rules.matched=1 rules.failed=2"; !strings.Contains(strings.Join(debug, ""), want) {
+			t.Errorf("no %s in the log:\n%s", want, r.log)
+		}
+	})
+}
+
+func TestACooldownIsPerUserAndChannel(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("hello", map[string]any{"candidates": answer("Hello"), "cooldownSeconds": 60})
+		say := func(id, user, channel string, want int) {
+			t.Helper()
+			before := len(r.answers())
+			e := says(id, user, "!hello")
+			e.Channel = channel
+			r.enrich(e)
+			if got := len(r.answers()) - before; got != want {
+				t.Errorf("%s: answered %d times; want %d", id, got, want)
+			}
+		}
+		say("c1", "twitch:1", "lobby", 1)
+		r.now = r.now.Add(59 * time.Second)
+		say("c2", "twitch:1", "lobby", 0)
+		say("c3", "twitch:2", "lobby", 1)
+		say("c4", "twitch:1", "den", 1)
+		say("c2", "twitch:1", "lobby", 0) // redelivered: silent as before
+		r.now = r.now.Add(time.Second)
+		say("c5", "twitch:1", "lobby", 1)
+		r.now = r.now.Add(time.Hour)
+		e := says("c6", "twitch:1", "!hello")
+		e.Channel = "attic"
+		r.enrich(e)
+		if n := len(r.user("twitch:1").Cooldowns); n != 1 {
+			t.Errorf("%d cooldowns are kept; want the one that is not over", n)
+		}
+	})
+}
+
+func TestTheBlockedAreOnlyObserved(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("hello", map[string]any{"candidates": answer("Hello"), "annotations": []map[string]any{{"kind": "mood"}}})
+		for _, status := range []string{"blocked", "Banned"} {
+			r.put("users/twitch:5", map[string]any{"status": status})
+			e := says(status, "twitch:5", "hi")
+			e.RoutingSlip = []event.Step{{ID: "personality", Status: event.StepPending}}
+			for range 2 {
+				got := r.enrich(e)
+				if len(got.Annotations)+len(got.Candidates) != 0 || got.Next() != "" || got.RoutingSlip[0].Status != event.StepSkip || got.User.Status != status {
+					t.Errorf("%s: observers got %+v", status, got)
+				}
+			}
+			if n := r.user("twitch:5").MessageCountAllTime; n != 1 {
+				t.Errorf("%s: %d messages counted", status, n)
+			}
+		}
+		if len(r.answers()) != 0 {
+			t.Errorf("answers = %v", r.answers())
+		}
+	})
+}
+
+func TestAConflictIsDecidedAnew(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("hello", map[string]any{"when": `event.user.displayName == "Ada"`, "candidates": answer("Hello {{ event.user.displayName }}")})
+		times := 1
+		r.store.before = func() {
+			if times--; times >= 0 {
+				r.put("users/twitch:5", map[string]any{"displayName": "Ada", "messageCountAllTime": 41})
+			}
+		}
+		got := r.enrich(says("c1", "twitch:5", "hi"))
+		if u := r.user("twitch:5"); u.MessageCountAllTime != 42 || r.store.puts != 2 {
+			t.Errorf("%d messages after %d writes; want 42 after 2", u.MessageCountAllTime, r.store.puts)
+		}
+		if slices.Contains(got.User.Tags, "FIRST_ALLTIME_MESSAGE") || !cmp.Equal(r.answers(), []string{"Hello Ada"}) {
+			t.Errorf("tags = %v, answers %v; want what the document says now", got.User.Tags, r.answers())
+		}
+
+		n := 0
+		r.store.before = func() { n++; r.put("users/twitch:5", map[string]any{"messageCountAllTime": n}) }
+		r.store.puts = 0
+		err := r.try(says("c2", "twitch:5", "hi"))
+		if _, dead := errors.AsType[*deadletter.Error](err); !errors.Is(err, store.ErrConflict) || dead || r.store.puts != 5 {
+			t.Errorf("error %v after %d writes; want a conflict, to be tried again, after 5", err, r.store.puts)
+		}
+	})
+}
+
+// The same event may come twice at the very same time: the overlap of two instances that read one line.
+func TestTwiceAtTheSameTimeCountsOnce(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		e := says("c1", "twitch:5", "hi")
+		nested := false
+		r.store.before = func() {
+			if !nested {
+				nested = true
+				if err := r.try(e); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if err := r.try(e); err != nil {
+			t.Fatal(err)
+		}
+		sent := r.bus.sent[topology.Enriched]
+		if u := r.user("twitch:5"); u.MessageCountAllTime != 1 || len(sent) != 2 || !cmp.Equal(sent[0].Event.User, sent[1].Event.User) {
+			t.Errorf("%d messages counted, published %d times", u.MessageCountAllTime, len(sent))
+		}
+	})
+}
+
+func TestWhatCanNeverSucceedIsDeadLettered(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("hello", map[string]any{"candidates": answer("Hello")})
+		e := says("late", "twitch:5", "hi")
+		e.TimeoutAt = start.Add(-time.Second)
+		big := says("big", "twitch:5", strings.Repeat("x", event.MaxSize-200))
+		for want, in := range map[deadletter.Reason]*event.Event{deadletter.Expired: e, deadletter.InvalidEvent: big} {
+			err := r.try(in)
+			if dead, ok := errors.AsType[*deadletter.Error](err); !ok || dead.Reason != want {
+				t.Errorf("%s: error %v; want a dead letter, %s", in.CorrelationID, err, want)
+			}
+		}
+		// what can be tried again is not a dead letter yet
+		r.bus.fail[topology.Enriched] = 1
+		e.CorrelationID = "late2"
+		if err := r.try(e); err == nil || errors.As(err, new(*deadletter.Error)) {
+			t.Errorf("error %v; want one to be tried again", err)
+		}
+	})
+}
+
+func TestRulesAreKeptForAWhile(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("a", map[string]any{"candidates": answer("a")})
+		r.enrich(says("c1", "twitch:5", "hi"))
+		r.rule("a", map[string]any{"candidates": answer("b")})
+		r.enrich(says("c2", "twitch:5", "hi"))
+		r.now = r.now.Add(time.Minute)
+		r.enrich(says("c3", "twitch:5", "hi"))
+		if diff := cmp.Diff([]string{"a", "a", "b"}, r.answers()); diff != "" {
+			t.Errorf("answers (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Warm, an event costs one read and one write, and one write more if a rule answers.
+func TestRoundTrips(t *testing.T) {
+	server, err := firestoreserver.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	t.Setenv("FIRESTORE_EMULATOR_HOST", server.Addr())
+	r := newRig(t, emulatortest.Env{Project: "counts"}.Deployment())
+	r.rule("hello", map[string]any{"when": `event.message.text == "!hello"`, "candidates": answer("Hello"), "cooldownSeconds": 60})
+	r.rule("ask", map[string]any{"when": `event.message.text == "!ask"`, "slip": []string{"personality"}})
+	r.put("users/twitch:1", map[string]any{"email": "a@example.com"})
+	r.enrich(says("warm", "twitch:9", "hi"))
+	byEmail := says("by e-mail", "", "hi")
+	byEmail.User = &event.User{Email: "a@example.com"}
+	for _, tt := range []struct {
+		name          string
+		in            *event.Event
+		reads, writes int64
+		rpcs          map[string]int64
+	}{
+		{"a new user", says("c1", "twitch:5", "hi"), 1, 1, map[string]int64{"BatchGetDocuments": 1, "Commit": 1}},
+		{"a known user", says("c2", "twitch:5", "hi"), 1, 1, map[string]int64{"BatchGetDocuments": 1, "Commit": 1}},
+		{"for a model", says("c3", "twitch:5", "!ask"), 1, 1, map[string]int64{"BatchGetDocuments": 1, "Commit": 1}},
+		{"redelivered", says("c3", "twitch:5", "!ask"), 1, 0, map[string]int64{"BatchGetDocuments": 1}},
+		{"found by e-mail", byEmail, 1, 1, map[string]int64{"RunQuery": 1, "Commit": 1}},
+		{"nobody's", says("c5", "", "hi"), 0, 0, map[string]int64{}},
+		{"answered by a rule", says("c6", "twitch:5", "!hello"), 1, 2, map[string]int64{"BatchGetDocuments": 1, "Commit": 2}},
+	} {
+		before := server.Counts()
+		r.enrich(tt.in)
+		got := server.Counts().Sub(before)
+		if got.Reads != tt.reads || got.Writes != tt.writes || !cmp.Equal(got.RPCs, tt.rpcs) {
+			t.Errorf("%s: %d reads, %d writes, calls %v; want %d, %d, %v", tt.name, got.Reads, got.Writes, got.RPCs, tt.reads, tt.writes, tt.rpcs)
+		}
+	}
+}

@@ -1,0 +1,205 @@
+package enrichment
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"parley.internal/shared/store"
+)
+
+var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+const day = 24 * time.Hour
+
+func TestTagsAndSessions(t *testing.T) {
+	const (
+		provider, isNew, returning = "PROVIDER_TWITCH", tagNew, tagReturning
+	)
+	type step struct {
+		after    time.Duration // since noon
+		silent   bool          // an event that nobody said
+		tags     []string
+		messages int64
+		sessions int64
+	}
+	for _, tt := range []struct {
+		name  string
+		steps []step
+	}{
+		{"messages", []step{
+			{0, false, []string{provider, isNew, tagFirstAllTime, tagFirstSession}, 1, 1},
+			{time.Hour, false, []string{provider, returning}, 2, 1},
+			{time.Hour + day - time.Microsecond, false, []string{provider, returning}, 3, 1},
+			{time.Hour + 2*day - time.Microsecond, false, []string{provider, returning, tagFirstSession}, 4, 2},
+			{time.Hour + 2*day, false, []string{provider, returning}, 5, 2},
+		}},
+		{"a follow first", []step{
+			{0, true, []string{provider, isNew}, 0, 1},
+			{time.Minute, false, []string{provider, returning, tagFirstAllTime, tagFirstSession}, 1, 1},
+			{2 * time.Minute, true, []string{provider, returning}, 1, 1},
+		}},
+		{"a follow keeps a session open", []step{
+			{0, false, []string{provider, isNew, tagFirstAllTime, tagFirstSession}, 1, 1},
+			{20 * time.Hour, true, []string{provider, returning}, 1, 1},
+			{40 * time.Hour, false, []string{provider, returning}, 2, 1},
+		}},
+		{"one that comes late", []step{
+			{2 * time.Hour, false, []string{provider, isNew, tagFirstAllTime, tagFirstSession}, 1, 1},
+			{time.Hour, false, []string{provider, returning}, 2, 1},
+			{25*time.Hour + time.Minute, false, []string{provider, returning}, 3, 1},
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var doc store.User
+			var latest time.Time
+			for i, s := range tt.steps {
+				h := happening{correlationID: fmt.Sprint(i), at: noon.Add(s.after), message: !s.silent}
+				v := record(doc, mustParse(t, "twitch:1"), h, day)
+				v.remember(h.correlationID, []string{"r"})
+				if diff := cmp.Diff(s.tags, v.tags); diff != "" {
+					t.Errorf("event %d: tags (-want +got):\n%s", i, diff)
+				}
+				latest = later(latest, h.at)
+				d := v.doc
+				if d.MessageCountAllTime != s.messages || d.SessionCount != s.sessions || !d.LastSeenAt.Equal(latest) || !d.LastSessionActivityAt.Equal(latest) {
+					t.Errorf("event %d: document = %+v; want %d messages, %d sessions, last seen %s", i, d, s.messages, s.sessions, latest)
+				}
+				if again := record(d, mustParse(t, "twitch:1"), h, day); !again.repeated || !cmp.Equal(again.tags, s.tags) || !cmp.Equal(again.doc, d) || !cmp.Equal(again.rules, []string{"r"}) {
+					t.Errorf("event %d again: %+v; want nothing changed, and the tags %v", i, again, s.tags)
+				}
+				doc = d
+			}
+			if !doc.FirstSeenAt.Equal(noon.Add(tt.steps[0].after)) {
+				t.Errorf("first seen at %s", doc.FirstSeenAt)
+			}
+		})
+	}
+}
+
+func TestASessionHasAnIDOfItsOwn(t *testing.T) {
+	id := mustParse(t, "twitch:1")
+	a := record(store.User{}, id, happening{correlationID: "1", at: noon}, day).doc
+	b := record(a, id, happening{correlationID: "2", at: noon.Add(time.Hour)}, day).doc
+	c := record(b, id, happening{correlationID: "3", at: noon.Add(3 * day)}, day).doc
+	if a.LastSessionID == "" || a.LastSessionID != b.LastSessionID || b.LastSessionID == c.LastSessionID || !c.LastSessionStartedAt.Equal(noon.Add(3*day)) {
+		t.Errorf("sessions %q, %q, %q", a.LastSessionID, b.LastSessionID, c.LastSessionID)
+	}
+}
+
+func TestRecentIsARing(t *testing.T) {
+	var doc store.User
+	id := mustParse(t, "twitch:1")
+	for i := range maxRecent + 3 {
+		h := happening{correlationID: fmt.Sprint(i), at: noon}
+		v := record(doc, id, h, day)
+		v.remember(h.correlationID, nil)
+		doc = v.doc
+	}
+	if len(doc.Recent) != maxRecent || doc.Recent[0].ID != seenID("3") {
+		t.Errorf("%d remembered, the first %+v; want %d from the fourth on", len(doc.Recent), doc.Recent[0], maxRecent)
+	}
+}
+
+func TestTheDocumentsProvider(t *testing.T) {
+	for _, tt := range []struct{ id, has, want, tag string }{
+		{"twitch:1", "", "twitch", "PROVIDER_TWITCH"},
+		{"api-gateway:a", "", "api-gateway", "PROVIDER_API_GATEWAY"},
+		{"twitch:1", "discord", "discord", "PROVIDER_DISCORD"},
+	} {
+		v := record(store.User{Provider: tt.has}, mustParse(t, tt.id), happening{correlationID: "1", at: noon}, day)
+		if v.doc.Provider != tt.want || v.tags[0] != tt.tag {
+			t.Errorf("%s with %q: provider %q, tag %s; want %q, %s", tt.id, tt.has, v.doc.Provider, v.tags[0], tt.want, tt.tag)
+		}
+	}
+}
+
+func TestAdopt(t *testing.T) {
+	known := store.User{DisplayName: "Old", Email: "old@example.com", Profile: map[string]string{"color": "red"}}
+	for _, tt := range []struct {
+		name string
+		doc  store.User
+		in   facts
+		want store.User
+	}{
+		{"nothing", known, facts{}, known},
+		{"firsthand", known, facts{displayName: "New", email: "new@example.com", profile: map[string]string{"color": "blue", "username": "n"}, firsthand: true},
+			store.User{DisplayName: "New", Email: "old@example.com", Profile: map[string]string{"color": "blue", "username": "n"}}},
+		{"hearsay", known, facts{displayName: "New", profile: map[string]string{"color": "blue", "username": "n"}},
+			store.User{DisplayName: "Old", Email: "old@example.com", Profile: map[string]string{"color": "red", "username": "n"}}},
+		{"hearsay about nobody", store.User{}, facts{displayName: "New", email: "new@example.com"}, store.User{DisplayName: "New", Email: "new@example.com"}},
+	} {
+		got := tt.doc
+		adopt(&got, tt.in)
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+	if known.Profile["color"] != "red" || len(known.Profile) != 1 {
+		t.Errorf("the profile that was read was changed: %v", known.Profile)
+	}
+}
+
+func TestMergeRoles(t *testing.T) {
+	type meta = map[string][]string
+	for _, tt := range []struct {
+		name      string
+		roles     []string
+		meta      meta
+		platform  string
+		given     []string
+		wantRoles []string
+		wantMeta  meta
+	}{
+		{"given", nil, nil, "twitch", []string{"moderator"}, []string{"moderator"}, meta{"twitch": {"moderator"}}},
+		{"lost", []string{"moderator"}, meta{"twitch": {"moderator"}}, "twitch", nil, nil, meta{}},
+		{"replaced", []string{"moderator"}, meta{"twitch": {"moderator"}}, "twitch", []string{"vip"}, []string{"vip"}, meta{"twitch": {"vip"}}},
+		{"another platform's stays", []string{"moderator", "vip"}, meta{"twitch": {"moderator"}, "discord": {"vip"}}, "twitch", nil, []string{"vip"}, meta{"discord": {"vip"}}},
+		{"by hand stays", []string{"admin", "moderator"}, meta{"manual": {"admin"}, "twitch": {"moderator"}}, "twitch", nil, []string{"admin"}, meta{"manual": {"admin"}}},
+		{"unexplained stays, and is explained", []string{"friend"}, nil, "twitch", []string{"vip"}, []string{"friend", "vip"}, meta{"manual": {"friend"}, "twitch": {"vip"}}},
+		{"by hand stays when the platform takes the same away", []string{"moderator"}, meta{"manual": {"moderator"}, "twitch": {"moderator"}}, "twitch", nil, []string{"moderator"}, meta{"manual": {"moderator"}}},
+	} {
+		roles, m := mergeRoles(tt.roles, tt.meta, tt.platform, tt.given)
+		if diff := cmp.Diff(tt.wantRoles, roles, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s: roles (-want +got):\n%s", tt.name, diff)
+		}
+		if diff := cmp.Diff(tt.wantMeta, m, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s: meta (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
+func TestCooldowns(t *testing.T) {
+	c := cooldowns{channel: "lobby", at: noon}
+	c.until = c.after(map[string]time.Duration{"hello": time.Minute})
+	for _, tt := range []struct {
+		name, rule, channel string
+		at                  time.Time
+		want                bool
+	}{
+		{"at once", "hello", "lobby", noon, true},
+		{"just before its end", "hello", "lobby", noon.Add(time.Minute - 1), true},
+		{"at its end", "hello", "lobby", noon.Add(time.Minute), false},
+		{"in another channel", "hello", "den", noon, false},
+		{"of another rule", "bye", "lobby", noon, false},
+	} {
+		if got := (cooldowns{until: c.until, channel: tt.channel, at: tt.at}).silent(tt.rule); got != tt.want {
+			t.Errorf("%s: silent %t; want %t", tt.name, got, tt.want)
+		}
+	}
+	c.at = noon.Add(time.Hour)
+	if left := c.after(nil); left != nil {
+		t.Errorf("left %v; want what is over forgotten", left)
+	}
+	many := map[string]time.Duration{}
+	for i := range maxCooldowns + 10 {
+		many[fmt.Sprint(i)] = time.Duration(i+1) * time.Minute
+	}
+	kept := c.after(many)
+	if _, ok := kept[cooldownKey("0", "lobby")]; len(kept) != maxCooldowns || ok {
+		t.Errorf("%d kept; want the %d that end last", len(kept), maxCooldowns)
+	}
+}
