@@ -113,8 +113,9 @@ func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 		mux.HandleFunc("GET /demo/tokens", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, o.DemoTokens) })
 	}
 	i.http = &http.Server{
-		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
-		ErrorLog: slog.NewLogLogger(i.log.Handler(), slog.LevelWarn),
+		Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, // a socket has its own limits
+		IdleTimeout: 2 * time.Minute,
+		ErrorLog:    slog.NewLogLogger(i.log.Handler(), slog.LevelWarn),
 	}
 
 	if i.subscription, err = i.bus.Subscribe(ctx, i.id); err != nil {

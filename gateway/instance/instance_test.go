@@ -1,6 +1,7 @@
 package instance_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -202,7 +203,7 @@ func TestReadyOnlyWithItsSubscription(t *testing.T) {
 	if code, _ := g.get("/healthz"); code != 200 {
 		t.Errorf("/healthz = %d", code)
 	}
-	// unready for the moment in which it is gone; seen by its log, since it is made anew at once
+	// it is made anew after the first back-off; until then the instance is not ready
 	if err := w.pubsub.SubscriptionAdminClient.DeleteSubscription(t.Context(), &pubsubpb.DeleteSubscriptionRequest{Subscription: subscription(g.ID())}); err != nil {
 		t.Fatal(err)
 	}
@@ -233,5 +234,37 @@ func TestStartingWithoutATopicFails(t *testing.T) {
 	}
 	if _, err := w.load(); status.Code(err) != codes.NotFound {
 		t.Errorf("Start = %v; want not found", err)
+	}
+}
+
+func TestUnreadyWhileTheStoreIsAway(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{})
+	w.stopStore()
+	code, body := g.get("/readyz")
+	if code != 503 || body["store"] != "unreachable" || body["subscription"] != "ok" {
+		t.Errorf("/readyz = %d %v", code, body)
+	}
+	if code, _ := g.get("/healthz"); code != 200 {
+		t.Errorf("/healthz = %d; a restart would not bring the store back", code)
+	}
+}
+
+func TestStartedButNotRunIsReleasedByRun(t *testing.T) {
+	w := newWorld(t)
+	i, err := w.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !w.subscribed(i.ID()) {
+		t.Error("no subscription after Start")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := i.Run(ctx); err != nil {
+		t.Errorf("Run = %v", err)
+	}
+	if w.subscribed(i.ID()) {
+		t.Error("the subscription is still there")
 	}
 }

@@ -39,6 +39,7 @@ type world struct {
 	env       []string
 	firestore *firestore.Client
 	reads     func() int64 // of Firestore documents so far
+	stopStore func()
 	pubsub    *pubsub.Client
 	server    *pubsubserver.Server
 	store     *store.Store
@@ -73,7 +74,8 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { w.server.Close() })
 	fs, err := firestoreserver.New()
 	must(err)
-	t.Cleanup(func() { fs.Close() })
+	w.stopStore = sync.OnceFunc(func() { fs.Close() })
+	t.Cleanup(w.stopStore)
 	w.reads = func() int64 { return fs.Counts().Reads }
 	t.Setenv("PUBSUB_EMULATOR_HOST", w.server.Addr())
 	t.Setenv("FIRESTORE_EMULATOR_HOST", fs.Addr())
@@ -330,7 +332,7 @@ func (w *world) subscribed(id string) bool {
 	return err == nil
 }
 
-// load starts an instance that is expected not to start.
+// load starts an instance without running it.
 func (w *world) load() (*instance.Instance, error) {
 	w.t.Helper()
 	c, err := config.Load[instance.Config](w.env)

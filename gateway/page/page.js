@@ -1,0 +1,239 @@
+'use strict';
+// The chat page's client of the socket protocol at /ws/v1. Everything that others wrote is shown as text, never as
+// markup.
+
+const $ = (id) => document.getElementById(id);
+const kept = { token: 'parley.token', room: 'parley.room' }; // in sessionStorage: gone with the tab
+
+// How a close code is to be taken: the private codes from 4500 on say that coming back is of no use.
+const staysAway = (code) => code >= 4500 && code < 5000;
+const firstWait = 500, longestWait = 20000; // ms between attempts to reconnect
+const attemptsBeforeOpen = 4; // a browser doesn't tell why a handshake was refused: after so many it is the token
+const resendWithin = 60000; // ms: what was said this long before a connection broke is sent again, with its id
+
+let socket = null, ready = false, leaving = false, attempts = 0, everReady = false, timer = 0;
+let token = '', room = '';
+const seen = new Set(); // ids of deliveries: one may be sent twice
+const mine = new Map(); // what this page said, by its id
+
+function state(kind, text) {
+  $('state').dataset.state = kind;
+  $('state-text').textContent = text;
+}
+
+function alertWith(text) { $('alert').textContent = text; }
+
+function connect() {
+  clearTimeout(timer);
+  leaving = false;
+  state('wait', attempts ? 'Reconnecting…' : 'Connecting…');
+  try {
+    // a browser sets no headers on a socket: the token goes in a sub-protocol, never in the URL, which gets logged
+    socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/ws/v1', ['parley.v1', 'bearer.' + token]);
+  } catch {
+    signOut('This cannot be a token: it holds characters that a token never has.');
+    return;
+  }
+  const s = socket;
+  s.onmessage = (e) => { if (s === socket) take(JSON.parse(e.data)); };
+  s.onclose = (e) => { if (s === socket) closed(e); };
+}
+
+function closed(e) {
+  socket = null;
+  ready = false;
+  $('compose').querySelector('button').disabled = true;
+  if (leaving) return;
+  if (staysAway(e.code)) { signOut('The connection was closed: ' + (e.reason || e.code) + '. Use another token.'); return; }
+  attempts++;
+  if (!everReady && attempts >= attemptsBeforeOpen) { signOut('The gateway refused the connection. Is the token right, and still valid?'); return; }
+  const wait = Math.min(longestWait, firstWait * 2 ** (attempts - 1)) * (0.5 + Math.random());
+  state('wait', 'Connection lost; next attempt in ' + Math.max(1, Math.round(wait / 1000)) + ' s');
+  timer = setTimeout(connect, wait);
+}
+
+function take(f) {
+  const metadata = f.metadata || {}, payload = f.payload || {};
+  switch (f.type) {
+    case 'connection.ready':
+      ready = everReady = true;
+      attempts = 0;
+      state('on', payload.user_id);
+      alertWith('');
+      $('compose').querySelector('button').disabled = false;
+      show(true);
+      if (room) send('room.join', { room }, 'room');
+      for (const m of mine.values()) {
+        if (!m.done && Date.now() - m.at < resendWithin) speak(m);
+      }
+      return;
+    case 'room.joined': case 'room.left':
+      note(f.type === 'room.joined' ? 'You are in “' + payload.room + '”.' : 'You left “' + payload.room + '”.');
+      return;
+    case 'chat.error': {
+      const m = mine.get(payload.id);
+      if (m) fail(m, payload.code + ': ' + payload.message); else alertWith(payload.code + ': ' + payload.message);
+      return;
+    }
+    default: {
+      if (metadata.id && seen.has(metadata.id)) return;
+      if (metadata.id) seen.add(metadata.id);
+      const m = mine.get(metadata.replyTo);
+      if (m) { m.done = true; m.info.textContent = clock(m.at); }
+      const text = typeof payload.text === 'string' ? payload.text : f.type + ' ' + JSON.stringify(payload);
+      line('', text, ['Parley', metadata.channel, clock(metadata.timestamp)].filter(Boolean).join(' · '));
+    }
+  }
+}
+
+function send(type, payload, id) {
+  if (!ready) return false;
+  socket.send(JSON.stringify({ type, payload, metadata: { id, timestamp: new Date().toISOString() } }));
+  return true;
+}
+
+function speak(m) {
+  m.item.classList.remove('failed');
+  m.info.textContent = send('chat.message.send', m.payload, m.id) ? clock(m.at) : 'waits for the connection';
+}
+
+function fail(m, why) {
+  m.done = true; // not by itself
+  m.item.classList.add('failed');
+  m.info.textContent = why + ' ';
+  const again = document.createElement('button');
+  again.type = 'button';
+  again.className = 'quiet';
+  again.textContent = 'Send again';
+  again.onclick = () => { m.done = false; m.at = Date.now(); speak(m); $('text').focus(); };
+  m.info.append(again);
+}
+
+function line(kind, text, info) {
+  $('empty').hidden = true;
+  const log = $('log'), item = document.createElement('li');
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  item.className = kind;
+  const said = document.createElement('p');
+  said.className = 'said';
+  said.textContent = text;
+  item.append(said);
+  const meta = document.createElement('p');
+  meta.className = 'meta';
+  meta.textContent = info;
+  if (kind !== 'note') item.append(meta);
+  log.append(item);
+  while (log.children.length > 500) log.firstElementChild.remove();
+  if (atEnd || kind === 'mine') log.scrollTop = log.scrollHeight;
+  return { item, info: meta };
+}
+
+function note(text) { line('note', text, ''); }
+
+function clock(t) {
+  return new Date(t || Date.now()).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+}
+
+function show(chat) {
+  const was = !$('chat').hidden;
+  $('chat').hidden = $('leave').hidden = !chat;
+  $('sign-in').hidden = chat;
+  if (chat !== was) (chat ? $('text') : firstField()).focus();
+}
+
+function firstField() { return $('demo').hidden ? $('token') : $('demo-user'); }
+
+function enter(t) {
+  token = t;
+  sessionStorage.setItem(kept.token, t);
+  attempts = 0;
+  everReady = false;
+  alertWith('');
+  connect();
+}
+
+function signOut(why) {
+  leaving = true;
+  clearTimeout(timer);
+  if (socket) socket.close(1000);
+  socket = null;
+  ready = false;
+  token = '';
+  sessionStorage.removeItem(kept.token);
+  mine.clear();
+  $('log').replaceChildren();
+  $('empty').hidden = false;
+  $('token').value = '';
+  state(why ? 'bad' : 'off', 'Not connected');
+  show(false);
+  alertWith(why || '');
+}
+
+function enterRoom(next) {
+  if (room && room !== next) send('room.leave', { room }, 'room');
+  room = next;
+  sessionStorage.setItem(kept.room, room);
+  $('room').value = room;
+  $('room-leave').hidden = !room;
+  $('chat-title').textContent = room ? 'Room ' + room : 'Just you and the bot';
+}
+
+$('sign-in-form').onsubmit = (e) => {
+  e.preventDefault();
+  const t = $('token').value.trim() || ($('demo').hidden ? '' : $('demo-user').value);
+  if (t) { enter(t); return; }
+  alertWith('Paste a token first.');
+  $('token').focus();
+};
+
+$('room-form').onsubmit = (e) => {
+  e.preventDefault();
+  const next = $('room').value.trim();
+  if (!next) return;
+  enterRoom(next);
+  send('room.join', { room }, 'room');
+  $('text').focus();
+};
+
+$('room-leave').onclick = () => { enterRoom(''); $('text').focus(); };
+$('leave').onclick = () => signOut('');
+
+$('compose').onsubmit = (e) => {
+  e.preventDefault();
+  const text = $('text').value;
+  if (!text.trim() || !ready) return;
+  const m = { id: crypto.getRandomValues(new Uint32Array(4)).join('-'), at: Date.now(), done: false, payload: room ? { text, room } : { text } };
+  Object.assign(m, line('mine', text, ''));
+  mine.set(m.id, m);
+  if (mine.size > 500) mine.delete(mine.keys().next().value);
+  speak(m);
+  alertWith('');
+  $('text').value = '';
+  $('text').focus();
+};
+
+$('text').onkeydown = (e) => {
+  if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) {
+    e.preventDefault();
+    $('compose').requestSubmit();
+  }
+};
+
+addEventListener('online', () => { if (!socket && token) { attempts = 0; connect(); } });
+
+async function start() {
+  enterRoom(sessionStorage.getItem(kept.room) || '');
+  const before = sessionStorage.getItem(kept.token);
+  if (before) enter(before);
+  try {
+    const answer = await fetch('/demo/tokens');
+    if (answer.ok) {
+      const users = await answer.json();
+      for (const user of Object.keys(users).sort()) $('demo-user').add(new Option(user, users[user]));
+      $('demo').hidden = false;
+      $('token-label').textContent = 'Or a token';
+    }
+  } catch { /* there are no demo users where the gateway can't be asked */ }
+  if (!before) firstField().focus();
+}
+start();
