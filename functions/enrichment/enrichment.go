@@ -25,9 +25,8 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"parley.internal/functions/enrichment/rule"
 	"parley.internal/shared/bus"
@@ -45,10 +44,8 @@ const Step = "enrichment"
 // channel come one after the other, so only somebody who talks in several channels at once gets in their own way.
 const maxAttempts = 5
 
-// The codes of what enrichment notes in an event's errors.
-const (
-	codeInvalidUser = "invalid_user_id"
-)
+// codeInvalidUser is what enrichment notes in an event's errors where its user's id can't be one.
+const codeInvalidUser = "invalid_user_id"
 
 // Store is what the function reads and writes beside the ledger. [store.Store] is one.
 type Store interface {
@@ -133,39 +130,28 @@ func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
 type decision struct {
 	event    *event.Event // tied to its user, but without what the rules add
 	outcome  rule.Outcome
-	silent   bool // only observers get it
-	repeated bool
-	attempts int
+	excluded bool // only observers get it
+	repeated bool // it was counted before
+	attempts int  // how often it was decided, because the document changed meanwhile
 }
 
 // decide finds out what becomes of an event, and has it stored in the user's document when it returns.
 func (f *Function) decide(ctx context.Context, original *event.Event, rules *rule.Set, at time.Time) (decision, error) {
 	id, err := identify(original)
-	switch {
-	case errors.Is(err, identity.ErrInvalid):
-		return f.unmatched(original, rules, at, err), nil
-	case err != nil:
-		return decision{}, err
-	case id.IsZero() && email(original) == "":
-		return f.unmatched(original, rules, at, nil), nil
+	address := ""
+	if err == nil && id.IsZero() {
+		address = email(original)
 	}
-	for attempt := 1; ; attempt++ {
-		doc, version, err := store.User{}, store.Version{}, error(nil)
+	for attempt := 1; err == nil && (!id.IsZero() || address != ""); attempt++ {
+		var doc store.User
+		var version store.Version
 		if id.IsZero() {
-			var found identity.UserID
-			found, doc, version, err = f.store.UserByEmail(ctx, email(original))
-			switch {
-			case errors.Is(err, identity.ErrInvalid): // an operator's document under a name that is none
-				return f.unmatched(original, rules, at, err), nil
-			case err == nil && found.IsZero():
-				return f.unmatched(original, rules, at, nil), nil
-			}
-			id = found
+			id, doc, version, err = f.store.UserByEmail(ctx, address)
 		} else {
 			doc, version, err = f.store.User(ctx, id)
 		}
-		if err != nil {
-			return decision{}, err
+		if err != nil || id.IsZero() {
+			break
 		}
 		d, put := f.matched(original, rules, at, id, doc)
 		d.attempts = attempt
@@ -179,7 +165,13 @@ func (f *Function) decide(ctx context.Context, original *event.Event, rules *rul
 		if !errors.Is(err, store.ErrConflict) || attempt == maxAttempts {
 			return decision{}, err
 		}
+		err = nil
 	}
+	if err != nil && !errors.Is(err, identity.ErrInvalid) {
+		return decision{}, err
+	}
+	// The id is bad, or that of the document which has the e-mail address; or there is nobody to be found.
+	return f.unmatched(original, rules, at, err), nil
 }
 
 // matched decides what becomes of an event of a user, given their document, and what the document becomes: nil if it
@@ -190,15 +182,15 @@ func (f *Function) matched(original *event.Event, rules *rule.Set, at time.Time,
 		correlationID: e.CorrelationID, at: at, message: said(e), facts: learn(e, id, f.discordRoles),
 	}, f.users.SessionLength)
 	fillUser(e, id, v.doc, v.tags, at)
-	d := decision{event: e, repeated: v.repeated, silent: excluded(v.doc.Status)}
+	d := decision{event: e, repeated: v.repeated, excluded: excluded(v.doc.Status)}
 	if v.repeated {
-		if !d.silent {
+		if !d.excluded {
 			d.outcome = rules.Repeat(e, at, v.rules)
 		}
 		return d, nil
 	}
 	var held []string
-	if !d.silent {
+	if !d.excluded {
 		c := cooldowns{until: v.doc.Cooldowns, channel: e.Channel, at: at}
 		d.outcome = rules.Evaluate(e, at, c.silent)
 		began := map[string]time.Duration{}
@@ -279,25 +271,21 @@ func skipPending(e *event.Event) {
 func (f *Function) publish(ctx context.Context, d decision, started time.Time) (delivery string, err error) {
 	e := d.event
 	e.Finish(Step, started, event.Now(f.now()), nil)
-	if d.silent {
+	if d.excluded {
 		skipPending(e)
 	}
 	d.outcome.AddTo(e)
 	var sendErr, publishErr error
-	var g errgroup.Group
+	var both sync.WaitGroup
 	if answer, ok := d.outcome.Answer(); ok && !pending(e, rule.Personality) {
 		out := e.Clone()
 		answer.Direct(out)
-		g.Go(func() error {
-			delivery, sendErr = f.sender.Send(ctx, out, answer.Step())
-			return nil
-		})
+		both.Go(func() { delivery, sendErr = f.sender.Send(ctx, out, answer.Step()) })
 	}
-	g.Go(func() error {
+	both.Go(func() {
 		publishErr = f.bus.Publish(ctx, topology.Enriched, bus.Outgoing{Event: e, IdempotencyKey: deadletter.ID("enriched", e.CorrelationID)})
-		return nil
 	})
-	g.Wait() // the functions above return nil
+	both.Wait()
 	// what can be tried again goes first: a dead letter would end both
 	switch {
 	case publishErr != nil && errors.Is(publishErr, event.ErrInvalid):

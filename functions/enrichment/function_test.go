@@ -52,10 +52,11 @@ func (p *publisher) Publish(_ context.Context, t topology.Topic, out bus.Outgoin
 	return nil
 }
 
-// meddling is a store in which something happens between reading a user and writing them.
+// meddling is a store in which something happens between reading a user and writing them, or after that.
 type meddling struct {
 	*store.Store
-	before func() // the next write; nil for nothing
+	before func()       // nil for nothing
+	after  func() error // what a write that succeeded returns; nil for that it did
 	puts   int
 }
 
@@ -64,7 +65,10 @@ func (m *meddling) PutUser(ctx context.Context, id identity.UserID, u store.User
 	if m.before != nil {
 		m.before()
 	}
-	return m.Store.PutUser(ctx, id, u, v)
+	if err := m.Store.PutUser(ctx, id, u, v); err != nil || m.after == nil {
+		return err
+	}
+	return m.after()
 }
 
 // rig is a function with everything around it.
@@ -247,14 +251,16 @@ func TestAnIDWithColonsStaysWhole(t *testing.T) {
 
 func TestAnEventOfNobodyPasses(t *testing.T) {
 	onFirestore(t, func(r *rig) {
+		r.put("users/odd", map[string]any{"email": "odd@example.com"})
 		for name, tt := range map[string]struct {
 			user  *event.User
 			id    string
 			notes int
 		}{
-			"no id":             {nil, "", 0},
-			"an unknown e-mail": {&event.User{Email: "who@example.com", Roles: []string{"moderator"}}, "", 0},
-			"a bad id":          {nil, "../../tokens", 1},
+			"no id":                                 {nil, "", 0},
+			"an e-mail of a document without an id": {&event.User{Email: "odd@example.com"}, "", 1},
+			"an unknown e-mail":                     {&event.User{Email: "who@example.com", Roles: []string{"moderator"}}, "", 0},
+			"a bad id":                              {nil, "../../tokens", 1},
 		} {
 			e := says(name, tt.id, "hello")
 			e.User = tt.user
@@ -549,6 +555,19 @@ func TestAConflictIsDecidedAnew(t *testing.T) {
 		err := r.try(says("c2", "twitch:5", "hi"))
 		if _, dead := errors.AsType[*deadletter.Error](err); !errors.Is(err, store.ErrConflict) || dead || r.store.puts != 5 {
 			t.Errorf("error %v after %d writes; want a conflict, to be tried again, after 5", err, r.store.puts)
+		}
+	})
+}
+
+// A write whose answer was lost looks like a conflict when the client tries it again: the document changed, by this
+// very event.
+func TestAWriteWhoseAnswerWasLostCountsOnce(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("hello", map[string]any{"candidates": answer("Hello"), "cooldownSeconds": 60})
+		r.store.after = func() error { r.store.after = nil; return store.ErrConflict }
+		got := r.enrich(says("c1", "twitch:5", "hi"))
+		if n := r.user("twitch:5").MessageCountAllTime; n != 1 || r.store.puts != 1 || len(r.answers()) != 1 || !slices.Contains(got.User.Tags, "NEW_USER") {
+			t.Errorf("%d messages counted in %d writes, answers %v, tags %v", n, r.store.puts, r.answers(), got.User.Tags)
 		}
 	})
 }

@@ -25,6 +25,8 @@ type Outcome struct {
 	Failed    []Failure
 	Evaluated int // rules whose condition was asked, those that failed included
 	Silent    int // rules that hold, but are kept silent
+
+	size int // bytes of all texts that were added
 }
 
 // Applied is what one rule adds to an event.
@@ -133,8 +135,23 @@ func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
 			Priority: priority, Confidence: n.Confidence, Text: text, Format: "plain",
 		})
 	}
+	if o.size+a.size() > maxTotal {
+		return fmt.Errorf("the rules before it left less than the %d bytes that it adds", a.size())
+	}
+	o.size += a.size()
 	o.Applied = append(o.Applied, a)
 	return nil
+}
+
+// size is roughly how many bytes a rule adds to an event's written form.
+func (a Applied) size() (n int) {
+	for _, x := range a.Annotations {
+		n += len(x.Kind) + len(x.Value) + len(x.Label) + len(x.Payload)
+	}
+	for _, c := range a.Candidates {
+		n += len(c.Kind) + len(c.Text)
+	}
+	return n
 }
 
 // part is the id of the i-th annotation or candidate of a rule, always the same.

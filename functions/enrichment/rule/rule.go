@@ -54,10 +54,12 @@ const (
 	// message: Discord 2,000, Twitch 500.
 	maxText = 4000
 
-	// maxSource is the most bytes that a rule's annotation or its candidate's template may have, and maxAdded how many
-	// of them a rule may have: several rules together must leave an event below event.MaxSize.
+	// maxSource is the most bytes that a rule's annotation or its candidate's template may have, maxAdded how many of
+	// them a rule may have, and maxTotal how many bytes all rules together may add to an event: it has to stay below
+	// event.MaxSize, or it could not be published.
 	maxSource = 8 << 10
 	maxAdded  = 8
+	maxTotal  = 64 << 10
 
 	// maxCooldown keeps entries of a user document from living for ever.
 	maxCooldown = 30 * 24 * time.Hour

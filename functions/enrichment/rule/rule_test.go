@@ -14,6 +14,7 @@ import (
 
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
 )
 
 var at = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -326,6 +327,28 @@ func TestUnchangedRulesAreTakenOver(t *testing.T) {
 	if len(failures) > 0 || second.rules[0] != first.rules[0] || second.rules[1] == first.rules[1] {
 		t.Errorf("failures %v; want a taken over, and b compiled anew", failures)
 	}
+}
+
+func TestAllRulesTogetherAreBounded(t *testing.T) {
+	var rules []store.Rule
+	for i := range 9 {
+		rules = append(rules, store.Rule{ID: fmt.Sprint(i), Enabled: true, When: "true", Annotations: []store.RuleAnnotation{{Kind: "k", Text: strings.Repeat("x", maxSource-10)}}})
+	}
+	rules = append(rules, says("small", "true", "ok"))
+	o := compileAll(t, rules...).Evaluate(chat(""), at, never)
+	if len(o.Failed) != 2 || o.Failed[0].ID != "7" || len(o.Applied) != 8 || o.Applied[7].ID != "small" {
+		t.Errorf("%d applied, failed %v; want what fits", len(o.Applied), o.Failed)
+	}
+}
+
+// The step that a rule asks for becomes the attribute on which the function's subscription filters.
+func TestTheStepIsTheOneThatASubscriptionWaitsFor(t *testing.T) {
+	for _, s := range topology.Subscriptions() {
+		if s.Filter == fmt.Sprintf("attributes.next = %q", Personality) {
+			return
+		}
+	}
+	t.Errorf("no subscription has a filter for %q", Personality)
 }
 
 func FuzzTemplate(f *testing.F) {
