@@ -70,7 +70,7 @@ type User struct {
 	LastSessionStartedAt  time.Time            `firestore:"lastSessionStartedAt,omitempty"`
 	LastSessionActivityAt time.Time            `firestore:"lastSessionActivityAt,omitempty"`
 	Recent                []Seen               `firestore:"recent,omitempty"`    // the last events counted, oldest first
-	Cooldowns             map[string]time.Time `firestore:"cooldowns,omitempty"` // until when a rule stays silent, by rule and channel
+	Cooldowns             map[string]time.Time `firestore:"cooldowns,omitempty"` // until when a rule stays silent, by a hash of rule and channel
 }
 
 // Seen is an event that was counted, with what was decided for it, so that a redelivery counts nothing and finds the
