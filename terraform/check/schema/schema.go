@@ -1,0 +1,155 @@
+// Package schema says which arguments the resources have that Parley's Terraform configuration uses: their names,
+// nesting, types, and whether each is required, optional or computed. google.json is version 6.50.0 of the google
+// provider, reduced to what is used; archive.json is version 2.7 of the archive provider's one data source, written by
+// hand from its documentation.
+package schema
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/hashicorp/terraform-plugin-go/tfprotov5"
+	"github.com/hashicorp/terraform-plugin-go/tftypes"
+)
+
+// To reduce the google provider's schema anew, after a resource was added to the configuration:
+//
+//	npm pack --pack-destination /tmp @cdktf/provider-google@16.12.1
+//	go run ./terraform/check/schema/extract -dir terraform -out terraform/check/schema/google.json /tmp/cdktf-provider-google-16.12.1.tgz
+var (
+	//go:embed google.json
+	google []byte
+	//go:embed archive.json
+	archive []byte
+)
+
+// Provider is what a provider understands.
+type Provider struct {
+	Version     string            `json:"version"`
+	Config      *Block            `json:"config"`
+	Resources   map[string]*Block `json:"resources"`
+	DataSources map[string]*Block `json:"dataSources"`
+}
+
+// Block is a resource, or a block within one.
+type Block struct {
+	Attributes map[string]Attribute `json:"attributes,omitempty"`
+	Blocks     map[string]Nested    `json:"blocks,omitempty"`
+}
+
+// Attribute is an argument, or something that the provider computes, or both.
+type Attribute struct {
+	Type     Type `json:"type"`
+	Required bool `json:"required,omitempty"`
+	Optional bool `json:"optional,omitempty"`
+	Computed bool `json:"computed,omitempty"`
+}
+
+// Nested is a block type within a block.
+type Nested struct {
+	Nesting string `json:"nesting"`       // list, set or single
+	Min     int64  `json:"min,omitempty"` // how many there must be
+	Max     int64  `json:"max,omitempty"` // how many there may be; 0 for any number
+	Block   *Block `json:"block"`
+}
+
+// Type is a type in Terraform's own notation: "string", ["list","string"], ["list",["object",{…}]].
+type Type json.RawMessage
+
+// MarshalJSON is the notation itself.
+func (t Type) MarshalJSON() ([]byte, error) { return t, nil }
+
+// UnmarshalJSON keeps the notation.
+func (t *Type) UnmarshalJSON(data []byte) error {
+	*t = bytes.Clone(data)
+	return nil
+}
+
+// Value is the type that the notation means.
+func (t Type) Value() (tftypes.Type, error) {
+	typ, err := tftypes.ParseJSONType(json.RawMessage(t)) //lint:ignore SA1019 the notation has no other parser
+	if err != nil {
+		return nil, fmt.Errorf("type %s: %w", t, err)
+	}
+	return typ, nil
+}
+
+// Google is the google provider.
+func Google() (*Provider, error) { return parse(google) }
+
+// Archive is the archive provider.
+func Archive() (*Provider, error) { return parse(archive) }
+
+func parse(data []byte) (*Provider, error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	p := new(Provider)
+	if err := dec.Decode(p); err != nil {
+		return nil, fmt.Errorf("read a provider's schema: %w", err)
+	}
+	return p, nil
+}
+
+// Type is the type of the block's values.
+func (b *Block) Type() (tftypes.Object, error) {
+	types := map[string]tftypes.Type{}
+	for name, a := range b.Attributes {
+		t, err := a.Type.Value()
+		if err != nil {
+			return tftypes.Object{}, fmt.Errorf("%s: %w", name, err)
+		}
+		types[name] = t
+	}
+	for name, n := range b.Blocks {
+		t, err := n.Block.Type()
+		if err != nil {
+			return tftypes.Object{}, fmt.Errorf("%s: %w", name, err)
+		}
+		switch n.Nesting {
+		case "list":
+			types[name] = tftypes.List{ElementType: t}
+		case "set":
+			types[name] = tftypes.Set{ElementType: t}
+		case "single":
+			types[name] = t
+		default:
+			return tftypes.Object{}, fmt.Errorf("%s: there is no nesting %q", name, n.Nesting)
+		}
+	}
+	return tftypes.Object{AttributeTypes: types}, nil
+}
+
+// Protocol is the block as Terraform's plugin protocol describes it.
+func (b *Block) Protocol() (*tfprotov5.SchemaBlock, error) {
+	out := &tfprotov5.SchemaBlock{}
+	for _, name := range slices.Sorted(maps.Keys(b.Attributes)) {
+		a := b.Attributes[name]
+		t, err := a.Type.Value()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		out.Attributes = append(out.Attributes, &tfprotov5.SchemaAttribute{
+			Name: name, Type: t, Required: a.Required, Optional: a.Optional, Computed: a.Computed,
+		})
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.Blocks)) {
+		n := b.Blocks[name]
+		block, err := n.Block.Protocol()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		nesting := map[string]tfprotov5.SchemaNestedBlockNestingMode{
+			"list":   tfprotov5.SchemaNestedBlockNestingModeList,
+			"set":    tfprotov5.SchemaNestedBlockNestingModeSet,
+			"single": tfprotov5.SchemaNestedBlockNestingModeSingle,
+		}[n.Nesting]
+		out.BlockTypes = append(out.BlockTypes, &tfprotov5.SchemaNestedBlock{
+			TypeName: name, Block: block, Nesting: nesting, MinItems: n.Min, MaxItems: n.Max,
+		})
+	}
+	return out, nil
+}

@@ -1,0 +1,102 @@
+locals {
+  # What the queries of shared/store, shared/egress and shared/deadletter need: fields that are compared, then the one
+  # that is sorted by. A query without its index fails, so a test runs every query and looks it up in the plan.
+  indexes = {
+    "deliveries-backlog"         = { collection = "deliveries", equal = ["userId", "destination", "state"], by = "openedAt", order = "ASCENDING" }
+    "deliveries-missed"          = { collection = "deliveries", equal = ["userId", "destination"], by = "openedAt", order = "ASCENDING" }
+    "deliveries-overdue"         = { collection = "deliveries", equal = ["shard", "state"], by = "deadline", order = "ASCENDING" }
+    "deliveries-silent"          = { collection = "deliveries", equal = ["state", "announced"], by = "settledAt", order = "ASCENDING" }
+    "deadletters-reason"         = { collection = "deadletters", equal = ["reason"], by = "at", order = "DESCENDING" }
+    "deadletters-status"         = { collection = "deadletters", equal = ["status"], by = "at", order = "DESCENDING" }
+    "deadletters-reason-status"  = { collection = "deadletters", equal = ["reason", "status"], by = "at", order = "DESCENDING" }
+    "personalities-active-named" = { collection = "personalities", equal = ["name"], by = "status", order = "ASCENDING" }
+  }
+
+  # Fields without an index of their own. Three reasons: a time that only grows would limit its collection to about 500
+  # writes a second (https://cloud.google.com/firestore/docs/best-practices#hotspots); bytes and long texts would be
+  # stored again in the index; a map or an array would have an index entry for each of its parts. A composite index
+  # above holds such a field all the same.
+  unindexed = {
+    deliveries    = ["event", "message", "createdAt", "openedAt", "deadline", "settledAt"]
+    deadletters   = ["data", "preview", "message", "attributes", "redrives", "slipSummary", "firstAt"]
+    parts         = ["data"]
+    conversations = ["turns", "updatedAt"]
+    personalities = ["text", "updatedAt"]
+    tokens        = ["created_at", "expires_at", "last_used_at", "revoked_at"]
+    users = [
+      "firstSeenAt", "lastSeenAt", "lastMessageAt", "lastSessionStartedAt", "lastSessionActivityAt",
+      "messageCountAllTime", "sessionCount", "lastSessionId", "recent", "cooldowns", "rolesMeta", "profile", "notes",
+    ]
+  }
+
+  # Collections whose documents Firestore deletes some time after what their expireAt says; that is not indexed either.
+  expiring = toset(["deliveries", "deadletters", "conversations"])
+
+  unindexed_fields = {
+    for pair in flatten([for c, fields in local.unindexed : [for f in fields : { collection = c, field = f }]]) :
+    "${pair.collection}.${pair.field}" => pair
+  }
+}
+
+resource "google_firestore_database" "this" {
+  name        = var.firestore_database
+  location_id = var.firestore_location == "" ? var.region : var.firestore_location
+  type        = "FIRESTORE_NATIVE"
+
+  point_in_time_recovery_enablement = "POINT_IN_TIME_RECOVERY_ENABLED"
+
+  # Protected twice: Google refuses to delete it, and Terraform would only forget it.
+  delete_protection_state = var.protect_data ? "DELETE_PROTECTION_ENABLED" : "DELETE_PROTECTION_DISABLED"
+  deletion_policy         = var.protect_data ? "ABANDON" : "DELETE"
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_firestore_index" "index" {
+  for_each = local.indexes
+
+  database   = google_firestore_database.this.name
+  collection = each.value.collection
+
+  dynamic "fields" {
+    for_each = each.value.equal
+    content {
+      field_path = fields.value
+      order      = "ASCENDING"
+    }
+  }
+  fields {
+    field_path = each.value.by
+    order      = each.value.order
+  }
+}
+
+resource "google_firestore_field" "unindexed" {
+  for_each = local.unindexed_fields
+
+  database   = google_firestore_database.this.name
+  collection = each.value.collection
+  field      = each.value.field
+
+  index_config {} # none
+}
+
+resource "google_firestore_field" "expiry" {
+  for_each = local.expiring
+
+  database   = google_firestore_database.this.name
+  collection = each.key
+  field      = "expireAt"
+
+  index_config {} # none
+  ttl_config {}
+}
+
+resource "google_firestore_backup_schedule" "daily" {
+  count = var.backup_days > 0 ? 1 : 0
+
+  database  = google_firestore_database.this.name
+  retention = "${var.backup_days * 86400}s"
+
+  daily_recurrence {}
+}

@@ -1,0 +1,231 @@
+# One function for each that the topology pushes to. Another one in topology.json, with its package under functions/,
+# is all that it takes to have it here.
+
+locals {
+  root      = "${path.module}/.."
+  functions = toset(compact([for s in local.topology.subscriptions : try(s.function, "")]))
+
+  # The source of a function: its own package and what all share, without what only tests need, so that a change of
+  # another function or of a test deploys nothing.
+  sources = {
+    for f in local.functions : f => [
+      for path in setunion(fileset(local.root, "functions/${f}/**"), fileset(local.root, "shared/**"), ["go.mod", "go.sum"]) :
+      path if !can(regex("_test\\.go$|\\.test$|(^|/)testdata/|(^|/)\\.", path))
+    ]
+  }
+
+  # A function has to answer before Pub/Sub takes it for lost and pushes again.
+  timeouts = {
+    for f in local.functions : f => max([for s in local.topology.subscriptions : s.ackDeadlineSeconds if try(s.function, "") == f]...)
+  }
+
+  # Which topics a part publishes on. Every part can give something up, so every part has the dead-letter topic.
+  publishes = {
+    gateway     = ["internal.ingress.v1"]
+    enrichment  = ["internal.user.enriched.v1", "internal.egress.v1"]
+    personality = ["internal.egress.v1"]
+  }
+  publishers = {
+    for pair in flatten([
+      for part in concat(["gateway"], tolist(local.functions)) : [
+        for topic in concat(lookup(local.publishes, part, []), [local.topology.deadLetterTopic]) : { part = part, topic = topic }
+      ]
+    ]) : "${pair.part}/${pair.topic}" => pair
+  }
+
+  deployment_environment = {
+    GOOGLE_CLOUD_PROJECT = var.project_id
+    FIRESTORE_DATABASE   = var.firestore_database
+    BUS_PREFIX           = var.bus_prefix
+    LOG_LEVEL            = var.log_level
+  }
+
+  part_environment = {
+    personality = {
+      MODEL_PROVIDER = var.model_provider
+      MODEL_NAME     = var.model_name
+    }
+  }
+
+  key_variables = { gemini = "GEMINI_API_KEY", openai = "OPENAI_API_KEY" }
+  secret_environment = {
+    personality = var.model_key_version == "" ? {} : {
+      (local.key_variables[var.model_provider]) = { secret = google_secret_manager_secret.model_key.secret_id, version = var.model_key_version }
+    }
+  }
+}
+
+data "archive_file" "function" {
+  for_each = local.functions
+
+  type        = "zip"
+  output_path = "${path.module}/.staging/${each.key}.zip"
+
+  dynamic "source" {
+    for_each = local.sources[each.key]
+    content {
+      filename = source.value
+      content  = file("${local.root}/${source.value}")
+    }
+  }
+
+  # Google's Go buildpack wants one package at the root that is not main. It has to import the framework's package
+  # functions itself: by that the buildpack knows that entry points are registered by name; otherwise it would look for
+  # an exported Go function with the name of the entry point.
+  source {
+    filename = "function.go"
+    content  = <<-EOT
+      // Package function is what Cloud Functions builds: it registers the entry point ${each.key}.
+      package function
+
+      import (
+      	_ "github.com/GoogleCloudPlatform/functions-framework-go/functions"
+
+      	_ "parley.internal/functions/${each.key}"
+      )
+    EOT
+  }
+}
+
+resource "google_storage_bucket" "source" {
+  name                        = "${var.project_id}-${var.name}-source"
+  location                    = var.region
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+  force_destroy               = true # everything in it can be made again
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_storage_bucket_object" "source" {
+  for_each = local.functions
+
+  # The name says what is in it, so that changed source is another object, and another object is a new deployment.
+  name   = "${each.key}-${data.archive_file.function[each.key].output_sha256}.zip"
+  bucket = google_storage_bucket.source.name
+  source = data.archive_file.function[each.key].output_path
+}
+
+resource "google_cloudfunctions2_function" "function" {
+  for_each = local.functions
+
+  name     = "${var.name}-${each.key}"
+  location = var.region
+
+  build_config {
+    runtime           = var.functions_runtime
+    entry_point       = each.key
+    service_account   = google_service_account.build.id
+    docker_repository = google_artifact_registry_repository.images.id
+    source {
+      storage_source {
+        bucket = google_storage_bucket.source.name
+        object = google_storage_bucket_object.source[each.key].name
+      }
+    }
+  }
+
+  service_config {
+    service_account_email = google_service_account.part[each.key].email
+
+    # Only Pub/Sub of this project gets through to it, and only as the account that may invoke it.
+    ingress_settings               = "ALLOW_INTERNAL_ONLY"
+    all_traffic_on_latest_revision = true
+
+    available_cpu                    = "1" # less would allow one event at a time
+    available_memory                 = var.functions_memory
+    max_instance_request_concurrency = var.functions_concurrency
+    min_instance_count               = var.functions_min_instances
+    max_instance_count               = var.functions_max_instances
+    timeout_seconds                  = local.timeouts[each.key]
+
+    environment_variables = merge(
+      local.deployment_environment,
+      lookup(local.part_environment, each.key, {}),
+      lookup(var.environment, each.key, {}),
+    )
+
+    dynamic "secret_environment_variables" {
+      for_each = lookup(local.secret_environment, each.key, {})
+      content {
+        key        = secret_environment_variables.key
+        project_id = var.project_id
+        secret     = secret_environment_variables.value.secret
+        version    = secret_environment_variables.value.version
+      }
+    }
+  }
+
+  # Google needs some minutes until a new role counts; what the build and the first start need has to be there before.
+  depends_on = [
+    google_artifact_registry_repository_iam_member.build,
+    google_storage_bucket_iam_member.build,
+    google_project_iam_member.build_source,
+    google_project_iam_member.build_log,
+    google_secret_manager_secret_iam_member.model_key,
+  ]
+}
+
+# The functions are built as an account of their own, not as the project's default one, which may do far more.
+resource "google_service_account" "build" {
+  account_id   = "${var.name}-build"
+  display_name = "Parley: builds of the functions"
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_artifact_registry_repository" "images" {
+  repository_id = var.name
+  location      = var.region
+  format        = "DOCKER"
+  description   = "Images of the gateway and of the functions."
+
+  # Ten of each are enough to roll back; what is older goes.
+  cleanup_policies {
+    id     = "keep-recent"
+    action = "KEEP"
+    most_recent_versions {
+      keep_count = 10
+    }
+  }
+  cleanup_policies {
+    id     = "delete-old"
+    action = "DELETE"
+    condition {
+      older_than = "2592000s"
+    }
+  }
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_artifact_registry_repository_iam_member" "build" {
+  repository = google_artifact_registry_repository.images.name
+  location   = var.region
+  role       = "roles/artifactregistry.writer"
+  member     = google_service_account.build.member
+}
+
+resource "google_storage_bucket_iam_member" "build" {
+  bucket = google_storage_bucket.source.name
+  role   = "roles/storage.objectViewer"
+  member = google_service_account.build.member
+}
+
+# Cloud Functions copies a source to a bucket of its own before it builds it.
+resource "google_project_iam_member" "build_source" {
+  project = var.project_id
+  role    = "roles/storage.objectViewer"
+  member  = google_service_account.build.member
+
+  condition {
+    title      = "sources of functions"
+    expression = "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-${data.google_project.this.number}-${var.region}\")"
+  }
+}
+
+resource "google_project_iam_member" "build_log" {
+  project = var.project_id
+  role    = "roles/logging.logWriter"
+  member  = google_service_account.build.member
+}

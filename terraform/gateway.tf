@@ -1,0 +1,109 @@
+locals {
+  gateway = var.gateway_image == "" ? [] : [var.gateway_image]
+
+  gateway_environment = merge(
+    local.deployment_environment,
+    # Cloud Run sends an instance no more requests than this, and a socket is a request as long as it lasts.
+    { WS_MAX_CONNECTIONS = tostring(var.gateway_concurrency) },
+    lookup(var.environment, "gateway", {}),
+  )
+}
+
+resource "google_cloud_run_v2_service" "gateway" {
+  count = length(local.gateway)
+
+  name     = "${var.name}-gateway"
+  location = var.region
+  ingress  = "INGRESS_TRAFFIC_ALL"
+
+  # It holds no data: whoever destroys it can make it again.
+  deletion_protection = false
+
+  template {
+    service_account                  = google_service_account.part["gateway"].email
+    timeout                          = "3600s" # a socket is a request; this is the most that one may take
+    max_instance_request_concurrency = var.gateway_concurrency
+    execution_environment            = "EXECUTION_ENVIRONMENT_GEN2"
+
+    scaling {
+      min_instance_count = var.gateway_min_instances
+      max_instance_count = var.gateway_max_instances
+    }
+
+    containers {
+      image = local.gateway[count.index]
+
+      ports {
+        container_port = 8080
+      }
+
+      resources {
+        limits = {
+          cpu    = var.gateway_cpu
+          memory = var.gateway_memory
+        }
+        # Answers arrive by subscription, not by request, so the processor is needed all the time.
+        cpu_idle          = false
+        startup_cpu_boost = true
+      }
+
+      dynamic "env" {
+        for_each = local.gateway_environment
+        content {
+          name  = env.key
+          value = env.value
+        }
+      }
+
+      # Clients come once the instance's own subscription stands and the database can be reached.
+      startup_probe {
+        http_get {
+          path = "/readyz"
+        }
+        period_seconds    = 2
+        timeout_seconds   = 2
+        failure_threshold = 30
+      }
+
+      # Only whether the process lives: a restart helps against nothing else.
+      liveness_probe {
+        http_get {
+          path = "/healthz"
+        }
+        period_seconds    = 15
+        timeout_seconds   = 5
+        failure_threshold = 4
+      }
+    }
+  }
+
+  depends_on = [
+    google_project_iam_member.firestore,
+    google_project_iam_member.gateway,
+    google_pubsub_topic_iam_member.gateway,
+    google_pubsub_topic_iam_member.publisher,
+  ]
+}
+
+resource "google_cloud_run_v2_service_iam_member" "public" {
+  count = var.gateway_public ? length(local.gateway) : 0
+
+  name     = google_cloud_run_v2_service.gateway[0].name
+  location = var.region
+  role     = "roles/run.invoker"
+  member   = "allUsers"
+}
+
+resource "google_cloud_run_domain_mapping" "gateway" {
+  count = var.domain == "" ? 0 : length(local.gateway)
+
+  name     = var.domain
+  location = var.region
+
+  metadata {
+    namespace = var.project_id
+  }
+  spec {
+    route_name = google_cloud_run_v2_service.gateway[0].name
+  }
+}

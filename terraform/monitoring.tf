@@ -1,0 +1,277 @@
+locals {
+  # the function that keeps the dead letters logs one line for each
+  keeper = one([for s in local.topology.subscriptions : s.function if s.topic == local.topology.deadLetterTopic])
+
+  subscription_names = join(", ", [for name in keys(local.subscriptions) : "\"${var.bus_prefix}${name}\""])
+  function_names     = join(", ", [for f in local.functions : "\"${var.name}-${f}\""])
+
+  channels = [for c in google_monitoring_notification_channel.email : c.id]
+
+  metric_prefix      = replace(var.name, "-", "_")
+  dead_letter_metric = "logging.googleapis.com/user/${google_logging_metric.dead_letters.name}"
+}
+
+resource "google_logging_metric" "dead_letters" {
+  name        = "${local.metric_prefix}_dead_letters"
+  description = "What was given up, each once, by reason."
+  filter      = <<-EOT
+    resource.type="cloud_run_revision"
+    resource.labels.service_name="${var.name}-${local.keeper}"
+    severity=ERROR
+    jsonPayload.message="dead letter"
+  EOT
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = "INT64"
+    unit        = "1"
+    labels {
+      key         = "reason"
+      value_type  = "STRING"
+      description = "One of the codes of package shared/deadletter."
+    }
+  }
+  label_extractors = {
+    reason = "EXTRACT(jsonPayload.reason)"
+  }
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_monitoring_notification_channel" "email" {
+  for_each = toset(var.alert_emails)
+
+  display_name = "${var.name}: ${each.key}"
+  type         = "email"
+  labels = {
+    email_address = each.key
+  }
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_monitoring_alert_policy" "dead_letters" {
+  display_name          = "${var.name}: dead letters"
+  combiner              = "OR"
+  severity              = "WARNING"
+  notification_channels = local.channels
+
+  conditions {
+    display_name = "something was given up"
+    condition_threshold {
+      filter          = "metric.type=\"${local.dead_letter_metric}\" AND resource.type=\"cloud_run_revision\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = 0
+      duration        = "0s"
+      aggregations {
+        alignment_period     = "300s"
+        per_series_aligner   = "ALIGN_SUM"
+        cross_series_reducer = "REDUCE_SUM"
+        group_by_fields      = ["metric.label.reason"]
+      }
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "Answers or events were given up for the reason `$${metric.label.reason}`. See \"What to look at\" in terraform/README.md; `gateway/deadletters` lists and redrives them."
+  }
+}
+
+resource "google_monitoring_alert_policy" "unacked" {
+  display_name          = "${var.name}: messages wait"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = local.channels
+
+  conditions {
+    display_name = "the oldest message of a subscription is too old"
+    condition_threshold {
+      filter          = "metric.type=\"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" AND resource.type=\"pubsub_subscription\" AND resource.label.subscription_id = one_of(${local.subscription_names})"
+      comparison      = "COMPARISON_GT"
+      threshold_value = var.alert_unacked_seconds
+      duration        = "60s"
+      aggregations {
+        alignment_period     = "60s"
+        per_series_aligner   = "ALIGN_MAX"
+        cross_series_reducer = "REDUCE_MAX"
+        group_by_fields      = ["resource.label.subscription_id"]
+      }
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "The subscription `$${resource.label.subscription_id}` is not being emptied: its function fails, or there are more events than its instances can take (functions_max_instances)."
+  }
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_monitoring_alert_policy" "function_errors" {
+  display_name          = "${var.name}: a function fails"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = local.channels
+
+  conditions {
+    display_name = "pushes are answered with errors"
+    condition_threshold {
+      filter          = "metric.type=\"run.googleapis.com/request_count\" AND resource.type=\"cloud_run_revision\" AND resource.label.service_name = one_of(${local.function_names}) AND metric.label.response_code_class = \"5xx\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = 10 # a few are Pub/Sub's retries at work
+      duration        = "0s"
+      aggregations {
+        alignment_period     = "300s"
+        per_series_aligner   = "ALIGN_SUM"
+        cross_series_reducer = "REDUCE_SUM"
+        group_by_fields      = ["resource.label.service_name"]
+      }
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "`$${resource.label.service_name}` answers with errors; Pub/Sub tries again, then dead-letters. Its log says why."
+  }
+
+  depends_on = [google_project_service.api]
+}
+
+# A gateway that may have no instance is not down when it has none.
+resource "google_monitoring_alert_policy" "no_gateway" {
+  count = var.gateway_min_instances > 0 ? length(local.gateway) : 0
+
+  display_name          = "${var.name}: no gateway is ready"
+  combiner              = "OR"
+  severity              = "CRITICAL"
+  notification_channels = local.channels
+
+  conditions {
+    display_name = "no instance has passed its start-up probe"
+    condition_threshold {
+      filter                  = "metric.type=\"run.googleapis.com/container/instance_count\" AND resource.type=\"cloud_run_revision\" AND resource.label.service_name = \"${google_cloud_run_v2_service.gateway[0].name}\""
+      comparison              = "COMPARISON_LT"
+      threshold_value         = 1
+      duration                = "180s"
+      evaluation_missing_data = "EVALUATION_MISSING_DATA_ACTIVE"
+      aggregations {
+        alignment_period     = "60s"
+        per_series_aligner   = "ALIGN_MAX"
+        cross_series_reducer = "REDUCE_SUM"
+      }
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "Nobody can connect. An instance is ready when its subscription stands and Firestore can be reached: the service's log says which of them failed."
+  }
+}
+
+locals {
+  charts = [
+    {
+      title  = "Messages published, by topic (a second)"
+      filter = "metric.type=\"pubsub.googleapis.com/topic/send_request_count\" resource.type=\"pubsub_topic\""
+      align  = "ALIGN_RATE", reduce = "REDUCE_SUM", by = ["resource.label.topic_id"]
+    },
+    {
+      title  = "Oldest message that waits, by subscription (s)"
+      filter = "metric.type=\"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" resource.type=\"pubsub_subscription\""
+      align  = "ALIGN_MAX", reduce = "REDUCE_MAX", by = ["resource.label.subscription_id"]
+    },
+    {
+      title  = "Dead letters, by reason (in 5 min)"
+      filter = "metric.type=\"${local.dead_letter_metric}\" resource.type=\"cloud_run_revision\""
+      align  = "ALIGN_SUM", reduce = "REDUCE_SUM", by = ["metric.label.reason"]
+    },
+    {
+      title  = "Pushes to functions, by answer (a second)"
+      filter = "metric.type=\"run.googleapis.com/request_count\" resource.type=\"cloud_run_revision\" resource.label.service_name=one_of(${local.function_names})"
+      align  = "ALIGN_RATE", reduce = "REDUCE_SUM", by = ["resource.label.service_name", "metric.label.response_code_class"]
+    },
+    {
+      title  = "Time of a push, 95th percentile (ms)"
+      filter = "metric.type=\"run.googleapis.com/request_latencies\" resource.type=\"cloud_run_revision\" resource.label.service_name=one_of(${local.function_names})"
+      align  = "ALIGN_PERCENTILE_95", reduce = "REDUCE_MAX", by = ["resource.label.service_name"]
+    },
+    {
+      title  = "Instances, by service"
+      filter = "metric.type=\"run.googleapis.com/container/instance_count\" resource.type=\"cloud_run_revision\" resource.label.service_name=starts_with(\"${var.name}-\")"
+      align  = "ALIGN_MAX", reduce = "REDUCE_SUM", by = ["resource.label.service_name"]
+    },
+    {
+      title  = "Sockets and requests at a time, gateway instances' 99th percentile"
+      filter = "metric.type=\"run.googleapis.com/container/max_request_concurrencies\" resource.type=\"cloud_run_revision\" resource.label.service_name=\"${var.name}-gateway\""
+      align  = "ALIGN_PERCENTILE_99", reduce = "REDUCE_MAX", by = ["resource.label.service_name"]
+    },
+    {
+      title  = "Documents written (a second)"
+      filter = "metric.type=\"firestore.googleapis.com/document/write_ops_count\" resource.type=\"firestore.googleapis.com/Database\""
+      align  = "ALIGN_RATE", reduce = "REDUCE_SUM", by = ["metric.label.op"]
+    },
+  ]
+}
+
+resource "google_monitoring_dashboard" "this" {
+  dashboard_json = jsonencode({
+    displayName = "Parley (${var.name})"
+    mosaicLayout = {
+      columns = 48
+      tiles = [
+        for i, c in local.charts : {
+          width = 24, height = 16, xPos = i % 2 * 24, yPos = floor(i / 2) * 16
+          widget = {
+            title = c.title
+            xyChart = {
+              dataSets = [{
+                plotType = "LINE"
+                timeSeriesQuery = {
+                  timeSeriesFilter = {
+                    filter = c.filter
+                    aggregation = {
+                      alignmentPeriod    = c.align == "ALIGN_SUM" ? "300s" : "60s"
+                      perSeriesAligner   = c.align
+                      crossSeriesReducer = c.reduce
+                      groupByFields      = c.by
+                    }
+                  }
+                }
+              }]
+            }
+          }
+        }
+      ]
+    }
+  })
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_billing_budget" "monthly" {
+  count = var.budget == null ? 0 : 1
+
+  billing_account = var.budget.billing_account
+  display_name    = "${var.name}, monthly"
+
+  budget_filter {
+    projects = ["projects/${data.google_project.this.number}"]
+  }
+  amount {
+    specified_amount {
+      units = tostring(floor(var.budget.amount))
+    }
+  }
+  threshold_rules {
+    threshold_percent = 0.5
+  }
+  threshold_rules {
+    threshold_percent = 0.9
+  }
+  threshold_rules {
+    threshold_percent = 1.0
+  }
+
+  depends_on = [google_project_service.api]
+}

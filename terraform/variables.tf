@@ -1,0 +1,330 @@
+variable "project_id" {
+  description = "Google Cloud project to run in. It has to exist and to have billing."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project_id))
+    error_message = "A project id has 6 to 30 lower-case letters, digits and hyphens, a letter first."
+  }
+}
+
+variable "region" {
+  description = "Region of everything that runs."
+  type        = string
+  default     = "us-central1"
+
+  validation {
+    condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
+    error_message = "A region looks like us-central1."
+  }
+}
+
+variable "name" {
+  description = "Begins the name of every resource but topics and subscriptions, so that several deployments can share a project."
+  type        = string
+  default     = "parley"
+
+  validation {
+    # with "-personality" behind it, it is the id of a service account, which has at most 30 characters
+    condition     = can(regex("^[a-z][a-z0-9-]{3,15}[a-z0-9]$", var.name))
+    error_message = "5 to 17 lower-case letters, digits and hyphens, a letter first, no hyphen last."
+  }
+}
+
+variable "bus_prefix" {
+  description = "Begins the name of every topic and subscription, separator included (\"staging.\"), so that several deployments can share a project."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = var.bus_prefix == "" || can(regex("^[A-Za-z][A-Za-z0-9._~-]{0,63}$", var.bus_prefix)) && !startswith(lower(var.bus_prefix), "goog")
+    error_message = "A letter first (and not \"goog\"), then letters, digits or . - _ ~, 64 at most."
+  }
+}
+
+variable "log_level" {
+  description = "The least severity that is logged."
+  type        = string
+  default     = "info"
+
+  validation {
+    condition     = contains(["debug", "info", "warn", "error"], var.log_level)
+    error_message = "debug, info, warn or error."
+  }
+}
+
+variable "environment" {
+  description = "Settings of a part that differ from their defaults: {personality = {REPLY_MAX_CHARS = \"500\"}}. environment.json lists what each part knows."
+  type        = map(map(string))
+  default     = {}
+
+  validation {
+    condition = alltrue([
+      for part, settings in var.environment : alltrue([
+        for setting in keys(settings) : contains(try(jsondecode(file("${path.module}/environment.json"))[part], []), setting)
+      ])
+    ])
+    error_message = "A part is not known, or does not know one of its settings, or gets that one from another variable or from a secret. environment.json lists the parts and their settings."
+  }
+}
+
+# Data
+
+variable "firestore_location" {
+  description = "Where the database is, a region or a multi-region (nam5, eur3); the region of everything else if empty. It can't be changed later."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = var.firestore_location == "" || can(regex("^[a-z]+-[a-z]+[0-9]+$|^(nam5|nam7|eur3)$", var.firestore_location))
+    error_message = "A region, or one of nam5, nam7, eur3."
+  }
+}
+
+variable "firestore_database" {
+  description = "Name of the database. Only (default) has Firestore's free quota."
+  type        = string
+  default     = "(default)"
+
+  validation {
+    condition     = var.firestore_database == "(default)" || can(regex("^[a-z][a-z0-9-]{2,61}[a-z0-9]$", var.firestore_database))
+    error_message = "(default), or 4 to 63 lower-case letters, digits and hyphens, a letter first."
+  }
+}
+
+variable "protect_data" {
+  description = "Keep the database and the secret whatever is destroyed. To be rid of them: set to false, apply, then destroy."
+  type        = bool
+  default     = true
+}
+
+variable "backup_days" {
+  description = "For how many days a daily backup of the database is kept; 0 for no backups beside the 7 days of point-in-time recovery."
+  type        = number
+  default     = 7
+
+  validation {
+    condition     = var.backup_days >= 0 && var.backup_days <= 98 && floor(var.backup_days) == var.backup_days
+    error_message = "0 to 98 whole days: Firestore keeps a backup for at most 14 weeks."
+  }
+}
+
+# Gateway
+
+variable "gateway_image" {
+  description = "The gateway's image, by digest. Empty for no gateway yet: the first apply makes the repository that the image is pushed to."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = var.gateway_image == "" || can(regex("^[a-z0-9.-]+/[A-Za-z0-9._/-]+@sha256:[0-9a-f]{64}$", var.gateway_image))
+    error_message = "HOST/PATH@sha256:DIGEST. A tag can be moved to another image, so it does not say what runs."
+  }
+}
+
+variable "gateway_public" {
+  description = "Let anybody reach the gateway. Sockets need a token of Parley's in any case; without this, nothing but what has the role run.invoker gets as far."
+  type        = bool
+  default     = true
+}
+
+variable "gateway_min_instances" {
+  description = "Instances that run even with nobody connected. With 0, an empty gateway costs nothing and the first client waits for a start."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.gateway_min_instances >= 0 && floor(var.gateway_min_instances) == var.gateway_min_instances
+    error_message = "A whole number, at least 0."
+  }
+}
+
+variable "gateway_max_instances" {
+  description = "Instances at most: times gateway_concurrency, this many sockets."
+  type        = number
+  default     = 10
+
+  validation {
+    condition     = var.gateway_max_instances >= 1 && var.gateway_max_instances >= var.gateway_min_instances && floor(var.gateway_max_instances) == var.gateway_max_instances
+    error_message = "A whole number, at least 1 and not less than gateway_min_instances."
+  }
+}
+
+variable "gateway_concurrency" {
+  description = "Sockets and requests that one instance takes at a time."
+  type        = number
+  default     = 1000
+
+  validation {
+    condition     = var.gateway_concurrency >= 1 && var.gateway_concurrency <= 1000 && floor(var.gateway_concurrency) == var.gateway_concurrency
+    error_message = "1 to 1000: Cloud Run gives an instance no more."
+  }
+}
+
+variable "gateway_cpu" {
+  description = "vCPUs of a gateway instance."
+  type        = string
+  default     = "1"
+
+  validation {
+    condition     = contains(["1", "2", "4", "8"], var.gateway_cpu)
+    error_message = "1, 2, 4 or 8: with less than one, an instance takes one request at a time."
+  }
+}
+
+variable "gateway_memory" {
+  description = "Memory of a gateway instance."
+  type        = string
+  default     = "512Mi"
+
+  validation {
+    condition     = can(regex("^[0-9]+(Mi|Gi)$", var.gateway_memory))
+    error_message = "Of the form 512Mi or 1Gi."
+  }
+}
+
+variable "domain" {
+  description = "Domain under which clients reach the gateway, verified as yours; empty for the address that Cloud Run gives it. Only some regions can: https://cloud.google.com/run/docs/mapping-custom-domains#limitations"
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = var.domain == "" || can(regex("^([a-z0-9-]+\\.)+[a-z]{2,}$", var.domain))
+    error_message = "A domain name in lower case."
+  }
+}
+
+# Functions
+
+variable "functions_runtime" {
+  description = "Runtime of the functions: not older than the Go version in go.mod."
+  type        = string
+  default     = "go126"
+
+  validation {
+    condition     = can(regex("^go1[0-9]{2}$", var.functions_runtime))
+    error_message = "Of the form go126."
+  }
+}
+
+variable "functions_min_instances" {
+  description = "Instances of each function that wait for events. With 0, an idle function costs nothing and the first event waits for a start."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.functions_min_instances >= 0 && floor(var.functions_min_instances) == var.functions_min_instances
+    error_message = "A whole number, at least 0."
+  }
+}
+
+variable "functions_max_instances" {
+  description = "Instances of each function at most: bounds what a flood of events can cost. What they can't take yet waits in Pub/Sub."
+  type        = number
+  default     = 20
+
+  validation {
+    condition     = var.functions_max_instances >= 1 && var.functions_max_instances >= var.functions_min_instances && floor(var.functions_max_instances) == var.functions_max_instances
+    error_message = "A whole number, at least 1 and not less than functions_min_instances."
+  }
+}
+
+variable "functions_concurrency" {
+  description = "Events that one instance of a function works on at a time."
+  type        = number
+  default     = 50
+
+  validation {
+    condition     = var.functions_concurrency >= 1 && var.functions_concurrency <= 1000 && floor(var.functions_concurrency) == var.functions_concurrency
+    error_message = "1 to 1000."
+  }
+}
+
+variable "functions_memory" {
+  description = "Memory of an instance of a function."
+  type        = string
+  default     = "512Mi"
+
+  validation {
+    condition     = can(regex("^[0-9]+(Mi|Gi)$", var.functions_memory))
+    error_message = "Of the form 512Mi or 1Gi."
+  }
+}
+
+# Model
+
+variable "model_provider" {
+  description = "Who words the answers: embedded (needs nothing, understands nothing), gemini, or openai (any endpoint of that protocol)."
+  type        = string
+  default     = "embedded"
+
+  validation {
+    condition     = contains(["embedded", "gemini", "openai"], var.model_provider)
+    error_message = "embedded, gemini or openai."
+  }
+}
+
+variable "model_name" {
+  description = "The model, as its provider calls it."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = var.model_provider == "embedded" || var.model_name != ""
+    error_message = "Required for every provider but embedded."
+  }
+}
+
+variable "model_key_version" {
+  description = "Version of the secret NAME-model-key that holds the provider's API key: its number, or latest. Empty for none; Gemini is then reached through Vertex AI as the function's service account."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^([0-9]+|latest)?$", var.model_key_version))
+    error_message = "A number, or latest, or nothing."
+  }
+
+  validation {
+    condition     = var.model_key_version == "" || var.model_provider != "embedded"
+    error_message = "The embedded model has no key."
+  }
+}
+
+# Watching
+
+variable "alert_emails" {
+  description = "Addresses that alerts are sent to. Without any, they show in the console only."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for a in var.alert_emails : can(regex("^[^@ ]+@[^@ ]+$", a))])
+    error_message = "One of them is not an e-mail address."
+  }
+}
+
+variable "alert_unacked_seconds" {
+  description = "An alert is raised when a message waits for longer than this. More than the retries of one poisoned message take, or that alone raises it."
+  type        = number
+  default     = 600
+
+  validation {
+    condition     = var.alert_unacked_seconds >= 60
+    error_message = "At least 60."
+  }
+}
+
+variable "budget" {
+  description = "Monthly budget: who pays (a billing account's id), and how much in whole units of its currency. E-mails go to the billing account's administrators at half, nine tenths and all of it. A budget only tells; it stops nothing."
+  type = object({
+    billing_account = string
+    amount          = number
+  })
+  default = null
+
+  validation {
+    condition     = var.budget == null || can(regex("^[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}$", var.budget.billing_account)) && try(var.budget.amount > 0, false)
+    error_message = "billing_account of the form 012345-ABCDEF-678901, amount more than 0."
+  }
+}
