@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"parley.internal/gateway/instance"
+	"parley.internal/gateway/websocket"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/topology"
 )
@@ -152,6 +153,7 @@ func TestAnswersThatAreNotForHereLeaveTheLedgerAlone(t *testing.T) {
 	w := newWorld(t)
 	g := w.start(instance.Options{})
 	c := g.dial(w.token("twitch:1"))
+	c.barrier() // what it may have missed was looked up
 	before := w.reads()
 	absent := w.answer("c1", "twitch:9", "", "nobody")
 	id := w.answer("c2", "twitch:1", "", "somebody")
@@ -266,5 +268,32 @@ func TestStartedButNotRunIsReleasedByRun(t *testing.T) {
 	}
 	if w.subscribed(i.ID()) {
 		t.Error("the subscription is still there")
+	}
+}
+
+func TestWhatCameWhileAwayComesOnConnecting(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{})
+	token := w.token("twitch:1")
+	first := w.answer("c1", "twitch:1", "", "while nobody was there")
+	eventually(t, "ignored", func() bool { return w.delivered(g, "absent") })
+	c := g.dial(token)
+	if f := c.next(); f.Metadata["id"] != first || f.Payload["text"] != "while nobody was there" {
+		t.Errorf("frame = %+v", f)
+	}
+	eventually(t, "delivered", func() bool { return w.state(first) == egress.Delivered })
+	c.Close()
+
+	// the next goes to another connection of the same user; who comes back gets it, but not the first one again
+	other := g.dial(token)
+	second := w.answer("c2", "twitch:1", "", "to the other one")
+	live := other.next()
+	back := g.dial(token, first)
+	f := back.next()
+	if f.Metadata["id"] != second || f.Metadata["timestamp"] != live.Metadata["timestamp"] {
+		t.Errorf("frame = %+v; live it was %+v", f, live)
+	}
+	if f := back.next(); f.Type != websocket.TypeResumed || f.Payload["missed"] != 1.0 || f.Payload["complete"] != true {
+		t.Errorf("frame = %+v", f)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -180,10 +181,10 @@ type client struct {
 	t *testing.T
 }
 
-// dial connects and takes the first frame.
-func (g *gateway) dial(token string) *client {
+// dial connects, as a client that got these answers before, and takes the first frame.
+func (g *gateway) dial(token string, after ...string) *client {
 	g.w.t.Helper()
-	conn, resp, err := gorilla.DefaultDialer.Dial("ws://"+g.Addr()+websocket.Path, http.Header{"Authorization": {"Bearer " + token}})
+	conn, resp, err := gorilla.DefaultDialer.Dial("ws://"+g.Addr()+websocket.Path+"?"+url.Values{"after": after}.Encode(), http.Header{"Authorization": {"Bearer " + token}})
 	if err != nil {
 		status := ""
 		if resp != nil {

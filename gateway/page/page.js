@@ -13,6 +13,7 @@ const resendWithin = 60000; // ms: what was said this long before a connection b
 
 let socket = null, ready = false, leaving = false, attempts = 0, everReady = false, timer = 0;
 let token = '', room = '';
+const last = []; // ids of the last deliveries, to be told when coming back
 const seen = new Set(); // ids of deliveries: one may be sent twice
 const mine = new Map(); // what this page said, by its id
 
@@ -29,7 +30,8 @@ function connect() {
   state('wait', attempts ? 'Reconnecting…' : 'Connecting…');
   try {
     // a browser sets no headers on a socket: the token goes in a sub-protocol, never in the URL, which gets logged
-    socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/ws/v1', ['parley.v1', 'bearer.' + token]);
+    const after = new URLSearchParams(last.map((id) => ['after', id]));
+    socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/ws/v1?' + after, ['parley.v1', 'bearer.' + token]);
   } catch {
     signOut('This cannot be a token: it holds characters that a token never has.');
     return;
@@ -70,6 +72,9 @@ function take(f) {
     case 'room.joined': case 'room.left':
       note(f.type === 'room.joined' ? 'You are in “' + payload.room + '”.' : 'You left “' + payload.room + '”.');
       return;
+    case 'connection.resumed':
+      if (!payload.complete) note('Some of what came while you were away may be missing.');
+      return;
     case 'chat.error': {
       const m = mine.get(payload.id);
       if (m) fail(m, payload.code + ': ' + payload.message); else alertWith(payload.code + ': ' + payload.message);
@@ -77,7 +82,11 @@ function take(f) {
     }
     default: {
       if (metadata.id && seen.has(metadata.id)) return;
-      if (metadata.id) seen.add(metadata.id);
+      if (metadata.id) {
+        seen.add(metadata.id);
+        last.push(metadata.id);
+        if (last.length > 20) last.shift();
+      }
       const m = mine.get(metadata.replyTo);
       if (m) { m.done = true; m.info.textContent = clock(m.at); }
       const text = typeof payload.text === 'string' ? payload.text : f.type + ' ' + JSON.stringify(payload);
@@ -161,6 +170,7 @@ function signOut(why) {
   token = '';
   sessionStorage.removeItem(kept.token);
   mine.clear();
+  last.length = 0;
   $('log').replaceChildren();
   $('empty').hidden = false;
   $('token').value = '';

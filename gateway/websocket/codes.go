@@ -54,6 +54,7 @@ const (
 	CloseSlow         CloseCode = 4001
 	CloseSilent       CloseCode = 4002
 	CloseFlood        CloseCode = 4003
+	CloseNotResumed   CloseCode = 4004
 	CloseTokenExpired CloseCode = 4500
 )
 
@@ -74,6 +75,7 @@ var Closes = []CloseMeaning{
 	{CloseSlow, "slow", true, "The client reads more slowly than its frames come, and too many waited. Those that were not written are lost to this connection and not counted as delivered."},
 	{CloseSilent, "silent", true, "Neither a frame nor an answer to a ping came for too long."},
 	{CloseFlood, "flood", true, "The client went on sending at several times the allowed rate. Come back later, and slower."},
+	{CloseNotResumed, "not_resumed", true, "What the client missed could not be looked up. Nothing of it is lost: it comes with the next connection."},
 	{CloseTokenExpired, "token_expired", false, "The token with which the connection was opened has expired. Come back with another one."},
 }
 

@@ -53,6 +53,9 @@ type conn struct {
 	published chan struct{} // closed when the publisher is done
 	readDone  chan struct{} // closed when the reader is done
 
+	// resumed are the deliveries that were written when the client connected. The writer's alone.
+	resumed map[string]struct{}
+
 	endOnce sync.Once
 	over    context.Context // done when the end has begun
 	setOver context.CancelFunc
@@ -114,7 +117,7 @@ func (c *conn) discard() {
 }
 
 // serve runs the connection to its end. ctx ends with the server, after the drain.
-func (c *conn) serve(ctx context.Context, expires time.Time) {
+func (c *conn) serve(ctx context.Context, expires time.Time, got []string) {
 	cfg := c.server.config
 	age := cfg.MaxAge
 	if cfg.MaxAgeSpread > 0 {
@@ -130,7 +133,7 @@ func (c *conn) serve(ctx context.Context, expires time.Time) {
 	defer cancel()
 	defer context.AfterFunc(c.over, func() { time.AfterFunc(farewell, cancel) })()
 	wg.Go(func() { c.publish(publishing) })
-	wg.Go(func() { c.write(ctx) })
+	wg.Go(func() { c.write(ctx, got) })
 	c.read()
 	close(c.readDone)
 	c.end(0)
@@ -333,10 +336,20 @@ func (c *conn) publishOne(ctx context.Context, in inbound) {
 
 // write takes the queue to the network and pings, until the end, which it brings about: what is queued is written, a
 // close frame is sent, and the client has a moment to answer it.
-func (c *conn) write(ctx context.Context) {
+func (c *conn) write(ctx context.Context, got []string) {
 	defer c.ws.Close() // frees the reader
 	ping := time.NewTicker(c.server.config.PingInterval)
 	defer ping.Stop()
+	// not by way of the queue, where an answer may already wait
+	ready, err := prepare(control(TypeReady, readyPayload{UserID: c.userID, Instance: c.server.instance}, "", c.server.now()), "control")
+	if err != nil || !c.writeAll([]frame{ready}, c.server.config.WriteTimeout) {
+		c.end(CloseSlow)
+		return
+	}
+	if !c.resume(ctx, got) {
+		c.farewell()
+		return
+	}
 	var spare []frame
 	for {
 		select {
@@ -362,6 +375,10 @@ func (c *conn) write(ctx context.Context) {
 func (c *conn) writeAll(frames []frame, timeout time.Duration) bool {
 	ok := true
 	for _, f := range frames {
+		if _, had := c.resumed[f.delivery]; had {
+			f.receipt.resolve(true)
+			continue
+		}
 		if ok {
 			c.ws.SetWriteDeadline(c.writeDeadline(timeout))
 			ok = c.ws.WritePreparedMessage(f.prepared) == nil

@@ -114,14 +114,22 @@ func (s *Server) fanOut(d *delivery, in bus.Incoming, ref egress.Ref, conns []*c
 	if len(conns) == 0 {
 		return nil
 	}
-	f, err := prepare(answer(in.Event, ref.ID, in.Published), "answer")
+	f, err := prepare(answer(in.Event, ref.ID, opened(in)), "answer")
 	if err != nil {
 		return err
 	}
-	f.receipt = &d.receipt
+	f.receipt, f.delivery = &d.receipt, ref.ID
 	d.receipt.expect(len(conns))
 	d.had = broadcast(f, conns, d.had)
 	return nil
+}
+
+// opened is when an answer's entry in the ledger was opened, which is the same on every resend.
+func opened(in bus.Incoming) time.Time {
+	if at, err := time.Parse(time.RFC3339Nano, in.Attributes[egress.AttrVersion]); err == nil {
+		return at
+	}
+	return in.Published
 }
 
 // broadcast queues a frame for many connections, and appends the ids of those that took it to had. The receipt is

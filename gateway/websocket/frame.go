@@ -291,11 +291,11 @@ type errorPayload struct {
 	ID      string    `json:"id"`
 }
 
-// answer makes an egress event into the frame that its recipients get. What it says depends on the event alone, so
-// that every instance and every redelivery makes the same frame.
-func answer(e *event.Event, deliveryID string, published time.Time) outbound {
+// answer makes an egress event into the frame that its recipients get. What it says depends on the event and its entry alone, so
+// that every instance and every redelivery makes the same frame; milliseconds are what Firestore's own times keep.
+func answer(e *event.Event, deliveryID string, opened time.Time) outbound {
 	f := outbound{Type: TypeReceived, Metadata: outMetadata{
-		ID: deliveryID, Timestamp: event.Now(published), Source: e.Source,
+		ID: deliveryID, Timestamp: opened.UTC().Truncate(time.Millisecond), Source: e.Source,
 		CorrelationID: e.CorrelationID, Channel: e.Channel, ReplyTo: repliesTo(e),
 	}}
 	if e.UserID == "" && f.Metadata.ReplyTo != "" && e.User != nil {

@@ -19,6 +19,7 @@ import (
 	"parley.internal/shared/config"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
 )
@@ -97,6 +98,7 @@ func (p *publisher) fail(err error) {
 // ledger counts what is settled, and fails while broken.
 type ledger struct {
 	mu      sync.Mutex
+	backlog func(got []string) (egress.Backlog, error)
 	settled map[string]int
 	state   egress.State
 	err     error
@@ -107,6 +109,13 @@ func (l *ledger) Deliver(_ context.Context, ref egress.Ref) (egress.State, error
 	defer l.mu.Unlock()
 	l.settled[ref.ID]++
 	return l.state, l.err
+}
+
+func (l *ledger) Resume(_ context.Context, _ identity.UserID, got []string) (egress.Backlog, error) {
+	if l.backlog == nil {
+		return egress.Backlog{Recovered: true}, nil
+	}
+	return l.backlog(got)
 }
 
 func (l *ledger) set(state egress.State, err error) {

@@ -15,6 +15,7 @@ const (
 	outcomeAbsent    = "absent"    // no connection of the recipient here
 	outcomeLost      = "lost"      // every connection broke before the frame was written
 	outcomeLate      = "late"      // written, but the ledger had given it up before
+	outcomeResumed   = "resumed"   // written to a client that connected later, and settled
 	outcomeFailed    = "failed"    // will be delivered again
 )
 

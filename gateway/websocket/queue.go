@@ -14,6 +14,7 @@ type frame struct {
 	size     int
 	kind     string // for the metrics
 	receipt  *receipt
+	delivery string // id of the delivery that an answer belongs to
 }
 
 // receipt tells whoever fans a frame out what became of it. It is resolved once for every connection that it was

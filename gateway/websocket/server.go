@@ -16,10 +16,15 @@
 //	← room.joined, room.left  {room}
 //	← chat.message.received   {text}                an answer; metadata.id is its delivery's id, the same on every resend
 //	← an event's own type     {…}                   an answer for programs (egress type "event")
+//	← connection.resumed      {missed, complete}    after what was missed, where the client said what it had
 //	← chat.error              {code, message, id}   the frame with this metadata.id was refused
 //
 // A client gives each frame a metadata.id of its own: the answer carries it as metadata.replyTo, and a frame that is
 // sent again with the same id by the same user is the same event. Acknowledgements and errors carry it, too.
+//
+// A client that connects gets the answers that are pending for its user. One that comes back names the metadata.id of
+// the last answers that it got, the earliest first (/ws/v1?after=ID&after=ID), and gets what came since; nothing that
+// it names comes again.
 package websocket
 
 import (
@@ -55,9 +60,12 @@ type Publisher interface {
 	Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error
 }
 
-// Ledger records that an answer was delivered; egress.Ledger does. It may be called concurrently.
+// Ledger keeps what became of every answer; egress.Ledger does. It may be called concurrently.
 type Ledger interface {
+	// Deliver records that an answer reached its recipient, and returns the state of its entry afterwards.
 	Deliver(ctx context.Context, ref egress.Ref) (egress.State, error)
+	// Resume finds what a user's client that connects has not got.
+	Resume(ctx context.Context, user identity.UserID, got []string) (egress.Backlog, error)
 }
 
 // Dependencies are what a [Server] works with. All are needed.
@@ -152,10 +160,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.metrics.auth.WithLabelValues("ok").Inc()
 	// the request's context carries its trace, and ends only when this handler returns
-	s.serve(context.WithoutCancel(r.Context()), ws, user, expires)
+	s.serve(context.WithoutCancel(r.Context()), ws, user, expires, got(r))
 }
 
-func (s *Server) serve(ctx context.Context, ws *gorilla.Conn, user identity.UserID, expires time.Time) {
+func (s *Server) serve(ctx context.Context, ws *gorilla.Conn, user identity.UserID, expires time.Time, got []string) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, func() {
@@ -163,11 +171,10 @@ func (s *Server) serve(ctx context.Context, ws *gorilla.Conn, user identity.User
 		ws.Close()
 	})()
 	c := s.newConn(ws, user)
-	c.send(control(TypeReady, readyPayload{UserID: c.userID, Instance: s.instance}, "", s.now()), "control")
 	if !s.hub.add(c) {
 		c.end(CloseGoingAway)
 	}
-	c.serve(ctx, expires)
+	c.serve(ctx, expires, got)
 }
 
 func (s *Server) newConn(ws *gorilla.Conn, user identity.UserID) *conn {

@@ -1,0 +1,107 @@
+package websocket
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	gorilla "github.com/gorilla/websocket"
+
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+)
+
+func ledgerEntry(t *testing.T, id string, state egress.State) egress.Entry {
+	t.Helper()
+	data, err := event.Encode(incoming(id, "twitch:1", "", "missed").Event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return egress.Entry{ID: id, State: state, UserID: "twitch:1", OpenedAt: testTime, Event: data}
+}
+
+// dialAfter connects as a client that comes back.
+func (f *fixture) dialAfter(got ...string) *client {
+	f.t.Helper()
+	url := "ws" + strings.TrimPrefix(f.http.URL, "http") + Path + "?after=" + strings.Join(got, "&after=")
+	conn, _, err := gorilla.DefaultDialer.Dial(url, http.Header{"Authorization": {"Bearer token-1"}})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { conn.Close() })
+	return &client{conn, f.t}
+}
+
+func TestAClientThatComesBackGetsWhatItMissedInOrder(t *testing.T) {
+	f := newFixture(t, nil)
+	looking, look := make(chan []string, 1), make(chan struct{})
+	f.ledger.backlog = func(got []string) (egress.Backlog, error) {
+		looking <- got
+		<-look
+		return egress.Backlog{Recovered: true, Entries: []egress.Entry{ledgerEntry(t, "m1", egress.Delivered), ledgerEntry(t, "m2", egress.Pending)}}, nil
+	}
+	c := f.dialAfter("a", "b")
+	if r := c.next(); r.Type != TypeReady {
+		t.Errorf("first frame = %+v", r)
+	}
+	if got := <-looking; !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("looked for what came after %q", got)
+	}
+	// meanwhile one of them comes over the bus, and a new one
+	delivered := make(chan error, 2)
+	for _, id := range []string{"m2", "live"} {
+		go func() { delivered <- f.Deliver(t.Context(), incoming(id, "twitch:1", "", "now")) }()
+	}
+	eventually(t, "both wait", func() bool {
+		conns := f.hub.receivers(nil, "twitch:1", "")
+		conns[0].queue.mu.Lock()
+		defer conns[0].queue.mu.Unlock()
+		return len(conns[0].queue.frames) == 2
+	})
+	close(look)
+	var order []string
+	for range 4 {
+		r := c.next()
+		order = append(order, fmt.Sprint(r.Type, " ", r.Metadata["id"]))
+		if r.Type == TypeResumed && (r.Payload["missed"] != 2.0 || r.Payload["complete"] != true) {
+			t.Errorf("resumed = %+v", r)
+		}
+	}
+	want := []string{TypeReceived + " m1", TypeReceived + " m2", TypeReceived + " live", TypeResumed + " <nil>"}
+	if !slices.Equal(order, want) {
+		t.Errorf("got %q; want %q", order, want)
+	}
+	for range 2 {
+		if err := <-delivered; err != nil {
+			t.Error(err)
+		}
+	}
+	if f.ledger.times("m1") != 0 || f.ledger.times("m2") == 0 || f.ledger.times("live") != 1 {
+		t.Errorf("settled %v", f.ledger.settled)
+	}
+}
+
+func TestAClientIsToldToComeBackIfTheLedgerIsAway(t *testing.T) {
+	f := newFixture(t, nil)
+	f.ledger.backlog = func([]string) (egress.Backlog, error) { return egress.Backlog{}, errors.New("store is down") }
+	if code := f.dialAfter("a").closeCode(); code != CloseNotResumed {
+		t.Errorf("closed with %d; want %d", code, CloseNotResumed)
+	}
+}
+
+func TestOnlyTheLastOfTooManyNamedAreAskedFor(t *testing.T) {
+	f := newFixture(t, nil)
+	asked := make(chan []string, 1)
+	f.ledger.backlog = func(got []string) (egress.Backlog, error) { asked <- got; return egress.Backlog{}, nil }
+	names := make([]string, egress.MaxGot+5)
+	for i := range names {
+		names[i] = fmt.Sprint(i)
+	}
+	f.dialAfter(names...)
+	if got := <-asked; len(got) != egress.MaxGot || got[0] != "5" {
+		t.Errorf("asked for %d, from %q", len(got), got[0])
+	}
+}
