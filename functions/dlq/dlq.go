@@ -10,10 +10,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"sync"
 	"time"
 
-	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 
 	"parley.internal/shared/bus"
@@ -23,9 +21,13 @@ import (
 	"parley.internal/shared/store"
 	"parley.internal/shared/telemetry"
 	"parley.internal/shared/topology"
+	"parley.internal/shared/trigger"
 )
 
-func init() { functions.CloudEvent("dlq", Handle) }
+// Step is the function's name.
+const Step = "dlq"
+
+func init() { trigger.Register(Step, build) }
 
 // Config is the function's configuration.
 type Config struct {
@@ -101,56 +103,31 @@ func (f *Function) Sweep(ctx context.Context) error {
 	return nil
 }
 
-// deployed is the function as it runs in the cloud, with its connections.
-type deployed struct {
-	*Function
-	bus *bus.Client
-}
-
-var (
-	mu      sync.Mutex
-	current *deployed
-)
-
-// connect makes the connections when the first event comes, and again if that failed.
-func connect() (*deployed, error) {
-	mu.Lock()
-	defer mu.Unlock()
-	if current != nil {
-		return current, nil
-	}
-	c, err := config.Load[Config](os.Environ())
+// build makes the function with its connections.
+func build(ctx context.Context, environ []string) (trigger.Func, error) {
+	c, err := config.Load[Config](environ)
 	if err != nil {
 		return nil, err
 	}
-	ctx := context.Background() // the connections outlive the event that asks for them first
 	log := telemetry.NewLogger(os.Stderr, c.Deployment, false)
 	client, err := store.Connect(ctx, c.Deployment)
 	if err != nil {
 		return nil, err
 	}
-	b, err := bus.Open(ctx, c.Deployment, "dlq", log)
+	b, err := bus.Open(ctx, c.Deployment, Step, log)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, client.Close())
 	}
 	box := deadletter.NewBox(client, time.Now)
-	u := egress.NewUndertaker(egress.NewLedger(client, "sweep", time.Now), box, b, "sweep", c.SweepGrace)
-	current = &deployed{New(box, u, c, log), b}
-	return current, nil
-}
-
-// Handle is the CloudEvent entry point.
-func Handle(ctx context.Context, ce cloudevents.Event) error {
-	d, err := connect()
-	if err != nil {
-		return err
-	}
-	m, err := d.bus.Pushed(ce)
-	if err != nil {
-		return err
-	}
-	if m.Topic == topology.Sweep {
-		return d.Sweep(ctx)
-	}
-	return d.Keep(ctx, m)
+	f := New(box, egress.NewUndertaker(egress.NewLedger(client, Step, time.Now), box, b, Step, c.SweepGrace), c, log)
+	return func(ctx context.Context, ce cloudevents.Event) error {
+		m, err := b.Pushed(ce)
+		if err != nil {
+			return err
+		}
+		if m.Topic == topology.Sweep {
+			return f.Sweep(ctx)
+		}
+		return f.Keep(ctx, m)
+	}, nil
 }

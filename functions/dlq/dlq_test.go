@@ -147,11 +147,13 @@ func TestAUserConnectedNowhereIsOneDeadLetterAfterTheDeadline(t *testing.T) {
 	})
 }
 
-func TestHandleTakesWhatTheFrameworkMakesOfAPush(t *testing.T) {
+func TestThePushDecidesWhatIsDone(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
-		t.Setenv("GOOGLE_CLOUD_PROJECT", env.Project)
-		t.Cleanup(dlq.Reset)
+		handle, err := dlq.Build(t.Context(), []string{"GOOGLE_CLOUD_PROJECT=" + env.Project})
+		if err != nil {
+			t.Fatal(err)
+		}
 		push := func(topic topology.Topic, data string) cloudevents.Event {
 			ce := cloudevents.NewEvent()
 			ce.SetID("m1")
@@ -162,10 +164,10 @@ func TestHandleTakesWhatTheFrameworkMakesOfAPush(t *testing.T) {
 			}
 			return ce
 		}
-		if err := dlq.Handle(t.Context(), push(topology.Sweep, "{}")); err != nil {
+		if err := handle(t.Context(), push(topology.Sweep, "{}")); err != nil {
 			t.Errorf("sweep: %v", err)
 		}
-		if err := dlq.Handle(t.Context(), push(topology.DeadLetter, "poison")); err != nil {
+		if err := handle(t.Context(), push(topology.DeadLetter, "poison")); err != nil {
 			t.Errorf("dead letter: %v", err)
 		}
 		if l, err := s.box.Get(t.Context(), deadletter.ID("message", "m1")); err != nil || string(l.Data) != "poison" {

@@ -1,7 +1,6 @@
 package personality
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +19,7 @@ import (
 	"parley.internal/shared/topology"
 )
 
-func TestADeployedFunctionStartsOnceItCan(t *testing.T) {
+func TestAsItIsDeployedItAnswersWhatIsPushed(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		admin, err := pubsub.NewClient(t.Context(), env.Project)
 		if err != nil {
@@ -36,26 +35,18 @@ func TestADeployedFunctionStartsOnceItCan(t *testing.T) {
 			Message: &event.Message{Role: event.RoleUser, Text: "hello"},
 		})
 
-		var l lazy
-		environ := []string{"MODEL_PROVIDER=oracle"}
+		_, err = build(t.Context(), []string{"MODEL_PROVIDER=oracle"})
+		if err == nil || !strings.Contains(err.Error(), "MODEL_PROVIDER: ") || !strings.Contains(err.Error(), "GOOGLE_CLOUD_PROJECT: ") {
+			t.Fatalf("build = %v; want what is wrong with the configuration", err)
+		}
+		answer, err := build(t.Context(), []string{"GOOGLE_CLOUD_PROJECT=" + env.Project})
+		if err != nil {
+			t.Fatal(err)
+		}
 		for range 2 {
-			if err := l.handle(t.Context(), ce, environ); err == nil || !strings.Contains(err.Error(), "MODEL_PROVIDER: ") || !strings.Contains(err.Error(), "GOOGLE_CLOUD_PROJECT: ") {
-				t.Fatalf("handle = %v; want what is wrong with the configuration", err)
+			if err := answer(t.Context(), ce); err != nil {
+				t.Fatal(err)
 			}
-		}
-		environ = []string{"GOOGLE_CLOUD_PROJECT=" + env.Project}
-		call, cancel := context.WithCancel(t.Context())
-		if err := l.handle(call, ce, environ); err != nil {
-			t.Fatal(err)
-		}
-		cancel() // what the first call built outlives it
-		first := l.built
-		defer first.close()
-		if err := l.handle(t.Context(), ce, []string{"ignored"}); err != nil {
-			t.Fatal(err)
-		}
-		if l.built != first {
-			t.Error("the function was built again")
 		}
 
 		client, err := store.Connect(t.Context(), env.Deployment())
@@ -73,7 +64,7 @@ func TestADeployedFunctionStartsOnceItCan(t *testing.T) {
 	})
 }
 
-// pushed makes the CloudEvent that the functions framework makes of a push.
+// pushed is the CloudEvent of a push.
 func pushed(t *testing.T, e *event.Event) cloudevents.Event {
 	t.Helper()
 	data, err := event.Encode(e)

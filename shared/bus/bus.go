@@ -190,6 +190,7 @@ type Incoming struct {
 	Attributes map[string]string
 	ID         string    // Pub/Sub's id of the message: the same on every redelivery
 	Published  time.Time // by the service's clock
+	Attempt    int       // which delivery of the message this is, from 1; 0 where Pub/Sub does not count
 }
 
 // Handler processes one event. What it returns decides what becomes of the message; see the package's documentation.
@@ -202,6 +203,7 @@ type Raw struct {
 	Data       []byte
 	Attributes map[string]string
 	Published  time.Time // by the service's clock
+	Attempt    int       // see [Incoming]
 }
 
 // handle gives a message to a handler. An error means that it has to be delivered again.
@@ -211,7 +213,7 @@ func (c *Client) handle(ctx context.Context, m Raw, h Handler) error {
 	if err != nil {
 		return c.deadLetter(ctx, m, deadletter.ID(string(m.Topic), m.ID), deadletter.New(deadletter.InvalidEvent, err))
 	}
-	err = h(ctx, Incoming{Event: e, Attributes: m.Attributes, ID: m.ID, Published: m.Published})
+	err = h(ctx, Incoming{Event: e, Attributes: m.Attributes, ID: m.ID, Published: m.Published, Attempt: m.Attempt})
 	if d, ok := errors.AsType[*deadletter.Error](err); ok {
 		return c.deadLetter(ctx, m, deadletter.ID(e.CorrelationID, c.source), d)
 	}
@@ -221,7 +223,7 @@ func (c *Client) handle(ctx context.Context, m Raw, h Handler) error {
 // deadLetter publishes a message, as it came, on the dead-letter topic.
 func (c *Client) deadLetter(ctx context.Context, m Raw, id string, d *deadletter.Error) error {
 	return c.Announce(ctx, m.Data, m.Attributes, deadletter.Announcement{
-		ID: id, Reason: d.Reason, Message: d.Err.Error(), Source: c.source, Topic: string(m.Topic),
+		ID: id, Reason: d.Reason, Message: d.Err.Error(), Source: c.source, Topic: string(m.Topic), Attempts: m.Attempt,
 	})
 }
 

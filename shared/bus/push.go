@@ -20,6 +20,8 @@ type pushed struct {
 		MessageID   string            `json:"messageId"`
 		PublishTime time.Time         `json:"publishTime"`
 	} `json:"message"`
+	Subscription    string `json:"subscription"`
+	DeliveryAttempt int    `json:"deliveryAttempt"`
 }
 
 // CloudEvent is the entry point of a function: it gives the event in a pushed Pub/Sub message to a handler. An error
@@ -41,8 +43,11 @@ func (c *Client) Pushed(ce cloudevents.Event) (Raw, error) {
 	if err := ce.DataAs(&p); err != nil {
 		return Raw{}, fmt.Errorf("read the CloudEvent's data: %w", err)
 	}
-	topic, _ := c.deployment.Prefix.Bare(ce.Source())
-	m := Raw{Topic: topic, ID: p.Message.MessageID, Data: p.Message.Data, Attributes: p.Message.Attributes, Published: p.Message.PublishTime}
+	topic, ok := c.deployment.Prefix.Bare(ce.Source())
+	if !ok {
+		topic, _ = c.deployment.Prefix.TopicOf(p.Subscription)
+	}
+	m := Raw{Topic: topic, Attempt: p.DeliveryAttempt, ID: p.Message.MessageID, Data: p.Message.Data, Attributes: p.Message.Attributes, Published: p.Message.PublishTime}
 	if m.ID == "" {
 		m.ID = ce.ID()
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -57,7 +58,7 @@ func Load[T any](environ []string) (T, error) {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, validate(reflect.ValueOf(c)))
+	errs = append(errs, validate(reflect.ValueOf(c))...)
 	if err := errors.Join(errs...); err != nil {
 		return c, fmt.Errorf("configuration:\n%w", err)
 	}
@@ -85,22 +86,40 @@ func readable[T any](err error) error {
 	return err
 }
 
-// validate calls Validate on every struct of the tree that declares its own, embedded ones first.
-func validate(v reflect.Value) error {
+// validate calls Validate on every struct of the tree that has it, the inner ones first. A struct may have its method
+// from one that it embeds, or call the methods of its parts itself: what is said twice is reported once.
+func validate(v reflect.Value) []error {
 	var errs []error
-	promoted := false
 	for i := range v.NumField() {
 		if f := v.Type().Field(i); f.IsExported() && f.Type.Kind() == reflect.Struct && f.Tag.Get("env") == "" {
-			errs = append(errs, validate(v.Field(i)))
-			if _, ok := v.Field(i).Interface().(interface{ Validate() error }); ok && f.Anonymous {
-				promoted = true
-			}
+			errs = append(errs, validate(v.Field(i))...)
 		}
 	}
-	if c, ok := v.Interface().(interface{ Validate() error }); ok && !promoted {
-		errs = append(errs, c.Validate())
+	if c, ok := v.Interface().(interface{ Validate() error }); ok {
+		errs = append(errs, flatten(c.Validate())...)
 	}
-	return errors.Join(errs...)
+	said := map[string]bool{}
+	return slices.DeleteFunc(errs, func(err error) bool {
+		repeated := said[err.Error()]
+		said[err.Error()] = true
+		return repeated
+	})
+}
+
+// flatten takes joined errors apart.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var errs []error
+	for _, e := range joined.Unwrap() {
+		errs = append(errs, flatten(e)...)
+	}
+	return errs
 }
 
 // Variable is one environment variable that a part reads.

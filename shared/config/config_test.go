@@ -16,6 +16,14 @@ type part struct {
 	Nested  nested
 }
 
+// Validate is the part's own, although a struct that it embeds has one, too.
+func (p part) Validate() error {
+	if p.Limit < 0 {
+		return errors.Join(errors.New("LIMIT: negative"), p.Deployment.Validate())
+	}
+	return nil
+}
+
 type nested struct {
 	Model string `env:"MODEL" envDefault:"embedded" help:"A model."`
 }
@@ -49,6 +57,15 @@ func TestLoadReportsEveryErrorByItsVariable(t *testing.T) {
 	}
 	if n := strings.Count(err.Error(), "LOG_FORMAT"); n != 1 {
 		t.Errorf("LOG_FORMAT is reported %d times", n)
+	}
+}
+
+func TestAStructsOwnValidateCountsBesideThatOfWhatItEmbeds(t *testing.T) {
+	_, err := config.Load[part]([]string{"GOOGLE_CLOUD_PROJECT=p", "LIMIT=-1", "LOG_LEVEL=loud"})
+	for _, want := range []string{"LIMIT: negative", "LOG_LEVEL: "} {
+		if err == nil || strings.Count(err.Error(), want) != 1 {
+			t.Errorf("%v; want %q once", err, want)
+		}
 	}
 }
 

@@ -1,0 +1,672 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/gorilla/websocket"
+	"google.golang.org/api/iterator"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/emulator/google"
+	"parley.internal/emulator/stack"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
+)
+
+// raceFlags has the command under test built as its tests are.
+var raceFlags []string
+
+// binary is the emulator command, built once.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "parley-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	binary = filepath.Join(dir, "emulator")
+	build := exec.Command("go", slices.Concat([]string{"build"}, raceFlags, []string{"-o", binary, "."})...)
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the emulator: %v\n%s", err, out)
+		os.Exit(1)
+	}
+	emulatortest.Main(cleaner{m, dir})
+}
+
+// cleaner removes the binary when the tests have run.
+type cleaner struct {
+	m   *testing.M
+	dir string
+}
+
+func (c cleaner) Run() int {
+	code := c.m.Run()
+	if err := os.RemoveAll(c.dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return code
+}
+
+// patience is how long a test waits for what has to come. It is long, since machines are slow at times; nothing waits
+// for it to pass.
+const patience = 30 * time.Second
+
+// parley is the emulator command as a process.
+type parley struct {
+	stack.Ready
+	cmd  *exec.Cmd
+	out  *output
+	done chan struct{}
+}
+
+// output keeps what a process prints.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// start starts the emulator and waits until it is ready. It is killed at the test's end if it still runs.
+func start(t *testing.T, environ []string, args ...string) *parley {
+	t.Helper()
+	ready := filepath.Join(t.TempDir(), "ready.json")
+	p := &parley{out: &output{}, done: make(chan struct{})}
+	p.cmd = exec.Command(binary, append([]string{"--listen", "127.0.0.1:0", "--ready-file", ready}, args...)...)
+	p.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.Contains(v, "_EMULATOR_HOST=") }), environ...)
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { defer close(p.done); p.cmd.Wait() }()
+	t.Cleanup(func() {
+		p.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-p.done:
+		case <-time.After(patience):
+			p.cmd.Process.Kill()
+			<-p.done
+		}
+		if t.Failed() {
+			t.Logf("the emulator printed:\n%s", p.out)
+		}
+	})
+	until(t, "the emulator to be ready", func() bool {
+		select {
+		case <-p.done:
+			t.Fatalf("the emulator ended: %s", p.out)
+		default:
+		}
+		data, err := os.ReadFile(ready)
+		return err == nil && json.Unmarshal(data, &p.Ready) == nil
+	})
+	return p
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// sides starts the emulator on the embedded servers and on Google's emulators.
+func sides(t *testing.T, environ []string, args []string, run func(t *testing.T, p *parley)) {
+	for name, extra := range map[string][]string{"embedded": nil, "google": {"--google"}} {
+		t.Run(name, func(t *testing.T) {
+			if name == "google" {
+				skipWithoutGoogle(t)
+			}
+			run(t, start(t, environ, slices.Concat(args, extra)...))
+		})
+	}
+}
+
+func skipWithoutGoogle(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("Google's emulators are left out with -short")
+	}
+	if err := google.Installed(t.Context()); errors.Is(err, google.ErrNotInstalled) {
+		t.Skipf("not run on Google's emulators: %v", err)
+	}
+}
+
+// client is a WebSocket connection of a user.
+type client struct {
+	t      *testing.T
+	conn   *websocket.Conn
+	frames chan message
+}
+
+type message struct {
+	Type    string `json:"type"`
+	Payload struct {
+		Text    string `json:"text,omitempty"`
+		Room    string `json:"room,omitempty"`
+		UserID  string `json:"user_id,omitempty"`
+		Code    string `json:"code,omitempty"`
+		Message string `json:"message,omitempty"`
+		ID      string `json:"id,omitempty"`
+	} `json:"payload"`
+	Metadata struct {
+		ID      string `json:"id,omitempty"`
+		ReplyTo string `json:"replyTo,omitempty"`
+	} `json:"metadata"`
+}
+
+// connect connects a user to a gateway and waits for the ready frame.
+func connect(t *testing.T, p *parley, gateway int, user string) *client {
+	t.Helper()
+	conn, _, err := websocket.DefaultDialer.Dial(p.Gateways[gateway].WS, http.Header{"Authorization": {"Bearer " + p.Tokens[user]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &client{t: t, conn: conn, frames: make(chan message, 4096)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer close(c.frames)
+		for {
+			var m message
+			if conn.ReadJSON(&m) != nil {
+				return
+			}
+			c.frames <- m
+		}
+	}()
+	t.Cleanup(func() { conn.Close(); <-done })
+	if m := c.next("connection.ready"); m.Payload.UserID != user {
+		t.Errorf("ready as %q; want %q", m.Payload.UserID, user)
+	}
+	return c
+}
+
+// next waits for the next frame of a type; others before it are a failure.
+func (c *client) next(kind string) message {
+	c.t.Helper()
+	select {
+	case m, ok := <-c.frames:
+		if !ok {
+			c.t.Fatalf("the connection ended before a %s frame", kind)
+		}
+		if m.Type != kind {
+			c.t.Fatalf("got %+v; want a %s frame", m, kind)
+		}
+		return m
+	case <-time.After(patience):
+		c.t.Fatalf("no %s frame came", kind)
+		return message{}
+	}
+}
+
+func (c *client) say(id, text, room string) {
+	c.t.Helper()
+	var m message
+	m.Type, m.Payload.Text, m.Payload.Room, m.Metadata.ID = "chat.message.send", text, room, id
+	if err := c.conn.WriteJSON(m); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// nothingMore asks one more question and sees that its answer is the next frame.
+func (c *client) nothingMore() {
+	c.t.Helper()
+	c.say("last", "!help", "")
+	if m := c.next("chat.message.received"); m.Metadata.ReplyTo != "last" {
+		c.t.Errorf("one frame too many: %+v", m)
+	}
+}
+
+func firestoreClient(t *testing.T, p *parley) *firestore.Client {
+	t.Helper()
+	t.Setenv("FIRESTORE_EMULATOR_HOST", p.Firestore)
+	client, err := firestore.NewClient(t.Context(), p.Project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+func pubsubClient(t *testing.T, p *parley) *pubsub.Client {
+	t.Helper()
+	t.Setenv("PUBSUB_EMULATOR_HOST", p.PubSub)
+	client, err := pubsub.NewClient(t.Context(), p.Project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+func user(t *testing.T, db *firestore.Client, id string) store.User {
+	t.Helper()
+	snap, err := db.Doc("users/" + id).Get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var u store.User
+	if err := snap.DataTo(&u); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func deliveries(t *testing.T, db *firestore.Client, userID string) []egress.Entry {
+	t.Helper()
+	snaps, err := db.Collection("deliveries").Where("userId", "==", userID).Documents(t.Context()).GetAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []egress.Entry
+	for _, snap := range snaps {
+		var e egress.Entry
+		if err := snap.DataTo(&e); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+func TestChat(t *testing.T) {
+	sides(t, nil, []string{"--gateways", "3"}, func(t *testing.T, p *parley) {
+		db := firestoreClient(t, p)
+
+		t.Run("a question is answered in the personality's manner", func(t *testing.T) {
+			c := connect(t, p, 0, "api-gateway:eve")
+			c.say("q1", "!ask how are you?", "lobby")
+			m := c.next("chat.message.received")
+			if m.Metadata.ReplyTo != "q1" || m.Metadata.ID == "" || !strings.Contains(m.Payload.Text, "Eve") || !strings.Contains(m.Payload.Text, "friendly host") {
+				t.Errorf("answer = %+v; want it to show the user's name and the personality", m)
+			}
+			c.say("q2", "does @parley hear me?", "lobby")
+			if m := c.next("chat.message.received"); m.Metadata.ReplyTo != "q2" {
+				t.Errorf("answer to a mention = %+v", m)
+			}
+			c.say("q3", "!pirate where to?", "lobby")
+			if m := c.next("chat.message.received"); !strings.Contains(m.Payload.Text, "pirate") {
+				t.Errorf("answer = %+v; want the pirate's", m)
+			}
+			for _, d := range deliveries(t, db, "api-gateway:eve") {
+				until(t, "delivery "+d.ID+" to be settled", func() bool {
+					snap, err := db.Doc("deliveries/" + d.ID).Get(t.Context())
+					return err == nil && snap.Data()["state"] == string(egress.Delivered)
+				})
+			}
+		})
+
+		t.Run("a rule answers without a model", func(t *testing.T) {
+			c := connect(t, p, 1, "twitch:1001")
+			c.say("q1", "!roles", "")
+			if m := c.next("chat.message.received"); m.Payload.Text != "Ada: moderator" {
+				t.Errorf("answer = %q", m.Payload.Text)
+			}
+		})
+
+		t.Run("both connections of a user get an answer once, and the third instance ignores it", func(t *testing.T) {
+			a, b := connect(t, p, 0, "discord:2001"), connect(t, p, 1, "discord:2001")
+			a.say("q1", "!ask hello", "")
+			x, y := a.next("chat.message.received"), b.next("chat.message.received")
+			if x.Metadata.ID != y.Metadata.ID || x.Payload.Text != y.Payload.Text {
+				t.Errorf("one got %+v, the other %+v", x, y)
+			}
+			a.nothingMore()
+			if m := b.next("chat.message.received"); m.Metadata.ReplyTo != "last" {
+				t.Errorf("the second connection got one frame too many: %+v", m)
+			}
+			for _, d := range deliveries(t, db, "discord:2001") {
+				if d.Instance == p.Gateways[2].ID {
+					t.Errorf("%s, which holds no connection, settled %s", d.Instance, d.ID)
+				}
+			}
+		})
+
+		t.Run("a Twitch user on a WebSocket stays one, and the document's provider counts", func(t *testing.T) {
+			if got := user(t, db, "twitch:1002").Provider; got != "" {
+				t.Fatalf("the seed gave twitch:1002 the provider %q", got)
+			}
+			c := connect(t, p, 2, "twitch:1002")
+			c.say("q1", "!ask who am I?", "")
+			c.next("chat.message.received")
+			if got := user(t, db, "twitch:1002").Provider; got != "twitch" {
+				t.Errorf("provider = %q; want twitch", got)
+			}
+			ds := deliveries(t, db, "twitch:1002")
+			if len(ds) != 1 {
+				t.Fatalf("%d deliveries for twitch:1002; want 1", len(ds))
+			}
+			e, err := event.Decode(ds[0].Event)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.UserID != "twitch:1002" || e.User == nil || e.User.ID != "twitch:1002" || e.Auth == nil || e.Auth.Provider != "twitch" || e.Auth.UserRef != "users/twitch:1002" || !e.Auth.Matched {
+				t.Errorf("event: userId %q, user %+v, auth %+v", e.UserID, e.User, e.Auth)
+			}
+			if _, err := db.Doc("users/api-gateway:twitch:1002").Get(t.Context()); err == nil {
+				t.Error("there is a user api-gateway:twitch:1002")
+			}
+		})
+
+		t.Run("the same message twice is counted once and answered once", func(t *testing.T) {
+			c := connect(t, p, 0, "api-gateway:frank")
+			c.say("same", "!ask one", "")
+			c.next("chat.message.received")
+			before := user(t, db, "api-gateway:frank").MessageCountAllTime
+			c.say("same", "!ask one", "")
+			c.nothingMore()
+			if after := user(t, db, "api-gateway:frank").MessageCountAllTime; after != before+1 { // the last question
+				t.Errorf("counted %d messages, then %d; want one more", before, after)
+			}
+		})
+
+		t.Run("an answer for a channel reaches everybody in the room", func(t *testing.T) {
+			a, b := connect(t, p, 0, "discord:2002"), connect(t, p, 2, "twitch:1001")
+			b.say("in", "good evening", "kitchen") // who speaks in a room is in it
+			var join message
+			join.Type, join.Payload.Room = "room.join", "kitchen"
+			if err := a.conn.WriteJSON(join); err != nil {
+				t.Fatal(err)
+			}
+			a.next("room.joined")
+			b.say("q1", "!hello", "kitchen")
+			for _, c := range []*client{a, b} {
+				if m := c.next("chat.message.received"); m.Payload.Text != "Hello everybody in kitchen, says Ada." {
+					t.Errorf("got %+v", m)
+				}
+			}
+		})
+
+		t.Run("bad input is told, and the connection goes on", func(t *testing.T) {
+			c := connect(t, p, 1, "api-gateway:eve")
+			for _, bad := range []string{"not JSON", `{"type":"chat.message.send","payload":{},"metadata":{"id":"x"}}`, `{"type":"nobody.knows?"}`} {
+				if err := c.conn.WriteMessage(websocket.TextMessage, []byte(bad)); err != nil {
+					t.Fatal(err)
+				}
+				if m := c.next("chat.error"); m.Payload.Code == "" || m.Payload.Message == "" {
+					t.Errorf("%s: %+v", bad, m)
+				}
+			}
+			c.nothingMore()
+		})
+
+		t.Run("an unknown token is refused before the upgrade", func(t *testing.T) {
+			for name, header := range map[string]http.Header{"unknown": {"Authorization": {"Bearer nobody"}}, "missing": nil} {
+				_, resp, err := websocket.DefaultDialer.Dial(p.Gateways[0].WS, header)
+				if err == nil || resp == nil || resp.StatusCode != http.StatusUnauthorized {
+					t.Errorf("%s: %v, %v; want 401", name, resp, err)
+				}
+			}
+		})
+
+		t.Run("every gateway is alive, ready, measured and has a page", func(t *testing.T) {
+			for _, gw := range p.Gateways {
+				for path, want := range map[string]string{"/healthz": "", "/readyz": "", "/metrics": "parley_", "/": "<html"} {
+					resp, err := http.Get(gw.HTTP + path)
+					if err != nil {
+						t.Fatal(err)
+					}
+					body, err := io.ReadAll(resp.Body)
+					if err := errors.Join(err, resp.Body.Close()); err != nil {
+						t.Fatal(err)
+					}
+					if resp.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
+						t.Errorf("%s%s: %s, without %q", gw.HTTP, path, resp.Status, want)
+					}
+				}
+			}
+		})
+	})
+}
+
+func TestPrefixStandsOnceOnEveryTopic(t *testing.T) {
+	sides(t, []string{"BUS_PREFIX=staging."}, nil, func(t *testing.T, p *parley) {
+		c := connect(t, p, 0, "api-gateway:eve")
+		c.say("q1", "!ask hello", "")
+		c.next("chat.message.received")
+		var got []string
+		it := pubsubClient(t, p).TopicAdminClient.ListTopics(t.Context(), &pubsubpb.ListTopicsRequest{Project: "projects/" + p.Project})
+		for topic, err := range it.All() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, strings.TrimPrefix(topic.Name, "projects/"+p.Project+"/topics/"))
+		}
+		var want []string
+		for _, topic := range topology.Topics() {
+			want = append(want, "staging."+string(topic))
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("topics %v; want %v", got, want)
+		}
+	})
+}
+
+func TestTheRawTokenGoesNowhere(t *testing.T) {
+	p := start(t, []string{"LOG_LEVEL=debug"}, "--log", "json")
+	ps := pubsubClient(t, p)
+	var mu sync.Mutex
+	var seen []string
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for _, topic := range topology.Topics() {
+		name := "projects/" + p.Project + "/subscriptions/watch-" + string(topic)
+		_, err := ps.SubscriptionAdminClient.CreateSubscription(ctx, &pubsubpb.Subscription{Name: name, Topic: "projects/" + p.Project + "/topics/" + string(topic), AckDeadlineSeconds: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			err := ps.Subscriber(name).Receive(ctx, func(_ context.Context, m *pubsub.Message) {
+				m.Ack()
+				mu.Lock()
+				defer mu.Unlock()
+				seen = append(seen, fmt.Sprintf("%s %s %v", topic, m.Data, m.Attributes))
+			})
+			if err != nil {
+				t.Errorf("watch %s: %v", topic, err)
+			}
+		})
+	}
+	defer wg.Wait()
+	defer cancel()
+	for name, token := range p.Tokens {
+		c := connect(t, p, 0, name)
+		c.say("q1", "!ask hello", "lobby")
+		if m := c.next("chat.message.received"); strings.Contains(m.Payload.Text, token) {
+			t.Error("an answer says the token")
+		}
+	}
+	until(t, "the messages to be seen", func() bool { mu.Lock(); defer mu.Unlock(); return len(seen) >= 3*len(p.Tokens) })
+
+	var documents []string
+	db := firestoreClient(t, p)
+	for _, collection := range []string{"users", "tokens", "rules", "personalities", "deliveries", "deadletters", "conversations"} {
+		it := db.CollectionGroup(collection).Documents(t.Context())
+		for {
+			snap, err := it.Next()
+			if errors.Is(err, iterator.Done) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			documents = append(documents, fmt.Sprintf("%s %s", snap.Ref.Path, snap.Data()))
+		}
+	}
+	if len(documents) < 3*len(p.Tokens) {
+		t.Fatalf("only %d documents were looked at", len(documents))
+	}
+	// the greeting on standard output is where the tokens are told; everything else is log
+	var logged []string
+	for scanner := bufio.NewScanner(strings.NewReader(p.out.String())); scanner.Scan(); {
+		if strings.HasPrefix(scanner.Text(), "{") {
+			logged = append(logged, scanner.Text())
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for name, token := range p.Tokens {
+		for what, texts := range map[string][]string{"a message": seen, "a document": documents, "a log line": logged} {
+			for _, text := range texts {
+				if strings.Contains(text, token) {
+					t.Errorf("the token of %s stands in %s: %s", name, what, text)
+				}
+			}
+		}
+	}
+}
+
+func TestCtrlCLeavesNothingBehind(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		p := start(t, nil, "--gateways", "2", "--pubsub", env.PubSub, "--firestore", env.Firestore)
+		ps := pubsubClient(t, p)
+		gateways := func() (names []string) {
+			it := ps.SubscriptionAdminClient.ListSubscriptions(t.Context(), &pubsubpb.ListSubscriptionsRequest{Project: "projects/" + p.Project})
+			for sub, err := range it.All() {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if strings.Contains(sub.Name, "/gateway.") {
+					names = append(names, sub.Name)
+				}
+			}
+			return names
+		}
+		if got := gateways(); len(got) != 2 {
+			t.Fatalf("two gateways have the subscriptions %v", got)
+		}
+		c := connect(t, p, 0, "api-gateway:eve")
+		began := time.Now()
+		if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-p.done:
+		case <-time.After(patience):
+			t.Fatal("it did not end")
+		}
+		t.Logf("ended after %s", time.Since(began))
+		if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+			t.Errorf("ended with %d", code)
+		}
+		for range c.frames { // until the connection is closed
+		}
+		if got := gateways(); len(got) != 0 {
+			t.Errorf("left %v behind", got)
+		}
+	})
+}
+
+func TestDataIsKeptOverAKill(t *testing.T) {
+	dir := t.TempDir()
+	first := start(t, nil, "--data", dir)
+	c := connect(t, first, 0, "api-gateway:eve")
+	c.say("q1", "!ask hello", "")
+	c.next("chat.message.received")
+	token := first.Tokens["api-gateway:eve"]
+	before := user(t, firestoreClient(t, first), "api-gateway:eve").MessageCountAllTime
+	if err := first.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-first.done
+
+	second := start(t, nil, "--data", dir)
+	if got := user(t, firestoreClient(t, second), "api-gateway:eve").MessageCountAllTime; got != before || before == 0 {
+		t.Errorf("%d messages are counted after the kill; want %d", got, before)
+	}
+	second.Tokens["api-gateway:eve"] = token // the earlier token is still good
+	c = connect(t, second, 0, "api-gateway:eve")
+	c.say("q2", "!ask again", "")
+	c.next("chat.message.received")
+}
+
+func TestABrokenRuleAndAFailingModelLoseNothing(t *testing.T) {
+	seed := filepath.Join(t.TempDir(), "seed.yaml")
+	broken := append(slices.Clone(defaultSeed), []byte(`
+  broken-syntax:
+    enabled: true
+    priority: 1
+    when: event.type ==
+  broken-at-run-time:
+    enabled: true
+    priority: 2
+    when: event.payload.nothing.here == 1
+`)...)
+	if err := os.WriteFile(seed, broken, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, nil, "--seed", seed)
+	c := connect(t, p, 0, "api-gateway:eve")
+	c.say("q1", "!ask hello", "")
+	if m := c.next("chat.message.received"); m.Metadata.ReplyTo != "q1" {
+		t.Errorf("answer = %+v", m)
+	}
+	until(t, "both rules to be logged", func() bool {
+		return strings.Contains(p.out.String(), "broken-syntax") && strings.Contains(p.out.String(), "broken-at-run-time")
+	})
+}
+
+func TestHelpIsComplete(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"load", "--help"}} {
+		out, err := exec.Command(binary, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+		for _, flag := range []string{"--gateways", "--listen", "--pubsub", "--firestore", "--google", "--seed", "--data", "--ready-file", "--log"} {
+			if !strings.Contains(string(out), flag) {
+				t.Errorf("%v does not tell of %s", args, flag)
+			}
+		}
+	}
+}
+
+func TestBadFlagsAreToldAtOnce(t *testing.T) {
+	for _, args := range [][]string{{"--gateways", "0"}, {"--log", "xml"}, {"--seed", "/does/not/exist"}, {"--google", "--data", "x"}, {"--listen", "nowhere"}, {"surplus"}} {
+		cmd := exec.Command(binary, args...)
+		var out output
+		cmd.Stderr = &out
+		if err := cmd.Run(); err == nil || !strings.Contains(out.String(), "emulator:") {
+			t.Errorf("%v: %v\n%s", args, err, &out)
+		}
+	}
+}

@@ -1,0 +1,195 @@
+// The emulator command runs all of Parley on this machine, without an account: Pub/Sub and Firestore, the functions,
+// gateway instances and a chat page, in one process. Run it with --help.
+package main
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/spf13/cobra"
+
+	"parley.internal/emulator/stack"
+	"parley.internal/shared/config"
+	"parley.internal/shared/telemetry"
+)
+
+//go:embed seed.yaml
+var defaultSeed []byte
+
+func main() {
+	stdout := os.Stdout
+	// The functions framework chats on standard output, which is for what a person or a program waits for.
+	if null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0); err == nil {
+		os.Stdout = null
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := command(stdout, os.Stderr, os.Environ()).ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "emulator:", err)
+		os.Exit(1)
+	}
+}
+
+// flags are what the emulator is told on the command line.
+type flags struct {
+	gateways                    int
+	listen, pubsub, firestore   string
+	google                      bool
+	seed, data, readyFile, logs string
+	sweep                       time.Duration
+}
+
+func command(stdout, stderr *os.File, environ []string) *cobra.Command {
+	var f flags
+	root := &cobra.Command{
+		Use:   "emulator",
+		Short: "Run all of Parley on this machine",
+		Long: `Runs all of Parley on this machine, in one process and without an account: Pub/Sub and Firestore, the
+functions, gateway instances, and a chat page. It prints where to go and a token for each seeded user.
+Ctrl-C stops it.
+
+The parts read the same environment variables as in the cloud (MODEL_PROVIDER, BUS_PREFIX and so on).`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return run(cmd.Context(), f, stdout, stderr, environ)
+		},
+	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	f.register(root, environ)
+	root.AddCommand(loadCommand(stdout, stderr, environ))
+	return root
+}
+
+func (f *flags) register(cmd *cobra.Command, environ []string) {
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	fs.IntVar(&f.gateways, "gateways", 1, "how many gateway instances")
+	fs.StringVar(&f.listen, "listen", "127.0.0.1:8080", "`ADDR` of the first gateway; the others take the ports after it (port 0: any)")
+	fs.StringVar(&f.pubsub, "pubsub", lookup(environ, "PUBSUB_EMULATOR_HOST", stack.Embedded), "embedded, or `HOST:PORT` of a Pub/Sub emulator that runs")
+	fs.StringVar(&f.firestore, "firestore", lookup(environ, "FIRESTORE_EMULATOR_HOST", stack.Embedded), "embedded, or `HOST:PORT` of a Firestore emulator that runs")
+	fs.BoolVar(&f.google, "google", false, "start Google's own emulators (needs gcloud with both emulators, and Java)")
+	fs.StringVar(&f.seed, "seed", "", "`FILE` with the first users, rules and personalities (emulator/seed.yaml if not given)")
+	fs.StringVar(&f.data, "data", "", "`DIR` where the embedded servers keep their content over a restart")
+	fs.StringVar(&f.readyFile, "ready-file", "", "`FILE` that gets, as JSON, where everything is, once all is ready")
+	fs.StringVar(&f.logs, "log", "text", "text or json")
+	fs.DurationVar(&f.sweep, "sweep", time.Minute, "how often overdue deliveries are looked for")
+}
+
+// lookup takes the last value of a variable, as os.Getenv would.
+func lookup(environ []string, name, fallback string) string {
+	for _, v := range slices.Backward(environ) {
+		if len(v) > len(name)+1 && v[:len(name)+1] == name+"=" {
+			return v[len(name)+1:]
+		}
+	}
+	return fallback
+}
+
+// start starts the stack that the flags describe.
+func (f flags) start(ctx context.Context, stderr *os.File, environ []string) (*stack.Stack, error) {
+	if f.gateways < 1 {
+		return nil, errors.New("--gateways: at least 1")
+	}
+	if f.logs != "text" && f.logs != "json" {
+		return nil, fmt.Errorf("--log: %q is not text or json", f.logs)
+	}
+	if f.google && (f.pubsub != stack.Embedded || f.firestore != stack.Embedded || f.data != "") {
+		return nil, errors.New("--google starts both emulators itself: leave out --pubsub, --firestore and --data")
+	}
+	source := defaultSeed
+	if f.seed != "" {
+		var err error
+		if source, err = os.ReadFile(f.seed); err != nil {
+			return nil, fmt.Errorf("--seed: %w", err)
+		}
+	}
+	seed, err := stack.ParseSeed(source)
+	if err != nil {
+		return nil, err
+	}
+	environ = append(slices.Clone(environ), "LOG_FORMAT="+f.logs)
+	began := time.Now()
+	return stack.Start(ctx, stack.Options{
+		Gateways: f.gateways, Listen: f.listen, PubSub: f.pubsub, Firestore: f.firestore, Google: f.google,
+		Seed: seed, DataDir: f.data, Environ: environ, Sweep: f.sweep,
+		Log: telemetry.NewLogger(stderr, config.Deployment{
+			LogFormat: f.logs, LogLevel: lookup(environ, "LOG_LEVEL", "info"),
+		}, isatty.IsTerminal(stderr.Fd())),
+		Progress: func(what string) { fmt.Fprintf(stderr, "%6.2fs %s\n", time.Since(began).Seconds(), what) },
+	})
+}
+
+func run(ctx context.Context, f flags, stdout io.Writer, stderr *os.File, environ []string) error {
+	began := time.Now()
+	s, err := f.start(ctx, stderr, environ)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "%6.2fs ready\n", time.Since(began).Seconds())
+	if f.readyFile != "" {
+		if err := writeReady(f.readyFile, s.Ready); err != nil {
+			return errors.Join(err, s.Stop())
+		}
+	}
+	if err := greet(stdout, s.Ready); err != nil {
+		return errors.Join(err, s.Stop())
+	}
+	return s.Run(ctx)
+}
+
+// greet tells a person where to go.
+func greet(w io.Writer, r stack.Ready) error {
+	var err error
+	say := func(format string, args ...any) {
+		if err == nil {
+			_, err = fmt.Fprintf(w, format, args...)
+		}
+	}
+	say("\nParley is ready. Ctrl-C stops it.\n\n")
+	for i, gw := range r.Gateways {
+		say("  chat %d     %s/\n  socket %d   %s\n", i+1, gw.HTTP, i+1, gw.WS)
+	}
+	say("\n  Tokens (Authorization: Bearer TOKEN), for 24 hours:\n")
+	for _, user := range slices.Sorted(maps.Keys(r.Tokens)) {
+		say("    %-20s %s\n", user, r.Tokens[user])
+	}
+	say("\n  Say \"!ask how are you?\" or mention @parley, and the personality answers. \"!help\" lists more.\n\n")
+	return err
+}
+
+// writeReady writes the file in one step, so that who waits for it never reads half of it, and for this user alone,
+// since it holds the tokens.
+func writeReady(path string, r stack.Ready) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write --ready-file: %w", err)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".ready-*") // made with mode 0600
+	if err != nil {
+		return fmt.Errorf("write --ready-file: %w", err)
+	}
+	_, err = tmp.Write(append(data, '\n'))
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write --ready-file: %w", err), os.Remove(tmp.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package stack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
+
+	"parley.internal/functions/dlq"
+	"parley.internal/functions/enrichment"
+	"parley.internal/functions/personality"
+)
+
+// served are the functions that are linked into this program, under the names that the topology uses.
+var served = map[string]bool{dlq.Step: true, enrichment.Step: true, personality.Step: true}
+
+// serveFunctions starts the functions framework's own HTTP server with every function under its name, and returns its
+// address. The framework can neither be given a listener nor be stopped: there is one such server in a process, and it
+// ends with it.
+func serveFunctions(ctx context.Context) (addr string, err error) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a port for the functions: %w", err)
+	}
+	addr = lis.Addr().String()
+	if err := lis.Close(); err != nil {
+		return "", fmt.Errorf("find a port for the functions: %w", err)
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", fmt.Errorf("find a port for the functions: %w", err)
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- funcframework.StartHostPort(host, port) }()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/", nil)
+		if err != nil {
+			return "", fmt.Errorf("wait for the functions: %w", err)
+		}
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			return addr, resp.Body.Close()
+		}
+		select {
+		case err := <-failed:
+			return "", fmt.Errorf("serve the functions: %w", err)
+		case <-ctx.Done():
+			return "", fmt.Errorf("wait for the functions: %w", ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,319 @@
+// Package stack runs all of Parley in one process: Pub/Sub and Firestore (embedded, or Google's emulators), the
+// functions on the functions framework's own server, and gateway instances. The parts are the ones that are deployed,
+// configured by the same environment variables; only the addresses are local.
+package stack
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	pubsubclient "cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/caarlos0/env/v11"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	firestoreserver "parley.internal/emulator/firestore"
+	"parley.internal/emulator/google"
+	pubsubserver "parley.internal/emulator/pubsub"
+	"parley.internal/gateway/instance"
+	"parley.internal/shared/config"
+	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
+)
+
+// Embedded is the value of Options.PubSub and Options.Firestore for the servers of this repository.
+const Embedded = "embedded"
+
+// project stands in every resource's name; nothing outside this machine knows it.
+const project = "parley-local"
+
+// Options says what to run.
+type Options struct {
+	Gateways  int               // at least 1
+	Listen    string            // of the first gateway; the others take the ports after it, or free ones if it is port 0
+	PubSub    string            // [Embedded], or the host:port of an emulator that runs already
+	Firestore string            // likewise
+	Google    bool              // start Google's own emulators instead
+	Seed      Seed              // what Firestore begins with
+	DataDir   string            // where the embedded servers keep their content; empty for nowhere
+	Environ   []string          // configuration of the parts, in the form of os.Environ
+	Log       *slog.Logger      // of the parts
+	Progress  func(what string) // is told what is being done while it starts
+	Sweep     time.Duration     // how often the ledger is swept
+}
+
+// Ready tells where everything is, once all of it runs.
+type Ready struct {
+	Project   string            `json:"project"`
+	PubSub    string            `json:"pubsub"`
+	Firestore string            `json:"firestore"`
+	Functions map[string]string `json:"functions"` // URL by name
+	Gateways  []Gateway         `json:"gateways"`
+	Tokens    map[string]string `json:"tokens"` // by user id
+}
+
+// Gateway is one gateway instance that runs.
+type Gateway struct {
+	ID   string `json:"id"`
+	HTTP string `json:"http"`
+	WS   string `json:"ws"`
+}
+
+// Stack is a running Parley. There can be one in a process, because the functions framework serves one set of
+// functions and these read their configuration from the process's environment.
+type Stack struct {
+	Ready
+
+	pubsub    *pubsubserver.Server    // nil if it is not embedded
+	firestore *firestoreserver.Server // likewise
+	gateways  []*instance.Instance
+	client    *firestore.Client
+	bus       *pubsubclient.Client
+	closers   []func() error // run from the last to the first
+	prefix    topology.Prefix
+	sweep     time.Duration
+	log       *slog.Logger
+}
+
+// Start starts everything and returns when it is ready for clients. What was started is stopped again if it fails.
+func Start(ctx context.Context, o Options) (s *Stack, err error) {
+	s = &Stack{Ready: Ready{Project: project, Functions: map[string]string{}}, sweep: o.Sweep, log: o.Log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Stop())
+		}
+	}()
+	if err := s.startServers(ctx, o); err != nil {
+		return nil, err
+	}
+
+	environ := env.ToMap(o.Environ)
+	maps.Copy(environ, map[string]string{
+		"GOOGLE_CLOUD_PROJECT": project, "PUBSUB_EMULATOR_HOST": s.PubSub, "FIRESTORE_EMULATOR_HOST": s.Firestore,
+	})
+	for name, value := range environ { // for the functions, and for the clients of both services
+		if err := os.Setenv(name, value); err != nil {
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	deployment, err := config.Load[config.Deployment](list(environ))
+	if err != nil {
+		return nil, err
+	}
+
+	o.Progress("writing the seed")
+	if s.client, err = store.Connect(ctx, deployment); err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, s.client.Close)
+	if s.Tokens, err = o.Seed.plant(ctx, s.client, time.Now()); err != nil {
+		return nil, err
+	}
+
+	o.Progress("starting the functions")
+	functions, err := serveFunctions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.bus, err = pubsubclient.NewClient(ctx, project); err != nil {
+		return nil, fmt.Errorf("connect to Pub/Sub: %w", err)
+	}
+	s.closers = append(s.closers, s.bus.Close)
+	s.prefix = deployment.Prefix
+	if err := s.createTopology(ctx, functions); err != nil {
+		return nil, err
+	}
+
+	o.Progress(fmt.Sprintf("starting %d gateway(s)", o.Gateways))
+	if err := s.startGateways(ctx, o, environ); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// startServers starts Pub/Sub and Firestore, or takes those that run already.
+func (s *Stack) startServers(ctx context.Context, o Options) error {
+	if o.Google {
+		o.Progress("starting Google's Pub/Sub and Firestore emulators (some seconds)")
+		var g errgroup.Group
+		var pubsub, firestore *google.Process
+		g.Go(func() (err error) { pubsub, err = google.StartPubSub(ctx); return err })
+		g.Go(func() (err error) { firestore, err = google.StartFirestore(ctx); return err })
+		err := g.Wait()
+		for _, p := range []*google.Process{pubsub, firestore} {
+			if p != nil {
+				s.closers = append(s.closers, func() error { p.Stop(); return nil })
+			}
+		}
+		if err != nil {
+			return err
+		}
+		s.PubSub, s.Firestore = pubsub.Addr(), firestore.Addr()
+		return nil
+	}
+	s.PubSub, s.Firestore = o.PubSub, o.Firestore
+	if o.PubSub == Embedded {
+		o.Progress("starting the embedded Pub/Sub")
+		var opts []pubsubserver.Option
+		if o.DataDir != "" {
+			opts = append(opts, pubsubserver.WithDataDir(o.DataDir+"/pubsub"))
+		}
+		server, err := pubsubserver.New(opts...)
+		if err != nil {
+			return fmt.Errorf("start the embedded Pub/Sub: %w", err)
+		}
+		s.pubsub, s.PubSub = server, server.Addr()
+		s.closers = append(s.closers, server.Close)
+	}
+	if o.Firestore == Embedded {
+		o.Progress("starting the embedded Firestore")
+		var opts []firestoreserver.Option
+		if o.DataDir != "" {
+			opts = append(opts, firestoreserver.WithDir(o.DataDir+"/firestore"))
+		}
+		server, err := firestoreserver.New(opts...)
+		if err != nil {
+			return fmt.Errorf("start the embedded Firestore: %w", err)
+		}
+		s.firestore, s.Firestore = server, server.Addr()
+		s.closers = append(s.closers, server.Close)
+	}
+	return nil
+}
+
+// createTopology makes the topics, and the subscriptions that push to the functions, as Terraform does in the cloud.
+func (s *Stack) createTopology(ctx context.Context, functions string) error {
+	prefix := s.prefix
+	for _, t := range topology.Topics() {
+		_, err := s.bus.TopicAdminClient.CreateTopic(ctx, &pubsubpb.Topic{Name: prefix.Topic(project, t).String()})
+		if err != nil && status.Code(err) != codes.AlreadyExists {
+			return fmt.Errorf("create topic %s: %w", t, err)
+		}
+	}
+	for _, sub := range topology.Subscriptions() {
+		if !served[sub.Function] {
+			continue
+		}
+		s.Functions[sub.Function] = "http://" + functions + "/" + sub.Function
+		topic := prefix.Topic(project, sub.Topic).String()
+		push := &pubsubpb.PushConfig{PushEndpoint: s.Functions[sub.Function]}
+		request := &pubsubpb.Subscription{
+			Name: prefix.Subscription(project, sub.Name).String(), Topic: topic, PushConfig: push,
+			Filter: sub.Filter, EnableMessageOrdering: sub.Ordered, AckDeadlineSeconds: int32(sub.AckDeadlineSeconds),
+			RetryPolicy: &pubsubpb.RetryPolicy{
+				MinimumBackoff: durationpb.New(sub.MinBackoff()), MaximumBackoff: durationpb.New(sub.MaxBackoff()),
+			},
+		}
+		if sub.MaxDeliveryAttempts > 0 {
+			request.DeadLetterPolicy = &pubsubpb.DeadLetterPolicy{
+				DeadLetterTopic:     prefix.Topic(project, topology.DeadLetter).String(),
+				MaxDeliveryAttempts: int32(sub.MaxDeliveryAttempts),
+			}
+		}
+		_, err := s.bus.SubscriptionAdminClient.CreateSubscription(ctx, request)
+		if status.Code(err) == codes.AlreadyExists { // kept from an earlier run, when the functions had another port
+			err = s.bus.SubscriptionAdminClient.ModifyPushConfig(ctx, &pubsubpb.ModifyPushConfigRequest{Subscription: request.Name, PushConfig: push})
+		}
+		if err != nil {
+			return fmt.Errorf("create subscription %s: %w", sub.Name, err)
+		}
+	}
+	return nil
+}
+
+func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string]string) error {
+	host, port, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		return fmt.Errorf("--listen %q is not HOST:PORT: %w", o.Listen, err)
+	}
+	first, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return fmt.Errorf("--listen %q: the port is not a number", o.Listen)
+	}
+	for i := range o.Gateways {
+		own := maps.Clone(environ)
+		own["LISTEN_ADDR"] = net.JoinHostPort(host, "0")
+		if first != 0 {
+			own["LISTEN_ADDR"] = net.JoinHostPort(host, strconv.Itoa(int(first)+i))
+		}
+		cfg, err := config.Load[instance.Config](list(own))
+		if err != nil {
+			return err
+		}
+		gw, err := instance.Start(ctx, cfg, instance.Options{Log: o.Log, DemoTokens: s.Tokens})
+		if err != nil {
+			return fmt.Errorf("start gateway %d of %d: %w", i+1, o.Gateways, err)
+		}
+		s.gateways = append(s.gateways, gw)
+		s.Gateways = append(s.Gateways, Gateway{ID: gw.ID(), HTTP: "http://" + gw.Addr(), WS: "ws://" + gw.Addr() + "/ws/v1"})
+	}
+	return nil
+}
+
+// Stop stops a stack that Run was not called of.
+func (s *Stack) Stop() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return s.Run(ctx)
+}
+
+// Run serves until ctx is done or a gateway fails, then drains the gateways and stops everything. It may be called once.
+func (s *Stack) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, gw := range s.gateways {
+		g.Go(func() error { return gw.Run(ctx) })
+	}
+	if s.bus != nil && s.sweep > 0 {
+		g.Go(func() error { s.tick(ctx); return nil })
+	}
+	return errors.Join(g.Wait(), s.close())
+}
+
+// tick publishes what Cloud Scheduler does in the cloud, until ctx is done.
+func (s *Stack) tick(ctx context.Context) {
+	p := s.bus.Publisher(s.prefix.Topic(project, topology.Sweep).String())
+	defer p.Stop()
+	ticker := time.NewTicker(s.sweep)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if _, err := p.Publish(ctx, &pubsubclient.Message{Data: []byte("{}")}).Get(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("the ledger is not swept this time", "error", err)
+			}
+		}
+	}
+}
+
+func (s *Stack) close() error {
+	var errs []error
+	for _, c := range slices.Backward(s.closers) {
+		errs = append(errs, c())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
+
+func list(environ map[string]string) []string {
+	all := make([]string, 0, len(environ))
+	for name, value := range environ {
+		all = append(all, name+"="+value)
+	}
+	slices.SortFunc(all, cmp.Compare[string])
+	return all
+}
