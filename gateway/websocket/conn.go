@@ -406,7 +406,7 @@ func (c *conn) farewell() {
 	case 0:
 		c.discard()
 		return
-	case CloseSlow, CloseSilent:
+	case CloseSlow, CloseSilent, CloseNotResumed: // what waits would overtake what was missed, or is too much
 		c.discard()
 	default:
 		select {
