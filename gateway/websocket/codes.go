@@ -7,17 +7,17 @@ type ErrorCode string
 
 // The codes of a chat.error frame.
 const (
-	ErrNotJSON     ErrorCode = "not_json"
-	ErrBadFrame    ErrorCode = "bad_frame"
-	ErrTooLarge    ErrorCode = "too_large"
-	ErrUnknownType ErrorCode = "unknown_type"
-	ErrNoText      ErrorCode = "no_text"
-	ErrTextTooLong ErrorCode = "text_too_long"
-	ErrBadRoom     ErrorCode = "bad_room"
-	ErrTooManyRoom ErrorCode = "too_many_rooms"
-	ErrRate        ErrorCode = "rate_limited"
-	ErrBusy        ErrorCode = "busy"
-	ErrUnavailable ErrorCode = "unavailable"
+	ErrNotJSON      ErrorCode = "not_json"
+	ErrBadFrame     ErrorCode = "bad_frame"
+	ErrTooLarge     ErrorCode = "too_large"
+	ErrUnknownType  ErrorCode = "unknown_type"
+	ErrNoText       ErrorCode = "no_text"
+	ErrTextTooLong  ErrorCode = "text_too_long"
+	ErrBadRoom      ErrorCode = "bad_room"
+	ErrTooManyRooms ErrorCode = "too_many_rooms"
+	ErrRate         ErrorCode = "rate_limited"
+	ErrBusy         ErrorCode = "busy"
+	ErrUnavailable  ErrorCode = "unavailable"
 )
 
 // ErrorMeaning is a line of [Errors].
@@ -36,7 +36,7 @@ var Errors = []ErrorMeaning{
 	{ErrNoText, false, "payload.text is missing or blank."},
 	{ErrTextTooLong, false, "payload.text has more characters than the gateway takes."},
 	{ErrBadRoom, false, "The room is missing, too long, or holds control characters, or payload.room and payload.channel differ."},
-	{ErrTooManyRoom, false, "The connection is in as many rooms as it may be; leave one first."},
+	{ErrTooManyRooms, false, "The connection is in as many rooms as it may be; leave one first."},
 	{ErrRate, true, "More frames came than the connection's rate allows; wait a moment."},
 	{ErrBusy, true, "More messages wait to be taken over than the connection may have waiting; wait for answers."},
 	{ErrUnavailable, true, "The message could not be taken over. Send it again with the same metadata.id: it counts once."},

@@ -266,7 +266,7 @@ func (c *conn) handle(kind int, data []byte) {
 	case TypeJoin, TypeSend:
 		// whoever talks in a room hears what is said there
 		if in.room != "" && !c.server.hub.join(c, in.room) {
-			c.refuse(&frameError{code: ErrTooManyRoom, message: "the connection is in as many rooms as it may be", id: in.id})
+			c.refuse(&frameError{code: ErrTooManyRooms, message: "the connection is in as many rooms as it may be", id: in.id})
 			return
 		}
 		if in.kind == TypeJoin {

@@ -52,8 +52,8 @@ func TestBadFramesAreAnsweredAndTheConnectionGoesOn(t *testing.T) {
 		{"room no text", `{"type":"room.join","payload":{"room":7}}`, ErrBadRoom, ""},
 		{"room with a line break", `{"type":"room.join","payload":{"room":"a\nb"}}`, ErrBadRoom, ""},
 		{"two rooms", `{"type":"room.join","payload":{"room":"a","channel":"b"}}`, ErrBadRoom, ""},
-		{"one room too many", `{"type":"room.join","payload":{"room":"third"},"metadata":{"id":"7"}}`, ErrTooManyRoom, "7"},
-		{"the same by talking", `{"type":"chat.message.send","payload":{"room":"third","text":"x"}}`, ErrTooManyRoom, ""},
+		{"one room too many", `{"type":"room.join","payload":{"room":"third"},"metadata":{"id":"7"}}`, ErrTooManyRooms, "7"},
+		{"the same by talking", `{"type":"chat.message.send","payload":{"room":"third","text":"x"}}`, ErrTooManyRooms, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c.t = t
