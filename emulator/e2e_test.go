@@ -237,6 +237,7 @@ func (c *client) next(kind string) message {
 	}
 }
 
+// say sends a message. A user has to give each another id: with the same, it is the same message.
 func (c *client) say(id, text, room string) {
 	c.t.Helper()
 	var m message
@@ -302,6 +303,7 @@ func deliveries(t *testing.T, db *firestore.Client, userID string) []egress.Entr
 		if err := snap.DataTo(&e); err != nil {
 			t.Fatal(err)
 		}
+		e.ID = snap.Ref.ID
 		all = append(all, e)
 	}
 	return all
@@ -336,7 +338,7 @@ func TestChat(t *testing.T) {
 
 		t.Run("a rule answers without a model", func(t *testing.T) {
 			c := connect(t, p, 1, "twitch:1001")
-			c.say("q1", "!roles", "")
+			c.say("r1", "!roles", "")
 			if m := c.next("chat.message.received"); m.Payload.Text != "Ada: moderator" {
 				t.Errorf("answer = %q", m.Payload.Text)
 			}
@@ -407,7 +409,7 @@ func TestChat(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.next("room.joined")
-			b.say("q1", "!hello", "kitchen")
+			b.say("k1", "!hello", "kitchen")
 			for _, c := range []*client{a, b} {
 				if m := c.next("chat.message.received"); m.Payload.Text != "Hello everybody in kitchen, says Ada." {
 					t.Errorf("got %+v", m)

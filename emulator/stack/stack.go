@@ -89,8 +89,8 @@ type Stack struct {
 }
 
 // Start starts everything and returns when it is ready for clients. What was started is stopped again if it fails.
-func Start(ctx context.Context, o Options) (s *Stack, err error) {
-	s = &Stack{Ready: Ready{Project: project, Functions: map[string]string{}}, sweep: o.Sweep, log: o.Log}
+func Start(ctx context.Context, o Options) (_ *Stack, err error) {
+	s := &Stack{Ready: Ready{Project: project, Functions: map[string]string{}}, sweep: o.Sweep, log: o.Log}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Stop())
