@@ -70,8 +70,7 @@ resource "google_project_iam_member" "gateway" {
 
 # The secret's value is put in by a person (README.md, "The model"): in Terraform it would stand in the state.
 resource "google_secret_manager_secret" "model_key" {
-  secret_id           = "${var.name}-model-key"
-  deletion_protection = var.protect_data
+  secret_id = "${var.name}-model-key"
 
   replication {
     auto {}

@@ -93,7 +93,7 @@ variable "firestore_database" {
 }
 
 variable "protect_data" {
-  description = "Keep the database and the secret whatever is destroyed. To be rid of them: set to false, apply, then destroy."
+  description = "Keep the database whatever is destroyed. To be rid of it: set to false, apply, then destroy."
   type        = bool
   default     = true
 }

@@ -125,15 +125,7 @@ func (p *provider) PlanResourceChange(_ context.Context, r *tfprotov5.PlanResour
 		return nil, err
 	}
 	if object == nil { // to be deleted
-		prior, _, err := decode(b, r.PriorState)
-		if err != nil {
-			return nil, err
-		}
-		res := &tfprotov5.PlanResourceChangeResponse{PlannedState: r.ProposedNewState}
-		if p.refuse != nil {
-			res.Diagnostics = diagnose(p.refuse(r.TypeName, prior))
-		}
-		return res, nil
+		return &tfprotov5.PlanResourceChangeResponse{PlannedState: r.ProposedNewState}, nil
 	}
 	planned, err := complete(b, object, nil, func(path []string, name string, a schema.Attribute, v tftypes.Value, t tftypes.Type) (tftypes.Value, error) {
 		if !v.IsNull() || !a.Computed {
@@ -161,7 +153,16 @@ func (p *provider) ApplyResourceChange(_ context.Context, r *tfprotov5.ApplyReso
 	if err != nil {
 		return nil, err
 	}
-	if object == nil {
+	if object == nil { // to be deleted
+		prior, _, err := decode(b, r.PriorState)
+		if err != nil {
+			return nil, err
+		}
+		if p.refuse != nil {
+			if err := p.refuse(r.TypeName, prior); err != nil {
+				return &tfprotov5.ApplyResourceChangeResponse{NewState: r.PriorState, Diagnostics: diagnose(err)}, nil
+			}
+		}
 		return &tfprotov5.ApplyResourceChangeResponse{NewState: r.PlannedState}, nil
 	}
 	state, err := p.invent(b, t, r.TypeName, object)

@@ -1,0 +1,482 @@
+package check
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"text/template"
+	"time"
+
+	cloudpubsub "cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+
+	"parley.internal/emulator/firestore"
+	"parley.internal/emulator/pubsub"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/config"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/event"
+	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
+)
+
+// What the Go buildpack does with a function's source before it builds it: it looks for the one package at the root,
+// and generates a main for it, which depends on whether that package imports the framework's package functions
+// (https://github.com/GoogleCloudPlatform/buildpacks, cmd/go/functions_framework).
+
+// frameworkFunctions is that package.
+const frameworkFunctions = "github.com/GoogleCloudPlatform/functions-framework-go/functions"
+
+// mainDeclarative is for functions that are registered by name, as Parley's are.
+var mainDeclarative = template.Must(template.New("main").Parse(`package main
+
+import (
+	"log"
+	"net/http"
+	"os"
+
+	_ "{{.Package}}"
+
+	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
+)
+
+func main() {
+	http.HandleFunc("/robots.txt", http.NotFound)
+	http.HandleFunc("/favicon.ico", http.NotFound)
+	port := os.Getenv("PORT")
+	if port == "" {
+		port = "8080"
+	}
+	if err := funcframework.Start(port); err != nil {
+		log.Fatalf("Function failed to start: %v\n", err)
+	}
+}
+`))
+
+// mainExported is for functions that are Go functions of that name.
+var mainExported = template.Must(template.New("main").Parse(`package main
+
+import (
+	"context"
+	"log"
+	"os"
+
+	userfunction "{{.Package}}"
+
+	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
+)
+
+func main() {
+	if err := funcframework.RegisterEventFunctionContext(context.Background(), "/", userfunction.{{.Target}}); err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(funcframework.Start(os.Getenv("PORT")))
+}
+`))
+
+// generateMain writes the main package that the buildpack would, and returns its folder.
+func generateMain(dir, target string) (string, error) {
+	//lint:ignore SA1019 it is what the buildpack uses
+	found, err := parser.ParseDir(token.NewFileSet(), dir, nil, parser.ImportsOnly)
+	if err != nil {
+		return "", err
+	}
+	names := slices.Sorted(maps.Keys(found))
+	if len(names) != 1 || names[0] == "main" {
+		return "", fmt.Errorf("packages at the root: %v; want exactly one that is not main", names)
+	}
+	tmpl := mainExported
+	for _, f := range found[names[0]].Files {
+		for _, imp := range f.Imports {
+			if strings.Trim(imp.Path.Value, `"`) == frameworkFunctions {
+				tmpl = mainDeclarative
+			}
+		}
+	}
+	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	module := strings.TrimSpace(strings.TrimPrefix(strings.SplitN(string(mod), "\n", 2)[0], "module "))
+	if first, _, _ := strings.Cut(module, "/"); !strings.Contains(first, ".") {
+		return "", fmt.Errorf("module path %q: the buildpack wants a dot in its first element", module)
+	}
+	if _, err := os.Stat(filepath.Join(dir, names[0])); err == nil {
+		return "", fmt.Errorf("%s at the root has the package's name: the buildpack would take it for the package", names[0])
+	}
+	main := filepath.Join(dir, "functions.local", "app")
+	if err := os.MkdirAll(main, 0o755); err != nil {
+		return "", err
+	}
+	f, err := os.Create(filepath.Join(main, "main.go"))
+	if err != nil {
+		return "", err
+	}
+	err = tmpl.Execute(f, map[string]string{"Package": module, "Target": target})
+	return main, errors.Join(err, f.Close())
+}
+
+// unpack extracts an archive and returns the names of its files.
+func unpack(archive, dir string) ([]string, error) {
+	zr, err := zip.OpenReader(archive)
+	if err != nil {
+		return nil, err
+	}
+	defer zr.Close()
+	var names []string
+	for _, f := range zr.File {
+		names = append(names, f.Name)
+		if !filepath.IsLocal(f.Name) {
+			return nil, fmt.Errorf("%s is not within the archive", f.Name)
+		}
+		r, err := f.Open()
+		if err != nil {
+			return nil, err
+		}
+		data, err := io.ReadAll(r)
+		if err := errors.Join(err, r.Close()); err != nil {
+			return nil, err
+		}
+		to := filepath.Join(dir, f.Name)
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(to, data, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// buildFunction builds a function's archive as the buildpack does and returns the program.
+func buildFunction(ctx context.Context, dir, target string) (string, error) {
+	main, err := generateMain(dir, target)
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "main")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, main)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return program, nil
+}
+
+func TestArchivesHoldWhatIsNeeded(t *testing.T) {
+	d := minimal(t)
+	for _, o := range d.all("google_storage_bucket_object") {
+		names, err := unpack(filepath.Join(d.dir, o.text("source")), t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"function.go", "go.mod", "go.sum"} {
+			if !slices.Contains(names, want) {
+				t.Errorf("%s: %s is missing", o.key(), want)
+			}
+		}
+		for _, name := range names {
+			first, rest, _ := strings.Cut(name, "/")
+			switch {
+			case strings.HasSuffix(name, "_test.go"), strings.Contains(name, "testdata"):
+				t.Errorf("%s: %s is for tests", o.key(), name)
+			case first == "functions" && !strings.HasPrefix(rest, o.key()+"/"):
+				t.Errorf("%s: %s is another function's", o.key(), name)
+			case first != "functions" && first != "shared" && rest != "":
+				t.Errorf("%s: %s has nothing to do here", o.key(), name)
+			}
+		}
+	}
+}
+
+// pushes are the bodies with which a function is tried, by topic.
+func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[string]string) {
+	t.Helper()
+	e := &event.Event{
+		V: event.Version, Source: "api-gateway", CorrelationID: "archive-" + string(topic), Type: event.TypeChatMessage,
+		UserID: "twitch:1", Channel: "lobby",
+		Message: &event.Message{ID: "m1", Role: event.RoleUser, Text: "hello"},
+		Egress:  &event.Egress{Destination: "api-gateway", Type: event.EgressChat},
+	}
+	switch topic {
+	case topology.Sweep:
+		return []byte("{}"), nil
+	case topology.DeadLetter:
+		attributes = deadletter.Announcement{ID: "archive", Reason: deadletter.NoText, Message: "tried", Source: "check"}.Attributes(nil)
+	case topology.Enriched:
+		e.RoutingSlip = []event.Step{{ID: "personality", Status: event.StepPending}}
+		attributes = map[string]string{bus.AttrNext: "personality"}
+	}
+	data, err := event.Encode(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data, attributes
+}
+
+// leads says on which topic a function publishes what it made of what was pushed from another.
+var leads = map[topology.Topic]topology.Topic{topology.Ingress: topology.Enriched, topology.Enriched: topology.Egress}
+
+func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
+	d := minimal(t)
+	published := make(chan string, 100)
+	ps, err := pubsub.New(pubsub.WithOnPublish(func(topic string, _ *pubsubpb.PubsubMessage) { published <- topic }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ps.Close() })
+	fs, err := firestore.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { fs.Close() })
+	p := prefix(t, d)
+	createTopics(t, ps.Addr(), p)
+
+	objects := map[string]resource{}
+	for _, o := range d.all("google_storage_bucket_object") {
+		objects[o.key()] = o
+	}
+	for _, f := range d.all("google_cloudfunctions2_function") {
+		t.Run(f.key(), func(t *testing.T) {
+			dir := t.TempDir()
+			if _, err := unpack(filepath.Join(d.dir, objects[f.key()].text("source")), dir); err != nil {
+				t.Fatal(err)
+			}
+			program, err := buildFunction(t.Context(), dir, f.text("build_config.0.entry_point"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			url, began := startFunction(t, program, f.text("build_config.0.entry_point"), append(environ(environments(d)[f.key()]),
+				"PUBSUB_EMULATOR_HOST="+ps.Addr(), "FIRESTORE_EMULATOR_HOST="+fs.Addr()))
+			tries := 0
+			for _, s := range topology.Subscriptions() {
+				if s.Function != f.key() {
+					continue
+				}
+				data, attributes := pushes(t, s.Topic)
+				name := p.Topic(project, s.Topic).String()
+				for kind, req := range map[string]*http.Request{
+					"push":       pushRequest(t, url, name, data, attributes),
+					"CloudEvent": cloudEventRequest(t, url, name, data, attributes),
+				} {
+					if tries++; tries == 1 {
+						status := untilAnswered(t, req)
+						t.Logf("%s: cold start: the first %s was answered with %d after %v", f.key(), kind, status, time.Since(began).Round(time.Millisecond))
+						if status/100 != 2 {
+							t.Errorf("%s from %s: answered with %d", kind, s.Topic, status)
+						}
+					} else if status := answer(t, req); status/100 != 2 {
+						t.Errorf("%s from %s: answered with %d", kind, s.Topic, status)
+					}
+				}
+				if next, ok := leads[s.Topic]; ok {
+					want := p.Topic(project, next).String()
+					for got := ""; got != want; {
+						select {
+						case got = <-published:
+							if strings.HasSuffix(got, string(topology.DeadLetter)) {
+								t.Fatalf("what was pushed from %s was dead-lettered", s.Topic)
+							}
+						case <-t.Context().Done():
+							t.Fatalf("nothing was published on %s", want)
+						case <-time.After(10 * time.Second):
+							t.Fatalf("nothing was published on %s", want)
+						}
+					}
+				}
+				if s.Topic == topology.DeadLetter {
+					t.Setenv("FIRESTORE_EMULATOR_HOST", fs.Addr())
+					client, err := store.Connect(t.Context(), config.Deployment{Project: project, Database: "(default)"})
+					if err != nil {
+						t.Fatal(err)
+					}
+					t.Cleanup(func() { client.Close() })
+					if l, err := deadletter.NewBox(client, time.Now).Get(t.Context(), "archive"); err != nil || l.Reason != deadletter.NoText {
+						t.Errorf("the dead letter = %+v, %v", l, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestArchiveWithoutTheFrameworkFails keeps the root package's import of the framework from being tidied away.
+func TestArchiveWithoutTheFrameworkFails(t *testing.T) {
+	d := minimal(t)
+	dir := t.TempDir()
+	if _, err := unpack(filepath.Join(d.dir, d.one(t, `google_storage_bucket_object.source["dlq"]`).text("source")), dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "function.go"), []byte("package function\n\nimport _ \"parley.internal/functions/dlq\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := buildFunction(t.Context(), dir, "dlq"); err == nil {
+		t.Error("a root package that does not import the framework's package functions was built; the buildpack could not")
+	}
+}
+
+func environ(env map[string]string) []string {
+	var all []string
+	for name, value := range env {
+		all = append(all, name+"="+value)
+	}
+	return all
+}
+
+// startFunction starts a function's program on a free port and stops it at the end of the test.
+func startFunction(t *testing.T, program, target string, env []string) (url string, began time.Time) {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(lis.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lis.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var output bytes.Buffer
+	cmd := exec.Command(program)
+	cmd.Env = append(env, "PORT="+port, "FUNCTION_TARGET="+target, "K_SERVICE=check")
+	cmd.Stdout, cmd.Stderr = &output, &output
+	began = time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+			t.Logf("stop the function: %v", err)
+		}
+		_ = cmd.Wait() // it was killed
+		if t.Failed() {
+			t.Logf("what the function wrote:\n%s", &output)
+		}
+	})
+	return "http://127.0.0.1:" + port, began
+}
+
+// pushRequest is a request as Pub/Sub makes it (https://cloud.google.com/pubsub/docs/push#receive_push).
+func pushRequest(t *testing.T, url, topic string, data []byte, attributes map[string]string) *http.Request {
+	t.Helper()
+	body, err := json.Marshal(map[string]any{
+		"message": map[string]any{
+			"data": base64.StdEncoding.EncodeToString(data), "attributes": attributes, "messageId": "1", "message_id": "1",
+			"publishTime": time.Now().UTC().Format(time.RFC3339Nano), "publish_time": time.Now().UTC().Format(time.RFC3339Nano),
+		},
+		"subscription": "projects/" + project + "/subscriptions/check",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/"+topic, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return req
+}
+
+// cloudEventRequest is the same as a CloudEvent in HTTP's binary form.
+func cloudEventRequest(t *testing.T, url, topic string, data []byte, attributes map[string]string) *http.Request {
+	t.Helper()
+	body, err := json.Marshal(map[string]any{
+		"message": map[string]any{
+			"data": base64.StdEncoding.EncodeToString(data), "attributes": attributes, "messageId": "2",
+			"publishTime": time.Now().UTC().Format(time.RFC3339Nano),
+		},
+		"subscription": "projects/" + project + "/subscriptions/check",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"Content-Type": "application/json", "ce-specversion": "1.0", "ce-id": "2", "ce-type": bus.MessagePublished,
+		"ce-source": "//pubsub.googleapis.com/" + topic, "ce-time": time.Now().UTC().Format(time.RFC3339),
+	} {
+		req.Header.Set(name, value)
+	}
+	return req
+}
+
+// untilAnswered sends a request again until somebody listens.
+func untilAnswered(t *testing.T, req *http.Request) int {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		again := req.Clone(t.Context())
+		body, err := req.GetBody()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Body = body
+		resp, err := http.DefaultClient.Do(again)
+		if err == nil {
+			if err := resp.Body.Close(); err != nil {
+				t.Error(err)
+			}
+			return resp.StatusCode
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("nobody answers: %v", err)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+func answer(t *testing.T, req *http.Request) int {
+	t.Helper()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		t.Error(err)
+	}
+	if resp.StatusCode/100 != 2 {
+		t.Logf("answer: %s", body)
+	}
+	return resp.StatusCode
+}
+
+// createTopics makes the topics of the topology.
+func createTopics(t *testing.T, addr string, p topology.Prefix) {
+	t.Helper()
+	t.Setenv("PUBSUB_EMULATOR_HOST", addr)
+	client, err := cloudpubsub.NewClient(t.Context(), project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for _, topic := range topology.Topics() {
+		if _, err := client.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: p.Topic(project, topic).String()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

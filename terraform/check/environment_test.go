@@ -1,0 +1,115 @@
+package check
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"parley.internal/shared/config"
+	"parley.internal/shared/topology"
+	"parley.internal/terraform/check/parts"
+)
+
+func TestEnvironmentFileIsFresh(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(root, "terraform", "environment.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string][]string
+	if err := json.Unmarshal(data, &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(parts.Settable(), got); diff != "" {
+		t.Errorf("terraform/environment.json is stale; run: go run ./terraform/check/environment > terraform/environment.json\n%s", diff)
+	}
+}
+
+func TestEveryPartIsToldWhatItReadsAndNothingElse(t *testing.T) {
+	variables := parts.Variables()
+	for _, s := range topology.Subscriptions() {
+		if variables[s.Function] == nil {
+			t.Errorf("package parts does not know the configuration of the function %s", s.Function)
+		}
+	}
+	for part, vars := range variables {
+		for _, v := range vars {
+			if parts.Reserved[v.Name] == parts.Platform && v.Required {
+				t.Errorf("%s requires %s, which nobody sets", part, v.Name)
+			}
+		}
+	}
+	each(t, func(t *testing.T, d *deployment) {
+		for part, env := range environments(d) {
+			known := map[string]config.Variable{}
+			for _, v := range variables[part] {
+				known[v.Name] = v
+			}
+			for name := range env {
+				if _, ok := known[name]; !ok {
+					t.Errorf("%s is told %s, which it does not read", part, name)
+				}
+				if parts.Reserved[name] == parts.Platform {
+					t.Errorf("%s is told %s, which is not Terraform's to say", part, name)
+				}
+				if secret := parts.Reserved[name] == parts.Secret; secret != strings.HasPrefix(env[name], "secret ") {
+					t.Errorf("%s is told %s as %q; is it a secret: %v", part, name, env[name], secret)
+				}
+			}
+			for name, v := range known {
+				if _, told := env[name]; v.Required && !told {
+					t.Errorf("%s requires %s and is not told it", part, name)
+				}
+				if _, told := env[name]; parts.Reserved[name] == parts.Terraform && !told {
+					t.Errorf("%s reads %s and is not told it", part, name)
+				}
+			}
+		}
+	})
+}
+
+func TestWhatPartsAreToldIsAValidConfiguration(t *testing.T) {
+	each(t, func(t *testing.T, d *deployment) {
+		for part, env := range environments(d) {
+			var environ []string
+			for name, value := range env {
+				environ = append(environ, name+"="+value)
+			}
+			if err := parts.Validate(part, environ); err != nil {
+				t.Errorf("%s would not start: %v", part, err)
+			}
+		}
+	})
+}
+
+// environments are the environment variables of every part that is deployed; a secret's value is "secret NAME VERSION".
+func environments(d *deployment) map[string]map[string]string {
+	all := map[string]map[string]string{}
+	for _, f := range d.all("google_cloudfunctions2_function") {
+		env := map[string]string{}
+		vars, _ := f.at("service_config.0.environment_variables").(map[string]any)
+		for name, value := range vars {
+			env[name] = fmt.Sprint(value)
+		}
+		secrets, _ := f.at("service_config.0.secret_environment_variables").([]any)
+		for i := range secrets {
+			at := fmt.Sprintf("service_config.0.secret_environment_variables.%d.", i)
+			env[f.text(at+"key")] = "secret " + f.text(at+"secret") + " " + f.text(at+"version")
+		}
+		all[f.key()] = env
+	}
+	for _, s := range d.all("google_cloud_run_v2_service") {
+		env := map[string]string{}
+		vars, _ := s.at("template.0.containers.0.env").([]any)
+		for i := range vars {
+			at := fmt.Sprintf("template.0.containers.0.env.%d.", i)
+			env[s.text(at+"name")] = s.text(at + "value")
+		}
+		all["gateway"] = env
+	}
+	return all
+}

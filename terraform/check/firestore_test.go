@@ -1,0 +1,365 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/grpc"
+
+	"parley.internal/emulator/firestore"
+	"parley.internal/shared/config"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
+	"parley.internal/shared/store"
+)
+
+// query is what decides which index a query needs.
+type query struct {
+	collection string
+	equal      []string // in any order
+	by         string   // the field that is sorted by or compared with < or >; empty for none
+	descending bool
+}
+
+func (q query) String() string {
+	s := q.collection + " where " + strings.Join(q.equal, ", ")
+	if q.by != "" {
+		s += " by " + q.by
+	}
+	if q.descending {
+		s += " descending"
+	}
+	return s
+}
+
+// composite reports whether a query needs a composite index. The others are served by the index that each field has by
+// itself: one field alone, or several that are compared for equality and merged.
+func (q query) composite() bool { return q.by != "" && len(q.equal) > 0 }
+
+// queriesOf runs every query of the code and returns what the server was asked.
+func queriesOf(t *testing.T) []query {
+	t.Helper()
+	var mu sync.Mutex
+	var seen []query
+	srv, err := firestore.New(firestore.WithStreamInterceptor(func(s any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		return next(s, &watched{stream, func(q *firestorepb.StructuredQuery) {
+			mu.Lock()
+			defer mu.Unlock()
+			read, err := read(q)
+			if err != nil {
+				t.Errorf("a query that this test can't judge: %v", err)
+			}
+			if !slices.ContainsFunc(seen, func(s query) bool { return s.String() == read.String() }) {
+				seen = append(seen, read)
+			}
+		}})
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { srv.Close() })
+	t.Setenv("FIRESTORE_EMULATOR_HOST", srv.Addr())
+	client, err := store.Connect(t.Context(), config.Deployment{Project: project, Database: "(default)"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+
+	st, box, ledger := store.New(client), deadletter.NewBox(client, time.Now), egress.NewLedger(client, "check", time.Now)
+	user, err := identity.Parse("twitch:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := event.Encode(&event.Event{V: event.Version, Source: "check", CorrelationID: "c1", Type: event.TypeChatMessage, UserID: "twitch:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"d1", "d2"} {
+		if _, _, err := ledger.Open(t.Context(), egress.Entry{
+			ID: id, State: egress.Pending, UserID: "twitch:1", Destination: "api-gateway", Deadline: time.Now().Add(time.Hour), Event: data,
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var errs []error
+	try := func(err error) { errs = append(errs, err) }
+	_, _, _, err = st.UserByEmail(t.Context(), "me@example.com")
+	try(err)
+	_, _, err = st.Personality(t.Context(), "sage")
+	try(err)
+	_, _, err = st.Rules(t.Context())
+	try(err)
+	_, err = ledger.Resume(t.Context(), user, []string{"d1"})
+	try(err)
+	_, err = egress.NewUndertaker(ledger, box, silent{}, "check", 0).Sweep(t.Context())
+	try(err)
+	for _, reason := range []deadletter.Reason{"", deadletter.NoText} {
+		for _, status := range []deadletter.Status{"", deadletter.Open} {
+			for _, from := range []time.Time{{}, time.Now()} {
+				try(box.List(t.Context(), deadletter.Selection{Reason: reason, Status: status, From: from, Until: from.Add(time.Hour)},
+					func(deadletter.Letter) error { return nil }))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return slices.Clone(seen)
+}
+
+type silent struct{}
+
+func (silent) Announce(context.Context, []byte, map[string]string, deadletter.Announcement) error {
+	return nil
+}
+
+// watched tells of each query that a stream brings.
+type watched struct {
+	grpc.ServerStream
+	tell func(*firestorepb.StructuredQuery)
+}
+
+func (w *watched) RecvMsg(m any) error {
+	if err := w.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	if r, ok := m.(*firestorepb.RunQueryRequest); ok {
+		w.tell(r.GetStructuredQuery())
+	}
+	return nil
+}
+
+func read(q *firestorepb.StructuredQuery) (query, error) {
+	out := query{collection: q.GetFrom()[0].GetCollectionId()}
+	var filters []*firestorepb.StructuredQuery_FieldFilter
+	switch f := q.GetWhere().GetFilterType().(type) {
+	case nil:
+	case *firestorepb.StructuredQuery_Filter_FieldFilter:
+		filters = append(filters, f.FieldFilter)
+	case *firestorepb.StructuredQuery_Filter_CompositeFilter:
+		for _, inner := range f.CompositeFilter.GetFilters() {
+			if inner.GetFieldFilter() == nil {
+				return out, fmt.Errorf("a filter in a filter: %v", q)
+			}
+			filters = append(filters, inner.GetFieldFilter())
+		}
+	default:
+		return out, fmt.Errorf("a filter of another kind: %v", q)
+	}
+	for _, f := range filters {
+		field := f.GetField().GetFieldPath()
+		switch f.GetOp() {
+		case firestorepb.StructuredQuery_FieldFilter_EQUAL, firestorepb.StructuredQuery_FieldFilter_IN:
+			out.equal = append(out.equal, field)
+		case firestorepb.StructuredQuery_FieldFilter_LESS_THAN, firestorepb.StructuredQuery_FieldFilter_LESS_THAN_OR_EQUAL,
+			firestorepb.StructuredQuery_FieldFilter_GREATER_THAN, firestorepb.StructuredQuery_FieldFilter_GREATER_THAN_OR_EQUAL:
+			if out.by != "" && out.by != field {
+				return out, fmt.Errorf("ranges over two fields: %v", q)
+			}
+			out.by = field
+		default:
+			return out, fmt.Errorf("a comparison of another kind: %v", q)
+		}
+	}
+	for _, o := range q.GetOrderBy() {
+		field := o.GetField().GetFieldPath()
+		if field == "__name__" {
+			continue // the order that breaks ties
+		}
+		if out.by != "" && out.by != field {
+			return out, fmt.Errorf("sorted by several fields: %v", q)
+		}
+		out.by, out.descending = field, o.GetDirection() == firestorepb.StructuredQuery_DESCENDING
+	}
+	slices.Sort(out.equal)
+	return out, nil
+}
+
+// TestEveryQueryIsRun finds the files that hold queries: those of a new one have to be run by queriesOf.
+func TestEveryQueryIsRun(t *testing.T) {
+	known := []string{"shared/deadletter/letter.go", "shared/egress/dead.go", "shared/egress/replay.go", "shared/store/store.go"}
+	var found []string
+	for _, dir := range []string{"functions", "gateway", "shared"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			if regexp.MustCompile(`\.(Where|OrderBy)\(`).Match(text) {
+				name, err := filepath.Rel(root, path)
+				if err != nil {
+					return err
+				}
+				found = append(found, filepath.ToSlash(name))
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.Sort(found)
+	if !slices.Equal(found, known) {
+		t.Errorf("queries of Firestore are in\n%v\nand this test runs those in\n%v", found, known)
+	}
+}
+
+func TestEveryQueryHasItsIndex(t *testing.T) {
+	d := minimal(t)
+	unindexed := map[string]bool{}
+	for _, f := range d.all("google_firestore_field") {
+		unindexed[f.text("collection")+"."+f.text("field")] = true
+	}
+	var indexes []query
+	for _, r := range d.all("google_firestore_index") {
+		fields, _ := r.at("fields").([]any)
+		q := query{collection: r.text("collection")}
+		for i := range fields {
+			at := fmt.Sprintf("fields.%d.", i)
+			if i == len(fields)-1 {
+				q.by, q.descending = r.text(at+"field_path"), r.text(at+"order") == "DESCENDING"
+				continue
+			}
+			q.equal = append(q.equal, r.text(at+"field_path"))
+		}
+		slices.Sort(q.equal)
+		indexes = append(indexes, q)
+	}
+	used := map[string]bool{}
+	queries := queriesOf(t)
+	for _, q := range queries {
+		t.Log(q)
+		for _, index := range indexes {
+			// an index whose last field is compared for equality serves as well
+			all := append(slices.Clone(index.equal), index.by)
+			slices.Sort(all)
+			if index.collection == q.collection && (index.String() == q.String() || q.by == "" && slices.Equal(all, q.equal)) {
+				used[index.String()] = true
+			}
+		}
+		if q.composite() {
+			if !used[q.String()] {
+				t.Errorf("no index for: %s", q)
+			}
+			continue
+		}
+		for _, field := range append(slices.Clone(q.equal), q.by) {
+			if unindexed[q.collection+"."+field] && !used[q.String()] {
+				t.Errorf("%s is not indexed, but asked for: %s", field, q)
+			}
+		}
+	}
+	for _, index := range indexes {
+		if !used[index.String()] {
+			t.Errorf("no query needs the index: %s", index)
+		}
+	}
+	if len(queries) < 10 {
+		t.Errorf("%d queries were seen; are they still run?", len(queries))
+	}
+}
+
+// documents are the types of what the collections hold.
+var documents = map[string]reflect.Type{
+	"deliveries":    reflect.TypeFor[egress.Entry](),
+	"deadletters":   reflect.TypeFor[deadletter.Letter](),
+	"conversations": reflect.TypeFor[store.Conversation](),
+	"personalities": reflect.TypeFor[store.Personality](),
+	"tokens":        reflect.TypeFor[store.Token](),
+	"users":         reflect.TypeFor[store.User](),
+}
+
+func TestGrowingTimesAndLongValuesHaveNoIndexOfTheirOwn(t *testing.T) {
+	d := minimal(t)
+	unindexed := map[string]bool{"parts.data": true}
+	for _, f := range d.all("google_firestore_field") {
+		if fields := f.at("index_config.0.indexes"); fields != nil && len(fields.([]any)) > 0 {
+			t.Errorf("%s has an index", f.Address)
+		}
+		unindexed[f.text("collection")+"."+f.text("field")] = true
+	}
+	exists := map[string]bool{"parts.data": true}
+	for collection, typ := range documents {
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			name, _, _ := strings.Cut(f.Tag.Get("firestore"), ",")
+			if name == "" || name == "-" {
+				continue
+			}
+			exists[collection+"."+name] = true
+			// the console lists dead letters by this one; they are few
+			if collection == "deadletters" && name == "at" {
+				continue
+			}
+			heavy := f.Type == reflect.TypeFor[time.Time]() || f.Type == reflect.TypeFor[[]byte]() || f.Type.Kind() == reflect.Map ||
+				f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct
+			if heavy && !unindexed[collection+"."+name] {
+				t.Errorf("%s.%s (%s) is indexed by itself", collection, name, f.Type)
+			}
+		}
+	}
+	for field := range unindexed {
+		if !exists[field] {
+			t.Errorf("%s is configured, but no document has it", field)
+		}
+	}
+	for _, r := range d.all("google_firestore_index") {
+		fields, _ := r.at("fields").([]any)
+		for i := range fields {
+			if field := r.text("collection") + "." + r.text(fmt.Sprintf("fields.%d.field_path", i)); !exists[field] && field != "deliveries.announced" {
+				t.Errorf("%s is in an index, but no document has it", field)
+			}
+		}
+	}
+}
+
+func TestWhatExpiresIsDeleted(t *testing.T) {
+	d := minimal(t)
+	got := map[string]bool{}
+	for _, f := range d.all("google_firestore_field") {
+		if f.at("ttl_config.0") != nil || len(f.Values["ttl_config"].([]any)) > 0 {
+			got[f.text("collection")+"."+f.text("field")] = true
+		}
+	}
+	for collection, typ := range documents {
+		_, has := typ.FieldByName("ExpireAt")
+		if has != got[collection+".expireAt"] {
+			t.Errorf("%s has a field expireAt: %v; Firestore deletes by it: %v", collection, has, got[collection+".expireAt"])
+		}
+	}
+}
+
+func TestDataIsProtected(t *testing.T) {
+	each(t, func(t *testing.T, d *deployment) {
+		db := d.one(t, "google_firestore_database.this")
+		for path, want := range map[string]string{
+			"type":                              "FIRESTORE_NATIVE",
+			"delete_protection_state":           "DELETE_PROTECTION_ENABLED",
+			"deletion_policy":                   "ABANDON",
+			"point_in_time_recovery_enablement": "POINT_IN_TIME_RECOVERY_ENABLED",
+		} {
+			if got := db.text(path); got != want {
+				t.Errorf("%s = %q; want %s", path, got, want)
+			}
+		}
+	})
+}

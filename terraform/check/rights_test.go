@@ -1,0 +1,338 @@
+package check
+
+import (
+	"fmt"
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"parley.internal/shared/topology"
+)
+
+// call is something that somebody does on Google Cloud: which permission it takes, on which resource.
+type call struct {
+	who        string // a part, or "push", "build", "pubsub agent", "anybody"
+	does       string
+	permission string
+	on         string // "topic NAME", "subscription NAME", "service NAME", "database", "project", …
+	api        string
+	only       func(d *deployment) bool // nil for every deployment
+}
+
+// calls are all calls of the deployed code, and those that Google's own agents make for it. Each library's page says
+// which permission a method takes: https://cloud.google.com/pubsub/docs/access-control#required_permissions,
+// https://cloud.google.com/firestore/docs/security/iam, https://cloud.google.com/vertex-ai/docs/general/iam-permissions,
+// https://cloud.google.com/secret-manager/docs/access-control.
+func calls() []call {
+	const pubsub, firestore = "pubsub.googleapis.com", "firestore.googleapis.com"
+	publish := func(who string, topics ...topology.Topic) []call {
+		var all []call
+		for _, t := range topics {
+			all = append(all, call{who: who, does: "bus.Client publishes", permission: "pubsub.topics.publish", on: "topic " + string(t), api: pubsub})
+		}
+		return all
+	}
+	all := slices.Concat(
+		publish("gateway", topology.Ingress, topology.DeadLetter),
+		publish("enrichment", topology.Enriched, topology.Egress, topology.DeadLetter),
+		publish("personality", topology.Egress, topology.DeadLetter),
+		publish("dlq", topology.DeadLetter),
+		[]call{
+			{who: "gateway", does: "bus.Client.Subscribe", permission: "pubsub.subscriptions.create", on: "project", api: pubsub},
+			{who: "gateway", does: "bus.Client.Subscribe", permission: "pubsub.topics.attachSubscription", on: "topic " + string(topology.Gateway("x").Topic), api: pubsub},
+			{who: "gateway", does: "bus.Subscription.Receive", permission: "pubsub.subscriptions.consume", on: "project", api: pubsub},
+			{who: "gateway", does: "bus.Subscription.Delete", permission: "pubsub.subscriptions.delete", on: "project", api: pubsub},
+
+			{who: "personality", does: "model.NewGemini by Vertex AI", permission: "aiplatform.endpoints.predict", on: "project", api: "aiplatform.googleapis.com",
+				only: func(d *deployment) bool { return environments(d)["personality"]["MODEL_PROVIDER"] == "gemini" }},
+			{who: "personality", does: "its key is read when an instance starts", permission: "secretmanager.versions.access", on: "secret", api: "secretmanager.googleapis.com"},
+
+			{who: "build", does: "reads the staged source", permission: "storage.objects.get", on: "bucket", api: "storage.googleapis.com"},
+			{who: "build", does: "reads Cloud Functions' copy of it", permission: "storage.objects.get", on: "project", api: "storage.googleapis.com"},
+			{who: "build", does: "pushes the image", permission: "artifactregistry.repositories.uploadArtifacts", on: "repository", api: "artifactregistry.googleapis.com"},
+			{who: "build", does: "writes its log", permission: "logging.logEntries.create", on: "project", api: "logging.googleapis.com"},
+
+			{who: "pubsub agent", does: "gives up a message", permission: "pubsub.topics.publish", on: "topic " + string(topology.DeadLetter), api: pubsub},
+			{who: "pubsub agent", does: "makes the token of a push", permission: "iam.serviceAccounts.getOpenIdToken", on: "account push", api: "iam.googleapis.com"},
+			{who: "anybody", does: "opens a socket", permission: "run.routes.invoke", on: "service gateway", api: "run.googleapis.com",
+				only: func(d *deployment) bool { return len(d.all("google_cloud_run_v2_service")) > 0 }},
+		},
+	)
+	for _, s := range topology.Subscriptions() {
+		if s.MaxDeliveryAttempts > 0 {
+			all = append(all, call{who: "pubsub agent", does: "takes what it gives up", permission: "pubsub.subscriptions.consume", on: "subscription " + s.Name, api: pubsub})
+		}
+	}
+	functions := map[string]bool{}
+	for _, s := range topology.Subscriptions() {
+		functions[s.Function] = true
+	}
+	for _, f := range slices.Sorted(maps.Keys(functions)) {
+		all = append(all, call{who: "push", does: "pushes", permission: "run.routes.invoke", on: "service " + f, api: "run.googleapis.com"})
+	}
+	for _, part := range append(slices.Sorted(maps.Keys(functions)), "gateway") {
+		for _, permission := range []string{"datastore.entities.get", "datastore.entities.list", "datastore.entities.create", "datastore.entities.update"} {
+			all = append(all, call{who: part, does: "package store, egress or deadletter", permission: permission, on: "database", api: firestore})
+		}
+	}
+	return all
+}
+
+// roles are the roles that may be given, with those of their permissions that count here
+// (https://cloud.google.com/iam/docs/roles-permissions). One that is not here is more than anybody needs.
+var roles = map[string][]string{
+	"roles/pubsub.publisher":                     {"pubsub.topics.publish"},
+	"roles/pubsub.subscriber":                    {"pubsub.subscriptions.consume", "pubsub.topics.attachSubscription"},
+	"roles/datastore.user":                       {"datastore.entities.get", "datastore.entities.list", "datastore.entities.create", "datastore.entities.update", "datastore.entities.delete"},
+	"roles/run.invoker":                          {"run.routes.invoke"},
+	"roles/iam.serviceAccountOpenIdTokenCreator": {"iam.serviceAccounts.getOpenIdToken"},
+	"roles/secretmanager.secretAccessor":         {"secretmanager.versions.access"},
+	"roles/aiplatform.user":                      {"aiplatform.endpoints.predict"},
+	"roles/storage.objectViewer":                 {"storage.objects.get", "storage.objects.list"},
+	"roles/artifactregistry.writer":              {"artifactregistry.repositories.uploadArtifacts"},
+	"roles/logging.logWriter":                    {"logging.logEntries.create"},
+}
+
+// grant is a role that somebody has on a resource.
+type grant struct {
+	address, who, role, on string
+	permissions            []string
+	used                   bool
+}
+
+func grants(t *testing.T, d *deployment) []*grant {
+	t.Helper()
+	accounts := map[string]string{"allUsers": "anybody"}
+	for _, a := range d.all("google_service_account") {
+		who := a.Name
+		if a.Index != nil {
+			who = a.key()
+		}
+		accounts[a.text("member")] = who
+	}
+	accounts["serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com"] = "pubsub agent"
+	custom := map[string][]string{}
+	for _, r := range d.all("google_project_iam_custom_role") {
+		for _, p := range r.at("permissions").([]any) {
+			custom[r.text("id")] = append(custom[r.text("id")], fmt.Sprint(p))
+		}
+	}
+	services := map[string]string{}
+	for _, f := range d.all("google_cloudfunctions2_function") {
+		services[f.text("name")] = f.key()
+	}
+	for _, s := range d.all("google_cloud_run_v2_service") {
+		services[s.text("name")] = "gateway"
+	}
+	busPrefix := prefix(t, d).String()
+	var all []*grant
+	for _, r := range d.resources {
+		kind, isGrant := strings.CutSuffix(r.Type, "_iam_member")
+		if !isGrant {
+			continue
+		}
+		g := &grant{address: r.Address, who: accounts[r.text("member")], role: r.text("role")}
+		switch kind {
+		case "google_pubsub_topic":
+			g.on = "topic " + strings.TrimPrefix(r.text("topic"), busPrefix)
+		case "google_pubsub_subscription":
+			g.on = "subscription " + strings.TrimPrefix(r.text("subscription"), busPrefix)
+		case "google_cloud_run_v2_service":
+			g.on = "service " + services[r.text("name")]
+		case "google_service_account":
+			g.on = "account " + accounts["serviceAccount:"+r.text("service_account_id")[strings.LastIndexByte(r.text("service_account_id"), '/')+1:]]
+		case "google_secret_manager_secret":
+			g.on = "secret"
+		case "google_storage_bucket":
+			g.on = "bucket"
+		case "google_artifact_registry_repository":
+			g.on = "repository"
+		case "google_project":
+			g.on = "project"
+			if g.role == "roles/datastore.user" { // on the one database, by a condition
+				if want := `resource.name == "projects/` + project + `/databases/` + d.one(t, "google_firestore_database.this").text("name") + `"`; r.text("condition.0.expression") == want {
+					g.on = "database"
+				}
+			}
+		default:
+			t.Errorf("%s: this test does not know grants on %s", r.Address, kind)
+		}
+		if g.permissions = custom[g.role]; g.permissions == nil {
+			g.permissions = roles[g.role]
+		}
+		if len(g.permissions) == 0 {
+			t.Errorf("%s gives %s, which nobody needs", r.Address, g.role)
+		}
+		if g.who == "" {
+			t.Errorf("%s gives something to %q, who is not known", r.Address, r.text("member"))
+		}
+		all = append(all, g)
+	}
+	return all
+}
+
+func TestEveryCallIsAllowedAndNothingElse(t *testing.T) {
+	each(t, func(t *testing.T, d *deployment) {
+		all := grants(t, d)
+		given := map[*grant]map[string]bool{}
+		for _, c := range calls() {
+			if c.only != nil && !c.only(d) {
+				continue
+			}
+			allowed := false
+			for _, g := range all {
+				if g.who == c.who && g.on == c.on && slices.Contains(g.permissions, c.permission) {
+					allowed, g.used = true, true
+					if given[g] == nil {
+						given[g] = map[string]bool{}
+					}
+					given[g][c.permission] = true
+				}
+			}
+			if !allowed {
+				t.Errorf("%s: %s takes %s on %s, which it does not have", c.who, c.does, c.permission, c.on)
+			}
+		}
+		for _, g := range all {
+			if !g.used {
+				t.Errorf("%s: %s has %s on %s and never uses it", g.address, g.who, g.role, g.on)
+			}
+			if strings.HasPrefix(g.role, "projects/") && len(given[g]) != len(g.permissions) {
+				t.Errorf("%s: of %v only %v are used", g.address, g.permissions, slices.Sorted(maps.Keys(given[g])))
+			}
+		}
+	})
+}
+
+// TestCallsAreThoseOfTheCode finds which of Google's services each part is linked with: each has to be in the table.
+func TestCallsAreThoseOfTheCode(t *testing.T) {
+	clients := map[string]string{
+		"cloud.google.com/go/pubsub/v2": "pubsub.googleapis.com",
+		"cloud.google.com/go/firestore": "firestore.googleapis.com",
+		"google.golang.org/genai":       "aiplatform.googleapis.com",
+	}
+	// linked, but not a service that is called as somebody: the metadata server, credentials, the libraries' own parts
+	plumbing := []string{
+		"cloud.google.com/go", "cloud.google.com/go/auth", "cloud.google.com/go/civil", "cloud.google.com/go/compute/metadata",
+		"cloud.google.com/go/iam", "cloud.google.com/go/internal", "cloud.google.com/go/longrunning", "cloud.google.com/go/httpreplay",
+	}
+	packages := map[string]string{"gateway": "parley.internal/gateway"}
+	for _, s := range topology.Subscriptions() {
+		packages[s.Function] = "parley.internal/functions/" + s.Function
+	}
+	for part, pkg := range packages {
+		cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", pkg)
+		cmd.Dir = root
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go list -deps %s: %v", pkg, err)
+		}
+		got := map[string]bool{}
+		for _, dep := range strings.Fields(string(out)) {
+			if !strings.HasPrefix(dep, "cloud.google.com/") && dep != "google.golang.org/genai" {
+				continue
+			}
+			known := false
+			for client, api := range clients {
+				if dep == client || strings.HasPrefix(dep, client+"/") {
+					known, got[api] = true, true
+				}
+			}
+			for _, p := range plumbing {
+				known = known || dep == p || p != "cloud.google.com/go" && strings.HasPrefix(dep, p+"/")
+			}
+			if !known {
+				t.Errorf("%s is linked with %s: what it calls, and may, has to be in the table of calls", part, dep)
+			}
+		}
+		want := map[string]bool{}
+		for _, c := range calls() {
+			if c.who == part && c.api != "secretmanager.googleapis.com" { // that one Cloud Run calls for it
+				want[c.api] = true
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s is linked with %v; the table of calls has %v", part, slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
+		}
+	}
+}
+
+// apiOf is the API that makes a resource.
+var apiOf = map[string]string{
+	"google_artifact_registry_repository": "artifactregistry.googleapis.com",
+	"google_billing_budget":               "billingbudgets.googleapis.com",
+	"google_cloud_run":                    "run.googleapis.com",
+	"google_cloud_scheduler_job":          "cloudscheduler.googleapis.com",
+	"google_cloudfunctions2_function":     "cloudfunctions.googleapis.com",
+	"google_firestore":                    "firestore.googleapis.com",
+	"google_logging":                      "logging.googleapis.com",
+	"google_monitoring":                   "monitoring.googleapis.com",
+	"google_project_iam_custom_role":      "iam.googleapis.com",
+	"google_project_iam_member":           "cloudresourcemanager.googleapis.com",
+	"google_pubsub":                       "pubsub.googleapis.com",
+	"google_secret_manager":               "secretmanager.googleapis.com",
+	"google_service_account":              "iam.googleapis.com",
+	"google_storage":                      "storage.googleapis.com",
+}
+
+func TestEveryAPIThatIsCalledIsEnabledAndNoOther(t *testing.T) {
+	each(t, func(t *testing.T, d *deployment) {
+		enabled := map[string]bool{}
+		for _, r := range d.all("google_project_service") {
+			enabled[r.text("service")] = true
+		}
+		want := map[string]bool{"cloudbuild.googleapis.com": true} // Cloud Functions has its sources built by it
+		for _, c := range calls() {
+			if c.only == nil || c.only(d) {
+				want[c.api] = true
+			}
+		}
+		for _, r := range d.resources {
+			if r.Mode != "managed" || r.Type == "google_project_service" {
+				continue
+			}
+			api, length := "", 0
+			for prefix, a := range apiOf {
+				if strings.HasPrefix(r.Type, prefix) && len(prefix) > length {
+					api, length = a, len(prefix)
+				}
+			}
+			if api == "" {
+				t.Errorf("%s: this test does not know its API", r.Type)
+				continue
+			}
+			want[api] = true
+		}
+		if !maps.Equal(enabled, want) {
+			t.Errorf("enabled\n%v\nneeded\n%v", slices.Sorted(maps.Keys(enabled)), slices.Sorted(maps.Keys(want)))
+		}
+	})
+}
+
+func TestEveryPartIsSomebodyOfItsOwn(t *testing.T) {
+	each(t, func(t *testing.T, d *deployment) {
+		seen := map[string]string{}
+		note := func(account, what string) {
+			if account == "" || seen[account] != "" {
+				t.Errorf("%s runs as %q, as does %q", what, account, seen[account])
+			}
+			seen[account] = what
+		}
+		for _, f := range d.all("google_cloudfunctions2_function") {
+			note(f.text("service_config.0.service_account_email"), f.Address)
+			if f.text("build_config.0.service_account") == "" {
+				t.Errorf("%s is built as the project's default account", f.Address)
+			}
+		}
+		for _, s := range d.all("google_cloud_run_v2_service") {
+			note(s.text("template.0.service_account"), s.Address)
+		}
+		for _, a := range d.all("google_service_account") {
+			if id := a.text("account_id"); len(id) < 6 || len(id) > 30 {
+				t.Errorf("service account id %q has %d characters; want 6 to 30", id, len(id))
+			}
+		}
+	})
+}
