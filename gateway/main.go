@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"parley.internal/gateway/deadletters"
 	"parley.internal/gateway/instance"
 	"parley.internal/shared/config"
 	"parley.internal/shared/telemetry"
@@ -63,6 +64,7 @@ Environment:
 			return serve(cmd.Context(), environ, stdout)
 		},
 	}
+	root.AddCommand(deadletters.Command(environ))
 	root.SetOut(stdout)
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root, nil

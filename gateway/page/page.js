@@ -62,6 +62,7 @@ function take(f) {
       attempts = 0;
       state('on', payload.user_id);
       alertWith('');
+      if (payload.recovered === false) note('Some of what came while you were away may be missing.');
       $('compose').querySelector('button').disabled = false;
       show(true);
       if (room) send('room.join', { room }, 'room');
@@ -71,9 +72,6 @@ function take(f) {
       return;
     case 'room.joined': case 'room.left':
       note(f.type === 'room.joined' ? 'You are in “' + payload.room + '”.' : 'You left “' + payload.room + '”.');
-      return;
-    case 'connection.resumed':
-      if (!payload.complete) note('Some of what came while you were away may be missing.');
       return;
     case 'chat.error': {
       const m = mine.get(payload.id);

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"parley.internal/shared/bus"
+	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/telemetry"
@@ -55,6 +56,10 @@ type conn struct {
 
 	// resumed are the deliveries that were written when the client connected. The writer's alone.
 	resumed map[string]struct{}
+
+	acks    bool // an answer counts as delivered when the client says that it has it
+	ackMu   sync.Mutex
+	unacked map[string]egress.Ref // what it was given and has not acknowledged, by id
 
 	endOnce sync.Once
 	over    context.Context // done when the end has begun
@@ -134,7 +139,7 @@ func (c *conn) serve(ctx context.Context, expires time.Time, got []string) {
 	defer context.AfterFunc(c.over, func() { time.AfterFunc(farewell, cancel) })()
 	wg.Go(func() { c.publish(publishing) })
 	wg.Go(func() { c.write(ctx, got) })
-	c.read()
+	c.read(ctx)
 	close(c.readDone)
 	c.end(0)
 	wg.Wait()
@@ -143,7 +148,7 @@ func (c *conn) serve(ctx context.Context, expires time.Time, got []string) {
 }
 
 // read takes frames until the connection breaks or is closed by the client.
-func (c *conn) read() {
+func (c *conn) read(ctx context.Context) {
 	cfg := c.server.config
 	c.ws.SetReadLimit(int64(cfg.MaxFrame) * skipFactor)
 	alive := func() {
@@ -191,7 +196,7 @@ func (c *conn) read() {
 			c.end(CloseFlood)
 			continue
 		}
-		c.handle(kind, buf)
+		c.handle(ctx, kind, buf)
 		if cap(buf) > keptBuffer {
 			buf = make([]byte, 0, 1024)
 		}
@@ -236,7 +241,7 @@ func (c *conn) allow(id string) bool {
 }
 
 // handle does what one frame asks for. data is only valid until it returns.
-func (c *conn) handle(kind int, data []byte) {
+func (c *conn) handle(ctx context.Context, kind int, data []byte) {
 	var in inbound
 	var err error
 	if kind == gorilla.TextMessage {
@@ -259,6 +264,9 @@ func (c *conn) handle(kind int, data []byte) {
 	}
 
 	switch in.kind {
+	case TypeAck:
+		c.acked(ctx, in.acked)
+		return
 	case TypeLeave:
 		c.server.hub.leave(c, in.room)
 		c.send(control(TypeLeft, roomPayload{in.room}, in.id, c.server.now()), "control")
@@ -340,12 +348,6 @@ func (c *conn) write(ctx context.Context, got []string) {
 	defer c.ws.Close() // frees the reader
 	ping := time.NewTicker(c.server.config.PingInterval)
 	defer ping.Stop()
-	// not by way of the queue, where an answer may already wait
-	ready, err := prepare(control(TypeReady, readyPayload{UserID: c.userID, Instance: c.server.instance}, "", c.server.now()), "control")
-	if err != nil || !c.writeAll([]frame{ready}, c.server.config.WriteTimeout) {
-		c.end(CloseSlow)
-		return
-	}
 	if !c.resume(ctx, got) {
 		c.farewell()
 		return

@@ -31,6 +31,7 @@ type delivery struct {
 	mu      sync.Mutex // held while one message of this delivery is handled
 	settled bool
 	had     []uint64 // ids of the connections whose queue took the frame
+	waits   bool     // all of these acknowledge by themselves
 	receipt receipt
 }
 
@@ -61,12 +62,17 @@ func (s *Server) deliver(ctx context.Context, in bus.Incoming) (outcome string, 
 	}
 	e := in.Event
 	conns := s.hub.receivers(nil, e.UserID, e.Channel)
-	d, known := s.seen.GetIfPresent(ref.ID)
+	// an operator who redrives an answer wants it to be written anew
+	key := fmt.Sprintf("%s/%d", ref.ID, ref.Attempt)
+	d, known := s.seen.GetIfPresent(key)
 	if !known {
 		if len(conns) == 0 {
 			return outcomeAbsent, nil
 		}
-		d, _ = s.seen.SetIfAbsent(ref.ID, &delivery{})
+		if !ref.Deadline.IsZero() && s.now().After(ref.Deadline) {
+			return outcomeOverdue, nil // the sweep gives it up: what is written now could not be recorded
+		}
+		d, _ = s.seen.SetIfAbsent(key, &delivery{})
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -76,7 +82,7 @@ func (s *Server) deliver(ctx context.Context, in bus.Incoming) (outcome string, 
 	if err := s.fanOut(d, in, ref, conns); err != nil {
 		return outcomeFailed, err
 	}
-	s.seen.Set(ref.ID, d) // weighs it
+	s.seen.Set(key, d) // weighs it
 
 	waiting, cancel := context.WithTimeout(ctx, writeWait)
 	written, err := d.receipt.wait(waiting)
@@ -86,6 +92,9 @@ func (s *Server) deliver(ctx context.Context, in bus.Incoming) (outcome string, 
 	}
 	if !written {
 		return outcomeLost, nil // as if they had gone before: another instance may hold the user now
+	}
+	if d.waits {
+		return outcomeAwaited, nil // every connection that had it acknowledges by itself
 	}
 
 	settling, cancel := context.WithTimeout(ctx, settleWait)
@@ -117,6 +126,12 @@ func (s *Server) fanOut(d *delivery, in bus.Incoming, ref egress.Ref, conns []*c
 	f, err := prepare(answer(in.Event, ref.ID, opened(in)), "answer")
 	if err != nil {
 		return err
+	}
+	d.waits = (len(d.had) == 0 || d.waits) && !slices.ContainsFunc(conns, func(c *conn) bool { return !c.acks })
+	for _, c := range conns {
+		if c.acks {
+			c.awaitAck(ref)
+		}
 	}
 	f.receipt, f.delivery = &d.receipt, ref.ID
 	d.receipt.expect(len(conns))

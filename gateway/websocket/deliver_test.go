@@ -203,3 +203,46 @@ func TestFramesOfAnswers(t *testing.T) {
 		}
 	}
 }
+
+func TestAnOverdueAnswerIsNotWritten(t *testing.T) {
+	f := newFixture(t, nil)
+	c := f.dial("1")
+	in := incoming("a", "twitch:1", "", "late")
+	in.Attributes[egress.AttrDeadline] = testTime.Add(-time.Second).Format(time.RFC3339Nano)
+	if err := f.Deliver(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	if f.outcome(outcomeOverdue) != 1 || f.ledger.times("a") != 0 {
+		t.Errorf("settled %v", f.ledger.settled)
+	}
+	if err := f.Deliver(t.Context(), incoming("b", "twitch:1", "", "in time")); err != nil {
+		t.Fatal(err)
+	}
+	if r := c.next(); r.Metadata["id"] != "b" {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestARedrivenAnswerIsWrittenAnew(t *testing.T) {
+	f := newFixture(t, nil)
+	c := f.dial("1")
+	for _, redrive := range []string{"", "", "1", "1"} {
+		in := incoming("a", "twitch:1", "", "again")
+		if redrive != "" {
+			in.Attributes[deadletter.AttrRedrive] = redrive
+		}
+		if err := f.Deliver(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Deliver(t.Context(), incoming("b", "twitch:1", "", "next")); err != nil {
+		t.Fatal(err)
+	}
+	var got []any
+	for range 3 {
+		got = append(got, c.next().Metadata["id"])
+	}
+	if fmt.Sprint(got) != "[a a b]" {
+		t.Errorf("got %v; want each attempt once", got)
+	}
+}

@@ -21,12 +21,13 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// The types of the frames that this package defines. A client sends the first three, and any other type outside of the
+// The types of the frames that this package defines. A client sends the first four, and any other type outside of the
 // namespaces chat, room, connection and internal; the gateway sends the rest, and the types of egress events.
 const (
 	TypeSend     = "chat.message.send"
 	TypeJoin     = "room.join"
 	TypeLeave    = "room.leave"
+	TypeAck      = "connection.ack"
 	TypeReady    = "connection.ready"
 	TypeReceived = "chat.message.received"
 	TypeJoined   = "room.joined"
@@ -53,10 +54,11 @@ func (e *frameError) Error() string { return string(e.code) + ": " + e.message }
 
 // inbound is a client's frame, checked.
 type inbound struct {
-	kind     string // TypeSend, TypeJoin, TypeLeave, or any other type
-	id       string // the client's own metadata.id; may be empty
-	room     string // may be empty for a message
-	text     string // of a TypeSend
+	kind     string   // TypeSend, TypeJoin, TypeLeave, TypeAck, or any other type
+	id       string   // the client's own metadata.id; may be empty
+	room     string   // may be empty for a message
+	text     string   // of a TypeSend
+	acked    []string // of a TypeAck
 	payload  jsontext.Value
 	metadata jsontext.Value
 }
@@ -123,7 +125,7 @@ func decode(data []byte, maxText int) (inbound, error) {
 	}
 	in.kind = kind
 	switch kind {
-	case TypeSend, TypeJoin, TypeLeave:
+	case TypeSend, TypeJoin, TypeLeave, TypeAck:
 	default:
 		namespace, _, _ := strings.Cut(kind, ".")
 		for _, own := range ownNamespaces {
@@ -147,6 +149,14 @@ func decode(data []byte, maxText int) (inbound, error) {
 	case 'n', 0:
 	default:
 		return fail(ErrBadFrame, "payload: not an object")
+	}
+	if kind == TypeAck {
+		var ack ackPayload
+		if err := json.Unmarshal(in.payload, &ack); err != nil || len(ack.IDs) == 0 {
+			return fail(ErrBadFrame, "payload.ids: not a list of texts")
+		}
+		in.acked = ack.IDs
+		return in, nil
 	}
 	room, ok1 := optionalText(payload.Room)
 	channel, ok2 := optionalText(payload.Channel)
@@ -277,8 +287,14 @@ func control(kind string, payload any, replyTo string, now time.Time) outbound {
 }
 
 type readyPayload struct {
-	UserID   string `json:"user_id"`
-	Instance string `json:"instance"`
+	UserID    string `json:"user_id"`
+	Instance  string `json:"instance"`
+	Missed    int    `json:"missed,omitzero"`    // answers that follow because the client had not got them
+	Recovered *bool  `json:"recovered,omitzero"` // to a client that came back: false if there may be more, which the ledger no longer has
+}
+
+type ackPayload struct {
+	IDs []string `json:"ids"`
 }
 
 type roomPayload struct {

@@ -15,6 +15,8 @@ const (
 	outcomeAbsent    = "absent"    // no connection of the recipient here
 	outcomeLost      = "lost"      // every connection broke before the frame was written
 	outcomeLate      = "late"      // written, but the ledger had given it up before
+	outcomeAwaited   = "awaited"   // written to clients that acknowledge by themselves, and not acknowledged yet
+	outcomeOverdue   = "overdue"   // its deadline had passed: not written
 	outcomeResumed   = "resumed"   // written to a client that connected later, and settled
 	outcomeFailed    = "failed"    // will be delivered again
 )

@@ -17,15 +17,9 @@ const (
 	resumeWait = 10 * time.Second
 	// settlers is how many of those that were pending are settled at a time.
 	settlers = 16
+	// maxUnacked is how many answers a client that acknowledges may leave unacknowledged.
+	maxUnacked = 1000
 )
-
-// TypeResumed is the frame that ends what a client that said what it had got before is sent of what it missed.
-const TypeResumed = "connection.resumed"
-
-type resumedPayload struct {
-	Missed   int  `json:"missed"`   // frames sent before this one
-	Complete bool `json:"complete"` // false if there may have been more that the ledger no longer has
-}
 
 // got reads what a client that comes back says it has: the metadata.id of its last answers, each a parameter "after",
 // the earliest first. Too many are cut to the last ones.
@@ -34,10 +28,10 @@ func got(r *http.Request) []string {
 	return ids[max(0, len(ids)-egress.MaxGot):]
 }
 
-// resume writes what the client has not got: what is pending for its user and, if it says what it has, what came
-// after that. It runs in the writer, before anything else is written but the first frame, so that what comes
-// meanwhile waits in the queue and the order stays; of that, the writer leaves out what was written here. It reports
-// whether the connection can go on.
+// resume writes the first frame, and what the client has not got: what is pending for its user and, if it says what it
+// has, what came after that. It runs in the writer, before anything else is written, so that what comes meanwhile waits
+// in the queue and the order stays; of that, the writer leaves out what was written here. It reports whether the
+// connection can go on.
 func (c *conn) resume(ctx context.Context, got []string) bool {
 	looking, cancel := context.WithTimeout(ctx, resumeWait)
 	stop := context.AfterFunc(c.over, cancel)
@@ -52,35 +46,54 @@ func (c *conn) resume(ctx context.Context, got []string) bool {
 		c.end(CloseNotResumed)
 		return false
 	}
-	c.resumed = make(map[string]struct{}, len(backlog.Entries))
-	var pending []egress.Entry
-	ok := true
+	frames := make([]frame, 1, 1+len(backlog.Entries))
+	var entries []egress.Entry
 	for _, entry := range backlog.Entries {
-		if c.over.Err() != nil {
-			break // what was not written stays as it is
-		}
 		f, err := c.backlogFrame(entry)
 		if err != nil {
 			c.log.ErrorContext(ctx, "an answer in the ledger can't be read", "error", err, "delivery", entry.ID)
 			continue
 		}
+		frames, entries = append(frames, f), append(entries, entry)
+	}
+	ready := readyPayload{UserID: c.userID, Instance: c.server.instance, Missed: len(entries)}
+	if len(got) > 0 {
+		ready.Recovered = &backlog.Recovered
+	}
+	if frames[0], err = prepare(control(TypeReady, ready, "", c.server.now()), "control"); err != nil {
+		c.log.ErrorContext(ctx, "a frame could not be made", "error", err)
+		c.end(CloseNotResumed)
+		return false
+	}
+
+	c.resumed = make(map[string]struct{}, len(entries))
+	var pending []egress.Entry
+	ok := true
+	for i, f := range frames {
+		if c.over.Err() != nil {
+			break // what was not written stays as it is
+		}
 		if ok = c.writeAll([]frame{f}, c.server.config.WriteTimeout); !ok {
 			break
 		}
+		if i == 0 {
+			continue
+		}
+		entry := entries[i-1]
 		c.resumed[entry.ID] = struct{}{}
-		if entry.State == egress.Pending {
+		switch {
+		case entry.State != egress.Pending:
+		case c.acks:
+			c.awaitAck(entry.Ref())
+		default:
 			pending = append(pending, entry)
 		}
 	}
 	c.settle(ctx, pending)
 	if !ok {
 		c.end(CloseSlow)
-		return false
 	}
-	if len(got) > 0 {
-		c.send(control(TypeResumed, resumedPayload{Missed: len(c.resumed), Complete: backlog.Recovered}, "", c.server.now()), "control")
-	}
-	return true
+	return ok
 }
 
 func (c *conn) backlogFrame(entry egress.Entry) (frame, error) {
@@ -94,15 +107,23 @@ func (c *conn) backlogFrame(entry egress.Entry) (frame, error) {
 // settle records those that were written. One that can't be recorded is settled when the client names it on coming
 // back, or else becomes a dead letter, which is wrong, but told.
 func (c *conn) settle(ctx context.Context, entries []egress.Entry) {
+	refs := make([]egress.Ref, len(entries))
+	for i, entry := range entries {
+		refs[i] = entry.Ref()
+	}
+	c.settleAll(ctx, refs, outcomeResumed)
+}
+
+func (c *conn) settleAll(ctx context.Context, refs []egress.Ref, as string) {
 	ctx, cancel := context.WithTimeout(ctx, settleWait)
 	defer cancel()
 	var g errgroup.Group
 	g.SetLimit(settlers)
-	for _, entry := range entries {
+	for _, ref := range refs {
 		g.Go(func() error {
-			outcome := outcomeResumed
-			if _, err := c.server.ledger.Deliver(ctx, entry.Ref()); err != nil {
-				c.log.ErrorContext(ctx, "written, but not recorded", "error", err, "delivery", entry.ID)
+			outcome := as
+			if _, err := c.server.ledger.Deliver(ctx, ref); err != nil {
+				c.log.ErrorContext(ctx, "received, but not recorded", "error", err, "delivery", ref.ID)
 				outcome = outcomeFailed
 			}
 			c.server.metrics.deliveries.WithLabelValues(outcome).Inc()
@@ -110,4 +131,32 @@ func (c *conn) settle(ctx context.Context, entries []egress.Entry) {
 		})
 	}
 	g.Wait() // no call returns an error
+}
+
+// wantsAcks reads whether a client asked to say itself what it got, by the parameter ack=1.
+func wantsAcks(r *http.Request) bool { return r.URL.Query().Get("ack") == "1" }
+
+// awaitAck keeps an answer that was given to the connection until the client says that it has it.
+func (c *conn) awaitAck(ref egress.Ref) {
+	c.ackMu.Lock()
+	defer c.ackMu.Unlock()
+	c.unacked[ref.ID] = ref
+	if len(c.unacked) > maxUnacked {
+		c.end(CloseSlow)
+	}
+}
+
+// acked settles what the client says it has. Ids of what it was not given are ignored. It runs in the reader, so that a
+// client is read no faster than its words can be recorded.
+func (c *conn) acked(ctx context.Context, ids []string) {
+	var refs []egress.Ref
+	c.ackMu.Lock()
+	for _, id := range ids {
+		if ref, ok := c.unacked[id]; ok {
+			refs = append(refs, ref)
+			delete(c.unacked, id)
+		}
+	}
+	c.ackMu.Unlock()
+	c.settleAll(ctx, refs, outcomeDelivered)
 }

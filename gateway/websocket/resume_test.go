@@ -26,7 +26,13 @@ func ledgerEntry(t *testing.T, id string, state egress.State) egress.Entry {
 // dialAfter connects as a client that comes back.
 func (f *fixture) dialAfter(got ...string) *client {
 	f.t.Helper()
-	url := "ws" + strings.TrimPrefix(f.http.URL, "http") + Path + "?after=" + strings.Join(got, "&after=")
+	return f.dialWith("after=" + strings.Join(got, "&after="))
+}
+
+// dialWith connects with a query, and leaves the first frame to the test.
+func (f *fixture) dialWith(query string) *client {
+	f.t.Helper()
+	url := "ws" + strings.TrimPrefix(f.http.URL, "http") + Path + "?" + query
 	conn, _, err := gorilla.DefaultDialer.Dial(url, http.Header{"Authorization": {"Bearer token-1"}})
 	if err != nil {
 		f.t.Fatal(err)
@@ -44,9 +50,6 @@ func TestAClientThatComesBackGetsWhatItMissedInOrder(t *testing.T) {
 		return egress.Backlog{Recovered: true, Entries: []egress.Entry{ledgerEntry(t, "m1", egress.Delivered), ledgerEntry(t, "m2", egress.Pending)}}, nil
 	}
 	c := f.dialAfter("a", "b")
-	if r := c.next(); r.Type != TypeReady {
-		t.Errorf("first frame = %+v", r)
-	}
 	if got := <-looking; !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("looked for what came after %q", got)
 	}
@@ -66,11 +69,11 @@ func TestAClientThatComesBackGetsWhatItMissedInOrder(t *testing.T) {
 	for range 4 {
 		r := c.next()
 		order = append(order, fmt.Sprint(r.Type, " ", r.Metadata["id"]))
-		if r.Type == TypeResumed && (r.Payload["missed"] != 2.0 || r.Payload["complete"] != true) {
-			t.Errorf("resumed = %+v", r)
+		if r.Type == TypeReady && (r.Payload["missed"] != 2.0 || r.Payload["recovered"] != true) {
+			t.Errorf("ready = %+v", r)
 		}
 	}
-	want := []string{TypeReceived + " m1", TypeReceived + " m2", TypeReceived + " live", TypeResumed + " <nil>"}
+	want := []string{TypeReady + " <nil>", TypeReceived + " m1", TypeReceived + " m2", TypeReceived + " live"}
 	if !slices.Equal(order, want) {
 		t.Errorf("got %q; want %q", order, want)
 	}
@@ -103,5 +106,46 @@ func TestOnlyTheLastOfTooManyNamedAreAskedFor(t *testing.T) {
 	f.dialAfter(names...)
 	if got := <-asked; len(got) != egress.MaxGot || got[0] != "5" {
 		t.Errorf("asked for %d, from %q", len(got), got[0])
+	}
+}
+
+func TestWhatAClientAcknowledgesIsDeliveredWhenItSaysSo(t *testing.T) {
+	f := newFixture(t, nil)
+	f.ledger.backlog = func([]string) (egress.Backlog, error) {
+		return egress.Backlog{Recovered: true, Entries: []egress.Entry{ledgerEntry(t, "old", egress.Pending)}}, nil
+	}
+	c := f.dialWith("ack=1")
+	if r := c.next(); r.Type != TypeReady || r.Payload["missed"] != 1.0 || r.Payload["recovered"] != nil {
+		t.Errorf("ready = %+v", r)
+	}
+	c.next() // old
+	if err := f.Deliver(t.Context(), incoming("live", "twitch:1", "", "now")); err != nil {
+		t.Fatal(err)
+	}
+	c.next() // live
+	if f.ledger.times("old")+f.ledger.times("live") != 0 || f.outcome(outcomeAwaited) != 1 {
+		t.Fatalf("settled %v before the client said anything", f.ledger.settled)
+	}
+	c.say(`{"type":"connection.ack","payload":{"ids":["live","nobody's"]}}`)
+	eventually(t, "live is settled", func() bool { return f.ledger.times("live") == 1 })
+	c.say(`{"type":"connection.ack","payload":{"ids":["live","old"]}}`)
+	eventually(t, "old is settled", func() bool { return f.ledger.times("old") == 1 })
+	if f.ledger.times("live") != 1 || f.ledger.times("nobody's") != 0 {
+		t.Errorf("settled %v", f.ledger.settled)
+	}
+}
+
+func TestOneConnectionWithoutAcknowledgementsIsEnoughToSettle(t *testing.T) {
+	f := newFixture(t, nil)
+	acks := f.dialWith("ack=1")
+	acks.next()
+	plain := f.dial("1")
+	if err := f.Deliver(t.Context(), incoming("a", "twitch:1", "", "now")); err != nil {
+		t.Fatal(err)
+	}
+	acks.next()
+	plain.next()
+	if f.ledger.times("a") != 1 {
+		t.Errorf("settled %v", f.ledger.settled)
 	}
 }

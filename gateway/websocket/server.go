@@ -9,14 +9,14 @@
 //
 // Every frame is one JSON object in a text message: type, payload, metadata.
 //
-//	← connection.ready        {user_id, instance}   the first frame
+//	← connection.ready        {user_id, instance, missed?, recovered?}   the first frame
 //	→ chat.message.send       {text, room?}         becomes an event chat.message; joins the room. channel is another name for room
 //	→ any other type          {…}                   becomes an event of that type
 //	→ room.join, room.leave   {room}
 //	← room.joined, room.left  {room}
 //	← chat.message.received   {text}                an answer; metadata.id is its delivery's id, the same on every resend
 //	← an event's own type     {…}                   an answer for programs (egress type "event")
-//	← connection.resumed      {missed, complete}    after what was missed, where the client said what it had
+//	→ connection.ack          {ids}                 these answers have arrived; see below
 //	← chat.error              {code, message, id}   the frame with this metadata.id was refused
 //
 // A client gives each frame a metadata.id of its own: the answer carries it as metadata.replyTo, and a frame that is
@@ -24,7 +24,12 @@
 //
 // A client that connects gets the answers that are pending for its user. One that comes back names the metadata.id of
 // the last answers that it got, the earliest first (/ws/v1?after=ID&after=ID), and gets what came since; nothing that
-// it names comes again.
+// it names comes again. connection.ready tells how many follow (missed) and whether that is all of them (recovered); it
+// is not where the ledger no longer has what the client names, or where too many were missed.
+//
+// An answer counts as delivered when the network took it. A client that wants to be sure connects with ack=1 and
+// acknowledges what it got: then an answer counts as delivered when the client says so, and what it leaves
+// unacknowledged comes again when it comes back, or is dead-lettered after its deadline.
 package websocket
 
 import (
@@ -160,17 +165,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.metrics.auth.WithLabelValues("ok").Inc()
 	// the request's context carries its trace, and ends only when this handler returns
-	s.serve(context.WithoutCancel(r.Context()), ws, user, expires, got(r))
+	c := s.newConn(ws, user)
+	c.acks = wantsAcks(r)
+	s.serve(context.WithoutCancel(r.Context()), c, expires, got(r))
 }
 
-func (s *Server) serve(ctx context.Context, ws *gorilla.Conn, user identity.UserID, expires time.Time, got []string) {
+func (s *Server) serve(ctx context.Context, c *conn, expires time.Time, got []string) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, func() {
 		cancel()
-		ws.Close()
+		c.ws.Close()
 	})()
-	c := s.newConn(ws, user)
 	if !s.hub.add(c) {
 		c.end(CloseGoingAway)
 	}
@@ -185,6 +191,7 @@ func (s *Server) newConn(ws *gorilla.Conn, user identity.UserID) *conn {
 		queue:     newQueue(s.config.QueueFrames, s.config.QueueBytes),
 		inbox:     inbox{ch: make(chan inbound, s.config.Inbox)},
 		rooms:     map[string]struct{}{},
+		unacked:   map[string]egress.Ref{},
 		rate:      rate.NewLimiter(rate.Limit(s.config.Rate), s.config.Burst),
 		flood:     rate.NewLimiter(rate.Limit(s.config.Rate*floodFactor), s.config.Burst*floodFactor),
 		published: make(chan struct{}), readDone: make(chan struct{}),
