@@ -147,7 +147,13 @@ func TestPrepareMarksWhichCandidateWasTaken(t *testing.T) {
 }
 
 func TestDeliveryIDIsTheSameForTheSameAnswer(t *testing.T) {
-	if DeliveryID("c", "personality") != DeliveryID("c", "personality") || DeliveryID("c", "personality") == DeliveryID("c", "rule:x") {
-		t.Error("ids don't follow from correlation id and step")
+	first := DeliveryID("c", "personality")
+	if again := DeliveryID("c", "personality"); again != first {
+		t.Errorf("the same answer is %s, then %s", first, again)
+	}
+	for _, other := range []string{DeliveryID("c", "rule:x"), DeliveryID("d", "personality")} {
+		if other == first {
+			t.Errorf("another answer is %s, too", other)
+		}
 	}
 }

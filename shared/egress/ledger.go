@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,13 @@ type Entry struct {
 	Message       string    `firestore:"message,omitempty"`  // of the error that made it dead
 
 	version time.Time // of the document as it was read or written
+	created time.Time // of the document
+}
+
+// before compares entries by when they were opened. Firestore's server time has milliseconds, a document's own time of
+// creation microseconds (https://firebase.google.com/docs/firestore/reference/rpc/google.firestore.v1#fieldtransform).
+func before(a, b Entry) int {
+	return cmp.Or(a.OpenedAt.Compare(b.OpenedAt), a.created.Compare(b.created))
 }
 
 // Ref names the entry, and if it is pending says so, so that it can be settled without being read.
@@ -114,7 +122,7 @@ func entryOf(snap *firestore.DocumentSnapshot) (Entry, error) {
 	if err := snap.DataTo(&e); err != nil {
 		return Entry{}, fmt.Errorf("read delivery %s: %w", snap.Ref.ID, err)
 	}
-	e.ID, e.version = snap.Ref.ID, snap.UpdateTime
+	e.ID, e.version, e.created = snap.Ref.ID, snap.UpdateTime, snap.CreateTime
 	return e, nil
 }
 

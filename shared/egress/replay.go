@@ -48,12 +48,20 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 			if err != nil {
 				return Backlog{}, err
 			}
-			all = append(all, since...)
+			for _, e := range since {
+				if before(e, first) >= 0 {
+					all = append(all, e)
+				}
+			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b Entry) int { return a.OpenedAt.Compare(b.OpenedAt) })
-	all = slices.CompactFunc(all, func(a, b Entry) bool { return a.ID == b.ID })
+	slices.SortStableFunc(all, before)
+	seen := map[string]bool{}
 	for _, e := range all {
+		if seen[e.ID] {
+			continue
+		}
+		seen[e.ID] = true
 		switch {
 		case slices.Contains(got, e.ID):
 			if e.State == Pending {

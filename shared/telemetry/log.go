@@ -23,7 +23,7 @@ func NewLogger(w io.Writer, d config.Deployment, colour bool) *slog.Logger {
 		level = slog.LevelInfo // a configuration that was checked has no other
 	}
 	if d.LogFormat == "text" {
-		return slog.New(tint.NewHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !colour}))
+		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !colour}))
 	}
 	return slog.New(&cloudHandler{
 		Handler: slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: cloudNames}),
