@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-go/tfprotov5"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
@@ -90,12 +91,36 @@ func (p *provider) StopProvider(context.Context, *tfprotov5.StopProviderRequest)
 	return &tfprotov5.StopProviderResponse{}, nil
 }
 
-func (p *provider) ValidateResourceTypeConfig(context.Context, *tfprotov5.ValidateResourceTypeConfigRequest) (*tfprotov5.ValidateResourceTypeConfigResponse, error) {
-	return &tfprotov5.ValidateResourceTypeConfigResponse{}, nil // Terraform has held it against the schema
+func (p *provider) ValidateResourceTypeConfig(_ context.Context, r *tfprotov5.ValidateResourceTypeConfigRequest) (*tfprotov5.ValidateResourceTypeConfigResponse, error) {
+	refused, err := unconfigurable(p.schema.Resources[r.TypeName], r.Config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", r.TypeName, err)
+	}
+	return &tfprotov5.ValidateResourceTypeConfigResponse{Diagnostics: refused}, nil
 }
 
-func (p *provider) ValidateDataSourceConfig(context.Context, *tfprotov5.ValidateDataSourceConfigRequest) (*tfprotov5.ValidateDataSourceConfigResponse, error) {
-	return &tfprotov5.ValidateDataSourceConfigResponse{}, nil
+func (p *provider) ValidateDataSourceConfig(_ context.Context, r *tfprotov5.ValidateDataSourceConfigRequest) (*tfprotov5.ValidateDataSourceConfigResponse, error) {
+	refused, err := unconfigurable(p.schema.DataSources[r.TypeName], r.Config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", r.TypeName, err)
+	}
+	return &tfprotov5.ValidateDataSourceConfigResponse{Diagnostics: refused}, nil
+}
+
+// unconfigurable finds values for what the provider alone decides. The rest of the schema Terraform checks by itself.
+func unconfigurable(b *schema.Block, config *tfprotov5.DynamicValue) ([]*tfprotov5.Diagnostic, error) {
+	object, _, err := decode(b, config)
+	if err != nil {
+		return nil, err
+	}
+	var refused []*tfprotov5.Diagnostic
+	_, err = complete(b, object, nil, func(path []string, _ string, a schema.Attribute, v tftypes.Value, _ tftypes.Type) (tftypes.Value, error) {
+		if a.Computed && !a.Optional && !v.IsNull() {
+			refused = append(refused, diagnose(fmt.Errorf("can't configure a value for %q: its value will be decided automatically", strings.Join(path, ".")))...)
+		}
+		return v, nil
+	})
+	return refused, err
 }
 
 func (p *provider) UpgradeResourceState(_ context.Context, r *tfprotov5.UpgradeResourceStateRequest) (*tfprotov5.UpgradeResourceStateResponse, error) {

@@ -1,0 +1,185 @@
+package check
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"parley.internal/terraform/check/schema"
+)
+
+func TestFormatted(t *testing.T) {
+	need(t)
+	if out, err := terraform(t.Context(), filepath.Join(root, "terraform"), "fmt", "-check", "-recursive", "-diff"); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// fresh is a workspace of the test's own.
+func fresh(t *testing.T) string {
+	t.Helper()
+	need(t)
+	dir, err := workspace(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestValid(t *testing.T) {
+	dir := fresh(t)
+	if _, err := terraform(t.Context(), dir, "validate", "-no-color"); err != nil {
+		t.Error(err)
+	}
+	// the backend is the one thing that the other tests leave out
+	data, err := os.ReadFile(filepath.Join(root, "terraform", "backend.tf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(data), `backend "gcs" {}`) || strings.Contains(string(data), "resource") {
+		t.Errorf("backend.tf holds more than the backend:\n%s", data)
+	}
+}
+
+// TestTerraformTests runs terraform/tests.
+func TestTerraformTests(t *testing.T) {
+	out, err := terraform(t.Context(), fresh(t), "test", "-no-color")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(out)
+	if !strings.Contains(out, " 0 failed") || strings.Contains(out, " 0 passed") {
+		t.Error("no test was run")
+	}
+}
+
+func TestExampleOfVariablesIsAPlan(t *testing.T) {
+	dir := fresh(t)
+	data, err := os.ReadFile(filepath.Join(root, "terraform", "terraform.tfvars.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer("\n# ", "\n", "…\"\n\n# model", "\"\n\n# model").Replace(string(data))
+	text = strings.ReplaceAll(text, "gateway@sha256:…", image[strings.Index(image, "gateway@"):])
+	// its first line is prose
+	_, text, _ = strings.Cut(text, "\n")
+	if err := os.WriteFile(filepath.Join(dir, "terraform.tfvars"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := terraform(t.Context(), dir, "plan", "-no-color"); err != nil {
+		t.Errorf("with every line of terraform.tfvars.example: %v", err)
+	}
+}
+
+// TestAppliedTwiceAndDestroyed goes the whole way: what was applied is not changed by the next apply, and all of it can
+// be destroyed again, but the database, which is left alone.
+func TestAppliedTwiceAndDestroyed(t *testing.T) {
+	d := minimal(t)
+	// a copy of the state, since other tests look at the original
+	dir := fresh(t)
+	state, err := os.ReadFile(filepath.Join(d.dir, "terraform.tfstate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "terraform.tfstate"), state, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := terraform(t.Context(), dir, append([]string{"plan", "-detailed-exitcode"}, d.args...)...); err != nil {
+		t.Errorf("a second plan changes something: %v\n%s", err, out)
+	}
+	out, err := terraform(t.Context(), dir, append([]string{"destroy", "-auto-approve", "-parallelism=64"}, d.args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "Destroy complete!") {
+		t.Errorf("destroy: %s", out)
+	}
+}
+
+// TestAnotherFunctionNeedsOnlyTheTopology adds a function as its author would.
+func TestAnotherFunctionNeedsOnlyTheTopology(t *testing.T) {
+	dir := fresh(t)
+	file := filepath.Join(dir, "..", "shared", "topology", "topology.json")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(data), `"subscriptions": [`, `"subscriptions": [
+    {
+      "name": "another", "topic": "internal.egress.v1", "function": "another",
+      "filter": "attributes.route = \"another\"",
+      "ackDeadlineSeconds": 30, "minBackoffSeconds": 1, "maxBackoffSeconds": 60, "maxDeliveryAttempts": 5
+    },`, 1)
+	if text == string(data) {
+		t.Fatal("topology.json has no list of subscriptions")
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	source := filepath.Join(dir, "..", "functions", "another")
+	if err := os.Mkdir(source, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(source, "another.go"), []byte("package another\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := terraform(t.Context(), dir, "plan", "-no-color", "-var=project_id="+project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`google_cloudfunctions2_function.function["another"]`,
+		`google_pubsub_subscription.subscription["another"]`,
+		`google_service_account.part["another"]`,
+		`google_cloud_run_v2_service_iam_member.push["another"]`,
+		`google_project_iam_member.firestore["another"]`,
+		`google_pubsub_topic_iam_member.publisher["another/internal.deadletter.v1"]`,
+		`google_pubsub_subscription_iam_member.dead_letter["another"]`,
+	} {
+		if !strings.Contains(out, "# "+want+" will be created") {
+			t.Errorf("%s is not planned", want)
+		}
+	}
+}
+
+// TestSchemaHasWhatIsUsed tells how to get the schema of a resource that was added.
+func TestSchemaHasWhatIsUsed(t *testing.T) {
+	used := map[string]bool{}
+	files, err := filepath.Glob(filepath.Join(root, "terraform", "*.tf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range usage.FindAllStringSubmatch(string(data), -1) {
+			used[m[1]+" "+m[2]] = true
+		}
+	}
+	has := map[string]bool{}
+	p, err := schema.Google()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range p.Resources {
+		has["resource "+name] = true
+	}
+	for name := range p.DataSources {
+		has["data "+name] = true
+	}
+	if !maps.Equal(used, has) {
+		t.Errorf("check/schema/google.json is stale; package schema says how to make it anew\n got %v\nwant %v",
+			slices.Sorted(maps.Keys(has)), slices.Sorted(maps.Keys(used)))
+	}
+	if p.Version != "6.50.0" {
+		t.Errorf("the schema is of version %s", p.Version)
+	}
+}
+
+var usage = regexp.MustCompile(`(?m)^(resource|data) "(google_\w+)"`)
