@@ -40,16 +40,15 @@ func NewUndertaker(l *Ledger, box *deadletter.Box, bus Announcer, source string,
 // afterwards: [Dead], whoever gave it up and for which reason, or [Delivered] if it had been delivered before. However
 // many give up one delivery, there is one dead letter.
 func (u *Undertaker) GiveUp(ctx context.Context, id string, why *deadletter.Error) (State, error) {
-	entry, state, err := u.kill(ctx, id, why, time.Time{})
+	entry, state, err := u.kill(ctx, id, why, func(e Entry) bool { return e.State == Pending })
 	if err != nil || entry == nil {
 		return state, err
 	}
 	return Dead, u.announce(ctx, *entry)
 }
 
-// kill gives back the entry if it was this call that killed it. An entry whose deadline is not before overdue, unless
-// that is zero, is left alone.
-func (u *Undertaker) kill(ctx context.Context, id string, why *deadletter.Error, overdue time.Time) (killed *Entry, state State, err error) {
+// kill gives back the entry if it was this call that killed it. Only one that may is.
+func (u *Undertaker) kill(ctx context.Context, id string, why *deadletter.Error, may func(Entry) bool) (killed *Entry, state State, err error) {
 	l := u.ledger
 	err = l.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
 		killed = nil
@@ -64,11 +63,8 @@ func (u *Undertaker) kill(ctx context.Context, id string, why *deadletter.Error,
 		if err != nil {
 			return err
 		}
-		if state = e.State; state != Pending {
+		if state = e.State; !may(e) {
 			return nil
-		}
-		if !overdue.IsZero() && !e.Deadline.Before(overdue) {
-			return nil // redriven since it was found overdue
 		}
 		write, err := u.box.PutIn(tx, deadletter.Letter{
 			ID: id, Reason: why.Reason, Message: why.Err.Error(), Source: u.source, Data: e.Event, Delivery: true,
@@ -113,7 +109,7 @@ const sweepPage = 200
 
 // Swept counts what a sweep did.
 type Swept struct {
-	GivenUp   int // overdue deliveries
+	GivenUp   int // overdue deliveries, and those whose claim ran out
 	Announced int // dead ones of which nobody had told
 }
 
@@ -126,23 +122,38 @@ func (u *Undertaker) Sweep(ctx context.Context) (Swept, error) {
 		shards[i] = i
 	}
 	deliveries := u.ledger.client.Collection("deliveries")
-	overdue := deliveries.Where("shard", "in", shards).Where("state", "==", Pending).
-		Where("deadline", "<", u.ledger.now().Add(-u.grace)).OrderBy("deadline", firestore.Asc)
-	err := u.pages(ctx, overdue, func(e Entry) error {
-		killed, _, err := u.kill(ctx, e.ID, deadletter.New(deadletter.NoConnection,
-			fmt.Errorf("nobody held a connection of the recipient until %s", e.Deadline.Format(time.RFC3339))), u.ledger.now().Add(-u.grace))
-		if err != nil || killed == nil {
-			return err
+	for _, overdue := range []struct {
+		state State
+		field string
+		since func(Entry) time.Time
+		why   func(Entry) *deadletter.Error
+	}{
+		{Pending, "deadline", func(e Entry) time.Time { return e.Deadline }, func(e Entry) *deadletter.Error {
+			return deadletter.New(deadletter.NoConnection, fmt.Errorf("nobody held a connection of the recipient until %s", e.Deadline.Format(time.RFC3339)))
+		}},
+		{Claimed, "leaseUntil", func(e Entry) time.Time { return e.LeaseUntil }, func(e Entry) *deadletter.Error {
+			return deadletter.New(deadletter.OutcomeUnknown, fmt.Errorf("instance %s claimed it and did not tell what came of it", e.Instance))
+		}},
+	} {
+		limit := u.ledger.now().Add(-u.grace)
+		q := deliveries.Where("shard", "in", shards).Where("state", "==", overdue.state).Where(overdue.field, "<", limit).OrderBy(overdue.field, firestore.Asc)
+		err := u.pages(ctx, q, func(e Entry) error {
+			killed, _, err := u.kill(ctx, e.ID, overdue.why(e), func(now Entry) bool {
+				return now.State == overdue.state && overdue.since(now).Before(limit) // and was not redriven or released since
+			})
+			if err != nil || killed == nil {
+				return err
+			}
+			done.GivenUp++
+			return u.announce(ctx, *killed)
+		})
+		if err != nil {
+			return done, err
 		}
-		done.GivenUp++
-		return u.announce(ctx, *killed)
-	})
-	if err != nil {
-		return done, err
 	}
 	silent := deliveries.Where("state", "==", Dead).Where("announced", "==", false).
 		Where("settledAt", "<", u.ledger.now().Add(-u.grace)).OrderBy("settledAt", firestore.Asc)
-	err = u.pages(ctx, silent, func(e Entry) error {
+	err := u.pages(ctx, silent, func(e Entry) error {
 		done.Announced++
 		return u.announce(ctx, e)
 	})
@@ -200,6 +211,8 @@ func (l *Ledger) ReopenIn(tx *firestore.Transaction, id string, redrive int, c C
 			{Path: "reason", Value: firestore.Delete},
 			{Path: "message", Value: firestore.Delete},
 			{Path: "instance", Value: firestore.Delete},
+			{Path: "claim", Value: firestore.Delete},
+			{Path: "leaseUntil", Value: firestore.Delete},
 			{Path: "settledAt", Value: firestore.Delete},
 			{Path: "announced", Value: firestore.Delete},
 		})

@@ -248,3 +248,77 @@ func TestResumeFindsWhatAClientMissed(t *testing.T) {
 		}
 	})
 }
+
+func TestAClaimIsOnePersonsUntilItIsSettled(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		e := p.open(t, "d1")
+		claim, state, err := p.ledger.Claim(t.Context(), e.Ref())
+		if err != nil || claim == nil || state != egress.Claimed {
+			t.Fatalf("Claim = %v, %q, %v", claim, state, err)
+		}
+		if second, state, err := p.ledger.Claim(t.Context(), e.Ref()); err != nil || second != nil || state != egress.Claimed {
+			t.Errorf("second Claim = %v, %q, %v; want none", second, state, err)
+		}
+		if state, err := p.undertaker().GiveUp(t.Context(), "d1", deadletter.New(deadletter.NoText, errors.New("x"))); err != nil || state != egress.Claimed {
+			t.Errorf("GiveUp of somebody's claim = %q, %v", state, err)
+		}
+		if err := claim.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		claim, state, err = p.ledger.Claim(t.Context(), e.Ref())
+		if err != nil || claim == nil {
+			t.Fatalf("Claim of a released one = %q, %v", state, err)
+		}
+		if state, err := claim.Delivered(t.Context(), "platform-1"); err != nil || state != egress.Delivered {
+			t.Errorf("Delivered = %q, %v", state, err)
+		}
+		if got, err := p.ledger.Get(t.Context(), "d1"); err != nil || got.State != egress.Delivered || got.Note != "platform-1" {
+			t.Errorf("entry = %+v, %v", got, err)
+		}
+		if third, state, err := p.ledger.Claim(t.Context(), e.Ref()); err != nil || third != nil || state != egress.Delivered {
+			t.Errorf("Claim of a delivered one = %v, %q, %v", third, state, err)
+		}
+	})
+}
+
+func TestAClaimThatFailsForGoodIsADeadLetter(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		claim, _, err := p.ledger.Claim(t.Context(), p.open(t, "d1").Ref())
+		if err != nil {
+			t.Fatal(err)
+		}
+		state, err := p.undertaker().GiveUpClaim(t.Context(), claim, deadletter.New(deadletter.NoText, errors.New("refused")))
+		if err != nil || state != egress.Dead || len(p.letters(t)) != 1 {
+			t.Errorf("GiveUpClaim = %q, %v, %d letters", state, err, len(p.letters(t)))
+		}
+		if state, err := claim.Delivered(t.Context(), "late"); err != nil || state != egress.Dead {
+			t.Errorf("Delivered of a dead one = %q, %v", state, err)
+		}
+	})
+}
+
+func TestAClaimThatRanOutIsAnUnknownOutcome(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		claim, _, err := p.ledger.Claim(t.Context(), p.open(t, "d1").Ref())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.now = p.now.Add(egress.ClaimLease)
+		if done, err := p.undertaker().Sweep(t.Context()); err != nil || done.GivenUp != 0 {
+			t.Fatalf("Sweep while the claim holds = %+v, %v", done, err)
+		}
+		p.now = p.now.Add(2 * time.Second)
+		if done, err := p.undertaker().Sweep(t.Context()); err != nil || done.GivenUp != 1 {
+			t.Fatalf("Sweep = %+v, %v", done, err)
+		}
+		if l := p.letters(t); len(l) != 1 || l[0].Reason != deadletter.OutcomeUnknown {
+			t.Errorf("letters = %+v", l)
+		}
+		if state, err := claim.Delivered(t.Context(), "late"); err != nil || state != egress.Dead {
+			t.Errorf("Delivered after that = %q, %v", state, err)
+		}
+	})
+}

@@ -18,10 +18,11 @@ import (
 // State is how far a delivery has come.
 type State string
 
-// A delivery begins pending. It ends delivered or dead, and then never changes again, unless an operator redrives a
-// dead one.
+// A delivery begins pending. One that may be made only once is claimed before it is made. It ends delivered or dead,
+// and then never changes again, unless an operator redrives a dead one.
 const (
 	Pending   State = "pending"
+	Claimed   State = "claimed"
 	Delivered State = "delivered"
 	Dead      State = "dead"
 )
@@ -44,9 +45,12 @@ type Entry struct {
 	Event         []byte    `firestore:"event"`                    // the answer in its written form
 	Attempt       int       `firestore:"attempt"`                  // how often it was redriven
 	SettledAt     time.Time `firestore:"settledAt,omitempty"`
-	Instance      string    `firestore:"instance,omitempty"` // who settled it
-	Reason        string    `firestore:"reason,omitempty"`   // of a dead one
-	Message       string    `firestore:"message,omitempty"`  // of the error that made it dead
+	Instance      string    `firestore:"instance,omitempty"`   // who claimed or settled it
+	Claim         string    `firestore:"claim,omitempty"`      // tells one claim from another
+	LeaseUntil    time.Time `firestore:"leaseUntil,omitempty"` // a claim that is older is nobody's any more
+	Note          string    `firestore:"note,omitempty"`       // what the platform called it
+	Reason        string    `firestore:"reason,omitempty"`     // of a dead one
+	Message       string    `firestore:"message,omitempty"`    // of the error that made it dead
 
 	version time.Time // of the document as it was read or written
 	created time.Time // of the document

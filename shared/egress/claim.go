@@ -1,0 +1,125 @@
+package egress
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/event"
+)
+
+// ClaimLease is how long a claim holds. Whoever claims an answer makes it and settles it within this time; a claim that
+// is older was left by an instance that died, and is given up as [deadletter.OutcomeUnknown], because nobody can know
+// whether the answer was made.
+const ClaimLease = time.Minute
+
+// Claim is the right to make one answer, which may be made only once. It is taken before the platform is called and
+// settled after: by [Claim.Delivered], by [Undertaker.GiveUpClaim], or, where it is certain that the answer was not
+// made, by [Claim.Release]. A claim that is not settled is not taken by anybody else, either.
+type Claim struct {
+	ledger  *Ledger
+	id      string
+	token   string
+	version time.Time
+}
+
+// ID is the delivery's.
+func (c *Claim) ID() string { return c.id }
+
+// Claim takes the right to make an answer. The claim is nil where there is none to take: the state then tells whether
+// somebody else has it ([Claimed]), or what became of the answer. Where nobody touched the entry since ref was made, this
+// is one write and no read.
+func (l *Ledger) Claim(ctx context.Context, ref Ref) (*Claim, State, error) {
+	c := &Claim{ledger: l, id: ref.ID, token: rand.Text()}
+	version := ref.version
+	for {
+		if version.IsZero() {
+			e, err := l.Get(ctx, ref.ID)
+			if err != nil {
+				return nil, "", err
+			}
+			if e.State == Claimed && e.Claim == c.token { // ours, although the answer to the write was lost
+				c.version = e.version
+				return c, Claimed, nil
+			}
+			if e.State != Pending {
+				return nil, e.State, nil
+			}
+			version = e.version
+		}
+		res, err := l.doc(ref.ID).Update(ctx, []firestore.Update{
+			{Path: "state", Value: Claimed},
+			{Path: "claim", Value: c.token},
+			{Path: "instance", Value: l.instance},
+			{Path: "leaseUntil", Value: event.Now(l.now().Add(ClaimLease))},
+		}, firestore.LastUpdateTime(version))
+		switch status.Code(err) {
+		case codes.OK:
+			c.version = res.UpdateTime
+			return c, Claimed, nil
+		case codes.FailedPrecondition, codes.Aborted:
+			version = time.Time{}
+		case codes.NotFound:
+			return nil, "", fmt.Errorf("delivery %s: %w", ref.ID, ErrNotFound)
+		default:
+			return nil, "", fmt.Errorf("claim delivery %s: %w", ref.ID, err)
+		}
+	}
+}
+
+// Delivered records that the answer was made, with what the platform calls it, and returns the state in which the entry
+// is afterwards: [Delivered], or [Dead] if the claim had run out and was given up.
+func (c *Claim) Delivered(ctx context.Context, note string) (State, error) {
+	return c.settle(ctx, Delivered, []firestore.Update{
+		{Path: "state", Value: Delivered},
+		{Path: "note", Value: note},
+		{Path: "settledAt", Value: event.Now(c.ledger.now())},
+	})
+}
+
+// Release gives the answer back, because it is certain that it was not made: somebody may claim it anew.
+func (c *Claim) Release(ctx context.Context) error {
+	_, err := c.settle(ctx, Pending, []firestore.Update{
+		{Path: "state", Value: Pending},
+		{Path: "claim", Value: firestore.Delete},
+		{Path: "instance", Value: firestore.Delete},
+		{Path: "leaseUntil", Value: firestore.Delete},
+	})
+	return err
+}
+
+func (c *Claim) settle(ctx context.Context, want State, updates []firestore.Update) (State, error) {
+	for {
+		_, err := c.ledger.doc(c.id).Update(ctx, updates, firestore.LastUpdateTime(c.version))
+		switch status.Code(err) {
+		case codes.OK:
+			return want, nil
+		case codes.FailedPrecondition, codes.Aborted:
+		default:
+			return "", fmt.Errorf("settle delivery %s: %w", c.id, err)
+		}
+		e, err := c.ledger.Get(ctx, c.id)
+		if err != nil {
+			return "", err
+		}
+		if e.State != Claimed || e.Claim != c.token {
+			return e.State, nil // settled, by the write whose answer was lost or by the sweep
+		}
+		c.version = e.version
+	}
+}
+
+// GiveUpClaim is [Undertaker.GiveUp] for an answer that was claimed.
+func (u *Undertaker) GiveUpClaim(ctx context.Context, c *Claim, why *deadletter.Error) (State, error) {
+	entry, state, err := u.kill(ctx, c.id, why, func(e Entry) bool { return e.State == Claimed && e.Claim == c.token })
+	if err != nil || entry == nil {
+		return state, err
+	}
+	return Dead, u.announce(ctx, *entry)
+}
