@@ -1,0 +1,159 @@
+package check
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+type build struct {
+	Substitutions map[string]string
+	Options       struct {
+		AutomapSubstitutions bool `yaml:"automapSubstitutions"`
+		DynamicSubstitutions bool `yaml:"dynamicSubstitutions"`
+		Logging              string
+		MachineType          string `yaml:"machineType"`
+		Env                  []string
+	}
+	Timeout string
+	Steps   []step
+}
+
+type step struct {
+	ID      string
+	Name    string
+	Dir     string
+	Script  string
+	Env     []string
+	WaitFor []string `yaml:"waitFor"`
+}
+
+func readBuild(t *testing.T) build {
+	t.Helper()
+	f, err := os.Open(filepath.Join(root, "cloudbuild.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	dec := yaml.NewDecoder(f)
+	dec.KnownFields(true)
+	var b build
+	if err := dec.Decode(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestBuildIsSound(t *testing.T) {
+	b := readBuild(t)
+	var ids []string
+	uses := map[string]bool{}
+	for _, s := range b.Steps {
+		for _, w := range s.WaitFor {
+			if w != "-" && !slices.Contains(ids, w) {
+				t.Errorf("%s waits for %s, which is not before it", s.ID, w)
+			}
+		}
+		ids = append(ids, s.ID)
+		if image, tag, ok := strings.Cut(s.Name, ":"); !ok || tag == "latest" {
+			t.Errorf("%s runs in %s, whichever that is today", s.ID, image)
+		}
+		for _, m := range regexp.MustCompile(`\$\{?(_[A-Z_]+)`).FindAllStringSubmatch(s.Script, -1) {
+			uses[m[1]] = true
+			if _, ok := b.Substitutions[m[1]]; !ok {
+				t.Errorf("%s uses %s, which is not declared", s.ID, m[1])
+			}
+		}
+		shell := "sh"
+		if strings.HasPrefix(s.Script, "#!/usr/bin/env bash") {
+			shell = "bash"
+		}
+		cmd := exec.CommandContext(t.Context(), shell, "-n")
+		cmd.Stdin = strings.NewReader(s.Script)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", s.ID, err, out)
+		}
+	}
+	for name := range b.Substitutions {
+		if !uses[name] {
+			t.Errorf("%s is declared and not used", name)
+		}
+	}
+	if b.Substitutions["_MODE"] != "plan" {
+		t.Error("without being told so, a build is not to apply")
+	}
+	if !b.Options.AutomapSubstitutions {
+		t.Error("scripts don't see the substitutions")
+	}
+}
+
+// TestBuildAppliesOnlyWhenToldTo runs the scripts with programs that only note how they are called.
+func TestBuildAppliesOnlyWhenToldTo(t *testing.T) {
+	for mode, want := range map[string][]string{
+		"plan":  {"go run --push=false", "terraform init", "terraform plan -lock=false"},
+		"apply": {"go run --push=true", "terraform init", "terraform plan -lock=true", "terraform apply"},
+		"aplly": {"go run --push=false", "terraform init", "terraform plan -lock=false"},
+	} {
+		t.Run(mode, func(t *testing.T) {
+			work := t.TempDir()
+			bin := filepath.Join(work, "bin")
+			calls := filepath.Join(work, "calls")
+			for _, dir := range []string{bin, filepath.Join(work, ".cache"), filepath.Join(work, "terraform")} {
+				if err := os.Mkdir(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fakes := map[string]string{
+				"terraform": "#!/bin/sh\necho \"terraform $*\" >>" + calls + "\n",
+				"go": "#!/bin/sh\necho \"go $*\" >>" + calls + "\n" +
+					"echo r-docker.pkg.dev/p/parley/gateway:abc@sha256:0123 >.cache/image\n",
+				"gcloud": "#!/bin/sh\ntrue\n",
+			}
+			for name, script := range fakes {
+				if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, s := range readBuild(t).Steps {
+				if s.ID == "check" {
+					continue
+				}
+				cmd := exec.CommandContext(t.Context(), "bash")
+				cmd.Stdin = strings.NewReader(s.Script)
+				cmd.Dir = filepath.Join(work, s.Dir)
+				cmd.Env = append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "PROJECT_ID=p", "SHORT_SHA=abc",
+					"_MODE=" + mode, "_REGION=r", "_NAME=parley", "_STATE_BUCKET=b", "_STATE_PREFIX=parley"}, s.Env...)
+				if out, err := cmd.CombinedOutput(); err != nil {
+					t.Fatalf("%s: %v\n%s", s.ID, err, out)
+				}
+			}
+			data, err := os.ReadFile(calls)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, line := range strings.Split(strings.TrimSpace(string(data)), "\n") {
+				words := strings.Fields(line)
+				call := words[0] + " " + words[1]
+				for _, w := range words {
+					if strings.HasPrefix(w, "--push=") || strings.HasPrefix(w, "-lock=") {
+						call += " " + w
+					}
+				}
+				got = append(got, call)
+				if words[1] == "plan" && !slices.Contains(words, "-var=gateway_image=r-docker.pkg.dev/p/parley/gateway@sha256:0123") {
+					t.Errorf("the plan is not for the image that was built: %s", line)
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("_MODE=%s ran\n%q\nwant\n%q", mode, got, want)
+			}
+		})
+	}
+}
