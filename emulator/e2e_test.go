@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -622,7 +624,34 @@ func TestDataIsKeptOverAKill(t *testing.T) {
 	c.next("chat.message.received")
 }
 
-func TestABrokenRuleAndAFailingModelLoseNothing(t *testing.T) {
+func TestAModelThatFailsForAWhileLosesNothing(t *testing.T) {
+	var calls atomic.Int64
+	model := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if calls.Add(1) <= 2 {
+			http.Error(w, "down", http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"I am back"}}]}`)
+	}))
+	defer model.Close()
+	const key = "sk-not-to-be-told"
+	p := start(t, []string{"MODEL_PROVIDER=openai", "MODEL_NAME=m", "OPENAI_API_KEY=" + key, "MODEL_BASE_URL=" + model.URL, "LOG_LEVEL=debug"})
+	c := connect(t, p, 0, "api-gateway:eve")
+	c.say("q1", "!ask are you there?", "")
+	if m := c.next("chat.message.received"); m.Payload.Text != "I am back" {
+		t.Errorf("answer = %+v", m)
+	}
+	c.nothingMore()
+	if n := calls.Load(); n != 3 {
+		t.Errorf("the model was called %d times; want two failures and an answer", n)
+	}
+	if strings.Contains(p.out.String(), key) {
+		t.Error("the model's key stands in the log")
+	}
+}
+
+func TestABrokenRuleLosesNothing(t *testing.T) {
 	seed := filepath.Join(t.TempDir(), "seed.yaml")
 	broken := append(slices.Clone(defaultSeed), []byte(`
   broken-syntax:
