@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2"
@@ -18,7 +17,6 @@ import (
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/egress"
-	"parley.internal/shared/store"
 	"parley.internal/shared/telemetry"
 	"parley.internal/shared/topology"
 	"parley.internal/shared/trigger"
@@ -109,19 +107,15 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	if err != nil {
 		return nil, err
 	}
-	log := telemetry.NewLogger(os.Stderr, c.Deployment, false)
-	client, err := store.Connect(ctx, c.Deployment)
+	to, err := trigger.Connect(ctx, c.Deployment, Step)
 	if err != nil {
 		return nil, err
 	}
-	b, err := bus.Open(ctx, c.Deployment, Step, log)
-	if err != nil {
-		return nil, errors.Join(err, client.Close())
-	}
-	box := deadletter.NewBox(client, time.Now)
-	f := New(box, egress.NewUndertaker(egress.NewLedger(client, Step, time.Now), box, b, Step, c.SweepGrace), c, log)
+	box := deadletter.NewBox(to.Firestore, time.Now)
+	ledger := egress.NewLedger(to.Firestore, Step, time.Now)
+	f := New(box, egress.NewUndertaker(ledger, box, to.Bus, Step, c.SweepGrace), c, to.Log)
 	return func(ctx context.Context, ce cloudevents.Event) error {
-		m, err := b.Pushed(ce)
+		m, err := to.Bus.Pushed(ce)
 		if err != nil {
 			return err
 		}

@@ -2,17 +2,13 @@ package enrichment
 
 import (
 	"context"
-	"errors"
-	"os"
 	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 
-	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/store"
-	"parley.internal/shared/telemetry"
 	"parley.internal/shared/trigger"
 )
 
@@ -24,19 +20,14 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	if err != nil {
 		return nil, err
 	}
-	log := telemetry.NewLogger(os.Stderr, c.Deployment, false)
-	client, err := store.Connect(ctx, c.Deployment)
+	to, err := trigger.Connect(ctx, c.Deployment, Step)
 	if err != nil {
 		return nil, err
 	}
-	b, err := bus.Open(ctx, c.Deployment, Step, log)
-	if err != nil {
-		return nil, errors.Join(err, client.Close())
-	}
 	f := New(Deps{
-		Config: c, Store: store.New(client), Bus: b,
-		Sender: egress.NewSender(egress.NewLedger(client, Step, time.Now), b, c.Egress, time.Now),
-		Now:    time.Now, Log: log,
+		Config: c, Store: store.New(to.Firestore), Bus: to.Bus,
+		Sender: egress.NewSender(egress.NewLedger(to.Firestore, Step, time.Now), to.Bus, c.Egress, time.Now),
+		Now:    time.Now, Log: to.Log,
 	})
-	return func(ctx context.Context, ce cloudevents.Event) error { return b.CloudEvent(ctx, ce, f.Enrich) }, nil
+	return func(ctx context.Context, ce cloudevents.Event) error { return to.Bus.CloudEvent(ctx, ce, f.Enrich) }, nil
 }

@@ -2,19 +2,15 @@ package personality
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 
 	"parley.internal/functions/personality/model"
-	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/store"
-	"parley.internal/shared/telemetry"
 	"parley.internal/shared/trigger"
 )
 
@@ -30,21 +26,16 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	if err != nil {
 		return nil, err
 	}
-	log := telemetry.NewLogger(os.Stderr, c.Deployment, false)
-	client, err := store.Connect(ctx, c.Deployment)
+	to, err := trigger.Connect(ctx, c.Deployment, Step)
 	if err != nil {
 		return nil, err
 	}
-	b, err := bus.Open(ctx, c.Deployment, Step, log)
-	if err != nil {
-		return nil, errors.Join(err, client.Close())
-	}
-	ledger := egress.NewLedger(client, Step, time.Now)
 	f := New(Deps{
-		Config: c, Store: store.New(client), Sender: egress.NewSender(ledger, b, c.Egress, time.Now),
-		Model: m, Now: time.Now, Log: log,
+		Config: c, Store: store.New(to.Firestore), Model: m,
+		Sender: egress.NewSender(egress.NewLedger(to.Firestore, Step, time.Now), to.Bus, c.Egress, time.Now),
+		Now:    time.Now, Log: to.Log,
 	})
-	return func(ctx context.Context, ce cloudevents.Event) error { return b.CloudEvent(ctx, ce, f.Answer) }, nil
+	return func(ctx context.Context, ce cloudevents.Event) error { return to.Bus.CloudEvent(ctx, ce, f.Answer) }, nil
 }
 
 // newModel makes the model that the configuration names.

@@ -49,6 +49,8 @@ type Options struct {
 	// DemoTokens are tokens by user id that the chat page offers to whoever opens it, under /demo/tokens. Nil, as it
 	// must be wherever others can reach the instance, offers none.
 	DemoTokens map[string]string
+	// Now is the instance's clock; time.Now if nil.
+	Now func() time.Time
 }
 
 // Instance is a gateway instance between Start and the end of Run.
@@ -73,6 +75,10 @@ type Instance struct {
 // alone.
 func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 	i := &Instance{log: o.Log}
+	now := o.Now
+	if now == nil {
+		now = time.Now
+	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("start the gateway: %w", errors.Join(err, i.release(context.WithoutCancel(ctx))))
@@ -95,13 +101,13 @@ func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if i.sockets, err = websocket.New(c.Socket, websocket.Dependencies{
-		Instance: i.id, Tokens: st, Publisher: i.bus, Ledger: egress.NewLedger(i.firestore, i.id, time.Now),
-		Log: i.log, Metrics: registry, Now: time.Now,
+		Instance: i.id, Tokens: st, Publisher: i.bus, Ledger: egress.NewLedger(i.firestore, i.id, now),
+		Log: i.log, Metrics: registry, Now: now,
 	}); err != nil {
 		return nil, err
 	}
 	i.deliverers = map[identity.Platform]Deliverer{identity.APIGateway: i.sockets}
-	i.storeCheck = newStoreCheck(st, time.Now)
+	i.storeCheck = newStoreCheck(st, now)
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", serveHealth)

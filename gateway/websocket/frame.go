@@ -75,7 +75,7 @@ func decode(data []byte, maxText int) (inbound, error) {
 	fail := func(code ErrorCode, format string, args ...any) (inbound, error) {
 		return inbound{}, &frameError{code: code, message: fmt.Sprintf(format, args...), id: in.id}
 	}
-	if depth(data) > maxDepth {
+	if event.Depth(data) > maxDepth {
 		return fail(ErrNotJSON, "nested deeper than %d levels", maxDepth)
 	}
 	var raw struct {
@@ -202,26 +202,6 @@ func optionalText(v jsontext.Value) (string, bool) {
 		return s, err == nil
 	}
 	return "", false
-}
-
-// depth is how deep the brackets of a JSON text nest; of what is not JSON it is any number.
-func depth(data []byte) int {
-	deepest, now, inString := 0, 0, false
-	for i := 0; i < len(data); i++ {
-		switch c := data[i]; {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case inString:
-		case c == '{' || c == '[':
-			now++
-			deepest = max(deepest, now)
-		case c == '}' || c == ']':
-			now--
-		}
-	}
-	return deepest
 }
 
 // toEvent makes a client's frame into the event that is published.

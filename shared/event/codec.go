@@ -169,7 +169,16 @@ func checkShape(data []byte) error {
 	if t := bytes.TrimLeft(data, " \t\r\n"); len(t) == 0 || t[0] != '{' {
 		return &FieldError{Reason: "not a JSON object"}
 	}
-	depth, inString := 0, false
+	if Depth(data) > MaxDepth {
+		return &FieldError{Reason: fmt.Sprintf("nested deeper than %d", MaxDepth)}
+	}
+	return nil
+}
+
+// Depth is how deep the objects and arrays of a JSON text nest, found without decoding it. Of what is not JSON it is any
+// number.
+func Depth(data []byte) int {
+	deepest, depth, inString := 0, 0, false
 	for i := 0; i < len(data); i++ {
 		switch c := data[i]; {
 		case inString && c == '\\':
@@ -178,14 +187,13 @@ func checkShape(data []byte) error {
 			inString = !inString
 		case inString:
 		case c == '{' || c == '[':
-			if depth++; depth > MaxDepth {
-				return &FieldError{Reason: fmt.Sprintf("nested deeper than %d", MaxDepth)}
-			}
+			depth++
+			deepest = max(deepest, depth)
 		case c == '}' || c == ']':
 			depth--
 		}
 	}
-	return nil
+	return deepest
 }
 
 // decodeError tells in which field the decoder gave up, without repeating the input.

@@ -1,0 +1,36 @@
+package trigger
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+
+	"cloud.google.com/go/firestore"
+
+	"parley.internal/shared/bus"
+	"parley.internal/shared/config"
+	"parley.internal/shared/store"
+	"parley.internal/shared/telemetry"
+)
+
+// Connections are what every function works with. They last as long as its process.
+type Connections struct {
+	Log       *slog.Logger
+	Firestore *firestore.Client
+	Bus       *bus.Client
+}
+
+// Connect makes the connections of the function with this name.
+func Connect(ctx context.Context, d config.Deployment, name string) (Connections, error) {
+	log := telemetry.NewLogger(os.Stderr, d, false)
+	client, err := store.Connect(ctx, d)
+	if err != nil {
+		return Connections{}, err
+	}
+	b, err := bus.Open(ctx, d, name, log)
+	if err != nil {
+		return Connections{}, errors.Join(err, client.Close())
+	}
+	return Connections{Log: log, Firestore: client, Bus: b}, nil
+}
