@@ -16,7 +16,7 @@ locals {
 
   # A function has to answer before Pub/Sub takes it for lost and pushes again.
   timeouts = {
-    for f in local.functions : f => max([for s in local.topology.subscriptions : s.ackDeadlineSeconds if try(s.function, "") == f]...)
+    for f in local.functions : f => max([for s in local.topology.subscriptions : try(s.ackDeadlineSeconds, 10) if try(s.function, "") == f]...)
   }
 
   # Which topics a part publishes on. Every part can give something up, so every part has the dead-letter topic.

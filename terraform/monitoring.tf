@@ -172,7 +172,7 @@ resource "google_monitoring_alert_policy" "no_gateway" {
 locals {
   charts = [
     {
-      title  = "Messages published, by topic (a second)"
+      title  = "Requests to publish, by topic (a second)"
       filter = "metric.type=\"pubsub.googleapis.com/topic/send_request_count\" resource.type=\"pubsub_topic\""
       align  = "ALIGN_RATE", reduce = "REDUCE_SUM", by = ["resource.label.topic_id"]
     },

@@ -27,7 +27,7 @@ resource "google_pubsub_subscription" "subscription" {
   name                    = "${var.bus_prefix}${each.key}"
   topic                   = google_pubsub_topic.topic[each.value.topic].id
   filter                  = try(each.value.filter, null) # can't be changed later: another filter is another subscription
-  ack_deadline_seconds    = each.value.ackDeadlineSeconds
+  ack_deadline_seconds    = try(each.value.ackDeadlineSeconds, 10)
   enable_message_ordering = try(each.value.ordered, false)
 
   # 7 days, the service's own default, written down because it is how long an outage may last without loss
@@ -40,8 +40,8 @@ resource "google_pubsub_subscription" "subscription" {
   }
 
   retry_policy {
-    minimum_backoff = "${each.value.minBackoffSeconds}s"
-    maximum_backoff = "${each.value.maxBackoffSeconds}s"
+    minimum_backoff = "${try(each.value.minBackoffSeconds, 10)}s"
+    maximum_backoff = "${try(each.value.maxBackoffSeconds, 600)}s"
   }
 
   dynamic "dead_letter_policy" {

@@ -265,7 +265,7 @@ func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			url, began := startFunction(t, program, f.text("build_config.0.entry_point"), append(environ(environments(d)[f.key()]),
+			url, began, logged := startFunction(t, program, f.text("build_config.0.entry_point"), append(environ(environments(d)[f.key()]),
 				"PUBSUB_EMULATOR_HOST="+ps.Addr(), "FIRESTORE_EMULATOR_HOST="+fs.Addr()))
 			tries := 0
 			for _, s := range topology.Subscriptions() {
@@ -313,6 +313,10 @@ func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
 					if l, err := deadletter.NewBox(client, time.Now).Get(t.Context(), "archive"); err != nil || l.Reason != deadletter.NoText {
 						t.Errorf("the dead letter = %+v, %v", l, err)
 					}
+					metric := d.one(t, "google_logging_metric.dead_letters")
+					if !slices.ContainsFunc(logged(), func(line map[string]any) bool { return counts(metric, line, deadletter.NoText) }) {
+						t.Errorf("no line of the log is what the metric counts:\n%s", metric.text("filter"))
+					}
 				}
 			}
 		})
@@ -342,8 +346,25 @@ func environ(env map[string]string) []string {
 	return all
 }
 
-// startFunction starts a function's program on a free port and stops it at the end of the test.
-func startFunction(t *testing.T, program, target string, env []string) (url string, began time.Time) {
+// counts reports whether a log-based metric counts a line of a log, under a reason.
+func counts(metric resource, line map[string]any, reason deadletter.Reason) bool {
+	for _, term := range strings.Split(strings.TrimSpace(metric.text("filter")), "\n") {
+		field, want, _ := strings.Cut(term, "=")
+		want = strings.Trim(want, `"`)
+		if field, ok := strings.CutPrefix(field, "jsonPayload."); ok && line[field] != want {
+			return false
+		}
+		if field == "severity" && line["severity"] != want {
+			return false
+		}
+	}
+	field := strings.TrimSuffix(strings.TrimPrefix(metric.text("label_extractors.reason"), "EXTRACT(jsonPayload."), ")")
+	return line[field] == string(reason)
+}
+
+// startFunction starts a function's program on a free port and stops it at the end of the test. logged gives the lines
+// that it has written so far.
+func startFunction(t *testing.T, program, target string, env []string) (url string, began time.Time, logged func() []map[string]any) {
 	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -356,10 +377,30 @@ func startFunction(t *testing.T, program, target string, env []string) (url stri
 	if err := lis.Close(); err != nil {
 		t.Fatal(err)
 	}
-	var output bytes.Buffer
+	output, err := os.Create(filepath.Join(t.TempDir(), "output"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { output.Close() })
+	written := func() string {
+		data, err := os.ReadFile(output.Name())
+		if err != nil {
+			t.Error(err)
+		}
+		return string(data)
+	}
+	logged = func() (lines []map[string]any) {
+		for _, text := range strings.Split(written(), "\n") {
+			var line map[string]any
+			if json.Unmarshal([]byte(text), &line) == nil {
+				lines = append(lines, line)
+			}
+		}
+		return lines
+	}
 	cmd := exec.Command(program)
 	cmd.Env = append(env, "PORT="+port, "FUNCTION_TARGET="+target, "K_SERVICE=check")
-	cmd.Stdout, cmd.Stderr = &output, &output
+	cmd.Stdout, cmd.Stderr = output, output
 	began = time.Now()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -370,10 +411,10 @@ func startFunction(t *testing.T, program, target string, env []string) (url stri
 		}
 		_ = cmd.Wait() // it was killed
 		if t.Failed() {
-			t.Logf("what the function wrote:\n%s", &output)
+			t.Logf("what the function wrote:\n%s", written())
 		}
 	})
-	return "http://127.0.0.1:" + port, began
+	return "http://127.0.0.1:" + port, began, logged
 }
 
 // pushRequest is a request as Pub/Sub makes it (https://cloud.google.com/pubsub/docs/push#receive_push).

@@ -29,7 +29,7 @@ func main() {
 
 func run(program string) error {
 	name, _ := strings.CutPrefix(program, "terraform-provider-")
-	p := &provider{name: name}
+	p := &provider{}
 	var err error
 	switch name {
 	case "google":

@@ -17,7 +17,6 @@ import (
 type provider struct {
 	tfprotov5.ProviderServer // nil: the methods that are not implemented
 
-	name   string
 	schema *schema.Provider
 	config map[string]string // the provider's own arguments, as far as they are strings
 
