@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -194,10 +195,11 @@ type message struct {
 	} `json:"metadata"`
 }
 
-// connect connects a user to a gateway and waits for the ready frame.
-func connect(t *testing.T, p *parley, gateway int, user string) *client {
+// connect connects a user to a gateway and waits for the ready frame. got are the answers that the user has already.
+func connect(t *testing.T, p *parley, gateway int, user string, got ...string) *client {
 	t.Helper()
-	conn, _, err := websocket.DefaultDialer.Dial(p.Gateways[gateway].WS, http.Header{"Authorization": {"Bearer " + p.Tokens[user]}})
+	query := url.Values{"after": got}.Encode()
+	conn, _, err := websocket.DefaultDialer.Dial(p.Gateways[gateway].WS+"?"+query, http.Header{"Authorization": {"Bearer " + p.Tokens[user]}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -622,6 +624,55 @@ func TestDataIsKeptOverAKill(t *testing.T) {
 	c = connect(t, second, 0, "api-gateway:eve")
 	c.say("q2", "!ask again", "")
 	c.next("chat.message.received")
+}
+
+func TestWhatWasTakenOverIsAnsweredAlthoughEverythingIsKilled(t *testing.T) {
+	dir := t.TempDir()
+	environ := []string{"WS_BURST=1000"}
+	first := start(t, environ, "--data", dir)
+	token := first.Tokens["api-gateway:eve"]
+	c := connect(t, first, 0, "api-gateway:eve")
+	const n = 40
+	for i := range n {
+		c.say(fmt.Sprint(i), fmt.Sprintf("!ask %d", i), "lobby")
+	}
+	// a gateway counts a message when Pub/Sub has acknowledged it
+	until(t, "every message to be taken over", func() bool {
+		resp, err := http.Get(first.Gateways[0].HTTP + "/metrics")
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		return err == nil && strings.Contains(string(body), fmt.Sprintf("parley_gateway_publishes_total{result=\"ok\"} %d\n", n))
+	})
+	if err := first.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-first.done
+	answers := map[string]int{} // by the question
+	var got []string
+	take := func(m message) {
+		answers[m.Metadata.ReplyTo]++
+		got = append(got, m.Metadata.ID)
+	}
+	for m := range c.frames {
+		take(m)
+	}
+	t.Logf("%d of %d were answered before the kill", len(got), n)
+
+	second := start(t, environ, "--data", dir)
+	second.Tokens["api-gateway:eve"] = token
+	c = connect(t, second, 0, "api-gateway:eve", got...)
+	for len(answers) < n {
+		take(c.next("chat.message.received"))
+	}
+	c.nothingMore()
+	for i := range n {
+		if answers[fmt.Sprint(i)] != 1 {
+			t.Errorf("question %d was answered %d times", i, answers[fmt.Sprint(i)])
+		}
+	}
 }
 
 func TestAModelThatFailsForAWhileLosesNothing(t *testing.T) {
