@@ -73,6 +73,8 @@ The parts read the same environment variables as in the cloud (MODEL_PROVIDER, B
 	root.SetErr(stderr)
 	f.register(root, environ)
 	root.AddCommand(loadCommand(stdout, stderr, environ))
+	root.AddCommand(soakCommand(stdout, stderr, environ))
+	root.AddCommand(partCommand(stdout, stderr, environ))
 	return root
 }
 

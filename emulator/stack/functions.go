@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
@@ -51,4 +52,21 @@ func serveFunctions(ctx context.Context) (addr string, err error) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// ServeFunction serves one function alone, at the path /, on the functions framework's own server. That can't be
+// stopped: ServeFunction returns only if it fails, and the process has to be ended instead.
+func ServeFunction(name, addr string) error {
+	if !served[name] {
+		return fmt.Errorf("there is no function %q", name)
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("serve the function %s: %w", name, err)
+	}
+	// the framework's own way to be told, as in the cloud
+	if err := os.Setenv("FUNCTION_TARGET", name); err != nil {
+		return fmt.Errorf("serve the function %s: %w", name, err)
+	}
+	return fmt.Errorf("serve the function %s: %w", name, funcframework.StartHostPort(host, port))
 }

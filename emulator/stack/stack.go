@@ -119,7 +119,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.client.Close)
-	if s.Tokens, err = o.Seed.plant(ctx, s.client, time.Now()); err != nil {
+	if s.Tokens, err = o.Seed.Plant(ctx, s.client, time.Now()); err != nil {
 		return nil, err
 	}
 
@@ -194,22 +194,30 @@ func (s *Stack) startServers(ctx context.Context, o Options) error {
 	return nil
 }
 
-// createTopology makes the topics, and the subscriptions that push to the functions, as Terraform does in the cloud.
+// createTopology makes the topology, with every function below the one address.
 func (s *Stack) createTopology(ctx context.Context, functions string) error {
-	prefix := s.prefix
+	for name := range served {
+		s.Functions[name] = "http://" + functions + "/" + name
+	}
+	return CreateTopology(ctx, s.bus, project, s.prefix, s.Functions)
+}
+
+// CreateTopology makes the topics of a project, and the subscriptions that push to functions, as Terraform does in the
+// cloud. functions are URLs by name; one that is not there gets no subscription.
+func CreateTopology(ctx context.Context, bus *pubsubclient.Client, project string, prefix topology.Prefix, functions map[string]string) error {
 	for _, t := range topology.Topics() {
-		_, err := s.bus.TopicAdminClient.CreateTopic(ctx, &pubsubpb.Topic{Name: prefix.Topic(project, t).String()})
+		_, err := bus.TopicAdminClient.CreateTopic(ctx, &pubsubpb.Topic{Name: prefix.Topic(project, t).String()})
 		if err != nil && status.Code(err) != codes.AlreadyExists {
 			return fmt.Errorf("create topic %s: %w", t, err)
 		}
 	}
 	for _, sub := range topology.Subscriptions() {
-		if !served[sub.Function] {
+		endpoint := functions[sub.Function]
+		if endpoint == "" {
 			continue
 		}
-		s.Functions[sub.Function] = "http://" + functions + "/" + sub.Function
 		topic := prefix.Topic(project, sub.Topic).String()
-		push := &pubsubpb.PushConfig{PushEndpoint: s.Functions[sub.Function]}
+		push := &pubsubpb.PushConfig{PushEndpoint: endpoint}
 		request := &pubsubpb.Subscription{
 			Name: prefix.Subscription(project, sub.Name).String(), Topic: topic, PushConfig: push,
 			Filter: sub.Filter, EnableMessageOrdering: sub.Ordered, AckDeadlineSeconds: int32(sub.AckDeadlineSeconds),
@@ -223,9 +231,9 @@ func (s *Stack) createTopology(ctx context.Context, functions string) error {
 				MaxDeliveryAttempts: int32(sub.MaxDeliveryAttempts),
 			}
 		}
-		_, err := s.bus.SubscriptionAdminClient.CreateSubscription(ctx, request)
+		_, err := bus.SubscriptionAdminClient.CreateSubscription(ctx, request)
 		if status.Code(err) == codes.AlreadyExists { // kept from an earlier run, when the functions had another port
-			err = s.bus.SubscriptionAdminClient.ModifyPushConfig(ctx, &pubsubpb.ModifyPushConfigRequest{Subscription: request.Name, PushConfig: push})
+			err = bus.SubscriptionAdminClient.ModifyPushConfig(ctx, &pubsubpb.ModifyPushConfigRequest{Subscription: request.Name, PushConfig: push})
 		}
 		if err != nil {
 			return fmt.Errorf("create subscription %s: %w", sub.Name, err)

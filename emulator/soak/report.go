@@ -1,0 +1,91 @@
+package soak
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// maxLogged bounds how many log lines of each part are shown for one violation.
+const maxLogged = 5
+
+// logged finds what the parts logged about an answer.
+func (w *world) logged(ids ...string) (lines []string) {
+	files, err := filepath.Glob(filepath.Join(w.Dir, "*.log"))
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for _, name := range files {
+		lines = append(lines, grep(name, ids)...)
+	}
+	return lines
+}
+
+func grep(name string, ids []string) (lines []string) {
+	f, err := os.Open(name)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	defer f.Close()
+	for scanner := bufio.NewScanner(f); scanner.Scan() && len(lines) < maxLogged; {
+		if slices.ContainsFunc(ids, func(id string) bool { return id != "" && strings.Contains(scanner.Text(), id) }) {
+			lines = append(lines, filepath.Base(name)+": "+scanner.Text())
+		}
+	}
+	return lines
+}
+
+// Write writes the report as tables for people.
+func (r *Report) Write(w io.Writer) error {
+	for _, v := range r.Violations {
+		fmt.Fprintf(w, "VIOLATION: %s\n", v.What)
+		for _, line := range v.History {
+			fmt.Fprintf(w, "    %s\n", line)
+		}
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(cells ...any) {
+		for _, c := range cells {
+			fmt.Fprintf(tw, "%v\t", c)
+		}
+		fmt.Fprintln(tw)
+	}
+	fmt.Fprintln(tw)
+	row("seed", r.Seed)
+	row("time", r.Elapsed.Round(time.Second))
+	row("gateways, one after the other", r.Gateways)
+	row("connections", r.Connections)
+	fmt.Fprintln(tw)
+	row("questions sent", r.Sent)
+	row("questions accepted", r.Accepted)
+	row("messages on the egress topic", r.Egress)
+	row("delivered", r.Delivered)
+	for _, reason := range slices.Sorted(maps.Keys(r.Dead)) {
+		row("dead-lettered: "+reason, r.Dead[reason])
+	}
+	row("came after the answer to a later question", r.Overtaken)
+	fmt.Fprintln(tw)
+	row("fault", "made", "met")
+	total := 0
+	for _, k := range Kinds {
+		met := any("")
+		if n, ok := r.Hits[k.Kind]; ok {
+			met = n
+		}
+		row(k.Kind, r.Faults[k.Kind], met, k.Meaning)
+		total += r.Faults[k.Kind]
+	}
+	row("all", total)
+	fmt.Fprintln(tw)
+	row("other violations", len(r.Violations)-r.Lost-r.Doubled)
+	row("LOST", r.Lost)
+	row("DOUBLED", r.Doubled)
+	return tw.Flush()
+}
