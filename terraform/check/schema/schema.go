@@ -18,8 +18,8 @@ import (
 
 // To reduce the google provider's schema anew, after a resource was added to the configuration:
 //
-//	npm pack --pack-destination /tmp @cdktf/provider-google@16.12.1
-//	go run ./terraform/check/schema/extract -dir terraform -out terraform/check/schema/google.json /tmp/cdktf-provider-google-16.12.1.tgz
+//	npm pack --pack-destination "$HOME" @cdktf/provider-google@16.12.1
+//	go run ./terraform/check/schema/extract -dir terraform -out terraform/check/schema/google.json ~/cdktf-provider-google-16.12.1.tgz
 var (
 	//go:embed google.json
 	google []byte
