@@ -54,8 +54,11 @@ type conn struct {
 	published chan struct{} // closed when the publisher is done
 	readDone  chan struct{} // closed when the reader is done
 
-	// resumed are the deliveries that were written when the client connected. The writer's alone.
+	// resumed are the deliveries that were written when the client connected, and those that it said it has. until is
+	// when the last one that was looked at then was opened: an answer that was opened earlier, and comes over the bus
+	// late, is not for this connection. Both are the writer's alone.
 	resumed map[string]struct{}
+	until   time.Time
 
 	acks    bool // an answer counts as delivered when the client says that it has it
 	ackMu   sync.Mutex
@@ -379,6 +382,11 @@ func (c *conn) writeAll(frames []frame, timeout time.Duration) bool {
 	for _, f := range frames {
 		if _, had := c.resumed[f.delivery]; had {
 			f.receipt.resolve(true)
+			continue
+		}
+		if !f.opened.IsZero() && !f.opened.After(c.until) {
+			c.forget(f.delivery)
+			f.receipt.resolve(false)
 			continue
 		}
 		if ok {

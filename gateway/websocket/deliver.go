@@ -134,6 +134,9 @@ func (s *Server) fanOut(d *delivery, in bus.Incoming, ref egress.Ref, conns []*c
 		}
 	}
 	f.receipt, f.delivery = &d.receipt, ref.ID
+	if in.Event.UserID != "" { // what a whole room gets is not looked for when somebody connects
+		f.opened = ref.Opened()
+	}
 	d.receipt.expect(len(conns))
 	d.had = broadcast(f, conns, d.had)
 	return nil

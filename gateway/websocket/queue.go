@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	gorilla "github.com/gorilla/websocket"
 )
@@ -14,7 +15,8 @@ type frame struct {
 	size     int
 	kind     string // for the metrics
 	receipt  *receipt
-	delivery string // id of the delivery that an answer belongs to
+	delivery string    // id of the delivery that an answer belongs to
+	opened   time.Time // when the entry of a user's answer was opened; zero if that is not known
 }
 
 // receipt tells whoever fans a frame out what became of it. It is resolved once for every connection that it was

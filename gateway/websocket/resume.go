@@ -66,7 +66,10 @@ func (c *conn) resume(ctx context.Context, got []string) bool {
 		return false
 	}
 
-	c.resumed = make(map[string]struct{}, len(entries))
+	c.resumed, c.until = make(map[string]struct{}, len(entries)+len(got)), backlog.Until
+	for _, id := range got {
+		c.resumed[id] = struct{}{}
+	}
 	var pending []egress.Entry
 	ok := true
 	for i, f := range frames {
@@ -144,6 +147,13 @@ func (c *conn) awaitAck(ref egress.Ref) {
 	if len(c.unacked) > maxUnacked {
 		c.end(CloseSlow)
 	}
+}
+
+// forget expects no acknowledgement of an answer any more.
+func (c *conn) forget(delivery string) {
+	c.ackMu.Lock()
+	defer c.ackMu.Unlock()
+	delete(c.unacked, delivery)
 }
 
 // acked settles what the client says it has. Ids of what it was not given are ignored. It runs in the reader, so that a

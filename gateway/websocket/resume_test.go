@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	gorilla "github.com/gorilla/websocket"
 
@@ -147,5 +148,44 @@ func TestOneConnectionWithoutAcknowledgementsIsEnoughToSettle(t *testing.T) {
 	plain.next()
 	if f.ledger.times("a") != 1 {
 		t.Errorf("settled %v", f.ledger.settled)
+	}
+}
+
+func TestWhatAClientHasDoesNotComeAgainWhenTheBusIsLate(t *testing.T) {
+	f := newFixture(t, nil)
+	until := testTime.Add(time.Hour)
+	f.ledger.backlog = func([]string) (egress.Backlog, error) { return egress.Backlog{Recovered: true, Until: until}, nil }
+	// the client got "named", and long before it "older", from an instance that died: here they come only now
+	c := f.dialAfter("named")
+	if r := c.next(); r.Type != TypeReady {
+		t.Fatalf("first frame = %+v", r)
+	}
+	for id, opened := range map[string]time.Time{"named": until.Add(time.Second), "older": until.Add(-time.Minute), "last": until} {
+		in := incoming(id, "twitch:1", "", "again")
+		in.Attributes[egress.AttrVersion] = opened.Format(time.RFC3339Nano)
+		if err := f.Deliver(t.Context(), in); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if f.ledger.times("older") != 0 {
+		t.Error("an answer was settled that was not written")
+	}
+	in := incoming("new", "twitch:1", "", "now")
+	in.Attributes[egress.AttrVersion] = until.Add(time.Microsecond).Format(time.RFC3339Nano)
+	if err := f.Deliver(t.Context(), in); err != nil {
+		t.Error(err)
+	}
+	if r := c.next(); r.Metadata["id"] != "new" {
+		t.Errorf("got %+v; want the new one alone", r)
+	}
+	// what is said in a room is not looked for on connecting: however late it is, it is for everybody there
+	c.join("kitchen")
+	in = incoming("room", "", "kitchen", "late")
+	in.Attributes[egress.AttrVersion] = until.Add(-time.Minute).Format(time.RFC3339Nano)
+	if err := f.Deliver(t.Context(), in); err != nil {
+		t.Error(err)
+	}
+	if r := c.next(); r.Metadata["id"] != "room" {
+		t.Errorf("got %+v; want what was said in the room", r)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -237,6 +238,9 @@ func TestResumeFindsWhatAClientMissed(t *testing.T) {
 			}
 			if fmt.Sprint(ids) != tt.want || b.Recovered != tt.recovered {
 				t.Errorf("%s: %v, recovered %v; want %s, %v", tt.name, ids, b.Recovered, tt.want, tt.recovered)
+			}
+			if b.Until.IsZero() != !slices.ContainsFunc(tt.got, func(id string) bool { return id != "gone" && tt.user == "twitch:1" }) {
+				t.Errorf("%s: looked until %s", tt.name, b.Until)
 			}
 			if tt.settled != "" {
 				if e, err := p.ledger.Get(t.Context(), tt.settled); err != nil || e.State != egress.Delivered {

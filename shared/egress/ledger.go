@@ -79,6 +79,9 @@ type Ref struct {
 	version  time.Time // of the document when the entry was seen pending; zero if that is not known
 }
 
+// Opened is when the entry was opened, by Firestore's clock to the microsecond, or zero if that is not known.
+func (r Ref) Opened() time.Time { return r.version }
+
 // Shards is over how many values Entry.Shard is spread. An index that begins with a value that only grows takes about
 // 500 writes a second (https://cloud.google.com/firestore/docs/best-practices#hotspots); a shard in front of it
 // multiplies that.

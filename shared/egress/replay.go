@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"cloud.google.com/go/firestore"
 
@@ -15,6 +16,9 @@ import (
 type Backlog struct {
 	Entries   []Entry // in the order in which they were opened
 	Recovered bool    // false if there may be more that the ledger no longer has, or that are too many
+	// Until is when the last entry that was looked at was opened, if the client named something that the ledger has:
+	// what was opened no later is among Entries, or the client has it or needs no more to get it.
+	Until time.Time
 }
 
 // MaxGot is how many ids of answers that it got a client may name when it comes back.
@@ -52,6 +56,9 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 				if before(e, first) >= 0 {
 					all = append(all, e)
 				}
+				if e.created.After(b.Until) {
+					b.Until = e.created
+				}
 			}
 		}
 	}
@@ -74,7 +81,7 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 		}
 	}
 	if len(b.Entries) > maxBacklog {
-		b.Entries, b.Recovered = b.Entries[:maxBacklog], false
+		b.Entries, b.Recovered, b.Until = b.Entries[:maxBacklog], false, b.Entries[maxBacklog-1].created
 	}
 	return b, nil
 }
