@@ -251,6 +251,11 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 	if err != nil {
 		return fmt.Errorf("--listen %q: the port is not a number", o.Listen)
 	}
+	// whoever can open the page is given the seeded users: nobody but who sits at this machine may be
+	tokens := s.Tokens
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		tokens = nil
+	}
 	for i := range o.Gateways {
 		own := maps.Clone(environ)
 		own["LISTEN_ADDR"] = net.JoinHostPort(host, "0")
@@ -261,7 +266,7 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 		if err != nil {
 			return err
 		}
-		gw, err := instance.Start(ctx, cfg, instance.Options{Log: o.Log, DemoTokens: s.Tokens})
+		gw, err := instance.Start(ctx, cfg, instance.Options{Log: o.Log, DemoTokens: tokens})
 		if err != nil {
 			return fmt.Errorf("start gateway %d of %d: %w", i+1, o.Gateways, err)
 		}
