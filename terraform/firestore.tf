@@ -5,6 +5,7 @@ locals {
     "deliveries-backlog"         = { collection = "deliveries", equal = ["userId", "destination", "state"], by = "openedAt", order = "ASCENDING" }
     "deliveries-missed"          = { collection = "deliveries", equal = ["userId", "destination"], by = "openedAt", order = "ASCENDING" }
     "deliveries-overdue"         = { collection = "deliveries", equal = ["shard", "state"], by = "deadline", order = "ASCENDING" }
+    "deliveries-abandoned"       = { collection = "deliveries", equal = ["shard", "state"], by = "leaseUntil", order = "ASCENDING" }
     "deliveries-silent"          = { collection = "deliveries", equal = ["state", "announced"], by = "settledAt", order = "ASCENDING" }
     "deadletters-reason"         = { collection = "deadletters", equal = ["reason"], by = "at", order = "DESCENDING" }
     "deadletters-status"         = { collection = "deadletters", equal = ["status"], by = "at", order = "DESCENDING" }
@@ -17,7 +18,7 @@ locals {
   # stored again in the index; a map or an array would have an index entry for each of its parts. A composite index
   # above holds such a field all the same.
   unindexed = {
-    deliveries    = ["event", "message", "createdAt", "openedAt", "deadline", "settledAt"]
+    deliveries    = ["event", "message", "createdAt", "openedAt", "deadline", "leaseUntil", "settledAt"]
     deadletters   = ["data", "preview", "message", "attributes", "redrives", "slipSummary", "firstAt"]
     parts         = ["data"]
     conversations = ["turns", "updatedAt"]

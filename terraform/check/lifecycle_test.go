@@ -100,6 +100,17 @@ func TestAppliedTwiceAndDestroyed(t *testing.T) {
 	}
 }
 
+func TestOutputsSayWhatToDoNext(t *testing.T) {
+	for name, d := range map[string]*deployment{"step 4": minimal(t), "step 5": full(t)} {
+		if next, _ := d.outputs["next"].(string); !strings.Contains(next, name) {
+			t.Errorf("next = %q; want it to name %s", next, name)
+		}
+	}
+	if url, _ := full(t).outputs["gateway_url"].(string); !strings.HasPrefix(url, "https://parley-staging-gateway-") {
+		t.Errorf("gateway_url = %q", url)
+	}
+}
+
 // TestAnotherFunctionNeedsOnlyTheTopology adds a function as its author would.
 func TestAnotherFunctionNeedsOnlyTheTopology(t *testing.T) {
 	dir := fresh(t)

@@ -143,7 +143,6 @@ type deployment struct {
 	dir       string // Terraform's
 	args      []string
 	resources []resource // of the state: every value is known
-	planned   []resource // of the plan: what is to be computed is missing
 	outputs   map[string]any
 }
 
@@ -166,44 +165,27 @@ func deploy(name string, variables ...string) (*deployment, error) {
 	for _, v := range variables {
 		d.args = append(d.args, "-var="+v)
 	}
-	if _, err := terraform(ctx, dir, append([]string{"plan", "-out=tfplan"}, d.args...)...); err != nil {
+	if _, err := terraform(ctx, dir, append([]string{"apply", "-auto-approve", "-parallelism=64"}, d.args...)...); err != nil {
 		return nil, err
 	}
-	if d.planned, _, err = d.show(ctx, "tfplan"); err != nil {
-		return nil, err
-	}
-	if _, err := terraform(ctx, dir, "apply", "-no-color", "-parallelism=64", "tfplan"); err != nil {
-		return nil, err
-	}
-	d.resources, d.outputs, err = d.show(ctx)
-	return d, err
-}
-
-// show reads a plan, or the state.
-func (d *deployment) show(ctx context.Context, plan ...string) ([]resource, map[string]any, error) {
-	out, err := terraform(ctx, d.dir, append([]string{"show", "-json"}, plan...)...)
+	out, err := terraform(ctx, dir, "show", "-json")
 	if err != nil {
-		return nil, nil, err
-	}
-	type values struct {
-		Outputs    map[string]struct{ Value any }
-		RootModule struct{ Resources []resource } `json:"root_module"`
+		return nil, err
 	}
 	var shown struct {
-		Values        values
-		PlannedValues values `json:"planned_values"`
+		Values struct {
+			Outputs    map[string]struct{ Value any }
+			RootModule struct{ Resources []resource } `json:"root_module"`
+		}
 	}
 	if err := json.Unmarshal([]byte(out), &shown); err != nil {
-		return nil, nil, fmt.Errorf("read what Terraform shows: %w", err)
+		return nil, fmt.Errorf("read what Terraform shows: %w", err)
 	}
-	if len(plan) > 0 {
-		return shown.PlannedValues.RootModule.Resources, nil, nil
-	}
-	outputs := map[string]any{}
+	d.resources, d.outputs = shown.Values.RootModule.Resources, map[string]any{}
 	for name, o := range shown.Values.Outputs {
-		outputs[name] = o.Value
+		d.outputs[name] = o.Value
 	}
-	return shown.Values.RootModule.Resources, outputs, nil
+	return d, nil
 }
 
 // minimal is a deployment with every variable at its default.
