@@ -55,6 +55,7 @@ const (
 	CloseSilent       CloseCode = 4002
 	CloseFlood        CloseCode = 4003
 	CloseNotResumed   CloseCode = 4004
+	CloseNotRecorded  CloseCode = 4005
 	CloseTokenExpired CloseCode = 4500
 )
 
@@ -76,6 +77,7 @@ var Closes = []CloseMeaning{
 	{CloseSilent, "silent", true, "Neither a frame nor an answer to a ping came for too long."},
 	{CloseFlood, "flood", true, "The client went on sending at several times the allowed rate. Come back later, and slower."},
 	{CloseNotResumed, "not_resumed", true, "What the client missed could not be looked up. Nothing of it is lost: it comes with the next connection."},
+	{CloseNotRecorded, "not_recorded", true, "What the client got could not be recorded as delivered. Come back and name it (after), and it is; without, it may be dead-lettered although it arrived."},
 	{CloseTokenExpired, "token_expired", false, "The token with which the connection was opened has expired. Come back with another one."},
 }
 

@@ -76,6 +76,9 @@ func (c *conn) resume(ctx context.Context, got []string) bool {
 		if c.over.Err() != nil {
 			break // what was not written stays as it is
 		}
+		if i > 0 && c.acks && entries[i-1].State == egress.Pending {
+			c.awaitAck(entries[i-1].Ref()) // before it is written: the client may be quick
+		}
 		if ok = c.writeAll([]frame{f}, c.server.config.WriteTimeout); !ok {
 			break
 		}
@@ -84,11 +87,7 @@ func (c *conn) resume(ctx context.Context, got []string) bool {
 		}
 		entry := entries[i-1]
 		c.resumed[entry.ID] = struct{}{}
-		switch {
-		case entry.State != egress.Pending:
-		case c.acks:
-			c.awaitAck(entry.Ref())
-		default:
+		if entry.State == egress.Pending && !c.acks {
 			pending = append(pending, entry)
 		}
 	}
@@ -107,8 +106,7 @@ func (c *conn) backlogFrame(entry egress.Entry) (frame, error) {
 	return prepare(answer(e, entry.ID, entry.OpenedAt), "answer")
 }
 
-// settle records those that were written. One that can't be recorded is settled when the client names it on coming
-// back, or else becomes a dead letter, which is wrong, but told.
+// settle records those that were written.
 func (c *conn) settle(ctx context.Context, entries []egress.Entry) {
 	refs := make([]egress.Ref, len(entries))
 	for i, entry := range entries {
@@ -117,6 +115,8 @@ func (c *conn) settle(ctx context.Context, entries []egress.Entry) {
 	c.settleAll(ctx, refs, outcomeResumed)
 }
 
+// settleAll records what the client has. If something can't be recorded, the client is told to come back: what it names
+// then is settled, and otherwise it would become a dead letter although it arrived.
 func (c *conn) settleAll(ctx context.Context, refs []egress.Ref, as string) {
 	ctx, cancel := context.WithTimeout(ctx, settleWait)
 	defer cancel()
@@ -128,6 +128,7 @@ func (c *conn) settleAll(ctx context.Context, refs []egress.Ref, as string) {
 			if _, err := c.server.ledger.Deliver(ctx, ref); err != nil {
 				c.log.ErrorContext(ctx, "received, but not recorded", "error", err, "delivery", ref.ID)
 				outcome = outcomeFailed
+				c.end(CloseNotRecorded)
 			}
 			c.server.metrics.deliveries.WithLabelValues(outcome).Inc()
 			return nil

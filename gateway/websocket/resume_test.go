@@ -189,3 +189,45 @@ func TestWhatAClientHasDoesNotComeAgainWhenTheBusIsLate(t *testing.T) {
 		t.Errorf("got %+v; want what was said in the room", r)
 	}
 }
+
+func TestAnAcknowledgementThatComesAtOnceCounts(t *testing.T) {
+	f := newFixture(t, nil)
+	ids := make(chan string, 1)
+	f.ledger.backlog = func([]string) (egress.Backlog, error) {
+		return egress.Backlog{Recovered: true, Entries: []egress.Entry{ledgerEntry(t, <-ids, egress.Pending)}}, nil
+	}
+	for i := range 50 {
+		id := fmt.Sprint("m", i)
+		ids <- id
+		c := f.dialWith("ack=1")
+		c.next()
+		if r := c.next(); r.Metadata["id"] != id {
+			t.Fatalf("got %+v", r)
+		}
+		c.say(`{"type":"connection.ack","payload":{"ids":["` + id + `"]}}`)
+		eventually(t, "the acknowledgement is recorded", func() bool { return f.ledger.times(id) == 1 })
+		c.Close()
+		eventually(t, "the connection is gone", func() bool { return f.connections() == 0 })
+	}
+}
+
+func TestWhoseAnswersCantBeRecordedIsToldToComeBack(t *testing.T) {
+	for name, query := range map[string]string{"acknowledging": "ack=1", "not acknowledging": "ack=0"} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, nil)
+			f.ledger.backlog = func([]string) (egress.Backlog, error) {
+				return egress.Backlog{Recovered: true, Entries: []egress.Entry{ledgerEntry(t, "m1", egress.Pending)}}, nil
+			}
+			f.ledger.set("", errors.New("store is down"))
+			c := f.dialWith(query)
+			c.next()
+			c.next()
+			if query == "ack=1" {
+				c.say(`{"type":"connection.ack","payload":{"ids":["m1"]}}`)
+			}
+			if code := c.closeCode(); code != CloseNotRecorded {
+				t.Errorf("closed with %d; want %d", code, CloseNotRecorded)
+			}
+		})
+	}
+}
