@@ -1,0 +1,621 @@
+package lease
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/shared/config"
+)
+
+// quick is Config in fast motion.
+var quick = Config{TTL: 800 * time.Millisecond, Beat: 120 * time.Millisecond, Seats: 8}
+
+// patience is how long what has to happen may take.
+const patience = 20 * time.Second
+
+func TestMain(m *testing.M) {
+	if os.Getenv("LEASE_TEST_CHILD") != "" {
+		child()
+		return
+	}
+	emulatortest.Main(m)
+}
+
+// The states of a network.
+const (
+	up      = iota
+	cut     // what is sent fails at once
+	stalled // what is sent waits
+)
+
+// network is one instance's way to Firestore, which can break.
+type network struct {
+	mu    sync.Mutex
+	state int
+	next  chan struct{} // closed when the state changes
+}
+
+func newNetwork() *network { return &network{next: make(chan struct{})} }
+
+func (n *network) set(state int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.state = state
+	close(n.next)
+	n.next = make(chan struct{})
+}
+
+func (n *network) pass(ctx context.Context) error {
+	for {
+		n.mu.Lock()
+		state, next := n.state, n.next
+		n.mu.Unlock()
+		switch state {
+		case up:
+			return nil
+		case cut:
+			return status.Error(codes.Unavailable, "the network is cut")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-next:
+		}
+	}
+}
+
+// dial connects to the Firestore at addr by way of this network. The client library takes no interceptors for an
+// emulator, so the connection is made here.
+func (n *network) dial(t *testing.T, addr string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithPerRPCCredentials(owner{}),
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			if err := n.pass(ctx); err != nil {
+				return err
+			}
+			if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
+				return err
+			}
+			return n.pass(ctx) // the answer comes by the same way
+		}),
+		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			if err := n.pass(ctx); err != nil {
+				return nil, err
+			}
+			return stream(ctx, desc, cc, method, opts...)
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// owner is how emulators want to be addressed.
+type owner struct{}
+
+func (owner) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer owner"}, nil
+}
+
+func (owner) RequireTransportSecurity() bool { return false }
+
+// world is what is seen from outside: who holds what, and who believes to.
+type world struct {
+	t    *testing.T
+	env  emulatortest.Env
+	keys []string
+
+	mu        sync.Mutex
+	leases    map[string]map[*instance]Lease // by key
+	tokens    map[string]int64               // the greatest that was seen
+	conflicts []string
+}
+
+func newWorld(t *testing.T, env emulatortest.Env, keys int) *world {
+	w := &world{t: t, env: env, leases: map[string]map[*instance]Lease{}, tokens: map[string]int64{}}
+	for i := range keys {
+		w.keys = append(w.keys, fmt.Sprintf("room%d", i))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { // ends with the test
+		defer close(done)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				w.watch()
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		for _, c := range w.conflicts {
+			t.Error(c)
+		}
+	})
+	return w
+}
+
+// watch looks for keys of which two leases are valid at one time.
+func (w *world) watch() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key, leases := range w.leases {
+		for a, la := range leases {
+			for b, lb := range leases {
+				if a != b && la.Valid() && lb.Valid() && la.Valid() {
+					w.conflicts = append(w.conflicts, fmt.Sprintf("%s: %s and %s both have a valid lease", key, a.name, b.name))
+				}
+			}
+		}
+	}
+}
+
+// holder is who has a key now; nil if nobody does.
+func (w *world) holder(key string) *instance {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, l := range w.leases[key] {
+		if l.Valid() {
+			return i
+		}
+	}
+	return nil
+}
+
+// shares is how many keys each instance has.
+func (w *world) shares() map[*instance]int {
+	n := map[*instance]int{}
+	for _, key := range w.keys {
+		if i := w.holder(key); i != nil {
+			n[i]++
+		}
+	}
+	return n
+}
+
+func (w *world) wait(what string, ok func() bool) {
+	w.t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			w.t.Fatalf("waited %s for %s; shares are %v", patience, what, w.shares())
+		case <-tick.C:
+		}
+	}
+}
+
+// shared reports whether these instances, and no others, have all keys.
+func (w *world) shared(among ...*instance) func() bool {
+	return func() bool {
+		total := 0
+		for i, n := range w.shares() {
+			if !slices.Contains(among, i) {
+				return false
+			}
+			total += n
+		}
+		return total == len(w.keys)
+	}
+}
+
+type instance struct {
+	name    string
+	network *network
+	manager *Manager
+	metrics *prometheus.Registry
+	stop    context.CancelFunc
+	stopped chan struct{}
+}
+
+func (w *world) start(name string, c Config, skew time.Duration) *instance {
+	w.t.Helper()
+	i := &instance{name: name, network: newNetwork(), metrics: prometheus.NewRegistry(), stopped: make(chan struct{})}
+	client := dial(w.t, w.env.Project, option.WithGRPCConn(i.network.dial(w.t, w.env.Firestore)))
+	var err error
+	i.manager, err = New(client, "test", name, c, Options{
+		Log: slog.New(slog.DiscardHandler), Metrics: i.metrics, Now: func() time.Time { return time.Now().Add(skew) },
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	i.stop = stop
+	go func() { // ends with stop
+		defer close(i.stopped)
+		i.manager.Run(ctx, func() []string { return w.keys }, func(ctx context.Context, l Lease) {
+			w.mu.Lock()
+			if w.leases[l.Key()] == nil {
+				w.leases[l.Key()] = map[*instance]Lease{}
+			}
+			w.leases[l.Key()][i] = l
+			if l.Token() <= w.tokens[l.Key()] {
+				w.conflicts = append(w.conflicts, fmt.Sprintf("%s: token %d after %d", l.Key(), l.Token(), w.tokens[l.Key()]))
+			}
+			w.tokens[l.Key()] = l.Token()
+			w.mu.Unlock()
+			<-ctx.Done()
+			// the lease stays on record: what was lost must not become valid again
+		})
+	}()
+	w.t.Cleanup(func() {
+		i.network.set(cut)
+		stop()
+		<-i.stopped
+	})
+	return i
+}
+
+// crash ends an instance without its leases being given back.
+func (i *instance) crash() {
+	i.network.set(cut)
+	i.stop()
+	<-i.stopped
+}
+
+func value(m prometheus.Metric) float64 {
+	var d dto.Metric
+	if err := m.Write(&d); err != nil {
+		panic(err)
+	}
+	return d.GetCounter().GetValue()
+}
+
+func dial(t *testing.T, project string, opts ...option.ClientOption) *firestore.Client {
+	t.Helper()
+	client, err := firestore.NewClient(context.Background(), project, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+func TestKeysAreSharedAndMoveOnJoinAndLeave(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		w := newWorld(t, env, 24)
+		a := w.start("a", quick, 0)
+		w.wait("a to have all", w.shared(a))
+		b := w.start("b", quick, 0)
+		w.wait("a and b to share", func() bool { return w.shared(a, b)() && w.shares()[b] >= 4 && w.shares()[a] >= 4 })
+		before := map[string]*instance{}
+		for _, key := range w.keys {
+			before[key] = w.holder(key)
+		}
+		c := w.start("c", quick, 0)
+		w.wait("three to share", func() bool { return w.shared(a, b, c)() && w.shares()[c] >= 2 })
+		for _, key := range w.keys {
+			if now := w.holder(key); now != c && now != before[key] {
+				t.Errorf("%s went from %s to %s when c came", key, before[key].name, now.name)
+			}
+		}
+		began := time.Now()
+		b.stop()
+		w.wait("a and c to share", w.shared(a, c))
+		if took := time.Since(began); took > quick.TTL {
+			t.Errorf("a planned leave took %s; want less than the TTL, %s", took, quick.TTL)
+		}
+	})
+}
+
+func TestTakeoverAfterACrash(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		w := newWorld(t, env, 6)
+		// clocks that are 20 s apart
+		a, b := w.start("a", quick, 10*time.Second), w.start("b", quick, -10*time.Second)
+		w.wait("a and b to share", func() bool { return w.shared(a, b)() && w.shares()[a] > 0 })
+		began := time.Now()
+		a.crash()
+		w.wait("b to have all", w.shared(b))
+		// what LEASE_TTL and LEASE_BEAT by default make of this is less than 15 s: 10 + 2.5, and the time to take them
+		if took := time.Since(began); took > quick.TTL+2*quick.Beat+time.Second {
+			t.Errorf("takeover took %s", took)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, key := range w.keys {
+			_, hadByA := w.leases[key][a]
+			if l := w.leases[key][b]; hadByA && time.Since(l.Vacant()).Abs() > time.Minute {
+				t.Errorf("%s: vacant since %s; want the last beat of who had it", key, l.Vacant())
+			}
+		}
+	})
+}
+
+func TestWhoIsCutOffFindsItsLeasesInvalidBeforeOthersTakeThem(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		for _, state := range []int{cut, stalled} {
+			w := newWorld(t, env, 3)
+			a := w.start("a", quick, 0)
+			w.wait("a to have all", w.shared(a))
+			a.network.set(state)
+			b := w.start("b", quick, 0)
+			w.wait("b to have all", w.shared(b))
+			a.network.set(up)
+			w.wait("both to share again", func() bool { return w.shared(a, b)() && w.shares()[a] > 0 || len(w.keys) == w.shares()[b] })
+			a.stop()
+			b.stop()
+			<-a.stopped
+			<-b.stopped
+		}
+	})
+}
+
+func TestFirestoreIsAwayForAWhile(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		w := newWorld(t, env, 6)
+		a, b := w.start("a", quick, 0), w.start("b", quick, 0)
+		w.wait("a and b to share", w.shared(a, b))
+		lost := func() float64 {
+			return value(a.manager.metrics.lost) + value(b.manager.metrics.lost)
+		}
+		for _, n := range []*network{a.network, b.network} {
+			n.set(cut)
+		}
+		failed := value(a.manager.metrics.beats.WithLabelValues("failed"))
+		w.wait("a beat to fail", func() bool { return value(a.manager.metrics.beats.WithLabelValues("failed")) > failed })
+		for _, n := range []*network{a.network, b.network} {
+			n.set(up)
+		}
+		w.wait("all to be held", w.shared(a, b))
+		if lost() > 0 {
+			t.Log("a short outage cost leases; possible on a slow machine")
+		}
+		for _, n := range []*network{a.network, b.network} {
+			n.set(cut)
+		}
+		w.wait("all to be lost", func() bool { return len(w.shares()) == 0 })
+		for _, n := range []*network{a.network, b.network} {
+			n.set(up)
+		}
+		w.wait("all to be held again", w.shared(a, b))
+	})
+}
+
+func TestChaos(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		w := newWorld(t, env, 5)
+		c := Config{TTL: 600 * time.Millisecond, Beat: 120 * time.Millisecond, Seats: 8}
+		var all []*instance
+		for n := range 4 {
+			all = append(all, w.start(fmt.Sprint("i", n), c, time.Duration(n-2)*5*time.Second))
+		}
+		for n := range 6 {
+			victim := rand.N(len(all))
+			switch rand.N(4) {
+			case 0:
+				all[victim].crash()
+				all[victim] = w.start(fmt.Sprint("new", n), c, time.Duration(rand.N(21)-10)*time.Second)
+			case 1:
+				all[victim].stop()
+				<-all[victim].stopped
+				all[victim] = w.start(fmt.Sprint("new", n), c, 0)
+			case 2:
+				all[victim].network.set(stalled)
+			case 3:
+				all[victim].network.set(cut)
+			}
+			select {
+			case <-t.Context().Done():
+			case <-time.After(rand.N(c.TTL)):
+			}
+			all[victim].network.set(up)
+		}
+		w.wait("all to be held after the chaos", w.shared(all...))
+	})
+}
+
+func TestLeasesAreRenewedByOneWrite(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		w := newWorld(t, env, 40)
+		a := w.start("a", quick, 0)
+		w.wait("a to have all", w.shared(a))
+		beats := func() float64 { return value(a.manager.metrics.beats.WithLabelValues("ok")) }
+		writes := func() (n float64) {
+			for _, purpose := range []string{"join", "take", "release", "end", "leave"} {
+				n += value(a.manager.metrics.writes.WithLabelValues(purpose))
+			}
+			return n
+		}
+		if got := writes(); got != 41 {
+			t.Errorf("%v writes to begin with; want one for the session and one for each of 40 keys", got)
+		}
+		until := beats() + 4
+		w.wait("four beats", func() bool { return beats() >= until })
+		if got := writes(); got != 41 {
+			t.Errorf("%v writes after four beats; want no more than the beats themselves", got-41)
+		}
+	})
+}
+
+func TestSeatsBoundWhoTakesPart(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		w := newWorld(t, env, 8)
+		c := quick
+		c.Seats = 1
+		a := w.start("a", c, 0)
+		w.wait("a to have all", w.shared(a))
+		b := w.start("b", c, 0)
+		w.wait("b to have looked", func() bool { return b.manager.members.Load() == 1 })
+		if n := w.shares()[b]; n != 0 {
+			t.Errorf("b has %d keys; want none while all seats are taken", n)
+		}
+		a.crash()
+		w.wait("b to take the seat", w.shared(b))
+	})
+}
+
+func TestAHoldThatReturnsGivesItsLeaseBack(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		client := dial(t, env.Project)
+		m, err := New(client, "test", "a", quick, Options{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		var under, times atomic.Int32
+		var first Lease
+		m.Run(ctx, func() []string { return []string{"any/key with ü"} }, func(_ context.Context, l Lease) {
+			if under.Add(1) > 1 {
+				t.Error("two holds of one key at a time")
+			}
+			defer under.Add(-1)
+			if times.Add(1) == 1 {
+				first = l
+				return
+			}
+			if first.Valid() || !l.Valid() || l.Token() <= first.Token() || l.Vacant().IsZero() {
+				t.Errorf("first %+v (valid %t), then %+v (valid %t)", first, first.Valid(), l, l.Valid())
+			}
+			cancel()
+		})
+		if times.Load() < 2 {
+			t.Error("the key was not taken again")
+		}
+	})
+}
+
+// child is an instance in a process of its own, which tells about every lease whether it is valid, and when it asked.
+func child() {
+	client, err := firestore.NewClient(context.Background(), os.Getenv("LEASE_TEST_CHILD"))
+	if err != nil {
+		panic(err)
+	}
+	m, err := New(client, "test", "child", quick, Options{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	if err != nil {
+		panic(err)
+	}
+	m.Run(context.Background(), func() []string { return []string{"room0"} }, func(ctx context.Context, l Lease) {
+		for tick := time.Tick(500 * time.Microsecond); ctx.Err() == nil; <-tick {
+			asked := time.Now().UnixNano()
+			fmt.Println(asked, l.Valid(), l.Token())
+		}
+		fmt.Println(time.Now().UnixNano(), "left", l.Token())
+	})
+}
+
+func TestAStoppedProcessFindsItsLeaseInvalid(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		w := newWorld(t, env, 1)
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "LEASE_TEST_CHILD="+env.Project)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		var mu sync.Mutex
+		var lastToken, took int64 // took is when b had it
+		var violations []string
+		left := make(chan struct{})
+		had := make(chan struct{})
+		go func() { // ends with the child
+			lines := bufio.NewScanner(out)
+			once, onceLeft := new(sync.Once), new(sync.Once)
+			for lines.Scan() {
+				f := strings.Fields(lines.Text())
+				if len(f) != 3 {
+					continue
+				}
+				at, _ := strconv.ParseInt(f[0], 10, 64)
+				token, _ := strconv.ParseInt(f[2], 10, 64)
+				mu.Lock()
+				switch f[1] {
+				case "true":
+					lastToken = token
+					once.Do(func() { close(had) })
+					if took != 0 && at > took {
+						violations = append(violations, lines.Text())
+					}
+				case "left":
+					onceLeft.Do(func() { close(left) })
+				}
+				mu.Unlock()
+			}
+		}()
+		await := func(what string, c <-chan struct{}) {
+			t.Helper()
+			select {
+			case <-c:
+			case <-time.After(patience):
+				t.Fatalf("waited for %s", what)
+			}
+		}
+		await("the child to hold", had)
+		if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		b := w.start("b", quick, 0)
+		w.wait("b to take over", w.shared(b))
+		now := time.Now().UnixNano()
+		mu.Lock()
+		took = now
+		token := lastToken
+		mu.Unlock()
+		if w.tokens["room0"] <= token {
+			t.Errorf("b's token %d is not greater than the child's, %d", w.tokens["room0"], token)
+		}
+		if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		await("the child to notice", left)
+		mu.Lock()
+		defer mu.Unlock()
+		if len(violations) > 0 && w.holder("room0") == b {
+			t.Errorf("after it was stopped, the child believed in its lease: %v", violations[:min(len(violations), 3)])
+		}
+	})
+}
+
+func TestConfig(t *testing.T) {
+	c, err := config.Load[Config](nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if worst := c.TTL + c.Beat + c.Beat/2; worst > 15*time.Second {
+		t.Errorf("a crash is noticed within %s by default; want 15 s", worst)
+	}
+	for _, environ := range [][]string{{"LEASE_BEAT=9s"}, {"LEASE_BEAT=0"}, {"LEASE_SEATS=0"}} {
+		if _, err := config.Load[Config](environ); err == nil {
+			t.Errorf("%v is taken", environ)
+		}
+	}
+}
