@@ -1,0 +1,288 @@
+package twitch
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// maxLine is the longest line that is read: tags, then a text of 500 characters
+// of up to 4 bytes. Twitch ends a connection that sends more.
+const maxLine = 8 << 10
+
+// maxQueue is how many lines may wait for a slow client before it is dropped.
+const maxQueue = 1 << 16
+
+// goodbye is how long a client that was told goodbye may take to leave.
+const goodbye = 5 * time.Second
+
+// transport carries lines: TCP or WebSocket.
+type transport interface {
+	// read returns what came, which is one line or more, without their ends.
+	read() ([]string, error)
+	// write sends lines, without their ends, at once.
+	write(lines []string) error
+	// end says goodbye: what was written arrives, and the client's end is read.
+	end()
+	close()
+}
+
+// ircConn is one client of IRC.
+type ircConn struct {
+	server *Server
+	wire   transport
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// Guarded by the server's mu.
+	account    *account // nil before login, and for the anonymous
+	nick       string   // empty before login
+	pass       string
+	token      *Token // nil for the anonymous
+	registered bool
+	refused    bool // the login; nothing is listened to any more
+	tags       bool
+	commands   bool
+	membership bool
+	rooms      map[*room]bool
+	delay      time.Duration
+
+	// queue has its own lock, so that the writer never waits for the world.
+	queue struct {
+		sync.Mutex
+		lines  []string
+		ending bool // the writer closes when the lines are out
+		wake   chan struct{}
+	}
+	pong chan struct{}
+}
+
+func (s *Server) acceptIRC() {
+	for {
+		c, err := s.irc.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			continue
+		}
+		lines := bufio.NewScanner(c)
+		lines.Buffer(nil, maxLine)
+		if !s.start(func() { s.runIRC(&tcpTransport{conn: c, lines: lines}) }) {
+			_ = c.Close()
+		}
+	}
+}
+
+// serveIRC is IRC over WebSocket.
+func (s *Server) serveIRC(w http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	if err != nil {
+		return // and has been answered
+	}
+	c.SetReadLimit(maxLine)
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	s.runIRC(&webTransport{conn: c, ctx: ctx})
+}
+
+func (s *Server) runIRC(wire transport) {
+	c := &ircConn{server: s, wire: wire, rooms: map[*room]bool{}, pong: make(chan struct{}, 1)}
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	c.queue.wake = make(chan struct{}, 1)
+	s.lock()
+	if s.closing {
+		s.unlock()
+		c.abort()
+		return
+	}
+	s.clients[c] = true
+	s.unlock()
+
+	var writer sync.WaitGroup
+	writer.Go(c.writeLoop)
+	c.readLoop()
+	s.lock()
+	delete(s.clients, c)
+	for r := range c.rooms {
+		c.part(r)
+	}
+	s.unlock()
+	c.abort()
+	writer.Wait()
+}
+
+func (c *ircConn) readLoop() {
+	for {
+		lines, err := c.wire.read()
+		if err != nil {
+			return
+		}
+		for _, line := range lines {
+			m, ok := parseMessage(line)
+			if !ok {
+				continue
+			}
+			c.server.lock()
+			on := c.handle(m)
+			c.server.unlock()
+			if !on {
+				return
+			}
+		}
+	}
+}
+
+// writeLoop sends what is queued, and pings.
+func (c *ircConn) writeLoop() {
+	if c.write() {
+		// A close now, with something of the client's unread, would take the
+		// last line away from it.
+		c.wire.end()
+		return
+	}
+	c.abort()
+}
+
+// write reports whether it ended in good order.
+func (c *ircConn) write() bool {
+	interval := c.server.options.timing.Ping
+	ping := time.NewTimer(interval)
+	defer ping.Stop()
+	awaiting := false
+	for {
+		select {
+		case <-c.ctx.Done():
+			return false
+		case <-c.pong:
+			awaiting = false
+			continue
+		case <-ping.C:
+			if awaiting {
+				return false
+			}
+			awaiting = true
+			ping.Reset(interval)
+			c.push("PING :" + host)
+			continue
+		case <-c.queue.wake:
+		}
+		c.queue.Lock()
+		lines, ending := c.queue.lines, c.queue.ending
+		c.queue.lines = nil
+		c.queue.Unlock()
+		if d := c.pause(); d > 0 {
+			select {
+			case <-time.After(d):
+			case <-c.ctx.Done():
+				return false
+			}
+		}
+		if len(lines) > 0 && c.wire.write(lines) != nil {
+			return false
+		}
+		if ending {
+			return true
+		}
+	}
+}
+
+func (c *ircConn) pause() time.Duration {
+	c.server.mu.Lock()
+	defer c.server.mu.Unlock()
+	return c.delay
+}
+
+// send queues a message, with the tags if the client asked for them.
+func (c *ircConn) send(m message) { c.push(m.encode(c.tags)) }
+
+func (c *ircConn) push(line string) {
+	c.queue.Lock()
+	defer c.queue.Unlock()
+	if c.queue.ending {
+		return
+	}
+	if len(c.queue.lines) >= maxQueue {
+		c.queue.ending = true
+		c.abort()
+		return
+	}
+	c.queue.lines = append(c.queue.lines, line)
+	c.signal()
+}
+
+// finish ends the connection once what is queued is out.
+func (c *ircConn) finish() {
+	c.queue.Lock()
+	defer c.queue.Unlock()
+	c.queue.ending = true
+	c.signal()
+}
+
+func (c *ircConn) signal() {
+	select {
+	case c.queue.wake <- struct{}{}:
+	default:
+	}
+}
+
+// abort ends the connection at once.
+func (c *ircConn) abort() {
+	c.cancel()
+	c.wire.close()
+}
+
+type tcpTransport struct {
+	conn  net.Conn
+	lines *bufio.Scanner
+}
+
+func (t *tcpTransport) read() ([]string, error) {
+	if !t.lines.Scan() {
+		return nil, errors.Join(net.ErrClosed, t.lines.Err())
+	}
+	return []string{strings.TrimSuffix(t.lines.Text(), "\r")}, nil
+}
+
+func (t *tcpTransport) write(lines []string) error {
+	_, err := t.conn.Write([]byte(strings.Join(lines, "\r\n") + "\r\n"))
+	return err
+}
+
+func (t *tcpTransport) end() {
+	if c, ok := t.conn.(*net.TCPConn); ok {
+		_ = c.CloseWrite()
+	}
+	_ = t.conn.SetReadDeadline(time.Now().Add(goodbye))
+}
+
+func (t *tcpTransport) close() { _ = t.conn.Close() }
+
+type webTransport struct {
+	conn *websocket.Conn
+	ctx  context.Context
+}
+
+func (t *webTransport) read() ([]string, error) {
+	_, b, err := t.conn.Read(t.ctx)
+	if err != nil {
+		return nil, err
+	}
+	// A client may leave out the end of a line, or send many in one message.
+	return strings.FieldsFunc(string(b), func(r rune) bool { return r == '\r' || r == '\n' }), nil
+}
+
+func (t *webTransport) write(lines []string) error {
+	return t.conn.Write(t.ctx, websocket.MessageText, []byte(strings.Join(lines, "\r\n")+"\r\n"))
+}
+
+func (t *webTransport) end() { _ = t.conn.Close(websocket.StatusNormalClosure, "") }
+
+func (t *webTransport) close() { _ = t.conn.CloseNow() }

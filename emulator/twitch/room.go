@@ -1,0 +1,300 @@
+package twitch
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Line is something that was said in a channel.
+type Line struct {
+	ID      string
+	Channel string // a login
+	// UserID, Login and DisplayName are the speaker's at the time.
+	UserID, Login, DisplayName string
+	Text                       string
+	// Action is set for /me.
+	Action bool
+	// ReplyTo is the id of the line that this one answers.
+	ReplyTo string
+	// Nonce is the client-nonce that came with it over IRC.
+	Nonce string
+	// Via is how it came: ViaIRC, ViaHelix or ViaSay.
+	Via string
+	At  time.Time
+	// Deleted is set once a moderator deleted the line or cleared the chat.
+	Deleted bool
+}
+
+// Values of Line.Via.
+const (
+	ViaIRC   = "irc"
+	ViaHelix = "helix"
+	ViaSay   = "say" // the Say method
+)
+
+// Settings are a channel's rules of who may chat.
+// https://dev.twitch.tv/docs/api/reference/#get-chat-settings
+type Settings struct {
+	// Slow is how long a viewer waits between two lines; 0 is off.
+	Slow time.Duration
+	// FollowersOnly is how many minutes one must follow; it counts only where
+	// FollowersOnlyMode is set, and may be 0 then.
+	FollowersOnlyMode bool
+	FollowersOnly     int
+	SubscribersOnly   bool
+	EmoteOnly         bool
+	// UniqueChat is also called r9k.
+	UniqueChat bool
+}
+
+// Stream is what a channel that is live shows.
+type Stream struct {
+	ID          string
+	Title, Game string
+	Viewers     int
+	StartedAt   time.Time
+}
+
+// room is the channel side of an account.
+type room struct {
+	owner     *account
+	roles     map[string]Role      // by user id, as is all below
+	followers map[string]time.Time // since when
+	bans      map[string]ban
+	last      map[string]said
+	spoken    map[string]bool
+	lines     []*Line
+	byID      map[string]*Line
+	unique    map[string]bool // what was said in unique-chat mode
+	actions   []Action
+	joined    map[*ircConn]bool
+	settings  Settings
+	title     string
+	game      string
+	stream    *Stream
+}
+
+// said is a user's last line in a channel.
+type said struct {
+	text string
+	at   time.Time
+}
+
+func newRoom() room {
+	return room{
+		roles:     map[string]Role{},
+		followers: map[string]time.Time{},
+		bans:      map[string]ban{},
+		last:      map[string]said{},
+		spoken:    map[string]bool{},
+		byID:      map[string]*Line{},
+		unique:    map[string]bool{},
+		joined:    map[*ircConn]bool{},
+	}
+}
+
+func (r *room) name() string { return r.owner.Login }
+
+func (r *room) broadcaster(u *account) bool { return r.owner == u }
+
+// moderates reports whether u may do a moderator's work.
+func (r *room) moderates(u *account) bool {
+	return r.broadcaster(u) || r.roles[u.ID].Moderator
+}
+
+// privileged reports whether u is exempt from the rules for viewers.
+func (r *room) privileged(u *account) bool { return r.moderates(u) || r.roles[u.ID].VIP }
+
+// SetSettings changes a channel's chat settings, and tells who is in it.
+func (s *Server) SetSettings(channel string, settings Settings) error {
+	s.lock()
+	defer s.unlock()
+	a, err := s.account(channel)
+	if err != nil {
+		return err
+	}
+	a.room.settings = settings
+	for c := range a.room.joined {
+		if c.commands {
+			c.send(roomState(&a.room))
+		}
+	}
+	return nil
+}
+
+// Said is everything that was said in the channel, in order.
+func (s *Server) Said(channel string) []Line {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, err := s.account(channel)
+	if err != nil {
+		return nil
+	}
+	lines := make([]Line, len(a.room.lines))
+	for i, l := range a.room.lines {
+		lines[i] = *l
+	}
+	return lines
+}
+
+// Joined are the logins of those who are in the channel over IRC, anonymous
+// ones included, sorted; one comes once for each of its connections.
+func (s *Server) Joined(channel string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, err := s.account(channel)
+	if err != nil {
+		return nil
+	}
+	var logins []string
+	for c := range a.room.joined {
+		logins = append(logins, c.nick)
+	}
+	slices.Sort(logins)
+	return logins
+}
+
+// SayOption is more about something said.
+type SayOption func(*post)
+
+// ReplyingTo makes a line an answer to the line of that id.
+func ReplyingTo(id string) SayOption { return func(p *post) { p.parent = id } }
+
+// AsAction makes it a /me.
+func AsAction() SayOption { return func(p *post) { p.action = true } }
+
+// WithID chooses the line's id, so that a test can have the same one twice.
+func WithID(id string) SayOption { return func(p *post) { p.id = id } }
+
+// Say makes a user say something in a channel, whatever limits, bans and
+// settings would say to it, and tells every connection that is in the channel.
+func (s *Server) Say(channel, login, text string, opts ...SayOption) (Line, error) {
+	s.lock()
+	defer s.unlock()
+	r, u, err := s.pair(channel, login)
+	if err != nil {
+		return Line{}, err
+	}
+	p := post{room: r, from: u, text: text, via: ViaSay}
+	for _, o := range opts {
+		o(&p)
+	}
+	return *s.publish(p), nil
+}
+
+// post is something on its way into a channel.
+type post struct {
+	room   *room
+	from   *account
+	id     string
+	text   string
+	action bool
+	parent string
+	nonce  string
+	via    string
+	conn   *ircConn // that it came over, if it did
+}
+
+// maxText is how many characters a chat message may have.
+const maxText = 500
+
+// refusal is why a message does not go out: the msg-id of the NOTICE and its
+// text. https://dev.twitch.tv/docs/chat/irc/#notice-message-ids
+type refusal struct{ id, text string }
+
+// admit is nil if p may go out now. It counts the attempt either way.
+func (s *Server) admit(p post) *refusal {
+	now, r, u := s.now(), p.room, p.from
+	if b, ok := r.bans[u.ID]; ok {
+		switch left := b.until.Sub(now); {
+		case b.until.IsZero():
+			return &refusal{"msg_banned", "You are permanently banned from talking in " + r.name() + "."}
+		case left > 0:
+			return &refusal{"msg_timedout", "You are timed out for " + seconds(left) + " more seconds."}
+		}
+	}
+	limits := s.options.limits
+	tooFast := &refusal{"msg_ratelimit", "Your message was not sent because you are sending messages too quickly."}
+	privileged := r.privileged(u)
+	if !u.moderatorMessages.take(now, limits.ModeratorMessages) {
+		return tooFast
+	}
+	if !privileged && !u.messages.take(now, limits.Messages) {
+		return tooFast
+	}
+	if privileged {
+		return nil
+	}
+	role, settings, last := r.roles[u.ID], r.settings, r.last[u.ID]
+	if followed, ok := r.followers[u.ID]; settings.FollowersOnlyMode &&
+		(!ok || now.Sub(followed) < time.Duration(settings.FollowersOnly)*time.Minute) {
+		if settings.FollowersOnly == 0 {
+			return &refusal{"msg_followersonly_zero", "This room is in followers-only mode. Follow " + r.name() + " to join the community!"}
+		}
+		return &refusal{"msg_followersonly", "This room is in " + strconv.Itoa(settings.FollowersOnly) + " minutes followers-only mode. Follow " + r.name() + " to join the community!"}
+	}
+	if settings.SubscribersOnly && role.SubscriberMonths == 0 {
+		return &refusal{"msg_subsonly", "This room is in subscribers only mode. To talk, purchase a channel subscription at https://www.twitch.tv/products/" + r.name() + "/ticket?ref=subscriber_only_mode_chat"}
+	}
+	if settings.EmoteOnly {
+		// No text is an emote here.
+		return &refusal{"msg_emoteonly", "This room is in emote only mode. You can find your currently available emoticons using the smiley in the chat text area."}
+	}
+	if settings.UniqueChat && r.unique[p.text] {
+		return &refusal{"msg_r9k", "This room is in unique-chat mode and the message you attempted to send is not unique."}
+	}
+	if !last.at.IsZero() {
+		since := now.Sub(last.at)
+		if w := limits.ChannelMessages; w.N > 0 && since < w.Per/time.Duration(w.N) {
+			return tooFast
+		}
+		if since < settings.Slow {
+			return &refusal{"msg_slowmode", "This room is in slow mode and you are sending messages too quickly. You will be able to talk again in " + seconds(settings.Slow-since) + " seconds."}
+		}
+		if since < 30*time.Second && last.text == p.text {
+			return &refusal{"msg_duplicate", "Your message was not sent because it is identical to the previous one you sent, less than 30 seconds ago."}
+		}
+	}
+	return nil
+}
+
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
+
+// publish stores what is said, and tells every connection in the channel but
+// the one that it came over.
+func (s *Server) publish(p post) *Line {
+	r, u := p.room, p.from
+	l := &Line{
+		ID:          cmp.Or(p.id, newID()),
+		Channel:     r.name(),
+		UserID:      u.ID,
+		Login:       u.Login,
+		DisplayName: u.DisplayName,
+		Text:        p.text,
+		Action:      p.action,
+		ReplyTo:     p.parent,
+		Nonce:       p.nonce,
+		Via:         p.via,
+		At:          s.now(),
+	}
+	first := !r.spoken[u.ID]
+	r.spoken[u.ID] = true
+	r.last[u.ID] = said{p.text, l.At}
+	r.lines = append(r.lines, l)
+	r.byID[l.ID] = l
+	if r.settings.UniqueChat {
+		r.unique[p.text] = true
+	}
+	m := s.privmsg(r, u, l, first)
+	for c := range r.joined {
+		if c != p.conn {
+			c.send(m)
+		}
+	}
+	s.notifyChat(r, u, l)
+	return l
+}

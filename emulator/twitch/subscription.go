@@ -1,0 +1,288 @@
+package twitch
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// Subscription is one of EventSub's, in its form in JSON.
+// https://dev.twitch.tv/docs/eventsub/eventsub-reference/#subscription
+type Subscription struct {
+	ID        string            `json:"id"`
+	Status    string            `json:"status"`
+	Type      string            `json:"type"`
+	Version   string            `json:"version"`
+	Condition map[string]string `json:"condition"`
+	Transport Transport         `json:"transport"`
+	CreatedAt string            `json:"created_at"`
+	Cost      int               `json:"cost"`
+}
+
+// Transport is where notifications go.
+type Transport struct {
+	Method         string `json:"method"`
+	SessionID      string `json:"session_id"`
+	ConnectedAt    string `json:"connected_at,omitempty"`
+	DisconnectedAt string `json:"disconnected_at,omitempty"`
+}
+
+type subscription struct {
+	Subscription
+	clientID string
+	userID   string
+	latest   []byte // the latest notification
+}
+
+// kind is a type of subscription.
+// https://dev.twitch.tv/docs/eventsub/eventsub-subscription-types/
+type kind struct {
+	version string
+	// conditions are the fields that must be there; oneOf that exactly one of
+	// them must.
+	conditions []string
+	oneOf      []string
+	// scopes are those of which the token needs one; none for public events.
+	scopes []string
+	// self is the condition that must be the token's user.
+	self string
+}
+
+var kinds = map[string]kind{
+	"channel.follow": {
+		version:    "2",
+		conditions: []string{"broadcaster_user_id", "moderator_user_id"},
+		scopes:     []string{"moderator:read:followers"},
+		self:       "moderator_user_id",
+	},
+	"channel.subscribe": {
+		version:    "1",
+		conditions: []string{"broadcaster_user_id"},
+		scopes:     []string{"channel:read:subscriptions"},
+		self:       "broadcaster_user_id",
+	},
+	"channel.raid": {
+		version: "1",
+		oneOf:   []string{"from_broadcaster_user_id", "to_broadcaster_user_id"},
+	},
+	"channel.chat.message": {
+		version:    "1",
+		conditions: []string{"broadcaster_user_id", "user_id"},
+		scopes:     []string{"user:read:chat"},
+		self:       "user_id",
+	},
+	"user.whisper.message": {
+		version:    "1",
+		conditions: []string{"user_id"},
+		scopes:     []string{"user:read:whispers", "user:manage:whispers"},
+		self:       "user_id",
+	},
+	"stream.online":  {version: "1", conditions: []string{"broadcaster_user_id"}},
+	"stream.offline": {version: "1", conditions: []string{"broadcaster_user_id"}},
+}
+
+// Limits of https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#subscription-limits
+const (
+	maxSessionSubs = 300
+	maxTotalCost   = 10
+	maxSessions    = 3 // with enabled subscriptions, of one app and user
+)
+
+// createSubscription is https://dev.twitch.tv/docs/api/reference/#create-eventsub-subscription
+func (s *Server) createSubscription(c *call) answer {
+	var in struct {
+		Type      string            `json:"type"`
+		Version   string            `json:"version"`
+		Condition map[string]string `json:"condition"`
+		Transport Transport         `json:"transport"`
+	}
+	if !c.decode(&in) {
+		return bad("The request body is not valid JSON.")
+	}
+	// Clients that know all conditions send those that they don't use as empty.
+	maps.DeleteFunc(in.Condition, func(_, v string) bool { return v == "" })
+	k, known := kinds[in.Type]
+	switch {
+	case in.Type == "":
+		return bad("The type field is required.")
+	case in.Version == "":
+		return bad("The version field is required.")
+	case !known || k.version != in.Version:
+		return bad("invalid subscription type and version")
+	case in.Transport.Method != "websocket":
+		return bad("unsupported transport method: this stand-in has websocket only")
+	case c.user == nil:
+		return bad("invalid transport and auth combination")
+	}
+	allowed := slices.Concat(k.conditions, k.oneOf)
+	for name, id := range in.Condition {
+		if !slices.Contains(allowed, name) {
+			return bad("invalid condition: " + name)
+		}
+		if s.users[id] == nil {
+			return bad("the condition " + name + " is not the id of a user")
+		}
+	}
+	for _, name := range k.conditions {
+		if in.Condition[name] == "" {
+			return bad("missing condition: " + name)
+		}
+	}
+	if len(k.oneOf) > 0 && len(in.Condition) != 1 {
+		return bad("exactly one condition is needed of " + k.oneOf[0] + " and " + k.oneOf[1])
+	}
+	forbidden := refuse(http.StatusForbidden, "subscription missing proper authorization")
+	if len(k.scopes) > 0 && !c.token.has(k.scopes...) || k.self != "" && in.Condition[k.self] != c.user.ID {
+		return forbidden
+	}
+	if in.Type == "channel.follow" && !s.users[in.Condition["broadcaster_user_id"]].room.moderates(c.user) {
+		return forbidden
+	}
+	ss := s.sessions[in.Transport.SessionID]
+	if ss == nil {
+		return bad("websocket transport session does not exist or has already disconnected")
+	}
+	if ss.userID != "" && ss.userID != c.user.ID {
+		return bad("websocket transport cannot have subscriptions created by different users")
+	}
+	cost, total := 1, 0
+	if k.self != "" || in.Condition["broadcaster_user_id"] == c.user.ID {
+		// What the user authorized is free.
+		cost = 0
+	}
+	sessions := map[string]bool{ss.id: true}
+	for _, id := range s.subOrder {
+		sub := s.subs[id]
+		if sub.Status != "enabled" || sub.clientID != c.token.ClientID || sub.userID != c.user.ID {
+			continue
+		}
+		total += sub.Cost
+		sessions[sub.Transport.SessionID] = true
+		if sub.Transport.SessionID == ss.id && sub.Type == in.Type && maps.Equal(sub.Condition, in.Condition) {
+			return refuse(http.StatusConflict, "subscription already exists")
+		}
+	}
+	if total+cost > maxTotalCost {
+		return refuse(http.StatusTooManyRequests, "total cost exceeded")
+	}
+	if len(ss.subs) >= maxSessionSubs || len(sessions) > maxSessions {
+		return refuse(http.StatusTooManyRequests, "number of websocket transports limit exceeded")
+	}
+	sub := &subscription{
+		Subscription: Subscription{
+			ID: newID(), Status: "enabled", Type: in.Type, Version: in.Version, Condition: in.Condition,
+			Transport: Transport{Method: "websocket", SessionID: ss.id, ConnectedAt: nanos(ss.since)},
+			CreatedAt: nanos(s.now()), Cost: cost,
+		},
+		clientID: c.token.ClientID,
+		userID:   c.user.ID,
+	}
+	ss.userID = c.user.ID
+	ss.subs[sub.ID] = true
+	s.subs[sub.ID] = sub
+	s.subOrder = append(s.subOrder, sub.ID)
+	return answer{status: http.StatusAccepted, body: map[string]any{
+		"data":           []Subscription{sub.Subscription},
+		"total":          len(s.owned(c)),
+		"total_cost":     total + cost,
+		"max_total_cost": maxTotalCost,
+	}}
+}
+
+// owned are the subscriptions of the caller's app and user.
+func (s *Server) owned(c *call) []*subscription {
+	var own []*subscription
+	for _, id := range s.subOrder {
+		if sub := s.subs[id]; sub.clientID == c.token.ClientID && sub.userID == c.token.UserID {
+			own = append(own, sub)
+		}
+	}
+	return own
+}
+
+// getSubscriptions is https://dev.twitch.tv/docs/api/reference/#get-eventsub-subscriptions
+func (s *Server) getSubscriptions(c *call) answer {
+	q := c.r.URL.Query()
+	filters := 0
+	for _, name := range []string{"status", "type", "user_id", "subscription_id"} {
+		if q.Get(name) != "" {
+			filters++
+		}
+	}
+	if filters > 1 {
+		return bad("You may specify only one filter query parameter.")
+	}
+	found, cost, total := []Subscription{}, 0, 0
+	for _, sub := range s.owned(c) {
+		total++
+		if sub.Status == "enabled" {
+			cost += sub.Cost
+		}
+		if v := q.Get("status"); v != "" && v != sub.Status {
+			continue
+		}
+		if v := q.Get("type"); v != "" && v != sub.Type {
+			continue
+		}
+		if v := q.Get("subscription_id"); v != "" && v != sub.ID {
+			continue
+		}
+		if v := q.Get("user_id"); v != "" && !slices.Contains(slices.Collect(maps.Values(sub.Condition)), v) {
+			continue
+		}
+		found = append(found, sub.Subscription)
+	}
+	return ok(map[string]any{
+		"data":           found,
+		"total":          total,
+		"total_cost":     cost,
+		"max_total_cost": maxTotalCost,
+		"pagination":     map[string]any{},
+	})
+}
+
+// deleteSubscription is https://dev.twitch.tv/docs/api/reference/#delete-eventsub-subscription
+func (s *Server) deleteSubscription(c *call) answer {
+	id := c.query("id")
+	if id == "" {
+		return missing("id")
+	}
+	sub := s.subs[id]
+	if sub == nil || sub.clientID != c.token.ClientID || sub.userID != c.token.UserID {
+		return refuse(http.StatusNotFound, "The subscription was not found.")
+	}
+	if ss := s.sessions[sub.Transport.SessionID]; ss != nil {
+		delete(ss.subs, id)
+	}
+	delete(s.subs, id)
+	s.subOrder = slices.DeleteFunc(s.subOrder, func(other string) bool { return other == id })
+	return answer{status: http.StatusNoContent}
+}
+
+// notify sends an event to the subscriptions of that type whose conditions all
+// hold for it.
+func (s *Server) notify(name string, event map[string]any, holds map[string]string) {
+	for _, id := range s.subOrder {
+		sub := s.subs[id]
+		ss := s.sessions[sub.Transport.SessionID]
+		if ss == nil || sub.Type != name || sub.Status != "enabled" {
+			continue
+		}
+		matches := true
+		for condition, want := range sub.Condition {
+			have, asked := holds[condition]
+			matches = matches && (!asked || have == want)
+		}
+		if !matches {
+			continue
+		}
+		sub.latest = encodeFrame(metadata{
+			MessageID: newID(), MessageType: "notification", MessageTimestamp: nanos(s.now()),
+			SubscriptionType: sub.Type, SubscriptionVersion: sub.Version,
+		}, map[string]any{"subscription": sub.Subscription, "event": event})
+		ss.conn.push(sub.latest)
+	}
+}
+
+func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

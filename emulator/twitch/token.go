@@ -1,0 +1,171 @@
+package twitch
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// App is a registered application.
+// https://dev.twitch.tv/docs/authentication/register-app/
+type App struct {
+	// ID and Secret are chosen by AddApp where they are empty.
+	ID, Secret   string
+	Name         string
+	RedirectURIs []string
+}
+
+// Token is an access token with the refresh token that came with it.
+type Token struct {
+	// Access and Refresh are chosen by AddToken where they are empty; an app
+	// access token has no Refresh.
+	Access, Refresh string
+	// UserID is empty for an app access token.
+	UserID   string
+	ClientID string
+	Scopes   []string
+	// ExpiresAt is, where zero, set by AddToken to what OAuth would give.
+	ExpiresAt time.Time
+	// ValidatedAt is when the app last asked whether the token is valid, which
+	// it must at its start and each hour; zero if it never did.
+	// https://dev.twitch.tv/docs/authentication/validate-tokens/
+	ValidatedAt time.Time
+
+	revoked bool
+}
+
+func (t *Token) has(scopes ...string) bool {
+	return slices.ContainsFunc(scopes, func(s string) bool { return slices.Contains(t.Scopes, s) })
+}
+
+// grantKey is a user who once authorized an app; what for remains known when a
+// token expires, and is what an app access token may rely on.
+type grantKey struct{ clientID, userID string }
+
+// AddApp registers an application.
+func (s *Server) AddApp(a App) (App, error) {
+	a.ID = cmp.Or(a.ID, secret(15))
+	a.Secret = cmp.Or(a.Secret, secret(15))
+	a.Name = cmp.Or(a.Name, "app "+a.ID)
+	a.RedirectURIs = slices.Clone(a.RedirectURIs)
+	s.lock()
+	defer s.unlock()
+	if s.apps[a.ID] != nil {
+		return App{}, fmt.Errorf("twitch: there is an app %s already", a.ID)
+	}
+	kept := a
+	s.apps[a.ID] = &kept
+	return a, nil
+}
+
+// AddToken makes an access token as if its user had just authorized the app.
+func (s *Server) AddToken(t Token) (Token, error) {
+	s.lock()
+	defer s.unlock()
+	if s.apps[t.ClientID] == nil {
+		return Token{}, fmt.Errorf("twitch: there is no app %q", t.ClientID)
+	}
+	if t.UserID != "" && s.users[t.UserID] == nil {
+		return Token{}, fmt.Errorf("twitch: there is no user with the id %q", t.UserID)
+	}
+	if t.Access != "" && s.tokens[t.Access] != nil {
+		return Token{}, fmt.Errorf("twitch: there is such a token already")
+	}
+	return *s.issue(t), nil
+}
+
+// issue completes and stores a token.
+func (s *Server) issue(t Token) *Token {
+	t.Access = cmp.Or(t.Access, secret(15))
+	t.Scopes = slices.Clone(t.Scopes)
+	if t.ExpiresAt.IsZero() {
+		t.ExpiresAt = s.now().Add(s.options.timing.Token)
+	}
+	if t.UserID != "" {
+		t.Refresh = cmp.Or(t.Refresh, secret(25))
+		k := grantKey{t.ClientID, t.UserID}
+		if s.grants[k] == nil {
+			s.grants[k] = map[string]bool{}
+		}
+		for _, scope := range t.Scopes {
+			s.grants[k][scope] = true
+		}
+	}
+	kept := &t
+	s.tokens[t.Access] = kept
+	if t.Refresh != "" {
+		s.refresh[t.Refresh] = kept
+	}
+	return kept
+}
+
+// Token is the token with that access token. It is found until its time is over
+// or it is revoked.
+func (s *Server) Token(access string) (Token, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.valid(access)
+	if t == nil {
+		return Token{}, false
+	}
+	return *t, true
+}
+
+func (s *Server) valid(access string) *Token {
+	t := s.tokens[access]
+	if t == nil || t.revoked || !s.now().Before(t.ExpiresAt) {
+		return nil
+	}
+	return t
+}
+
+// Revoke makes an access token and its refresh token invalid, as when the app
+// revoked it. It reports whether the token was valid. IRC connections that
+// logged in with it stay until they are dropped.
+func (s *Server) Revoke(access string) bool {
+	s.lock()
+	defer s.unlock()
+	t := s.valid(access)
+	if t == nil {
+		return false
+	}
+	t.revoked = true
+	delete(s.refresh, t.Refresh)
+	return true
+}
+
+// Disconnect is the user's own doing, on the page of connections: it makes all
+// tokens that the app has of the user invalid, takes back what the user granted,
+// and revokes the EventSub subscriptions that rest on it, with the status
+// authorization_revoked.
+func (s *Server) Disconnect(clientID, login string) error {
+	s.lock()
+	defer s.unlock()
+	u, err := s.account(login)
+	if err != nil {
+		return err
+	}
+	for _, t := range s.tokens {
+		if t.ClientID == clientID && t.UserID == u.ID {
+			t.revoked = true
+			delete(s.refresh, t.Refresh)
+		}
+	}
+	delete(s.grants, grantKey{clientID, u.ID})
+	for _, id := range s.subOrder {
+		if sub := s.subs[id]; sub.clientID == clientID && sub.userID == u.ID {
+			s.revokeSubscription(sub, "authorization_revoked")
+		}
+	}
+	return nil
+}
+
+// secret is a random string of 2n characters.
+func secret(n int) string {
+	b := make([]byte, n)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}

@@ -1,0 +1,151 @@
+package twitch
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// User is an account, and the channel of the same name.
+type User struct {
+	// ID is a number in digits. AddUser chooses one where it is empty.
+	ID string
+	// Login is lower case, and names the channel too.
+	Login string
+	// DisplayName differs from Login in case, or is in another script. AddUser
+	// takes the login where it is empty.
+	DisplayName string
+	// Color is of the form #1E90FF; empty where the user never chose one.
+	Color string
+	Email string
+	// NoPhone is set where the user has no verified phone number: such a user
+	// can't whisper through Helix.
+	NoPhone bool
+	// NoWhispers is set where the user blocks whispers from strangers.
+	NoWhispers bool
+	CreatedAt  time.Time
+}
+
+// Role is what a user is in a channel. The zero Role is a viewer's; the
+// broadcaster's own comes of itself.
+type Role struct {
+	Moderator, VIP bool
+	// SubscriberMonths is 0 for one who does not subscribe.
+	SubscriberMonths int
+}
+
+// account is a user with what belongs to the person and to the channel.
+type account struct {
+	User
+	room room
+
+	logins, joins               history
+	messages, moderatorMessages history
+	whispers                    []Whisper          // received
+	lastSecond, lastMinute      history            // of whispers sent
+	recipients                  map[string]history // by id of the recipient
+}
+
+var loginPattern = regexp.MustCompile(`^[a-z0-9_]{1,25}$`)
+
+// AddUser makes a user, or gives the one of that login another display name,
+// color, e-mail address and settings.
+func (s *Server) AddUser(u User) (User, error) {
+	u.Login = strings.ToLower(u.Login)
+	if !loginPattern.MatchString(u.Login) {
+		return User{}, fmt.Errorf("twitch: %q is not a login", u.Login)
+	}
+	if u.ID != "" {
+		if _, err := strconv.ParseUint(u.ID, 10, 64); err != nil {
+			return User{}, fmt.Errorf("twitch: %q is not a user id: %w", u.ID, err)
+		}
+	}
+	u.DisplayName = cmp.Or(u.DisplayName, u.Login)
+	s.lock()
+	defer s.unlock()
+	if a := s.logins[u.Login]; a != nil {
+		if u.ID != "" && u.ID != a.ID {
+			return User{}, fmt.Errorf("twitch: %s has the id %s, not %s", u.Login, a.ID, u.ID)
+		}
+		u.ID = a.ID
+		u.CreatedAt = cmp.Or(u.CreatedAt, a.CreatedAt)
+		a.User = u
+		return u, nil
+	}
+	if u.ID == "" {
+		s.lastID++
+		for s.users[strconv.Itoa(s.lastID)] != nil {
+			s.lastID++
+		}
+		u.ID = strconv.Itoa(s.lastID)
+	}
+	if a := s.users[u.ID]; a != nil {
+		return User{}, fmt.Errorf("twitch: the id %s is %s's", u.ID, a.Login)
+	}
+	u.CreatedAt = cmp.Or(u.CreatedAt, s.now())
+	a := &account{User: u, room: newRoom(), recipients: map[string]history{}}
+	a.room.owner = a
+	s.users[u.ID], s.logins[u.Login] = a, a
+	return u, nil
+}
+
+// User is the user of that login.
+func (s *Server) User(login string) (User, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.logins[strings.ToLower(login)]
+	if a == nil {
+		return User{}, false
+	}
+	return a.User, true
+}
+
+// Users are all users, by login.
+func (s *Server) Users() []User {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var users []User
+	for _, login := range slices.Sorted(maps.Keys(s.logins)) {
+		users = append(users, s.logins[login].User)
+	}
+	return users
+}
+
+// SetRole makes login what role says in the channel. The user's IRC connections
+// learn it with their next USERSTATE, as they do at Twitch.
+func (s *Server) SetRole(channel, login string, role Role) error {
+	s.lock()
+	defer s.unlock()
+	c, u, err := s.pair(channel, login)
+	if err != nil {
+		return err
+	}
+	c.roles[u.ID] = role
+	return nil
+}
+
+// pair finds a channel and a user by their names.
+func (s *Server) pair(channel, login string) (*room, *account, error) {
+	c, err := s.account(channel)
+	if err != nil {
+		return nil, nil, err
+	}
+	u, err := s.account(login)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &c.room, u, nil
+}
+
+func (s *Server) account(login string) (*account, error) {
+	a := s.logins[strings.ToLower(strings.TrimPrefix(login, "#"))]
+	if a == nil {
+		return nil, fmt.Errorf("twitch: there is no user %q", login)
+	}
+	return a, nil
+}
