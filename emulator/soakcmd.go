@@ -71,7 +71,7 @@ is lost or doubled, or anything else is not as it should be.`,
 	fs.IntVar(&o.Messages, "messages", 0, "how many questions to ask, at least")
 	fs.IntVar(&o.Faults, "faults", 0, "how many faults to make, at least")
 	fs.IntVar(&o.Gateways, "gateways", 3, "how many gateways at a time")
-	fs.IntVar(&o.Users, "users", 50, "how many users; each tenth goes away before the answers come")
+	fs.IntVar(&o.Users, "users", 200, "how many users; each tenth goes away before the answers come")
 	fs.IntVar(&o.InFlight, "in-flight", 16, "how many questions a user has open at a time")
 	fs.StringVar(&o.Dir, "logs", "", "`DIR` for the parts' logs")
 	fs.DurationVar(&o.Pace.Gap, "gap", o.Pace.Gap, "between the beginnings of two faults, on average")

@@ -96,14 +96,14 @@ func (s *schedule) next() fault {
 	f := fault{
 		kind:  s.bag[0],
 		after: s.between(s.pace.Gap/2, s.pace.Gap*3/2), length: s.between(s.pace.Longest/8, s.pace.Longest),
-		rate: 0.05 + 0.45*s.rng.Float64(), target: s.rng.Uint64(), silent: s.rng.IntN(2) == 0,
+		rate: 0.02 + 0.28*s.rng.Float64(), target: s.rng.Uint64(), silent: s.rng.IntN(2) == 0,
 	}
 	s.bag = s.bag[1:]
 	switch f.kind {
 	case KillGateway, KillBeforeSettling, KillFunction, PauseGateway, CutPubSub, CutFirestore, CutClients:
 		f.rate = 1
 	case PublishUnavailable, PublishTimeout:
-		f.rate += 0.5
+		f.rate += 0.6
 	}
 	return f
 }

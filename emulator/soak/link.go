@@ -30,16 +30,19 @@ type link struct {
 
 // link leads to an address from one of its own.
 func (n *network) link(name, to string) (*link, error) {
-	addr, err := freeAddr()
-	if err != nil {
-		return nil, fmt.Errorf("link to %s: %w", name, err)
+	var err error
+	for range 10 { // somebody else may be quicker to take the address
+		var addr string
+		if addr, err = freeAddr(); err != nil {
+			break
+		}
+		l := &link{proxy: toxiproxy.NewProxy(n.server, name, addr, to), addr: addr}
+		if err = l.proxy.Start(); err == nil {
+			n.links = append(n.links, l)
+			return l, nil
+		}
 	}
-	l := &link{proxy: toxiproxy.NewProxy(n.server, name, addr, to), addr: addr}
-	if err := l.proxy.Start(); err != nil {
-		return nil, fmt.Errorf("link to %s: %w", name, err)
-	}
-	n.links = append(n.links, l)
-	return l, nil
+	return nil, fmt.Errorf("link to %s: %w", name, err)
 }
 
 func (n *network) close() {

@@ -148,12 +148,15 @@ func (p *process) kill() {
 func (p *process) stop()   { syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP) }
 func (p *process) resume() { syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) }
 
-// freeAddr finds an address for a listener that is to be closed and opened again. Ports from the range that systems
-// hand out to outgoing connections could be taken meanwhile.
+// The ports that freeAddr gives out are below those that systems hand out to outgoing connections, by which one could
+// be taken while its listener is closed.
+const firstPort, lastPort = 2000, 15000
+
+// freeAddr finds an address for a listener that is to be closed and opened again.
 func freeAddr() (string, error) {
 	var err error
 	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(22_000))
+		addr := fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(lastPort-firstPort))
 		var lis net.Listener
 		if lis, err = net.Listen("tcp", addr); err == nil {
 			return addr, lis.Close()

@@ -61,7 +61,7 @@ type Pace struct {
 
 // Long is the pace of a soak that takes minutes.
 var Long = Pace{
-	Gap: 1200 * time.Millisecond, Longest: 5 * time.Second, Skew: 10 * time.Second, Deadline: 20 * time.Second,
+	Gap: 2500 * time.Millisecond, Longest: 4 * time.Second, Skew: 10 * time.Second, Deadline: 20 * time.Second,
 	Grace: 40 * time.Second, Sweep: 5 * time.Second, Patience: 8 * time.Second,
 }
 

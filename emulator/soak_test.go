@@ -1,0 +1,44 @@
+package main
+
+import (
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+
+	"parley.internal/emulator/soak"
+	"parley.internal/emulator/stack"
+)
+
+// TestWhateverBreaksEachAnswerComesOnce is a short soak; go run ./emulator soak is a long one.
+func TestWhateverBreaksEachAnswerComesOnce(t *testing.T) {
+	seed, err := stack.ParseSeed(defaultSeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := soak.Options{
+		Binary: binary, Dir: t.TempDir(), Environ: os.Environ(), Seed: rand.Uint64(), Gateways: 3, Users: 20, InFlight: 8,
+		Messages: 1500, Faults: len(soak.Kinds), Documents: seed, Pace: soak.Short,
+	}
+	t.Logf("seed %d", o.Seed)
+	report, err := soak.Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := report.Write(&out); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(out.String())
+	if !report.Clean() {
+		t.Errorf("the promise was broken; the faults come again with the seed %d", report.Seed)
+	}
+	if report.Accepted < o.Messages || report.Delivered == 0 {
+		t.Errorf("only %d questions were accepted, and %d answers delivered", report.Accepted, report.Delivered)
+	}
+	for _, k := range soak.Kinds {
+		if report.Faults[k.Kind] == 0 {
+			t.Errorf("%s was never made", k.Kind)
+		}
+	}
+}
