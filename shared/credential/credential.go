@@ -100,6 +100,7 @@ type Token struct {
 	Validated time.Time
 
 	version int64 // of the document that it was read from
+	issued  time.Time
 }
 
 // Format prints whose token it is, and no secret, for every verb.

@@ -41,7 +41,8 @@ type Twitch struct {
 
 // NewTwitch makes an [Issuer] of Twitch's authorization server.
 func NewTwitch(c TwitchConfig, now func() time.Time) *Twitch {
-	c.OAuthURL = strings.TrimSuffix(c.OAuthURL, "/")
+	// Twitch's pages name the server with and without this part
+	c.OAuthURL = strings.TrimSuffix(strings.TrimSuffix(c.OAuthURL, "/"), "/oauth2")
 	return &Twitch{config: c, now: now, client: &http.Client{
 		Timeout: requestTime,
 		// a redirect would carry the secrets to where nobody decided to send them
@@ -113,6 +114,20 @@ func (t *Twitch) Validate(ctx context.Context, access Secret) (Token, error) {
 	return Token{User: user, Login: a.Login, Access: access, Scopes: a.Scopes, Expires: t.expiry(a.ExpiresIn), Validated: t.now()}, nil
 }
 
+// AuthorizeURL is the page on which people grant what they are asked for. The one parameter is Twitch's own: it asks
+// even those who have granted it before, so that they see as whom they do so
+// (https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/#authorization-code-grant-flow).
+//
+// The challenge is PKCE's (RFC 7636). Twitch doesn't document that it heeds it; a server that doesn't must ignore it
+// (RFC 6749, section 3.1), and one that does holds a stolen code to be of no use.
+func (t *Twitch) AuthorizeURL(redirectURI, state, challenge string, scopes []string) string {
+	return t.config.OAuthURL + "/oauth2/authorize?" + url.Values{
+		"response_type": {"code"}, "client_id": {t.config.ClientID}, "redirect_uri": {redirectURI}, "state": {state},
+		"scope": {strings.Join(scopes, " ")}, "force_verify": {"true"},
+		"code_challenge": {challenge}, "code_challenge_method": {"S256"},
+	}.Encode()
+}
+
 // Revoke ends a token (https://dev.twitch.tv/docs/authentication/revoke-tokens/). One that is not valid any more is no
 // error.
 func (t *Twitch) Revoke(ctx context.Context, access Secret) error {
@@ -162,7 +177,7 @@ func (t *Twitch) ask(ctx context.Context, what, method, path string, form url.Va
 		}
 		return nil
 	}
-	kind, said := meaning(resp.StatusCode, body)
+	said, kind := meaning(resp.StatusCode, body)
 	return fmt.Errorf("%s at Twitch: %w: status %d%s", what, kind, resp.StatusCode, said)
 }
 
@@ -176,7 +191,7 @@ var invalid = []string{
 
 // meaning tells what an error answer means. Of its message only what is in the table above is repeated: the rest is
 // the server's to choose, and might quote what was sent.
-func meaning(code int, body []byte) (kind error, said string) {
+func meaning(code int, body []byte) (said string, kind error) {
 	var a struct {
 		Message string `json:"message"`
 		Error   string `json:"error"`
@@ -190,11 +205,11 @@ func meaning(code int, body []byte) (kind error, said string) {
 	}
 	switch {
 	case code == http.StatusUnauthorized, code == http.StatusBadRequest && said != "":
-		return ErrInvalidToken, said
+		return said, ErrInvalidToken
 	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code < 400:
-		return ErrUnavailable, said
+		return said, ErrUnavailable
 	}
-	return ErrRefused, said
+	return said, ErrRefused
 }
 
 // scopes reads Twitch's list of scopes, which is an array, null, or, in one example of Twitch's pages, a text.

@@ -7,6 +7,8 @@
 //	conversations/{hash}             the last turns of one user in one channel: [Conversation]
 //	deliveries/{hash}                the outcome of every answer; package egress alone writes it
 //	deadletters/{hash}               what was given up, with its reason; package egress alone writes it
+//	credentials/{platform:id}        OAuth tokens of people and bots, encrypted; package credential alone reads and writes it
+//	logins/{hash}                    logins that were begun; gateway/oauth alone reads and writes it
 //
 // Document ids that a program makes are hashes, because Firestore slows down where ids grow in sequence
 // (https://cloud.google.com/firestore/docs/best-practices#document_ids).
