@@ -31,7 +31,7 @@ locals {
   }
 
   # Collections whose documents Firestore deletes some time after what their expireAt says; that is not indexed either.
-  expiring = toset(["deliveries", "deadletters", "conversations"])
+  expiring = toset(["deliveries", "deadletters", "parts", "conversations", "leases", "leaseMembers"])
 
   unindexed_fields = {
     for pair in flatten([for c, fields in local.unindexed : [for f in fields : { collection = c, field = f }]]) :

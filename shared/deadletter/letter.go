@@ -51,6 +51,12 @@ type Letter struct {
 	ExpireAt      time.Time         `firestore:"expireAt"` // the collection's TTL field
 }
 
+// Part is a piece of a long message's data, the document deadletters/{id}/parts/{n}.
+type Part struct {
+	Data     []byte    `firestore:"data"`
+	ExpireAt time.Time `firestore:"expireAt"` // the collection's TTL field, too
+}
+
 // Redrive is one decision to try again.
 type Redrive struct {
 	By string    `firestore:"by"`
@@ -187,13 +193,14 @@ func (b *Box) next(tx *firestore.Transaction, l Letter, redrive int) (next Lette
 }
 
 func (b *Box) putParts(ctx context.Context, id string, data []byte) (n int, err error) {
+	expire := event.Now(b.now().Add(Retention))
 	for ; len(data) > 0; n++ {
-		part := data[:min(len(data), partSize)]
-		data = data[len(part):]
-		_, err := b.doc(id).Collection("parts").Doc(fmt.Sprintf("%04d", n)).Set(ctx, map[string]any{"data": part})
+		size := min(len(data), partSize)
+		_, err := b.doc(id).Collection("parts").Doc(fmt.Sprintf("%04d", n)).Set(ctx, Part{Data: data[:size], ExpireAt: expire})
 		if err != nil {
 			return 0, fmt.Errorf("keep part %d of dead letter %s: %w", n, id, err)
 		}
+		data = data[size:]
 	}
 	return n, nil
 }
@@ -212,15 +219,15 @@ func (b *Box) Get(ctx context.Context, id string) (Letter, error) {
 		return Letter{}, err
 	}
 	for i := range l.Parts {
-		part, err := b.doc(id).Collection("parts").Doc(fmt.Sprintf("%04d", i)).Get(ctx)
+		snap, err := b.doc(id).Collection("parts").Doc(fmt.Sprintf("%04d", i)).Get(ctx)
 		if err != nil {
 			return Letter{}, fmt.Errorf("read part %d of dead letter %s: %w", i, id, err)
 		}
-		bytes, ok := part.Data()["data"].([]byte)
-		if !ok {
-			return Letter{}, fmt.Errorf("read part %d of dead letter %s: it holds no bytes", i, id)
+		var p Part
+		if err := snap.DataTo(&p); err != nil {
+			return Letter{}, fmt.Errorf("read part %d of dead letter %s: %w", i, id, err)
 		}
-		l.Data = append(l.Data, bytes...)
+		l.Data = append(l.Data, p.Data...)
 	}
 	return l, nil
 }

@@ -1,0 +1,23 @@
+package egress
+
+import (
+	"context"
+	"slices"
+
+	"parley.internal/shared/identity"
+)
+
+// maxPending bounds what [Ledger.Pending] finds at a time.
+const maxPending = 300
+
+// Pending finds the answers to a channel of a platform that nobody has claimed or settled, in the order in which they
+// were opened: what whoever begins to speak there has to say first. Of very many it finds some; once these are settled
+// it finds others.
+func (l *Ledger) Pending(ctx context.Context, destination identity.Platform, channel string) ([]Entry, error) {
+	// Only equality, and no order: Firestore answers that from the indexes that it keeps of each field
+	// (https://cloud.google.com/firestore/docs/query-data/index-overview#taking_advantage_of_index_merging).
+	entries, err := l.find(ctx, l.client.Collection("deliveries").Where("channel", "==", channel).
+		Where("destination", "==", string(destination)).Where("state", "==", Pending).Limit(maxPending))
+	slices.SortFunc(entries, before)
+	return entries, err
+}
