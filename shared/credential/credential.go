@@ -10,7 +10,7 @@
 //	  login        the person's name at the platform when the token was last validated, for operators to read
 //	  issuedAt     when the platform gave out the token
 //	  expiresAt    when it ends; none if the platform doesn't say
-//	  validatedAt  when the platform last said that it is good
+//	  validatedAt  when the platform last said that it is good; none once it is of no use any more
 //	  retryAt      before this time nobody asks the platform again, because it has just failed to answer
 //	  leaseHolder  who is refreshing or validating at the moment
 //	  leaseUntil   until when that one may take
@@ -92,7 +92,7 @@ type Token struct {
 	User    identity.UserID // whom it belongs to
 	Access  Secret          // what requests carry
 	Refresh Secret          // what the next token is asked with; zero if there will be none
-	Scopes  []string        // what was granted
+	Scopes  []string        // what was granted; not to be changed
 	Login   string          // the person's name at the platform; for people to read, it may change
 	Expires time.Time       // zero if the platform didn't say
 	// Validated is when the platform last said that the token is good. A token that is put with the zero value is

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -23,9 +24,10 @@ const (
 	// early is how long before its end a token is replaced, so that no request starts with a token that ends on its
 	// way. Twitch's last about four hours.
 	early = 5 * time.Minute
-	// validity is how long a platform's word that a token is good counts. Twitch demands an hour at the most
-	// (https://dev.twitch.tv/docs/authentication/validate-tokens/); what is left is for the time that it takes.
-	validity = 55 * time.Minute
+	// validity is how long a platform's word that a token is good counts. Twitch demands an hour at the most, for an
+	// app as a whole (https://dev.twitch.tv/docs/authentication/validate-tokens/); what is left is for those tokens that
+	// only Run looks at.
+	validity = 50 * time.Minute
 	// fresh is how long a token counts as just issued: if it is refused within this time, it is looked at before
 	// another is asked for.
 	fresh = time.Minute
@@ -46,7 +48,8 @@ const (
 	saveTime = 10 * time.Second
 
 	minPoll, maxPoll = 50 * time.Millisecond, time.Second
-	// checkTime is how often Run looks for credentials that have to be validated.
+	// checkTime is how often Run looks for credentials that have to be validated, or up to half as long again: so that
+	// instances which started together don't all do so at once.
 	checkTime = 5 * time.Minute
 )
 
@@ -286,11 +289,15 @@ func (k *Keeper) Put(ctx context.Context, id identity.UserID, t Token) error {
 	if err != nil {
 		return fmt.Errorf("store the credential of %s: %w", id, err)
 	}
+	validated := t.Validated
+	if validated.IsZero() {
+		validated = time.Unix(0, 0) // long ago, so that Check finds it
+	}
 	d, err := k.change(ctx, id, func(was document, _ bool) (document, bool) {
 		now := k.now()
 		return document{
 			Sealed: sealed, Version: next(was.Version, now), Scopes: t.Scopes, Login: t.Login,
-			IssuedAt: now, ExpiresAt: t.Expires, ValidatedAt: t.Validated,
+			IssuedAt: now, ExpiresAt: t.Expires, ValidatedAt: validated,
 		}, true
 	})
 	if err != nil {
@@ -633,7 +640,9 @@ func (k *Keeper) postpone(ctx context.Context, id identity.UserID, version int64
 // revoke notes that the credential is of no use any more, and returns the error that says so; or errChanged if it has
 // got another token meanwhile.
 func (k *Keeper) revoke(ctx context.Context, id identity.UserID, version int64, why string) error {
-	err := k.settle(ctx, id, version, func(d *document) { d.RevokedAt, d.RevokedWhy = k.now(), why })
+	err := k.settle(ctx, id, version, func(d *document) {
+		d.RevokedAt, d.RevokedWhy, d.ValidatedAt = k.now(), why, time.Time{}
+	})
 	if err != nil {
 		return err
 	}
@@ -651,7 +660,7 @@ func (k *Keeper) Run(ctx context.Context) {
 		if err := k.Check(ctx); err != nil && ctx.Err() == nil {
 			k.log.WarnContext(ctx, "credentials not checked", "error", err)
 		}
-		if k.pause(ctx, checkTime) != nil {
+		if k.pause(ctx, checkTime+rand.N(checkTime/2)) != nil {
 			return
 		}
 	}
@@ -659,7 +668,8 @@ func (k *Keeper) Run(ctx context.Context) {
 
 // Check is one round of [Keeper.Run]. What is wrong with single credentials is logged, not returned.
 func (k *Keeper) Check(ctx context.Context) error {
-	snaps, err := k.firestore.Collection("credentials").Select("validatedAt", "revokedAt").Documents(ctx).GetAll()
+	// one that is of no use any more has no validatedAt, so that it costs no reads
+	snaps, err := k.firestore.Collection("credentials").Where("validatedAt", "<=", k.now().Add(-validity)).Select().Documents(ctx).GetAll()
 	if err != nil {
 		return fmt.Errorf("read the credentials: %w", err)
 	}
@@ -667,16 +677,12 @@ func (k *Keeper) Check(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		var d document
 		id, err := identity.Parse(snap.Ref.ID)
-		if err == nil {
-			err = snap.DataTo(&d)
-		}
 		if err != nil {
 			k.log.WarnContext(ctx, "not a credential", "document", snap.Ref.ID, "error", err)
 			continue
 		}
-		if k.issuers[id.Platform()] == nil || !d.RevokedAt.IsZero() || !(Token{Validated: d.ValidatedAt}).due(k.now()) {
+		if k.issuers[id.Platform()] == nil {
 			continue
 		}
 		var login *LoginNeeded

@@ -241,12 +241,18 @@ func TestIdleCredentialsAreValidatedToo(t *testing.T) {
 		w.put(k, user(w.t, "twitch:2"), w.server.issue("2", "eve", 40*time.Hour))
 		w.clock.advance(30 * time.Minute)
 		w.put(k, user(w.t, "twitch:3"), w.server.issue("3", "bob", 40*time.Hour))
+		imported := w.server.issue("4", "kim", 40*time.Hour)
+		imported.Validated, imported.Expires, imported.Scopes = time.Time{}, time.Time{}, nil
+		w.put(k, user(w.t, "twitch:4"), imported)
 		w.clock.advance(30 * time.Minute)
 		if err := errors.Join(w.keeper().Check(w.t.Context()), w.keeper().Check(w.t.Context())); err != nil {
 			w.t.Fatal(err)
 		}
-		if refreshes, validates := w.server.counts(); validates != 2 || refreshes != 0 {
-			w.t.Errorf("validated %d, refreshed %d; want the 2 that are due validated", validates, refreshes)
+		if refreshes, validates := w.server.counts(); validates != 3 || refreshes != 0 {
+			w.t.Errorf("validated %d, refreshed %d; want the 3 that are due validated", validates, refreshes)
+		}
+		if got := w.token(k, user(w.t, "twitch:4")); got.Login != "kim" || got.Expires.IsZero() {
+			w.t.Errorf("validated: %s until %v", got.Login, got.Expires)
 		}
 		// a withdrawn one is found without being used, and not asked about again
 		w.server.revokeAll()
@@ -254,7 +260,7 @@ func TestIdleCredentialsAreValidatedToo(t *testing.T) {
 		if err := errors.Join(w.keeper().Check(w.t.Context()), w.keeper().Check(w.t.Context())); err != nil {
 			w.t.Fatal(err)
 		}
-		if refreshes, _ := w.server.counts(); refreshes != 3 {
+		if refreshes, _ := w.server.counts(); refreshes != 4 {
 			w.t.Errorf("refreshed %d times; want each once", refreshes)
 		}
 		if !strings.Contains(w.log.String(), "they have to log in again") {
@@ -569,6 +575,26 @@ func TestAnOperatorsOwnFieldsStay(t *testing.T) {
 			if _, ok := snap.Data()[field]; ok != want {
 				w.t.Errorf("field %s stands there: %v", field, ok)
 			}
+		}
+	})
+}
+
+func TestRunChecksUntilItsContextEnds(t *testing.T) {
+	on(t, func(w *world) {
+		k := w.keeper()
+		w.put(k, user(w.t, "twitch:1"), w.server.issue("1", "ada", 40*time.Hour))
+		ctx, stop := context.WithCancel(w.t.Context())
+		rounds := 0
+		k.SetPause(func(ctx context.Context, d time.Duration) error {
+			w.clock.advance(d)
+			if rounds++; rounds == 24 { // two hours, and up to half as much again
+				stop()
+			}
+			return ctx.Err()
+		})
+		k.Run(ctx)
+		if _, validates := w.server.counts(); validates < 2 || validates > 3 {
+			w.t.Errorf("validated %d times within two or three hours", validates)
 		}
 	})
 }
