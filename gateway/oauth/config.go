@@ -1,0 +1,96 @@
+package oauth
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"parley.internal/shared/credential"
+	"parley.internal/shared/identity"
+)
+
+// Config is what logging in is configured by. It is off unless both the client id and the public URL are set.
+type Config struct {
+	Credential credential.Config
+
+	PublicURL         string            `env:"PUBLIC_URL" help:"Where browsers reach the gateway: https://chat.example.com. Needed for logging in; PUBLIC_URL/oauth/twitch/callback must be registered with Twitch as a redirect URL."`
+	BotUser           string            `env:"TWITCH_BOT_USER_ID" help:"User id (a number) of the bot's account at Twitch: it may log in as the bot, and no other account may."`
+	AllowedUsers      []string          `env:"OAUTH_ALLOWED_USERS" help:"User ids, comma-separated, that may log in without the operator's secret: twitch:123,twitch:456. Login names are not taken: they change hands."`
+	OperatorSecret    credential.Secret `env:"OAUTH_OPERATOR_SECRET" help:"Whoever knows it may log in with any account. At least 24 characters. Without it, and without allowed users, nobody but the bot can log in."`
+	BotScopes         []string          `env:"TWITCH_BOT_SCOPES" envDefault:"chat:read,chat:edit,user:write:chat,user:manage:whispers,moderator:manage:banned_users,moderator:manage:chat_messages" help:"Scopes that the bot is asked to grant, comma-separated."`
+	BroadcasterScopes []string          `env:"TWITCH_BROADCASTER_SCOPES" envDefault:"chat:read,chat:edit,user:write:chat,user:manage:whispers,channel:bot,moderator:manage:banned_users,moderator:manage:chat_messages" help:"Scopes that broadcasters are asked to grant, comma-separated."`
+	StateTTL          time.Duration     `env:"OAUTH_STATE_TTL" envDefault:"10m" help:"How long logging in may take, from the first page to the return from Twitch."`
+}
+
+// minSecret makes guessing the operator's secret hopeless: the pages answer some 10 guesses a second at most.
+const minSecret = 24
+
+// Enabled reports whether people can log in at all.
+func (c Config) Enabled() bool { return c.Credential.Twitch.Enabled() && c.PublicURL != "" }
+
+// Validate checks what the types cannot.
+func (c Config) Validate() error {
+	if !c.Enabled() {
+		return nil
+	}
+	var errs []error
+	if err := credential.CheckBaseURL(c.PublicURL); err != nil {
+		errs = append(errs, fmt.Errorf("PUBLIC_URL: %w", err))
+	}
+	if c.BotUser != "" {
+		if _, err := c.bot(); err != nil {
+			errs = append(errs, fmt.Errorf("TWITCH_BOT_USER_ID: %w", err))
+		}
+	}
+	for _, s := range c.AllowedUsers {
+		if id, err := identity.Parse(s); err != nil {
+			errs = append(errs, fmt.Errorf("OAUTH_ALLOWED_USERS: %w", err))
+		} else if !numeric(id.ID()) || id.Platform() != identity.Twitch {
+			errs = append(errs, fmt.Errorf("OAUTH_ALLOWED_USERS: %q is not of the form twitch:123", s))
+		}
+	}
+	if n := len(c.OperatorSecret.Reveal()); n > 0 && n < minSecret {
+		errs = append(errs, fmt.Errorf("OAUTH_OPERATOR_SECRET: it has %d characters, less than %d", n, minSecret))
+	}
+	if c.BotUser == "" && len(c.AllowedUsers) == 0 && c.OperatorSecret.IsZero() {
+		errs = append(errs, errors.New("OAUTH_OPERATOR_SECRET: with PUBLIC_URL and TWITCH_CLIENT_ID set, it, OAUTH_ALLOWED_USERS or TWITCH_BOT_USER_ID must say who may log in"))
+	}
+	for _, s := range []struct {
+		name string
+		list []string
+	}{{"TWITCH_BOT_SCOPES", c.BotScopes}, {"TWITCH_BROADCASTER_SCOPES", c.BroadcasterScopes}} {
+		if len(s.list) == 0 {
+			errs = append(errs, fmt.Errorf("%s: no scope", s.name))
+		}
+		for _, scope := range s.list {
+			if !scopeForm.MatchString(scope) {
+				errs = append(errs, fmt.Errorf("%s: %q is not a scope", s.name, scope))
+			}
+		}
+	}
+	if c.StateTTL < time.Minute || c.StateTTL > time.Hour {
+		errs = append(errs, fmt.Errorf("OAUTH_STATE_TTL: %s is not between 1m and 1h", c.StateTTL))
+	}
+	return errors.Join(errs...)
+}
+
+// bot is the bot's account; zero if it is not configured.
+func (c Config) bot() (identity.UserID, error) {
+	if c.BotUser == "" {
+		return identity.UserID{}, nil
+	}
+	id, err := identity.Resolve(c.BotUser, identity.Twitch)
+	if err == nil && (id.Platform() != identity.Twitch || !numeric(id.ID())) {
+		err = fmt.Errorf("%q is not the id of a Twitch user, which is a number (a login name is not one)", c.BotUser)
+	}
+	return id, err
+}
+
+func numeric(s string) bool {
+	for _, r := range s {
+		if r < '0' || r > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
