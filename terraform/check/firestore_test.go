@@ -308,7 +308,8 @@ func TestGrowingTimesAndLongValuesHaveNoIndexOfTheirOwn(t *testing.T) {
 		}
 		unindexed[f.text("collection")+"."+f.text("field")] = true
 	}
-	exists := map[string]bool{}
+	// package lease keeps the types of its documents to itself
+	exists := map[string]bool{"leases.expireAt": true, "leaseMembers.expireAt": true}
 	for collection, typ := range documents {
 		for i := range typ.NumField() {
 			f := typ.Field(i)
