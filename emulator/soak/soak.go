@@ -62,7 +62,7 @@ type Pace struct {
 // Long is the pace of a soak that takes minutes.
 var Long = Pace{
 	Gap: 2500 * time.Millisecond, Longest: 4 * time.Second, Skew: 10 * time.Second, Deadline: 20 * time.Second,
-	Grace: 40 * time.Second, Sweep: 5 * time.Second, Patience: 8 * time.Second,
+	Grace: 40 * time.Second, Sweep: 5 * time.Second, Patience: 25 * time.Second,
 }
 
 // Short is the pace of a soak within a test.
@@ -109,7 +109,6 @@ type gatewaySlot struct {
 	mu   sync.Mutex // guards what follows
 	proc *process
 	id   string
-	skew time.Duration
 	born int // how many have had this place
 }
 
@@ -300,23 +299,26 @@ func (w *world) environ(pubsub, firestore *link) []string {
 
 func (s *gatewaySlot) start(ctx context.Context, w *world, skew time.Duration) error {
 	environ := append(w.environ(s.pubsub, s.firestore), "LISTEN_ADDR="+s.addr)
-	for {
+	var errs []error
+	for range starts {
 		proc, ready, err := startGateway(ctx, w.Binary, w.Dir, s.name, skew, environ)
 		if err == nil {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.proc, s.id, s.skew = proc, ready.ID, skew
+			s.proc, s.id = proc, ready.ID
 			s.born++
 			return nil
 		}
+		errs = append(errs, err)
 		if wait(ctx, 100*time.Millisecond) != nil {
-			return err
-		}
-		if s.born == 0 {
-			return err // the very first must start; one that starts while Pub/Sub fails may not, and is started again
+			break
 		}
 	}
+	return errors.Join(errs...)
 }
+
+// starts is how often a gateway is started anew, as the platform does it, if it can't reach Pub/Sub while it starts.
+const starts = 10
 
 // kill kills the gateway that has the place, and removes its subscription, which would expire by itself a day later.
 func (s *gatewaySlot) kill(ctx context.Context, w *world) error {
@@ -430,10 +432,14 @@ func (w *world) accepted(ctx context.Context, user, question string, limit time.
 	}
 }
 
-func (w *world) isDead(user, question string) bool {
+// alive leaves the questions that still can get an answer.
+func (w *world) alive(user string, questions []string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.dead[questionID{user, question}]
+	if len(w.dead) == 0 {
+		return questions
+	}
+	return slices.DeleteFunc(questions, func(q string) bool { return w.dead[questionID{user, q}] })
 }
 
 func (w *world) enter(phase string) {
@@ -586,17 +592,19 @@ func (w *world) watch(ctx context.Context) {
 // breakThings makes faults, one after the other begins, until ctx is done; then it mends what is broken.
 func (w *world) breakThings(ctx context.Context) error {
 	var g errgroup.Group
-	var err error
-	for err == nil {
+	g.SetLimit(maxAtOnce)
+	for {
 		f := w.schedule.next()
 		skew := w.schedule.skew() // drawn for each, so that the sequence does not hang on who needs one
 		if wait(ctx, f.after) != nil {
-			break
+			return g.Wait()
 		}
 		g.Go(func() error { return w.make(ctx, f, skew) })
 	}
-	return errors.Join(err, g.Wait())
 }
+
+// maxAtOnce bounds how many faults are being made, or wait for the gateway that they are to meet.
+const maxAtOnce = 20
 
 // make makes one fault, and mends it.
 func (w *world) make(ctx context.Context, f fault, skew time.Duration) error {

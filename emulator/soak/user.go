@@ -222,7 +222,7 @@ func (u *user) converse(s *session, more func() bool) (done bool, err error) {
 				return false, err
 			}
 		}
-		u.open = slices.DeleteFunc(u.open, func(q string) bool { return u.world.isDead(u.id, q) })
+		u.open = u.world.alive(u.id, u.open)
 		if len(u.open) == 0 {
 			return true, nil
 		}
