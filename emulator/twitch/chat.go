@@ -98,9 +98,9 @@ func (s *Server) sendChatMessage(c *call) answer {
 		if no.id == "msg_timedout" {
 			no = &refusal{"user_timed_out", "You are timed out from talking in the room."}
 		}
-		return ok(data([]sent{{DropReason: &reason{no.id, no.text}}}))
+		return success(data([]sent{{DropReason: &reason{no.id, no.text}}}))
 	}
-	return ok(data([]sent{{MessageID: s.publish(p).ID, IsSent: true}}))
+	return success(data([]sent{{MessageID: s.publish(p).ID, IsSent: true}}))
 }
 
 // Whisper is a private message, as its recipient has it.

@@ -161,13 +161,17 @@ func (c *ircConn) join(name string) {
 	}
 	a, err := s.account(name)
 	if err != nil {
-		c.send(notice(name, "msg_channel_suspended", "This channel does not exist or has been suspended."))
+		if c.commands {
+			c.send(notice(name, "msg_channel_suspended", "This channel does not exist or has been suspended."))
+		}
 		return
 	}
 	r := &a.room
 	if c.account != nil {
 		if b, ok := r.banned(c.account, s.now()); ok && b.until.IsZero() {
-			c.send(notice(name, "msg_banned", "You are permanently banned from talking in "+r.name()+"."))
+			if c.commands {
+				c.send(notice(name, "msg_banned", noticeText("msg_banned", r.name())))
+			}
 			return
 		}
 	}
@@ -262,7 +266,7 @@ func (c *ircConn) privmsg(m message) bool {
 			if c.commands {
 				state := userState(r, c.account)
 				state.tags["id"] = l.ID
-				if p.nonce != "" {
+				if p.nonce != "" && !s.options.noNonce {
 					state.tags["client-nonce"] = p.nonce
 				}
 				c.send(state)
@@ -278,7 +282,8 @@ func (c *ircConn) privmsg(m message) bool {
 }
 
 // trimText is what Twitch makes of a text that came over IRC: it has no spaces
-// around it, nor two in a row, and is cut at the limit.
+// around it, nor two in a row, and is cut at the limit. It is not documented; see
+// https://github.com/pajbot/tmi-rate-limits.
 func trimText(text string) string {
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' }), " ")
 	if utf8.RuneCountInString(text) > maxText {

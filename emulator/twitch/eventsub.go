@@ -249,7 +249,11 @@ var closeStatuses = map[websocket.StatusCode]string{
 func (c *eventConn) push(frame []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.ending {
+	switch {
+	case c.ending:
+	case len(c.frames) >= maxQueue:
+		c.cancel() // it does not read
+	default:
 		c.frames = append(c.frames, frame)
 		c.signal()
 	}

@@ -174,6 +174,7 @@ func (s *Server) injected(h http.Handler) http.Handler {
 		case f.Hang:
 			done(0)
 			<-r.Context().Done()
+			panic(http.ErrAbortHandler)
 		default:
 			done(0)
 			panic(http.ErrAbortHandler)

@@ -105,7 +105,7 @@ func writeError(w http.ResponseWriter, status int, text string) {
 	writeJSON(w, status, map[string]any{"error": http.StatusText(status), "status": status, "message": text})
 }
 
-func ok(body any) answer                    { return answer{status: http.StatusOK, body: body} }
+func success(body any) answer               { return answer{status: http.StatusOK, body: body} }
 func refuse(status int, text string) answer { return answer{status: status, text: text} }
 func bad(text string) answer                { return refuse(http.StatusBadRequest, text) }
 func missing(what string) answer            { return bad(`Missing required parameter "` + what + `"`) }
@@ -180,7 +180,7 @@ func (s *Server) getUsers(c *call) answer {
 		}
 		users = append(users, u)
 	}
-	return ok(data(users))
+	return success(data(users))
 }
 
 // getChannels is https://dev.twitch.tv/docs/api/reference/#get-channel-information
@@ -208,7 +208,7 @@ func (s *Server) getChannels(c *call) answer {
 			"is_branded_content":            false,
 		})
 	}
-	return ok(data(channels))
+	return success(data(channels))
 }
 
 // getStreams is https://dev.twitch.tv/docs/api/reference/#get-streams
@@ -252,7 +252,7 @@ func (s *Server) getStreams(c *call) answer {
 			"is_mature":     false,
 		})
 	}
-	return ok(map[string]any{"data": append([]map[string]any{}, streams...), "pagination": map[string]any{}})
+	return success(map[string]any{"data": append([]map[string]any{}, streams...), "pagination": map[string]any{}})
 }
 
 func (r *room) viewers() int {

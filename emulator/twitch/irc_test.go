@@ -27,14 +27,14 @@ func TestIRCCarriesChatBothWays(t *testing.T) {
 	if got.ID != said.ID || got.Message != said.Text || got.Channel != "streamer" || got.RoomID != w.channel.ID || !got.FirstMessage || !got.Time.Equal(said.At) {
 		t.Errorf("the bot heard %+v of %+v", got, said)
 	}
-	if got.User.ID != w.viewer.ID || got.User.Name != "viewer" || got.User.DisplayName != "The_viewer" || !got.User.IsMod || !got.User.IsVip ||
+	if got.User.ID != w.viewer.ID || got.User.Name != "viewer" || got.User.DisplayName != "Viewer" || !got.User.IsMod || !got.User.IsVip ||
 		!cmp.Equal(got.User.Badges, map[string]int{"moderator": 1, "vip": 1, "subscriber": 6}) {
 		t.Errorf("the bot heard it from %+v", got.User)
 	}
 
 	reply := w.say("streamer", "really?", twitch.ReplyingTo(said.ID), twitch.AsAction())
 	got = next(t, bot.heard)
-	if got.Reply == nil || got.Reply.ParentMsgID != said.ID || got.Reply.ParentMsgBody != said.Text || !got.Action || got.Message != "@The_viewer really?" {
+	if got.Reply == nil || got.Reply.ParentMsgID != said.ID || got.Reply.ParentMsgBody != said.Text || !got.Action || got.Message != "@Viewer really?" {
 		t.Errorf("the bot heard %+v, reply %+v", got, got.Reply)
 	}
 	if !got.User.IsBroadcaster || got.User.IsMod {
@@ -212,10 +212,10 @@ func TestIRCSpeaksLineByLine(t *testing.T) {
 		":tmi.twitch.tv 375 bot :-",
 		":tmi.twitch.tv 372 bot :You are in a maze of twisty passages, all alike.",
 		":tmi.twitch.tv 376 bot :>",
-		"@badge-info=;badges=;color=;display-name=The_bot;emote-sets=0;turbo=0;user-id="+w.bot.ID+";user-type= :tmi.twitch.tv GLOBALUSERSTATE",
+		"@badge-info=;badges=;color=;display-name=Bot;emote-sets=0;turbo=0;user-id="+w.bot.ID+";user-type= :tmi.twitch.tv GLOBALUSERSTATE",
 	)
 	r.send("JOIN #streamer,#nobody", "PING", "PING :a b", "FROB x")
-	state := "@badge-info=;badges=;color=;display-name=The_bot;emote-sets=0;mod=0;subscriber=0;turbo=0;user-type= :tmi.twitch.tv USERSTATE #streamer"
+	state := "@badge-info=;badges=;color=;display-name=Bot;emote-sets=0;mod=0;subscriber=0;turbo=0;user-type= :tmi.twitch.tv USERSTATE #streamer"
 	r.expect(
 		":bot!bot@bot.tmi.twitch.tv JOIN #streamer",
 		":bot.tmi.twitch.tv 353 bot = #streamer :bot",
@@ -437,7 +437,7 @@ func TestIRCTellsEvents(t *testing.T) {
 		t.Errorf("the room became %+v", state.State)
 	}
 	w.must(w.Subscribe("streamer", "viewer", 1))
-	if m := nextOf[*irc.UserNoticeMessage](t, bot.others); m.MsgID != "sub" || m.User.Name != "viewer" || m.SystemMsg != "The_viewer subscribed at Tier 1." {
+	if m := nextOf[*irc.UserNoticeMessage](t, bot.others); m.MsgID != "sub" || m.User.Name != "viewer" || m.SystemMsg != "Viewer subscribed at Tier 1." {
 		t.Errorf("a sub came as %+v", m)
 	}
 	w.must(w.Subscribe("streamer", "viewer", 9))
@@ -545,6 +545,42 @@ func TestIRCFaults(t *testing.T) {
 		}
 		w.await("it is gone", func() bool { return w.Connections("") == 0 })
 	})
+}
+
+func TestIRCWithoutNonceEcho(t *testing.T) {
+	w := newWorld(t, twitch.WithoutNonceEcho())
+	r := w.login(t, "bot", "twitch.tv/tags twitch.tv/commands")
+	r.send("@client-nonce=abc PRIVMSG #streamer :x")
+	if line := r.await("USERSTATE #streamer"); strings.Contains(line, "abc") {
+		t.Errorf("read %q", line)
+	}
+}
+
+func TestIRCDelays(t *testing.T) {
+	w := newWorld(t)
+	r := w.login(t, "bot", "")
+	const d = 50 * time.Millisecond
+	w.DelayIRC("bot", d)
+	start := time.Now()
+	r.send("PING")
+	r.await("PONG")
+	if took := time.Since(start); took < d {
+		t.Errorf("the answer took %v", took)
+	}
+}
+
+// TestIRCDropsTheDeaf holds that a client that does not read can't keep the
+// server's memory.
+func TestIRCDropsTheDeaf(t *testing.T) {
+	w := newWorld(t)
+	deaf := w.login(t, "bot", "")
+	deaf.send("JOIN #streamer")
+	deaf.await(" 366 ")
+	w.DelayIRC("bot", time.Hour)
+	for range 1 << 17 {
+		w.say("viewer", "x")
+	}
+	w.await("it is dropped", func() bool { return w.Connections("bot") == 0 })
 }
 
 func TestIRCPings(t *testing.T) {

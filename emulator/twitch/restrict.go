@@ -82,7 +82,7 @@ func (s *Server) banUser(c *call) answer {
 		end := b.until.UTC().Format(time.RFC3339)
 		out.EndTime = &end
 	}
-	return ok(data([]banned{out}))
+	return success(data([]banned{out}))
 }
 
 // unbanUser is https://dev.twitch.tv/docs/api/reference/#unban-user

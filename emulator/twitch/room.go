@@ -125,16 +125,19 @@ func (s *Server) SetSettings(channel string, settings Settings) error {
 }
 
 // Said is everything that was said in the channel, in order.
-func (s *Server) Said(channel string) []Line {
+func (s *Server) Said(channel string) []Line { return s.SaidFrom(channel, 0) }
+
+// SaidFrom is what was said in the channel but for the first n lines.
+func (s *Server) SaidFrom(channel string, n int) []Line {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a, err := s.account(channel)
-	if err != nil {
+	if err != nil || n >= len(a.room.lines) {
 		return nil
 	}
-	lines := make([]Line, len(a.room.lines))
-	for i, l := range a.room.lines {
-		lines[i] = *l
+	lines := make([]Line, 0, len(a.room.lines)-n)
+	for _, l := range a.room.lines[n:] {
+		lines = append(lines, *l)
 	}
 	return lines
 }
@@ -210,13 +213,13 @@ func (s *Server) admit(p post) *refusal {
 	if b, ok := r.bans[u.ID]; ok {
 		switch left := b.until.Sub(now); {
 		case b.until.IsZero():
-			return &refusal{"msg_banned", "You are permanently banned from talking in " + r.name() + "."}
+			return &refusal{"msg_banned", noticeText("msg_banned", r.name())}
 		case left > 0:
 			return &refusal{"msg_timedout", "You are timed out for " + seconds(left) + " more seconds."}
 		}
 	}
 	limits := s.options.limits
-	tooFast := &refusal{"msg_ratelimit", "Your message was not sent because you are sending messages too quickly."}
+	tooFast := &refusal{"msg_ratelimit", noticeText("msg_ratelimit", r.name())}
 	privileged := r.privileged(u)
 	if !u.moderatorMessages.take(now, limits.ModeratorMessages) {
 		return tooFast
@@ -254,7 +257,7 @@ func (s *Server) admit(p post) *refusal {
 			return &refusal{"msg_slowmode", "This room is in slow mode and you are sending messages too quickly. You will be able to talk again in " + seconds(settings.Slow-since) + " seconds."}
 		}
 		if since < 30*time.Second && last.text == p.text {
-			return &refusal{"msg_duplicate", "Your message was not sent because it is identical to the previous one you sent, less than 30 seconds ago."}
+			return &refusal{"msg_duplicate", noticeText("msg_duplicate", r.name())}
 		}
 	}
 	return nil

@@ -87,6 +87,7 @@ type options struct {
 	now               func() time.Time
 	limits            Limits
 	timing            Timing
+	noNonce           bool
 }
 
 // Timing is how long things last. New takes for a zero field what Twitch has.
@@ -126,6 +127,10 @@ func WithLimits(l Limits) Option { return func(o *options) { o.limits = l } }
 
 // WithTiming replaces the durations of Twitch by those that are not zero.
 func WithTiming(t Timing) Option { return func(o *options) { o.timing = t } }
+
+// WithoutNonceEcho keeps the client-nonce of a PRIVMSG out of the USERSTATE that
+// answers it. Twitch puts it there, but does not document that it does.
+func WithoutNonceEcho() Option { return func(o *options) { o.noNonce = true } }
 
 // New starts a server. All its listeners accept when New returns.
 func New(opts ...Option) (*Server, error) {

@@ -233,7 +233,7 @@ func (s *Server) getSubscriptions(c *call) answer {
 		}
 		found = append(found, sub.Subscription)
 	}
-	return ok(map[string]any{
+	return success(map[string]any{
 		"data":           found,
 		"total":          total,
 		"total_cost":     cost,

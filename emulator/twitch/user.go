@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // User is an account, and the channel of the same name.
@@ -17,8 +18,8 @@ type User struct {
 	ID string
 	// Login is lower case, and names the channel too.
 	Login string
-	// DisplayName differs from Login in case, or is in another script. AddUser
-	// takes the login where it is empty.
+	// DisplayName differs from Login in case only, or is in another script.
+	// AddUser takes the login where it is empty.
 	DisplayName string
 	// Color is of the form #1E90FF; empty where the user never chose one.
 	Color string
@@ -66,6 +67,9 @@ func (s *Server) AddUser(u User) (User, error) {
 		}
 	}
 	u.DisplayName = cmp.Or(u.DisplayName, u.Login)
+	if !strings.EqualFold(u.DisplayName, u.Login) && !strings.ContainsFunc(u.DisplayName, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return User{}, fmt.Errorf("twitch: %q is not a display name of %s", u.DisplayName, u.Login)
+	}
 	s.lock()
 	defer s.unlock()
 	if a := s.logins[u.Login]; a != nil {

@@ -3,6 +3,7 @@ package twitch_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -73,7 +74,7 @@ func newWorld(t *testing.T, opts ...twitch.Option) *world {
 // user makes a user with a token of all scopes.
 func (w *world) user(login string) twitch.User {
 	w.t.Helper()
-	u, err := w.AddUser(twitch.User{Login: login, DisplayName: "The_" + login})
+	u, err := w.AddUser(twitch.User{Login: login, DisplayName: strings.ToUpper(login[:1]) + login[1:]})
 	if err != nil {
 		w.t.Fatal(err)
 	}
