@@ -48,7 +48,7 @@ type Scope struct {
 // Scopes are those that are asked for by default (https://dev.twitch.tv/docs/authentication/scopes/), and no more than
 // what is used: Twitch may suspend an application that asks for more. IRC needs the two old ones; everything that
 // moderates goes by way of Helix, as chat commands over IRC do nothing any more
-// (https://discuss.dev.twitch.com/t/deprecation-of-chat-commands-through-irc/40486).
+// (https://dev.twitch.tv/docs/irc/chat-commands/).
 var Scopes = []Scope{
 	{"chat:read", []Role{Bot, Broadcaster}, "read a channel's chat over IRC"},
 	{"chat:edit", []Role{Bot, Broadcaster}, "write to a channel's chat over IRC"},

@@ -51,7 +51,7 @@ func NewTwitch(c TwitchConfig, now func() time.Time) *Twitch {
 }
 
 // Exchange asks for the token that an authorization code stands for
-// (https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/#use-the-authorization-code-to-get-a-token).
+// (https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/#authorization-code-grant-flow).
 // The token doesn't say whose it is: Validate does.
 func (t *Twitch) Exchange(ctx context.Context, code Secret, redirectURI string, verifier Secret) (Token, error) {
 	return t.token(ctx, "exchange a code", url.Values{
