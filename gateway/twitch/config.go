@@ -1,0 +1,84 @@
+package twitch
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// The ways to say something.
+const (
+	SpeakAuto  = "auto"
+	SpeakHelix = "helix"
+	SpeakIRC   = "irc"
+)
+
+// Config says where to listen and speak, and as whom. The zero value, with no channels, is the feature being off.
+type Config struct {
+	Channels      []string      `env:"TWITCH_CHANNELS" help:"Names, comma-separated, of the Twitch channels in which Parley listens and speaks. Without them, or without TWITCH_BOT_USER_ID, it does neither."`
+	BotUserID     string        `env:"TWITCH_BOT_USER_ID" help:"Twitch's number of the account that Parley speaks as. Somebody has to have logged in as it."`
+	Speak         string        `env:"TWITCH_SPEAK" envDefault:"auto" help:"How to speak: helix (Send Chat Message, which confirms each message), irc, or auto: helix where the account has granted user:write:chat, else irc."`
+	Verified      bool          `env:"TWITCH_VERIFIED" envDefault:"false" help:"Whether the account is a verified bot, which may join and speak faster."`
+	APIURL        string        `env:"TWITCH_API_URL" envDefault:"https://api.twitch.tv/helix" help:"Where Twitch's API is."`
+	IRCAddr       string        `env:"TWITCH_IRC_ADDR" envDefault:"irc.chat.twitch.tv:6697" help:"HOST:PORT of Twitch's chat."`
+	IRCTLS        bool          `env:"TWITCH_IRC_TLS" envDefault:"true" help:"Whether the chat is spoken to by TLS. Only for a stand-in on this machine may it be false."`
+	AnswerTimeout time.Duration `env:"TWITCH_ANSWER_TIMEOUT" envDefault:"5s" help:"How long Twitch may take to say what became of a message. After that nobody knows, and an operator decides."`
+}
+
+// Enabled reports whether there is anything to do.
+func (c Config) Enabled() bool { return len(c.Channels) > 0 && c.BotUserID != "" }
+
+var (
+	loginSyntax = regexp.MustCompile(`^[a-z0-9_]{1,25}$`)
+	idSyntax    = regexp.MustCompile(`^[0-9]{1,20}$`)
+)
+
+// Validate checks what the types cannot.
+func (c Config) Validate() error {
+	if !c.Enabled() {
+		return nil
+	}
+	var errs []error
+	for _, name := range c.Channels {
+		if !loginSyntax.MatchString(login(name)) {
+			errs = append(errs, fmt.Errorf("TWITCH_CHANNELS: %q is not a channel's name", name))
+		}
+	}
+	if !idSyntax.MatchString(c.BotUserID) {
+		errs = append(errs, fmt.Errorf("TWITCH_BOT_USER_ID: %q is not a number", c.BotUserID))
+	}
+	switch c.Speak {
+	case SpeakAuto, SpeakHelix, SpeakIRC:
+	default:
+		errs = append(errs, fmt.Errorf("TWITCH_SPEAK: %q is not auto, helix or irc", c.Speak))
+	}
+	u, err := url.Parse(c.APIURL)
+	if err != nil || u.Host == "" || u.RawQuery != "" || u.User != nil || (u.Scheme != "https" && !(u.Scheme == "http" && local(u.Hostname()))) {
+		errs = append(errs, fmt.Errorf("TWITCH_API_URL: %q is not of the form https://host/path", c.APIURL))
+	}
+	host, _, err := net.SplitHostPort(c.IRCAddr)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("TWITCH_IRC_ADDR: %q is not HOST:PORT", c.IRCAddr))
+	} else if !c.IRCTLS && !local(host) {
+		errs = append(errs, fmt.Errorf("TWITCH_IRC_TLS: only this machine itself may be spoken to in the clear, and %s is not it", host))
+	}
+	if c.AnswerTimeout < 10*time.Millisecond || c.AnswerTimeout > 20*time.Second {
+		errs = append(errs, fmt.Errorf("TWITCH_ANSWER_TIMEOUT: %s is not between 10ms and 20s", c.AnswerTimeout))
+	}
+	return errors.Join(errs...)
+}
+
+// local reports whether a host is this machine: a token must not go elsewhere in the clear.
+func local(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// login is a channel's name as Twitch's protocols have it, of what people write.
+func login(name string) string {
+	return strings.ToLower(strings.TrimPrefix(strings.TrimSpace(name), "#"))
+}

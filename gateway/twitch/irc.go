@@ -1,0 +1,534 @@
+package twitch
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	irc "github.com/gempir/go-twitch-irc/v4"
+
+	"parley.internal/shared/credential"
+	"parley.internal/shared/identity"
+)
+
+const (
+	// maxLine is the longest line that is read. IRCv3 allows tags of 8,191 bytes.
+	maxLine = 16 << 10
+	// dialTime bounds connecting, and each write.
+	dialTime = 10 * time.Second
+)
+
+// timing is how long what Twitch's pages give no number for may take.
+type timing struct {
+	ping       time.Duration // of silence, after which Twitch is asked whether it is there, and once more until it is not
+	join       time.Duration // from a JOIN to its answer; then it is sent again
+	minBackoff time.Duration
+	maxBackoff time.Duration
+	leave      time.Duration // after RECONNECT, until what was said is answered
+	scan       time.Duration // between looks into the ledger
+	retry      time.Duration // before what stood in the way is tried again
+	claim      time.Duration // how old a claim may be when something is said by it; less than egress.ClaimLease
+	flush      time.Duration // for publishing what is left at the end
+}
+
+var defaultTiming = timing{
+	ping: 45 * time.Second, join: 10 * time.Second, minBackoff: 500 * time.Millisecond, maxBackoff: 30 * time.Second,
+	leave: 3 * time.Second, scan: 15 * time.Second, retry: 3 * time.Second, claim: 40 * time.Second, flush: 3 * time.Second,
+}
+
+// Tokens gives the tokens by which the bot acts; [credential.Keeper] does.
+type Tokens interface {
+	// Token gives a token of id that is valid as far as one can know.
+	Token(ctx context.Context, id identity.UserID) (credential.Token, error)
+	// Invalid is told that Twitch refused a token, and gives the one that replaces it.
+	Invalid(ctx context.Context, id identity.UserID, used credential.Token) (credential.Token, error)
+}
+
+// chat is an instance's connection to https://dev.twitch.tv/docs/chat/irc/. It is open while there is a channel to be
+// in. Of go-twitch-irc it takes the parsing of lines: that library's own client reconnects at once however often it
+// fails, and sends again on the next connection what the last one may have sent already.
+type chat struct {
+	config  Config
+	timing  timing
+	limits  limits
+	bot     identity.UserID
+	tokens  Tokens
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
+	log     *slog.Logger
+	metrics *metrics
+	joins   *pace
+	heard   func(irc.Message)                                 // called for each line that somebody wrote; may block
+	joined  func(login string, from time.Time, now time.Time) // after an absence
+
+	mu    sync.Mutex
+	rooms map[string]*room // by login
+	wire  *wire            // nil while there is none
+	woken chan struct{}    // there is something for the joiner, or a reason to connect
+}
+
+// room is a channel that the instance is to be in.
+type room struct {
+	login      string
+	id         string    // Twitch's number of the broadcaster; empty until it is known
+	in         bool      // on the present connection
+	asked      time.Time // when the JOIN was sent; zero if it was not
+	absent     time.Time // since when nobody listens; zero if that is not known
+	privileged bool      // the bot is broadcaster or moderator
+	changed    chan struct{}
+	waiting    *waiting // for what becomes of a message; nil if there is none
+}
+
+// waiting is a message of which Twitch has not said yet what became of it.
+type waiting struct {
+	nonce  string
+	result chan outcome // of one
+}
+
+// wire is one connection.
+type wire struct {
+	conn    net.Conn
+	writing sync.Mutex
+	leaving bool // Twitch wants another: nothing is said here any more
+}
+
+func (w *wire) write(line string) error {
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	if err := w.conn.SetWriteDeadline(time.Now().Add(dialTime)); err != nil {
+		return err
+	}
+	_, err := w.conn.Write([]byte(line + "\r\n"))
+	return err
+}
+
+func (c *chat) wake() {
+	select {
+	case c.woken <- struct{}{}:
+	default:
+	}
+}
+
+// enter makes the instance be in a channel from now on. absent is since when nobody listened there.
+func (c *chat) enter(login string, absent time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rooms[login] = &room{login: login, absent: absent, changed: make(chan struct{})}
+	c.wake()
+}
+
+// leave ends that.
+func (c *chat) leave(login string) {
+	c.mu.Lock()
+	r, w := c.rooms[login], c.wire
+	delete(c.rooms, login)
+	sent := r != nil && !r.asked.IsZero()
+	c.mu.Unlock()
+	if w != nil && sent {
+		if err := w.write("PART #" + login); err != nil {
+			w.conn.Close() // nothing else takes the instance out of the channel
+		}
+	}
+}
+
+// change is to be called with mu held after something about a room that others wait for.
+func (r *room) change() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// present is what is known of a channel that can be spoken in.
+type present struct {
+	id         string
+	privileged bool
+}
+
+// await returns once a channel can be spoken in: over IRC, or by Helix, for which its number is enough.
+func (c *chat) await(ctx context.Context, login string, overIRC bool) (present, error) {
+	for {
+		c.mu.Lock()
+		r := c.rooms[login]
+		if r == nil {
+			c.mu.Unlock()
+			return present{}, fmt.Errorf("not in #%s any more", login)
+		}
+		p, changed := present{r.id, r.privileged}, r.changed
+		ready := r.id != "" && (!overIRC || r.in && c.wire != nil && !c.wire.leaving)
+		c.mu.Unlock()
+		if ready {
+			return p, nil
+		}
+		select {
+		case <-ctx.Done():
+			return present{}, fmt.Errorf("#%s can't be spoken in yet: %w", login, ctx.Err())
+		case <-changed:
+		}
+	}
+}
+
+// say writes one message and waits for what becomes of it. One at a time may wait in each channel.
+func (c *chat) say(login, text, parent, nonce string) outcome {
+	c.mu.Lock()
+	r, w := c.rooms[login], c.wire
+	if r == nil || !r.in || w == nil || w.leaving || r.waiting != nil {
+		c.mu.Unlock()
+		return outcome{kind: notMade, code: codeUnavailable, err: errors.New("the chat is not connected")}
+	}
+	waits := &waiting{nonce: nonce, result: make(chan outcome, 1)}
+	r.waiting = waits
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		r.waiting = nil
+		c.mu.Unlock()
+	}()
+
+	tags := "@client-nonce=" + nonce
+	if parent != "" {
+		tags += ";reply-parent-msg-id=" + parent
+	}
+	if err := w.write(tags + " PRIVMSG #" + login + " :" + text); err != nil {
+		w.conn.Close()
+		return outcome{kind: unknown, err: fmt.Errorf("write to Twitch's chat: %w", err)}
+	}
+	timeout := time.NewTimer(c.config.AnswerTimeout)
+	defer timeout.Stop()
+	select {
+	case o := <-waits.result:
+		return o
+	case <-timeout.C:
+		// What comes late could be taken for the answer to the next message; on another connection it can't.
+		w.conn.Close()
+		return outcome{kind: unknown, err: fmt.Errorf("Twitch's chat did not answer within %s", c.config.AnswerTimeout)}
+	}
+}
+
+// run keeps the connection until ctx is done.
+func (c *chat) run(ctx context.Context) {
+	backoff := c.timing.minBackoff
+	for {
+		c.mu.Lock()
+		wanted := len(c.rooms) > 0
+		c.mu.Unlock()
+		if !wanted {
+			select {
+			case <-ctx.Done():
+				return
+			case <-c.woken:
+				continue
+			}
+		}
+		welcome, err := c.connect(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		c.metrics.disconnects.Inc()
+		if welcome {
+			backoff = c.timing.minBackoff
+		}
+		wait := backoff/2 + rand.N(backoff)
+		c.log.WarnContext(ctx, "disconnected from Twitch's chat", "error", err, "again", wait)
+		backoff = min(2*backoff, c.timing.maxBackoff)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+var (
+	errReconnect = errors.New("Twitch asked for another connection")
+	errRefused   = errors.New("Twitch refused to log the bot in")
+)
+
+// connect holds one connection until it ends. welcome is whether it was of any use.
+func (c *chat) connect(ctx context.Context) (welcome bool, err error) {
+	token, err := c.tokens.Token(ctx, c.bot)
+	if err != nil {
+		return false, err
+	}
+	if err := token.Require("chat:read", "chat:edit"); err != nil {
+		return false, err
+	}
+	dialing, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	conn, err := c.dial(dialing, "tcp", c.config.IRCAddr)
+	if err != nil {
+		return false, fmt.Errorf("connect to Twitch's chat: %w", err)
+	}
+	if c.config.IRCTLS {
+		host, _, _ := net.SplitHostPort(c.config.IRCAddr) // Validate has seen it
+		secured := tls.Client(conn, &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12})
+		if err := secured.HandshakeContext(dialing); err != nil {
+			conn.Close()
+			return false, fmt.Errorf("connect to Twitch's chat: %w", err)
+		}
+		conn = secured
+	}
+	defer conn.Close()
+	life, end := context.WithCancelCause(ctx)
+	defer context.AfterFunc(life, func() { conn.Close() })()
+	defer end(nil)
+	w := &wire{conn: conn}
+	for _, line := range []string{
+		"CAP REQ :twitch.tv/tags twitch.tv/commands",
+		"PASS oauth:" + token.Access.Reveal(),
+		"NICK " + strings.ToLower(token.Login),
+	} {
+		if err := w.write(line); err != nil {
+			return false, fmt.Errorf("log in to Twitch's chat: %w", err)
+		}
+	}
+	var joining sync.WaitGroup
+	defer joining.Wait()
+	defer end(nil)
+	err = c.read(w, func() { // welcome
+		welcome = true
+		c.mu.Lock()
+		c.wire = w
+		c.mu.Unlock()
+		c.metrics.connected.Set(1)
+		joining.Go(func() { c.join(life, w) }) // ends with life
+	}, end)
+	c.disconnected(w)
+	if cause := context.Cause(life); cause != nil {
+		err = cause
+	}
+	if errors.Is(err, errRefused) {
+		if _, invalid := c.tokens.Invalid(ctx, c.bot, token); invalid != nil {
+			err = errors.Join(err, invalid)
+		}
+	}
+	return welcome, err
+}
+
+// disconnected says what a connection that is gone means to the channels.
+func (c *chat) disconnected(w *wire) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.metrics.connected.Set(0)
+	if c.wire == w {
+		c.wire = nil
+	}
+	now := time.Now()
+	for _, r := range c.rooms {
+		if r.in {
+			r.absent = now
+		}
+		r.in, r.asked = false, time.Time{}
+		if r.waiting != nil {
+			select {
+			case r.waiting.result <- outcome{kind: unknown, err: errors.New("the connection to Twitch's chat broke")}:
+			default:
+			}
+		}
+		r.change()
+	}
+	c.wake()
+}
+
+// read handles what comes until the connection ends. Silence for too long ends it, too.
+func (c *chat) read(w *wire, welcome func(), end context.CancelCauseFunc) error {
+	lines := bufio.NewScanner(w.conn)
+	lines.Buffer(nil, maxLine)
+	var greeted bool
+	var silence *time.Timer
+	silent := 0
+	var mu sync.Mutex // of silence and silent
+	silence = time.AfterFunc(c.timing.ping, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if silent++; silent > 1 || w.write("PING :parley") != nil {
+			end(errors.New("Twitch's chat has gone silent"))
+			return
+		}
+		silence.Reset(c.timing.ping / 3)
+	})
+	defer silence.Stop()
+	for lines.Scan() {
+		mu.Lock()
+		silent = 0
+		silence.Reset(c.timing.ping)
+		mu.Unlock()
+		m := parse(lines.Text())
+		switch m := m.(type) {
+		case *irc.RawMessage:
+			if m.RawType == "001" && !greeted {
+				greeted = true
+				welcome()
+			}
+		case *irc.PingMessage:
+			if err := w.write("PONG :" + m.Message); err != nil {
+				return fmt.Errorf("write to Twitch's chat: %w", err)
+			}
+		case *irc.ReconnectMessage:
+			c.relocate(w, end)
+		case *irc.NoticeMessage:
+			if m.Channel == "*" && !greeted {
+				return fmt.Errorf("%w: %s", errRefused, m.Message)
+			}
+			c.notice(m)
+		case *irc.RoomStateMessage:
+			c.arrived(m)
+		case *irc.UserStateMessage:
+			c.userState(m)
+		case *irc.PrivateMessage, *irc.UserNoticeMessage, *irc.ClearChatMessage, *irc.ClearMessage:
+			c.heard(m)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read from Twitch's chat: %w", err)
+	}
+	return errors.New("Twitch's chat ended the connection")
+}
+
+// parse reads one line. The library panics on some that are not as Twitch writes them; these say nothing.
+func parse(line string) (m irc.Message) {
+	defer func() {
+		if recover() != nil {
+			m = nil
+		}
+	}()
+	return irc.ParseMessage(strings.ToValidUTF8(line, ""))
+}
+
+// relocate ends a connection that Twitch is about to end, after what was said there has been answered
+// (https://dev.twitch.tv/docs/chat/irc/#reconnect).
+func (c *chat) relocate(w *wire, end context.CancelCauseFunc) {
+	c.mu.Lock()
+	w.leaving = true
+	c.mu.Unlock()
+	deadline := time.Now().Add(c.timing.leave)
+	var look func()
+	look = func() { // ends with the last answer, or at the deadline
+		c.mu.Lock()
+		open := false
+		for _, r := range c.rooms {
+			open = open || r.waiting != nil
+		}
+		c.mu.Unlock()
+		if open && time.Now().Before(deadline) {
+			time.AfterFunc(20*time.Millisecond, look)
+			return
+		}
+		end(errReconnect)
+	}
+	look()
+}
+
+// join sends the JOINs, paced, and again where no answer came, so that no channel stays half joined.
+func (c *chat) join(ctx context.Context, w *wire) {
+	for {
+		login, wait := c.next()
+		if login == "" {
+			select {
+			case <-ctx.Done():
+				return
+			case <-c.woken:
+			case <-time.After(wait):
+			}
+			continue
+		}
+		if c.joins.wait(ctx, login, c.limits.joins, 0) != nil {
+			return
+		}
+		c.mu.Lock()
+		r := c.rooms[login]
+		wanted := r != nil && !r.in
+		if wanted {
+			if !r.asked.IsZero() {
+				c.metrics.rejoins.Inc()
+				c.log.WarnContext(ctx, "a JOIN was not answered", "channel", login)
+			}
+			r.asked = time.Now()
+		}
+		c.mu.Unlock()
+		if wanted && w.write("JOIN #"+login) != nil {
+			w.conn.Close()
+			return
+		}
+	}
+}
+
+// next is the channel to be joined now, or how long until there may be one.
+func (c *chat) next() (login string, wait time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wait = c.timing.join
+	for _, r := range c.rooms {
+		if r.in {
+			continue
+		}
+		due := c.timing.join - time.Since(r.asked)
+		if r.asked.IsZero() || due <= 0 {
+			return r.login, 0
+		}
+		wait = min(wait, due)
+	}
+	return "", wait
+}
+
+// arrived takes ROOMSTATE, which ends what Twitch answers to a JOIN
+// (https://dev.twitch.tv/docs/chat/irc/#roomstate).
+func (c *chat) arrived(m *irc.RoomStateMessage) {
+	c.mu.Lock()
+	r := c.rooms[m.Channel]
+	if r == nil || m.RoomID == "" || r.in {
+		c.mu.Unlock()
+		return
+	}
+	r.id, r.in = m.RoomID, true
+	from := r.absent
+	r.absent = time.Time{}
+	r.change()
+	c.mu.Unlock()
+	c.joined(m.Channel, from, time.Now())
+}
+
+// userState takes what the bot is in a channel, and what became of what it said: USERSTATE answers both
+// (https://dev.twitch.tv/docs/chat/irc/#userstate). Twitch's page does not tell that it repeats the client-nonce; where
+// it doesn't, the next USERSTATE of the channel is the answer, because one message at a time waits for it.
+func (c *chat) userState(m *irc.UserStateMessage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.rooms[m.Channel]
+	if r == nil {
+		return
+	}
+	_, broadcaster := m.User.Badges["broadcaster"]
+	r.privileged = m.User.IsMod || broadcaster
+	if nonce := m.Tags["client-nonce"]; r.waiting != nil && r.in && (nonce == "" || nonce == r.waiting.nonce) {
+		select {
+		case r.waiting.result <- outcome{kind: said, id: m.Tags["id"]}:
+		default:
+		}
+	}
+}
+
+// notice takes why a message was refused (https://dev.twitch.tv/docs/chat/irc/#notice).
+func (c *chat) notice(m *irc.NoticeMessage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.rooms[m.Channel]
+	if r == nil {
+		return
+	}
+	if r.waiting == nil {
+		c.log.Warn("Twitch notes", "channel", m.Channel, "code", m.MsgID, "text", m.Message)
+		return
+	}
+	if strings.HasPrefix(m.MsgID, "msg_") || m.MsgID == "no_permission" || m.MsgID == "unrecognized_cmd" {
+		select {
+		case r.waiting.result <- refusal(m.MsgID, m.Message):
+		default:
+		}
+	}
+}

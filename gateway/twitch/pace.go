@@ -1,0 +1,78 @@
+package twitch
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// limits are how fast the account may do things, all its connections together
+// (https://dev.twitch.tv/docs/chat/#twitch-chatbot-rate-limits).
+type limits struct {
+	joins      int           // in joinWindow
+	says       int           // in sayWindow, where it is neither broadcaster nor moderator
+	saysAsMod  int           // in sayWindow, all channels together
+	spacing    time.Duration // between two messages of a channel where it is neither
+	joinWindow time.Duration
+	sayWindow  time.Duration
+}
+
+// limitsOf are Twitch's, with a little more time for the way there: what leaves a second apart may arrive closer.
+func limitsOf(verified bool) limits {
+	l := limits{joins: 20, says: 20, saysAsMod: 100, spacing: 1100 * time.Millisecond, joinWindow: 10500 * time.Millisecond, sayWindow: 31 * time.Second}
+	if verified {
+		l.joins, l.says, l.saysAsMod = 2000, 7500, 7500
+	}
+	return l
+}
+
+// pace makes one kind of act wait until it may be done. The instances that share the account each take their part of
+// what it may, as nobody counts for all of them.
+type pace struct {
+	window time.Duration
+	share  func(limit int) int // this instance's part of a limit
+
+	mu    sync.Mutex
+	times []time.Time          // of what was done within the window, oldest first
+	last  map[string]time.Time // by channel
+	now   func() time.Time
+}
+
+func newPace(window time.Duration, share func(limit int) int) *pace {
+	return &pace{window: window, share: share, last: map[string]time.Time{}, now: time.Now}
+}
+
+// wait returns when one more may be done: at most limit within the window, and spacing after the last one in the same
+// channel. It counts as done then.
+func (p *pace) wait(ctx context.Context, channel string, limit int, spacing time.Duration) error {
+	for {
+		d := p.take(channel, limit, spacing)
+		if d <= 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(d):
+		}
+	}
+}
+
+// take counts one more if it may be done now; else it tells when to ask again.
+func (p *pace) take(channel string, limit int, spacing time.Duration) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	p.times = slices.DeleteFunc(p.times, func(t time.Time) bool { return now.Sub(t) >= p.window })
+	limit = max(1, p.share(limit))
+	if n := len(p.times); n >= limit {
+		return p.window - now.Sub(p.times[n-limit])
+	}
+	if last, ok := p.last[channel]; ok && now.Sub(last) < spacing {
+		return spacing - now.Sub(last)
+	}
+	p.times = append(p.times, now)
+	p.last[channel] = now
+	return 0
+}

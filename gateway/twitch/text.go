@@ -1,0 +1,112 @@
+package twitch
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf16"
+)
+
+const (
+	// maxText is how many characters a message may have
+	// (https://dev.twitch.tv/docs/api/reference/#send-chat-message). Twitch does not say what a character is: UTF-16
+	// units are counted, which are never fewer than code points.
+	maxText = 500
+	// maxParts bounds what one answer becomes: a channel without privileges takes a message a second, and an answer has
+	// to be said within its claim.
+	maxParts = 8
+	// ellipsis ends an answer that was cut.
+	ellipsis = "…"
+	// guard stands before what Twitch, or a bot in the channel, would take for a command: a zero width space, which is
+	// no white space to those who trim.
+	guard = "\u200b"
+)
+
+// parts makes the messages of a text: in one line each, without control characters, at most maxText long and split
+// between words where that is possible, none of which is a command.
+func parts(text string) []string {
+	words := strings.Fields(strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case unicode.IsControl(r), r == unicode.ReplacementChar:
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, "")))
+	var all []string
+	var b strings.Builder
+	length := 0
+	end := func() {
+		if length > 0 {
+			all = append(all, b.String())
+			b.Reset()
+			length = 0
+		}
+	}
+	for _, word := range words {
+		n := units(word)
+		if length > 0 && length+1+n <= maxText {
+			b.WriteByte(' ')
+			b.WriteString(word)
+			length += 1 + n
+			continue
+		}
+		end()
+		for _, piece := range harmless(word) {
+			end()
+			b.WriteString(piece)
+			length = units(piece)
+		}
+	}
+	end()
+	if len(all) > maxParts {
+		all = all[:maxParts]
+		last := all[maxParts-1]
+		for units(last)+units(ellipsis) > maxText {
+			last = cutLast(last)
+		}
+		all[maxParts-1] = strings.TrimRight(last, " ") + ellipsis
+	}
+	return all
+}
+
+// harmless makes of a word that begins a message the pieces that it has to be said in: one, where it fits into a
+// message. Each begins no command (https://dev.twitch.tv/docs/chat/irc/#migrated-irc-commands; /me is left in IRC).
+func harmless(word string) []string {
+	var pieces []string
+	for word != "" {
+		piece, length := "", 0
+		if word[0] == '/' || word[0] == '.' {
+			piece, length = guard, units(guard)
+		}
+		cut := len(word)
+		for i, r := range word {
+			if length += runeUnits(r); length > maxText {
+				cut = i
+				break
+			}
+		}
+		pieces = append(pieces, piece+word[:cut])
+		word = word[cut:]
+	}
+	return pieces
+}
+
+func cutLast(s string) string {
+	last := 0
+	for i := range s {
+		last = i
+	}
+	return s[:last]
+}
+
+// units is a text's length in UTF-16.
+func units(s string) int {
+	n := 0
+	for _, r := range s {
+		n += runeUnits(r)
+	}
+	return n
+}
+
+func runeUnits(r rune) int { return max(1, utf16.RuneLen(r)) }

@@ -1,0 +1,113 @@
+package twitch
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"parley.internal/shared/bus"
+	"parley.internal/shared/identity"
+	"parley.internal/shared/topology"
+)
+
+func TestParts(t *testing.T) {
+	for _, test := range []struct {
+		name, in string
+		want     []string
+	}{
+		{"short", "hello", []string{"hello"}},
+		{"lines and controls", "a\r\nb\x00c\x01ACTION d\u2028e\x01", []string{"a bcACTION d e"}},
+		{"empty", " \n\x00 ", nil},
+		{"command", "/ban x", []string{guard + "/ban x"}},
+		{"dot command", " .timeout x", []string{guard + ".timeout x"}},
+		{"no command", "a /ban", []string{"a /ban"}},
+		{"exactly one", strings.Repeat("x", 500), []string{strings.Repeat("x", 500)}},
+		{"a word too long", strings.Repeat("x", 501), []string{strings.Repeat("x", 500), "x"}},
+		{"between words", strings.Repeat("x", 300) + " " + strings.Repeat("y", 300), []string{strings.Repeat("x", 300), strings.Repeat("y", 300)}},
+		{"a command after the split", strings.Repeat("x", 499) + " /me y", []string{strings.Repeat("x", 499), guard + "/me y"}},
+		{"two units each", strings.Repeat("😀", 251), []string{strings.Repeat("😀", 250), "😀"}},
+		{"not UTF-8", "a\xff b", []string{"a b"}},
+	} {
+		if got := parts(test.in); !slices.Equal(got, test.want) {
+			t.Errorf("%s: %q; want %q", test.name, got, test.want)
+		}
+	}
+	long := parts(strings.Repeat("word ", 5000))
+	if len(long) != maxParts || !strings.HasSuffix(long[maxParts-1], ellipsis) {
+		t.Errorf("a very long text becomes %d messages; want %d, and to see that it was cut", len(long), maxParts)
+	}
+}
+
+func FuzzParts(f *testing.F) {
+	for _, seed := range []string{"hello world", "/ban " + strings.Repeat("x", 600), strings.Repeat("😀 .x ", 300), "\x00\xff\r\n/", strings.Repeat(".", 1200)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		all := parts(text)
+		if len(all) > maxParts {
+			t.Fatalf("%d messages", len(all))
+		}
+		for _, p := range all {
+			if units(p) > maxText || p == "" || !utf8.ValidString(p) || p[0] == '/' || p[0] == '.' || p[0] == ' ' || strings.ContainsFunc(p, unicode.IsControl) {
+				t.Fatalf("message %q of %q", p, text)
+			}
+		}
+		if len(all) == maxParts {
+			return // it may have been cut
+		}
+		letters := func(s string) string {
+			return strings.Map(func(r rune) rune {
+				if unicode.IsSpace(r) || unicode.IsControl(r) || r == unicode.ReplacementChar || string(r) == guard {
+					return -1
+				}
+				return r
+			}, strings.ToValidUTF8(s, ""))
+		}
+		if got, want := letters(strings.Join(all, "")), letters(text); got != want {
+			t.Fatalf("said %q; want %q", got, want)
+		}
+	})
+}
+
+// FuzzParse holds that no line that anybody sends ends the program.
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{
+		"PRIVMSG", "@badges=x :a!b@c PRIVMSG #x :hi", ":tmi.twitch.tv CLEARCHAT", "@emotes=1:0-9999 :a PRIVMSG #x :y", "USERNOTICE", "@id=1;user-id=1 :a!a@a USERNOTICE #x",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		m := parse(line)
+		if e := toEvent(m, testBot); e != nil {
+			if err := e.Validate(); err != nil && utf8.ValidString(line) && len(line) < 400 {
+				t.Errorf("%q: %v", line, err)
+			}
+		}
+	})
+}
+
+type discard struct{}
+
+func (discard) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }
+
+func counter(c prometheus.Metric) float64 {
+	var m dto.Metric
+	if err := c.Write(&m); err != nil {
+		panic(err)
+	}
+	return m.GetCounter().GetValue()
+}
+
+var testBot = func() identity.UserID {
+	id, err := identity.New(identity.Twitch, "1000")
+	if err != nil {
+		panic(err)
+	}
+	return id
+}()

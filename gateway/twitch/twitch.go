@@ -1,0 +1,174 @@
+// Package twitch connects a gateway instance to Twitch's chat: what is said there becomes events, and answers are said
+// there.
+//
+// Each channel is read and spoken in by one instance at a time, which has the channel's lease (package lease). Reading
+// is by IRC, speaking by Helix, which confirms each message, or by IRC.
+//
+// What is promised:
+//   - A message that two instances hear, because one takes over from the other, is one event: its correlation id is
+//     Twitch's id of the message.
+//   - An answer is said once. It is claimed in the ledger before it is sent; it counts as delivered when Twitch says
+//     so; if Twitch does not say, it is never sent again, and ends as outcome_unknown, for an operator to decide.
+//   - An answer that comes while nobody has the channel's lease is said by the next owner, until its deadline.
+//   - Twitch keeps no history: while nobody listens, what is said is missed. Every such gap is logged, counted and
+//     stored (gaps/{hash}).
+package twitch
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley.internal/shared/egress"
+	"parley.internal/shared/identity"
+	"parley.internal/shared/lease"
+)
+
+// Dependencies are what a service needs. All but those that say so must be set.
+type Dependencies struct {
+	Instance   string
+	ClientID   string // of the application to which the tokens were given
+	Tokens     Tokens
+	Firestore  *firestore.Client // for leases and gaps; stays the caller's to close
+	Ledger     *egress.Ledger
+	Undertaker *egress.Undertaker
+	Publisher  Publisher
+	Lease      lease.Config
+	Log        *slog.Logger
+	Metrics    prometheus.Registerer
+	Now        func() time.Time // time.Now if nil
+
+	HTTP *http.Client                                                      // for Helix; one of its own if nil
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // for IRC, before TLS; net.Dialer's if nil
+}
+
+// Service is Twitch's part of a gateway instance: a Deliverer for the destination twitch.
+//
+// An answer that Deliver takes is not said yet when Deliver returns. Its entry stands in the ledger as pending: if this
+// instance dies, the next owner of the channel finds it there.
+type Service struct {
+	config     Config
+	timing     timing
+	limits     limits
+	clientID   string
+	bot        identity.UserID
+	tokens     Tokens
+	firestore  *firestore.Client
+	ledger     *egress.Ledger
+	undertaker *egress.Undertaker
+	publisher  Publisher
+	log        *slog.Logger
+	metrics    *metrics
+	now        func() time.Time
+	http       *http.Client
+	instance   string
+
+	leases *lease.Manager
+	chat   *chat
+	says   *pace
+	gaps   chan gap
+	names  []string
+
+	mu       sync.Mutex
+	speakers map[string]*speaker // by login
+	inlet    *inlet
+}
+
+// New makes the service of a configuration that is [Config.Enabled]. Nothing happens before Run.
+func New(c Config, d Dependencies) (*Service, error) {
+	bot, err := identity.New(identity.Twitch, c.BotUserID)
+	if err != nil {
+		return nil, fmt.Errorf("TWITCH_BOT_USER_ID: %w", err)
+	}
+	s := &Service{
+		config: c, timing: defaultTiming, limits: limitsOf(c.Verified), clientID: d.ClientID, bot: bot, tokens: d.Tokens,
+		firestore: d.Firestore, ledger: d.Ledger, undertaker: d.Undertaker, publisher: d.Publisher,
+		log: d.Log.With("platform", "twitch"), now: d.Now, http: d.HTTP, instance: d.Instance,
+		gaps: make(chan gap, 256), speakers: map[string]*speaker{},
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.http == nil {
+		s.http = new(http.Client)
+	}
+	// a redirect could carry the token elsewhere, and would send the message again
+	own := *s.http
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	s.http = &own
+	for _, name := range c.Channels {
+		s.names = append(s.names, login(name))
+	}
+	slices.Sort(s.names)
+	s.names = slices.Compact(s.names)
+	if s.metrics, err = newMetrics(d.Metrics); err != nil {
+		return nil, err
+	}
+	s.leases, err = lease.New(d.Firestore, string(identity.Twitch), d.Instance, d.Lease, lease.Options{Log: d.Log, Metrics: d.Metrics, Now: d.Now})
+	if err != nil {
+		return nil, err
+	}
+	s.says = newPace(s.limits.sayWindow, s.share)
+	s.chat = &chat{
+		config: c, timing: s.timing, limits: s.limits, bot: bot, tokens: d.Tokens, dial: d.Dial, log: s.log, metrics: s.metrics,
+		joins: newPace(s.limits.joinWindow, s.share), rooms: map[string]*room{}, woken: make(chan struct{}, 1),
+		joined: s.missed,
+	}
+	if s.chat.dial == nil {
+		s.chat.dial = new(net.Dialer).DialContext
+	}
+	return s, nil
+}
+
+// Run listens and speaks until ctx is done. Then it gives its channels back, as soon as what is being said is said,
+// and publishes what it has heard; at most that takes TWITCH_ANSWER_TIMEOUT and a few seconds. It must be called once.
+func (s *Service) Run(ctx context.Context) {
+	steady := context.WithoutCancel(ctx)
+	chatting, stopChat := context.WithCancel(steady)
+	publishing, stopPublishing := context.WithCancel(steady)
+	defer stopPublishing()
+	s.inlet = newInlet(publishing, s)
+	s.chat.heard = s.inlet.take
+	var connected, noted sync.WaitGroup
+	connected.Go(func() { s.chat.run(chatting) })   // ends with stopChat
+	noted.Go(func() { s.noteGaps(steady, s.gaps) }) // ends when gaps is closed
+
+	s.leases.Run(ctx, func() []string { return s.names }, s.hold)
+
+	flushing := time.AfterFunc(s.timing.flush, stopPublishing)
+	defer flushing.Stop()
+	stopChat()
+	connected.Wait()
+	s.inlet.close()
+	close(s.gaps)
+	noted.Wait()
+}
+
+// share is this instance's part of what the account may: that of the channels which it has.
+func (s *Service) share(limit int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return limit * len(s.speakers) / len(s.names)
+}
+
+// hold is in one channel while this instance has its lease.
+func (s *Service) hold(ctx context.Context, l lease.Lease) {
+	sp := newSpeaker(s, l)
+	s.mu.Lock()
+	s.speakers[l.Key()] = sp
+	s.mu.Unlock()
+	s.chat.enter(l.Key(), l.Vacant())
+	sp.run(ctx)
+	s.mu.Lock()
+	delete(s.speakers, l.Key())
+	s.mu.Unlock()
+	s.chat.leave(l.Key())
+}

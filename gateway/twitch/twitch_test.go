@@ -1,0 +1,542 @@
+package twitch
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	irc "github.com/gempir/go-twitch-irc/v4"
+	"github.com/go-json-experiment/json"
+
+	standin "parley.internal/emulator/twitch"
+	"parley.internal/shared/config"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+)
+
+var write = []string{scopeWrite}
+
+func TestWhatIsSaidBecomesEvents(t *testing.T) {
+	w := newWorld(t, nil)
+	room := w.channel("streamer")
+	alice, bob := w.user("alice"), w.user("bob")
+	for login, role := range map[string]standin.Role{"alice": {Moderator: true, SubscriberMonths: 7, VIP: true}, "bob": {}} {
+		if err := w.twitch.SetRole(room, login, role); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.start("a", SpeakAuto, []string{"#Streamer"})
+	w.joined(room)
+	first := w.say(room, "alice", "hello; there \\o/")
+	reply := w.say(room, "bob", "hi", standin.ReplyingTo(first.ID))
+	w.say(room, w.bot.Login, "I am the bot")
+	w.say(room, "alice", "waves", standin.AsAction())
+	if err := w.twitch.Subscribe(room, "bob", 2); err != nil {
+		t.Fatal(err)
+	}
+	w.channel("raider")
+	if err := w.twitch.Raid("raider", room, 42); err != nil {
+		t.Fatal(err)
+	}
+	if !w.twitch.Delete(room, reply.ID) {
+		t.Fatal("nothing was deleted")
+	}
+	if err := w.twitch.Ban(room, "bob", time.Minute, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.twitch.Ban(room, "bob", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.twitch.Clear(room); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all is published", func() bool { return len(w.events("")) >= 9 })
+
+	messages := w.events(event.TypeChatMessage)
+	if len(messages) != 3 {
+		t.Fatalf("%d messages; want three, without the bot's own", len(messages))
+	}
+	find := func(id string) *event.Event {
+		t.Helper()
+		for _, e := range messages {
+			if e.Message.ID == id {
+				return e
+			}
+		}
+		t.Fatalf("no event of message %s", id)
+		return nil
+	}
+	e := find(first.ID)
+	if e.Source != Source || e.CorrelationID != "twitch:"+first.ID || e.Channel != "twitch:streamer" || e.UserID != "twitch:"+alice.ID ||
+		e.Message.Role != event.RoleUser || e.Message.Text != "hello; there \\o/" || e.Auth.Provider != "twitch" ||
+		e.Egress.Destination != "twitch" || e.Egress.Type != event.EgressChat || e.TraceID == "" {
+		t.Errorf("event = %+v, message %+v", e, e.Message)
+	}
+	var raw rawMessage
+	if err := json.Unmarshal(e.Message.RawPlatformPayload, &raw); err != nil {
+		t.Fatal(err)
+	}
+	if raw.UserID != alice.ID || raw.Username != "alice" || raw.DisplayName != "Alice" || raw.Color != "#1E90FF" || !raw.IsMod || !raw.IsSubscriber ||
+		!strings.Contains(raw.Badges, "vip/1") || raw.RoomID == "" || raw.Channel != room || raw.SentAt.IsZero() || raw.ReplyParent != nil {
+		t.Errorf("raw = %+v", raw)
+	}
+	e = find(reply.ID)
+	raw = rawMessage{}
+	if err := json.Unmarshal(e.Message.RawPlatformPayload, &raw); err != nil {
+		t.Fatal(err)
+	}
+	if e.UserID != "twitch:"+bob.ID || e.ReplyTo != first.ID || raw.IsMod || raw.IsSubscriber || raw.ReplyParent == nil || raw.ReplyParent.ID != first.ID || raw.ReplyParent.Username != "alice" {
+		t.Errorf("reply = %+v, raw %+v", e, raw)
+	}
+	for _, kind := range []string{"twitch.resub", "twitch.raid", TypeDeleted, TypeTimeout, TypeBan, TypeCleared} {
+		found := w.events(kind)
+		if len(found) != 1 {
+			t.Errorf("%d events %s; want 1", len(found), kind)
+			continue
+		}
+		x := found[0].ExternalEvent
+		if x == nil || x.Source != "twitch" || "twitch."+x.Kind != kind || x.ID == "" || x.CreatedAt.IsZero() || len(x.Payload) == 0 || len(x.RawPayload) == 0 || found[0].Channel != "twitch:streamer" {
+			t.Errorf("%s: %+v", kind, x)
+		}
+	}
+}
+
+func TestAnswersAreSaid(t *testing.T) {
+	for _, speak := range []string{SpeakHelix, SpeakIRC, SpeakAuto} {
+		t.Run(speak, func(t *testing.T) {
+			w := newWorld(t, write)
+			room := w.channel("streamer")
+			w.user("alice")
+			w.start("a", speak, []string{room})
+			w.joined(room)
+			question := w.say(room, "alice", "hello?")
+			short := w.answer(question, "/ban everybody\nplease")
+			long := w.answer(question, strings.Repeat("words and ", 100)+"end")
+			w.reaches(short, egress.Delivered)
+			entry := w.reaches(long, egress.Delivered)
+			lines := w.said(room)
+			if len(lines) != 4 {
+				t.Fatalf("said %d lines; want 1 and 3", len(lines))
+			}
+			var ids []string
+			for i, l := range lines {
+				if l.ReplyTo != question.ID {
+					t.Errorf("line %d replies to %q; want the question", i, l.ReplyTo)
+				}
+				if via := map[bool]string{true: standin.ViaIRC, false: standin.ViaHelix}[speak == SpeakIRC]; l.Via != via {
+					t.Errorf("line %d came via %s; want %s", i, l.Via, via)
+				}
+				if i > 0 {
+					ids = append(ids, l.ID)
+				}
+			}
+			if lines[0].Text != guard+"/ban everybody please" {
+				t.Errorf("said %q", lines[0].Text)
+			}
+			if entry.Note != strings.Join(ids, " ") {
+				t.Errorf("note = %q; want Twitch's ids %q", entry.Note, ids)
+			}
+			if n := len(w.events("")); n != 1 {
+				t.Errorf("%d events; want the question alone", n)
+			}
+		})
+	}
+}
+
+func TestRefusalsAreDeadLetters(t *testing.T) {
+	w := newWorld(t, write)
+	room, other := w.channel("streamer"), w.channel("other")
+	w.user("alice")
+	m := w.start("a", SpeakIRC, []string{room, other})
+	w.joined(room, other)
+	question := w.say(room, "alice", "hello?")
+	dead := func(a answered, reason string) {
+		t.Helper()
+		if got := w.reaches(a, egress.Dead); got.Reason != reason {
+			t.Errorf("reason = %s (%s); want %s", got.Reason, got.Message, reason)
+		}
+		if docs, err := w.firestore.Collection("deadletters").Where("reason", "==", reason).Documents(t.Context()).GetAll(); err != nil || len(docs) != 1 {
+			t.Errorf("%d dead letters for %s (%v); want 1", len(docs), reason, err)
+		}
+	}
+	w.twitch.FailChat(standin.ChatFault{Notice: "msg_rejected"})
+	dead(w.answer(question, "one"), "msg_rejected")
+	w.twitch.FailChat(standin.ChatFault{Notice: "msg_duplicate", Skip: 1})
+	half := w.answer(question, strings.Repeat("long text ", 60))
+	dead(half, "msg_duplicate")
+	if got := w.entry(half).Message; !strings.Contains(got, "message 2 of 2") {
+		t.Errorf("error = %q; want which message", got)
+	}
+	w.twitch.FailChat(standin.ChatFault{Notice: "msg_ratelimit"})
+	w.reaches(w.answer(question, "too fast at first"), egress.Delivered)
+
+	m.stop()
+	w.start("b", SpeakHelix, []string{room, other})
+	w.joined(room, other)
+	if err := w.twitch.Ban(room, w.bot.Login, time.Hour, ""); err != nil {
+		t.Fatal(err)
+	}
+	timedOut := w.reaches(w.answer(question, "two"), egress.Dead)
+	if timedOut.Reason == codeBadRequest || timedOut.Reason == "" || !strings.Contains(timedOut.Message, timedOut.Reason) {
+		t.Errorf("reason = %s (%s); want Twitch's code", timedOut.Reason, timedOut.Message)
+	}
+	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusForbidden})
+	dead(w.answer(w.say(other, "alice", "and you?"), "three"), codeForbidden)
+	if n := len(w.said(room)) + len(w.said(other)); n != 2 {
+		t.Errorf("%d lines were said; want the half one and the one that was too fast", n)
+	}
+}
+
+func TestWhatNobodyKnowsIsNotSaidAgain(t *testing.T) {
+	w := newWorld(t, write)
+	room := w.channel("streamer")
+	w.user("alice")
+	for _, speak := range []string{SpeakIRC, SpeakHelix} {
+		m := w.start("by"+speak, speak, []string{room})
+		w.joined(room)
+		question := w.say(room, "alice", "hello?")
+		before := len(w.said(room))
+		for i, done := range []bool{true, false} {
+			w.twitch.FailChat(standin.ChatFault{Done: done})
+			fault := standin.HTTPFault{Path: "/chat/messages", Done: done, Hang: i == 0, Drop: i == 1}
+			if speak == SpeakHelix {
+				w.twitch.ClearFaults()
+				w.twitch.FailHTTP(fault)
+			}
+			lost := w.answer(question, fmt.Sprint("unknown ", speak, done))
+			after := w.answer(question, fmt.Sprint("after it ", speak, done))
+			w.reaches(after, egress.Delivered)
+			if got := w.entry(lost).State; got != egress.Claimed {
+				t.Errorf("%s: state = %s; want the claim left to expire", lost.text, got)
+			}
+		}
+		if n := len(w.said(room)) - before; n != 3 {
+			t.Errorf("%s: %d lines; want the two after, and the one that was said though nobody was told", speak, n)
+		}
+		m.stop()
+	}
+}
+
+func TestWhatWasNotMadeIsTriedAgain(t *testing.T) {
+	w := newWorld(t, write)
+	room := w.channel("streamer")
+	w.user("alice")
+	m := w.start("a", SpeakHelix, []string{room})
+	w.joined(room)
+	question := w.say(room, "alice", "hello?")
+	for _, f := range []standin.HTTPFault{
+		{Status: http.StatusTooManyRequests, Times: 2, Header: http.Header{"Ratelimit-Reset": {"1"}}},
+		{Status: http.StatusServiceUnavailable, Times: 2},
+	} {
+		f.Path = "/chat/messages"
+		w.twitch.FailHTTP(f)
+		w.reaches(w.answer(question, fmt.Sprint("after ", f.Status)), egress.Delivered)
+	}
+	w.tokens.revoke()
+	w.reaches(w.answer(question, "after 401"), egress.Delivered)
+	if w.tokens.refreshed != 1 {
+		t.Errorf("refreshed %d times; want once", w.tokens.refreshed)
+	}
+	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusInternalServerError})
+	unclear := w.answer(question, "500")
+	w.reaches(w.answer(question, "after 500"), egress.Delivered)
+	if got := w.entry(unclear).State; got != egress.Claimed {
+		t.Errorf("after 500 the state is %s; want claimed: it may have been said", got)
+	}
+	gone := question
+	gone.ID = "00000000-0000-4000-8000-000000000000"
+	w.reaches(w.answer(gone, "the question was deleted"), egress.Delivered)
+	m.stop()
+	if n := len(w.said(room)); n != 5 {
+		t.Errorf("%d lines; want 5", n)
+	}
+}
+
+func TestAnAnswerWithoutAnOwnerWaitsForTheNext(t *testing.T) {
+	w := newWorld(t, nil)
+	room := w.channel("streamer")
+	w.user("alice")
+	question := w.say(room, "alice", "is anybody here?")
+	var waiting []answered
+	for i := range 5 {
+		waiting = append(waiting, w.answer(question, fmt.Sprint("answer ", i)))
+	}
+	w.start("a", SpeakAuto, []string{room})
+	for _, a := range waiting {
+		w.reaches(a, egress.Delivered)
+	}
+	for i, l := range w.said(room) {
+		if l.Text != waiting[i].text {
+			t.Errorf("line %d is %q; want the order in which they were asked for", i, l.Text)
+		}
+	}
+}
+
+// TestManyInstances is the promise as a whole: whoever comes, goes or dies, each line is one event and each answer is
+// said at most once, and exactly once unless its instance was killed in the midst of it.
+func TestManyInstances(t *testing.T) {
+	for _, speak := range []string{SpeakHelix, SpeakIRC} {
+		t.Run(speak, func(t *testing.T) {
+			w := newWorld(t, write)
+			var rooms []string
+			for i := range 6 {
+				rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
+			}
+			w.user("alice")
+			a, b := w.start("a", speak, rooms), w.start("b", speak, rooms)
+			w.joined(rooms...)
+			var all []answered
+			heard := map[string]bool{} // ids of lines that were said while somebody listened
+			round := func(steady bool) {
+				t.Helper()
+				for _, room := range rooms {
+					if steady {
+						w.joined(room)
+					}
+					line := w.say(room, "alice", fmt.Sprint("line ", len(all)))
+					if steady {
+						heard[line.ID] = true
+					}
+					all = append(all, w.answer(line, fmt.Sprint("answer ", len(all))))
+				}
+			}
+			round(true)
+			c := w.start("c", speak, rooms)
+			round(false)
+			eventually(t, "c has a channel", func() bool {
+				return slices.ContainsFunc(rooms, func(r string) bool { return owner(r, c) != nil })
+			})
+			w.joined(rooms...)
+			round(true)
+			b.stop()
+			round(false)
+			w.joined(rooms...)
+			round(true)
+
+			// killed while it speaks
+			for range 3 {
+				round(false)
+			}
+			pause := time.NewTimer(rand.N(30 * time.Millisecond))
+			<-pause.C
+			victim := a
+			victim.kill()
+			for range 2 {
+				round(false)
+			}
+			eventually(t, "c has all", func() bool {
+				return !slices.ContainsFunc(rooms, func(r string) bool { return owner(r, c) == nil })
+			})
+			w.joined(rooms...)
+			round(true)
+
+			unknown := 0
+			eventually(t, "every answer is settled, or claimed by who died", func() bool {
+				unknown = 0
+				for _, a := range all {
+					switch e := w.entry(a); {
+					case e.State == egress.Claimed && e.Instance == victim.name:
+						unknown++
+					case e.State != egress.Delivered:
+						return false
+					}
+				}
+				return true
+			})
+			times := map[string]int{}
+			for _, room := range rooms {
+				for _, l := range w.said(room) {
+					times[l.Text]++
+				}
+			}
+			for _, a := range all {
+				delivered := w.entry(a).State == egress.Delivered
+				if n := times[a.text]; n > 1 || delivered && n != 1 {
+					t.Errorf("%q was said %d times (delivered: %t)", a.text, n, delivered)
+				}
+			}
+			t.Logf("%d answers, %d of unknown outcome", len(all), unknown)
+
+			eventually(t, "what was heard is published", func() bool {
+				seen := map[string]int{}
+				for _, e := range w.events(event.TypeChatMessage) {
+					seen[e.Message.ID]++
+				}
+				for id := range heard {
+					if seen[id] == 0 {
+						return false
+					}
+				}
+				return true
+			})
+			seen := map[string]int{}
+			for _, e := range w.events(event.TypeChatMessage) {
+				if seen[e.CorrelationID]++; seen[e.CorrelationID] > 1 {
+					t.Errorf("%q was ingested %d times", e.Message.Text, seen[e.CorrelationID])
+				}
+				if e.UserID == "twitch:"+w.bot.ID {
+					t.Errorf("the bot heard itself: %q", e.Message.Text)
+				}
+			}
+		})
+	}
+}
+
+func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
+	w := newWorld(t, nil)
+	room, other := w.channel("streamer"), w.channel("other")
+	w.user("alice")
+	w.start("a", SpeakIRC, []string{room, other})
+	w.joined(room, other)
+	gaps := func() int {
+		docs, err := w.firestore.Collection("gaps").Documents(t.Context()).GetAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(docs)
+	}
+	if n := gaps(); n != 0 {
+		t.Errorf("%d gaps at first; want none", n)
+	}
+	for i, breakIt := range []func(){
+		func() { w.twitch.DropIRC(w.bot.Login) },
+		func() { w.twitch.ReconnectIRC(w.bot.Login) },
+		func() { w.twitch.DelayIRC(w.bot.Login, time.Hour) }, // silent for ever
+		func() { w.tokens.revoke(); w.twitch.DropIRC(w.bot.Login) },
+	} {
+		breakIt()
+		eventually(t, fmt.Sprintf("two gaps more after break %d", i), func() bool { return gaps() == 2*(i+1) })
+		w.joined(room, other)
+		line := w.say(room, "alice", fmt.Sprint("after break ", i))
+		eventually(t, "the line is published", func() bool {
+			return slices.ContainsFunc(w.events(""), func(e *event.Event) bool { return e.Message.ID == line.ID })
+		})
+		w.reaches(w.answer(line, fmt.Sprint("answer ", i)), egress.Delivered)
+	}
+	if w.tokens.refreshed != 1 {
+		t.Errorf("the token was refreshed %d times; want once", w.tokens.refreshed)
+	}
+}
+
+func TestLimitsAreKept(t *testing.T) {
+	real := standin.Limits{
+		Joins:    standin.Window{N: 3, Per: 300 * time.Millisecond},
+		Messages: standin.Window{N: 4, Per: 600 * time.Millisecond}, ModeratorMessages: standin.Window{N: 8, Per: 600 * time.Millisecond},
+		ChannelMessages: standin.Window{N: 1, Per: 50 * time.Millisecond},
+	}
+	for _, moderator := range []bool{false, true} {
+		t.Run(fmt.Sprint("moderator ", moderator), func(t *testing.T) {
+			w := newWorld(t, write, standin.WithLimits(real))
+			var rooms []string
+			for i := range 7 {
+				rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
+				if err := w.twitch.SetRole(rooms[i], w.bot.Login, standin.Role{Moderator: moderator}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.user("alice")
+			m := w.start("a", SpeakIRC, rooms, func(s *Service) {
+				s.timing.join = 5 * time.Second // one that is refused would come too late
+				s.limits = limits{joins: 3, joinWindow: 400 * time.Millisecond, says: 4, saysAsMod: 8, sayWindow: 700 * time.Millisecond, spacing: 80 * time.Millisecond}
+			})
+			w.joined(rooms...)
+			var all []answered
+			for i := range 12 {
+				line := w.say(rooms[i%3], "alice", fmt.Sprint("q", i))
+				all = append(all, w.answer(line, fmt.Sprint("a", i)))
+			}
+			for _, a := range all {
+				w.reaches(a, egress.Delivered)
+			}
+			if n := counter(m.metrics.answers.WithLabelValues("released")); n != 0 {
+				t.Errorf("Twitch found %v messages too fast; want none", n)
+			}
+		})
+	}
+}
+
+func TestAChannelIsNotLeftHalfJoined(t *testing.T) {
+	w := newWorld(t, nil, standin.WithLimits(standin.Limits{Joins: standin.Window{N: 1, Per: 300 * time.Millisecond}}))
+	rooms := []string{w.channel("one"), w.channel("two"), w.channel("three")}
+	m := w.start("a", SpeakIRC, rooms) // knows of no limit
+	w.joined(rooms...)
+	if n := counter(m.metrics.rejoins); n == 0 {
+		t.Error("no JOIN was sent again, although Twitch did not answer some")
+	}
+}
+
+func TestOverdueAnswersEndWithWhatStoodInTheWay(t *testing.T) {
+	w := newWorld(t, write)
+	room := w.channel("streamer")
+	w.user("alice")
+	w.start("a", SpeakHelix, []string{room})
+	w.joined(room)
+	question := w.say(room, "alice", "hello?")
+	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusServiceUnavailable, Times: 1000})
+	w.sender = egress.NewSender(w.ledger, discard{}, egress.Config{Deadline: time.Second, Retention: time.Hour}, time.Now)
+	if got := w.reaches(w.answer(question, "never"), egress.Dead); got.Reason != codeUnavailable {
+		t.Errorf("reason = %s; want %s", got.Reason, codeUnavailable)
+	}
+}
+
+func TestUserStateWithoutNonceIsTheAnswer(t *testing.T) {
+	for _, test := range []struct {
+		name, nonce string
+		want        bool
+	}{{"none", "", true}, {"ours", "n1", true}, {"another's", "n2", false}} {
+		waits := &waiting{nonce: "n1", result: make(chan outcome, 1)}
+		c := &chat{rooms: map[string]*room{"x": {login: "x", in: true, waiting: waits, changed: make(chan struct{})}}}
+		tags := "@mod=1;id=abc"
+		if test.nonce != "" {
+			tags += ";client-nonce=" + test.nonce
+		}
+		c.userState(parse(tags + " :tmi.twitch.tv USERSTATE #x").(*irc.UserStateMessage))
+		select {
+		case o := <-waits.result:
+			if !test.want || o.kind != said || o.id != "abc" {
+				t.Errorf("%s: %+v", test.name, o)
+			}
+		default:
+			if test.want {
+				t.Errorf("%s: no answer", test.name)
+			}
+		}
+	}
+}
+
+func TestSharedChatIsHeardWhereItIsSaid(t *testing.T) {
+	line := func(room, source string) irc.Message {
+		return parse("@id=1;room-id=" + room + ";source-room-id=" + source + ";user-id=7 :a!a@a.tmi.twitch.tv PRIVMSG #x :hi")
+	}
+	w := newWorld(t, nil)
+	m := w.start("a", SpeakIRC, []string{w.channel("x")})
+	if toEvent(line("5", "6"), m.bot) != nil {
+		t.Error("a message that came from another channel is an event there, too")
+	}
+	if toEvent(line("5", "5"), m.bot) == nil {
+		t.Error("a message of the channel itself is none")
+	}
+}
+
+func TestConfig(t *testing.T) {
+	c, err := config.Load[Config](nil)
+	if err != nil || c.Enabled() || c.IRCAddr != "irc.chat.twitch.tv:6697" || !c.IRCTLS {
+		t.Errorf("by default %+v (%v); want it off, and TLS", c, err)
+	}
+	on := []string{"TWITCH_CHANNELS=one,#Two", "TWITCH_BOT_USER_ID=123"}
+	if c, err := config.Load[Config](on); err != nil || !c.Enabled() {
+		t.Errorf("%+v (%v); want it on", c, err)
+	}
+	for _, wrong := range []string{
+		"TWITCH_CHANNELS=not a name", "TWITCH_BOT_USER_ID=twitch:1", "TWITCH_SPEAK=loudly", "TWITCH_API_URL=http://example.com",
+		"TWITCH_IRC_ADDR=nowhere", "TWITCH_IRC_TLS=false", "TWITCH_ANSWER_TIMEOUT=1h",
+	} {
+		if _, err := config.Load[Config](append(slices.Clone(on), wrong)); err == nil || !strings.Contains(err.Error(), strings.Split(wrong, "=")[0]) {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
+}

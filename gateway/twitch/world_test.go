@@ -1,0 +1,433 @@
+package twitch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	firestoreserver "parley.internal/emulator/firestore"
+	pubsubserver "parley.internal/emulator/pubsub"
+	standin "parley.internal/emulator/twitch"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/config"
+	"parley.internal/shared/credential"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
+	"parley.internal/shared/lease"
+	"parley.internal/shared/topology"
+)
+
+const (
+	project  = "test-project"
+	patience = 15 * time.Second // for what has to happen
+)
+
+// The timings of the tests are those of production in fast motion.
+var (
+	quickLease  = lease.Config{TTL: 900 * time.Millisecond, Beat: 120 * time.Millisecond, Seats: 8}
+	quickTiming = timing{
+		ping: 400 * time.Millisecond, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
+		maxBackoff: 200 * time.Millisecond, leave: 300 * time.Millisecond, scan: 250 * time.Millisecond,
+		retry: 50 * time.Millisecond, claim: 8 * time.Second, flush: time.Second,
+	}
+	noLimits = limits{joins: 1000, says: 1000, saysAsMod: 1000, joinWindow: time.Second, sayWindow: time.Second}
+)
+
+// world is a Twitch, a bus and a store of a test's own.
+type world struct {
+	t         *testing.T
+	twitch    *standin.Server
+	firestore *firestore.Client
+	storeAddr string
+	ledger    *egress.Ledger
+	sender    *egress.Sender
+	app       standin.App
+	bot       standin.User
+	tokens    *tokens
+
+	mu       sync.Mutex
+	ingested []*event.Event
+}
+
+func newWorld(t *testing.T, scopes []string, opts ...standin.Option) *world {
+	t.Helper()
+	w := &world{t: t}
+	var err error
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.twitch, err = standin.New(append([]standin.Option{standin.WithLimits(standin.Limits{})}, opts...)...)
+	must(err)
+	t.Cleanup(func() { w.twitch.Close() })
+	w.bot, err = w.twitch.AddUser(standin.User{Login: "parleybot", DisplayName: "ParleyBot"})
+	must(err)
+	w.app, err = w.twitch.AddApp(standin.App{})
+	must(err)
+	w.tokens = &tokens{world: w, scopes: append([]string{"chat:read", "chat:edit"}, scopes...)}
+	w.tokens.renew()
+
+	ps, err := pubsubserver.New(pubsubserver.WithOnPublish(func(topic string, m *pubsubpb.PubsubMessage) {
+		if !strings.HasSuffix(topic, string(topology.Ingress)) {
+			return
+		}
+		e, err := event.Decode(m.Data)
+		if err != nil {
+			t.Errorf("published on ingress: %v", err)
+			return
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.ingested = append(w.ingested, e)
+	}))
+	must(err)
+	t.Cleanup(func() { ps.Close() })
+	fs, err := firestoreserver.New()
+	must(err)
+	t.Cleanup(func() { fs.Close() })
+	w.storeAddr = fs.Addr()
+	t.Setenv("PUBSUB_EMULATOR_HOST", ps.Addr())
+	t.Setenv("FIRESTORE_EMULATOR_HOST", fs.Addr())
+	pub, err := pubsub.NewClient(t.Context(), project)
+	must(err)
+	t.Cleanup(func() { pub.Close() })
+	for _, topic := range topology.Topics() {
+		_, err := pub.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topology.Prefix{}.Topic(project, topic).String()})
+		must(err)
+	}
+	w.firestore, err = firestore.NewClient(t.Context(), project)
+	must(err)
+	t.Cleanup(func() { w.firestore.Close() })
+	w.ledger = egress.NewLedger(w.firestore, "test", time.Now)
+	b, err := bus.Open(t.Context(), w.deployment(), "test", slog.New(slog.DiscardHandler))
+	must(err)
+	t.Cleanup(func() { b.Close() })
+	w.sender = egress.NewSender(w.ledger, b, egress.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
+	return w
+}
+
+func (w *world) deployment() config.Deployment {
+	return config.Deployment{Project: project, Database: "(default)"}
+}
+
+// channel makes a Twitch channel, in which the bot is a moderator.
+func (w *world) channel(login string) string {
+	w.t.Helper()
+	if _, err := w.twitch.AddUser(standin.User{Login: login}); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.twitch.SetRole(login, w.bot.Login, standin.Role{Moderator: true}); err != nil {
+		w.t.Fatal(err)
+	}
+	return login
+}
+
+func (w *world) user(login string) standin.User {
+	w.t.Helper()
+	u, err := w.twitch.AddUser(standin.User{Login: login, DisplayName: strings.ToUpper(login[:1]) + login[1:], Color: "#1E90FF"})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return u
+}
+
+func (w *world) say(channel, login, text string, opts ...standin.SayOption) standin.Line {
+	w.t.Helper()
+	l, err := w.twitch.Say(channel, login, text, opts...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return l
+}
+
+// events are what was published on ingress, of one type; all if it is empty.
+func (w *world) events(kind string) []*event.Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var found []*event.Event
+	for _, e := range w.ingested {
+		if kind == "" || e.Type == kind {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// answered is the text of an answer, and under which name the ledger has it.
+type answered struct{ id, text string }
+
+// answer sends an answer to a line.
+func (w *world) answer(line standin.Line, text string) answered {
+	w.t.Helper()
+	e := &event.Event{
+		V: event.Version, Source: Source, CorrelationID: "twitch:" + line.ID, Type: event.TypeChatMessage,
+		Channel: Channel(line.Channel), UserID: "twitch:" + line.UserID,
+		Message:    &event.Message{ID: line.ID, Role: event.RoleUser, Text: line.Text},
+		Egress:     &event.Egress{Destination: "twitch", Type: event.EgressChat},
+		Candidates: []event.Candidate{{ID: "c", Text: text}},
+	}
+	id, err := w.sender.Send(w.t.Context(), e, text)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return answered{id, text}
+}
+
+func (w *world) entry(a answered) egress.Entry {
+	w.t.Helper()
+	e, err := w.ledger.Get(w.t.Context(), a.id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return e
+}
+
+func (w *world) reaches(a answered, state egress.State) egress.Entry {
+	w.t.Helper()
+	eventually(w.t, fmt.Sprintf("%q is %s", a.text, state), func() bool { return w.entry(a).State == state })
+	return w.entry(a)
+}
+
+// said is what the bot said in a channel.
+func (w *world) said(channel string) []standin.Line {
+	return slices.DeleteFunc(w.twitch.Said(channel), func(l standin.Line) bool { return l.UserID != w.bot.ID })
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("after %s still not: %s", patience, what)
+		}
+	}
+}
+
+// tokens gives the bot's token, and a new one when it is told that the last is invalid.
+type tokens struct {
+	world  *world
+	scopes []string
+
+	mu        sync.Mutex
+	current   credential.Token
+	access    string
+	refreshed int
+}
+
+func (s *tokens) renew() {
+	t, err := s.world.twitch.AddToken(standin.Token{UserID: s.world.bot.ID, ClientID: s.world.app.ID, Scopes: s.scopes})
+	if err != nil {
+		s.world.t.Fatal(err)
+	}
+	id, _ := identity.New(identity.Twitch, s.world.bot.ID)
+	s.access = t.Access
+	s.current = credential.Token{User: id, Access: credential.NewSecret(t.Access), Scopes: s.scopes, Login: s.world.bot.Login}
+}
+
+func (s *tokens) Token(context.Context, identity.UserID) (credential.Token, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current, nil
+}
+
+func (s *tokens) Invalid(_ context.Context, _ identity.UserID, used credential.Token) (credential.Token, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if used.Access.Equal(s.current.Access) {
+		s.refreshed++
+		s.renew()
+	}
+	return s.current, nil
+}
+
+func (s *tokens) revoke() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.world.twitch.Revoke(s.access)
+}
+
+// member is an instance with all that it needs, which can be killed.
+type member struct {
+	*Service
+	name string
+	stop func()
+
+	mu    sync.Mutex
+	dead  bool
+	conns []net.Conn
+}
+
+var errDead = errors.New("the instance is dead")
+
+func (m *member) alive() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dead {
+		return errDead
+	}
+	return nil
+}
+
+// kill ends an instance at once: nothing of it reaches anybody any more.
+func (m *member) kill() {
+	m.mu.Lock()
+	m.dead = true
+	for _, c := range m.conns {
+		c.Close()
+	}
+	m.mu.Unlock()
+	m.stop()
+}
+
+func (m *member) dialIRC(ctx context.Context, network, addr string) (net.Conn, error) {
+	if err := m.alive(); err != nil {
+		return nil, err
+	}
+	c, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err == nil {
+		m.mu.Lock()
+		m.conns = append(m.conns, c)
+		m.mu.Unlock()
+	}
+	return c, err
+}
+
+// RoundTrip makes the member the transport of its own HTTP client.
+func (m *member) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := m.alive(); err != nil {
+		return nil, err
+	}
+	res, err := http.DefaultTransport.RoundTrip(r)
+	if dead := m.alive(); dead != nil {
+		return nil, dead
+	}
+	return res, err
+}
+
+// store connects to Firestore for as long as the member lives.
+func (m *member) store(w *world) *firestore.Client {
+	w.t.Helper()
+	conn, err := grpc.NewClient(w.storeAddr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			if m.alive() != nil {
+				return status.Error(codes.PermissionDenied, errDead.Error()) // which is not tried again
+			}
+			return invoke(ctx, method, req, reply, cc, opts...)
+		}),
+		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			if m.alive() != nil {
+				return nil, status.Error(codes.PermissionDenied, errDead.Error())
+			}
+			return stream(ctx, desc, cc, method, opts...)
+		}))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	client, err := firestore.NewClient(context.Background(), project, option.WithGRPCConn(conn))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { conn.Close() })
+	return client
+}
+
+// start runs an instance that shares these channels.
+func (w *world) start(name, speak string, channels []string, adjust ...func(*Service)) *member {
+	w.t.Helper()
+	m := &member{name: name}
+	client := m.store(w)
+	b, err := bus.Open(w.t.Context(), w.deployment(), "gateway", slog.New(slog.DiscardHandler))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ledger := egress.NewLedger(client, name, time.Now)
+	c := Config{
+		Channels: channels, BotUserID: w.bot.ID, Speak: speak, APIURL: w.twitch.HelixURL(), IRCAddr: w.twitch.IRCAddr(),
+		AnswerTimeout: 400 * time.Millisecond,
+	}
+	if err := c.Validate(); err != nil {
+		w.t.Fatal(err)
+	}
+	m.Service, err = New(c, Dependencies{
+		Instance: name, ClientID: w.app.ID, Tokens: w.tokens, Firestore: client, Ledger: ledger,
+		Undertaker: egress.NewUndertaker(ledger, deadletter.NewBox(client, time.Now), b, "gateway", time.Second),
+		Publisher:  b, Lease: quickLease, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("i", name), Metrics: prometheus.NewRegistry(),
+		HTTP: &http.Client{Transport: m}, Dial: m.dialIRC,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m.timing, m.limits = quickTiming, noLimits
+	for _, f := range adjust {
+		f(m.Service)
+	}
+	m.chat.timing, m.chat.limits = m.timing, m.limits
+	m.says.window, m.chat.joins.window = m.limits.sayWindow, m.limits.joinWindow
+
+	sub, err := b.Subscribe(w.t.Context(), name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
+	var running sync.WaitGroup
+	running.Go(func() { m.Run(ctx) })
+	running.Go(func() {
+		if err := sub.Receive(ctx, m.Deliver); err != nil && ctx.Err() == nil {
+			w.t.Errorf("%s: %v", name, err)
+		}
+	})
+	m.stop = sync.OnceFunc(func() {
+		cancel()
+		running.Wait()
+		b.Close()
+	})
+	w.t.Cleanup(m.stop)
+	return m
+}
+
+// owner is who of some instances has a channel; nil if none does.
+func owner(login string, among ...*member) *member {
+	for _, m := range among {
+		m.Service.mu.Lock()
+		sp := m.speakers[login]
+		m.Service.mu.Unlock()
+		if sp != nil && sp.lease.Valid() && m.alive() == nil {
+			return m
+		}
+	}
+	return nil
+}
+
+// joined waits until each channel has one of the bot's connections in it.
+func (w *world) joined(channels ...string) {
+	w.t.Helper()
+	for _, c := range channels {
+		eventually(w.t, "the bot is in "+c, func() bool { return slices.Equal(w.twitch.Joined(c), []string{w.bot.Login}) })
+	}
+}
