@@ -326,3 +326,25 @@ func TestAClaimThatRanOutIsAnUnknownOutcome(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatIsOverdueIsLeftToTheSweepWhenAClientConnects(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		for _, id := range []string{"a", "b"} {
+			p.open(t, id)
+		}
+		p.now = p.now.Add(time.Minute + time.Millisecond)
+		user, err := identity.Parse("twitch:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := p.ledger.Resume(t.Context(), user, []string{"a"})
+		if err != nil || len(b.Entries) != 0 {
+			t.Errorf("Resume = %+v, %v; want nothing to write", b.Entries, err)
+		}
+		// what the client says it has was written in time
+		if e, err := p.ledger.Get(t.Context(), "a"); err != nil || e.State != egress.Delivered {
+			t.Errorf("a is %q, %v", e.State, err)
+		}
+	})
+}

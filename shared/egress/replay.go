@@ -76,6 +76,7 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 					return Backlog{}, err
 				}
 			}
+		case e.State == Pending && l.now().After(e.Deadline): // the sweep is giving it up: to write it now would race with that
 		case e.State != Dead: // dead ones are the operators'
 			b.Entries = append(b.Entries, e)
 		}
