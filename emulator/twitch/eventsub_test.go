@@ -312,7 +312,7 @@ func TestEventSubListsAndDeletes(t *testing.T) {
 }
 
 func TestEventSubReconnects(t *testing.T) {
-	w := newWorld(t, twitch.WithTiming(twitch.Timing{Reconnect: 50 * time.Millisecond}))
+	w := newWorld(t, twitch.WithTiming(twitch.Timing{Reconnect: 500 * time.Millisecond}))
 	old := w.listen(t, "")
 	w.subscribe(old, "bot", "stream.online", "1", helix.EventSubCondition{BroadcasterUserID: w.channel.ID})
 	w.ReconnectEventSub()
@@ -374,7 +374,7 @@ func TestEventSubCloses(t *testing.T) {
 		{"something sent", twitch.Timing{}, func(w *world, l *listener) {
 			w.must(l.conn.Write(l.t.Context(), websocket.MessageText, []byte("{}")))
 		}, twitch.CloseInbound, "websocket_received_inbound_traffic"},
-		{"no answer to a ping", twitch.Timing{Ping: soon}, func(w *world, l *listener) { l.deaf.Store(true) },
+		{"no answer to a ping", twitch.Timing{Ping: 500 * time.Millisecond}, func(w *world, l *listener) { l.deaf.Store(true) },
 			twitch.ClosePingPong, "websocket_failed_ping_pong"},
 		{"unused", twitch.Timing{Subscribe: soon}, nil, twitch.CloseUnused, ""},
 		{"kept after session_reconnect", twitch.Timing{Reconnect: soon}, func(w *world, _ *listener) { w.ReconnectEventSub() },

@@ -39,14 +39,15 @@ type HTTPFault struct {
 	Delay time.Duration
 	// Done carries the request out, as if nothing was wrong, before it fails.
 	Done bool
-	// Status is answered with an error of that status, and Header with it. A
-	// zero Status is no answer: with Drop the connection ends, without it the
-	// client waits for as long as it likes. With Delay alone the request
-	// succeeds after it.
+	// Status is answered, and Header with it: with an error in the body from
+	// 400 on, else without a body, so that 204 for a whisper that is not Done is
+	// one that Twitch drops silently.
 	Status int
 	Header http.Header
-	Drop   bool
-	Hang   bool
+	// Drop ends the connection instead of answering. Hang lets the client wait
+	// for as long as it likes. With none of Status, Drop and Hang the request
+	// succeeds, after Delay.
+	Drop, Hang bool
 }
 
 // maxBody is more than any request needs.
@@ -170,6 +171,10 @@ func (s *Server) injected(h http.Handler) http.Handler {
 		case f.Status != 0:
 			done(f.Status)
 			maps.Copy(w.Header(), f.Header)
+			if f.Status < http.StatusBadRequest {
+				w.WriteHeader(f.Status)
+				return
+			}
 			writeError(w, f.Status, "injected fault")
 		case f.Hang:
 			done(0)

@@ -312,6 +312,15 @@ func TestHelixWhispers(t *testing.T) {
 	}
 }
 
+func TestHelixDropsWhispersSilently(t *testing.T) {
+	w := newWorld(t)
+	w.FailHTTP(twitch.HTTPFault{Path: "/whispers", Status: http.StatusNoContent})
+	r, err := w.helix("bot").SendUserWhisper(&helix.SendUserWhisperParams{FromUserID: w.bot.ID, ToUserID: w.viewer.ID, Message: "x"})
+	if err != nil || r.StatusCode != http.StatusNoContent || len(w.Whispers("viewer")) != 0 {
+		t.Errorf("answered %+v, %v, and the viewer received %+v", r, err, w.Whispers("viewer"))
+	}
+}
+
 func TestHelixModerates(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.SetRole("streamer", "bot", twitch.Role{Moderator: true}))

@@ -18,7 +18,7 @@ import (
 const maxLine = 8 << 10
 
 // maxQueue is how many lines may wait for a slow client before it is dropped.
-const maxQueue = 1 << 16
+const maxQueue = 1 << 14
 
 // goodbye is how long a client that was told goodbye may take to leave.
 const goodbye = 5 * time.Second

@@ -24,7 +24,8 @@
 //	client := irc.NewClient(bot.Login, "oauth:"+tok.Access)
 //	client.IrcAddress, client.TLS = srv.IRCAddr(), false
 //
-// What it leaves out: TLS, emotes, cheers and channel points, AutoMod, shared
+// What it leaves out: TLS, the half hour for which Twitch ignores who exceeds the
+// limits of chat (here only what is too much is refused), emotes, cheers and channel points, AutoMod, shared
 // chat, announcements, conduits and webhooks, the device and implicit flows,
 // OpenID Connect, and every Helix endpoint but those that are named above. A
 // Helix path that is not served is answered with 404, an EventSub type that is
