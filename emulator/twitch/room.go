@@ -293,10 +293,19 @@ func (s *Server) publish(p post) *Line {
 		r.unique[p.text] = true
 	}
 	m := s.privmsg(r, u, l, first)
+	var encoded [2]string // without and with tags, once for all
 	for c := range r.joined {
-		if c != p.conn {
-			c.send(m)
+		if c == p.conn {
+			continue
 		}
+		form := &encoded[0]
+		if c.tags {
+			form = &encoded[1]
+		}
+		if *form == "" {
+			*form = m.encode(c.tags)
+		}
+		c.push(*form)
 	}
 	s.notifyChat(r, u, l)
 	return l
