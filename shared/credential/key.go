@@ -5,17 +5,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/tink-crypto/tink-go-gcpkms/v2/integration/gcpkms"
+	kms "cloud.google.com/go/kms/apiv1"
+	"cloud.google.com/go/kms/apiv1/kmspb"
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
 	"google.golang.org/api/option"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // Key seals what is stored: authenticated encryption that binds a ciphertext to its associated data. It is safe for
@@ -42,8 +45,7 @@ func OpenKey(ctx context.Context, uri string, opts ...option.ClientOption) (Key,
 	var err error
 	switch {
 	case strings.HasPrefix(uri, kmsScheme):
-		kek, err = gcpkms.GetAEADWithContext(context.WithoutCancel(ctx), uri,
-			gcpkms.WithTransport(gcpkms.TransportGRPC), gcpkms.WithGoogleAPIClientOptions(opts...))
+		kek, err = cloudKey(context.WithoutCancel(ctx), strings.TrimPrefix(uri, kmsScheme), opts...)
 	case strings.HasPrefix(uri, fileScheme) && len(uri) > len(fileScheme):
 		kek, err = fileKey(strings.TrimPrefix(uri, fileScheme))
 	default:
@@ -120,4 +122,56 @@ func (l local) EncryptWithContext(_ context.Context, plaintext, associated []byt
 
 func (l local) DecryptWithContext(_ context.Context, ciphertext, associated []byte) ([]byte, error) {
 	return l.aead.Decrypt(ciphertext, associated)
+}
+
+// remote encrypts with a key in Cloud KMS. What is sent and what comes back is checked as Google advises
+// (https://cloud.google.com/kms/docs/data-integrity-guidelines).
+type remote struct {
+	client *kms.KeyManagementClient
+	name   string
+}
+
+func cloudKey(ctx context.Context, name string, opts ...option.ClientOption) (tink.AEADWithContext, error) {
+	client, err := kms.NewKeyManagementClient(ctx, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to Cloud KMS: %w", err)
+	}
+	return remote{client, name}, nil
+}
+
+// errCorrupt means that something was changed on its way to Cloud KMS or back.
+var errCorrupt = errors.New("Cloud KMS: what arrived is not what was sent")
+
+func (r remote) EncryptWithContext(ctx context.Context, plaintext, associated []byte) ([]byte, error) {
+	resp, err := r.client.Encrypt(ctx, &kmspb.EncryptRequest{
+		Name: r.name, Plaintext: plaintext, PlaintextCrc32C: crc(plaintext),
+		AdditionalAuthenticatedData: associated, AdditionalAuthenticatedDataCrc32C: crc(associated),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encrypt with Cloud KMS: %w", err)
+	}
+	if !resp.VerifiedPlaintextCrc32C || !resp.VerifiedAdditionalAuthenticatedDataCrc32C || resp.CiphertextCrc32C.GetValue() != crc(resp.Ciphertext).Value {
+		return nil, errCorrupt
+	}
+	return resp.Ciphertext, nil
+}
+
+func (r remote) DecryptWithContext(ctx context.Context, ciphertext, associated []byte) ([]byte, error) {
+	resp, err := r.client.Decrypt(ctx, &kmspb.DecryptRequest{
+		Name: r.name, Ciphertext: ciphertext, CiphertextCrc32C: crc(ciphertext),
+		AdditionalAuthenticatedData: associated, AdditionalAuthenticatedDataCrc32C: crc(associated),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("decrypt with Cloud KMS: %w", err)
+	}
+	if resp.PlaintextCrc32C.GetValue() != crc(resp.Plaintext).Value {
+		return nil, errCorrupt
+	}
+	return resp.Plaintext, nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func crc(data []byte) *wrapperspb.Int64Value {
+	return wrapperspb.Int64(int64(crc32.Checksum(data, castagnoli)))
 }
