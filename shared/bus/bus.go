@@ -40,13 +40,16 @@ const (
 	AttrSource         = "source"
 	AttrTraceID        = "traceId"
 	AttrChannel        = "channel"
-	AttrRoute          = "route"    // how an answer finds its instance: [RouteBroadcast]
+	AttrRoute          = "route"    // how an answer finds who delivers it: one of the routes below
 	AttrInstance       = "instance" // the one gateway instance that an answer is meant for
 	AttrNext           = "next"     // the next step of the routing slip
 )
 
-// RouteBroadcast is the value of [AttrRoute] for an answer that every gateway instance is to see.
-const RouteBroadcast = "broadcast"
+// The values of [AttrRoute].
+const (
+	RouteBroadcast = "broadcast" // every gateway instance is to see the answer
+	RouteWhisper   = "whisper"   // the function whisper is to see it, and no gateway
+)
 
 const (
 	// publishTimeout bounds one Publish with all its retries. It is less than the acknowledgement deadline of every

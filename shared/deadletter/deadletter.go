@@ -20,16 +20,23 @@ type Reason string
 
 // The reasons. [Reasons] explains each.
 const (
-	InvalidEvent   Reason = "invalid_event"
-	NoPlatform     Reason = "no_platform"
-	NoText         Reason = "no_text"
-	NoRecipient    Reason = "no_recipient"
-	Expired        Reason = "expired"
-	ModelFailed    Reason = "model_failed"
-	ModelRefused   Reason = "model_refused"
-	NoConnection   Reason = "no_connection"
-	OutcomeUnknown Reason = "outcome_unknown"
-	Exhausted      Reason = "attempts_exhausted"
+	InvalidEvent        Reason = "invalid_event"
+	NoPlatform          Reason = "no_platform"
+	NoText              Reason = "no_text"
+	NoRecipient         Reason = "no_recipient"
+	NotConfigured       Reason = "not_configured"
+	LoginNeeded         Reason = "login_needed"
+	MissingScope        Reason = "missing_scope"
+	SenderRefused       Reason = "sender_refused"
+	RecipientRefused    Reason = "recipient_refused"
+	RateLimited         Reason = "rate_limited"
+	PlatformUnavailable Reason = "platform_unavailable"
+	Expired             Reason = "expired"
+	ModelFailed         Reason = "model_failed"
+	ModelRefused        Reason = "model_refused"
+	NoConnection        Reason = "no_connection"
+	OutcomeUnknown      Reason = "outcome_unknown"
+	Exhausted           Reason = "attempts_exhausted"
 )
 
 // Explained is a reason with its meaning.
@@ -43,12 +50,19 @@ var Reasons = []Explained{
 	{InvalidEvent, "The message is not an event: not JSON, too large, or a field is missing or wrong. Its bytes are kept."},
 	{NoPlatform, "Nothing in the answer says on which platform it belongs."},
 	{NoText, "There is nothing to say: no candidate has a text, and the payload has none."},
-	{NoRecipient, "The answer names neither a user nor a channel."},
+	{NoRecipient, "The answer names neither a user nor a channel, or nobody to whom it can be given in the way that was asked for."},
+	{NotConfigured, "The platform that the answer goes to is not configured; the error names what is missing."},
+	{LoginNeeded, "There is no credential to act with on the platform, or it was withdrawn: somebody has to log in, as the error says."},
+	{MissingScope, "The account that acts for Parley has not granted what this takes: log in again, as the error says, and allow it."},
+	{SenderRefused, "The platform does not let the account that acts for Parley do this: it is suspended, or its phone number is not verified, for example."},
+	{RecipientRefused, "The platform does not take this answer for this recipient: there is no such user, or they block it, for example."},
+	{RateLimited, "The platform's limits left no room for it before the deadline."},
+	{PlatformUnavailable, "The platform, or what is needed to speak to it, could not be reached before the deadline; it was not sent."},
 	{Expired, "The time within which somebody wanted an answer was over before there was one."},
 	{ModelFailed, "The model did not answer, for longer than the configuration allows."},
 	{ModelRefused, "The model refused to answer, or its answer was blocked."},
 	{NoConnection, "No instance held a connection of the recipient before the deadline."},
-	{OutcomeUnknown, "The instance that claimed the delivery died: it may or may not have been sent. An operator decides."},
+	{OutcomeUnknown, "The instance that claimed the delivery died, or the platform did not say what came of it: it may or may not have been sent. An operator decides."},
 	{Exhausted, "Pub/Sub gave up after the subscription's attempts; the last error stands in the logs."},
 }
 
