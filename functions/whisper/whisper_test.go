@@ -1,0 +1,577 @@
+package whisper
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/credential"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
+	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
+)
+
+func TestMain(m *testing.M) { emulatortest.Main(m) }
+
+// request is what Helix was asked.
+type request struct {
+	token, from, to, message, clientID string
+}
+
+// reply is what Helix answers.
+type reply struct {
+	status int
+	said   string
+	reset  time.Time
+	hang   bool // never answer, but get the request
+	drop   bool // break the connection after the request
+}
+
+// platform is Helix, which speaks the JSON of https://dev.twitch.tv/docs/api/reference/#send-whisper, and the bus.
+type platform struct {
+	mu        sync.Mutex
+	replies   []reply // one for each request, then 204
+	got       []request
+	published []bus.Outgoing
+	announced []deadletter.Announcement
+	stopped   chan struct{}
+}
+
+func (p *platform) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Message string `json:"message"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil || r.Method != http.MethodPost || r.URL.Path != "/helix/whispers" {
+		http.Error(w, "not a whisper", http.StatusTeapot)
+		return
+	}
+	p.mu.Lock()
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	p.got = append(p.got, request{token, r.URL.Query().Get("from_user_id"), r.URL.Query().Get("to_user_id"), body.Message, r.Header.Get("Client-Id")})
+	answer := reply{status: http.StatusNoContent}
+	if len(p.replies) > 0 {
+		answer, p.replies = p.replies[0], p.replies[1:]
+	}
+	p.mu.Unlock()
+	switch {
+	case answer.hang:
+		select {
+		case <-r.Context().Done():
+		case <-p.stopped:
+		}
+	case answer.drop:
+		panic(http.ErrAbortHandler)
+	case answer.status == http.StatusNoContent:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		if !answer.reset.IsZero() {
+			w.Header().Set("Ratelimit-Reset", fmt.Sprint(answer.reset.Unix()))
+		}
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		w.WriteHeader(answer.status)
+		fmt.Fprintf(w, `{"error":%q,"status":%d,"message":%q}`, http.StatusText(answer.status), answer.status, answer.said)
+	}
+}
+
+func (p *platform) requests() []request {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]request(nil), p.got...)
+}
+
+func (p *platform) Publish(_ context.Context, _ topology.Topic, out bus.Outgoing) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.published = append(p.published, out)
+	return nil
+}
+
+func (p *platform) Announce(_ context.Context, _ []byte, _ map[string]string, a deadletter.Announcement) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.announced = append(p.announced, a)
+	return nil
+}
+
+// tokens gives token-1, then, where that is invalid, token-2, and fails as it is told to.
+type tokens struct {
+	scopes         []string
+	err, refreshes error
+	invalid        int
+}
+
+func (k *tokens) Token(_ context.Context, id identity.UserID) (credential.Token, error) {
+	return credential.Token{User: id, Access: credential.NewSecret("token-1"), Scopes: k.scopes}, k.err
+}
+
+func (k *tokens) Invalid(_ context.Context, id identity.UserID, used credential.Token) (credential.Token, error) {
+	k.invalid++
+	if used.Access.Reveal() != "token-1" {
+		return credential.Token{}, errors.New("not the token that was used")
+	}
+	return credential.Token{User: id, Access: credential.NewSecret("token-2"), Scopes: k.scopes}, k.refreshes
+}
+
+// rig is the function with all around it.
+type rig struct {
+	*Function
+	*platform
+	tokens *tokens
+	client *firestore.Client
+	ledger *egress.Ledger
+	box    *deadletter.Box
+	log    *bytes.Buffer
+	logger *slog.Logger
+	now    time.Time
+	config Config
+}
+
+func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
+	t.Helper()
+	r := &rig{platform: &platform{stopped: make(chan struct{})}, tokens: &tokens{scopes: []string{"chat:read", scope}}, log: &bytes.Buffer{}, now: event.Now(time.Now())}
+	r.logger = slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	server := httptest.NewServer(r.platform)
+	t.Cleanup(func() { close(r.stopped); server.Close() })
+	var err error
+	if r.client, err = store.Connect(t.Context(), env.Deployment()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.client.Close() })
+	clock := func() time.Time { return r.now }
+	r.ledger, r.box = egress.NewLedger(r.client, "tester", clock), deadletter.NewBox(r.client, clock)
+	r.config = Config{
+		Credential: credential.Config{Twitch: credential.TwitchConfig{ClientID: "client", ClientSecret: credential.NewSecret("hush")}},
+		Twitch:     TwitchConfig{BotUserID: "9", APIURL: server.URL + "/helix/", Timeout: 10 * time.Second},
+		Limits:     LimitsConfig{NewPerDay: 40, PerSecond: 100, PerMinute: 100}, // the clock stands still
+	}
+	if change != nil {
+		change(&r.config)
+	}
+	r.Function = r.another()
+	return r
+}
+
+// another makes a second instance of the function.
+func (r *rig) another() *Function {
+	clock := func() time.Time { return r.now }
+	return New(Deps{
+		Config: r.config, Ledger: r.ledger, Undertaker: egress.NewUndertaker(r.ledger, r.box, r.platform, Step, 0),
+		Limiter: NewLimiter(r.client, r.config.Limits, clock), Tokens: r.tokens, Now: clock,
+		Log: r.logger,
+	})
+}
+
+// send sends an answer by way of the ledger, and gives the message that the function gets.
+func (r *rig) send(t *testing.T, id string, alter func(*event.Event)) bus.Incoming {
+	t.Helper()
+	e := &event.Event{
+		V: event.Version, Source: "ingress.twitch", CorrelationID: id, Type: event.TypeChatMessage, UserID: "twitch:123", Channel: "lobby",
+		Egress:     &event.Egress{Destination: "twitch", Type: event.EgressDM},
+		Candidates: []event.Candidate{{ID: "a", Text: "hello you"}},
+	}
+	if alter != nil {
+		alter(e)
+	}
+	s := egress.NewSender(r.ledger, r.platform, egress.Config{Deadline: 2 * time.Minute, Retention: time.Hour}, func() time.Time { return r.now })
+	if _, err := s.Send(t.Context(), e, "tester"); err != nil {
+		t.Fatal(err)
+	}
+	return r.last()
+}
+
+func (r *rig) last() bus.Incoming {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := r.published[len(r.published)-1]
+	return bus.Incoming{Event: out.Event, Attributes: out.Attributes, ID: "m", Published: r.now}
+}
+
+func (r *rig) entry(t *testing.T, in bus.Incoming) egress.Entry {
+	t.Helper()
+	e, err := r.ledger.Get(t.Context(), in.Attributes[egress.AttrDelivery])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// again reports whether an error has the bus deliver the message again.
+func again(err error) bool {
+	_, dead := errors.AsType[*deadletter.Error](err)
+	return err != nil && !dead
+}
+
+func TestAWhisperReachesTwitchOnce(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env, nil)
+		in := r.send(t, "c1", nil)
+		for range 5 {
+			if err := r.Whisper(t.Context(), in); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := request{token: "token-1", from: "9", to: "123", message: "hello you", clientID: "client"}
+		if got := r.requests(); len(got) != 1 || got[0] != want {
+			t.Errorf("Twitch got %+v; want %+v once", got, want)
+		}
+		if e := r.entry(t, in); e.State != egress.Delivered || e.Note != "accepted" {
+			t.Errorf("the entry is %q with note %q", e.State, e.Note)
+		}
+	})
+}
+
+func TestOfSeveralInstancesOneWhispers(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env, nil)
+		in := r.send(t, "c1", nil)
+		var wg sync.WaitGroup
+		for _, f := range []*Function{r.Function, r.another(), r.another(), r.Function} {
+			wg.Go(func() {
+				if err := f.Whisper(t.Context(), in); err != nil && !errors.Is(err, errElsewhere) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := r.requests(); len(got) != 1 {
+			t.Errorf("Twitch got %+v; want one request", got)
+		}
+		if err := r.Whisper(t.Context(), in); err != nil {
+			t.Errorf("delivered once more: %v", err)
+		}
+	})
+}
+
+func TestWhatIsNotAWhisperIsLeftAlone(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env, nil)
+		in := r.send(t, "c1", func(e *event.Event) { e.Egress.Type = event.EgressChat })
+		if err := r.Whisper(t.Context(), in); err != nil {
+			t.Error(err)
+		}
+		if e := r.entry(t, in); e.State != egress.Pending || len(r.requests()) != 0 {
+			t.Errorf("the entry is %q, Twitch got %v", e.State, r.requests())
+		}
+		for name, attributes := range map[string]map[string]string{
+			"without an entry":       {bus.AttrRoute: bus.RouteWhisper},
+			"of which there is none": {bus.AttrRoute: bus.RouteWhisper, egress.AttrDelivery: "nope"},
+		} {
+			err := r.Whisper(t.Context(), bus.Incoming{Event: in.Event, Attributes: attributes})
+			if dead, ok := errors.AsType[*deadletter.Error](err); !ok || dead.Reason != deadletter.InvalidEvent {
+				t.Errorf("%s: %v; want invalid_event", name, err)
+			}
+		}
+	})
+}
+
+// Every row ends in one dead letter, and is not sent again when it is delivered again.
+func TestWhatIsGivenUp(t *testing.T) {
+	bot := func(e *event.Event) { e.UserID = "twitch:9" }
+	tests := []struct {
+		name   string
+		config func(*Config)
+		event  func(*event.Event)
+		arm    func(*rig)
+		reason deadletter.Reason
+		says   string // in its message
+		asked  int    // how often Twitch was
+	}{
+		{name: "nothing configured", config: func(c *Config) { c.Twitch.BotUserID, c.Credential.Twitch.ClientID = "", "" },
+			reason: deadletter.NotConfigured, says: "TWITCH_CLIENT_ID and TWITCH_BOT_USER_ID"},
+		{name: "no bot configured", config: func(c *Config) { c.Twitch.BotUserID = "" }, reason: deadletter.NotConfigured, says: "without TWITCH_BOT_USER_ID"},
+		{name: "nobody", event: func(e *event.Event) { e.UserID = "" }, reason: deadletter.NoRecipient, says: "userId is not set"},
+		{name: "somebody elsewhere", event: func(e *event.Event) { e.UserID = "discord:123" }, reason: deadletter.NoRecipient, says: "discord:123"},
+		{name: "no user id", event: func(e *event.Event) { e.UserID = "123" }, reason: deadletter.NoRecipient, says: "platform"},
+		{name: "the bot itself", event: bot, reason: deadletter.RecipientRefused, says: "itself"},
+		{name: "missing scope", arm: func(r *rig) { r.tokens.scopes = []string{"chat:read"} }, reason: deadletter.MissingScope, says: "/oauth/twitch/login"},
+		{name: "missing scope, as Twitch finds", arm: func(r *rig) { r.replies = []reply{{status: 401, said: "Missing scope: user:manage:whispers"}} },
+			reason: deadletter.MissingScope, says: "/oauth/twitch/login", asked: 1},
+		{name: "nobody has logged in", arm: func(r *rig) { r.tokens.err = &credential.LoginNeeded{User: r.bot, Why: "nobody has logged in"} },
+			reason: deadletter.LoginNeeded, says: "/oauth/twitch/login"},
+		{name: "Twitch refuses the client", arm: func(r *rig) { r.tokens.err = fmt.Errorf("refresh: %w", credential.ErrRefused) }, reason: deadletter.SenderRefused},
+		{name: "twice unauthorized", arm: func(r *rig) {
+			r.replies = []reply{{status: 401, said: "Invalid OAuth token"}, {status: 401, said: "must have a verified phone number"}}
+		}, reason: deadletter.SenderRefused, says: "verified phone number", asked: 2},
+		{name: "unauthorized with a token that is good", arm: func(r *rig) {
+			r.replies, r.tokens.refreshes = []reply{{status: 401, said: "must have a verified phone number"}}, credential.ErrRefused
+		}, reason: deadletter.SenderRefused, says: "verified phone number", asked: 1},
+		{name: "revoked meanwhile", arm: func(r *rig) {
+			r.replies, r.tokens.refreshes = []reply{{status: 401}}, &credential.LoginNeeded{User: r.bot, Why: "withdrawn"}
+		}, reason: deadletter.LoginNeeded, says: "withdrawn", asked: 1},
+		{name: "400", arm: func(r *rig) { r.replies = []reply{{status: 400, said: "doesn't allow whisper messages"}} }, reason: deadletter.RecipientRefused, says: "doesn't allow whisper messages", asked: 1},
+		{name: "403", arm: func(r *rig) { r.replies = []reply{{status: 403, said: "suspended"}} }, reason: deadletter.SenderRefused, says: "suspended", asked: 1},
+		{name: "404", arm: func(r *rig) { r.replies = []reply{{status: 404, said: "was not found"}} }, reason: deadletter.RecipientRefused, says: "was not found", asked: 1},
+		{name: "500", arm: func(r *rig) { r.replies = []reply{{status: 500}} }, reason: deadletter.OutcomeUnknown, says: "may or may not", asked: 1},
+		{name: "502 from a proxy", arm: func(r *rig) { r.replies = []reply{{status: 502, said: "<html>"}} }, reason: deadletter.OutcomeUnknown, asked: 1},
+		{name: "connection broken", arm: func(r *rig) { r.replies = []reply{{drop: true}} }, reason: deadletter.OutcomeUnknown, says: "may or may not", asked: 1},
+		{name: "time-out", config: func(c *Config) { c.Twitch.Timeout = 100 * time.Millisecond }, arm: func(r *rig) { r.replies = []reply{{hang: true}} },
+			reason: deadletter.OutcomeUnknown, says: "may or may not", asked: 1},
+		{name: "redirected", arm: func(r *rig) { r.replies = []reply{{status: 307}} }, reason: deadletter.NotConfigured, says: "TWITCH_API_URL", asked: 1},
+	}
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		for i, tt := range tests {
+			r := newRig(t, env, tt.config)
+			if tt.arm != nil {
+				tt.arm(r)
+			}
+			in := r.send(t, fmt.Sprintf("c%d", i), tt.event)
+			for range 3 {
+				r.now = r.now.Add(2 * time.Second)
+				if err := r.Whisper(t.Context(), in); err != nil {
+					t.Errorf("%s: %v", tt.name, err)
+				}
+			}
+			e := r.entry(t, in)
+			if e.State != egress.Dead || e.Reason != string(tt.reason) || !strings.Contains(e.Message, tt.says) {
+				t.Errorf("%s: %q for %q: %q; want %q: %q", tt.name, e.State, e.Reason, e.Message, tt.reason, tt.says)
+			}
+			if n := len(r.requests()); n != tt.asked {
+				t.Errorf("%s: %d requests; want %d", tt.name, n, tt.asked)
+			}
+			if len(r.announced) != 1 || r.announced[0].Reason != tt.reason {
+				t.Errorf("%s: announced %+v; want one of %q", tt.name, r.announced, tt.reason)
+			}
+			if _, err := r.box.Get(t.Context(), e.ID); err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			r.secretsAreKept(t, tt.name, e.Message)
+		}
+	})
+}
+
+// secretsAreKept looks for tokens in the log and in a message.
+func (r *rig) secretsAreKept(t *testing.T, name, message string) {
+	t.Helper()
+	for _, secret := range []string{"token-1", "token-2", "hush", "hello you"} {
+		if strings.Contains(r.log.String()+message, secret) {
+			t.Errorf("%s: %q is in the log or in the dead letter: %s %s", name, secret, r.log, message)
+		}
+	}
+}
+
+func TestAWornOutTokenIsReplacedOnce(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env, nil)
+		r.replies = []reply{{status: 401, said: "Invalid OAuth token"}}
+		in := r.send(t, "c1", nil)
+		if err := r.Whisper(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		got := r.requests()
+		if len(got) != 2 || got[0].token != "token-1" || got[1].token != "token-2" || r.tokens.invalid != 1 {
+			t.Errorf("Twitch got %+v after %d refreshes", got, r.tokens.invalid)
+		}
+		if e := r.entry(t, in); e.State != egress.Delivered {
+			t.Errorf("the entry is %q", e.State)
+		}
+	})
+}
+
+// Every row is certainly not whispered at first, and is when it is delivered again after a while.
+func TestWhatIsPutOff(t *testing.T) {
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unreachable := "http://" + dead.Addr().String() + "/helix"
+	dead.Close()
+	tests := []struct {
+		name   string
+		arm    func(*rig) (mend func())
+		wait   time.Duration // that much later it can be whispered
+		asked  int           // how often Twitch was until then
+		reason deadletter.Reason
+	}{
+		{"no token for the moment", func(r *rig) func() {
+			r.tokens.err = credential.ErrUnavailable
+			return func() { r.tokens.err = nil }
+		}, 2 * time.Second, 0, deadletter.PlatformUnavailable},
+		{"no new token for the moment", func(r *rig) func() {
+			r.replies, r.tokens.refreshes = []reply{{status: 401}}, credential.ErrBusy
+			return func() {}
+		}, 2 * time.Second, 1, deadletter.PlatformUnavailable},
+		{"no connection", func(r *rig) func() {
+			url := r.api.url
+			r.api.url = unreachable
+			return func() { r.api.url = url }
+		}, 2 * time.Second, 0, deadletter.PlatformUnavailable},
+		{"429", func(r *rig) func() {
+			r.replies = []reply{{status: 429, said: "too many", reset: r.now.Add(31 * time.Second)}}
+			return func() {}
+		}, 32 * time.Second, 1, deadletter.RateLimited},
+	}
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		for i, tt := range tests {
+			r := newRig(t, env, func(c *Config) { c.Twitch.BotUserID = fmt.Sprint(90 + i) })
+			mend := tt.arm(r)
+			in := r.send(t, fmt.Sprintf("c%d", i), nil)
+			if err := r.Whisper(t.Context(), in); !again(err) || !strings.Contains(err.Error(), string(tt.reason)) {
+				t.Errorf("%s: %v; want to be called again for %s", tt.name, err, tt.reason)
+			}
+			if e := r.entry(t, in); e.State != egress.Pending || e.Claim != "" {
+				t.Errorf("%s: the entry is %q", tt.name, e.State)
+			}
+			if tt.wait > 10*time.Second { // too early: another instance doesn't bother Twitch
+				r.now = r.now.Add(10 * time.Second)
+				if err := r.another().Whisper(t.Context(), in); !again(err) {
+					t.Errorf("%s: too early: %v; want to be called again", tt.name, err)
+				}
+			}
+			if n := len(r.requests()); n != tt.asked {
+				t.Errorf("%s: %d requests at first; want %d", tt.name, n, tt.asked)
+			}
+			mend()
+			r.now = r.now.Add(tt.wait)
+			if err := r.Whisper(t.Context(), in); err != nil {
+				t.Errorf("%s: later: %v", tt.name, err)
+			}
+			if e := r.entry(t, in); e.State != egress.Delivered || len(r.requests()) != tt.asked+1 {
+				t.Errorf("%s: the entry is %q after %d requests", tt.name, e.State, len(r.requests()))
+			}
+			r.secretsAreKept(t, tt.name, "")
+		}
+	})
+}
+
+func TestNothingIsPutOffBeyondItsDeadline(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env, func(c *Config) { c.Limits.NewPerDay = 1 })
+		if err := r.Whisper(t.Context(), r.send(t, "c1", nil)); err != nil {
+			t.Fatal(err)
+		}
+		check := func(name string, in bus.Incoming, reason deadletter.Reason) {
+			t.Helper()
+			if err := r.Whisper(t.Context(), in); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if e := r.entry(t, in); e.State != egress.Dead || e.Reason != string(reason) {
+				t.Errorf("%s: %q for %q; want %q", name, e.State, e.Reason, reason)
+			}
+		}
+		// there is room for a second new recipient tomorrow, long after the deadline
+		check("no room before", r.send(t, "c2", func(e *event.Event) { e.UserID = "twitch:124" }), deadletter.RateLimited)
+
+		late := r.send(t, "c3", nil)
+		r.now = r.now.Add(3 * time.Minute)
+		check("delivered late", late, deadletter.Expired)
+
+		// a message from before a redrive does not give up what the redrive opened anew
+		err := r.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
+			write, err := r.ledger.ReopenIn(tx, late.Attributes[egress.AttrDelivery], 1, egress.Config{Deadline: time.Minute, Retention: time.Hour})
+			if err != nil {
+				return err
+			}
+			return write()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Whisper(t.Context(), late); err != nil {
+			t.Error(err)
+		}
+		if e := r.entry(t, late); e.State != egress.Pending {
+			t.Errorf("the redriven entry is %q", e.State)
+		}
+
+		r.tokens.err = credential.ErrUnavailable
+		last := r.send(t, "c4", nil)
+		last.Attempt = maxAttempts - 1
+		check("the last attempt", last, deadletter.PlatformUnavailable)
+		if n := len(r.requests()); n != 1 {
+			t.Errorf("%d requests; want 1", n)
+		}
+	})
+}
+
+func TestWhatNobodySettledIsNotSentAgain(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env, nil)
+		in := r.send(t, "c1", nil)
+		ref, err := egress.Receive(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if claim, _, err := r.ledger.Claim(t.Context(), ref); err != nil || claim == nil { // by an instance that dies now
+			t.Fatal(claim, err)
+		}
+		if err := r.Whisper(t.Context(), in); !errors.Is(err, errElsewhere) {
+			t.Errorf("Whisper = %v; want %v", err, errElsewhere)
+		}
+		r.now = r.now.Add(egress.ClaimLease + time.Second)
+		if _, err := egress.NewUndertaker(r.ledger, r.box, r.platform, "dlq", 0).Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Whisper(t.Context(), in); err != nil {
+			t.Error(err)
+		}
+		if e := r.entry(t, in); e.Reason != string(deadletter.OutcomeUnknown) || len(r.requests()) != 0 {
+			t.Errorf("the entry is %q for %q, Twitch got %v", e.State, e.Reason, r.requests())
+		}
+	})
+}
+
+func TestLongTextsAreCut(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env, nil)
+		long := strings.TrimSpace(strings.Repeat("word ", 1000)) // 4,999 characters
+		say := func(e *event.Event) { e.Candidates[0].Text = long }
+		in := r.send(t, "c1", say)
+		if err := r.Whisper(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.requests()[0].message; len([]rune(got)) > maxFirst || !strings.HasSuffix(got, "word…") {
+			t.Errorf("Twitch got %q", got)
+		}
+		if e := r.entry(t, in); e.Note != "accepted; cut to 500 of 4999 characters" {
+			t.Errorf("note = %q", e.Note)
+		}
+
+		// they whisper back, whoever receives that notes it, and may now be told more
+		if _, err := r.deps.Limiter.sender(r.bot).Collection("recipients").Doc("twitch:123").Update(t.Context(), []firestore.Update{{Path: "wroteAt", Value: r.now}}); err != nil {
+			t.Fatal(err)
+		}
+		in = r.send(t, "c2", say)
+		if err := r.Whisper(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.requests()[1].message; got != long {
+			t.Errorf("Twitch got %d characters; want all %d", len(got), len(long))
+		}
+		if e := r.entry(t, in); e.Note != "accepted" {
+			t.Errorf("note = %q", e.Note)
+		}
+	})
+}
+
+// A push that nobody waits for any more is brought to its end all the same.
+func TestACancelledPushLeavesNothingUnknown(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env, nil)
+		in := r.send(t, "c1", nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := r.Whisper(ctx, in); err != nil {
+			t.Fatal(err)
+		}
+		if e := r.entry(t, in); e.State != egress.Delivered {
+			t.Errorf("the entry is %q", e.State)
+		}
+	})
+}
