@@ -10,6 +10,7 @@ import (
 	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
 	"parley.internal/shared/topology"
 )
 
@@ -118,7 +119,7 @@ func (s *Sender) publish(ctx context.Context, entry Entry) error {
 		return fmt.Errorf("read the event of delivery %s: %w", entry.ID, err)
 	}
 	attributes := map[string]string{
-		bus.AttrRoute: bus.RouteBroadcast,
+		bus.AttrRoute: route(entry),
 		AttrDelivery:  entry.ID,
 		AttrVersion:   entry.version.UTC().Format(time.RFC3339Nano),
 		AttrDeadline:  entry.Deadline.UTC().Format(time.RFC3339Nano),
@@ -127,6 +128,15 @@ func (s *Sender) publish(ctx context.Context, entry Entry) error {
 		attributes[deadletter.AttrRedrive] = strconv.Itoa(entry.Attempt)
 	}
 	return s.bus.Publish(ctx, topology.Egress, bus.Outgoing{Event: e, IdempotencyKey: entry.ID, Attributes: attributes})
+}
+
+// route says who delivers an answer: a line to one person alone on Twitch is a whisper, which a function makes; all else
+// is the gateways'.
+func route(e Entry) string {
+	if e.Destination == string(identity.Twitch) && e.Type == event.EgressDM {
+		return bus.RouteWhisper
+	}
+	return bus.RouteBroadcast
 }
 
 // Receive finds which entry of the ledger an answer from the egress topic belongs to. One that was put on the topic

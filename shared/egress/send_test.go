@@ -1,0 +1,45 @@
+package egress_test
+
+import (
+	"testing"
+	"time"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+)
+
+func TestOnlyALineToOnePersonOnTwitchIsAWhisper(t *testing.T) {
+	tests := []struct{ destination, kind, want string }{
+		{"twitch", event.EgressDM, bus.RouteWhisper},
+		{"twitch", event.EgressChat, bus.RouteBroadcast},
+		{"twitch", event.EgressEvent, bus.RouteBroadcast},
+		{"twitch", "", bus.RouteBroadcast},
+		{"discord", event.EgressDM, bus.RouteBroadcast},
+		{"api-gateway", event.EgressDM, bus.RouteBroadcast},
+		{"", event.EgressDM, bus.RouteBroadcast}, // where the event came from: the gateway's own clients
+	}
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := &publisher{}
+		s := egress.NewSender(egress.NewLedger(connect(t, env), "one", time.Now), p, egress.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
+		for _, tt := range tests {
+			e := answer("hi")
+			e.CorrelationID = tt.destination + "/" + tt.kind
+			e.Egress = &event.Egress{Destination: tt.destination, Type: tt.kind}
+			id, err := s.Send(t.Context(), e, "tester")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.SendEntry(t.Context(), id); err != nil { // as after a redrive
+				t.Fatal(err)
+			}
+			for _, out := range p.sent {
+				if got := out.Attributes[bus.AttrRoute]; got != tt.want {
+					t.Errorf("%s of type %q: route %q; want %q", tt.destination, tt.kind, got, tt.want)
+				}
+			}
+			p.sent = nil
+		}
+	})
+}
