@@ -100,12 +100,12 @@ func (h helix) post(ctx context.Context, m chatMessage) outcome {
 		if !connected.Load() {
 			return outcome{kind: notMade, code: codeUnavailable, err: fmt.Errorf("connect to Twitch: %w", err)}
 		}
-		return outcome{kind: unknown, err: fmt.Errorf("Twitch did not answer: %w", err)}
+		return outcome{kind: unknown, err: fmt.Errorf("no answer from Twitch: %w", err)}
 	}
 	defer res.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
 	if err != nil && res.StatusCode == http.StatusOK {
-		return outcome{kind: unknown, err: fmt.Errorf("Twitch's answer broke off: %w", err)}
+		return outcome{kind: unknown, err: fmt.Errorf("the answer from Twitch broke off: %w", err)}
 	}
 	return h.judge(res, data)
 }
@@ -123,11 +123,11 @@ func (h helix) judge(res *http.Response, data []byte) outcome {
 		} `json:"data"`
 	}
 	unreadable := json.Unmarshal(data, &answer)
-	failed := fmt.Errorf("Twitch answered %d: %s", res.StatusCode, cmp.Or(answer.Message, http.StatusText(res.StatusCode)))
+	failed := fmt.Errorf("answer %d from Twitch: %s", res.StatusCode, cmp.Or(answer.Message, http.StatusText(res.StatusCode)))
 	switch res.StatusCode {
 	case http.StatusOK:
 		if unreadable != nil || len(answer.Data) != 1 {
-			return outcome{kind: unknown, err: errors.New("Twitch's answer can't be read")}
+			return outcome{kind: unknown, err: errors.New("the answer from Twitch can't be read")}
 		}
 		d := answer.Data[0]
 		if d.IsSent {
@@ -168,7 +168,7 @@ func (h helix) reset(res *http.Response) time.Duration {
 // refusal is what Twitch's own codes mean, which are the same in drop_reason and in NOTICE
 // (https://dev.twitch.tv/docs/chat/irc/#notice). All are decided, but being too fast, which passes.
 func refusal(code, message string) outcome {
-	err := fmt.Errorf("Twitch refused it: %s: %s", code, message)
+	err := fmt.Errorf("refused by Twitch: %s: %s", code, message)
 	if code == codeRateLimit {
 		return outcome{kind: notMade, code: code, err: err, after: 2 * time.Second}
 	}

@@ -206,7 +206,7 @@ func (c *chat) say(login, text, parent, nonce string) outcome {
 	case <-timeout.C:
 		// What comes late could be taken for the answer to the next message; on another connection it can't.
 		w.conn.Close()
-		return outcome{kind: unknown, err: fmt.Errorf("Twitch's chat did not answer within %s", c.config.AnswerTimeout)}
+		return outcome{kind: unknown, err: fmt.Errorf("no answer from Twitch's chat within %s", c.config.AnswerTimeout)}
 	}
 }
 
@@ -245,8 +245,8 @@ func (c *chat) run(ctx context.Context) {
 }
 
 var (
-	errReconnect = errors.New("Twitch asked for another connection")
-	errRefused   = errors.New("Twitch refused to log the bot in")
+	errReconnect = errors.New("asked by Twitch for another connection")
+	errRefused   = errors.New("the bot was not let in")
 )
 
 // connect holds one connection until it ends. welcome is whether it was of any use.
@@ -347,7 +347,7 @@ func (c *chat) read(w *wire, welcome func(), end context.CancelCauseFunc) error 
 		mu.Lock()
 		defer mu.Unlock()
 		if silent++; silent > 1 || w.write("PING :parley") != nil {
-			end(errors.New("Twitch's chat has gone silent"))
+			end(errors.New("nothing comes from Twitch's chat any more"))
 			return
 		}
 		silence.Reset(c.timing.ping / 3)
@@ -387,7 +387,7 @@ func (c *chat) read(w *wire, welcome func(), end context.CancelCauseFunc) error 
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("read from Twitch's chat: %w", err)
 	}
-	return errors.New("Twitch's chat ended the connection")
+	return errors.New("the connection was ended by Twitch's chat")
 }
 
 // parse reads one line. The library panics on some that are not as Twitch writes them; these say nothing.

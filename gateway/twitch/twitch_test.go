@@ -283,7 +283,7 @@ func TestManyInstances(t *testing.T) {
 		t.Run(speak, func(t *testing.T) {
 			w := newWorld(t, write)
 			var rooms []string
-			for i := range 6 {
+			for i := range 4 {
 				rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
 			}
 			w.user("alice")
@@ -307,9 +307,7 @@ func TestManyInstances(t *testing.T) {
 			round(true)
 			c := w.start("c", speak, rooms)
 			round(false)
-			eventually(t, "c has a channel", func() bool {
-				return slices.ContainsFunc(rooms, func(r string) bool { return owner(r, c) != nil })
-			})
+			eventually(t, "all three take part", func() bool { return a.leases.Members() == 3 && b.leases.Members() == 3 && c.leases.Members() == 3 })
 			w.joined(rooms...)
 			round(true)
 			b.stop()
@@ -386,6 +384,49 @@ func TestManyInstances(t *testing.T) {
 	}
 }
 
+// TestTheOwnerIsKilledInTheMidst kills an instance while Twitch has its message and has not answered yet.
+func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
+	for _, speak := range []string{SpeakHelix, SpeakIRC} {
+		t.Run(speak, func(t *testing.T) {
+			w := newWorld(t, write)
+			room := w.channel("streamer")
+			w.user("alice")
+			victim := w.start("victim", speak, []string{room}, func(s *Service) { s.config.AnswerTimeout = patience; s.chat.config.AnswerTimeout = patience })
+			w.joined(room)
+			question := w.say(room, "alice", "hello?")
+			w.reaches(w.answer(question, "before"), egress.Delivered)
+			w.twitch.FailChat(standin.ChatFault{Done: true})
+			w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Done: true, Hang: true})
+			midst := w.answer(question, "in the midst")
+			var behind []answered
+			for i := range 3 {
+				behind = append(behind, w.answer(question, fmt.Sprint("behind it ", i)))
+			}
+			eventually(t, "it is said", func() bool { return len(w.said(room)) == 2 })
+			if got := w.entry(midst); got.State != egress.Claimed || got.Instance != victim.name {
+				t.Fatalf("state = %s of %s; want it claimed before it is said", got.State, got.Instance)
+			}
+			victim.kill()
+			w.start("heir", speak, []string{room})
+			for _, a := range behind {
+				w.reaches(a, egress.Delivered)
+			}
+			times := map[string]int{}
+			for _, l := range w.said(room) {
+				times[l.Text]++
+			}
+			for _, a := range append(behind, midst) {
+				if times[a.text] != 1 {
+					t.Errorf("%q was said %d times", a.text, times[a.text])
+				}
+			}
+			if got := w.entry(midst); got.State != egress.Claimed {
+				t.Errorf("state = %s; want the claim left to expire", got.State)
+			}
+		})
+	}
+}
+
 func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
 	w := newWorld(t, nil)
 	room, other := w.channel("streamer"), w.channel("other")
@@ -432,7 +473,7 @@ func TestLimitsAreKept(t *testing.T) {
 		t.Run(fmt.Sprint("moderator ", moderator), func(t *testing.T) {
 			w := newWorld(t, write, standin.WithLimits(real))
 			var rooms []string
-			for i := range 7 {
+			for i := range 5 {
 				rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
 				if err := w.twitch.SetRole(rooms[i], w.bot.Login, standin.Role{Moderator: moderator}); err != nil {
 					t.Fatal(err)
@@ -445,7 +486,7 @@ func TestLimitsAreKept(t *testing.T) {
 			})
 			w.joined(rooms...)
 			var all []answered
-			for i := range 12 {
+			for i := range 9 {
 				line := w.say(rooms[i%3], "alice", fmt.Sprint("q", i))
 				all = append(all, w.answer(line, fmt.Sprint("a", i)))
 			}

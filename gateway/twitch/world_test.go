@@ -48,7 +48,7 @@ var (
 	quickTiming = timing{
 		ping: 400 * time.Millisecond, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
 		maxBackoff: 200 * time.Millisecond, leave: 300 * time.Millisecond, scan: 250 * time.Millisecond,
-		retry: 50 * time.Millisecond, claim: 8 * time.Second, flush: time.Second,
+		retry: 50 * time.Millisecond, claim: 3 * time.Second, flush: time.Second,
 	}
 	noLimits = limits{joins: 1000, says: 1000, saysAsMod: 1000, joinWindow: time.Second, sayWindow: time.Second}
 )
@@ -278,9 +278,10 @@ type member struct {
 	name string
 	stop func()
 
-	mu    sync.Mutex
-	dead  bool
-	conns []net.Conn
+	mu     sync.Mutex
+	dead   bool
+	conns  []net.Conn
+	killed chan struct{}
 }
 
 var errDead = errors.New("the instance is dead")
@@ -298,6 +299,7 @@ func (m *member) alive() error {
 func (m *member) kill() {
 	m.mu.Lock()
 	m.dead = true
+	close(m.killed)
 	for _, c := range m.conns {
 		c.Close()
 	}
@@ -323,7 +325,15 @@ func (m *member) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := m.alive(); err != nil {
 		return nil, err
 	}
-	res, err := http.DefaultTransport.RoundTrip(r)
+	ctx, cancel := context.WithCancel(r.Context())
+	go func() { // ends with the request's context, which its sender ends
+		defer cancel()
+		select {
+		case <-m.killed:
+		case <-r.Context().Done():
+		}
+	}()
+	res, err := http.DefaultTransport.RoundTrip(r.WithContext(ctx))
 	if dead := m.alive(); dead != nil {
 		return nil, dead
 	}
@@ -360,7 +370,7 @@ func (m *member) store(w *world) *firestore.Client {
 // start runs an instance that shares these channels.
 func (w *world) start(name, speak string, channels []string, adjust ...func(*Service)) *member {
 	w.t.Helper()
-	m := &member{name: name}
+	m := &member{name: name, killed: make(chan struct{})}
 	client := m.store(w)
 	b, err := bus.Open(w.t.Context(), w.deployment(), "gateway", slog.New(slog.DiscardHandler))
 	if err != nil {

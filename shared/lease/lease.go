@@ -592,11 +592,15 @@ func (m *Manager) take(ctx context.Context, s *session, key string) (Lease, erro
 			}
 			vacant = before.At
 		}
+		if before.Session == s.id {
+			vacant = snap.ReadTime // given back just now, though the write failed
+		}
 		if before.Session != "" && before.Session != s.id {
 			snap, err := tx.Get(m.memberDoc(before.Session))
 			if err != nil && status.Code(err) != codes.NotFound {
 				return err
 			}
+			vacant = time.Time{} // when its session ended is forgotten
 			if err == nil {
 				var owner memberDoc
 				if err := snap.DataTo(&owner); err != nil {

@@ -334,7 +334,7 @@ func TestKeysAreSharedAndMoveOnJoinAndLeave(t *testing.T) {
 
 func TestTakeoverAfterACrash(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		w := newWorld(t, env, 6)
+		w := newWorld(t, env, 16)
 		// clocks that are 20 s apart
 		a, b := w.start("a", quick, 10*time.Second), w.start("b", quick, -10*time.Second)
 		w.wait("a and b to share", func() bool { return w.shared(a, b)() && w.shares()[a] > 0 })
