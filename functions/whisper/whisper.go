@@ -380,7 +380,7 @@ func (d *delivery) report(ctx context.Context, started time.Time, err error) {
 	switch {
 	case err != nil:
 		log.WarnContext(ctx, "not whispered", append(line, "error", err)...)
-	case v.why != nil:
+	case v.why != nil && d.state == egress.Dead:
 		log.WarnContext(ctx, "whisper given up", append(line, "reason", v.why.Reason, "error", v.why.Err)...)
 	case d.claim != nil:
 		log.InfoContext(ctx, "whispered", append(line, "note", v.note)...)
