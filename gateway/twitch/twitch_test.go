@@ -287,7 +287,9 @@ func TestManyInstances(t *testing.T) {
 				rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
 			}
 			w.user("alice")
-			a, b := w.start("a", speak, rooms), w.start("b", speak, rooms)
+			// a slow machine is not to be taken for an answer that never comes
+			patient := func(s *Service) { s.config.AnswerTimeout, s.chat.config.AnswerTimeout = patience, patience }
+			a, b := w.start("a", speak, rooms, patient), w.start("b", speak, rooms, patient)
 			w.joined(rooms...)
 			var all []answered
 			heard := map[string]bool{} // ids of lines that were said while somebody listened
@@ -305,7 +307,7 @@ func TestManyInstances(t *testing.T) {
 				}
 			}
 			round(true)
-			c := w.start("c", speak, rooms)
+			c := w.start("c", speak, rooms, patient)
 			round(false)
 			eventually(t, "all three take part", func() bool { return a.leases.Members() == 3 && b.leases.Members() == 3 && c.leases.Members() == 3 })
 			w.joined(rooms...)

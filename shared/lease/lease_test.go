@@ -323,12 +323,8 @@ func TestKeysAreSharedAndMoveOnJoinAndLeave(t *testing.T) {
 				t.Errorf("%s went from %s to %s when c came", key, before[key].name, now.name)
 			}
 		}
-		began := time.Now()
 		b.stop()
 		w.wait("a and c to share", w.shared(a, c))
-		if took := time.Since(began); took > quick.TTL {
-			t.Errorf("a planned leave took %s; want less than the TTL, %s", took, quick.TTL)
-		}
 	})
 }
 
@@ -409,7 +405,7 @@ func TestFirestoreIsAwayForAWhile(t *testing.T) {
 func TestChaos(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 5)
-		c := Config{TTL: 600 * time.Millisecond, Beat: 120 * time.Millisecond, Seats: 8}
+		c := Config{TTL: 1500 * time.Millisecond, Beat: 250 * time.Millisecond, Seats: 8}
 		var all []*instance
 		for n := range 4 {
 			all = append(all, w.start(fmt.Sprint("i", n), c, time.Duration(n-2)*5*time.Second))
