@@ -33,6 +33,9 @@ import (
 // quick is Config in fast motion.
 var quick = Config{TTL: 800 * time.Millisecond, Beat: 120 * time.Millisecond, Seats: 8}
 
+// calm loses no lease on a machine that is busy: for tests of what does not wait for a TTL.
+var calm = Config{TTL: 6 * time.Second, Beat: 200 * time.Millisecond, Seats: 8}
+
 // patience is how long what has to happen may take.
 const patience = 20 * time.Second
 
@@ -308,15 +311,15 @@ func dial(t *testing.T, project string, opts ...option.ClientOption) *firestore.
 func TestKeysAreSharedAndMoveOnJoinAndLeave(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 24)
-		a := w.start("a", quick, 0)
+		a := w.start("a", calm, 0)
 		w.wait("a to have all", w.shared(a))
-		b := w.start("b", quick, 0)
+		b := w.start("b", calm, 0)
 		w.wait("a and b to share", func() bool { return w.shared(a, b)() && w.shares()[b] >= 4 && w.shares()[a] >= 4 })
 		before := map[string]*instance{}
 		for _, key := range w.keys {
 			before[key] = w.holder(key)
 		}
-		c := w.start("c", quick, 0)
+		c := w.start("c", calm, 0)
 		w.wait("three to share", func() bool { return w.shared(a, b, c)() && w.shares()[c] >= 2 })
 		for _, key := range w.keys {
 			if now := w.holder(key); now != c && now != before[key] {
@@ -438,7 +441,7 @@ func TestChaos(t *testing.T) {
 func TestLeasesAreRenewedByOneWrite(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 40)
-		a := w.start("a", quick, 0)
+		a := w.start("a", calm, 0)
 		w.wait("a to have all", w.shared(a))
 		beats := func() float64 { return value(a.manager.metrics.beats.WithLabelValues("ok")) }
 		writes := func() (n float64) {
