@@ -140,7 +140,7 @@ func cloudKey(ctx context.Context, name string, opts ...option.ClientOption) (ti
 }
 
 // errCorrupt means that something was changed on its way to Cloud KMS or back.
-var errCorrupt = errors.New("Cloud KMS: what arrived is not what was sent")
+var errCorrupt = errors.New("what came from Cloud KMS, or arrived there, is not what was sent")
 
 func (r remote) EncryptWithContext(ctx context.Context, plaintext, associated []byte) ([]byte, error) {
 	resp, err := r.client.Encrypt(ctx, &kmspb.EncryptRequest{

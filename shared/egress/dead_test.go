@@ -221,6 +221,8 @@ func TestResumeFindsWhatAClientMissed(t *testing.T) {
 			{"the ledger has lost the earliest of several", "twitch:1", []string{"gone", "c"}, "[b d]", true, ""},
 			{"somebody else's answers tell nothing", "twitch:2", []string{"b"}, "[]", false, ""},
 			{"one that was overtaken is found", "twitch:1", []string{"a", "d"}, "[b c]", true, "d"},
+			{"what can't be an id tells nothing", "twitch:1", []string{"a/b", "", "..", "c"}, "[b d]", true, ""},
+			{"a straggler does not bring back what it overtook", "twitch:1", []string{"a", "c", "d"}, "[b]", true, "d"},
 			{"what it got is settled, and not sent again", "twitch:1", []string{"a", "b", "c", "d"}, "[]", true, "b"},
 		}
 		for _, tt := range tests {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -24,12 +25,15 @@ type Backlog struct {
 // MaxGot is how many ids of answers that it got a client may name when it comes back.
 const MaxGot = 100
 
+// deliveryID is what an id of a delivery can be at most; [DeliveryID] makes 32 hexadecimal digits.
+var deliveryID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
+
 // maxBacklog bounds what a client gets when it connects.
 const maxBacklog = 500
 
 // Resume finds what a user's client at the WebSocket gateway has not got: the answers that are pending, and, if got
-// names the last ones that it did get, the earliest first, everything that was opened after the earliest of them and is
-// not among them, whoever else it was delivered to. What the client says it got is settled as delivered.
+// names the last ones that it did get, the earliest first, everything that was opened after these began and is not among
+// them, whoever else it was delivered to. What the client says it got is settled as delivered.
 //
 // Naming one answer is enough to go on after it. Naming several also finds one that was overtaken by a later one, and
 // settles those that an instance wrote but did not live to settle, so that they don't come twice.
@@ -42,7 +46,7 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 	all := pending
 	b := Backlog{Recovered: true}
 	if len(got) > 0 {
-		first, err := l.earliest(ctx, user, got)
+		first, err := l.position(ctx, user, got)
 		if errors.Is(err, ErrNotFound) {
 			b.Recovered = false
 		} else if err != nil {
@@ -87,18 +91,38 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 	return b, nil
 }
 
-// earliest finds the first of the answers named that the ledger still has. One that is not the user's tells nothing.
-func (l *Ledger) earliest(ctx context.Context, user identity.UserID, got []string) (Entry, error) {
+// position finds the answer from which on the client is asked what it has: of the first half of those that it names, the
+// one that was opened last. The first one of all will not do. Where it is a straggler, opened long before it was given to
+// the client, everything between would seem to be missing that the client got too long ago to name. What the ledger does
+// not have, or is not the user's, tells nothing.
+func (l *Ledger) position(ctx context.Context, user identity.UserID, got []string) (Entry, error) {
+	docs := make([]*firestore.DocumentRef, 0, MaxGot)
 	for _, id := range got[:min(len(got), MaxGot)] {
-		e, err := l.Get(ctx, id)
-		if err == nil && e.UserID == user.String() {
-			return e, nil
-		}
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return Entry{}, err
+		if deliveryID.MatchString(id) { // what a client says may be anything
+			docs = append(docs, l.doc(id))
 		}
 	}
-	return Entry{}, ErrNotFound
+	snaps, err := l.client.GetAll(ctx, docs)
+	if err != nil {
+		return Entry{}, fmt.Errorf("look up what a client has: %w", err)
+	}
+	var known []Entry
+	for _, snap := range snaps {
+		if !snap.Exists() {
+			continue
+		}
+		e, err := entryOf(snap)
+		if err != nil {
+			return Entry{}, err
+		}
+		if e.UserID == user.String() {
+			known = append(known, e)
+		}
+	}
+	if len(known) == 0 {
+		return Entry{}, ErrNotFound
+	}
+	return slices.MaxFunc(known[:(len(known)+1)/2], before), nil
 }
 
 func (l *Ledger) find(ctx context.Context, q firestore.Query) ([]Entry, error) {
