@@ -75,7 +75,7 @@ const (
 	Retention = 30 * 24 * time.Hour
 )
 
-// Describe fills in what can be read from the data itself.
+// describe fills in what can be read from the data itself.
 func (l *Letter) describe() {
 	l.Preview = preview(l.Data)
 	e, err := event.Decode(l.Data)
@@ -137,8 +137,11 @@ func (b *Box) Put(ctx context.Context, l Letter, redrive int) (news bool, err er
 		l.Data = nil
 	}
 	err = b.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
-		news, err = b.put(tx, l, redrive)
-		return err
+		var next Letter
+		if next, news, err = b.next(tx, l, redrive); err != nil || !news {
+			return err
+		}
+		return tx.Set(b.doc(l.ID), next)
 	})
 	if err != nil {
 		return false, fmt.Errorf("keep dead letter %s: %w", l.ID, err)
@@ -160,14 +163,6 @@ func (b *Box) PutIn(tx *firestore.Transaction, l Letter, redrive int) (write fun
 		}
 		return tx.Set(b.doc(l.ID), next)
 	}, nil
-}
-
-func (b *Box) put(tx *firestore.Transaction, l Letter, redrive int) (news bool, err error) {
-	next, news, err := b.next(tx, l, redrive)
-	if err != nil || !news {
-		return false, err
-	}
-	return true, tx.Set(b.doc(l.ID), next)
 }
 
 // next decides what the letter is after it was given up.

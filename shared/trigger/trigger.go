@@ -51,9 +51,9 @@ type handler struct {
 	build   Build
 	environ func() []string
 
-	mu   sync.Mutex
-	fn   Func
-	slog *slog.Logger
+	mu  sync.Mutex
+	fn  Func
+	log *slog.Logger
 }
 
 // get builds the function, once.
@@ -61,7 +61,7 @@ func (h *handler) get(ctx context.Context) (Func, *slog.Logger, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.fn != nil {
-		return h.fn, h.slog, nil
+		return h.fn, h.log, nil
 	}
 	environ := h.environ()
 	// what is wrong with the deployment is the function's to tell
@@ -71,7 +71,7 @@ func (h *handler) get(ctx context.Context) (Func, *slog.Logger, error) {
 	if err != nil {
 		return nil, log, fmt.Errorf("start the function %s: %w", h.name, err)
 	}
-	h.fn, h.slog = fn, log
+	h.fn, h.log = fn, log
 	return fn, log, nil
 }
 
