@@ -3,12 +3,10 @@ package whisper
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"parley.internal/shared/config"
 	"parley.internal/shared/credential"
-	"parley.internal/shared/identity"
 )
 
 // Config is everything that the function is told by its environment.
@@ -19,11 +17,9 @@ type Config struct {
 	Limits     LimitsConfig
 }
 
-// TwitchConfig says who whispers, and by which API.
+// TwitchConfig says how long Twitch is waited for.
 type TwitchConfig struct {
-	BotUserID string        `env:"TWITCH_BOT_USER_ID" help:"User id (a number) of the bot's account at Twitch, which has logged in at /oauth/twitch/login. Without it, and TWITCH_CLIENT_ID, whispers are dead-lettered as not_configured."`
-	APIURL    string        `env:"TWITCH_API_URL" envDefault:"https://api.twitch.tv/helix" help:"Where Twitch's API is."`
-	Timeout   time.Duration `env:"TWITCH_API_TIMEOUT" envDefault:"10s" help:"How long one request to Twitch's API may take; at most 15s. A whisper that Twitch has not answered by then is never sent again, but dead-lettered as outcome_unknown."`
+	Timeout time.Duration `env:"TWITCH_API_TIMEOUT" envDefault:"10s" help:"How long one request to Twitch's API may take; at most 15s. A whisper that Twitch has not answered by then is never sent again, but dead-lettered as outcome_unknown."`
 }
 
 // maxTimeout keeps two requests, one with a token that proves to be worn out and one with its successor, within
@@ -32,27 +28,10 @@ const maxTimeout = 15 * time.Second
 
 // Validate checks what the types cannot.
 func (c TwitchConfig) Validate() error {
-	var errs []error
-	if c.BotUserID != "" {
-		if _, err := c.bot(); err != nil {
-			errs = append(errs, fmt.Errorf("TWITCH_BOT_USER_ID: %w", err))
-		}
-	}
-	if err := credential.CheckBaseURL(c.APIURL); err != nil {
-		errs = append(errs, fmt.Errorf("TWITCH_API_URL: %w", err))
-	}
 	if c.Timeout <= 0 || c.Timeout > maxTimeout {
-		errs = append(errs, fmt.Errorf("TWITCH_API_TIMEOUT: %s is not between 0 and %s", c.Timeout, maxTimeout))
+		return fmt.Errorf("TWITCH_API_TIMEOUT: %s is not between 0 and %s", c.Timeout, maxTimeout)
 	}
-	return errors.Join(errs...)
-}
-
-// bot is the account that whispers.
-func (c TwitchConfig) bot() (identity.UserID, error) {
-	if strings.Trim(c.BotUserID, "0123456789") != "" {
-		return identity.UserID{}, fmt.Errorf("%q is not a number", c.BotUserID)
-	}
-	return identity.New(identity.Twitch, c.BotUserID)
+	return nil
 }
 
 // LimitsConfig is how much the bot's account may whisper, over all instances. The defaults are Twitch's
@@ -86,7 +65,7 @@ func (c Config) missing() []string {
 	if !c.Credential.Twitch.Enabled() {
 		names = append(names, "TWITCH_CLIENT_ID")
 	}
-	if c.Twitch.BotUserID == "" {
+	if c.Credential.Twitch.BotUserID == "" {
 		names = append(names, "TWITCH_BOT_USER_ID")
 	}
 	return names

@@ -82,8 +82,8 @@ type Function struct {
 
 // New makes a function. The configuration has been validated.
 func New(d Deps) *Function {
-	f := &Function{deps: d, api: newAPI(d.Config.Credential.Twitch.ClientID, d.Config.Twitch.APIURL, d.Config.Twitch.Timeout)}
-	f.bot, _ = d.Config.Twitch.bot() // without one, every whisper is dead-lettered
+	f := &Function{deps: d, api: newAPI(d.Config.Credential.Twitch.ClientID, d.Config.Credential.Twitch.APIURL, d.Config.Twitch.Timeout)}
+	f.bot, _ = d.Config.Credential.Twitch.Bot() // without one, every whisper is dead-lettered
 	return f
 }
 

@@ -157,9 +157,11 @@ func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
 	clock := func() time.Time { return r.now }
 	r.ledger, r.box = egress.NewLedger(r.client, "tester", clock), deadletter.NewBox(r.client, clock)
 	r.config = Config{
-		Credential: credential.Config{Twitch: credential.TwitchConfig{ClientID: "client", ClientSecret: credential.NewSecret("hush")}},
-		Twitch:     TwitchConfig{BotUserID: "9", APIURL: server.URL + "/helix/", Timeout: 10 * time.Second},
-		Limits:     LimitsConfig{NewPerDay: 40, PerSecond: 100, PerMinute: 100}, // the clock stands still
+		Credential: credential.Config{Twitch: credential.TwitchConfig{
+			ClientID: "client", ClientSecret: credential.NewSecret("hush"), BotUserID: "9", APIURL: server.URL + "/helix/",
+		}},
+		Twitch: TwitchConfig{Timeout: 10 * time.Second},
+		Limits: LimitsConfig{NewPerDay: 40, PerSecond: 100, PerMinute: 100}, // the clock stands still
 	}
 	if change != nil {
 		change(&r.config)
@@ -293,9 +295,9 @@ func TestWhatIsGivenUp(t *testing.T) {
 		says   string // in its message
 		asked  int    // how often Twitch was
 	}{
-		{name: "nothing configured", config: func(c *Config) { c.Twitch.BotUserID, c.Credential.Twitch.ClientID = "", "" },
+		{name: "nothing configured", config: func(c *Config) { c.Credential.Twitch.BotUserID, c.Credential.Twitch.ClientID = "", "" },
 			reason: deadletter.NotConfigured, says: "TWITCH_CLIENT_ID and TWITCH_BOT_USER_ID"},
-		{name: "no bot configured", config: func(c *Config) { c.Twitch.BotUserID = "" }, reason: deadletter.NotConfigured, says: "without TWITCH_BOT_USER_ID"},
+		{name: "no bot configured", config: func(c *Config) { c.Credential.Twitch.BotUserID = "" }, reason: deadletter.NotConfigured, says: "without TWITCH_BOT_USER_ID"},
 		{name: "nobody", event: func(e *event.Event) { e.UserID = "" }, reason: deadletter.NoRecipient, says: "userId is not set"},
 		{name: "somebody elsewhere", event: func(e *event.Event) { e.UserID = "discord:123" }, reason: deadletter.NoRecipient, says: "discord:123"},
 		{name: "no user id", event: func(e *event.Event) { e.UserID = "123" }, reason: deadletter.NoRecipient, says: "platform"},
@@ -419,7 +421,7 @@ func TestWhatIsPutOff(t *testing.T) {
 	}
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		for i, tt := range tests {
-			r := newRig(t, env, func(c *Config) { c.Twitch.BotUserID = fmt.Sprint(90 + i) })
+			r := newRig(t, env, func(c *Config) { c.Credential.Twitch.BotUserID = fmt.Sprint(90 + i) })
 			mend := tt.arm(r)
 			in := r.send(t, fmt.Sprintf("c%d", i), nil)
 			if err := r.Whisper(t.Context(), in); !again(err) || !strings.Contains(err.Error(), string(tt.reason)) {

@@ -6,8 +6,11 @@ import (
 	"net"
 	"strconv"
 
+	"parley.internal/gateway/oauth"
+	"parley.internal/gateway/twitch"
 	"parley.internal/gateway/websocket"
 	"parley.internal/shared/config"
+	"parley.internal/shared/lease"
 )
 
 // Config is everything that a gateway instance is configured by.
@@ -15,7 +18,18 @@ type Config struct {
 	config.Deployment
 	HTTP    HTTP
 	Socket  websocket.Config
+	OAuth   oauth.Config // and the credentials that come of it
+	Twitch  twitch.Config
+	Lease   lease.Config
 	Service string `env:"K_SERVICE" help:"Set by Cloud Run: there the instance's id is asked of the metadata server; elsewhere it is random."`
+}
+
+// Validate checks what the parts can't see by themselves.
+func (c Config) Validate() error {
+	if app := c.OAuth.Credential.Twitch; c.Twitch.Enabled() && (!app.Enabled() || app.BotUserID == "") {
+		return errors.New("TWITCH_CHANNELS: needs TWITCH_CLIENT_ID and TWITCH_BOT_USER_ID")
+	}
+	return nil
 }
 
 // HTTP says where an instance listens.

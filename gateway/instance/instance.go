@@ -1,5 +1,6 @@
-// Package instance is one gateway instance: it holds clients' sockets, takes what they say to the bus, and takes
-// answers from its own subscription to them. The gateway's main runs one; the emulator runs several in one process.
+// Package instance is one gateway instance: it holds clients' sockets and its share of the platforms' channels, takes
+// what people say there to the bus, and takes answers from its own subscription to them. The gateway's main runs one;
+// the emulator runs several in one process.
 package instance
 
 import (
@@ -20,6 +21,7 @@ import (
 	"parley.internal/gateway/page"
 	"parley.internal/gateway/websocket"
 	"parley.internal/shared/bus"
+	"parley.internal/shared/credential"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
@@ -63,6 +65,8 @@ type Instance struct {
 	subscription *bus.Subscription
 	sockets      *websocket.Server
 	deliverers   map[identity.Platform]Deliverer
+	services     []service
+	keeper       *credential.Keeper // nil where no platform has credentials
 	storeCheck   *storeCheck
 	http         *http.Server
 
@@ -118,6 +122,9 @@ func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 	if o.DemoTokens != nil {
 		mux.HandleFunc("GET /demo/tokens", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, o.DemoTokens) })
 	}
+	if err = i.connect(ctx, c, mux, registry, now); err != nil {
+		return nil, err
+	}
 	i.http = &http.Server{
 		Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, // a socket has its own limits
 		IdleTimeout: 2 * time.Minute,
@@ -137,8 +144,8 @@ func (i *Instance) Addr() string { return i.listener.Addr().String() }
 func (i *Instance) ID() string { return i.id }
 
 // Run serves until ctx is done, which is no error, or the listener fails. Then it drains within 8 s: it takes no more
-// clients, delivers what is queued, closes the sockets with [websocket.CloseGoingAway], deletes its subscription and
-// disconnects. It must be called once.
+// clients, delivers what is queued, closes the sockets with [websocket.CloseGoingAway], gives back the platforms'
+// channels, deletes its subscription and disconnects. It must be called once.
 func (i *Instance) Run(ctx context.Context) error {
 	life, endLife := context.WithCancel(ctx)
 	defer endLife()
@@ -158,18 +165,20 @@ func (i *Instance) Run(ctx context.Context) error {
 		defer close(received)
 		i.receive(receiving)
 	}()
+	left := i.runServices(life)
 	i.log.InfoContext(ctx, "gateway serves", "addr", i.Addr())
 
 	<-life.Done()
 	i.draining.Store(true)
 	began := time.Now()
-	err := i.drain(context.WithoutCancel(ctx), stopReceiving, received)
+	err := i.drain(context.WithoutCancel(ctx), stopReceiving, received, left)
 	<-serving
 	i.log.InfoContext(ctx, "gateway stopped", "after", time.Since(began), "error", err)
 	return errors.Join(served, err)
 }
 
-func (i *Instance) drain(ctx context.Context, stopReceiving func(), received <-chan struct{}) error {
+// drain ends what Run began. received and left are closed when the receiving and the services have ended.
+func (i *Instance) drain(ctx context.Context, stopReceiving func(), received, left <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
 	var errs []error
@@ -199,6 +208,14 @@ func (i *Instance) drain(ctx context.Context, stopReceiving func(), received <-c
 	select {
 	case <-received: // closing the sockets has freed the handlers that waited for them
 	case <-draining.Done():
+	}
+	select {
+	case <-left: // the end of life has told the services to leave
+		if i.keeper != nil {
+			errs = append(errs, i.keeper.Drain(draining))
+		}
+	case <-draining.Done():
+		errs = append(errs, errors.New("a platform's channels could not be given back in time: their leases run out"))
 	}
 	errs = append(errs, i.release(ctx))
 	if err := errors.Join(errs...); err != nil {

@@ -3,6 +3,7 @@ package instance_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"parley.internal/gateway/instance"
+	"parley.internal/shared/config"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/topology"
 )
@@ -291,5 +293,26 @@ func TestWhatCameWhileAwayComesOnConnecting(t *testing.T) {
 	f := back.next()
 	if f.Metadata["id"] != second || f.Metadata["timestamp"] != live.Metadata["timestamp"] {
 		t.Errorf("frame = %+v; live it was %+v", f, live)
+	}
+}
+
+func TestChannelsNeedAnApplicationAndABot(t *testing.T) {
+	base := []string{"GOOGLE_CLOUD_PROJECT=p", "TWITCH_CHANNELS=ada"}
+	app := []string{"TWITCH_CLIENT_ID=id", "TWITCH_CLIENT_SECRET=s", "CREDENTIAL_KEY=file:/tmp/k"}
+	tests := []struct {
+		name    string
+		environ []string
+		ok      bool
+	}{
+		{"neither", nil, false},
+		{"no bot", app, false},
+		{"no application", []string{"TWITCH_BOT_USER_ID=1"}, false},
+		{"both", append(app, "TWITCH_BOT_USER_ID=1"), true},
+	}
+	for _, tt := range tests {
+		_, err := config.Load[instance.Config](append(slices.Clone(base), tt.environ...))
+		if (err == nil) != tt.ok || err != nil && !strings.Contains(err.Error(), "TWITCH_CHANNELS: needs") {
+			t.Errorf("%s: %v; want it to be right: %v", tt.name, err, tt.ok)
+		}
 	}
 }

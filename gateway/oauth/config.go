@@ -14,7 +14,6 @@ type Config struct {
 	Credential credential.Config
 
 	PublicURL         string            `env:"PUBLIC_URL" help:"Where browsers reach the gateway: https://chat.example.com. Needed for logging in; PUBLIC_URL/oauth/twitch/callback must be registered with Twitch as a redirect URL."`
-	BotUser           string            `env:"TWITCH_BOT_USER_ID" help:"User id (a number) of the bot's account at Twitch: it may log in as the bot, and no other account may."`
 	AllowedUsers      []string          `env:"OAUTH_ALLOWED_USERS" help:"User ids, comma-separated, that may log in without the operator's secret: twitch:123,twitch:456. Login names are not taken: they change hands."`
 	OperatorSecret    credential.Secret `env:"OAUTH_OPERATOR_SECRET" help:"Whoever knows it may log in with any account. At least 24 characters. Without it, and without allowed users, nobody but the bot can log in."`
 	BotScopes         []string          `env:"TWITCH_BOT_SCOPES" envDefault:"chat:read,chat:edit,user:write:chat,user:manage:whispers,moderator:manage:banned_users,moderator:manage:chat_messages" help:"Scopes that the bot is asked to grant, comma-separated."`
@@ -37,11 +36,6 @@ func (c Config) Validate() error {
 	if err := credential.CheckBaseURL(c.PublicURL); err != nil {
 		errs = append(errs, fmt.Errorf("PUBLIC_URL: %w", err))
 	}
-	if c.BotUser != "" {
-		if _, err := c.bot(); err != nil {
-			errs = append(errs, fmt.Errorf("TWITCH_BOT_USER_ID: %w", err))
-		}
-	}
 	for _, s := range c.AllowedUsers {
 		if id, err := identity.Parse(s); err != nil {
 			errs = append(errs, fmt.Errorf("OAUTH_ALLOWED_USERS: %w", err))
@@ -52,7 +46,7 @@ func (c Config) Validate() error {
 	if n := len(c.OperatorSecret.Reveal()); n > 0 && n < minSecret {
 		errs = append(errs, fmt.Errorf("OAUTH_OPERATOR_SECRET: it has %d characters, less than %d", n, minSecret))
 	}
-	if c.BotUser == "" && len(c.AllowedUsers) == 0 && c.OperatorSecret.IsZero() {
+	if c.Credential.Twitch.BotUserID == "" && len(c.AllowedUsers) == 0 && c.OperatorSecret.IsZero() {
 		errs = append(errs, errors.New("OAUTH_OPERATOR_SECRET: with PUBLIC_URL and TWITCH_CLIENT_ID set, it, OAUTH_ALLOWED_USERS or TWITCH_BOT_USER_ID must say who may log in"))
 	}
 	for _, s := range []struct {
@@ -72,18 +66,6 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("OAUTH_STATE_TTL: %s is not between 1m and 1h", c.StateTTL))
 	}
 	return errors.Join(errs...)
-}
-
-// bot is the bot's account; zero if it is not configured.
-func (c Config) bot() (identity.UserID, error) {
-	if c.BotUser == "" {
-		return identity.UserID{}, nil
-	}
-	id, err := identity.Resolve(c.BotUser, identity.Twitch)
-	if err == nil && (id.Platform() != identity.Twitch || !numeric(id.ID())) {
-		err = fmt.Errorf("%q is not the id of a Twitch user, which is a number (a login name is not one)", c.BotUser)
-	}
-	return id, err
 }
 
 func numeric(s string) bool {

@@ -117,7 +117,7 @@ func New(c Config, d Dependencies) (*Handler, error) {
 		return h, nil
 	}
 	var err error
-	if h.bot, err = c.bot(); err != nil {
+	if h.bot, err = c.Credential.Twitch.Bot(); err != nil {
 		return nil, fmt.Errorf("log in with Twitch: %w", err)
 	}
 	for _, s := range c.AllowedUsers {

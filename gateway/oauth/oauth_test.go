@@ -647,11 +647,12 @@ func TestConfigIsChecked(t *testing.T) {
 		{"complete", nil, ""},
 		{"nobody may", []string{"TWITCH_BOT_USER_ID="}, "OAUTH_OPERATOR_SECRET"},
 		{"a login name for the bot", []string{"TWITCH_BOT_USER_ID=parleybot"}, "TWITCH_BOT_USER_ID"},
-		{"the bot with its platform", []string{"TWITCH_BOT_USER_ID=twitch:1"}, ""},
+		{"the bot with its platform", []string{"TWITCH_BOT_USER_ID=twitch:1"}, "TWITCH_BOT_USER_ID"}, // of one form everywhere
 		{"the bot elsewhere", []string{"TWITCH_BOT_USER_ID=discord:1"}, "TWITCH_BOT_USER_ID"},
 		{"a login name", []string{"OAUTH_ALLOWED_USERS=twitch:ada"}, "OAUTH_ALLOWED_USERS"},
 		{"no platform", []string{"OAUTH_ALLOWED_USERS=1"}, "OAUTH_ALLOWED_USERS"},
 		{"a short secret", []string{"OAUTH_OPERATOR_SECRET=swordfish"}, "OAUTH_OPERATOR_SECRET"},
+		{"an API in the clear", []string{"TWITCH_API_URL=http://example.com"}, "TWITCH_API_URL"},
 		{"in the clear", []string{"PUBLIC_URL=http://chat.example.com"}, "PUBLIC_URL"},
 		{"not a scope", []string{"TWITCH_BOT_SCOPES=chat:read chat:edit"}, "TWITCH_BOT_SCOPES"},
 		{"too long", []string{"OAUTH_STATE_TTL=2h"}, "OAUTH_STATE_TTL"},

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -17,25 +16,21 @@ const (
 	SpeakIRC   = "irc"
 )
 
-// Config says where to listen and speak, and as whom. The zero value, with no channels, is the feature being off.
+// Config says where to listen and speak, and how; [credential.TwitchConfig] says as whom. The zero value, with no
+// channels, is the feature being off.
 type Config struct {
-	Channels      []string      `env:"TWITCH_CHANNELS" help:"Names, comma-separated, of the Twitch channels in which Parley listens and speaks. Without them, or without TWITCH_BOT_USER_ID, it does neither."`
-	BotUserID     string        `env:"TWITCH_BOT_USER_ID" help:"Twitch's number of the account that Parley speaks as. Somebody has to have logged in as it."`
+	Channels      []string      `env:"TWITCH_CHANNELS" help:"Names, comma-separated, of the Twitch channels in which Parley listens and speaks. Without them it does neither. Needs TWITCH_CLIENT_ID and TWITCH_BOT_USER_ID."`
 	Speak         string        `env:"TWITCH_SPEAK" envDefault:"auto" help:"How to speak: helix (Send Chat Message, which confirms each message), irc, or auto: helix where the account has granted user:write:chat, else irc."`
 	Verified      bool          `env:"TWITCH_VERIFIED" envDefault:"false" help:"Whether the account is a verified bot, which may join and speak faster."`
-	APIURL        string        `env:"TWITCH_API_URL" envDefault:"https://api.twitch.tv/helix" help:"Where Twitch's API is."`
 	IRCAddr       string        `env:"TWITCH_IRC_ADDR" envDefault:"irc.chat.twitch.tv:6697" help:"HOST:PORT of Twitch's chat."`
 	IRCTLS        bool          `env:"TWITCH_IRC_TLS" envDefault:"true" help:"Whether the chat is spoken to by TLS. Only for a stand-in on this machine may it be false."`
 	AnswerTimeout time.Duration `env:"TWITCH_ANSWER_TIMEOUT" envDefault:"5s" help:"How long Twitch may take to say what became of a message. After that nobody knows, and an operator decides."`
 }
 
 // Enabled reports whether there is anything to do.
-func (c Config) Enabled() bool { return len(c.Channels) > 0 && c.BotUserID != "" }
+func (c Config) Enabled() bool { return len(c.Channels) > 0 }
 
-var (
-	loginSyntax = regexp.MustCompile(`^[a-z0-9_]{1,25}$`)
-	idSyntax    = regexp.MustCompile(`^[0-9]{1,20}$`)
-)
+var loginSyntax = regexp.MustCompile(`^[a-z0-9_]{1,25}$`)
 
 // Validate checks what the types cannot.
 func (c Config) Validate() error {
@@ -48,17 +43,10 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("TWITCH_CHANNELS: %q is not a channel's name", name))
 		}
 	}
-	if !idSyntax.MatchString(c.BotUserID) {
-		errs = append(errs, fmt.Errorf("TWITCH_BOT_USER_ID: %q is not a number", c.BotUserID))
-	}
 	switch c.Speak {
 	case SpeakAuto, SpeakHelix, SpeakIRC:
 	default:
 		errs = append(errs, fmt.Errorf("TWITCH_SPEAK: %q is not auto, helix or irc", c.Speak))
-	}
-	u, err := url.Parse(c.APIURL)
-	if err != nil || u.Host == "" || u.RawQuery != "" || u.User != nil || (u.Scheme != "https" && !(u.Scheme == "http" && local(u.Hostname()))) {
-		errs = append(errs, fmt.Errorf("TWITCH_API_URL: %q is not of the form https://host/path", c.APIURL))
 	}
 	host, _, err := net.SplitHostPort(c.IRCAddr)
 	if err != nil {

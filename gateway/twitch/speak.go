@@ -379,7 +379,7 @@ func (sp *speaker) send(ctx context.Context, w way, text, parent, nonce string) 
 		return s.chat.say(sp.login, text, parent, nonce)
 	}
 	h := helix{
-		client: s.http, url: strings.TrimSuffix(s.config.APIURL, "/"), clientID: s.clientID,
+		client: s.http, url: strings.TrimSuffix(s.app.APIURL, "/"), clientID: s.app.ClientID,
 		bot: w.token, botID: s.bot.ID(), timeout: s.config.AnswerTimeout, now: s.now,
 	}
 	o := h.say(ctx, w.id, text, parent)

@@ -15,7 +15,9 @@
 package twitch
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -27,6 +29,7 @@ import (
 	"cloud.google.com/go/firestore"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"parley.internal/shared/credential"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
@@ -35,7 +38,7 @@ import (
 // Dependencies are what a service needs. All but those that say so must be set.
 type Dependencies struct {
 	Instance   string
-	ClientID   string // of the application to which the tokens were given
+	App        credential.TwitchConfig // to which the tokens were given; its bot's id is needed
 	Tokens     Tokens
 	Firestore  *firestore.Client // for leases and gaps; stays the caller's to close
 	Ledger     *egress.Ledger
@@ -58,7 +61,7 @@ type Service struct {
 	config     Config
 	timing     timing
 	limits     limits
-	clientID   string
+	app        credential.TwitchConfig
 	bot        identity.UserID
 	tokens     Tokens
 	firestore  *firestore.Client
@@ -84,12 +87,12 @@ type Service struct {
 
 // New makes the service of a configuration that is [Config.Enabled]. Nothing happens before Run.
 func New(c Config, d Dependencies) (*Service, error) {
-	bot, err := identity.New(identity.Twitch, c.BotUserID)
-	if err != nil {
-		return nil, fmt.Errorf("TWITCH_BOT_USER_ID: %w", err)
+	bot, err := d.App.Bot()
+	if err != nil || bot.IsZero() {
+		return nil, fmt.Errorf("TWITCH_BOT_USER_ID: nobody to speak as in TWITCH_CHANNELS: %w", cmp.Or(err, errors.New("it is not set")))
 	}
 	s := &Service{
-		config: c, timing: defaultTiming, limits: limitsOf(c.Verified), clientID: d.ClientID, bot: bot, tokens: d.Tokens,
+		config: c, timing: defaultTiming, limits: limitsOf(c.Verified), app: d.App, bot: bot, tokens: d.Tokens,
 		firestore: d.Firestore, ledger: d.Ledger, undertaker: d.Undertaker, publisher: d.Publisher,
 		log: d.Log.With("platform", "twitch"), now: d.Now, http: d.HTTP, instance: d.Instance,
 		gaps: make(chan gap, 256), speakers: map[string]*speaker{},

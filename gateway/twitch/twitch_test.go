@@ -570,12 +570,12 @@ func TestConfig(t *testing.T) {
 	if err != nil || c.Enabled() || c.IRCAddr != "irc.chat.twitch.tv:6697" || !c.IRCTLS {
 		t.Errorf("by default %+v (%v); want it off, and TLS", c, err)
 	}
-	on := []string{"TWITCH_CHANNELS=one,#Two", "TWITCH_BOT_USER_ID=123"}
+	on := []string{"TWITCH_CHANNELS=one,#Two"}
 	if c, err := config.Load[Config](on); err != nil || !c.Enabled() {
 		t.Errorf("%+v (%v); want it on", c, err)
 	}
 	for _, wrong := range []string{
-		"TWITCH_CHANNELS=not a name", "TWITCH_BOT_USER_ID=twitch:1", "TWITCH_SPEAK=loudly", "TWITCH_API_URL=http://example.com",
+		"TWITCH_CHANNELS=not a name", "TWITCH_SPEAK=loudly",
 		"TWITCH_IRC_ADDR=nowhere", "TWITCH_IRC_TLS=false", "TWITCH_ANSWER_TIMEOUT=1h",
 	} {
 		if _, err := config.Load[Config](append(slices.Clone(on), wrong)); err == nil || !strings.Contains(err.Error(), strings.Split(wrong, "=")[0]) {

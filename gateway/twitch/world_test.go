@@ -378,14 +378,14 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 	}
 	ledger := egress.NewLedger(client, name, time.Now)
 	c := Config{
-		Channels: channels, BotUserID: w.bot.ID, Speak: speak, APIURL: w.twitch.HelixURL(), IRCAddr: w.twitch.IRCAddr(),
+		Channels: channels, Speak: speak, IRCAddr: w.twitch.IRCAddr(),
 		AnswerTimeout: 400 * time.Millisecond,
 	}
 	if err := c.Validate(); err != nil {
 		w.t.Fatal(err)
 	}
 	m.Service, err = New(c, Dependencies{
-		Instance: name, ClientID: w.app.ID, Tokens: w.tokens, Firestore: client, Ledger: ledger,
+		Instance: name, App: credential.TwitchConfig{ClientID: w.app.ID, BotUserID: w.bot.ID, APIURL: w.twitch.HelixURL()}, Tokens: w.tokens, Firestore: client, Ledger: ledger,
 		Undertaker: egress.NewUndertaker(ledger, deadletter.NewBox(client, time.Now), b, "gateway", time.Second),
 		Publisher:  b, Lease: quickLease, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("i", name), Metrics: prometheus.NewRegistry(),
 		HTTP: &http.Client{Transport: m}, Dial: m.dialIRC,

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/url"
 	"strings"
+
+	"parley.internal/shared/identity"
 )
 
 // Config is what a part needs to use credentials.
@@ -25,22 +27,42 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// TwitchConfig is what Twitch knows Parley by (https://dev.twitch.tv/docs/authentication/register-app/).
+// TwitchConfig is what Twitch knows Parley by (https://dev.twitch.tv/docs/authentication/register-app/), and where it is
+// asked.
 type TwitchConfig struct {
 	ClientID     string `env:"TWITCH_CLIENT_ID" help:"Client id of the application that is registered at dev.twitch.tv/console. Without it everything of Twitch is off."`
 	ClientSecret Secret `env:"TWITCH_CLIENT_SECRET" help:"The application's client secret. Required with TWITCH_CLIENT_ID."`
+	BotUserID    string `env:"TWITCH_BOT_USER_ID" help:"User id (a number) of the account as which Parley listens, speaks and whispers. It has to log in at /oauth/twitch/login?as=bot, and no other account may log in as the bot."`
+	APIURL       string `env:"TWITCH_API_URL" envDefault:"https://api.twitch.tv/helix" help:"Where Twitch's API is."`
 	OAuthURL     string `env:"TWITCH_OAUTH_URL" envDefault:"https://id.twitch.tv" help:"Where Twitch's authorization server is."`
 }
 
 // Enabled reports whether Twitch is configured at all.
 func (c TwitchConfig) Enabled() bool { return c.ClientID != "" }
 
+// Bot is the account as which Parley speaks; zero if none is configured.
+func (c TwitchConfig) Bot() (identity.UserID, error) {
+	if c.BotUserID == "" {
+		return identity.UserID{}, nil
+	}
+	if strings.Trim(c.BotUserID, "0123456789") != "" {
+		return identity.UserID{}, fmt.Errorf("%q is not the id of a Twitch user, which is a number (a login name is not one)", c.BotUserID)
+	}
+	return identity.New(identity.Twitch, c.BotUserID)
+}
+
 // Validate checks what the types cannot.
 func (c TwitchConfig) Validate() error {
-	if !c.Enabled() {
-		return nil
-	}
 	var errs []error
+	if _, err := c.Bot(); err != nil {
+		errs = append(errs, fmt.Errorf("TWITCH_BOT_USER_ID: %w", err))
+	}
+	if err := CheckBaseURL(c.APIURL); err != nil {
+		errs = append(errs, fmt.Errorf("TWITCH_API_URL: %w", err))
+	}
+	if !c.Enabled() {
+		return errors.Join(errs...)
+	}
 	if c.ClientSecret.IsZero() {
 		errs = append(errs, errors.New("TWITCH_CLIENT_SECRET: required, as TWITCH_CLIENT_ID is set"))
 	}

@@ -65,19 +65,21 @@ const (
 
 // Reserved are the variables that var.environment must not set.
 var Reserved = map[string]Setter{
-	"GOOGLE_CLOUD_PROJECT": Terraform,
-	"FIRESTORE_DATABASE":   Terraform,
-	"BUS_PREFIX":           Terraform,
-	"LOG_LEVEL":            Terraform,
-	"MODEL_PROVIDER":       Terraform,
-	"MODEL_NAME":           Terraform,
-	"WS_MAX_CONNECTIONS":   Terraform,
-	"GEMINI_API_KEY":       Secret,
-	"OPENAI_API_KEY":       Secret,
-	"LOG_FORMAT":           Platform, // alerts read the log's JSON
-	"PORT":                 Platform,
-	"LISTEN_ADDR":          Platform,
-	"K_SERVICE":            Platform,
+	"GOOGLE_CLOUD_PROJECT":  Terraform,
+	"FIRESTORE_DATABASE":    Terraform,
+	"BUS_PREFIX":            Terraform,
+	"LOG_LEVEL":             Terraform,
+	"MODEL_PROVIDER":        Terraform,
+	"MODEL_NAME":            Terraform,
+	"WS_MAX_CONNECTIONS":    Terraform,
+	"GEMINI_API_KEY":        Secret,
+	"OPENAI_API_KEY":        Secret,
+	"TWITCH_CLIENT_SECRET":  Secret,
+	"OAUTH_OPERATOR_SECRET": Secret,
+	"LOG_FORMAT":            Platform, // alerts read the log's JSON
+	"PORT":                  Platform,
+	"LISTEN_ADDR":           Platform,
+	"K_SERVICE":             Platform,
 }
 
 // Settable are the names, in order, of what var.environment may set of each part.
