@@ -149,6 +149,7 @@ type Report struct {
 	Seed                   uint64
 	Elapsed                time.Duration
 	Sent, Accepted, Egress int            // questions that were asked and that were taken; messages on the egress topic
+	Forgone                int            // questions that were not taken before their user went away for good
 	Delivered              int            // answers
 	Dead                   map[string]int // answers, and questions that never got so far, by reason
 	Lost, Doubled          int
@@ -231,6 +232,19 @@ func (a *auditor) compare(entries []entry, letters []letter) {
 	}
 	for q, correlation := range w.accepts {
 		a.question(q, correlation)
+	}
+	for _, u := range w.users {
+		for n := range u.asked {
+			q := questionID{u.id, questionName(n + 1)}
+			if _, taken := w.accepts[q]; taken {
+				continue
+			}
+			if u.leaves {
+				r.Forgone++
+				continue
+			}
+			a.violation(Violation{What: fmt.Sprintf("question %s of %s was never taken, although they asked again and again", q.id, q.user), Lost: true}, entry{})
+		}
 	}
 	for id, given := range a.given {
 		if !known[id] {

@@ -65,6 +65,7 @@ func (r *Report) Write(w io.Writer) error {
 	fmt.Fprintln(tw)
 	row("questions sent", r.Sent)
 	row("questions accepted", r.Accepted)
+	row("not accepted before the user left", r.Forgone)
 	row("messages on the egress topic", r.Egress)
 	row("delivered", r.Delivered)
 	for _, reason := range slices.Sorted(maps.Keys(r.Dead)) {

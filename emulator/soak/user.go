@@ -176,10 +176,13 @@ func (u *user) say(s *session, question string) error {
 	return u.write(s, f)
 }
 
+// questionName is the metadata.id of a user's n-th question, counted from 1.
+func questionName(n int) string { return fmt.Sprintf("q%d", n) }
+
 // ask sends the next question.
 func (u *user) ask(s *session) error {
 	u.asked++
-	question := fmt.Sprintf("q%d", u.asked)
+	question := questionName(u.asked)
 	u.open = append(u.open, question)
 	u.world.asked.Add(1)
 	return u.say(s, question)
@@ -244,7 +247,7 @@ func (u *user) leave(ctx context.Context) error {
 			break // some were not sent: they need no answer
 		}
 	}
-	err = u.world.accepted(ctx, u.id, fmt.Sprintf("q%d", u.asked), time.Second)
+	err = u.world.accepted(ctx, u.id, questionName(u.asked), time.Second)
 	s.end()
 	u.open = nil
 	if err != nil {
