@@ -76,14 +76,17 @@ func (i *injector) holdSettling(instance string) (h *hold, release func()) {
 	}
 }
 
-// settling finds the hold for a commit that records an outcome.
-func (i *injector) settling(r *firestorepb.CommitRequest) *hold {
+// writing is a request that writes documents: Commit, or BatchWrite for several that have nothing to do with each other.
+type writing interface{ GetWrites() []*firestorepb.Write }
+
+// settling finds the hold for a request that records an outcome.
+func (i *injector) settling(r writing) *hold {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if len(i.held) == 0 {
 		return nil
 	}
-	for _, w := range r.Writes {
+	for _, w := range r.GetWrites() {
 		if d := w.GetUpdate(); d != nil && strings.Contains(d.Name, "/documents/deliveries/") {
 			if h := i.held[d.Fields["instance"].GetStringValue()]; h != nil {
 				i.hits[KillBeforeSettling]++
@@ -210,7 +213,7 @@ func (i *injector) firestoreUnary(ctx context.Context, req any, _ *grpc.UnarySer
 	if err := i.firestoreBefore(ctx); err != nil {
 		return nil, err
 	}
-	commit, ok := req.(*firestorepb.CommitRequest)
+	commit, ok := req.(writing)
 	if !ok {
 		return handler(ctx, req)
 	}

@@ -316,3 +316,26 @@ func TestChannelsNeedAnApplicationAndABot(t *testing.T) {
 		}
 	}
 }
+
+func TestTheNextAnswerDoesNotWaitUntilTheOneBeforeIsRecorded(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{})
+	c := g.dial(w.token("twitch:123"))
+	gate := make(chan struct{})
+	w.gate.Store(&gate)
+	var ids []string
+	for i := range 3 { // of one ordering key
+		id := w.answer(fmt.Sprint("c", i), "twitch:123", "", fmt.Sprint("answer ", i))
+		ids = append(ids, id)
+		if f := c.next(); f.Metadata["id"] != id {
+			t.Errorf("frame %d = %+v; want %s", i, f, id)
+		}
+		if s := w.state(id); s != egress.Pending {
+			t.Errorf("answer %d is %s while Firestore waits", i, s)
+		}
+	}
+	close(gate)
+	for _, id := range ids {
+		eventually(t, "recorded", func() bool { return w.state(id) == egress.Delivered })
+	}
+}

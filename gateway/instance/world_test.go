@@ -7,15 +7,19 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"cloud.google.com/go/firestore"
+	"cloud.google.com/go/firestore/apiv1/firestorepb"
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	gorilla "github.com/gorilla/websocket"
+	"google.golang.org/grpc"
 
 	firestoreserver "parley.internal/emulator/firestore"
 	pubsubserver "parley.internal/emulator/pubsub"
@@ -49,8 +53,17 @@ type world struct {
 	ingress   chan *pubsubpb.PubsubMessage
 	logs      *logBuffer
 
+	gate atomic.Pointer[chan struct{}] // until it is closed, no delivery is settled
+
 	mu        sync.Mutex
 	published []*pubsubpb.PubsubMessage // everything, on any topic
+}
+
+// settles reports whether writes record a delivery.
+func settles(writes []*firestorepb.Write) bool {
+	return slices.ContainsFunc(writes, func(w *firestorepb.Write) bool {
+		return w.GetUpdate().GetFields()["state"].GetStringValue() == string(egress.Delivered)
+	})
 }
 
 func newWorld(t *testing.T) *world {
@@ -73,7 +86,14 @@ func newWorld(t *testing.T) *world {
 	}))
 	must(err)
 	t.Cleanup(func() { w.server.Close() })
-	fs, err := firestoreserver.New()
+	fs, err := firestoreserver.New(firestoreserver.WithUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		if gate := w.gate.Load(); gate != nil && ctx.Err() == nil {
+			if r, ok := req.(interface{ GetWrites() []*firestorepb.Write }); ok && settles(r.GetWrites()) {
+				<-*gate
+			}
+		}
+		return handler(ctx, req)
+	}))
 	must(err)
 	w.stopStore = sync.OnceFunc(func() { fs.Close() })
 	t.Cleanup(w.stopStore)

@@ -22,6 +22,9 @@ const (
 	writeWait = 5 * time.Second
 	// settleWait bounds the recording of an outcome.
 	settleWait = 5 * time.Second
+	// maxSettling is how many answers may be written and not yet recorded. More wait to be recorded before the next of
+	// the same user is written.
+	maxSettling = 1000
 	// maxSeen is how many connection ids the memory of deliveries may hold together, 8 bytes each.
 	maxSeen = 2 << 20
 )
@@ -44,22 +47,50 @@ func newSeen() (*otter.Cache[string, *delivery], error) {
 }
 
 // Deliver writes an answer from the egress topic to every connection of its user here or, if it names none, of its
-// room, and then records in the ledger that it was delivered. It returns nil when nothing is left to do: the outcome
-// is recorded, or nobody here is concerned, in which case the ledger is not touched.
+// room, and then records in the ledger that it was delivered. The message counts as handled when nothing is left to do:
+// the outcome is recorded, which need not be before Deliver returns ([bus.Incoming.Later]), or nobody here is concerned,
+// in which case the ledger is not touched.
 //
 // Written means that the network took the frame for at least one connection. After an error the same answer is to be
 // handed over again: it is then not written again to a connection that had it, and settled if it was not.
 func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
-	outcome, err := s.deliver(ctx, in)
-	s.metrics.deliveries.WithLabelValues(outcome).Inc()
-	return err
-}
-
-func (s *Server) deliver(ctx context.Context, in bus.Incoming) (outcome string, err error) {
 	ref, err := egress.Receive(in)
 	if err != nil {
-		return outcomeFailed, err
+		s.metrics.deliveries.WithLabelValues(outcomeFailed).Inc()
+		return err
 	}
+	d, outcome, err := s.hand(ctx, in, ref)
+	if outcome != outcomeDelivered {
+		s.metrics.deliveries.WithLabelValues(outcome).Inc()
+		if d != nil {
+			d.mu.Unlock()
+		}
+		return err
+	}
+	record := func() error {
+		defer d.mu.Unlock()
+		outcome, err := s.record(context.WithoutCancel(ctx), d, ref, in.Event.CorrelationID)
+		s.metrics.deliveries.WithLabelValues(outcome).Inc()
+		return err
+	}
+	select {
+	case s.settling <- struct{}{}:
+		if finish, ok := in.Later(); ok {
+			go func() { // ends with settleWait; the bus waits for it when it stops receiving
+				defer func() { <-s.settling }()
+				finish(record())
+			}()
+			return nil
+		}
+		<-s.settling
+	default:
+	}
+	return record()
+}
+
+// hand writes an answer to those whom it concerns here. The outcome is outcomeDelivered if that is to be recorded. The
+// delivery, if it is not nil, is locked.
+func (s *Server) hand(ctx context.Context, in bus.Incoming, ref egress.Ref) (d *delivery, outcome string, err error) {
 	e := in.Event
 	conns := s.hub.receivers(nil, e.UserID, e.Channel)
 	// an operator who redrives an answer wants it to be written anew
@@ -67,20 +98,19 @@ func (s *Server) deliver(ctx context.Context, in bus.Incoming) (outcome string, 
 	d, known := s.seen.GetIfPresent(key)
 	if !known {
 		if len(conns) == 0 {
-			return outcomeAbsent, nil
+			return nil, outcomeAbsent, nil
 		}
 		if !ref.Deadline.IsZero() && s.now().After(ref.Deadline) {
-			return outcomeOverdue, nil // the sweep gives it up: what is written now could not be recorded
+			return nil, outcomeOverdue, nil // the sweep gives it up: what is written now could not be recorded
 		}
 		d, _ = s.seen.SetIfAbsent(key, &delivery{})
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.settled {
-		return outcomeRepeated, nil
+		return d, outcomeRepeated, nil
 	}
 	if err := s.fanOut(d, in, ref, conns); err != nil {
-		return outcomeFailed, err
+		return d, outcomeFailed, err
 	}
 	s.seen.Set(key, d) // weighs it
 
@@ -88,28 +118,32 @@ func (s *Server) deliver(ctx context.Context, in bus.Incoming) (outcome string, 
 	written, err := d.receipt.wait(waiting)
 	cancel()
 	if err != nil {
-		return outcomeFailed, fmt.Errorf("delivery %s: no connection took it yet: %w", ref.ID, err)
+		return d, outcomeFailed, fmt.Errorf("delivery %s: no connection took it yet: %w", ref.ID, err)
 	}
 	if !written {
-		return outcomeLost, nil // as if they had gone before: another instance may hold the user now
+		return d, outcomeLost, nil // as if they had gone before: another instance may hold the user now
 	}
 	if d.waits {
-		return outcomeAwaited, nil // every connection that had it acknowledges by itself
+		return d, outcomeAwaited, nil // every connection that had it acknowledges by itself
 	}
+	return d, outcomeDelivered, nil
+}
 
+// record settles an answer that was written.
+func (s *Server) record(ctx context.Context, d *delivery, ref egress.Ref, correlationID string) (outcome string, err error) {
 	settling, cancel := context.WithTimeout(ctx, settleWait)
 	defer cancel()
 	state, err := s.ledger.Deliver(settling, ref)
 	switch {
 	case errors.Is(err, egress.ErrNotFound):
 		// its entry is older than the ledger keeps any: there is nowhere to record it, and trying again changes nothing
-		s.log.WarnContext(ctx, "delivered, but the ledger has no entry", "delivery", ref.ID, "correlationId", e.CorrelationID)
+		s.log.WarnContext(ctx, "delivered, but the ledger has no entry", "delivery", ref.ID, "correlationId", correlationID)
 	case err != nil:
 		return outcomeFailed, err
 	}
 	d.settled = true
 	if state == egress.Dead {
-		s.log.WarnContext(ctx, "delivered after it had been given up", "delivery", ref.ID, "correlationId", e.CorrelationID)
+		s.log.WarnContext(ctx, "delivered after it had been given up", "delivery", ref.ID, "correlationId", correlationID)
 		return outcomeLate, nil
 	}
 	return outcomeDelivered, nil

@@ -96,6 +96,7 @@ type Server struct {
 	hub       *hub
 	auth      *authenticator
 	seen      *otter.Cache[string, *delivery]
+	settling  chan struct{} // holds one for each answer that is written and not yet recorded
 	upgrader  gorilla.Upgrader
 	nextID    atomic.Uint64
 
@@ -121,7 +122,7 @@ func New(c Config, d Dependencies) (*Server, error) {
 	}
 	s := &Server{
 		config: c, instance: d.Instance, publisher: d.Publisher, ledger: d.Ledger, log: d.Log, now: d.Now,
-		metrics: m, hub: h, auth: auth, seen: seen,
+		metrics: m, hub: h, auth: auth, seen: seen, settling: make(chan struct{}, maxSettling),
 		upgrader: gorilla.Upgrader{
 			HandshakeTimeout: c.WriteTimeout, ReadBufferSize: 4096, WriteBufferSize: 4096, WriteBufferPool: &sync.Pool{},
 			EnableCompression: c.Compression,

@@ -194,6 +194,18 @@ type Incoming struct {
 	ID         string    // Pub/Sub's id of the message: the same on every redelivery
 	Published  time.Time // by the service's clock
 	Attempt    int       // which delivery of the message this is, from 1; 0 where Pub/Sub does not count
+
+	later func() (finish func(error)) // nil where the message has to be answered when the handler returns
+}
+
+// Later lets a handler return before what it did is stored, so that the next message of the ordering key can be handled
+// meanwhile: it then returns nil, and what finish is called with, once, decides what becomes of the message. It is to be
+// called at most once. ok is false where that can't be; the handler then stores before it returns.
+func (in Incoming) Later() (finish func(error), ok bool) {
+	if in.later == nil {
+		return nil, false
+	}
+	return in.later(), true
 }
 
 // Handler processes one event. What it returns decides what becomes of the message; see the package's documentation.
@@ -209,18 +221,30 @@ type Raw struct {
 	Attempt    int       // see [Incoming]
 }
 
-// handle gives a message to a handler. An error means that it has to be delivered again.
-func (c *Client) handle(ctx context.Context, m Raw, h Handler) error {
+// handle gives a message to a handler. An error means that it has to be delivered again. If later is not nil the handler
+// may put off what becomes of the message: then handle returns nil and true, and later is called when that is known, with
+// what handle would have returned.
+func (c *Client) handle(ctx context.Context, m Raw, h Handler, later func(error)) (putOff bool, err error) {
 	ctx = telemetry.Extract(ctx, m.Attributes)
 	e, err := event.Decode(m.Data)
 	if err != nil {
-		return c.deadLetter(ctx, m, deadletter.ID(string(m.Topic), m.ID), deadletter.New(deadletter.InvalidEvent, err))
+		return false, c.deadLetter(ctx, m, deadletter.ID(string(m.Topic), m.ID), deadletter.New(deadletter.InvalidEvent, err))
 	}
-	err = h(ctx, Incoming{Event: e, Attributes: m.Attributes, ID: m.ID, Published: m.Published, Attempt: m.Attempt})
-	if d, ok := errors.AsType[*deadletter.Error](err); ok {
-		return c.deadLetter(ctx, m, deadletter.ID(e.CorrelationID, c.source), d)
+	outcome := func(err error) error {
+		if d, ok := errors.AsType[*deadletter.Error](err); ok {
+			return c.deadLetter(ctx, m, deadletter.ID(e.CorrelationID, c.source), d)
+		}
+		return err
 	}
-	return err
+	in := Incoming{Event: e, Attributes: m.Attributes, ID: m.ID, Published: m.Published, Attempt: m.Attempt}
+	if later != nil {
+		in.later = func() func(error) {
+			putOff = true
+			return func(err error) { later(outcome(err)) }
+		}
+	}
+	err = outcome(h(ctx, in))
+	return putOff, err
 }
 
 // deadLetter publishes a message, as it came, on the dead-letter topic.
@@ -271,19 +295,25 @@ func (c *Client) Subscribe(ctx context.Context, instance string) (*Subscription,
 }
 
 // Receive calls h for every message, several at a time, those of one ordering key one after the other, until ctx is
-// done; then it waits for the calls that are under way and returns nil. A subscription that vanished is an error.
+// done; then it waits for the calls that are under way, and for what they put off (see [Incoming.Later]), and returns
+// nil. A subscription that vanished is an error.
 func (s *Subscription) Receive(ctx context.Context, h Handler) error {
 	sub := s.client.pubsub.Subscriber(s.name.String())
 	err := sub.Receive(ctx, func(ctx context.Context, m *pubsub.Message) {
 		// what has begun is brought to its end, also while the instance drains
 		ctx = context.WithoutCancel(ctx)
-		err := s.client.handle(ctx, Raw{Topic: s.spec.Topic, ID: m.ID, Data: m.Data, Attributes: m.Attributes, Published: m.PublishTime}, h)
-		if err != nil {
-			s.client.log.WarnContext(ctx, "will be delivered again", "error", err, "message", m.ID)
-			m.Nack()
-			return
+		settle := func(err error) {
+			if err != nil {
+				s.client.log.WarnContext(ctx, "will be delivered again", "error", err, "message", m.ID)
+				m.Nack()
+				return
+			}
+			m.Ack()
 		}
-		m.Ack()
+		raw := Raw{Topic: s.spec.Topic, ID: m.ID, Data: m.Data, Attributes: m.Attributes, Published: m.PublishTime}
+		if putOff, err := s.client.handle(ctx, raw, h, settle); !putOff {
+			settle(err)
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("receive from %s: %w", s.name, err)

@@ -288,3 +288,78 @@ func TestAnotherCloudEventIsRefused(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatAHandlerPutsOffIsNotAcknowledgedBefore(t *testing.T) {
+	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env, "")
+		sub, err := s.Subscribe(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{"c1", "c2"} { // of one ordering key
+			out := bus.Outgoing{Event: said(id), Attributes: map[string]string{bus.AttrRoute: bus.RouteBroadcast}}
+			if err := s.Publish(t.Context(), topology.Egress, out); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var mu sync.Mutex
+		times := map[string]int{}
+		var first func(error)
+		again := make(chan struct{})
+		err = sub.Receive(ctx, func(_ context.Context, in bus.Incoming) error {
+			mu.Lock()
+			defer mu.Unlock()
+			id := in.Event.CorrelationID
+			times[id]++
+			switch {
+			case id == "c1" && times[id] == 1:
+				var ok bool
+				if first, ok = in.Later(); !ok {
+					t.Error("a pulled message can't be put off")
+				}
+			case id == "c2" && times[id] == 1: // came although the one before it has no outcome yet
+				go first(errors.New("could not be stored"))
+			case id == "c1":
+				finish, _ := in.Later()
+				cancel() // Receive waits for the outcome all the same
+				go func() {
+					finish(nil)
+					close(again)
+				}()
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatalf("Receive: %v", err)
+		}
+		select {
+		case <-again:
+		default:
+			t.Error("Receive returned before what was put off had an outcome")
+		}
+		if times["c1"] != 2 {
+			t.Errorf("c1 was handled %d times; want it again after it could not be stored", times["c1"])
+		}
+	})
+}
+
+func TestAFunctionsMessageIsNotPutOff(t *testing.T) {
+	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env, "")
+		data, err := event.Encode(said("c1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.CloudEvent(t.Context(), pushed(t, data, nil), func(_ context.Context, in bus.Incoming) error {
+			if _, ok := in.Later(); ok {
+				t.Error("the answer to the push is the acknowledgement: it can't come later")
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}

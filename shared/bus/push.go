@@ -31,7 +31,8 @@ func (c *Client) CloudEvent(ctx context.Context, ce cloudevents.Event, h Handler
 	if err != nil {
 		return err
 	}
-	return c.handle(ctx, m, h)
+	_, err = c.handle(ctx, m, h, nil) // the answer to the request is the acknowledgement
+	return err
 }
 
 // Pushed reads the Pub/Sub message that a CloudEvent holds, for a function that takes messages as they are.

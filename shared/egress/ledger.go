@@ -101,11 +101,12 @@ type Ledger struct {
 	client   *firestore.Client
 	now      func() time.Time
 	instance string
+	settling *gatherer
 }
 
 // NewLedger makes a ledger on a client, which stays the caller's to close. instance names who settles, in the entries.
 func NewLedger(client *firestore.Client, instance string, now func() time.Time) *Ledger {
-	return &Ledger{client: client, now: now, instance: instance}
+	return &Ledger{client: client, now: now, instance: instance, settling: &gatherer{client: client}}
 }
 
 func (l *Ledger) doc(id string) *firestore.DocumentRef {
@@ -150,7 +151,7 @@ func (l *Ledger) Open(ctx context.Context, e Entry) (entry Entry, opened bool, e
 
 // Deliver records that an answer reached its recipient, and returns the state in which the entry is afterwards:
 // [Delivered], whoever recorded it, or [Dead] if it had been given up before. Where nobody touched the entry since ref
-// was made, this is one write and no read.
+// was made, this is one write and no read; several that are recorded at the same time go in one call.
 func (l *Ledger) Deliver(ctx context.Context, ref Ref) (State, error) {
 	id, version := ref.ID, ref.version
 	for {
@@ -164,11 +165,11 @@ func (l *Ledger) Deliver(ctx context.Context, ref Ref) (State, error) {
 			}
 			version = e.version
 		}
-		_, err := l.doc(id).Update(ctx, []firestore.Update{
+		err := l.settling.write(ctx, l.doc(id), []firestore.Update{
 			{Path: "state", Value: Delivered},
 			{Path: "settledAt", Value: event.Now(l.now())},
 			{Path: "instance", Value: l.instance},
-		}, firestore.LastUpdateTime(version))
+		}, version)
 		switch status.Code(err) {
 		case codes.OK:
 			return Delivered, nil

@@ -1,0 +1,152 @@
+package egress_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/emulator/firestore"
+	"parley.internal/shared/config"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/store"
+)
+
+func TestOfManySettledTogetherEachHasItsOwnOutcome(t *testing.T) {
+	const n = 100
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		client := connect(t, env)
+		l := egress.NewLedger(client, "one", time.Now)
+		u := egress.NewUndertaker(l, deadletter.NewBox(client, time.Now), &announcer{}, "one", 0)
+		refs := make([]egress.Ref, n)
+		var wg sync.WaitGroup
+		for i := range refs {
+			wg.Go(func() {
+				e, _, err := l.Open(t.Context(), entry(fmt.Sprint("d", i)))
+				if err != nil {
+					t.Error(err)
+				}
+				refs[i] = e.Ref()
+				if i%10 == 0 { // given up meanwhile
+					if _, err := u.GiveUp(t.Context(), e.ID, deadletter.New(deadletter.NoConnection, errors.New("nobody"))); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for i, ref := range refs {
+			for range 2 { // each twice: the same document can't stand in one call twice
+				wg.Go(func() {
+					want := egress.Delivered
+					if i%10 == 0 {
+						want = egress.Dead
+					}
+					if state, err := l.Deliver(t.Context(), ref); err != nil || state != want {
+						t.Errorf("delivery %d: %q, %v; want %q", i, state, err, want)
+					}
+				})
+			}
+		}
+		wg.Go(func() {
+			if _, err := l.Deliver(t.Context(), egress.Ref{ID: "none"}); !errors.Is(err, egress.ErrNotFound) {
+				t.Errorf("one that is not there: %v", err)
+			}
+		})
+		wg.Wait()
+	})
+}
+
+// held is a ledger in a Firestore of the test's own, whose calls are held once hold is set.
+type held struct {
+	*egress.Ledger
+	hold  atomic.Bool
+	calls chan struct{} // one for each call that was held
+	gate  chan struct{} // closed to let them go
+}
+
+func hold(t *testing.T) *held {
+	t.Helper()
+	h := &held{calls: make(chan struct{}, 1000), gate: make(chan struct{})}
+	server, err := firestore.New(firestore.WithUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		if h.hold.Load() {
+			h.calls <- struct{}{}
+			<-h.gate
+		}
+		return handler(ctx, req)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	t.Setenv("FIRESTORE_EMULATOR_HOST", server.Addr())
+	client, err := store.Connect(t.Context(), config.Deployment{Project: "p", Database: "(default)"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	h.Ledger = egress.NewLedger(client, "one", time.Now)
+	return h
+}
+
+func TestWhatIsSettledWhileFirestoreIsBusyGoesTogether(t *testing.T) {
+	const n = 64
+	l := hold(t)
+	refs := make([]egress.Ref, n)
+	for i := range refs {
+		e, _, err := l.Open(t.Context(), entry(fmt.Sprint("d", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		refs[i] = e.Ref()
+	}
+	l.hold.Store(true)
+	var wg sync.WaitGroup
+	for _, ref := range refs {
+		wg.Go(func() {
+			if state, err := l.Deliver(t.Context(), ref); err != nil || state != egress.Delivered {
+				t.Errorf("%q, %v", state, err)
+			}
+		})
+	}
+	for range 4 { // as many as go at a time
+		<-l.calls
+	}
+	close(l.gate)
+	wg.Wait()
+	// the first ones alone, the rest twenty at a time; what came while the first ones went may be split once more
+	if got := 4 + len(l.calls); got >= n/2 {
+		t.Errorf("%d settlements took %d calls", n, got)
+	}
+}
+
+func TestWhoGivesUpWaitingLearnsWhatCameOfItLater(t *testing.T) {
+	l := hold(t)
+	e, _, err := l.Open(t.Context(), entry("d1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.hold.Store(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := l.Deliver(ctx, e.Ref())
+		done <- err
+	}()
+	<-l.calls
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Deliver = %v", err)
+	}
+	close(l.gate)
+	if state, err := l.Deliver(t.Context(), e.Ref()); err != nil || state != egress.Delivered {
+		t.Errorf("the next call: %q, %v", state, err)
+	}
+}
