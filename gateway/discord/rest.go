@@ -136,7 +136,7 @@ func (r *rest) do(ctx context.Context, method, route, path string, in, out any) 
 	}
 	bucket, wait := r.reserve(route)
 	if bucket == nil {
-		return &failure{limited: true, after: wait, err: errors.New("Discord's limit leaves no room for it yet")}
+		return &failure{limited: true, after: wait, err: errors.New("no room for it yet by Discord's limit")}
 	}
 	x := new(exchange)
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, exchangeKey{}, x), r.timeout)

@@ -115,16 +115,16 @@ type ended struct {
 
 // closed tells what a close code means (https://discord.com/developers/docs/topics/opcodes-and-status-codes#gateway-gateway-close-event-codes).
 func closed(code int, text string) ended {
-	e := ended{cause: strconv.Itoa(code), err: fmt.Errorf("Discord closed the connection: %d %s", code, text)}
+	e := ended{cause: strconv.Itoa(code), err: fmt.Errorf("closed by Discord: %d %s", code, text)}
 	switch code {
 	case 4003, 4007, 4009, gorilla.CloseNormalClosure, gorilla.CloseGoingAway:
 		e.anew = true
 	case 4004:
 		e.anew, e.hopeless = true, true
-		e.err = errors.New("Discord refuses the token (4004): DISCORD_BOT_TOKEN has to be a new one")
+		e.err = errors.New("the token is refused by Discord (4004): DISCORD_BOT_TOKEN has to be a new one")
 	case 4014:
 		e.anew, e.hopeless = true, true
-		e.err = errors.New("Discord refuses the intents (4014): the message content intent (and with DISCORD_MEMBERS that of server members) has to be switched on in the developer portal")
+		e.err = errors.New("the intents are refused by Discord (4014): the message content intent (and with DISCORD_MEMBERS that of server members) has to be switched on in the developer portal")
 	case 4010, 4011, 4012, 4013:
 		e.anew, e.hopeless = true, true
 	}
@@ -177,7 +177,7 @@ func (g *gateway) connect(ctx context.Context) ended {
 		}
 		limit := bot.SessionStartLimit
 		if g.session == "" && limit.Total > 0 && limit.Remaining < 1 {
-			return ended{cause: "session_limit", at: time.Duration(limit.ResetAfter) * time.Millisecond, err: errors.New("Discord allows no more sessions for now")}
+			return ended{cause: "session_limit", at: time.Duration(limit.ResetAfter) * time.Millisecond, err: errors.New("no more sessions are allowed by Discord for now")}
 		}
 		address = bot.URL
 	}
@@ -253,7 +253,7 @@ func (g *gateway) serve(l *link) ended {
 				Interval int64 `json:"heartbeat_interval"` // milliseconds
 			}
 			if err := json.Unmarshal(f.Data, &hello); err != nil || hello.Interval <= 0 {
-				return ended{cause: "unreadable", err: errors.New("Discord's hello says no heartbeat interval")}
+				return ended{cause: "unreadable", err: errors.New("no heartbeat interval in Discord's hello")}
 			}
 			l.sequence.Store(g.sequence)
 			l.acked.Store(true)
@@ -269,12 +269,12 @@ func (g *gateway) serve(l *link) ended {
 		case opHeartbeatAck:
 			l.acked.Store(true)
 		case opReconnect:
-			return ended{cause: "reconnect", err: errors.New("Discord asks to connect anew")}
+			return ended{cause: "reconnect", err: errors.New("asked by Discord to connect anew")}
 		case opInvalidSession:
 			var resumable bool
 			_ = json.Unmarshal(f.Data, &resumable) // what can't be read is not resumable
 			// Discord wants a pause of one to five seconds (https://discord.com/developers/docs/events/gateway#resuming)
-			return ended{cause: "invalid_session", anew: !resumable, at: g.timing.identify/5 + rand.N(g.timing.identify*4/5+1), err: errors.New("Discord does not know the session any more")}
+			return ended{cause: "invalid_session", anew: !resumable, at: g.timing.identify/5 + rand.N(g.timing.identify*4/5+1), err: errors.New("the session is not known to Discord any more")}
 		case opDispatch:
 			if f.Type == "READY" {
 				var ready struct {
@@ -357,7 +357,7 @@ func (l *link) beat(stop <-chan struct{}, interval time.Duration) {
 		}
 		wait = interval
 		if !l.acked.Swap(false) {
-			l.close(closeToResume, errors.New("Discord does not answer heartbeats"))
+			l.close(closeToResume, errors.New("no answer to a heartbeat"))
 			return
 		}
 		if err := l.heartbeat(); err != nil {

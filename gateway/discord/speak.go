@@ -481,7 +481,7 @@ func (sp *speaker) conversation(ctx context.Context, user string) (string, error
 		return "", err
 	}
 	if _, ok := parseSnowflake(opened.ID); !ok {
-		return "", &failure{unknown: true, err: fmt.Errorf("Discord names the conversation %q", opened.ID)}
+		return "", &failure{unknown: true, err: fmt.Errorf("%q is no id of a conversation", opened.ID)}
 	}
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
