@@ -153,6 +153,8 @@ func (w *world) client() *discordgo.Session {
 	s.ShouldRetryOnRateLimit = false
 	s.MaxRestRetries = 0
 	s.LogLevel = discordgo.LogError - 1
+	// Its state writes to the very events that handlers get.
+	s.StateEnabled = false
 	return s
 }
 
