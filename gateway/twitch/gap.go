@@ -4,49 +4,31 @@ import (
 	"context"
 	"time"
 
-	"parley.internal/shared/deadletter"
-	"parley.internal/shared/event"
+	"parley.internal/shared/gap"
 	"parley.internal/shared/identity"
 )
-
-// gap is a time in which nobody listened in a channel, the document gaps/{hash}.
-type gap struct {
-	Platform string    `firestore:"platform"`
-	Channel  string    `firestore:"channel"`
-	From     time.Time `firestore:"from"`
-	To       time.Time `firestore:"to"`
-	Instance string    `firestore:"instance"` // that came after it
-	ExpireAt time.Time `firestore:"expireAt"` // the collection's TTL field
-}
-
-// gapRetention is how long gaps are kept.
-const gapRetention = 30 * 24 * time.Hour
 
 // missed notes that a channel is listened to again after an absence; from is zero if there was none.
 func (s *Service) missed(login string, from, to time.Time) {
 	if from.IsZero() {
 		return
 	}
-	from, to = event.Now(from), event.Now(to)
-	if to.Before(from) {
-		to = from // by clocks that differ
-	}
+	g := gap.New(string(identity.Twitch), Channel(login), from, to, s.instance)
 	s.metrics.gaps.Inc()
-	s.metrics.gapSeconds.Add(to.Sub(from).Seconds())
-	s.log.Warn("nobody listened for a while: what was said is missed", "channel", login, "from", from, "to", to, "for", to.Sub(from))
+	s.metrics.gapSeconds.Add(g.To.Sub(g.From).Seconds())
+	s.log.Warn("nobody listened for a while: what was said is missed", "channel", login, "from", g.From, "to", g.To, "for", g.To.Sub(g.From))
 	select {
-	case s.gaps <- gap{string(identity.Twitch), Channel(login), from, to, s.instance, to.Add(gapRetention)}:
+	case s.gaps <- g:
 	default:
 		s.log.Error("a gap can't be stored: too many wait for it", "channel", login)
 	}
 }
 
 // noteGaps stores gaps until there are no more.
-func (s *Service) noteGaps(ctx context.Context, gaps <-chan gap) {
+func (s *Service) noteGaps(ctx context.Context, gaps <-chan gap.Gap) {
 	for g := range gaps {
-		id := deadletter.ID("gap", g.Channel, g.From.Format(time.RFC3339Nano), g.Instance)
 		writing, cancel := context.WithTimeout(ctx, 2*time.Second)
-		if _, err := s.firestore.Collection("gaps").Doc(id).Set(writing, g); err != nil {
+		if err := g.Put(writing, s.firestore); err != nil {
 			s.log.ErrorContext(ctx, "a gap can't be stored", "channel", g.Channel, "from", g.From, "to", g.To, "error", err)
 		}
 		cancel()

@@ -31,6 +31,7 @@ import (
 
 	"parley.internal/shared/credential"
 	"parley.internal/shared/egress"
+	"parley.internal/shared/gap"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
 )
@@ -77,7 +78,7 @@ type Service struct {
 	leases *lease.Manager
 	chat   *chat
 	says   *pace
-	gaps   chan gap
+	gaps   chan gap.Gap
 	names  []string
 
 	mu       sync.Mutex
@@ -95,7 +96,7 @@ func New(c Config, d Dependencies) (*Service, error) {
 		config: c, timing: defaultTiming, limits: limitsOf(c.Verified), app: d.App, bot: bot, tokens: d.Tokens,
 		firestore: d.Firestore, ledger: d.Ledger, undertaker: d.Undertaker, publisher: d.Publisher,
 		log: d.Log.With("platform", "twitch"), now: d.Now, http: d.HTTP, instance: d.Instance,
-		gaps: make(chan gap, 256), speakers: map[string]*speaker{},
+		gaps: make(chan gap.Gap, 256), speakers: map[string]*speaker{},
 	}
 	if s.now == nil {
 		s.now = time.Now

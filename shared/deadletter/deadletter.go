@@ -29,6 +29,8 @@ const (
 	MissingScope        Reason = "missing_scope"
 	SenderRefused       Reason = "sender_refused"
 	RecipientRefused    Reason = "recipient_refused"
+	PlatformRefused     Reason = "platform_refused"
+	Incomplete          Reason = "incomplete"
 	RateLimited         Reason = "rate_limited"
 	PlatformUnavailable Reason = "platform_unavailable"
 	Expired             Reason = "expired"
@@ -56,6 +58,8 @@ var Reasons = []Explained{
 	{MissingScope, "The account that acts for Parley has not granted what this takes: log in again, as the error says, and allow it."},
 	{SenderRefused, "The platform does not let the account that acts for Parley do this: it is suspended, or its phone number is not verified, for example."},
 	{RecipientRefused, "The platform does not take this answer for this recipient: there is no such user, or they block it, for example."},
+	{PlatformRefused, "The platform does not take this answer, for a reason that is neither its sender's nor its recipient's; the error has the platform's code and words."},
+	{Incomplete, "The answer took several messages, and not all of them could be said; the error tells how many were."},
 	{RateLimited, "The platform's limits left no room for it before the deadline."},
 	{PlatformUnavailable, "The platform, or what is needed to speak to it, could not be reached before the deadline; it was not sent."},
 	{Expired, "The time within which somebody wanted an answer was over before there was one."},

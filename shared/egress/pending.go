@@ -21,3 +21,12 @@ func (l *Ledger) Pending(ctx context.Context, destination identity.Platform, cha
 	slices.SortFunc(entries, before)
 	return entries, err
 }
+
+// PendingOn is [Ledger.Pending] for all channels of a platform together, and for those who are spoken to directly: what
+// one who speaks everywhere there has to say.
+func (l *Ledger) PendingOn(ctx context.Context, destination identity.Platform) ([]Entry, error) {
+	entries, err := l.find(ctx, l.client.Collection("deliveries").
+		Where("destination", "==", string(destination)).Where("state", "==", Pending).Limit(maxPending))
+	slices.SortFunc(entries, before)
+	return entries, err
+}

@@ -1,0 +1,497 @@
+package discord
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Guilds over HTTP, see https://discord.com/developers/docs/resources/guild
+
+// record keeps something for the audit log.
+func (s *Server) record(g *guild, action string, by *account, target, reason string) {
+	g.audit = append(g.audit, AuditEntry{Action: action, ByID: by.ID, TargetID: target, Reason: reason, At: s.now()})
+}
+
+// getGuild is https://discord.com/developers/docs/resources/guild#get-guild
+func (s *Server) getGuild(c *call) answer {
+	g, _, a := s.guildFor(c, 0)
+	if !a.ok() {
+		return a
+	}
+	j := g.json()
+	if with := c.r.URL.Query().Get("with_counts"); with == "true" || with == "True" || with == "1" {
+		j["approximate_member_count"] = len(g.members)
+		j["approximate_presence_count"] = len(g.members)
+	}
+	return success(j)
+}
+
+// getChannels is https://discord.com/developers/docs/resources/guild#get-guild-channels
+func (s *Server) getChannels(c *call) answer {
+	g, _, a := s.guildFor(c, 0)
+	if !a.ok() {
+		return a
+	}
+	all := []any{}
+	for _, ch := range g.channels {
+		if s.may(ch, c.bot, ViewChannel) {
+			all = append(all, s.channelJSON(ch, c.bot))
+		}
+	}
+	return success(all)
+}
+
+// getRoles is https://discord.com/developers/docs/resources/guild#get-guild-roles
+func (s *Server) getRoles(c *call) answer {
+	g, _, a := s.guildFor(c, 0)
+	if !a.ok() {
+		return a
+	}
+	return success(g.json()["roles"])
+}
+
+// getMembers is https://discord.com/developers/docs/resources/guild#list-guild-members
+func (s *Server) getMembers(c *call) answer {
+	g, _, a := s.guildFor(c, 0)
+	if !a.ok() {
+		return a
+	}
+	if c.bot.privileged&IntentGuildMembers == 0 {
+		return missingAccess
+	}
+	limit, a := c.number("limit", 1, 1, 1000)
+	if !a.ok() {
+		return a
+	}
+	from, a := c.snowflake("after")
+	if !a.ok() {
+		return a
+	}
+	page := []any{}
+	for _, m := range g.ordered() {
+		if number(m.user.ID) > from && len(page) < limit {
+			page = append(page, m.json(""))
+		}
+	}
+	return success(page)
+}
+
+// memberFor is the member of the path.
+func (s *Server) memberFor(c *call, g *guild) (*member, answer) {
+	id := c.r.PathValue("user")
+	if id == "@me" {
+		id = c.bot.ID
+	}
+	if s.users[id] == nil {
+		return nil, unknownUser
+	}
+	m := g.members[id]
+	if m == nil {
+		return nil, unknownMember
+	}
+	return m, answer{}
+}
+
+// getMember is https://discord.com/developers/docs/resources/guild#get-guild-member
+func (s *Server) getMember(c *call) answer {
+	g, _, a := s.guildFor(c, 0)
+	if !a.ok() {
+		return a
+	}
+	m, a := s.memberFor(c, g)
+	if !a.ok() {
+		return a
+	}
+	return success(m.json(""))
+}
+
+// maxTimeOut is how long a time-out may last.
+const maxTimeOut = 28 * 24 * time.Hour
+
+// editMember is https://discord.com/developers/docs/resources/guild#modify-guild-member
+func (s *Server) editMember(c *call) answer {
+	g, me, a := s.guildFor(c, 0)
+	if !a.ok() {
+		return a
+	}
+	m, a := s.memberFor(c, g)
+	if !a.ok() {
+		return a
+	}
+	var form map[string]json.RawMessage
+	if a := c.decode(&form); !a.ok() {
+		return a
+	}
+	reason, a := c.reason()
+	if !a.ok() {
+		return a
+	}
+	// All is checked before anything is done.
+	changed := *m
+	for name, raw := range form {
+		var a answer
+		switch name {
+		case "nick":
+			a = s.editNick(&changed, me, raw)
+		case "roles":
+			a = s.editRoles(&changed, me, raw)
+		case "communication_disabled_until":
+			a = s.editTimeOut(&changed, me, raw)
+		default:
+			a = invalid(name, "NOT_SERVED", "This stand-in for Discord can't change it.")
+		}
+		if !a.ok() {
+			return a
+		}
+	}
+	if len(form) > 0 {
+		*m = changed
+		s.record(g, ActionMemberUpdate, c.bot, m.user.ID, reason)
+		s.memberChanged(m)
+	}
+	return success(m.json(""))
+}
+
+// maxNick is how many characters a nickname may have.
+const maxNick = 32
+
+func (s *Server) editNick(m, me *member, raw json.RawMessage) answer {
+	var nick *string
+	if json.Unmarshal(raw, &nick) != nil {
+		return invalid("nick", "BASE_TYPE_BAD_TYPE", "Could not interpret this value.")
+	}
+	if s.permissions(me)&ManageNicknames == 0 || m.user != me.user && !me.above(m) {
+		return missingPermissions
+	}
+	m.nick = ""
+	if nick != nil {
+		m.nick = *nick
+	}
+	if utf8.RuneCountInString(m.nick) > maxNick {
+		return tooLong("nick", maxNick)
+	}
+	return answer{}
+}
+
+// editRoles gives and takes roles, which must all be below the bot's highest.
+func (s *Server) editRoles(m, me *member, raw json.RawMessage) answer {
+	var ids []string
+	if json.Unmarshal(raw, &ids) != nil {
+		return invalid("roles", "BASE_TYPE_BAD_TYPE", "Could not interpret this value.")
+	}
+	roles, err := m.guild.named(ids)
+	if err != nil {
+		return unknownRole
+	}
+	for id := range m.guild.roles {
+		if slices.Contains(roles, id) != slices.Contains(m.roles, id) && !s.grants(me, id) {
+			return missingPermissions
+		}
+	}
+	m.roles = roles
+	return answer{}
+}
+
+// grants reports whether the member may give and take a role.
+// https://discord.com/developers/docs/topics/permissions#permission-hierarchy
+func (s *Server) grants(me *member, roleID string) bool {
+	return s.permissions(me)&ManageRoles != 0 &&
+		(me.guild.OwnerID == me.user.ID || me.guild.roles[roleID].Position < me.position())
+}
+
+func (s *Server) editTimeOut(m, me *member, raw json.RawMessage) answer {
+	const field = "communication_disabled_until"
+	var text *string
+	if json.Unmarshal(raw, &text) != nil {
+		return invalid(field, "DATE_TIME_TYPE_PARSE", "Could not interpret this value as a date.")
+	}
+	if s.permissions(me)&ModerateMembers == 0 || !me.above(m) {
+		return missingPermissions
+	}
+	m.until = time.Time{}
+	// discordgo asks for no time-out with an empty text.
+	if text == nil || *text == "" {
+		return answer{}
+	}
+	until, err := time.Parse(time.RFC3339, *text)
+	if err != nil {
+		return invalid(field, "DATE_TIME_TYPE_PARSE", "Could not parse "+strconv.Quote(*text)+". Should be ISO8601.")
+	}
+	if until.Sub(s.now()) > maxTimeOut {
+		return invalid(field, "GUILD_MEMBER_COMMUNICATION_DISABLED_UNTIL_TOO_LONG", "The time-out can't last longer than 28 days.")
+	}
+	// An administrator can't be timed out.
+	if base := *m; s.permissions(&base) == allPermissions {
+		return missingPermissions
+	}
+	m.until = until
+	return answer{}
+}
+
+// removeMember is https://discord.com/developers/docs/resources/guild#remove-guild-member
+func (s *Server) removeMember(c *call) answer {
+	g, me, a := s.guildFor(c, KickMembers)
+	if !a.ok() {
+		return a
+	}
+	m, a := s.memberFor(c, g)
+	if !a.ok() {
+		return a
+	}
+	reason, a := c.reason()
+	if !a.ok() {
+		return a
+	}
+	if !me.above(m) {
+		return missingPermissions
+	}
+	s.record(g, ActionMemberKick, c.bot, m.user.ID, reason)
+	s.leave(m)
+	return done
+}
+
+// addMemberRole is https://discord.com/developers/docs/resources/guild#add-guild-member-role
+func (s *Server) addMemberRole(c *call) answer {
+	return s.changeRole(c, func(m *member, id string) {
+		if !slices.Contains(m.roles, id) {
+			m.roles = append(slices.Clone(m.roles), id)
+		}
+	})
+}
+
+// removeMemberRole is https://discord.com/developers/docs/resources/guild#remove-guild-member-role
+func (s *Server) removeMemberRole(c *call) answer {
+	return s.changeRole(c, func(m *member, id string) {
+		m.roles = slices.DeleteFunc(slices.Clone(m.roles), func(have string) bool { return have == id })
+	})
+}
+
+func (s *Server) changeRole(c *call, change func(*member, string)) answer {
+	g, me, a := s.guildFor(c, ManageRoles)
+	if !a.ok() {
+		return a
+	}
+	m, a := s.memberFor(c, g)
+	if !a.ok() {
+		return a
+	}
+	reason, a := c.reason()
+	if !a.ok() {
+		return a
+	}
+	id := c.r.PathValue("role")
+	switch {
+	case g.roles[id] == nil:
+		return unknownRole
+	case id == g.ID || !s.grants(me, id):
+		return missingPermissions
+	}
+	change(m, id)
+	s.record(g, ActionMemberRoleUpdate, c.bot, m.user.ID, reason)
+	s.memberChanged(m)
+	return done
+}
+
+func (b *Ban) json(u *account) map[string]any {
+	return map[string]any{"reason": nullable(b.Reason), "user": u.json()}
+}
+
+// getBans is https://discord.com/developers/docs/resources/guild#get-guild-bans
+func (s *Server) getBans(c *call) answer {
+	g, _, a := s.guildFor(c, BanMembers)
+	if !a.ok() {
+		return a
+	}
+	limit, a := c.number("limit", 1000, 1, 1000)
+	if !a.ok() {
+		return a
+	}
+	before, a := c.snowflake("before")
+	if !a.ok() {
+		return a
+	}
+	from, a := c.snowflake("after")
+	if !a.ok() {
+		return a
+	}
+	var ids []string
+	for id := range g.bans {
+		// before goes before after.
+		if n := number(id); before != 0 && n < before || before == 0 && n > from {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, older)
+	if extra := len(ids) - limit; extra > 0 && before != 0 {
+		ids = ids[extra:]
+	}
+	page := []any{}
+	for _, id := range ids[:min(limit, len(ids))] {
+		page = append(page, g.bans[id].json(s.users[id]))
+	}
+	return success(page)
+}
+
+// getBan is https://discord.com/developers/docs/resources/guild#get-guild-ban
+func (s *Server) getBan(c *call) answer {
+	g, _, a := s.guildFor(c, BanMembers)
+	if !a.ok() {
+		return a
+	}
+	id := c.r.PathValue("user")
+	if g.bans[id] == nil {
+		return unknownBan
+	}
+	return success(g.bans[id].json(s.users[id]))
+}
+
+// Bounds of how far back a ban deletes messages.
+const (
+	maxDeleteSeconds = 7 * 24 * 60 * 60
+	maxDeleteDays    = 7
+)
+
+// createBan is https://discord.com/developers/docs/resources/guild#create-guild-ban
+func (s *Server) createBan(c *call) answer {
+	g, me, a := s.guildFor(c, BanMembers)
+	if !a.ok() {
+		return a
+	}
+	u := s.users[c.r.PathValue("user")]
+	if u == nil {
+		return unknownUser
+	}
+	var form struct {
+		Seconds *int `json:"delete_message_seconds"`
+		Days    *int `json:"delete_message_days"`
+	}
+	if a := c.decode(&form); !a.ok() {
+		return a
+	}
+	reason, a := c.reason()
+	if !a.ok() {
+		return a
+	}
+	var seconds int
+	switch {
+	case form.Seconds != nil && form.Days != nil:
+		return invalid("delete_message_days", "MUTUALLY_EXCLUSIVE", "Only one of delete_message_seconds and delete_message_days may be passed.")
+	case form.Seconds != nil:
+		if seconds = *form.Seconds; seconds < 0 || seconds > maxDeleteSeconds {
+			return outOfRange("delete_message_seconds", 0, maxDeleteSeconds)
+		}
+	default:
+		// Older clients, such as discordgo, put these in the query.
+		days, a := c.number("delete_message_days", 0, 0, maxDeleteDays)
+		if !a.ok() {
+			return a
+		}
+		if form.Days != nil {
+			if days = *form.Days; days < 0 || days > maxDeleteDays {
+				return outOfRange("delete_message_days", 0, maxDeleteDays)
+			}
+		}
+		seconds = days * 24 * 60 * 60
+		if reason == "" {
+			reason = c.r.URL.Query().Get("reason")
+		}
+	}
+	if u.ID == g.OwnerID || u == c.bot {
+		return missingPermissions
+	}
+	if m := g.members[u.ID]; m != nil && !me.above(m) {
+		return missingPermissions
+	}
+	s.record(g, ActionMemberBanAdd, c.bot, u.ID, reason)
+	s.ban(g, u, &Ban{Reason: reason, ByID: c.bot.ID}, time.Duration(seconds)*time.Second)
+	return done
+}
+
+// removeBan is https://discord.com/developers/docs/resources/guild#remove-guild-ban
+func (s *Server) removeBan(c *call) answer {
+	g, _, a := s.guildFor(c, BanMembers)
+	if !a.ok() {
+		return a
+	}
+	reason, a := c.reason()
+	if !a.ok() {
+		return a
+	}
+	id := c.r.PathValue("user")
+	if g.bans[id] == nil {
+		return unknownBan
+	}
+	s.record(g, ActionMemberBanRemove, c.bot, id, reason)
+	s.unban(g, s.users[id])
+	return done
+}
+
+// requestMembers answers a client that asks over the gateway for a guild's
+// members: all, those whose names begin with a query, or those with the ids.
+// https://discord.com/developers/docs/events/gateway-events#request-guild-members
+func (s *Server) requestMembers(c *gatewayConn, data json.RawMessage) {
+	var ask struct {
+		GuildID string          `json:"guild_id"`
+		Query   *string         `json:"query"`
+		Limit   int             `json:"limit"`
+		UserIDs json.RawMessage `json:"user_ids"`
+		Nonce   string          `json:"nonce"`
+	}
+	if json.Unmarshal(data, &ask) != nil || ask.Query == nil && ask.UserIDs == nil {
+		c.close(CloseDecodeError)
+		return
+	}
+	ss := c.session
+	g := s.guilds[ask.GuildID]
+	if g == nil || !ss.serves(g) {
+		return
+	}
+	var ids []string
+	if ask.UserIDs != nil {
+		var one string
+		if json.Unmarshal(ask.UserIDs, &one) == nil {
+			ids = []string{one}
+		} else if json.Unmarshal(ask.UserIDs, &ids) != nil || len(ids) > 100 {
+			c.close(CloseDecodeError)
+			return
+		}
+	} else if *ask.Query == "" && ask.Limit == 0 && ss.intents&IntentGuildMembers == 0 {
+		return // all members are for those with the intent
+	}
+	found, missing := []any{}, []any{}
+	if ids != nil {
+		for _, id := range ids {
+			if m := g.members[id]; m != nil {
+				found = append(found, m.json(""))
+			} else {
+				missing = append(missing, id)
+			}
+		}
+	} else {
+		most := ask.Limit
+		if most == 0 && *ask.Query == "" {
+			most = len(g.members)
+		}
+		for _, m := range g.ordered() {
+			if len(found) < min(most, 1000) && (startsWith(m.user.Name, *ask.Query) || startsWith(m.nick, *ask.Query)) {
+				found = append(found, m.json(""))
+			}
+		}
+	}
+	chunk := map[string]any{"guild_id": g.ID, "members": found, "chunk_index": 0, "chunk_count": 1}
+	if len(missing) > 0 {
+		chunk["not_found"] = missing
+	}
+	if ask.Nonce != "" {
+		chunk["nonce"] = ask.Nonce
+	}
+	s.send(ss, "GUILD_MEMBERS_CHUNK", chunk)
+}
+
+func startsWith(name, query string) bool {
+	return len(name) >= len(query) && strings.EqualFold(name[:len(query)], query)
+}

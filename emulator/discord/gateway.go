@@ -1,0 +1,359 @@
+package discord
+
+import (
+	"bytes"
+	"compress/zlib"
+	"context"
+	"encoding/json"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// The gateway's connections, see https://discord.com/developers/docs/events/gateway
+
+// Opcodes of the gateway.
+// https://discord.com/developers/docs/topics/opcodes-and-status-codes#gateway-gateway-opcodes
+const (
+	opDispatch       = 0
+	opHeartbeat      = 1
+	opIdentify       = 2
+	opPresence       = 3
+	opVoiceState     = 4
+	opResume         = 6
+	opReconnect      = 7
+	opRequestMembers = 8
+	opInvalidSession = 9
+	opHello          = 10
+	opHeartbeatACK   = 11
+)
+
+// Codes with which the gateway closes a connection.
+// https://discord.com/developers/docs/topics/opcodes-and-status-codes#gateway-gateway-close-event-codes
+const (
+	CloseUnknownError         = 4000
+	CloseUnknownOpcode        = 4001
+	CloseDecodeError          = 4002
+	CloseNotAuthenticated     = 4003
+	CloseAuthenticationFailed = 4004
+	CloseAlreadyAuthenticated = 4005
+	CloseInvalidSeq           = 4007
+	CloseRateLimited          = 4008
+	CloseSessionTimedOut      = 4009
+	CloseInvalidShard         = 4010
+	CloseShardingRequired     = 4011
+	CloseInvalidVersion       = 4012
+	CloseInvalidIntents       = 4013
+	CloseDisallowedIntents    = 4014
+)
+
+var closeReasons = map[websocket.StatusCode]string{
+	CloseUnknownError:         "Unknown error.",
+	CloseUnknownOpcode:        "Unknown opcode.",
+	CloseDecodeError:          "Error while decoding payload.",
+	CloseNotAuthenticated:     "Not authenticated.",
+	CloseAuthenticationFailed: "Authentication failed.",
+	CloseAlreadyAuthenticated: "Already authenticated.",
+	CloseInvalidSeq:           "Invalid seq.",
+	CloseRateLimited:          "You are being rate limited.",
+	CloseSessionTimedOut:      "Session timed out.",
+	CloseInvalidShard:         "Invalid shard.",
+	CloseShardingRequired:     "Sharding required.",
+	CloseInvalidVersion:       "Invalid API version.",
+	CloseInvalidIntents:       "Invalid intent(s).",
+	CloseDisallowedIntents:    "Disallowed intent(s).",
+}
+
+// maxCommand is how many bytes a client may send at once.
+// https://discord.com/developers/docs/events/gateway#sending-events
+const maxCommand = 4096
+
+// maxQueue is how many messages may wait for a slow client before it is dropped.
+const maxQueue = 1 << 14
+
+// gatewayConn is one WebSocket connection.
+type gatewayConn struct {
+	wire    *websocket.Conn
+	cancel  context.CancelFunc
+	version int
+
+	// Under the server's mutex.
+	session  *session // nil until identified or resumed
+	commands history
+	mute     bool // it gets no heartbeat ACK
+
+	mu       sync.Mutex
+	frames   []frame
+	code     websocket.StatusCode // to close with when the frames are out
+	ending   bool
+	wake     chan struct{}
+	drained  chan struct{} // closed when the writer has ended
+	compress bool          // each message for itself, as identify asked for
+
+	// The writer's: the one stream of transport compression, where asked for.
+	stream  *zlib.Writer
+	zlibbed bytes.Buffer
+}
+
+// frame is a message that waits to be sent, and for how long it and all behind
+// it are kept back then.
+type frame struct {
+	data  []byte
+	delay time.Duration
+}
+
+func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request) {
+	wire, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	if err != nil {
+		return // and has been answered
+	}
+	defer wire.CloseNow()
+	wire.SetReadLimit(1 << 16)
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	c := &gatewayConn{wire: wire, cancel: cancel, wake: make(chan struct{}, 1), drained: make(chan struct{})}
+	if v, q := r.URL.Query().Get("v"), r.URL.Query(); v == "9" || v == "10" {
+		c.version = map[string]int{"9": 9, "10": 10}[v]
+		switch encoding, compress := q.Get("encoding"), q.Get("compress"); {
+		case encoding != "" && encoding != "json", compress != "" && compress != "zlib-stream":
+			// What this server does not speak.
+			c.close(CloseDecodeError)
+		case compress != "":
+			c.stream = zlib.NewWriter(&c.zlibbed)
+		}
+	} else {
+		c.close(CloseInvalidVersion)
+	}
+	s.lock()
+	s.conns[c] = true
+	c.push(frame{data: encode(payload{Op: opHello, Data: map[string]any{
+		"heartbeat_interval": s.options.timing.Heartbeat.Milliseconds(),
+	}})})
+	s.unlock()
+
+	var tasks sync.WaitGroup
+	tasks.Go(func() { c.write(ctx) })
+	alive := make(chan struct{}, 1)
+	tasks.Go(func() { s.watch(ctx, c, alive) })
+	ended := s.read(ctx, c, alive)
+	if c.closing() {
+		<-c.drained
+	}
+	cancel()
+	tasks.Wait()
+
+	s.lock()
+	defer s.unlock()
+	delete(s.conns, c)
+	// Who closes with one of these is gone for good.
+	// https://discord.com/developers/docs/events/gateway#initiating-a-disconnect
+	code := websocket.CloseStatus(ended)
+	if ss := c.session; ss != nil && !c.closing() && (code == websocket.StatusNormalClosure || code == websocket.StatusGoingAway) {
+		s.end(ss)
+	}
+	s.detach(c)
+}
+
+// read takes what the client sends until the connection ends, and says how.
+func (s *Server) read(ctx context.Context, c *gatewayConn, alive chan<- struct{}) error {
+	for {
+		kind, b, err := c.wire.Read(ctx)
+		if err != nil {
+			return err
+		}
+		if c.closing() {
+			continue // until the client closes too
+		}
+		var p struct {
+			Op   *int            `json:"op"`
+			Data json.RawMessage `json:"d"`
+		}
+		if kind != websocket.MessageText || len(b) > maxCommand || json.Unmarshal(b, &p) != nil || p.Op == nil {
+			c.close(CloseDecodeError)
+			continue
+		}
+		if *p.Op == opHeartbeat {
+			select {
+			case alive <- struct{}{}:
+			default:
+			}
+		}
+		s.lock()
+		s.command(c, *p.Op, p.Data)
+		s.unlock()
+	}
+}
+
+// command does what a client sent.
+func (s *Server) command(c *gatewayConn, op int, data json.RawMessage) {
+	if !c.commands.take(s.now(), s.options.limits.Commands) {
+		c.close(CloseRateLimited)
+		return
+	}
+	switch op {
+	case opHeartbeat:
+		if !c.mute {
+			c.push(frame{data: encode(payload{Op: opHeartbeatACK})})
+		}
+	case opIdentify:
+		if c.session != nil {
+			c.close(CloseAlreadyAuthenticated)
+			return
+		}
+		s.identify(c, data)
+	case opResume:
+		if c.session != nil {
+			c.close(CloseAlreadyAuthenticated)
+			return
+		}
+		s.resume(c, data)
+	case opPresence, opVoiceState, opRequestMembers:
+		if c.session == nil {
+			c.close(CloseNotAuthenticated)
+			return
+		}
+		if op == opRequestMembers {
+			s.requestMembers(c, data)
+		}
+	default:
+		c.close(CloseUnknownOpcode)
+	}
+}
+
+// watch closes a connection whose client stops sending heartbeats. The session
+// can be resumed: Discord says that who is late is forced to.
+// https://discord.com/developers/docs/events/gateway#heartbeat-interval
+func (s *Server) watch(ctx context.Context, c *gatewayConn, alive <-chan struct{}) {
+	patience := s.options.timing.Heartbeat * 3 / 2
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		select {
+		case <-alive:
+			timer.Reset(patience)
+		case <-timer.C:
+			c.close(CloseUnknownError)
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// invalid tells the client that there is no such session, or not now. It may
+// identify on the same connection.
+// https://discord.com/developers/docs/events/gateway-events#invalid-session
+func (c *gatewayConn) invalid(resumable bool) {
+	c.push(frame{data: encode(payload{Op: opInvalidSession, Data: resumable})})
+}
+
+// write sends what is queued.
+func (c *gatewayConn) write(ctx context.Context) {
+	defer c.cancel()
+	defer close(c.drained)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.wake:
+		}
+		c.mu.Lock()
+		frames, ending, code, compress := c.frames, c.ending, c.code, c.compress
+		c.frames = nil
+		c.mu.Unlock()
+		for _, f := range frames {
+			if f.delay > 0 && !after(ctx, f.delay) {
+				return
+			}
+			kind, b := c.encoded(f.data, compress)
+			if c.wire.Write(ctx, kind, b) != nil {
+				return
+			}
+		}
+		if ending {
+			_ = c.wire.Close(code, closeReasons[code])
+			return
+		}
+	}
+}
+
+// worthwhile is from how many bytes on a message is compressed by itself.
+const worthwhile = 1 << 10
+
+// encoded is a message as the client asked for it.
+// https://discord.com/developers/docs/events/gateway#encoding-and-compression
+func (c *gatewayConn) encoded(b []byte, compress bool) (websocket.MessageType, []byte) {
+	// Neither writer fails, for a bytes.Buffer never does.
+	switch {
+	case c.stream != nil:
+		c.zlibbed.Reset()
+		_, _ = c.stream.Write(b)
+		_ = c.stream.Flush()
+		return websocket.MessageBinary, c.zlibbed.Bytes()
+	case compress && len(b) >= worthwhile:
+		var out bytes.Buffer
+		z := zlib.NewWriter(&out)
+		_, _ = z.Write(b)
+		_ = z.Close()
+		return websocket.MessageBinary, out.Bytes()
+	}
+	return websocket.MessageText, b
+}
+
+// after waits for d, and reports whether ctx lasted as long.
+func after(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (c *gatewayConn) push(f frame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.ending:
+	case len(c.frames) >= maxQueue:
+		c.cancel() // it does not read
+	default:
+		c.frames = append(c.frames, f)
+		c.signal()
+	}
+}
+
+// close ends the connection with a code once what is queued is out.
+func (c *gatewayConn) close(code websocket.StatusCode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ending {
+		c.ending, c.code = true, code
+		c.signal()
+	}
+}
+
+func (c *gatewayConn) closing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ending
+}
+
+// compressing compresses each message by itself from now on, unless all are one
+// stream.
+func (c *gatewayConn) compressing(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.compress = on && c.stream == nil
+}
+
+func (c *gatewayConn) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}

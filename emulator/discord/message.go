@@ -1,0 +1,481 @@
+package discord
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Messages and whom they mention, see
+// https://discord.com/developers/docs/resources/message
+
+// Message is something that was said in a channel.
+type Message struct {
+	ID        string
+	ChannelID string
+	GuildID   string // empty in direct messages
+	// Author is the user at the time.
+	Author User
+	Text   string
+	// ReplyTo is the id of the message that this one answers.
+	ReplyTo string
+	// Nonce is what came with it from a bot.
+	Nonce string
+	// Mentions are the users, MentionRoles the roles that count as mentioned,
+	// by id, and MentionEveryone whether @everyone or @here does. What
+	// allowed_mentions or a missing permission keeps from pinging is not in
+	// them, though it stands in the text.
+	Mentions, MentionRoles []string
+	MentionEveryone        bool
+	// Pings are the ids of all users who are notified, sorted: those mentioned,
+	// those with a mentioned role, all who see the channel for @everyone, and
+	// who is answered with a ping; never the author.
+	Pings []string
+	// Via is how it came: ViaAPI or ViaSay.
+	Via string
+	At  time.Time
+	// EditedAt is zero for one that was not edited.
+	EditedAt time.Time
+	// Deleted is set once someone deleted it.
+	Deleted bool
+}
+
+// Values of Message.Via.
+const (
+	ViaAPI = "api"
+	ViaSay = "say" // the Say and SayDM methods
+)
+
+// message is a Message in its channel.
+type message struct {
+	Message
+	channel *channel
+	author  *account
+	parent  *message
+}
+
+// nonced is a message that answers for its nonce.
+type nonced struct {
+	message *message
+	at      time.Time
+}
+
+// maxText is how many characters a message may have.
+const maxText = 2000
+
+// SayOption is more about something said.
+type SayOption func(*post)
+
+// ReplyingTo makes a message an answer to the message of that id, with a ping.
+func ReplyingTo(id string) SayOption { return func(p *post) { p.parent = id } }
+
+// WithoutPing makes an answer that does not ping.
+func WithoutPing() SayOption { return func(p *post) { p.quiet = true } }
+
+// post is something on its way into a channel.
+type post struct {
+	channel *channel
+	from    *account
+	text    string
+	parent  string // the id of the message that is answered
+	quiet   bool   // its author is not pinged
+	allowed *allowed
+	nonce   string
+	via     string
+}
+
+// Say makes a user say something in a guild's channel, whatever limits and
+// permissions would say to it, and tells the bots that see the channel.
+func (s *Server) Say(channelID, userID, text string, opts ...SayOption) (Message, error) {
+	s.lock()
+	defer s.unlock()
+	c, err := s.channel(channelID)
+	if err != nil {
+		return Message{}, err
+	}
+	return s.say(c, userID, text, opts)
+}
+
+func (s *Server) say(c *channel, userID, text string, opts []SayOption) (Message, error) {
+	u, err := s.account(userID)
+	if err != nil {
+		return Message{}, err
+	}
+	if c.guild != nil && c.guild.members[u.ID] == nil {
+		return Message{}, fmt.Errorf("discord: %s is not a member of guild %s", u.Name, c.GuildID)
+	}
+	if c.guild == nil && !slices.Contains(c.users, u) {
+		return Message{}, fmt.Errorf("discord: %s is not in channel %s", u.Name, c.ID)
+	}
+	if !c.holdsText() {
+		return Message{}, fmt.Errorf("discord: channel %s is not for text", c.Name)
+	}
+	p := post{channel: c, from: u, text: text, via: ViaSay}
+	for _, o := range opts {
+		o(&p)
+	}
+	if p.parent != "" && c.byID[p.parent] == nil {
+		return Message{}, fmt.Errorf("discord: there is no message %q to answer in channel %s", p.parent, c.ID)
+	}
+	return s.publish(p).Message, nil
+}
+
+// DM is the channel of a user's direct messages with a bot, which it opens where
+// there is none.
+func (s *Server) DM(userID, botID string) (Channel, error) {
+	s.lock()
+	defer s.unlock()
+	c, err := s.dm(userID, botID)
+	if err != nil {
+		return Channel{}, err
+	}
+	return c.Channel, nil
+}
+
+// SayDM makes a user send a direct message to a bot, or a bot to a user.
+func (s *Server) SayDM(fromID, toID, text string, opts ...SayOption) (Message, error) {
+	s.lock()
+	defer s.unlock()
+	c, err := s.dm(fromID, toID)
+	if err != nil {
+		return Message{}, err
+	}
+	return s.say(c, fromID, text, opts)
+}
+
+// DMs is everything that a user and a bot sent each other, in order.
+func (s *Server) DMs(userID, botID string) []Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.dms[pair(userID, botID)]; c != nil {
+		return c.said(0)
+	}
+	return nil
+}
+
+func pair(a, b string) [2]string { return [2]string{min(a, b), max(a, b)} }
+
+func (s *Server) dm(aID, bID string) (*channel, error) {
+	a, err := s.account(aID)
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.account(bID)
+	if err != nil {
+		return nil, err
+	}
+	if a == b || a.Bot == b.Bot {
+		return nil, fmt.Errorf("discord: direct messages here are between a user and a bot, not %s and %s", a.Name, b.Name)
+	}
+	key := pair(a.ID, b.ID)
+	c := s.dms[key]
+	if c == nil {
+		c = &channel{
+			Channel: Channel{ID: s.newID(), Type: DMChannel, UserIDs: key[:]},
+			users:   []*account{a, b},
+			byID:    map[string]*message{},
+		}
+		s.dms[key], s.channels[c.ID] = c, c
+	}
+	return c, nil
+}
+
+// Said is everything that was said in the channel, in order, deleted messages
+// included.
+func (s *Server) Said(channelID string) []Message { return s.SaidFrom(channelID, 0) }
+
+// SaidFrom is what was said in the channel but for the first n messages.
+func (s *Server) SaidFrom(channelID string, n int) []Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.channels[channelID]; c != nil {
+		return c.said(n)
+	}
+	return nil
+}
+
+func (c *channel) said(n int) []Message {
+	if n >= len(c.messages) {
+		return nil
+	}
+	all := make([]Message, 0, len(c.messages)-n)
+	for _, m := range c.messages[n:] {
+		all = append(all, m.Message)
+	}
+	return all
+}
+
+func (c *channel) holdsText() bool {
+	return c.Type == TextChannel || c.Type == AnnouncementChannel || c.Type == DMChannel
+}
+
+// publish stores what is said, and tells the bots that see the channel.
+func (s *Server) publish(p post) *message {
+	c := p.channel
+	m := &message{
+		Message: Message{
+			ID:        s.newID(),
+			ChannelID: c.ID,
+			GuildID:   c.GuildID,
+			Author:    p.from.User,
+			Text:      p.text,
+			ReplyTo:   p.parent,
+			Nonce:     p.nonce,
+			Via:       p.via,
+			At:        s.now(),
+		},
+		channel: c,
+		author:  p.from,
+		parent:  c.byID[p.parent],
+	}
+	s.mention(m, p.allowed, p.quiet)
+	c.messages = append(c.messages, m)
+	c.byID[m.ID] = m
+	s.tellMessage("MESSAGE_CREATE", m)
+	return m
+}
+
+func (s *Server) tellMessage(kind string, m *message) {
+	c := m.channel
+	s.dispatch(kind, func(ss *session) any {
+		if !s.hears(ss, c) {
+			return nil
+		}
+		j := s.messageJSON(m, ss.bot, ss.intents&IntentMessageContent != 0)
+		j["channel_type"] = c.Type
+		if c.guild == nil {
+			return j
+		}
+		j["guild_id"] = c.GuildID
+		if member := c.guild.members[m.author.ID]; member != nil {
+			j["member"] = member.partial()
+		}
+		return j
+	})
+}
+
+// hears reports whether the session is told of what is said in a channel.
+func (s *Server) hears(ss *session, c *channel) bool {
+	if c.guild == nil {
+		return ss.intents&IntentDirectMessages != 0 && ss.shard[0] == 0 && slices.Contains(c.users, ss.bot)
+	}
+	return ss.has(IntentGuildMessages, c.guild) && s.may(c, ss.bot, ViewChannel)
+}
+
+// Edit changes a message's text, whoever wrote it.
+func (s *Server) Edit(channelID, messageID, text string) (Message, error) {
+	s.lock()
+	defer s.unlock()
+	m, err := s.message(channelID, messageID)
+	if err != nil {
+		return Message{}, err
+	}
+	s.edit(m, text, nil)
+	return m.Message, nil
+}
+
+func (s *Server) edit(m *message, text string, a *allowed) {
+	m.Text, m.EditedAt = text, s.now()
+	// An edit pings nobody anew.
+	pings := m.Pings
+	s.mention(m, a, false)
+	m.Pings = pings
+	s.tellMessage("MESSAGE_UPDATE", m)
+}
+
+// Delete deletes messages of a channel, several at once in bulk.
+func (s *Server) Delete(channelID string, messageIDs ...string) error {
+	s.lock()
+	defer s.unlock()
+	var gone []*message
+	for _, id := range messageIDs {
+		m, err := s.message(channelID, id)
+		if err != nil {
+			return err
+		}
+		gone = append(gone, m)
+	}
+	s.remove(gone, len(gone) > 1)
+	return nil
+}
+
+// remove deletes messages of one channel and tells of it.
+func (s *Server) remove(gone []*message, bulk bool) {
+	if len(gone) == 0 {
+		return
+	}
+	c := gone[0].channel
+	ids := make([]string, len(gone))
+	for i, m := range gone {
+		m.Deleted = true
+		ids[i] = m.ID
+	}
+	told := func(kind string, fields map[string]any) {
+		fields["channel_id"] = c.ID
+		if c.guild != nil {
+			fields["guild_id"] = c.GuildID
+		}
+		s.dispatch(kind, func(ss *session) any {
+			if !s.hears(ss, c) {
+				return nil
+			}
+			return fields
+		})
+	}
+	if bulk {
+		told("MESSAGE_DELETE_BULK", map[string]any{"ids": ids})
+		return
+	}
+	for _, id := range ids {
+		told("MESSAGE_DELETE", map[string]any{"id": id})
+	}
+}
+
+func (s *Server) message(channelID, messageID string) (*message, error) {
+	c, err := s.channel(channelID)
+	if err != nil {
+		return nil, err
+	}
+	m := c.byID[messageID]
+	if m == nil || m.Deleted {
+		return nil, fmt.Errorf("discord: there is no message %q in channel %s", messageID, c.ID)
+	}
+	return m, nil
+}
+
+// messageJSON is the message as viewer sees it; content says whether it may read
+// what others say in guilds.
+// https://discord.com/developers/docs/events/gateway#message-content-intent
+func (s *Server) messageJSON(m *message, viewer *account, content bool) map[string]any {
+	text := m.Text
+	if !content && m.channel.guild != nil && m.author != viewer && !slices.Contains(m.Mentions, viewer.ID) {
+		text = ""
+	}
+	j := map[string]any{
+		"id":               m.ID,
+		"channel_id":       m.ChannelID,
+		"type":             0,
+		"author":           m.author.json(),
+		"content":          text,
+		"timestamp":        stamp(m.At),
+		"edited_timestamp": nil,
+		"tts":              false,
+		"mention_everyone": m.MentionEveryone,
+		"mentions":         s.mentionsJSON(m),
+		"mention_roles":    append([]string{}, m.MentionRoles...),
+		"attachments":      []any{},
+		"embeds":           []any{},
+		"components":       []any{},
+		"pinned":           false,
+		"flags":            0,
+	}
+	if !m.EditedAt.IsZero() {
+		j["edited_timestamp"] = stamp(m.EditedAt)
+	}
+	if m.Nonce != "" {
+		j["nonce"] = m.Nonce
+	}
+	if m.ReplyTo == "" {
+		return j
+	}
+	j["type"] = 19
+	reference := map[string]any{"type": 0, "message_id": m.ReplyTo, "channel_id": m.ChannelID}
+	if m.GuildID != "" {
+		reference["guild_id"] = m.GuildID
+	}
+	j["message_reference"] = reference
+	j["referenced_message"] = nil
+	if m.parent != nil && !m.parent.Deleted {
+		parent := s.messageJSON(m.parent, viewer, content)
+		delete(parent, "referenced_message") // it goes one message deep
+		j["referenced_message"] = parent
+	}
+	return j
+}
+
+func (s *Server) mentionsJSON(m *message) []any {
+	mentions := []any{}
+	for _, id := range m.Mentions {
+		u := s.users[id].json()
+		if g := m.channel.guild; g != nil && g.members[id] != nil {
+			u["member"] = g.members[id].partial()
+		}
+		mentions = append(mentions, u)
+	}
+	return mentions
+}
+
+// allowed are the allowed_mentions of a message.
+// https://discord.com/developers/docs/resources/message#allowed-mentions-object
+type allowed struct {
+	Parse       []string `json:"parse"`
+	Roles       []string `json:"roles"`
+	Users       []string `json:"users"`
+	RepliedUser bool     `json:"replied_user"`
+}
+
+func (a *allowed) everyone() bool { return a == nil || slices.Contains(a.Parse, "everyone") }
+
+func (a *allowed) user(id string) bool {
+	return a == nil || slices.Contains(a.Parse, "users") || slices.Contains(a.Users, id)
+}
+
+func (a *allowed) role(id string) bool {
+	return a == nil || slices.Contains(a.Parse, "roles") || slices.Contains(a.Roles, id)
+}
+
+// mentionPattern finds what a text mentions: <@user>, <@!user>, <@&role>,
+// @everyone and @here.
+// https://discord.com/developers/docs/reference#message-formatting
+var mentionPattern = regexp.MustCompile(`<@([!&]?)([0-9]{1,20})>|@everyone|@here`)
+
+// mention finds whom a message mentions and pings, with a nil *allowed as users
+// do who set nothing.
+func (s *Server) mention(m *message, a *allowed, quiet bool) {
+	m.Mentions, m.MentionRoles, m.MentionEveryone = nil, nil, false
+	c, pings := m.channel, map[string]bool{}
+	mentionsAll := s.may(c, m.author, MentionEveryone) && c.guild != nil
+	add := func(list *[]string, id string) {
+		if !slices.Contains(*list, id) {
+			*list = append(*list, id)
+		}
+	}
+	for _, found := range mentionPattern.FindAllStringSubmatch(m.Text, -1) {
+		sign, id := found[1], found[2]
+		switch {
+		case id == "":
+			m.MentionEveryone = m.MentionEveryone || mentionsAll && a.everyone()
+		case sign == "&":
+			if c.guild == nil || c.guild.roles[id] == nil || id == c.GuildID || !a.role(id) ||
+				!c.guild.roles[id].Mentionable && !mentionsAll {
+				continue
+			}
+			add(&m.MentionRoles, id)
+		case s.users[id] != nil && a.user(id):
+			add(&m.Mentions, id)
+		}
+	}
+	if m.parent != nil && !quiet && (a == nil || a.RepliedUser) {
+		add(&m.Mentions, m.parent.author.ID)
+	}
+	for _, id := range m.Mentions {
+		pings[id] = s.may(c, s.users[id], ViewChannel)
+	}
+	if c.guild != nil {
+		for id, member := range c.guild.members {
+			if m.MentionEveryone || slices.ContainsFunc(m.MentionRoles, func(r string) bool { return slices.Contains(member.roles, r) }) {
+				pings[id] = s.may(c, member.user, ViewChannel)
+			}
+		}
+	}
+	m.Pings = nil
+	for id, sees := range pings {
+		if sees && id != m.author.ID {
+			m.Pings = append(m.Pings, id)
+		}
+	}
+	slices.SortFunc(m.Pings, func(x, y string) int { return cmp.Or(older(x, y), strings.Compare(x, y)) })
+}

@@ -1,0 +1,303 @@
+package discord_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bwmarrin/discordgo"
+
+	"parley.internal/emulator/discord"
+)
+
+// world is a server with a guild of an owner, a viewer and a bot, and a channel.
+type world struct {
+	*discord.Server
+	t             *testing.T
+	clock         *clock
+	owner, viewer discord.User
+	bot           discord.Bot
+	guild         discord.Guild
+	channel       discord.Channel
+}
+
+// clock stands still until it is moved.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// unlimited are no limits, for tests of something else.
+func unlimited() discord.Option { return discord.WithLimits(discord.Limits{}) }
+
+func newWorld(t *testing.T, opts ...discord.Option) *world {
+	t.Helper()
+	w := &world{t: t, clock: &clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}}
+	srv, err := discord.New(append([]discord.Option{discord.WithClock(w.clock.Now)}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := srv.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	w.Server = srv
+	w.owner = w.user("owner")
+	w.viewer = w.user("viewer")
+	w.bot, err = srv.AddBot(discord.Bot{User: discord.User{Name: "bot"}, Privileged: discord.IntentMessageContent | discord.IntentGuildMembers})
+	w.must(err)
+	w.guild, err = srv.AddGuild(discord.Guild{Name: "Home", OwnerID: w.owner.ID})
+	w.must(err)
+	w.channel, err = srv.AddChannel(discord.Channel{GuildID: w.guild.ID, Name: "general"})
+	w.must(err)
+	w.join(w.viewer.ID)
+	w.join(w.bot.ID)
+	return w
+}
+
+func (w *world) user(name string) discord.User {
+	w.t.Helper()
+	u, err := w.AddUser(discord.User{Name: name})
+	w.must(err)
+	return u
+}
+
+func (w *world) join(userID string, roles ...string) {
+	w.t.Helper()
+	_, err := w.AddMember(w.guild.ID, userID, roles...)
+	w.must(err)
+}
+
+// role makes a role above all others.
+func (w *world) role(name string, p discord.Permissions) discord.Role {
+	w.t.Helper()
+	r, err := w.AddRole(discord.Role{GuildID: w.guild.ID, Name: name, Permissions: p})
+	w.must(err)
+	return r
+}
+
+func (w *world) say(userID, text string, opts ...discord.SayOption) discord.Message {
+	w.t.Helper()
+	m, err := w.Say(w.channel.ID, userID, text, opts...)
+	w.must(err)
+	return m
+}
+
+// last is what was said last in the channel.
+func (w *world) last() discord.Message {
+	w.t.Helper()
+	said := w.Said(w.channel.ID)
+	if len(said) == 0 {
+		w.t.Fatal("nothing was said")
+	}
+	return said[len(said)-1]
+}
+
+// await fails the test unless cond soon holds.
+func (w *world) await(what string, cond func() bool) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	defer cancel()
+	if err := w.Await(ctx, cond); err != nil {
+		w.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// must fails the test on an error.
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// redirect sends what is meant for Discord to the server.
+type redirect struct{ api string }
+
+func (r redirect) RoundTrip(req *http.Request) (*http.Response, error) {
+	to, err := url.Parse(r.api)
+	if err != nil {
+		return nil, err
+	}
+	req = req.Clone(req.Context())
+	req.URL.Scheme, req.URL.Host, req.Host = to.Scheme, to.Host, ""
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+// client is a discordgo session that asks the server, and is not connected.
+func (w *world) client() *discordgo.Session {
+	w.t.Helper()
+	s, err := discordgo.New("Bot " + w.bot.Token)
+	w.must(err)
+	s.Client = &http.Client{Transport: redirect{w.APIURL()}}
+	s.ShouldRetryOnRateLimit = false
+	s.MaxRestRetries = 0
+	s.LogLevel = discordgo.LogError - 1
+	// Its state writes to the very events that handlers get.
+	s.StateEnabled = false
+	return s
+}
+
+// connected is a client that is connected, with what it hears.
+type connected struct {
+	*discordgo.Session
+	ready   chan *discordgo.Ready
+	created chan *discordgo.MessageCreate
+	others  chan *discordgo.Event
+}
+
+func (w *world) connect(intents discordgo.Intent) *connected {
+	w.t.Helper()
+	c := &connected{
+		Session: w.client(),
+		ready:   make(chan *discordgo.Ready, 10),
+		created: make(chan *discordgo.MessageCreate, 1000),
+		others:  make(chan *discordgo.Event, 1000),
+	}
+	c.Identify.Intents = intents
+	c.SyncEvents = true
+	c.AddHandler(func(_ *discordgo.Session, r *discordgo.Ready) { c.ready <- r })
+	c.AddHandler(func(_ *discordgo.Session, m *discordgo.MessageCreate) { c.created <- m })
+	c.AddHandler(func(_ *discordgo.Session, e *discordgo.Event) { c.others <- e })
+	w.must(c.Open())
+	w.t.Cleanup(func() {
+		// It is an error where the connection is not open, which is as well.
+		_ = c.Close()
+	})
+	w.await("the bot connects", func() bool { return w.Connected(w.bot.ID) > 0 })
+	return c
+}
+
+const allIntents = discordgo.IntentsAllWithoutPrivileged | discordgo.IntentMessageContent | discordgo.IntentGuildMembers
+
+// next is what comes next from c, which must be soon.
+func next[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(20 * time.Second):
+		var none T
+		t.Fatalf("no %T came", none)
+		return none
+	}
+}
+
+// event is the next of a type.
+func (c *connected) event(t *testing.T, kind string) *discordgo.Event {
+	t.Helper()
+	for {
+		if e := next(t, c.others); e.Type == kind {
+			return e
+		}
+	}
+}
+
+// reply is what the API answered.
+type reply struct {
+	status int
+	header http.Header
+	body   map[string]any
+	list   []map[string]any
+}
+
+// code is Discord's of an error.
+func (r reply) code() int {
+	n, _ := r.body["code"].(float64)
+	return int(n)
+}
+
+// field is what is wrong with a field of the form, as the code of its first
+// error.
+func (r reply) field(path string) string {
+	at, _ := r.body["errors"].(map[string]any)
+	for _, step := range strings.Split(path, ".") {
+		at, _ = at[step].(map[string]any)
+	}
+	list, _ := at["_errors"].([]any)
+	if len(list) == 0 {
+		return ""
+	}
+	first, _ := list[0].(map[string]any)
+	code, _ := first["code"].(string)
+	return code
+}
+
+// call asks the API by hand, with a body of JSON where it is not nil.
+func (w *world) call(method, path string, body any) reply {
+	w.t.Helper()
+	return w.callWith(method, "/v10"+path, "Bot "+w.bot.Token, nil, body)
+}
+
+func (w *world) callWith(method, path, authorization string, header http.Header, body any) reply {
+	w.t.Helper()
+	r, err := w.try(method, path, authorization, header, body)
+	w.must(err)
+	return r
+}
+
+// try is callWith where the connection may break.
+func (w *world) try(method, path, authorization string, header http.Header, body any) (reply, error) {
+	w.t.Helper()
+	var b []byte
+	switch text := body.(type) {
+	case nil:
+	case string:
+		b = []byte(text)
+	default:
+		var err error
+		b, err = json.Marshal(body)
+		w.must(err)
+	}
+	req, err := http.NewRequestWithContext(w.t.Context(), method, w.APIURL()+path, bytes.NewReader(b))
+	w.must(err)
+	if header != nil {
+		req.Header = header
+	}
+	if b != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return reply{}, err
+	}
+	defer resp.Body.Close()
+	r := reply{status: resp.StatusCode, header: resp.Header}
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return reply{}, err
+	}
+	if bytes.HasPrefix(text, []byte("[")) {
+		err = json.Unmarshal(text, &r.list)
+	} else if len(text) > 0 {
+		err = json.Unmarshal(text, &r.body)
+	}
+	w.must(err)
+	return r, nil
+}
+
+// object is a form.
+type object = map[string]any

@@ -1,0 +1,88 @@
+package discord
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func TestParts(t *testing.T) {
+	word := strings.Repeat("w", 9) + " "
+	for _, test := range []struct {
+		name, in string
+		want     []string
+	}{
+		{"empty", " \n\t ", nil},
+		{"only what can't be seen", "\x00\x07", nil},
+		{"short", " hello\r\nyou ", []string{"hello\nyou"}},
+		{"just fits", strings.Repeat("a", 2000), []string{strings.Repeat("a", 2000)}},
+		{"one word", strings.Repeat("a", 2500), []string{strings.Repeat("a", 1996), strings.Repeat("a", 504)}},
+		{"words", strings.Repeat(word, 250), []string{strings.TrimSpace(strings.Repeat(word, 200)), strings.TrimSpace(strings.Repeat(word, 50))}},
+		{"lines before words", strings.Repeat(word, 150) + "\n" + strings.Repeat(word, 100), []string{strings.TrimSpace(strings.Repeat(word, 150)), strings.TrimSpace(strings.Repeat(word, 100))}},
+		{"astral characters count twice", strings.Repeat("😀 ", 700), []string{strings.TrimSpace(strings.Repeat("😀 ", 666)), strings.TrimSpace(strings.Repeat("😀 ", 34))}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := parts(test.in)
+			if len(got) != len(test.want) {
+				t.Fatalf("%d parts (%.60q); want %d", len(got), got, len(test.want))
+			}
+			for i := range got {
+				if got[i] != test.want[i] {
+					t.Errorf("part %d is %.80q (%d), want %.80q (%d)", i, got[i], len(got[i]), test.want[i], len(test.want[i]))
+				}
+			}
+		})
+	}
+}
+
+func TestPartsOfCodeAreBlocksOfTheirOwn(t *testing.T) {
+	code := strings.Repeat("fmt.Println(\"hello\")\n", 200)
+	got := parts("Look:\n```go\n" + code + "```\nThat is all.")
+	if len(got) != 3 {
+		t.Fatalf("%d parts; want 3", len(got))
+	}
+	var inside strings.Builder
+	for i, p := range got {
+		if n := strings.Count(p, ticks); n != 2 {
+			t.Errorf("part %d has %d fences", i, n)
+		}
+		_, rest, _ := strings.Cut(p, "```go\n")
+		body, _, _ := strings.Cut(rest, ticks)
+		inside.WriteString(strings.TrimRight(body, "\n") + "\n")
+	}
+	if inside.String() != code {
+		t.Error("the code is not the same after it was split")
+	}
+	if !strings.HasPrefix(got[0], "Look:") || !strings.HasSuffix(got[2], "That is all.") {
+		t.Errorf("the text around it is lost: %.20q … %.20q", got[0], got[2])
+	}
+}
+
+func TestPartsAreCutAtTheirNumber(t *testing.T) {
+	for name, text := range map[string]string{
+		"text": strings.Repeat("word ", 10000), "code": ticks + "\n" + strings.Repeat("word\n", 10000) + ticks,
+	} {
+		got := parts(text)
+		if len(got) != maxParts || !strings.Contains(got[maxParts-1][len(got[maxParts-1])-10:], ellipsis) {
+			t.Errorf("%s: %d parts, the last ends with %q", name, len(got), got[len(got)-1][len(got[len(got)-1])-10:])
+		}
+	}
+}
+
+func FuzzParts(f *testing.F) {
+	f.Add("hello")
+	f.Add(ticks + "go\n" + strings.Repeat("x := 1\n", 400) + ticks + " and " + ticks + "y" + ticks)
+	f.Add(strings.Repeat("a", 5000) + ticks)
+	f.Add(strings.Repeat("😀", 2100) + "\n" + strings.Repeat("\n", 3000) + ticks + strings.Repeat(" ", 2500) + "x")
+	f.Fuzz(func(t *testing.T, text string) {
+		got := parts(text)
+		for i, p := range got {
+			if units(p) > maxText || strings.TrimSpace(p) == "" || !utf8.ValidString(p) {
+				t.Fatalf("part %d of %d is %q (%d)", i, len(got), p, units(p))
+			}
+		}
+		if len(got) > maxParts {
+			t.Fatalf("%d parts", len(got))
+		}
+	})
+}
