@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 
+	"parley.internal/gateway/discord"
 	"parley.internal/gateway/oauth"
 	"parley.internal/gateway/twitch"
 	"parley.internal/gateway/websocket"
@@ -20,6 +21,7 @@ type Config struct {
 	Socket  websocket.Config
 	OAuth   oauth.Config // and the credentials that come of it
 	Twitch  twitch.Config
+	Discord discord.Config
 	Lease   lease.Config
 	Service string `env:"K_SERVICE" help:"Set by Cloud Run: there the instance's id is asked of the metadata server; elsewhere it is random."`
 }

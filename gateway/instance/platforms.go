@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"parley.internal/gateway/discord"
 	"parley.internal/gateway/oauth"
 	"parley.internal/gateway/twitch"
 	"parley.internal/shared/credential"
@@ -28,6 +29,18 @@ type service interface {
 // connect makes the services of the platforms that are configured, and the pages on which people let Parley act for
 // them, which it adds to mux. Nothing runs yet.
 func (i *Instance) connect(ctx context.Context, c Config, mux *http.ServeMux, metrics prometheus.Registerer, now func() time.Time) error {
+	ledger := egress.NewLedger(i.firestore, i.id, now)
+	undertaker := egress.NewUndertaker(ledger, deadletter.NewBox(i.firestore, now), i.bus, "gateway", 0)
+	if c.Discord.Enabled() {
+		s, err := discord.New(c.Discord, discord.Dependencies{
+			Instance: i.id, Firestore: i.firestore, Ledger: ledger, Undertaker: undertaker,
+			Publisher: i.bus, Lease: c.Lease, Log: i.log, Metrics: metrics, Now: now,
+		})
+		if err != nil {
+			return fmt.Errorf("connect to Discord: %w", err)
+		}
+		i.serve(identity.Discord, s)
+	}
 	app := c.OAuth.Credential.Twitch
 	if !app.Enabled() {
 		return nil
@@ -49,11 +62,9 @@ func (i *Instance) connect(ctx context.Context, c Config, mux *http.ServeMux, me
 	if !c.Twitch.Enabled() {
 		return nil
 	}
-	ledger := egress.NewLedger(i.firestore, i.id, now)
 	chat, err := twitch.New(c.Twitch, twitch.Dependencies{
 		Instance: i.id, App: app, Tokens: i.keeper, Firestore: i.firestore, Ledger: ledger,
-		Undertaker: egress.NewUndertaker(ledger, deadletter.NewBox(i.firestore, now), i.bus, "gateway", 0),
-		Publisher:  i.bus, Lease: c.Lease, Log: i.log, Metrics: metrics, Now: now,
+		Undertaker: undertaker, Publisher: i.bus, Lease: c.Lease, Log: i.log, Metrics: metrics, Now: now,
 	})
 	if err != nil {
 		return fmt.Errorf("connect to Twitch: %w", err)

@@ -74,6 +74,7 @@ var Reserved = map[string]Setter{
 	"WS_MAX_CONNECTIONS":    Terraform,
 	"GEMINI_API_KEY":        Secret,
 	"OPENAI_API_KEY":        Secret,
+	"DISCORD_BOT_TOKEN":     Secret,
 	"TWITCH_CLIENT_SECRET":  Secret,
 	"OAUTH_OPERATOR_SECRET": Secret,
 	"LOG_FORMAT":            Platform, // alerts read the log's JSON
