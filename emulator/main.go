@@ -47,7 +47,7 @@ func main() {
 type flags struct {
 	gateways                    int
 	listen, pubsub, firestore   string
-	google                      bool
+	google, platforms           bool
 	seed, data, readyFile, logs string
 	sweep                       time.Duration
 }
@@ -86,6 +86,7 @@ func (f *flags) register(cmd *cobra.Command, environ []string) {
 	fs.StringVar(&f.pubsub, "pubsub", lookup(environ, "PUBSUB_EMULATOR_HOST", stack.Embedded), "embedded, or `HOST:PORT` of a Pub/Sub emulator that runs")
 	fs.StringVar(&f.firestore, "firestore", lookup(environ, "FIRESTORE_EMULATOR_HOST", stack.Embedded), "embedded, or `HOST:PORT` of a Firestore emulator that runs")
 	fs.BoolVar(&f.google, "google", false, "start Google's own emulators (needs gcloud with both emulators, and Java)")
+	fs.BoolVar(&f.platforms, "platforms", true, "stand in for Twitch and Discord, where the environment names no real ones")
 	fs.StringVar(&f.seed, "seed", "", "`FILE` with the first users, rules and personalities (emulator/seed.yaml if not given)")
 	fs.StringVar(&f.data, "data", "", "`DIR` where the embedded servers keep their content over a restart")
 	fs.StringVar(&f.readyFile, "ready-file", "", "`FILE` that gets, as JSON, where everything is, once all is ready")
@@ -129,7 +130,7 @@ func (f flags) start(ctx context.Context, stderr *os.File, environ []string) (*s
 	began := time.Now()
 	return stack.Start(ctx, stack.Options{
 		Gateways: f.gateways, Listen: f.listen, PubSub: f.pubsub, Firestore: f.firestore, Google: f.google,
-		Seed: seed, DataDir: f.data, Environ: environ, Sweep: f.sweep,
+		Seed: seed, DataDir: f.data, Environ: environ, Sweep: f.sweep, Platforms: f.platforms,
 		Log: telemetry.NewLogger(stderr, config.Deployment{
 			LogFormat: f.logs, LogLevel: lookup(environ, "LOG_LEVEL", "info"),
 		}, isatty.IsTerminal(stderr.Fd())),

@@ -53,6 +53,7 @@ type Options struct {
 	Log       *slog.Logger      // of the parts
 	Progress  func(what string) // is told what is being done while it starts
 	Sweep     time.Duration     // how often the ledger is swept
+	Platforms bool              // start stand-ins for Twitch and Discord, where Environ does not name the real ones
 }
 
 // Ready tells where everything is, once all of it runs.
@@ -76,6 +77,7 @@ type Gateway struct {
 // functions and these read their configuration from the process's environment.
 type Stack struct {
 	Ready
+	Platforms Platforms
 
 	pubsub    *pubsubserver.Server    // nil if it is not embedded
 	firestore *firestoreserver.Server // likewise
@@ -123,6 +125,12 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		return nil, err
 	}
 
+	if o.Platforms {
+		if err := s.startPlatforms(ctx, o, environ); err != nil {
+			return nil, err
+		}
+	}
+
 	o.Progress("starting the functions")
 	functions, err := serveFunctions(ctx)
 	if err != nil {
@@ -142,6 +150,32 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// startPlatforms starts the stand-ins, and adds to environ what the parts have to be told of them.
+func (s *Stack) startPlatforms(ctx context.Context, o Options, environ map[string]string) error {
+	o.Progress("starting stand-ins for Twitch and Discord")
+	dir, remove, err := keyDir(o.DataDir)
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, remove)
+	p, told, err := startPlatforms(ctx, environ, o.Listen, o.Seed, dir, s.client)
+	if err != nil {
+		return err
+	}
+	s.Platforms = p
+	s.closers = append(s.closers, p.Close)
+	for name, value := range told {
+		if environ[name] != "" {
+			continue // somebody who runs the emulator knows better
+		}
+		environ[name] = value
+		if err := os.Setenv(name, value); err != nil { // for the functions
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // startServers starts Pub/Sub and Firestore, or takes those that run already.

@@ -58,7 +58,8 @@ func (i *Instance) connect(ctx context.Context, c Config, mux *http.ServeMux, me
 	if err != nil {
 		return err
 	}
-	mux.Handle("/oauth/", login)
+	mux.Handle("GET /oauth/", login)
+	mux.Handle("POST /oauth/", login)
 	if !c.Twitch.Enabled() {
 		return nil
 	}

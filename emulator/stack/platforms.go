@@ -1,0 +1,216 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/firestore"
+
+	"parley.internal/emulator/discord"
+	"parley.internal/emulator/twitch"
+	"parley.internal/gateway/oauth"
+	"parley.internal/shared/config"
+	"parley.internal/shared/credential"
+	"parley.internal/shared/identity"
+)
+
+// The bots of the platforms' stand-ins.
+const (
+	botName      = "parley"
+	twitchBotID  = "9000"
+	discordBotID = "9000"
+	guildID      = "3000"
+)
+
+// Platforms are stand-ins for Twitch and Discord, with the seed's people in them. One that is nil does not run, because
+// the environment names the real one.
+type Platforms struct {
+	Twitch  *twitch.Server
+	Discord *discord.Server
+}
+
+// Close ends both.
+func (p Platforms) Close() error {
+	var errs []error
+	if p.Twitch != nil {
+		errs = append(errs, p.Twitch.Close())
+	}
+	if p.Discord != nil {
+		errs = append(errs, p.Discord.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// startPlatforms starts stand-ins for the platforms that the environment does not configure, with the users of the seed:
+// each of Twitch has a channel, in which Parley is, and all of Discord are in one guild. It returns what the parts have to
+// be told, beside environ. listen is where the first gateway will be.
+func startPlatforms(ctx context.Context, environ map[string]string, listen string, seed Seed, dir string, client *firestore.Client) (p Platforms, told map[string]string, err error) {
+	told = map[string]string{}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("stand in for the platforms: %w", errors.Join(err, p.Close()))
+		}
+	}()
+	people := map[identity.Platform][]identity.UserID{}
+	for _, id := range slices.Sorted(maps.Keys(seed.Users)) {
+		if user, err := identity.Parse(id); err == nil {
+			people[user.Platform()] = append(people[user.Platform()], user)
+		}
+	}
+	name := func(id identity.UserID) string {
+		display, _ := seed.Users[id.String()]["displayName"].(string)
+		if display == "" {
+			display = string(id.Platform()) + id.ID()
+		}
+		return display
+	}
+	if environ["TWITCH_CLIENT_ID"] == "" {
+		var more map[string]string
+		if p.Twitch, more, err = standInForTwitch(ctx, people[identity.Twitch], name, "http://"+listen, dir, client); err != nil {
+			return p, nil, err
+		}
+		maps.Copy(told, more)
+	}
+	if environ["DISCORD_BOT_TOKEN"] == "" {
+		var more map[string]string
+		if p.Discord, more, err = standInForDiscord(people[identity.Discord], name); err != nil {
+			return p, nil, err
+		}
+		maps.Copy(told, more)
+	}
+	return p, told, nil
+}
+
+func standInForTwitch(ctx context.Context, people []identity.UserID, name func(identity.UserID) string, publicURL, dir string, client *firestore.Client) (*twitch.Server, map[string]string, error) {
+	s, err := twitch.New()
+	if err != nil {
+		return nil, nil, err
+	}
+	bot, err := s.AddUser(twitch.User{ID: twitchBotID, Login: botName})
+	if err != nil {
+		return s, nil, err
+	}
+	var channels, allowed []string
+	for _, id := range people {
+		login := strings.ToLower(name(id))
+		if _, err := s.AddUser(twitch.User{ID: id.ID(), Login: login, DisplayName: name(id)}); err != nil {
+			return s, nil, err
+		}
+		// as broadcasters do for a bot that answers and keeps order
+		if err := s.SetRole(login, botName, twitch.Role{Moderator: true}); err != nil {
+			return s, nil, err
+		}
+		channels, allowed = append(channels, login), append(allowed, id.String())
+	}
+	if len(channels) > 0 {
+		if err := s.LogIn(channels[0]); err != nil { // in the browser of whoever opens a login page
+			return s, nil, err
+		}
+	}
+	app, err := s.AddApp(twitch.App{Name: botName, RedirectURIs: []string{publicURL + oauth.CallbackPath}})
+	if err != nil {
+		return s, nil, err
+	}
+	told := map[string]string{
+		"TWITCH_CLIENT_ID": app.ID, "TWITCH_CLIENT_SECRET": app.Secret, "TWITCH_BOT_USER_ID": bot.ID,
+		"TWITCH_OAUTH_URL": s.OAuthURL(), "TWITCH_API_URL": s.HelixURL(),
+		"TWITCH_IRC_ADDR": s.IRCAddr(), "TWITCH_IRC_TLS": "false", "TWITCH_CHANNELS": strings.Join(channels, ","),
+		"CREDENTIAL_KEY": "file:" + filepath.Join(dir, "credential.key"), "PUBLIC_URL": publicURL,
+		"OAUTH_ALLOWED_USERS": strings.Join(allowed, ","),
+	}
+	return s, told, logInBot(ctx, s, app, bot, told, client)
+}
+
+// logInBot gives Parley the bot's token, as logging in at /oauth/twitch/login does.
+func logInBot(ctx context.Context, s *twitch.Server, app twitch.App, bot twitch.User, told map[string]string, client *firestore.Client) error {
+	c, err := config.Load[oauth.Config](list(told))
+	if err != nil {
+		return err
+	}
+	token, err := s.AddToken(twitch.Token{UserID: bot.ID, ClientID: app.ID, Scopes: c.BotScopes})
+	if err != nil {
+		return err
+	}
+	key, err := credential.OpenKey(ctx, c.Credential.Key)
+	if err != nil {
+		return err
+	}
+	id, err := c.Credential.Twitch.Bot()
+	if err != nil {
+		return err
+	}
+	keeper := credential.NewKeeper(credential.Dependencies{Firestore: client, Key: key, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	return keeper.Put(ctx, id, credential.Token{
+		User: id, Access: credential.NewSecret(token.Access), Refresh: credential.NewSecret(token.Refresh),
+		Scopes: token.Scopes, Login: bot.Login, Expires: token.ExpiresAt,
+	})
+}
+
+func standInForDiscord(people []identity.UserID, name func(identity.UserID) string) (*discord.Server, map[string]string, error) {
+	s, err := discord.New()
+	if err != nil {
+		return nil, nil, err
+	}
+	bot, err := s.AddBot(discord.Bot{User: discord.User{ID: discordBotID, Name: botName}, Privileged: discord.IntentMessageContent | discord.IntentGuildMembers})
+	if err != nil {
+		return s, nil, err
+	}
+	for _, id := range people {
+		if _, err := s.AddUser(discord.User{ID: id.ID(), Name: strings.ToLower(name(id)), GlobalName: name(id)}); err != nil {
+			return s, nil, err
+		}
+	}
+	owner := bot.ID
+	if len(people) > 0 {
+		owner = people[0].ID()
+	}
+	guild, err := s.AddGuild(discord.Guild{ID: guildID, Name: "Parley", OwnerID: owner})
+	if err != nil {
+		return s, nil, err
+	}
+	for i, channel := range []string{"general", "games"} {
+		if _, err := s.AddChannel(discord.Channel{ID: fmt.Sprint(3001 + i), GuildID: guild.ID, Name: channel}); err != nil {
+			return s, nil, err
+		}
+	}
+	moderator, err := s.AddRole(discord.Role{ID: "3100", GuildID: guild.ID, Name: "Moderators", Permissions: discord.BanMembers | discord.ModerateMembers | discord.ManageMessages})
+	if err != nil {
+		return s, nil, err
+	}
+	if _, err := s.AddMember(guild.ID, bot.ID, moderator.ID); err != nil {
+		return s, nil, err
+	}
+	for _, id := range people {
+		if id.ID() == owner {
+			continue
+		}
+		if _, err := s.AddMember(guild.ID, id.ID()); err != nil {
+			return s, nil, err
+		}
+	}
+	return s, map[string]string{"DISCORD_BOT_TOKEN": bot.Token, "DISCORD_API_URL": s.APIURL(), "DISCORD_ROLES": moderator.Name + "=moderator"}, nil
+}
+
+// keyDir is where the key of the stand-ins' credentials is kept: with the data that it belongs to, or nowhere for longer
+// than the run.
+func keyDir(dataDir string) (dir string, remove func() error, err error) {
+	if dataDir != "" {
+		if err := os.MkdirAll(dataDir, 0o700); err != nil {
+			return "", nil, fmt.Errorf("keep the credentials' key: %w", err)
+		}
+		return dataDir, func() error { return nil }, nil
+	}
+	dir, err = os.MkdirTemp("", "parley-key-")
+	if err != nil {
+		return "", nil, fmt.Errorf("keep the credentials' key: %w", err)
+	}
+	return dir, func() error { return os.RemoveAll(dir) }, nil
+}
