@@ -1,0 +1,96 @@
+package stack_test
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"parley.internal/emulator/discord"
+	"parley.internal/emulator/stack"
+	"parley.internal/emulator/twitch"
+)
+
+// There can be one stack in a process, so one test shows all that needs it.
+func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
+	source, err := os.ReadFile("../seed.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := stack.ParseSeed(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	s, err := stack.Start(ctx, stack.Options{
+		Gateways: 3, Listen: "127.0.0.1:0", PubSub: stack.Embedded, Firestore: stack.Embedded, Seed: seed, Platforms: true,
+		Environ: os.Environ(), Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Progress: func(string) {},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	}()
+	await := func(what string, wait func(context.Context, func() bool) error, holds func() bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		if err := wait(ctx, holds); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+
+	tw, dc := s.Platforms.Twitch, s.Platforms.Discord
+	await("the bot is in Ada's channel", tw.Await, func() bool { return len(tw.Joined("ada")) > 0 })
+	question, err := tw.Say("ada", "bruno", "!ask how are you?")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := func() (own []twitch.Line) {
+		for _, l := range tw.Said("ada") {
+			if l.Login == "parley" {
+				own = append(own, l)
+			}
+		}
+		return own
+	}
+	await("an answer on Twitch", tw.Await, func() bool { return len(lines()) > 0 })
+	if l := lines()[0]; !strings.Contains(l.Text, "Bruno") || l.ReplyTo != question.ID {
+		t.Errorf("answered %+v; want a reply to %s that knows Bruno", l, question.ID)
+	}
+
+	await("the bot is on Discord", dc.Await, func() bool { return dc.Connected("9000") > 0 })
+	asked, err := dc.Say("3001", "2002", "@everyone !roles and @parley")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := func() (own []discord.Message) {
+		for _, m := range dc.Said("3001") {
+			if m.Author.ID == "9000" {
+				own = append(own, m)
+			}
+		}
+		return own
+	}
+	await("an answer on Discord", dc.Await, func() bool { return len(answers()) > 0 })
+	if m := answers()[0]; !strings.Contains(m.Text, "Dana") || m.ReplyTo != asked.ID || len(m.Pings) > 0 {
+		t.Errorf("answered %+v; want a reply to %s that knows Dana and pings nobody", m, asked.ID)
+	}
+
+	// three instances, one voice
+	if _, err := tw.Say("ada", "bruno", "!help"); err != nil {
+		t.Fatal(err)
+	}
+	await("a second answer on Twitch", tw.Await, func() bool { return len(lines()) > 1 })
+	if n := len(lines()); n != 2 {
+		t.Errorf("the bot said %d lines for two questions", n)
+	}
+}
