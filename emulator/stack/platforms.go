@@ -122,7 +122,8 @@ func standInForTwitch(ctx context.Context, people []identity.UserID, name func(i
 	told := map[string]string{
 		"TWITCH_CLIENT_ID": app.ID, "TWITCH_CLIENT_SECRET": app.Secret, "TWITCH_BOT_USER_ID": bot.ID,
 		"TWITCH_OAUTH_URL": s.OAuthURL(), "TWITCH_API_URL": s.HelixURL(),
-		"TWITCH_IRC_ADDR": s.IRCAddr(), "TWITCH_IRC_TLS": "false", "TWITCH_CHANNELS": strings.Join(channels, ","),
+		"TWITCH_EVENTSUB_URL": s.EventSubURL(),
+		"TWITCH_IRC_ADDR":     s.IRCAddr(), "TWITCH_IRC_TLS": "false", "TWITCH_CHANNELS": strings.Join(channels, ","),
 		"CREDENTIAL_KEY": "file:" + filepath.Join(dir, "credential.key"), "PUBLIC_URL": publicURL,
 		"OAUTH_ALLOWED_USERS": strings.Join(allowed, ","),
 	}

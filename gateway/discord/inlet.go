@@ -467,7 +467,7 @@ func (in *inlet) member(ctx context.Context, guildID, userID string, asked map[s
 // missed records that some of what was said will not be heard.
 func (in *inlet) missed(ctx context.Context, channel string, from, to time.Time) {
 	s := in.service
-	g := gap.New(string(identity.Discord), Channel(channel), from, to, s.instance)
+	g := gap.New(string(identity.Discord), Channel(channel), gap.Chat, from, to, s.instance)
 	s.metrics.gaps.Inc()
 	s.metrics.gapSeconds.Add(g.To.Sub(g.From).Seconds())
 	s.log.WarnContext(ctx, "more was missed than is read afterwards", "channel", channel, "from", g.From, "to", g.To)

@@ -16,8 +16,8 @@ type Config struct {
 	PublicURL         string            `env:"PUBLIC_URL" help:"Where browsers reach the gateway: https://chat.example.com. Needed for logging in; PUBLIC_URL/oauth/twitch/callback must be registered with Twitch as a redirect URL."`
 	AllowedUsers      []string          `env:"OAUTH_ALLOWED_USERS" help:"User ids, comma-separated, that may log in without the operator's secret: twitch:123,twitch:456. Login names are not taken: they change hands."`
 	OperatorSecret    credential.Secret `env:"OAUTH_OPERATOR_SECRET" help:"Whoever knows it may log in with any account. At least 24 characters. Without it, and without allowed users, nobody but the bot can log in."`
-	BotScopes         []string          `env:"TWITCH_BOT_SCOPES" envDefault:"chat:read,chat:edit,user:write:chat,user:manage:whispers,moderator:manage:banned_users,moderator:manage:chat_messages" help:"Scopes that the bot is asked to grant, comma-separated."`
-	BroadcasterScopes []string          `env:"TWITCH_BROADCASTER_SCOPES" envDefault:"chat:read,chat:edit,user:write:chat,user:manage:whispers,channel:bot,moderator:manage:banned_users,moderator:manage:chat_messages" help:"Scopes that broadcasters are asked to grant, comma-separated."`
+	BotScopes         []string          `env:"TWITCH_BOT_SCOPES" envDefault:"chat:read,chat:edit,user:write:chat,user:manage:whispers,moderator:manage:banned_users,moderator:manage:chat_messages,moderator:read:followers" help:"Scopes that the bot is asked to grant, comma-separated."`
+	BroadcasterScopes []string          `env:"TWITCH_BROADCASTER_SCOPES" envDefault:"chat:read,chat:edit,user:write:chat,user:manage:whispers,channel:bot,moderator:manage:banned_users,moderator:manage:chat_messages,moderator:read:followers,channel:read:subscriptions" help:"Scopes that broadcasters are asked to grant, comma-separated."`
 	StateTTL          time.Duration     `env:"OAUTH_STATE_TTL" envDefault:"10m" help:"How long logging in may take, from the first page to the return from Twitch."`
 }
 

@@ -57,6 +57,8 @@ var Scopes = []Scope{
 	{"channel:bot", []Role{Broadcaster}, "let the bot speak as a bot in the broadcaster's channel"},
 	{"moderator:manage:banned_users", []Role{Bot, Broadcaster}, "time people out and ban them, where the account is a moderator"},
 	{"moderator:manage:chat_messages", []Role{Bot, Broadcaster}, "delete messages, where the account is a moderator"},
+	{"moderator:read:followers", []Role{Bot, Broadcaster}, "hear of new followers, where the account is a moderator"},
+	{"channel:read:subscriptions", []Role{Broadcaster}, "hear of new subscriptions by EventSub"},
 }
 
 // purpose is what a scope is for; it may be one that an operator has added.

@@ -8,15 +8,16 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// missed notes that a channel is listened to again after an absence; from is zero if there was none.
-func (s *Service) missed(login string, from, to time.Time) {
+// missed notes that a channel is listened to again after an absence; from is zero if there was none. what is gap.Chat
+// or gap.Events.
+func (s *Service) missed(what, login string, from, to time.Time) {
 	if from.IsZero() {
 		return
 	}
-	g := gap.New(string(identity.Twitch), Channel(login), from, to, s.instance)
+	g := gap.New(string(identity.Twitch), Channel(login), what, from, to, s.instance)
 	s.metrics.gaps.Inc()
 	s.metrics.gapSeconds.Add(g.To.Sub(g.From).Seconds())
-	s.log.Warn("nobody listened for a while: what was said is missed", "channel", login, "from", g.From, "to", g.To, "for", g.To.Sub(g.From))
+	s.log.Warn("nobody listened for a while: what happened is missed", "missed", what, "channel", login, "from", g.From, "to", g.To, "for", g.To.Sub(g.From))
 	select {
 	case s.gaps <- g:
 	default:

@@ -136,10 +136,12 @@ func notice(m *irc.UserNoticeMessage, bot identity.UserID) *event.Event {
 		Badges       string            `json:"badges"`
 		RoomID       string            `json:"roomId,omitzero"`
 		System       string            `json:"systemMessage,omitzero"`
-		Text         string            `json:"text,omitzero"` // what the user added to it
+		Text         string            `json:"text,omitzero"`    // what the user added to it
+		Tier         string            `json:"tier,omitzero"`    // of a subscription: Prime, 1000, 2000 or 3000
+		Viewers      int               `json:"viewers,omitzero"` // that a raid brings
 		Params       map[string]string `json:"params,omitzero"`
 	}{m.User.ID, cmp.Or(m.Tags["login"], m.User.Name), m.User.DisplayName, m.User.IsMod, subscribes(m.Tags, m.User.Badges),
-		m.Tags["badges"], m.RoomID, m.SystemMsg, m.Message, params(m.Tags)})
+		m.Tags["badges"], m.RoomID, m.SystemMsg, m.Message, m.Tags["msg-param-sub-plan"], count(m.Tags["msg-param-viewerCount"]), params(m.Tags)})
 	return e
 }
 
@@ -202,6 +204,15 @@ func subscribes(tags map[string]string, badges map[string]int) bool {
 	return tags["subscriber"] == "1" || founder || subscriber
 }
 
+// count reads a number of something; 0 if it is none.
+func count(tag string) int {
+	n, err := strconv.Atoi(tag)
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
+}
+
 func params(tags map[string]string) map[string]string {
 	all := map[string]string{}
 	for name, value := range tags {
@@ -245,13 +256,14 @@ const (
 // inlet publishes what was heard, in order for each user in each channel.
 type inlet struct {
 	service *Service
+	twins   *twins
 	lanes   [lanes]chan *event.Event
 	stopped context.Context // what is still waiting then is given up
 	wg      sync.WaitGroup
 }
 
 func newInlet(ctx context.Context, s *Service) *inlet {
-	in := &inlet{service: s, stopped: ctx}
+	in := &inlet{service: s, twins: newTwins(), stopped: ctx}
 	for i := range in.lanes {
 		in.lanes[i] = make(chan *event.Event, lane)
 		in.wg.Go(func() { // ends with close
@@ -263,11 +275,14 @@ func newInlet(ctx context.Context, s *Service) *inlet {
 	return in
 }
 
-// take puts an event into its lane, and waits for room there.
-func (in *inlet) take(m irc.Message) {
-	e := toEvent(m, in.service.bot)
+// take puts an event into its lane, and waits for room there. It may be nil, for something that is none.
+func (in *inlet) take(e *event.Event) {
 	if e == nil {
 		in.service.metrics.heard.WithLabelValues("ignored").Inc()
+		return
+	}
+	if in.twins.told(e) {
+		in.service.metrics.heard.WithLabelValues("repeated").Inc()
 		return
 	}
 	h := fnv.New32a()

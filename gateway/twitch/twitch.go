@@ -1,16 +1,19 @@
-// Package twitch connects a gateway instance to Twitch's chat: what is said there becomes events, and answers are said
-// there.
+// Package twitch connects a gateway instance to Twitch: what is said in its chat becomes events, and answers are said
+// there; what else happens in the channels, as EventSub tells it (package eventsub), becomes events, too.
 //
 // Each channel is read and spoken in by one instance at a time, which has the channel's lease (package lease). Reading
-// is by IRC, speaking by Helix, which confirms each message, or by IRC.
+// is by IRC, speaking by Helix, which confirms each message, or by IRC. The same instance listens to EventSub for the
+// channel, by its broadcaster's login. For the channels of those who have not logged in, one instance does so as the
+// bot, as far as Twitch lets it.
 //
 // What is promised:
 //   - A message that two instances hear, because one takes over from the other, is one event: its correlation id is
 //     Twitch's id of the message.
+//   - A raid, or a new subscription, that both the chat and EventSub tell of is one event.
 //   - An answer is said once. It is claimed in the ledger before it is sent; it counts as delivered when Twitch says
 //     so; if Twitch does not say, it is never sent again, and ends as outcome_unknown, for an operator to decide.
 //   - An answer that comes while nobody has the channel's lease is said by the next owner, until its deadline.
-//   - Twitch keeps no history: while nobody listens, what is said is missed. Every such gap is logged, counted and
+//   - Twitch keeps no history: while nobody listens, what is said, or happens, is missed. Every such gap is logged, counted and
 //     stored (gaps/{hash}).
 package twitch
 
@@ -27,8 +30,10 @@ import (
 	"time"
 
 	"cloud.google.com/go/firestore"
+	irc "github.com/gempir/go-twitch-irc/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/gap"
@@ -50,8 +55,10 @@ type Dependencies struct {
 	Metrics    prometheus.Registerer
 	Now        func() time.Time // time.Now if nil
 
+	EventSubTiming eventsub.Timing // eventsub.DefaultTiming if zero
+
 	HTTP *http.Client                                                      // for Helix; one of its own if nil
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // for IRC, before TLS; net.Dialer's if nil
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // for IRC and EventSub, before TLS; net.Dialer's if nil
 }
 
 // Service is Twitch's part of a gateway instance: a Deliverer for the destination twitch.
@@ -80,6 +87,7 @@ type Service struct {
 	says   *pace
 	gaps   chan gap.Gap
 	names  []string
+	events *eventsub.Client
 
 	mu       sync.Mutex
 	speakers map[string]*speaker // by login
@@ -124,12 +132,16 @@ func New(c Config, d Dependencies) (*Service, error) {
 	s.chat = &chat{
 		config: c, timing: s.timing, limits: s.limits, bot: bot, tokens: d.Tokens, dial: d.Dial, log: s.log, metrics: s.metrics,
 		joins: newPace(s.limits.joinWindow, s.share), rooms: map[string]*room{}, woken: make(chan struct{}, 1),
-		joined: s.missed,
+		joined: func(login string, from, to time.Time) { s.missed(gap.Chat, login, from, to) },
 	}
 	if s.chat.dial == nil {
 		s.chat.dial = new(net.Dialer).DialContext
 	}
-	return s, nil
+	s.events, err = eventsub.New(eventsub.Dependencies{
+		URL: c.EventSubURL, APIURL: d.App.APIURL, ClientID: d.App.ClientID, Tokens: d.Tokens, HTTP: s.http, Log: s.log,
+		Metrics: d.Metrics, Now: s.now, Dial: d.Dial, Timing: d.EventSubTiming,
+	})
+	return s, err
 }
 
 // Run listens and speaks until ctx is done. Then it gives its channels back, as soon as what is being said is said,
@@ -140,12 +152,13 @@ func (s *Service) Run(ctx context.Context) {
 	publishing, stopPublishing := context.WithCancel(steady)
 	defer stopPublishing()
 	s.inlet = newInlet(publishing, s)
-	s.chat.heard = s.inlet.take
+	s.chat.heard = func(m irc.Message) { s.inlet.take(toEvent(m, s.bot)) }
 	var connected, noted sync.WaitGroup
 	connected.Go(func() { s.chat.run(chatting) })   // ends with stopChat
 	noted.Go(func() { s.noteGaps(steady, s.gaps) }) // ends when gaps is closed
 
-	s.leases.Run(ctx, func() []string { return s.names }, s.hold)
+	keys := append(slices.Clone(s.names), botKey)
+	s.leases.Run(ctx, func() []string { return keys }, s.hold)
 
 	flushing := time.AfterFunc(s.timing.flush, stopPublishing)
 	defer flushing.Stop()
@@ -163,14 +176,24 @@ func (s *Service) share(limit int) int {
 	return limit * len(s.speakers) / len(s.names)
 }
 
-// hold is in one channel while this instance has its lease.
+// hold is in one channel while this instance has its lease, or listens as the bot while it has that for it.
 func (s *Service) hold(ctx context.Context, l lease.Lease) {
+	if l.Key() == botKey {
+		s.listenAsBot(ctx, l)
+		return
+	}
 	sp := newSpeaker(s, l)
 	s.mu.Lock()
 	s.speakers[l.Key()] = sp
 	s.mu.Unlock()
 	s.chat.enter(l.Key(), l.Vacant())
+	// nobody else may listen before the speaker has come to its end
+	listening, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var listener sync.WaitGroup
+	listener.Go(func() { s.listenAsBroadcaster(listening, l) }) // ends with stop
 	sp.run(ctx)
+	stop()
+	listener.Wait()
 	s.mu.Lock()
 	delete(s.speakers, l.Key())
 	s.mu.Unlock()

@@ -26,6 +26,7 @@ import (
 	firestoreserver "parley.internal/emulator/firestore"
 	pubsubserver "parley.internal/emulator/pubsub"
 	standin "parley.internal/emulator/twitch"
+	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/credential"
@@ -49,6 +50,10 @@ var (
 		ping: 400 * time.Millisecond, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
 		maxBackoff: 200 * time.Millisecond, leave: 300 * time.Millisecond, scan: 250 * time.Millisecond,
 		retry: 50 * time.Millisecond, claim: 3 * time.Second, flush: time.Second,
+	}
+	quickEventSub = eventsub.Timing{
+		Slack: time.Second, Linger: 100 * time.Millisecond, Look: 300 * time.Millisecond, Limit: 200 * time.Millisecond,
+		Retry: 50 * time.Millisecond, MinBackoff: 20 * time.Millisecond, MaxBackoff: 200 * time.Millisecond, Request: 2 * time.Second,
 	}
 	noLimits = limits{joins: 1000, says: 1000, saysAsMod: 1000, joinWindow: time.Second, sayWindow: time.Second}
 )
@@ -229,7 +234,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// tokens gives the bot's token, and a new one when it is told that the last is invalid.
+// tokens gives the bot's token, and a new one when it is told that the last is invalid; and those of others who have
+// logged in.
 type tokens struct {
 	world  *world
 	scopes []string
@@ -238,6 +244,7 @@ type tokens struct {
 	current   credential.Token
 	access    string
 	refreshed int
+	others    map[identity.UserID]credential.Token
 }
 
 func (s *tokens) renew() {
@@ -250,20 +257,50 @@ func (s *tokens) renew() {
 	s.current = credential.Token{User: id, Access: credential.NewSecret(t.Access), Scopes: s.scopes, Login: s.world.bot.Login}
 }
 
-func (s *tokens) Token(context.Context, identity.UserID) (credential.Token, error) {
+func (s *tokens) Token(_ context.Context, id identity.UserID) (credential.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.current, nil
+	if id == s.current.User {
+		return s.current, nil
+	}
+	t, ok := s.others[id]
+	if !ok {
+		return credential.Token{}, &credential.LoginNeeded{User: id, Why: "nobody has logged in as this user"}
+	}
+	return t, nil
 }
 
-func (s *tokens) Invalid(_ context.Context, _ identity.UserID, used credential.Token) (credential.Token, error) {
+func (s *tokens) Invalid(_ context.Context, id identity.UserID, used credential.Token) (credential.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if id != s.current.User {
+		return credential.Token{}, &credential.LoginNeeded{User: id, Why: "its authorization was withdrawn"}
+	}
 	if used.Access.Equal(s.current.Access) {
 		s.refreshed++
 		s.renew()
 	}
 	return s.current, nil
+}
+
+// logIn makes a broadcaster log in.
+func (w *world) logIn(login string, scopes ...string) {
+	w.t.Helper()
+	u, ok := w.twitch.User(login)
+	if !ok {
+		w.t.Fatalf("there is no %s", login)
+	}
+	t, err := w.twitch.AddToken(standin.Token{UserID: u.ID, ClientID: w.app.ID, Scopes: scopes})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	id, _ := identity.New(identity.Twitch, u.ID)
+	w.tokens.mu.Lock()
+	defer w.tokens.mu.Unlock()
+	if w.tokens.others == nil {
+		w.tokens.others = map[identity.UserID]credential.Token{}
+	}
+	w.tokens.others[id] = credential.Token{User: id, Access: credential.NewSecret(t.Access), Scopes: scopes, Login: login}
 }
 
 func (s *tokens) revoke() {
@@ -307,7 +344,7 @@ func (m *member) kill() {
 	m.stop()
 }
 
-func (m *member) dialIRC(ctx context.Context, network, addr string) (net.Conn, error) {
+func (m *member) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if err := m.alive(); err != nil {
 		return nil, err
 	}
@@ -378,7 +415,7 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 	}
 	ledger := egress.NewLedger(client, name, time.Now)
 	c := Config{
-		Channels: channels, Speak: speak, IRCAddr: w.twitch.IRCAddr(),
+		Channels: channels, Speak: speak, IRCAddr: w.twitch.IRCAddr(), EventSubURL: w.twitch.EventSubURL(),
 		AnswerTimeout: 400 * time.Millisecond,
 	}
 	if err := c.Validate(); err != nil {
@@ -388,7 +425,7 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 		Instance: name, App: credential.TwitchConfig{ClientID: w.app.ID, BotUserID: w.bot.ID, APIURL: w.twitch.HelixURL()}, Tokens: w.tokens, Firestore: client, Ledger: ledger,
 		Undertaker: egress.NewUndertaker(ledger, deadletter.NewBox(client, time.Now), b, "gateway", time.Second),
 		Publisher:  b, Lease: quickLease, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("i", name), Metrics: prometheus.NewRegistry(),
-		HTTP: &http.Client{Transport: m}, Dial: m.dialIRC,
+		HTTP: &http.Client{Transport: m}, Dial: m.dial, EventSubTiming: quickEventSub,
 	})
 	if err != nil {
 		w.t.Fatal(err)

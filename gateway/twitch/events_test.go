@@ -1,0 +1,242 @@
+package twitch
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	standin "parley.internal/emulator/twitch"
+	"parley.internal/gateway/twitch/eventsub"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/event"
+	"parley.internal/shared/gap"
+	"parley.internal/shared/identity"
+	"parley.internal/shared/topology"
+)
+
+// broadcasterScopes are what a broadcaster's own account needs to listen to everything.
+var broadcasterScopes = []string{"moderator:read:followers", "channel:read:subscriptions"}
+
+// listening waits until Twitch has these subscriptions enabled to what happens in a channel, and no others.
+func (w *world) listening(login string, kinds ...string) {
+	w.t.Helper()
+	slices.Sort(kinds)
+	u, _ := w.twitch.User(login)
+	eventually(w.t, fmt.Sprint(login, " is listened to for ", kinds), func() bool {
+		var have []string
+		for _, s := range w.twitch.Subscriptions() {
+			if s.Status == "enabled" && (s.Condition["broadcaster_user_id"] == u.ID || s.Condition["to_broadcaster_user_id"] == u.ID) {
+				have = append(have, s.Type)
+			}
+		}
+		slices.Sort(have)
+		return slices.Equal(have, kinds)
+	})
+}
+
+var allKinds = []string{"channel.follow", "channel.raid", "channel.subscribe", "stream.offline", "stream.online"}
+
+func (w *world) do(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func TestWhatHappensBecomesEvents(t *testing.T) {
+	w := newWorld(t, nil)
+	room := w.channel("streamer")
+	w.logIn(room, broadcasterScopes...)
+	alice, raider := w.user("alice"), w.user("raider")
+	broadcaster, _ := w.twitch.User(room)
+	w.start("a", SpeakAuto, []string{room})
+	w.joined(room)
+	w.listening(room, allKinds...)
+
+	w.do(w.twitch.Follow(room, "alice"))
+	w.do(w.twitch.Subscribe(room, "alice", 1))
+	w.do(w.twitch.Raid("raider", room, 42))
+	w.do(w.twitch.GoOnline(room, standin.Stream{ID: "77"}))
+	w.do(w.twitch.GoOffline(room))
+	if n := w.twitch.RepeatEvent(); n != len(allKinds) {
+		t.Errorf("%d notifications were repeated", n)
+	}
+	w.do(w.twitch.Subscribe(room, "alice", 2)) // by the chat alone
+	for _, want := range []struct {
+		kind, user, name, payload string
+	}{
+		{TypeFollow, alice.ID, "Alice", ""},
+		{TypeSubscribed, alice.ID, "Alice", `"tier":"1000"`},
+		{TypeRaid, raider.ID, "Raider", `"viewers":42`},
+		{TypeStreamOnline, broadcaster.ID, "streamer", `"streamId":"77"`},
+		{TypeStreamOffline, broadcaster.ID, "streamer", ""},
+		{"twitch.resub", alice.ID, "Alice", ""},
+	} {
+		eventually(t, want.kind+" is published", func() bool { return len(w.events(want.kind)) > 0 })
+		e := w.events(want.kind)[0]
+		x := e.ExternalEvent
+		var payload struct {
+			UserID      string `json:"userId"`
+			DisplayName string `json:"displayName"`
+			RoomID      string `json:"roomId"`
+		}
+		if err := json.Unmarshal(x.Payload, &payload); err != nil {
+			t.Fatal(err)
+		}
+		if e.UserID != "twitch:"+want.user || payload.UserID != want.user || payload.DisplayName != want.name || payload.RoomID != broadcaster.ID {
+			t.Errorf("%s is of %s, payload %+v", want.kind, e.UserID, payload)
+		}
+		if e.Channel != "twitch:streamer" || identity.PlatformOf(e.Source) != identity.Twitch || e.TraceID == "" || !strings.HasPrefix(e.CorrelationID, "twitch:") ||
+			e.Egress.Destination != "twitch" || e.Egress.Type != event.EgressChat {
+			t.Errorf("%s = %+v", want.kind, e)
+		}
+		if "twitch."+x.Kind != want.kind || x.ID == "" || x.Version == "" || x.CreatedAt.IsZero() || len(x.RawPayload) == 0 || !strings.Contains(string(x.Payload), want.payload) {
+			t.Errorf("%s: %+v", want.kind, x)
+		}
+	}
+	// the resub came last, and what was told twice before it is one event
+	for _, kind := range []string{TypeFollow, TypeSubscribed, TypeRaid, TypeStreamOnline, TypeStreamOffline} {
+		if n := len(w.events(kind)); n != 1 {
+			t.Errorf("%d events %s; want 1", n, kind)
+		}
+	}
+}
+
+func TestTheBotListensWhereNobodyHasLoggedIn(t *testing.T) {
+	w := newWorld(t, []string{"moderator:read:followers"})
+	own, other := w.channel("own"), w.channel("other")
+	w.logIn(own, broadcasterScopes...)
+	w.user("alice")
+	a := w.start("a", SpeakAuto, []string{own, other})
+	b := w.start("b", SpeakAuto, []string{own, other})
+	eventually(t, "both take part", func() bool { return a.leases.Members() == 2 && b.leases.Members() == 2 })
+	w.joined(own, other)
+	w.listening(own, allKinds...)
+	w.listening(other, "channel.follow", "stream.offline", "stream.online")
+	w.do(w.twitch.Raid("alice", other, 3))
+	w.do(w.twitch.Follow(other, "alice"))
+	eventually(t, "both are published", func() bool { return len(w.events(TypeRaid)) == 1 && len(w.events(TypeFollow)) == 1 })
+
+	w.logIn(other, broadcasterScopes...)
+	w.listening(other, allKinds...)
+	w.do(w.twitch.GoOnline(other, standin.Stream{}))
+	eventually(t, "the stream is published", func() bool { return len(w.events(TypeStreamOnline)) == 1 })
+}
+
+func TestAnotherInstanceGoesOnListening(t *testing.T) {
+	w := newWorld(t, nil)
+	room := w.channel("streamer")
+	w.logIn(room, broadcasterScopes...)
+	w.user("alice")
+	held := &held{asked: make(chan struct{}, 1), let: make(chan struct{})}
+	first := w.start("first", SpeakAuto, []string{room}, func(s *Service) { held.Publisher, s.publisher = s.publisher, held })
+	w.listening(room, allKinds...)
+	w.do(w.twitch.GoOnline(room, standin.Stream{}))
+	<-held.asked
+	time.AfterFunc(50*time.Millisecond, func() { close(held.let) }) // while it ends
+	first.stop()
+	if n := len(w.events(TypeStreamOnline)); n != 1 {
+		t.Errorf("%d streams were published before it ended", n)
+	}
+	eventually(t, "it is disconnected", func() bool { return w.twitch.Sessions() == 0 })
+
+	second := w.start("second", SpeakAuto, []string{room})
+	w.listening(room, allKinds...)
+	w.do(w.twitch.GoOffline(room))
+	eventually(t, "the end of the stream is published", func() bool { return len(w.events(TypeStreamOffline)) == 1 })
+	third := w.start("third", SpeakAuto, []string{room})
+	second.kill()
+	eventually(t, "the third has the channel", func() bool { return owner(room, third) != nil })
+	w.listening(room, allKinds...)
+	w.do(w.twitch.Follow(room, "alice"))
+	eventually(t, "the follower is published", func() bool { return len(w.events(TypeFollow)) == 1 })
+
+	docs, err := w.firestore.Collection("gaps").Where("missed", "==", gap.Events).Documents(t.Context()).GetAll()
+	if err != nil || len(docs) < 2 {
+		t.Errorf("%d gaps are stored (%v); want one for each takeover", len(docs), err)
+	}
+}
+
+// held is a publisher that takes its time.
+type held struct {
+	Publisher
+	asked, let chan struct{}
+}
+
+func (h *held) Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error {
+	select {
+	case h.asked <- struct{}{}:
+	default:
+	}
+	<-h.let
+	return h.Publisher.Publish(ctx, t, out)
+}
+
+func TestTheSameHappeningToldTwiceIsOne(t *testing.T) {
+	noon := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	told := func(kind, source, user string, after time.Duration) *event.Event {
+		return &event.Event{Type: kind, Source: source, Channel: "twitch:x", UserID: user, ExternalEvent: &event.ExternalEvent{CreatedAt: noon.Add(after)}}
+	}
+	for _, test := range []struct {
+		name string
+		told []*event.Event
+		want int
+	}{
+		{"a raid by both", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "u", time.Second)}, 1},
+		{"EventSub first", []*event.Event{told(TypeRaid, SourceEventSub, "u", time.Second), told(TypeRaid, Source, "u", 0)}, 1},
+		{"two raids by both", []*event.Event{
+			told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "u", time.Second),
+			told(TypeRaid, SourceEventSub, "u", time.Minute), told(TypeRaid, Source, "u", time.Minute),
+		}, 2},
+		{"by one alone, again and again", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, Source, "u", time.Second)}, 2},
+		{"different raiders", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "v", 0)}, 2},
+		{"far apart", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "u", twinTime)}, 2},
+		{"what only one tells", []*event.Event{told(TypeFollow, SourceEventSub, "u", 0), told(TypeFollow, Source, "u", 0)}, 2},
+	} {
+		twins, n := newTwins(), 0
+		for _, e := range test.told {
+			if !twins.told(e) {
+				n++
+			}
+		}
+		if n != test.want {
+			t.Errorf("%s: %d events; want %d", test.name, n, test.want)
+		}
+	}
+}
+
+func TestWhatIsNoEvent(t *testing.T) {
+	bot, _ := identity.New(identity.Twitch, "9")
+	for _, test := range []struct {
+		name, told string
+		kind       *eventsub.Kind
+	}{
+		{"not an object", `[]`, eventsub.Follow},
+		{"nobody", `{}`, eventsub.Follow},
+		{"a bad id", `{"user_id":"a/b"}`, eventsub.Follow},
+		{"a gift", `{"user_id":"1","is_gift":true}`, eventsub.Subscribe},
+		{"the bot's own", `{"user_id":"9"}`, eventsub.Follow},
+	} {
+		n := eventsub.Notification{ID: "1", At: time.Now(), Topic: eventsub.Topic{Kind: test.kind, Channel: "x", Broadcaster: "5"}, Event: []byte(test.told)}
+		if e := happened(n, bot); e != nil {
+			t.Errorf("%s: %+v", test.name, e)
+		}
+	}
+}
+
+func TestTheSameFollowerIsTheSameEvent(t *testing.T) {
+	follow := func(message string) *event.Event {
+		return happened(eventsub.Notification{
+			ID: message, At: time.Now(), Topic: eventsub.Topic{Kind: eventsub.Follow, Channel: "x", Broadcaster: "5"},
+			Event: []byte(`{"user_id":"1","followed_at":"2026-05-01T12:00:00.5Z"}`),
+		}, identity.UserID{})
+	}
+	if a, b := follow("m1"), follow("m2"); a.CorrelationID != b.CorrelationID {
+		t.Errorf("two who listen make %s and %s of one follower", a.CorrelationID, b.CorrelationID)
+	}
+}
