@@ -14,6 +14,7 @@ type metrics struct {
 	rejoins     prometheus.Counter
 	heard       *prometheus.CounterVec // by result: published, ignored, invalid, lost
 	answers     *prometheus.CounterVec // by outcome
+	actions     *prometheus.CounterVec // by outcome
 	gaps        prometheus.Counter
 	gapSeconds  prometheus.Counter
 }
@@ -37,6 +38,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		rejoins:     counter("rejoins_total", "JOINs that were sent again because Twitch did not answer."),
 		heard:       vector("heard_total", "Lines heard in channels, by what became of them.", "result"),
 		answers:     vector("answers_total", "Answers to channels of this instance, by outcome of each attempt.", "outcome"),
+		actions:     vector("actions_total", "Moderators' actions in channels of this instance, by outcome of each attempt.", "outcome"),
 		gaps:        counter("gaps_total", "Times in which nobody listened in a channel that this instance then joined."),
 		gapSeconds:  counter("gap_seconds_total", "How long these were."),
 	}
