@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -139,7 +138,7 @@ func (h helix) judge(res *http.Response, data []byte) outcome {
 		}
 		return refusal(code, message)
 	case http.StatusTooManyRequests:
-		return outcome{kind: notMade, code: codeRateLimit, err: failed, after: h.reset(res)}
+		return outcome{kind: notMade, code: codeRateLimit, err: failed, after: untilReset(res.Header, h.now())}
 	case http.StatusServiceUnavailable:
 		// other 5xx may come after the message was taken
 		return outcome{kind: notMade, code: codeUnavailable, err: failed}
@@ -154,15 +153,6 @@ func (h helix) judge(res *http.Response, data []byte) outcome {
 		return outcome{kind: refused, code: codeBadRequest, err: failed}
 	}
 	return outcome{kind: unknown, err: failed}
-}
-
-// reset is how long to wait after a 429 (https://dev.twitch.tv/docs/api/guide/#twitch-rate-limits).
-func (h helix) reset(res *http.Response) time.Duration {
-	at, err := strconv.ParseInt(res.Header.Get("Ratelimit-Reset"), 10, 64)
-	if err != nil {
-		return time.Second
-	}
-	return min(max(time.Unix(at, 0).Sub(h.now()), 100*time.Millisecond), 30*time.Second)
 }
 
 // refusal is what Twitch's own codes mean, which are the same in drop_reason and in NOTICE

@@ -14,6 +14,7 @@ type metrics struct {
 	rejoins     prometheus.Counter
 	heard       *prometheus.CounterVec // by result: published, ignored, repeated, fenced, invalid, lost
 	answers     *prometheus.CounterVec // by outcome
+	actions     *prometheus.CounterVec // by outcome
 	gaps        prometheus.Counter
 	gapSeconds  prometheus.Counter
 }
@@ -37,6 +38,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		rejoins:     counter("rejoins_total", "JOINs that were sent again because Twitch did not answer."),
 		heard:       vector("heard_total", "What was heard in channels, by chat and by EventSub, by what became of it.", "result"),
 		answers:     vector("answers_total", "Answers to channels of this instance, by outcome of each attempt.", "outcome"),
+		actions:     vector("actions_total", "Moderators' actions in channels of this instance, by outcome of each attempt.", "outcome"),
 		gaps:        counter("gaps_total", "Times in which nobody listened in a channel, to its chat or by EventSub, that this instance then listened to."),
 		gapSeconds:  counter("gap_seconds_total", "How long these were."),
 	}

@@ -17,6 +17,7 @@ import (
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
+	"parley.internal/shared/moderation"
 )
 
 // maxQueue is how many answers of a channel are kept in memory. What is more stays in the ledger, and is found there.
@@ -417,20 +418,29 @@ func repliesTo(e *event.Event) string {
 	return id
 }
 
-// Deliver takes an answer from the egress topic, if it is for a channel of which this instance has the lease. It
-// returns before the answer is said, and nothing is lost by that: see [Service].
+// Deliver takes an answer, or a moderator's order, from the egress topic, if it is for a channel of which this instance has the lease. It
+// returns before it is said or done, and nothing is lost by that: see [Service].
 func (s *Service) Deliver(ctx context.Context, in bus.Incoming) error {
 	ref, err := egress.Receive(in)
 	if err != nil {
 		return err
 	}
 	e := in.Event
-	if e.Egress != nil && e.Egress.Type != "" && e.Egress.Type != event.EgressChat {
-		return nil // another part's
-	}
 	name, ok := loginOf(e.Channel)
 	if !ok {
 		return nil // nobody's; the sweep gives it up
+	}
+	if isOrder(e) {
+		s.mu.Lock()
+		m := s.moderators[name]
+		s.mu.Unlock()
+		if m != nil && m.lease.Valid() {
+			m.take(&moderation.Job{Ref: ref, Event: e})
+		}
+		return nil
+	}
+	if e.Egress != nil && e.Egress.Type != "" && e.Egress.Type != event.EgressChat {
+		return nil // another part's
 	}
 	s.mu.Lock()
 	sp := s.speakers[name]

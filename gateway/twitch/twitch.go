@@ -13,8 +13,9 @@
 //   - An answer is said once. It is claimed in the ledger before it is sent; it counts as delivered when Twitch says
 //     so; if Twitch does not say, it is never sent again, and ends as outcome_unknown, for an operator to decide.
 //   - An answer that comes while nobody has the channel's lease is said by the next owner, until its deadline.
-//   - Twitch keeps no history: while nobody listens, what is said, or happens, is missed. Every such gap is logged, counted and
-//     stored (gaps/{hash}).
+//   - What a moderator orders is done once, beside what is said and not behind it: see [moderation.Enforcer].
+//   - Twitch keeps no history: while nobody listens, what is said, or happens, is missed. Every such gap is logged,
+//     counted and stored (gaps/{hash}).
 package twitch
 
 import (
@@ -39,6 +40,7 @@ import (
 	"parley.internal/shared/gap"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
+	"parley.internal/shared/moderation"
 )
 
 // Dependencies are what a service needs. All but those that say so must be set.
@@ -75,6 +77,7 @@ type Service struct {
 	firestore  *firestore.Client
 	ledger     *egress.Ledger
 	undertaker *egress.Undertaker
+	enforcer   *moderation.Enforcer
 	publisher  Publisher
 	log        *slog.Logger
 	metrics    *metrics
@@ -89,9 +92,10 @@ type Service struct {
 	names  []string
 	events *eventsub.Client
 
-	mu       sync.Mutex
-	speakers map[string]*speaker // by login
-	inlet    *inlet
+	mu         sync.Mutex
+	speakers   map[string]*speaker   // by login
+	moderators map[string]*moderator // likewise
+	inlet      *inlet
 }
 
 // New makes the service of a configuration that is [Config.Enabled]. Nothing happens before Run.
@@ -104,7 +108,7 @@ func New(c Config, d Dependencies) (*Service, error) {
 		config: c, timing: defaultTiming, limits: limitsOf(c.Verified), app: d.App, bot: bot, tokens: d.Tokens,
 		firestore: d.Firestore, ledger: d.Ledger, undertaker: d.Undertaker, publisher: d.Publisher,
 		log: d.Log.With("platform", "twitch"), now: d.Now, http: d.HTTP, instance: d.Instance,
-		gaps: make(chan gap.Gap, 256), speakers: map[string]*speaker{},
+		gaps: make(chan gap.Gap, 256), speakers: map[string]*speaker{}, moderators: map[string]*moderator{},
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -124,6 +128,9 @@ func New(c Config, d Dependencies) (*Service, error) {
 	if s.metrics, err = newMetrics(d.Metrics); err != nil {
 		return nil, err
 	}
+	s.enforcer = moderation.NewEnforcer(d.Ledger, d.Undertaker, moderation.NewRecords(d.Firestore, d.Instance, s.now), moderation.Options{
+		Log: s.log, Now: s.now, Count: func(outcome string) { s.metrics.actions.WithLabelValues(outcome).Inc() },
+	})
 	s.leases, err = lease.New(d.Firestore, string(identity.Twitch), d.Instance, d.Lease, lease.Options{Log: d.Log, Metrics: d.Metrics, Now: d.Now})
 	if err != nil {
 		return nil, err
@@ -182,20 +189,22 @@ func (s *Service) hold(ctx context.Context, l lease.Lease) {
 		s.listenAsBot(ctx, l)
 		return
 	}
-	sp := newSpeaker(s, l)
+	sp, m := newSpeaker(s, l), newModerator(s, l)
 	s.mu.Lock()
-	s.speakers[l.Key()] = sp
+	s.speakers[l.Key()], s.moderators[l.Key()] = sp, m
 	s.mu.Unlock()
 	s.chat.enter(l.Key(), l.Vacant())
 	// nobody else may listen before the speaker has come to its end
 	listening, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var listener sync.WaitGroup
-	listener.Go(func() { s.listenAsBroadcaster(listening, l) }) // ends with stop
+	var beside sync.WaitGroup
+	beside.Go(func() { s.listenAsBroadcaster(listening, l) }) // ends with stop
+	beside.Go(func() { m.run(ctx) })                          // ends with ctx
 	sp.run(ctx)
 	stop()
-	listener.Wait()
+	beside.Wait()
 	s.mu.Lock()
 	delete(s.speakers, l.Key())
+	delete(s.moderators, l.Key())
 	s.mu.Unlock()
 	s.chat.leave(l.Key())
 }

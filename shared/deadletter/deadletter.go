@@ -24,6 +24,7 @@ const (
 	NoPlatform          Reason = "no_platform"
 	NoText              Reason = "no_text"
 	NoRecipient         Reason = "no_recipient"
+	Forbidden           Reason = "forbidden"
 	NotConfigured       Reason = "not_configured"
 	LoginNeeded         Reason = "login_needed"
 	MissingScope        Reason = "missing_scope"
@@ -53,6 +54,7 @@ var Reasons = []Explained{
 	{NoPlatform, "Nothing in the answer says on which platform it belongs."},
 	{NoText, "There is nothing to say: no candidate has a text, and the payload has none."},
 	{NoRecipient, "The answer names neither a user nor a channel, or nobody to whom it can be given in the way that was asked for."},
+	{Forbidden, "Who asked for a moderator's action may not do that in that channel; the error says what they would need."},
 	{NotConfigured, "The platform that the answer goes to is not configured; the error names what is missing."},
 	{LoginNeeded, "There is no credential to act with on the platform, or it was withdrawn: somebody has to log in, as the error says."},
 	{MissingScope, "The account that acts for Parley has not granted what this takes: log in again, as the error says, and allow it."},

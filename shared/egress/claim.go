@@ -36,6 +36,16 @@ func (c *Claim) ID() string { return c.id }
 // somebody else has it ([Claimed]), or what became of the answer. Where nobody touched the entry since ref was made, this
 // is one write and no read.
 func (l *Ledger) Claim(ctx context.Context, ref Ref) (*Claim, State, error) {
+	return l.claim(ctx, ref, false)
+}
+
+// Reclaim is Claim for an answer that may be made again without harm, because making it twice comes to the same. A claim
+// that ran out is no obstacle then: as long as nobody has given the answer up, it is taken over.
+func (l *Ledger) Reclaim(ctx context.Context, ref Ref) (*Claim, State, error) {
+	return l.claim(ctx, ref, true)
+}
+
+func (l *Ledger) claim(ctx context.Context, ref Ref, again bool) (*Claim, State, error) {
 	c := &Claim{ledger: l, id: ref.ID, token: rand.Text()}
 	version := ref.version
 	for {
@@ -48,7 +58,7 @@ func (l *Ledger) Claim(ctx context.Context, ref Ref) (*Claim, State, error) {
 				c.version = e.version
 				return c, Claimed, nil
 			}
-			if e.State != Pending {
+			if e.State != Pending && !(again && e.abandoned(l.now())) {
 				return nil, e.State, nil
 			}
 			version = e.version
@@ -93,6 +103,9 @@ func (c *Claim) Release(ctx context.Context) error {
 	})
 	return err
 }
+
+// abandoned reports whether the entry's claim ran out.
+func (e Entry) abandoned(now time.Time) bool { return e.State == Claimed && e.LeaseUntil.Before(now) }
 
 func (c *Claim) settle(ctx context.Context, want State, updates []firestore.Update) (State, error) {
 	for {

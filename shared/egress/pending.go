@@ -30,3 +30,15 @@ func (l *Ledger) PendingOn(ctx context.Context, destination identity.Platform) (
 	slices.SortFunc(entries, before)
 	return entries, err
 }
+
+// Repeatable finds, of the answers of one type to a channel of a platform, those that nobody has claimed or settled and
+// those whose claim ran out, in the order in which they were opened. It is for what may be made again without harm: see
+// [Ledger.Reclaim]. Of very many it finds some.
+func (l *Ledger) Repeatable(ctx context.Context, destination identity.Platform, channel, kind string) ([]Entry, error) {
+	entries, err := l.find(ctx, l.client.Collection("deliveries").Where("channel", "==", channel).Where("destination", "==", string(destination)).
+		Where("type", "==", kind).Where("state", "in", []State{Pending, Claimed}).Limit(maxPending))
+	now := l.now()
+	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.State == Claimed && !e.abandoned(now) })
+	slices.SortFunc(entries, before)
+	return entries, err
+}

@@ -2,6 +2,7 @@ package egress_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -46,6 +47,72 @@ func TestPendingFindsWhatAChannelIsOwed(t *testing.T) {
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("found %v; want %v, the earliest first", got, want)
+		}
+	})
+}
+
+// What may be made again is found and claimed anew once the claim of who began it ran out, and not before.
+func TestWhatMayBeMadeAgainIsTakenOver(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		for id, e := range map[string]struct{ channel, kind string }{
+			"pending": {"twitch:one", "event"}, "claimed": {"twitch:one", "event"}, "delivered": {"twitch:one", "event"},
+			"a line": {"twitch:one", "chat"}, "elsewhere": {"twitch:two", "event"},
+		} {
+			n := entry(id)
+			n.Destination, n.Channel, n.Type, n.Deadline = "twitch", e.channel, e.kind, p.now.Add(time.Hour)
+			if _, _, err := p.ledger.Open(t.Context(), n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		first, _, err := p.ledger.Claim(t.Context(), egress.Ref{ID: "claimed"})
+		if err != nil || first == nil {
+			t.Fatal(first, err)
+		}
+		if _, err := p.ledger.Deliver(t.Context(), egress.Ref{ID: "delivered"}); err != nil {
+			t.Fatal(err)
+		}
+		found := func() (ids []string) {
+			t.Helper()
+			entries, err := p.ledger.Repeatable(t.Context(), identity.Twitch, "twitch:one", "event")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				ids = append(ids, e.ID)
+			}
+			slices.Sort(ids)
+			return ids
+		}
+		if got := found(); !slices.Equal(got, []string{"pending"}) {
+			t.Errorf("found %v; want what is pending", got)
+		}
+		if c, state, err := p.ledger.Reclaim(t.Context(), egress.Ref{ID: "claimed"}); c != nil || state != egress.Claimed || err != nil {
+			t.Errorf("Reclaim = %v, %s, %v while the claim holds", c, state, err)
+		}
+
+		p.now = p.now.Add(egress.ClaimLease + time.Second)
+		if got := found(); !slices.Equal(got, []string{"claimed", "pending"}) {
+			t.Errorf("found %v; want also what was left", got)
+		}
+		if c, state, err := p.ledger.Claim(t.Context(), egress.Ref{ID: "claimed"}); c != nil || state != egress.Claimed || err != nil {
+			t.Errorf("Claim = %v, %s, %v; want nothing of what may be made only once", c, state, err)
+		}
+		second, _, err := p.ledger.Reclaim(t.Context(), egress.Ref{ID: "claimed"})
+		if err != nil || second == nil {
+			t.Fatal(second, err)
+		}
+		if swept, err := p.undertaker().Sweep(t.Context()); err != nil || swept.GivenUp != 0 {
+			t.Errorf("swept %+v, %v; want nothing, for it is claimed anew", swept, err)
+		}
+		if state, err := first.Delivered(t.Context(), "late"); err != nil || state != egress.Claimed {
+			t.Errorf("who had it before settled it: %s, %v", state, err)
+		}
+		if state, err := second.Delivered(t.Context(), "done"); err != nil || state != egress.Delivered {
+			t.Errorf("Delivered = %s, %v", state, err)
+		}
+		if c, state, err := p.ledger.Reclaim(t.Context(), egress.Ref{ID: "claimed"}); c != nil || state != egress.Delivered || err != nil {
+			t.Errorf("Reclaim = %v, %s, %v; want that it is delivered", c, state, err)
 		}
 	})
 }

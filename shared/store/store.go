@@ -7,6 +7,7 @@
 //	conversations/{hash}             the last turns of one user in one channel: [Conversation]
 //	deliveries/{hash}                the outcome of every answer; package egress alone writes it
 //	deadletters/{hash}               what was given up, with its reason; package egress alone writes it
+//	moderation/{hash}                who had what done to whom, and what came of it, kept for ever; package moderation alone writes it
 //	credentials/{platform:id}        OAuth tokens of people and bots, encrypted; package credential alone reads and writes it
 //	logins/{hash}                    logins that were begun; gateway/oauth alone reads and writes it
 //

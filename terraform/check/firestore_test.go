@@ -111,6 +111,8 @@ func queriesOf(t *testing.T) []query {
 	try(err)
 	_, err = ledger.Pending(t.Context(), identity.Twitch, "twitch:ada")
 	try(err)
+	_, err = ledger.Repeatable(t.Context(), identity.Twitch, "twitch:ada", event.EgressEvent)
+	try(err)
 	_, err = egress.NewUndertaker(ledger, box, silent{}, "check", 0).Sweep(t.Context())
 	try(err)
 	for _, reason := range []deadletter.Reason{"", deadletter.NoText} {

@@ -1,0 +1,322 @@
+package twitch
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+
+	standin "parley.internal/emulator/twitch"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/moderation"
+)
+
+var moderate = []string{scopeWrite, scopeBan, scopeDelete}
+
+// order sends an order for a channel.
+func (w *world) order(room string, f moderation.Fields) answered {
+	w.t.Helper()
+	f.Channel = Channel(room)
+	a, err := f.Parse()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	asked := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: fmt.Sprintf("%s %d", a, time.Now().UnixNano()), Type: moderation.Type, UserID: "api-gateway:eve"}
+	o := moderation.Order{Action: a, By: moderation.Asker{UserID: "api-gateway:eve", Roles: []string{"moderator"}, Source: "api-gateway", Right: "moderator by hand"}}
+	id, err := w.sender.Send(w.t.Context(), o.Event(asked), "action")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return answered{id, a.String()}
+}
+
+func (w *world) record(a answered) moderation.Record {
+	w.t.Helper()
+	r, err := moderation.NewRecords(w.firestore, "test", time.Now).Get(w.t.Context(), a.id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+// done are what the bot did in a channel.
+func (w *world) done(room string) (kinds []string) {
+	for _, a := range w.twitch.Actions(room) {
+		if a.By == w.bot.Login {
+			kinds = append(kinds, a.Kind+" "+a.Login)
+		}
+	}
+	return kinds
+}
+
+func TestOrdersAreCarriedOut(t *testing.T) {
+	w := newWorld(t, moderate)
+	room := w.channel("streamer")
+	alice, bob := w.user("alice"), w.user("bob")
+	w.start("a", SpeakHelix, []string{room})
+	w.joined(room)
+	line := w.say(room, "alice", "buy my things")
+
+	for _, tt := range []struct {
+		order moderation.Fields
+		want  standin.Action
+		note  string
+	}{
+		{moderation.Fields{Action: "delete", MessageID: line.ID}, standin.Action{Kind: standin.ActionDelete, Login: "alice", MessageID: line.ID}, "done"},
+		{moderation.Fields{Action: "timeout", UserID: "twitch:" + alice.ID, DurationSeconds: "600", Reason: "spam"},
+			standin.Action{Kind: standin.ActionTimeout, Login: "alice", Duration: 600 * time.Second, Reason: "spam"}, "done: until "},
+		{moderation.Fields{Action: "ban", Login: "@Bob", Reason: "more spam"}, standin.Action{Kind: standin.ActionBan, Login: "bob", Reason: "more spam"}, "done"},
+		{moderation.Fields{Action: "unban", UserID: bob.ID}, standin.Action{Kind: standin.ActionUnban, Login: "bob"}, "done"},
+	} {
+		a := w.order(room, tt.order)
+		entry, record := w.reaches(a, egress.Delivered), w.record(a)
+		actions := w.twitch.Actions(room)
+		got := actions[len(actions)-1]
+		got.At = time.Time{}
+		tt.want.By = w.bot.Login
+		if got != tt.want {
+			t.Errorf("%s: did %+v; want %+v", a.text, got, tt.want)
+		}
+		if !strings.HasPrefix(entry.Note, tt.note) {
+			t.Errorf("%s: note = %q; want %q", a.text, entry.Note, tt.note)
+		}
+		if record.Outcome != moderation.Done || record.AskedBy.UserID != "api-gateway:eve" || record.Tries[0].Instance != "a" {
+			t.Errorf("%s: record = %+v", a.text, record)
+		}
+		if tt.order.Login != "" && record.UserID != "twitch:"+bob.ID {
+			t.Errorf("%s: the record says that it befell %q; want the number too", a.text, record.UserID)
+		}
+	}
+	if n := len(w.twitch.Actions(room)); n != 4 {
+		t.Errorf("%d actions; want 4", n)
+	}
+}
+
+// What is wanted may be so already: because a person was faster, or because it is asked for twice.
+func TestWhatIsSoAlreadyIsDelivered(t *testing.T) {
+	w := newWorld(t, moderate)
+	room := w.channel("streamer")
+	alice := w.user("alice")
+	w.start("a", SpeakHelix, []string{room})
+	w.joined(room)
+	line := w.say(room, "alice", "hello")
+	w.twitch.Delete(room, line.ID)
+	if err := w.twitch.Ban(room, "alice", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	held := func(f moderation.Fields) {
+		t.Helper()
+		a := w.order(room, f)
+		if e := w.reaches(a, egress.Delivered); !strings.HasPrefix(e.Note, "held: status ") || w.record(a).Outcome != moderation.Held {
+			t.Errorf("%s: note = %q, record = %s", a.text, e.Note, w.record(a).Outcome)
+		}
+	}
+	held(moderation.Fields{Action: "delete", MessageID: line.ID})
+	held(moderation.Fields{Action: "ban", UserID: alice.ID})
+	held(moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"})
+	if err := w.twitch.Unban(room, "alice"); err != nil {
+		t.Fatal(err)
+	}
+	held(moderation.Fields{Action: "unban", UserID: alice.ID})
+	if got := w.done(room); len(got) != 0 {
+		t.Errorf("did %v", got)
+	}
+}
+
+func TestWhatTwitchRefusesIsADeadLetter(t *testing.T) {
+	w := newWorld(t, moderate)
+	room, foreign := w.channel("streamer"), w.channel("foreign")
+	alice, mod := w.user("alice"), w.user("mod")
+	if err := w.twitch.SetRole(room, "mod", standin.Role{Moderator: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.twitch.SetRole(foreign, w.bot.Login, standin.Role{}); err != nil {
+		t.Fatal(err)
+	}
+	w.start("a", SpeakHelix, []string{room, foreign})
+	w.joined(room, foreign)
+	timeout := moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"}
+	status := func(code int) func() {
+		return func() { w.twitch.FailHTTP(standin.HTTPFault{Path: "/moderation/bans", Status: code}) }
+	}
+	for _, tt := range []struct {
+		name   string
+		fault  func()
+		room   string
+		order  moderation.Fields
+		reason deadletter.Reason
+		words  string
+	}{
+		{"another moderator", nil, room, moderation.Fields{Action: "ban", UserID: mod.ID}, deadletter.RecipientRefused, "may not be banned"},
+		{"nobody of that number", nil, room, moderation.Fields{Action: "ban", UserID: "999999"}, deadletter.RecipientRefused, "status 400"},
+		{"nobody of that name", nil, room, moderation.Fields{Action: "ban", Login: "nobody_here"}, deadletter.RecipientRefused, "nobody on Twitch is called nobody_here"},
+		{"itself", nil, room, moderation.Fields{Action: "ban", UserID: w.bot.ID}, deadletter.RecipientRefused, "does not silence itself"},
+		{"itself by name", nil, room, moderation.Fields{Action: "timeout", Login: w.bot.Login, DurationSeconds: "5"}, deadletter.RecipientRefused, "does not silence itself"},
+		{"where the bot is no moderator", nil, foreign, timeout, deadletter.SenderRefused, "status 403"},
+		{"a missing scope that only Twitch knows of", func() {
+			s := w.tokens
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			granted := s.scopes
+			s.scopes = []string{"chat:read", "chat:edit", scopeWrite}
+			s.renew()
+			s.current.Scopes, s.scopes = granted, granted
+		}, room, timeout, deadletter.MissingScope, "has not granted moderator:manage:banned_users: log in again"},
+		{"400", status(http.StatusBadRequest), room, timeout, deadletter.RecipientRefused, "status 400"},
+		{"404", status(http.StatusNotFound), room, timeout, deadletter.RecipientRefused, "status 404"},
+	} {
+		if tt.fault != nil {
+			tt.fault()
+		}
+		a := w.order(tt.room, tt.order)
+		e := w.reaches(a, egress.Dead)
+		if e.Reason != string(tt.reason) || !strings.Contains(e.Message, tt.words) {
+			t.Errorf("%s: %s: %s; want %s: …%s…", tt.name, e.Reason, e.Message, tt.reason, tt.words)
+		}
+		if r := w.record(a); r.Outcome != moderation.Refused || r.Tries[0].Code != tt.reason || !strings.Contains(r.Tries[0].Answer, tt.words) {
+			t.Errorf("%s: record = %+v", tt.name, r)
+		}
+	}
+	if got := append(w.done(room), w.done(foreign)...); len(got) != 0 {
+		t.Errorf("did %v", got)
+	}
+}
+
+func TestAMissingScopeIsToldBeforeTwitchIsAsked(t *testing.T) {
+	w := newWorld(t, write)
+	room := w.channel("streamer")
+	alice := w.user("alice")
+	w.start("a", SpeakHelix, []string{room})
+	w.joined(room)
+	for scope, f := range map[string]moderation.Fields{scopeBan: {Action: "ban", UserID: alice.ID}, scopeDelete: {Action: "delete", MessageID: "m-1"}} {
+		a := w.order(room, f)
+		if e := w.reaches(a, egress.Dead); e.Reason != string(deadletter.MissingScope) || !strings.Contains(e.Message, scope) || !strings.Contains(e.Message, "/oauth/twitch/login") {
+			t.Errorf("%s: %s: %s", a.text, e.Reason, e.Message)
+		}
+	}
+	if n := len(w.twitch.Requests("/moderation/bans")) + len(w.twitch.Requests("/moderation/chat")); n != 0 {
+		t.Errorf("asked Twitch %d times", n)
+	}
+}
+
+// Whatever goes wrong on the way, the person is silenced once, and Twitch is not asked more often than it has to be.
+func TestWhatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
+	w := newWorld(t, moderate)
+	room := w.channel("streamer")
+	w.start("a", SpeakHelix, []string{room})
+	w.joined(room)
+	for i, tt := range []struct {
+		name    string
+		fault   standin.HTTPFault
+		note    string
+		actions int // of the stand-in: a time-out that it did and did not tell of is done twice, to the same end
+	}{
+		{"an answer that is lost", standin.HTTPFault{Drop: true, Done: true}, "done: until ", 2},
+		{"a request that is lost", standin.HTTPFault{Drop: true}, "done: until ", 1},
+		{"no answer in time", standin.HTTPFault{Hang: true, Done: true}, "done: until ", 2},
+		{"a fault of the server", standin.HTTPFault{Status: 500}, "done: until ", 1},
+		{"another who bans at this moment", standin.HTTPFault{Status: http.StatusConflict}, "done: until ", 1},
+		{"too many requests", standin.HTTPFault{Status: http.StatusTooManyRequests, Header: http.Header{"Ratelimit-Reset": {fmt.Sprint(time.Now().Unix())}}}, "done: until ", 1},
+		{"a token that ended", standin.HTTPFault{Status: http.StatusUnauthorized}, "done: until ", 1},
+	} {
+		login := fmt.Sprintf("viewer%d", i)
+		viewer := w.user(login)
+		before := len(w.done(room))
+		tt.fault.Path, tt.fault.Method = "/moderation/bans", http.MethodPost
+		w.twitch.FailHTTP(tt.fault)
+		a := w.order(room, moderation.Fields{Action: "timeout", UserID: viewer.ID, DurationSeconds: "600"})
+		if e := w.reaches(a, egress.Delivered); !strings.HasPrefix(e.Note, tt.note) {
+			t.Errorf("%s: note = %q", tt.name, e.Note)
+		}
+		if n := len(w.done(room)) - before; n != tt.actions {
+			t.Errorf("%s: done %d times; want %d", tt.name, n, tt.actions)
+		}
+		if r := w.record(a); r.Outcome != moderation.Done || len(r.Tries) != 1 {
+			t.Errorf("%s: record = %+v", tt.name, r)
+		}
+	}
+	if w.tokens.refreshed != 1 {
+		t.Errorf("refreshed %d times; want once", w.tokens.refreshed)
+	}
+	// a ban is not even done twice
+	bob := w.user("bob")
+	before := len(w.done(room))
+	w.twitch.FailHTTP(standin.HTTPFault{Path: "/moderation/bans", Drop: true, Done: true})
+	a := w.order(room, moderation.Fields{Action: "ban", UserID: bob.ID})
+	if e := w.reaches(a, egress.Delivered); !strings.HasPrefix(e.Note, "held: ") || len(w.done(room))-before != 1 {
+		t.Errorf("note = %q, done %d times", e.Note, len(w.done(room))-before)
+	}
+}
+
+// An order comes by the bus to every instance, and more than once.
+func TestAnOrderThatComesTwiceIsDoneOnce(t *testing.T) {
+	w := newWorld(t, moderate)
+	room := w.channel("streamer")
+	alice := w.user("alice")
+	w.start("a", SpeakHelix, []string{room})
+	w.start("b", SpeakHelix, []string{room})
+	w.joined(room)
+	a := w.order(room, moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"})
+	for range 3 {
+		if err := w.sender.SendEntry(t.Context(), a.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.reaches(a, egress.Delivered)
+	// one more order, behind which nothing of the first can be left
+	w.reaches(w.order(room, moderation.Fields{Action: "unban", UserID: alice.ID}), egress.Delivered)
+	if got := w.done(room); len(got) != 2 {
+		t.Errorf("did %v; want each once", got)
+	}
+}
+
+// The owner dies while Twitch has done it and not yet said so: who takes the channel over brings it to its end.
+func TestAnOrderOutlivesItsInstance(t *testing.T) {
+	w := newWorld(t, moderate)
+	room := w.channel("streamer")
+	alice := w.user("alice")
+	first := w.start("a", SpeakHelix, []string{room})
+	w.joined(room)
+	w.twitch.FailHTTP(standin.HTTPFault{Path: "/moderation/bans", Hang: true, Done: true})
+	a := w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID})
+	eventually(t, "Twitch did it", func() bool { return len(w.done(room)) == 1 })
+	first.kill()
+	if e := w.entry(a); e.State != egress.Claimed || w.record(a).Outcome != moderation.Begun {
+		t.Fatalf("entry = %s, record = %s", e.State, w.record(a).Outcome)
+	}
+	w.start("b", SpeakHelix, []string{room})
+	w.joined(room)
+	if _, err := w.firestore.Doc("deliveries/"+a.id).Update(t.Context(), []firestore.Update{{Path: "leaseUntil", Value: time.Now().Add(-time.Second)}}); err != nil {
+		t.Fatal(err)
+	}
+	w.reaches(a, egress.Delivered)
+	if got, r := w.done(room), w.record(a); len(got) != 1 || r.Outcome != moderation.Held || len(r.Tries) != 1 || r.Tries[0].Times != 2 || r.Tries[0].Instance != "b" {
+		t.Errorf("did %v, record = %+v", got, r)
+	}
+	if docs, err := w.firestore.Collection("deadletters").Documents(t.Context()).GetAll(); err != nil || len(docs) != 0 {
+		t.Errorf("%d dead letters, %v", len(docs), err)
+	}
+}
+
+// Lines that Twitch's limits hold up do not hold up who has to be silenced.
+func TestAnOrderDoesNotWaitBehindLines(t *testing.T) {
+	w := newWorld(t, moderate)
+	room := w.channel("streamer")
+	alice := w.user("alice")
+	w.start("a", SpeakHelix, []string{room}, func(s *Service) {
+		s.limits.says, s.limits.saysAsMod, s.limits.sayWindow = 1, 1, time.Hour
+	})
+	w.joined(room)
+	question := w.say(room, "alice", "hello?")
+	w.reaches(w.answer(question, "one"), egress.Delivered)
+	two := w.answer(question, "two")
+	w.reaches(w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID}), egress.Delivered)
+	if got := w.entry(two).State; got != egress.Pending {
+		t.Errorf("the line is %s; it was to wait for an hour", got)
+	}
+}
