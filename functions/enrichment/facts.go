@@ -54,6 +54,13 @@ func learn(e *event.Event, id identity.UserID, discordRoles map[string]string) f
 	if e.Message != nil && f.firsthand {
 		f.learnRaw(e.Message.RawPlatformPayload, id, discordRoles)
 	}
+	if e.ExternalEvent != nil && f.firsthand {
+		// it may be about others, too: a raid tells of the channel, a ban of whom it befell
+		raw, ok := event.Text(e.ExternalEvent.Payload, "userId")
+		if who, err := identity.Resolve(raw, f.platform); ok && err == nil && who == id {
+			f.learnRaw(e.ExternalEvent.Payload, id, discordRoles)
+		}
+	}
 	if len(f.displayName) > maxFact {
 		f.displayName = ""
 	}

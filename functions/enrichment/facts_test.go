@@ -67,6 +67,15 @@ func TestLearn(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"pronouns": "she", "username": "ada", "color": "#f00"}, f.profile); diff != "" {
 		t.Errorf("profile (-want +got):\n%s", diff)
 	}
+	raid := &event.Event{Source: "ingress.twitch.eventsub", ExternalEvent: &event.ExternalEvent{
+		Payload: []byte(`{"userId":"1","username":"raider","displayName":"Raider","roomId":"5"}`),
+	}}
+	if f := learn(raid, mustParse(t, "twitch:1"), nil); f.displayName != "Raider" || f.profile["username"] != "raider" || f.tellsRoles {
+		t.Errorf("facts = %+v; want the raider's, and no roles", f)
+	}
+	if f := learn(raid, mustParse(t, "twitch:5"), nil); f.displayName != "" {
+		t.Errorf("facts = %+v; want none of another user", f)
+	}
 	f = learn(raw("api-gateway", `{"displayName":"Mallory"}`), mustParse(t, "twitch:1"), nil)
 	if f.displayName != "" || f.firsthand {
 		t.Errorf("facts = %+v; want none of another platform's payload", f)

@@ -139,7 +139,7 @@ func cause(err error) string {
 	switch {
 	case errors.Is(err, errSilent):
 		return "silent"
-	case errors.As(err, &closed):
+	case errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure:
 		return strconv.Itoa(closed.Code)
 	}
 	return "broken"

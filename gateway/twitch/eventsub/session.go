@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -107,15 +106,18 @@ func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 	for _, t := range s.topics {
 		s.subs[t] = &subscription{}
 	}
-	life, end := context.WithCancel(ctx)
-	var moving sync.WaitGroup
 	var next *conn // where the session goes on, while the old connection may still hold something
 	moved := make(chan move, 1)
-	pending := false // a move is under way
+	var endMove context.CancelFunc // of the move that is under way; nil if there is none
+	var address string             // to move to after it, if it fails
+	begin := func(url string) {
+		var life context.Context
+		life, endMove = context.WithCancel(ctx)
+		go func() { moved <- s.move(life, url) }() // ends with life, and is waited for by receiving from moved
+	}
 	defer func() {
-		end()
-		moving.Wait()
-		if pending {
+		if endMove != nil {
+			endMove()
 			if m := <-moved; m.conn != nil {
 				m.conn.close()
 			}
@@ -153,9 +155,12 @@ func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 
 		case m, open := <-k.messages:
 			if !open {
-				if pending { // Twitch may end the old connection as soon as there is another one
+				if endMove != nil { // Twitch may end the old connection as soon as there is another one
+					late := time.AfterFunc(s.timing.Request, endMove)
 					m := <-moved
-					pending, next = false, m.conn
+					late.Stop()
+					endMove()
+					endMove, next = nil, m.conn
 				}
 				if next != nil {
 					switchOver()
@@ -164,9 +169,11 @@ func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 				s.absent = *k.heard.Load()
 				return true, k.err
 			}
-			if m.Metadata.Type == typeReconnect && !pending && next == nil {
-				pending = true
-				moving.Go(func() { moved <- s.move(life, m.Payload.Session.ReconnectURL) }) // ends with life
+			if m.Metadata.Type == typeReconnect {
+				if address = m.Payload.Session.ReconnectURL; endMove == nil && next == nil {
+					begin(address)
+					address = ""
+				}
 				continue
 			}
 			s.handle(ctx, m)
@@ -178,7 +185,13 @@ func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 			}
 
 		case m := <-moved:
-			pending, next = false, m.conn
+			endMove()
+			endMove, next = nil, m.conn
+			if m.err != nil && address != "" {
+				begin(address)
+				address = ""
+				continue
+			}
 			if m.err != nil {
 				s.metrics.moves.WithLabelValues("failed").Inc()
 				s.log.WarnContext(ctx, "can't go where Twitch's EventSub wants; waiting for the end of the connection", "error", m.err)
