@@ -18,6 +18,7 @@ locals {
       "secretmanager.googleapis.com",
       "storage.googleapis.com", # sources of the functions
     ],
+    length(local.twitch) > 0 ? ["cloudkms.googleapis.com"] : [], # the key of people's tokens
     local.vertex ? ["aiplatform.googleapis.com"] : [],
     var.budget == null ? [] : ["billingbudgets.googleapis.com"],
   )

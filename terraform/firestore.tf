@@ -24,6 +24,13 @@ locals {
     conversations = ["turns", "updatedAt"]
     personalities = ["text", "updatedAt"]
     tokens        = ["created_at", "expires_at", "last_used_at", "revoked_at"]
+    credentials   = ["sealed", "scopes", "issuedAt", "expiresAt", "retryAt", "leaseUntil", "revokedAt"]
+    leases        = ["at"]
+    leaseMembers  = ["beat"]
+    gaps          = ["from", "to"]
+    watermarks    = ["at"]
+    whispers      = ["sent", "new", "heldUntil"]
+    recipients    = ["firstAt", "lastAt", "wroteAt"]
     users = [
       "firstSeenAt", "lastSeenAt", "lastMessageAt", "lastSessionStartedAt", "lastSessionActivityAt",
       "messageCountAllTime", "sessionCount", "lastSessionId", "recent", "cooldowns", "rolesMeta", "profile", "notes",
@@ -31,7 +38,10 @@ locals {
   }
 
   # Collections whose documents Firestore deletes some time after what their expireAt says; that is not indexed either.
-  expiring = toset(["deliveries", "deadletters", "parts", "conversations", "leases", "leaseMembers"])
+  expiring = toset([
+    "deliveries", "deadletters", "parts", "conversations", "leases", "leaseMembers", "gaps", "watermarks", "logins",
+    "whispers", "recipients",
+  ])
 
   unindexed_fields = {
     for pair in flatten([for c, fields in local.unindexed : [for f in fields : { collection = c, field = f }]]) :

@@ -41,6 +41,8 @@ locals {
   }
 
   part_environment = {
+    whisper    = local.twitch_environment
+    enrichment = length(var.discord_roles) == 0 ? {} : { DISCORD_ROLES = join(",", [for name, role in var.discord_roles : "${name}=${role}"]) }
     personality = {
       MODEL_PROVIDER = var.model_provider
       MODEL_NAME     = var.model_name
@@ -48,10 +50,17 @@ locals {
   }
 
   key_variables = { gemini = "GEMINI_API_KEY", openai = "OPENAI_API_KEY" }
+  model_secret = var.model_key_version == "" ? {} : {
+    (local.key_variables[var.model_provider]) = { secret = google_secret_manager_secret.model_key.secret_id, version = var.model_key_version }
+  }
   secret_environment = {
-    personality = var.model_key_version == "" ? {} : {
-      (local.key_variables[var.model_provider]) = { secret = google_secret_manager_secret.model_key.secret_id, version = var.model_key_version }
-    }
+    for part in local.parts : part => merge(
+      part == "personality" ? local.model_secret : {},
+      {
+        for name, s in local.platform_secrets : s.variable => { secret = google_secret_manager_secret.platform[name].secret_id, version = s.version }
+        if s.version != "" && contains(s.parts, part)
+      },
+    )
   }
 }
 
@@ -146,7 +155,7 @@ resource "google_cloudfunctions2_function" "function" {
     )
 
     dynamic "secret_environment_variables" {
-      for_each = lookup(local.secret_environment, each.key, {})
+      for_each = local.secret_environment[each.key]
       content {
         key        = secret_environment_variables.key
         project_id = var.project_id
@@ -163,6 +172,8 @@ resource "google_cloudfunctions2_function" "function" {
     google_project_iam_member.build_source,
     google_project_iam_member.build_log,
     google_secret_manager_secret_iam_member.model_key,
+    google_secret_manager_secret_iam_member.platform,
+    google_kms_crypto_key_iam_member.tokens,
   ]
 }
 

@@ -5,6 +5,7 @@ locals {
     local.deployment_environment,
     # Cloud Run sends an instance no more requests than this, and a socket is a request as long as it lasts.
     { WS_MAX_CONNECTIONS = tostring(var.gateway_concurrency) },
+    local.gateway_platform_environment,
     lookup(var.environment, "gateway", {}),
   )
 }
@@ -55,6 +56,19 @@ resource "google_cloud_run_v2_service" "gateway" {
         }
       }
 
+      dynamic "env" {
+        for_each = local.secret_environment["gateway"]
+        content {
+          name = env.key
+          value_source {
+            secret_key_ref {
+              secret  = env.value.secret
+              version = env.value.version
+            }
+          }
+        }
+      }
+
       # Clients come once the instance's own subscription stands and the database can be reached.
       startup_probe {
         http_get {
@@ -82,6 +96,8 @@ resource "google_cloud_run_v2_service" "gateway" {
     google_project_iam_member.gateway,
     google_pubsub_topic_iam_member.gateway,
     google_pubsub_topic_iam_member.publisher,
+    google_secret_manager_secret_iam_member.platform,
+    google_kms_crypto_key_iam_member.tokens,
   ]
 }
 

@@ -18,6 +18,11 @@ output "model_key_secret" {
   value       = google_secret_manager_secret.model_key.secret_id
 }
 
+output "twitch_redirect_url" {
+  description = "OAuth redirect URL to register with Twitch. Empty without Twitch."
+  value       = one([for p in local.twitch : "${local.public_url}/oauth/twitch/callback"])
+}
+
 output "service_accounts" {
   description = "Who the parts are."
   value       = { for part, account in google_service_account.part : part => account.email }
@@ -28,6 +33,8 @@ output "next" {
   value = (
     length(local.gateway) == 0
     ? "Build the gateway's image and apply again with it: README.md, step 4."
+    : length(local.twitch) > 0 && length(local.twitch_environment) == 0
+    ? "Give Twitch's secret a value: README.md, \"Twitch\"."
     : var.model_provider == "embedded"
     ? "Let somebody in (README.md, step 5). The answers come from the embedded model: README.md, \"The model\", puts a real one in its place."
     : "Let somebody in (README.md, step 5)."

@@ -291,6 +291,143 @@ variable "model_key_version" {
   }
 }
 
+# Platforms
+
+variable "platforms" {
+  description = "Chat platforms beside the gateway's own sockets: twitch. Naming one makes what its secrets are kept in; README.md says how to go on."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = length(setsubtract(var.platforms, ["twitch"])) == 0
+    error_message = "Only twitch."
+  }
+}
+
+variable "twitch_client_id" {
+  description = "Client id of the application that is registered at dev.twitch.tv/console."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^[a-z0-9]*$", var.twitch_client_id))
+    error_message = "Lower-case letters and digits."
+  }
+
+  validation {
+    condition     = var.twitch_client_id == "" || contains(var.platforms, "twitch")
+    error_message = "platforms does not name twitch."
+  }
+}
+
+variable "twitch_client_secret_version" {
+  description = "Version of the secret NAME-twitch-client-secret that holds the application's client secret: its number, or latest. Twitch is off without."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^([0-9]+|latest)?$", var.twitch_client_secret_version))
+    error_message = "A number, or latest, or nothing."
+  }
+
+  validation {
+    condition     = var.twitch_client_secret_version == "" || var.twitch_client_id != "" && var.twitch_bot_user_id != ""
+    error_message = "Twitch needs twitch_client_id and twitch_bot_user_id, too."
+  }
+}
+
+variable "twitch_bot_user_id" {
+  description = "Twitch's number of the account that Parley speaks and whispers as; somebody has to have logged in as it."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^[0-9]{0,20}$", var.twitch_bot_user_id))
+    error_message = "A number; a login name is not one."
+  }
+}
+
+variable "twitch_channels" {
+  description = "Names of the Twitch channels in which Parley listens and speaks."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for c in var.twitch_channels : can(regex("^[a-z0-9_]{1,25}$", c))])
+    error_message = "A channel's name has 1 to 25 lower-case letters, digits and _."
+  }
+
+  validation {
+    condition     = length(var.twitch_channels) == 0 || var.twitch_client_secret_version != ""
+    error_message = "Nobody can listen without twitch_client_secret_version."
+  }
+
+  validation {
+    condition     = length(var.twitch_channels) == 0 || var.gateway_min_instances > 0
+    error_message = "Somebody has to listen also while no socket is open: gateway_min_instances of at least 1."
+  }
+}
+
+variable "oauth_allowed_users" {
+  description = "Who may log in beside the bot, so that Parley acts for them: twitch:123. Login names are not taken, because they change hands."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for u in var.oauth_allowed_users : can(regex("^twitch:[0-9]{1,20}$", u))])
+    error_message = "Of the form twitch:123."
+  }
+}
+
+variable "oauth_operator_secret_version" {
+  description = "Version of the secret NAME-oauth-operator-secret: its number, or latest. Whoever knows that secret, of at least 24 characters, may log in with any account. Nobody may without."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^([0-9]+|latest)?$", var.oauth_operator_secret_version))
+    error_message = "A number, or latest, or nothing."
+  }
+
+  validation {
+    condition     = var.oauth_operator_secret_version == "" || contains(var.platforms, "twitch")
+    error_message = "platforms does not name twitch."
+  }
+}
+
+variable "public_url" {
+  description = "Where browsers reach the gateway, if neither by domain nor by the address that Cloud Run gives it: https://chat.example.com."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^(https://[A-Za-z0-9.-]+(:[0-9]+)?)?$", var.public_url))
+    error_message = "Of the form https://chat.example.com, without a path."
+  }
+}
+
+variable "discord_roles" {
+  description = "What roles on Discord mean, by their names or ids: {Moderators = \"moderator\"}. Others mean nothing."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for name, role in var.discord_roles : can(regex("^[^,=]*[^,= ][^,=]*$", name)) && can(regex("^[^,=]*[^,= ][^,=]*$", role))])
+    error_message = "Neither a name nor a role may be empty or have a comma or = in it; such a role is named by its id."
+  }
+}
+
+variable "kms_location" {
+  description = "Where the key is that people's OAuth tokens are encrypted with; the region of everything else if empty. It can't be changed later."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^([a-z]+-[a-z]+[0-9]+|global|us|europe|asia|[a-z]+[0-9]+)?$", var.kms_location))
+    error_message = "A location of Cloud KMS: a region, or a multi-region such as us or europe."
+  }
+}
+
 # Watching
 
 variable "alert_emails" {

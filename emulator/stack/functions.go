@@ -13,10 +13,11 @@ import (
 	"parley.internal/functions/dlq"
 	"parley.internal/functions/enrichment"
 	"parley.internal/functions/personality"
+	"parley.internal/functions/whisper"
 )
 
 // served are the functions that are linked into this program, under the names that the topology uses.
-var served = map[string]bool{dlq.Step: true, enrichment.Step: true, personality.Step: true}
+var served = map[string]bool{dlq.Step: true, enrichment.Step: true, personality.Step: true, whisper.Step: true}
 
 // serveFunctions starts the functions framework's own HTTP server with every function under its name, and returns its
 // address. The framework can neither be given a listener nor be stopped: there is one such server in a process, and it

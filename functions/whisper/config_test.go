@@ -1,12 +1,14 @@
 package whisper
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"parley.internal/shared/config"
 	"parley.internal/shared/egress"
+	"parley.internal/shared/topology"
 )
 
 func TestConfig(t *testing.T) {
@@ -50,18 +52,27 @@ func TestDefaultsAreTwitchs(t *testing.T) {
 	}
 }
 
-// What the function counts on, of the subscription that pushes to it: an acknowledgement deadline of 60 s, a back-off of
-// 1 to 15 s, and 100 attempts.
-func TestTheWorkFitsTheSubscription(t *testing.T) {
-	const ackDeadline, maxBackoff = time.Minute, 15 * time.Second
-	if longest := workTime + settleTime; longest >= ackDeadline || longest >= egress.ClaimLease {
-		t.Errorf("a whisper may take %s; the acknowledgement deadline is %s, a claim lasts %s", longest, ackDeadline, egress.ClaimLease)
+// The subscription has to leave the function the time and the attempts that it counts on.
+func TestTheSubscriptionSuitsTheFunction(t *testing.T) {
+	i := slices.IndexFunc(topology.Subscriptions(), func(s topology.Subscription) bool { return s.Name == Step })
+	if i < 0 {
+		t.Fatal("the topology has no subscription of this name")
+	}
+	s := topology.Subscriptions()[i]
+	if s.Function != Step || s.Topic != topology.Egress || s.Filter != `attributes.route = "whisper"` || !s.Ordered {
+		t.Errorf("subscription = %+v", s)
+	}
+	if longest := workTime + settleTime; longest >= s.AckDeadline() || longest >= egress.ClaimLease {
+		t.Errorf("a whisper may take %s; the acknowledgement deadline is %s, a claim lasts %s", longest, s.AckDeadline(), egress.ClaimLease)
 	}
 	if 2*maxTimeout+tokenTime > workTime {
 		t.Errorf("two requests and a new token may take longer than %s", workTime)
 	}
+	if s.MaxDeliveryAttempts != maxAttempts || s.MinBackoff() != minBackoff {
+		t.Errorf("attempts %d, back-off from %s; want %d, %s", s.MaxDeliveryAttempts, s.MinBackoff(), maxAttempts, minBackoff)
+	}
 	// the back-off grows to its maximum; most of the attempts wait that long
-	if all := time.Duration(maxAttempts/2) * maxBackoff; all < 4*2*time.Minute {
+	if all := time.Duration(maxAttempts/2) * s.MaxBackoff(); all < 4*2*time.Minute {
 		t.Errorf("the attempts are used up after about %s, too near to EGRESS_DEADLINE", all)
 	}
 }

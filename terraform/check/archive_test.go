@@ -24,6 +24,7 @@ import (
 	"text/template"
 	"time"
 
+	cloudfirestore "cloud.google.com/go/firestore"
 	cloudpubsub "cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 
@@ -32,6 +33,7 @@ import (
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
@@ -219,6 +221,10 @@ func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[str
 	switch topic {
 	case topology.Sweep:
 		return []byte("{}"), nil
+	case topology.Egress:
+		// who reads answers here is told by whom they are for
+		e.Source, e.Egress = "ingress.twitch", &event.Egress{Destination: "twitch", Type: event.EgressDM}
+		attributes = map[string]string{bus.AttrRoute: bus.RouteWhisper, egress.AttrDelivery: delivery}
 	case topology.DeadLetter:
 		attributes = deadletter.Announcement{ID: "archive", Reason: deadletter.NoText, Message: "tried", Source: "check"}.Attributes(nil)
 	case topology.Enriched:
@@ -231,6 +237,9 @@ func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[str
 	}
 	return data, attributes
 }
+
+// delivery is the entry of the ledger that an answer is tried with.
+const delivery = "archive-delivery"
 
 // leads says on which topic a function publishes what it made of what was pushed from another.
 var leads = map[topology.Topic]topology.Topic{topology.Ingress: topology.Enriched, topology.Enriched: topology.Egress}
@@ -273,6 +282,9 @@ func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
 					continue
 				}
 				data, attributes := pushes(t, s.Topic)
+				if s.Topic == topology.Egress {
+					open(t, fs.Addr(), data)
+				}
 				name := p.Topic(project, s.Topic).String()
 				for kind, req := range map[string]*http.Request{
 					"push":       pushRequest(t, url, name, data, attributes),
@@ -303,14 +315,14 @@ func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
 						}
 					}
 				}
-				if s.Topic == topology.DeadLetter {
-					t.Setenv("FIRESTORE_EMULATOR_HOST", fs.Addr())
-					client, err := store.Connect(t.Context(), config.Deployment{Project: project, Database: "(default)"})
-					if err != nil {
-						t.Fatal(err)
+				if s.Topic == topology.Egress { // nothing of Twitch is configured: the answer is given up, once
+					l, err := deadletter.NewBox(connect(t, fs.Addr()), time.Now).Get(t.Context(), delivery)
+					if err != nil || l.Reason != deadletter.NotConfigured || l.Attempts != 1 {
+						t.Errorf("the answer's dead letter = %+v, %v", l, err)
 					}
-					t.Cleanup(func() { client.Close() })
-					if l, err := deadletter.NewBox(client, time.Now).Get(t.Context(), "archive"); err != nil || l.Reason != deadletter.NoText {
+				}
+				if s.Topic == topology.DeadLetter {
+					if l, err := deadletter.NewBox(connect(t, fs.Addr()), time.Now).Get(t.Context(), "archive"); err != nil || l.Reason != deadletter.NoText {
 						t.Errorf("the dead letter = %+v, %v", l, err)
 					}
 					metric := d.one(t, "google_logging_metric.dead_letters")
@@ -320,6 +332,30 @@ func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// connect is a client of a Firestore on this machine.
+func connect(t *testing.T, addr string) *cloudfirestore.Client {
+	t.Helper()
+	t.Setenv("FIRESTORE_EMULATOR_HOST", addr)
+	client, err := store.Connect(t.Context(), config.Deployment{Project: project, Database: "(default)"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// open opens the entry of an answer.
+func open(t *testing.T, addr string, data []byte) {
+	t.Helper()
+	_, _, err := egress.NewLedger(connect(t, addr), "check", time.Now).Open(t.Context(), egress.Entry{
+		ID: delivery, State: egress.Pending, UserID: "twitch:1", Destination: "twitch", Type: event.EgressDM,
+		Deadline: time.Now().Add(time.Hour), Event: data,
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -79,15 +79,7 @@ func TestExampleOfVariablesIsAPlan(t *testing.T) {
 // be destroyed again, but the database, which is left alone.
 func TestAppliedTwiceAndDestroyed(t *testing.T) {
 	d := minimal(t)
-	// a copy of the state, since other tests look at the original
-	dir := fresh(t)
-	state, err := os.ReadFile(filepath.Join(d.dir, "terraform.tfstate"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "terraform.tfstate"), state, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir := withState(t, d)
 	if out, err := terraform(t.Context(), dir, append([]string{"plan", "-detailed-exitcode"}, d.args...)...); err != nil {
 		t.Errorf("a second plan changes something: %v\n%s", err, out)
 	}
@@ -98,6 +90,40 @@ func TestAppliedTwiceAndDestroyed(t *testing.T) {
 	if !strings.Contains(out, "Destroy complete!") {
 		t.Errorf("destroy: %s", out)
 	}
+}
+
+// TestTheKeyOfTheTokensIsNotDestroyed goes by what README.md says of the end of a deployment that has people's tokens.
+func TestTheKeyOfTheTokensIsNotDestroyed(t *testing.T) {
+	d := full(t)
+	dir := withState(t, d)
+	destroy := append([]string{"destroy", "-auto-approve", "-parallelism=64"}, d.args...)
+	if out, err := terraform(t.Context(), dir, destroy...); err == nil || !strings.Contains(out, `google_kms_crypto_key.tokens["twitch"]`) {
+		t.Fatalf("the key of the tokens may be destroyed: %v\n%s", err, out)
+	}
+	forget := regexp.MustCompile(`terraform state rm '([^']+)' '([^']+)'`).FindStringSubmatch(readme(t))
+	if forget == nil {
+		t.Fatal("README.md does not say how to have Terraform forget the key")
+	}
+	if _, err := terraform(t.Context(), dir, "state", "rm", forget[1], forget[2]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := terraform(t.Context(), dir, destroy...); err != nil {
+		t.Error(err)
+	}
+}
+
+// withState is a workspace with a copy of a deployment's state, since other tests look at the original.
+func withState(t *testing.T, d *deployment) string {
+	t.Helper()
+	dir := fresh(t)
+	state, err := os.ReadFile(filepath.Join(d.dir, "terraform.tfstate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "terraform.tfstate"), state, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func TestOutputsSayWhatToDoNext(t *testing.T) {

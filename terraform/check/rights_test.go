@@ -24,7 +24,7 @@ type call struct {
 // calls are all calls of the deployed code, and those that Google's own agents make for it. Each library's page says
 // which permission a method takes: https://cloud.google.com/pubsub/docs/access-control#required_permissions,
 // https://cloud.google.com/firestore/docs/security/iam, https://cloud.google.com/vertex-ai/docs/general/iam-permissions,
-// https://cloud.google.com/secret-manager/docs/access-control.
+// https://cloud.google.com/secret-manager/docs/access-control, https://cloud.google.com/kms/docs/reference/permissions-and-roles.
 func calls() []call {
 	const pubsub, firestore = "pubsub.googleapis.com", "firestore.googleapis.com"
 	publish := func(who string, topics ...topology.Topic) []call {
@@ -39,6 +39,7 @@ func calls() []call {
 		publish("enrichment", topology.Enriched, topology.Egress, topology.DeadLetter),
 		publish("personality", topology.Egress, topology.DeadLetter),
 		publish("dlq", topology.DeadLetter),
+		publish("whisper", topology.DeadLetter),
 		[]call{
 			{who: "gateway", does: "bus.Client.Subscribe", permission: "pubsub.subscriptions.create", on: "project", api: pubsub},
 			{who: "gateway", does: "bus.Client.Subscribe", permission: "pubsub.topics.attachSubscription", on: "topic " + string(topology.Gateway("x").Topic), api: pubsub},
@@ -47,7 +48,7 @@ func calls() []call {
 
 			{who: "personality", does: "model.NewGemini by Vertex AI", permission: "aiplatform.endpoints.predict", on: "project", api: "aiplatform.googleapis.com",
 				only: func(d *deployment) bool { return environments(d)["personality"]["MODEL_PROVIDER"] == "gemini" }},
-			{who: "personality", does: "its key is read when an instance starts", permission: "secretmanager.versions.access", on: "secret", api: "secretmanager.googleapis.com"},
+			{who: "personality", does: "its key is read when an instance starts", permission: "secretmanager.versions.access", on: "secret model-key", api: "secretmanager.googleapis.com"},
 
 			{who: "build", does: "reads the staged source", permission: "storage.objects.get", on: "bucket", api: "storage.googleapis.com"},
 			{who: "build", does: "reads Cloud Functions' copy of it", permission: "storage.objects.get", on: "project", api: "storage.googleapis.com"},
@@ -65,6 +66,13 @@ func calls() []call {
 			all = append(all, call{who: "pubsub agent", does: "takes what it gives up", permission: "pubsub.subscriptions.consume", on: "subscription " + s.Name, api: pubsub})
 		}
 	}
+	for _, part := range []string{"gateway", "whisper"} {
+		for _, use := range []string{"Encrypt", "Decrypt"} {
+			all = append(all, call{who: part, does: "credential.Key", permission: "cloudkms.cryptoKeyVersions.useTo" + use, on: "key oauth-tokens", api: "cloudkms.googleapis.com", only: has("twitch-client-secret")})
+		}
+		all = append(all, call{who: part, does: "Twitch's client secret is read when an instance starts", permission: "secretmanager.versions.access", on: "secret twitch-client-secret", api: "secretmanager.googleapis.com", only: has("twitch-client-secret")})
+	}
+	all = append(all, call{who: "gateway", does: "the operator's secret is read when an instance starts", permission: "secretmanager.versions.access", on: "secret oauth-operator-secret", api: "secretmanager.googleapis.com", only: has("oauth-operator-secret")})
 	functions := map[string]bool{}
 	for _, s := range topology.Subscriptions() {
 		functions[s.Function] = true
@@ -80,6 +88,13 @@ func calls() []call {
 	return all
 }
 
+// has finds the deployments with one of the platforms' secrets.
+func has(secret string) func(*deployment) bool {
+	return func(d *deployment) bool {
+		return slices.ContainsFunc(d.all("google_secret_manager_secret"), func(r resource) bool { return strings.HasSuffix(r.text("secret_id"), secret) })
+	}
+}
+
 // roles are the roles that may be given, with those of their permissions that count here
 // (https://cloud.google.com/iam/docs/roles-permissions). One that is not here is more than anybody needs.
 var roles = map[string][]string{
@@ -89,6 +104,7 @@ var roles = map[string][]string{
 	"roles/run.invoker":                          {"run.routes.invoke"},
 	"roles/iam.serviceAccountOpenIdTokenCreator": {"iam.serviceAccounts.getOpenIdToken"},
 	"roles/secretmanager.secretAccessor":         {"secretmanager.versions.access"},
+	"roles/cloudkms.cryptoKeyEncrypterDecrypter": {"cloudkms.cryptoKeyVersions.useToEncrypt", "cloudkms.cryptoKeyVersions.useToDecrypt"},
 	"roles/aiplatform.user":                      {"aiplatform.endpoints.predict"},
 	"roles/storage.objectViewer":                 {"storage.objects.get", "storage.objects.list"},
 	"roles/artifactregistry.writer":              {"artifactregistry.repositories.uploadArtifacts"},
@@ -127,6 +143,7 @@ func grants(t *testing.T, d *deployment) []*grant {
 		services[s.text("name")] = "gateway"
 	}
 	busPrefix := prefix(t, d).String()
+	name := strings.TrimSuffix(d.one(t, "google_service_account.push").text("account_id"), "-push")
 	var all []*grant
 	for _, r := range d.resources {
 		kind, isGrant := strings.CutSuffix(r.Type, "_iam_member")
@@ -144,7 +161,9 @@ func grants(t *testing.T, d *deployment) []*grant {
 		case "google_service_account":
 			g.on = "account " + accounts["serviceAccount:"+r.text("service_account_id")[strings.LastIndexByte(r.text("service_account_id"), '/')+1:]]
 		case "google_secret_manager_secret":
-			g.on = "secret"
+			g.on = "secret " + strings.TrimPrefix(r.text("secret_id"), name+"-")
+		case "google_kms_crypto_key":
+			g.on = "key " + r.text("crypto_key_id")[strings.LastIndexByte(r.text("crypto_key_id"), '/')+1:]
 		case "google_storage_bucket":
 			g.on = "bucket"
 		case "google_artifact_registry_repository":
@@ -212,6 +231,7 @@ func TestCallsAreThoseOfTheCode(t *testing.T) {
 		"cloud.google.com/go/pubsub/v2": "pubsub.googleapis.com",
 		"cloud.google.com/go/firestore": "firestore.googleapis.com",
 		"google.golang.org/genai":       "aiplatform.googleapis.com",
+		"cloud.google.com/go/kms":       "cloudkms.googleapis.com",
 	}
 	// linked, but not a service that is called as somebody: the metadata server, credentials, the libraries' own parts
 	plumbing := []string{
@@ -267,6 +287,7 @@ var apiOf = map[string]string{
 	"google_cloud_scheduler_job":          "cloudscheduler.googleapis.com",
 	"google_cloudfunctions2_function":     "cloudfunctions.googleapis.com",
 	"google_firestore":                    "firestore.googleapis.com",
+	"google_kms":                          "cloudkms.googleapis.com",
 	"google_logging":                      "logging.googleapis.com",
 	"google_monitoring":                   "monitoring.googleapis.com",
 	"google_project_iam_custom_role":      "iam.googleapis.com",

@@ -28,6 +28,10 @@ run "nothing_runs_and_nothing_is_open_by_default" {
     condition     = length(google_firestore_backup_schedule.daily) == 1
     error_message = "There are to be backups."
   }
+  assert {
+    condition     = length(google_kms_key_ring.this) + length(google_secret_manager_secret.platform) == 0 && !contains(keys(google_project_service.api), "cloudkms.googleapis.com")
+    error_message = "Something of a platform is made that nobody asked for."
+  }
 }
 
 run "gateway" {
@@ -104,6 +108,70 @@ run "model_with_a_key" {
   }
 }
 
+run "twitch_before_its_secret_has_a_value" {
+  command = plan
+
+  variables {
+    platforms        = ["twitch"]
+    twitch_client_id = "abc123"
+  }
+
+  assert {
+    condition     = google_kms_crypto_key.tokens["twitch"].rotation_period == "7776000s" && length(google_secret_manager_secret.platform) == 2
+    error_message = "What Twitch needs is not made."
+  }
+  assert {
+    condition     = !contains(keys(google_cloudfunctions2_function.function["whisper"].service_config[0].environment_variables), "TWITCH_CLIENT_ID")
+    error_message = "Without the client secret, a part with a client id would not start."
+  }
+}
+
+run "twitch" {
+  command = plan
+
+  variables {
+    platforms                    = ["twitch"]
+    twitch_client_id             = "abc123"
+    twitch_client_secret_version = "2"
+    twitch_bot_user_id           = "9"
+    twitch_channels              = ["ada", "bob"]
+    kms_location                 = "global"
+    gateway_image                = "us-central1-docker.pkg.dev/my-project/parley/gateway@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+    gateway_min_instances        = 1
+  }
+
+  assert {
+    condition = one([
+      for e in google_cloud_run_v2_service.gateway[0].template[0].containers[0].env :
+      "${e.value_source[0].secret_key_ref[0].secret} ${e.value_source[0].secret_key_ref[0].version}" if e.name == "TWITCH_CLIENT_SECRET"
+    ]) == "parley-twitch-client-secret 2"
+    error_message = "The client secret does not reach the gateway."
+  }
+  assert {
+    condition     = one([for e in google_cloud_run_v2_service.gateway[0].template[0].containers[0].env : e.value if e.name == "TWITCH_CHANNELS"]) == "ada,bob"
+    error_message = "The channels do not reach the gateway."
+  }
+  assert {
+    condition     = length([for e in google_cloud_run_v2_service.gateway[0].template[0].containers[0].env : e if e.name == "OAUTH_OPERATOR_SECRET"]) == 0
+    error_message = "A secret without a value keeps the gateway from starting."
+  }
+
+  assert {
+    condition = one([
+      for s in google_cloudfunctions2_function.function["whisper"].service_config[0].secret_environment_variables : "${s.key} ${s.secret} ${s.version}"
+    ]) == "TWITCH_CLIENT_SECRET parley-twitch-client-secret 2"
+    error_message = "The client secret does not reach the function."
+  }
+  assert {
+    condition     = alltrue([for name, f in google_cloudfunctions2_function.function : length(f.service_config[0].secret_environment_variables) == 0 if name != "whisper"])
+    error_message = "The client secret reaches a function that has no use for it."
+  }
+  assert {
+    condition     = google_kms_key_ring.this["twitch"].location == "global"
+    error_message = "kms_location has no effect."
+  }
+}
+
 run "data_can_be_given_up" {
   command = plan
 
@@ -146,6 +214,12 @@ run "refused" {
     functions_concurrency   = 0
     functions_memory        = "512"
     model_provider          = "oracle"
+    platforms               = ["irc"]
+    twitch_bot_user_id      = "parley"
+    oauth_allowed_users     = ["ada"]
+    public_url              = "http://chat.example.com"
+    discord_roles           = { "a,b" = "moderator" }
+    kms_location            = "Here"
     alert_emails            = ["me"]
     alert_unacked_seconds   = 1
     budget                  = { billing_account = "mine", amount = 20 }
@@ -155,7 +229,8 @@ run "refused" {
     var.project_id, var.region, var.name, var.bus_prefix, var.log_level, var.environment, var.firestore_location,
     var.firestore_database, var.backup_days, var.gateway_image, var.gateway_min_instances, var.gateway_concurrency,
     var.gateway_cpu, var.gateway_memory, var.domain, var.functions_runtime,
-    var.functions_min_instances, var.functions_concurrency, var.functions_memory, var.model_provider, var.alert_emails, var.alert_unacked_seconds, var.budget,
+    var.functions_min_instances, var.functions_concurrency, var.functions_memory, var.model_provider,
+    var.platforms, var.twitch_bot_user_id, var.oauth_allowed_users, var.public_url, var.discord_roles, var.kms_location, var.alert_emails, var.alert_unacked_seconds, var.budget,
   ]
 }
 
@@ -170,9 +245,61 @@ run "refused_together" {
     functions_max_instances = 1
     model_provider          = "gemini"
     model_key_version       = "one"
+    platforms               = ["twitch"]
+    twitch_client_id        = "My Bot"
   }
 
-  expect_failures = [var.gateway_max_instances, var.functions_max_instances, var.model_name, var.model_key_version]
+  expect_failures = [var.gateway_max_instances, var.functions_max_instances, var.model_name, var.model_key_version, var.twitch_client_id]
+}
+
+run "twitch_without_its_platform" {
+  command = plan
+
+  variables {
+    twitch_client_id = "abc123"
+  }
+
+  expect_failures = [var.twitch_client_id]
+}
+
+run "no_name_of_a_channel" {
+  command = plan
+
+  variables {
+    platforms                    = ["twitch"]
+    twitch_client_id             = "abc123"
+    twitch_client_secret_version = "2"
+    twitch_bot_user_id           = "9"
+    twitch_channels              = ["#Ada"]
+    gateway_min_instances        = 1
+  }
+
+  expect_failures = [var.twitch_channels]
+}
+
+run "nobody_listens" {
+  command = plan
+
+  variables {
+    platforms                    = ["twitch"]
+    twitch_client_id             = "abc123"
+    twitch_client_secret_version = "2"
+    twitch_bot_user_id           = "9"
+    twitch_channels              = ["ada"]
+  }
+
+  expect_failures = [var.twitch_channels]
+}
+
+run "a_secret_of_nobody" {
+  command = plan
+
+  variables {
+    platforms                    = ["twitch"]
+    twitch_client_secret_version = "1"
+  }
+
+  expect_failures = [var.twitch_client_secret_version]
 }
 
 run "a_key_without_a_model" {

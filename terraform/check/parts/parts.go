@@ -10,6 +10,7 @@ import (
 	"parley.internal/functions/dlq"
 	"parley.internal/functions/enrichment"
 	"parley.internal/functions/personality"
+	"parley.internal/functions/whisper"
 	"parley.internal/gateway/instance"
 	"parley.internal/shared/config"
 )
@@ -33,6 +34,7 @@ var all = map[string]part{
 	"enrichment":  of[enrichment.Config](),
 	"gateway":     of[instance.Config](),
 	"personality": of[personality.Config](),
+	"whisper":     of[whisper.Config](),
 }
 
 // Variables are the environment variables that each part reads.
@@ -72,6 +74,13 @@ var Reserved = map[string]Setter{
 	"MODEL_PROVIDER":        Terraform,
 	"MODEL_NAME":            Terraform,
 	"WS_MAX_CONNECTIONS":    Terraform,
+	"CREDENTIAL_KEY":        Terraform,
+	"TWITCH_CLIENT_ID":      Terraform,
+	"TWITCH_BOT_USER_ID":    Terraform,
+	"TWITCH_CHANNELS":       Terraform,
+	"OAUTH_ALLOWED_USERS":   Terraform,
+	"PUBLIC_URL":            Terraform,
+	"DISCORD_ROLES":         Terraform,
 	"GEMINI_API_KEY":        Secret,
 	"OPENAI_API_KEY":        Secret,
 	"DISCORD_BOT_TOKEN":     Secret,

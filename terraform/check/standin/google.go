@@ -41,6 +41,10 @@ func computeGoogle(config map[string]string, typeName string, path []string, o m
 		return "projects/" + project + "/databases/" + own
 	case "google_secret_manager_secret.id", "google_secret_manager_secret.name":
 		return "projects/" + project + "/secrets/" + text(o, "secret_id")
+	case "google_kms_key_ring.id":
+		return "projects/" + project + "/locations/" + location + "/keyRings/" + own
+	case "google_kms_crypto_key.id":
+		return text(o, "key_ring") + "/cryptoKeys/" + own
 	case "google_artifact_registry_repository.id":
 		return "projects/" + project + "/locations/" + location + "/repositories/" + text(o, "repository_id")
 	case "google_project_iam_custom_role.id", "google_project_iam_custom_role.name":
