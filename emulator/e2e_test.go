@@ -251,6 +251,17 @@ func (c *client) say(id, text, room string) {
 	}
 }
 
+// join enters a room.
+func (c *client) join(room string) {
+	c.t.Helper()
+	var m message
+	m.Type, m.Payload.Room = "room.join", room
+	if err := c.conn.WriteJSON(m); err != nil {
+		c.t.Fatal(err)
+	}
+	c.next("room.joined")
+}
+
 // nothingMore asks one more question and sees that its answer is the next frame.
 func (c *client) nothingMore() {
 	c.t.Helper()
@@ -459,6 +470,70 @@ func TestChat(t *testing.T) {
 					}
 				}
 			}
+		})
+	})
+}
+
+func TestTwoRoomsShareOneTalk(t *testing.T) {
+	sides(t, []string{"EGRESS_DEADLINE=2s", "SWEEP_GRACE=1s", "RULES_CACHE_TTL=1s"}, []string{"--gateways", "2", "--sweep", "200ms"}, func(t *testing.T, p *parley) {
+		db := firestoreClient(t, p)
+		eve, frank := connect(t, p, 0, "api-gateway:eve"), connect(t, p, 1, "api-gateway:frank")
+		eve.join("stage")
+		frank.join("balcony")
+		eve.say("m1", "hello over there", "stage")
+		if m := frank.next("chat.message.received"); egress.Plain(m.Payload.Text) != "[api-gateway] Eve: hello over there" || m.Metadata.ReplyTo != "" {
+			t.Errorf("Frank got %+v", m)
+		} else {
+			frank.say("m2", m.Payload.Text, "balcony") // a program would do so, and is not relayed
+		}
+		frank.say("m3", "hello back", "balcony")
+		if m := eve.next("chat.message.received"); egress.Plain(m.Payload.Text) != "[api-gateway] Frank: hello back" {
+			t.Errorf("Eve got %+v", m)
+		}
+		eve.nothingMore()
+		frank.nothingMore()
+
+		// three places: one where somebody is, one where nobody is, and one on a platform that is not connected
+		_, err := db.Doc("rules/wide").Set(t.Context(), map[string]any{
+			"enabled": true, "priority": 5, "when": `event.type == "chat.message" && event.channel == "stage" && event.message.text.startsWith("!wide ")`,
+			"candidates": []map[string]any{{"text": "{{ event.message.text }}"}},
+			"egress": map[string]any{"to": []map[string]any{
+				{"destination": "api-gateway", "channel": "balcony"}, {"destination": "api-gateway", "channel": "cellar"}, {"destination": "discord", "channel": "discord:7"},
+			}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		until(t, "the new rule to be read", func() bool {
+			n++
+			eve.say(fmt.Sprintf("w%d", n), "!wide news", "stage")
+			select {
+			case m := <-frank.frames:
+				return egress.Plain(m.Payload.Text) == "!wide news"
+			case <-time.After(100 * time.Millisecond):
+				return false
+			}
+		})
+		want := map[string]egress.State{"balcony": egress.Delivered, "cellar": egress.Dead, "discord:7": egress.Dead}
+		until(t, "three outcomes", func() bool {
+			snaps, err := db.Collection("deliveries").Where("step", ">=", "rule:wide@").Where("step", "<", "rule:wideA").Documents(t.Context()).GetAll()
+			if err != nil {
+				t.Fatal(err)
+			}
+			settled := 0
+			for _, snap := range snaps {
+				var e egress.Entry
+				if err := snap.DataTo(&e); err != nil {
+					t.Fatal(err)
+				}
+				if e.State == want[e.Channel] {
+					settled++
+				} else if e.State != egress.Pending {
+					t.Fatalf("%s ended %s", e.Channel, e.State)
+				}
+			}
+			return len(snaps) >= 3 && settled == len(snaps)
 		})
 	})
 }

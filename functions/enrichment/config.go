@@ -16,6 +16,7 @@ type Config struct {
 	Egress     egress.Config
 	Rules      RulesConfig
 	Users      UsersConfig
+	Relay      RelayConfig
 }
 
 // RulesConfig says how rules are kept.

@@ -25,12 +25,14 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"parley.internal/functions/enrichment/rule"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
@@ -62,7 +64,7 @@ type Publisher interface {
 
 // Sender sends answers, each once. [egress.Sender] is one.
 type Sender interface {
-	Send(ctx context.Context, e *event.Event, step string) (id string, err error)
+	SendEach(ctx context.Context, e *event.Event, step string) (ids []string, err error)
 }
 
 // Deps is what a [Function] works with. All of it is required.
@@ -79,6 +81,7 @@ type Deps struct {
 type Function struct {
 	users        UsersConfig
 	discordRoles map[string]string
+	unheard      map[string]bool // users whose messages are not relayed
 	store        Store
 	bus          Publisher
 	sender       Sender
@@ -90,7 +93,7 @@ type Function struct {
 // New makes a function.
 func New(d Deps) *Function {
 	return &Function{
-		users: d.Config.Users, discordRoles: d.Config.Users.discordRoles(),
+		users: d.Config.Users, discordRoles: d.Config.Users.discordRoles(), unheard: d.Config.Relay.unheard(),
 		store: d.Store, bus: d.Bus, sender: d.Sender, now: d.Now, log: d.Log,
 		book: &rulebook{load: d.Store.Rules, ttl: d.Config.Rules.TTL, now: d.Now, log: d.Log},
 	}
@@ -114,14 +117,14 @@ func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
 		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
 	}
 	f.book.report(ctx, d.outcome.Failed)
-	delivery, err := f.publish(ctx, d, started)
+	deliveries, err := f.publish(ctx, d, started)
 	if err != nil {
 		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
 	}
 	f.log.DebugContext(ctx, "enriched",
 		"correlationId", d.event.CorrelationID, "type", d.event.Type, "source", d.event.Source,
-		"matched", d.event.Auth.Matched, "repeated", d.repeated, "attempts", d.attempts, "next", d.event.Next(), "delivery", delivery,
-		slog.Group("rules", "evaluated", d.outcome.Evaluated, "matched", len(d.outcome.Applied), "failed", len(d.outcome.Failed), "silent", d.outcome.Silent),
+		"matched", d.event.Auth.Matched, "repeated", d.repeated, "attempts", d.attempts, "next", d.event.Next(), "deliveries", deliveries,
+		slog.Group("rules", "evaluated", d.outcome.Evaluated, "matched", len(d.outcome.Applied), "failed", len(d.outcome.Failed), "silent", d.outcome.Silent, "echoes", d.outcome.Echoes),
 		"ms", f.now().Sub(started).Milliseconds())
 	return nil
 }
@@ -193,6 +196,9 @@ func (f *Function) matched(original *event.Event, rules *rule.Set, at time.Time,
 	if !d.excluded {
 		c := cooldowns{until: v.doc.Cooldowns, channel: e.Channel, at: at}
 		d.outcome = rules.Evaluate(e, at, c.silent)
+		if f.echo(original, id) {
+			d.outcome.DropEchoes()
+		}
 		began := map[string]time.Duration{}
 		for _, a := range d.outcome.Applied {
 			held = append(held, a.ID)
@@ -218,7 +224,11 @@ func (f *Function) unmatched(original *event.Event, rules *rule.Set, at time.Tim
 	}
 	fillAuth(e, string(provider(e)), "", at)
 	never := func(string) bool { return false } // there is no document that would remember a cooldown
-	return decision{event: e, outcome: rules.Evaluate(e, at, never)}
+	d := decision{event: e, outcome: rules.Evaluate(e, at, never)}
+	if f.echo(original, identity.UserID{}) {
+		d.outcome.DropEchoes()
+	}
+	return d
 }
 
 // fillUser puts who the user is into an event.
@@ -266,34 +276,45 @@ func skipPending(e *event.Event) {
 	}
 }
 
-// publish finishes an event and gives it to the bus, and sends a rule's answer at the same time: neither has to come first, because
-// both are told from their repetition. It returns the delivery's id, if there is one.
-func (f *Function) publish(ctx context.Context, d decision, started time.Time) (delivery string, err error) {
+// maxSending is how many answers of one event are sent at a time.
+const maxSending = 4
+
+// publish finishes an event and gives it to the bus, and sends what rules answer and relay at the same time: none of it
+// has to come first, because all are told from their repetition. It returns the deliveries' ids.
+func (f *Function) publish(ctx context.Context, d decision, started time.Time) (deliveries []string, err error) {
 	e := d.event
 	e.Finish(Step, started, event.Now(f.now()), nil)
 	if d.excluded {
 		skipPending(e)
 	}
+	relays := d.outcome.Relays(e)
 	d.outcome.AddTo(e)
-	var sendErr, publishErr error
-	var both sync.WaitGroup
+	sends := relays
 	if answer, ok := d.outcome.Answer(); ok && !pending(e, rule.Personality) {
 		out := e.Clone()
 		answer.Direct(out)
-		both.Go(func() { delivery, sendErr = f.sender.Send(ctx, out, answer.Step()) })
+		sends = append(sends, rule.Relay{Step: answer.Step(), Event: out})
 	}
-	both.Go(func() {
+	var publishErr error
+	ids, errs := make([][]string, len(sends)), make([]error, len(sends))
+	var all errgroup.Group // not one that cancels: what one of them meets must not break off the others
+	all.SetLimit(1 + maxSending)
+	all.Go(func() error {
 		publishErr = f.bus.Publish(ctx, topology.Enriched, bus.Outgoing{Event: e, IdempotencyKey: deadletter.ID("enriched", e.CorrelationID)})
+		return nil
 	})
-	both.Wait()
-	// what can be tried again goes first: a dead letter would end both
-	switch {
-	case publishErr != nil && errors.Is(publishErr, event.ErrInvalid):
-		return "", deadletter.New(deadletter.InvalidEvent, publishErr)
-	case publishErr != nil:
-		return "", publishErr
+	for i, s := range sends {
+		all.Go(func() error {
+			ids[i], errs[i] = f.sender.SendEach(ctx, s.Event, s.Step)
+			return nil
+		})
 	}
-	return delivery, sendErr
+	all.Wait() // the errors are kept
+	// what can be tried again goes first: a dead letter would end all
+	if publishErr != nil && errors.Is(publishErr, event.ErrInvalid) {
+		publishErr = deadletter.New(deadletter.InvalidEvent, publishErr)
+	}
+	return slices.Concat(ids...), egress.Worst(append([]error{publishErr}, errs...))
 }
 
 func pending(e *event.Event, step string) bool {

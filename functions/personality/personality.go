@@ -7,6 +7,9 @@
 // instances that get the same event at the very same moment may each call it; the first entry in the ledger is the
 // answer, the other reply is thrown away.
 //
+// An answer for several places (egress.to) is asked for once, too, and sent to each: the first place's entry is the one
+// that decides, and a redelivery sends what that says to the places that lack it.
+//
 // A model that fails has the event delivered again, until it is older than MODEL_RETRY_FOR; then it is dead-lettered as
 // model_failed. A model that refuses has it dead-lettered as model_refused at once.
 //
@@ -44,8 +47,8 @@ type Store interface {
 
 // Sender sends answers, each once. [egress.Sender] is one.
 type Sender interface {
-	Resume(ctx context.Context, correlationID, step string) (found bool, err error)
-	Send(ctx context.Context, e *event.Event, step string) (id string, err error)
+	Resume(ctx context.Context, e *event.Event, step string) (found bool, err error)
+	SendEach(ctx context.Context, e *event.Event, step string) (ids []string, err error)
 }
 
 // Deps is what a [Function] works with. All of it is required.
@@ -104,7 +107,7 @@ func (f *Function) prepare(ctx context.Context, e *event.Event) (prepared, error
 	var p prepared
 	var g errgroup.Group // not one that cancels: a lookup must not break off the publishing of an answer
 	g.Go(func() (err error) {
-		p.answered, err = f.sender.Resume(ctx, e.CorrelationID, Step)
+		p.answered, err = f.sender.Resume(ctx, e, Step)
 		return err
 	})
 	g.Go(func() error {
@@ -170,11 +173,11 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 		})
 	}
 	g.Go(func() error {
-		id, err := f.sender.Send(ctx, e, Step)
+		ids, err := f.sender.SendEach(ctx, e, Step)
 		if err != nil {
 			return fmt.Errorf("send the answer to %s: %w", e.CorrelationID, err)
 		}
-		line = append(line, "delivery", id)
+		line = append(line, "deliveries", ids)
 		return nil
 	})
 	return g.Wait()

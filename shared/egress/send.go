@@ -2,7 +2,6 @@ package egress
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -55,20 +54,29 @@ func NewSender(l *Ledger, p Publisher, c Config, now func() time.Time) *Sender {
 
 // Send sends the answer that e holds, made by a step, and returns its delivery's id. Sending the same answer again
 // does only what is missing: what was opened first is what is published. It fails with a [deadletter.Error] if the
-// answer can never be sent.
+// answer can never be sent. Where it goes to several places, [Sender.SendEach] sends it.
 func (s *Sender) Send(ctx context.Context, e *event.Event, step string) (string, error) {
-	id := DeliveryID(e.CorrelationID, step)
-	out, err := prepare(e)
+	entry, err := s.open(ctx, e, step)
 	if err != nil {
 		return "", err
 	}
+	return entry.ID, s.publish(ctx, entry)
+}
+
+// open opens the answer's entry in the ledger, or finds the one that is there.
+func (s *Sender) open(ctx context.Context, e *event.Event, step string) (Entry, error) {
+	id := DeliveryID(e.CorrelationID, step)
+	out, err := prepare(e)
+	if err != nil {
+		return Entry{}, err
+	}
 	now := event.Now(s.now())
 	if !e.TimeoutAt.IsZero() && now.After(e.TimeoutAt) {
-		return "", deadletter.New(deadletter.Expired, fmt.Errorf("an answer was wanted until %s", e.TimeoutAt.Format(time.RFC3339)))
+		return Entry{}, deadletter.New(deadletter.Expired, fmt.Errorf("an answer was wanted until %s", e.TimeoutAt.Format(time.RFC3339)))
 	}
 	data, err := event.Encode(out)
 	if err != nil {
-		return "", deadletter.New(deadletter.InvalidEvent, err)
+		return Entry{}, deadletter.New(deadletter.InvalidEvent, err)
 	}
 	deadline := now.Add(s.config.Deadline)
 	if e.QoS != nil && e.QoS.TTL > 0 {
@@ -81,10 +89,7 @@ func (s *Sender) Send(ctx context.Context, e *event.Event, step string) (string,
 		UserID: out.UserID, Channel: out.Channel, CorrelationID: out.CorrelationID, Step: step,
 		CreatedAt: now, Deadline: deadline, ExpireAt: now.Add(s.config.Retention), Shard: shard(id), Event: data,
 	})
-	if err != nil {
-		return "", err
-	}
-	return id, s.publish(ctx, entry)
+	return entry, err
 }
 
 // SendEntry publishes an entry of the ledger that is pending, as after a redrive.
@@ -94,19 +99,6 @@ func (s *Sender) SendEntry(ctx context.Context, id string) error {
 		return err
 	}
 	return s.publish(ctx, entry)
-}
-
-// Resume does what is still missing of an answer that was sent before: publishing it, if it may not have been. It
-// reports whether there is such an answer; if not, it is still to be made.
-func (s *Sender) Resume(ctx context.Context, correlationID, step string) (bool, error) {
-	entry, err := s.ledger.Get(ctx, DeliveryID(correlationID, step))
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return true, s.publish(ctx, entry)
 }
 
 // publish puts an entry's event on the bus. Publishing one twice does no harm: its receivers know it by its id.

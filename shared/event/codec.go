@@ -123,6 +123,13 @@ func (e *Event) Validate() error {
 		default:
 			bad("egress.type", "not one of chat, dm, event")
 		}
+		if len(e.Egress.To) > MaxPlaces {
+			bad("egress.to", "more than %d places", MaxPlaces)
+		}
+		for i, p := range e.Egress.To {
+			text(fmt.Sprintf("egress.to.%d.destination", i), p.Destination, true)
+			text(fmt.Sprintf("egress.to.%d.channel", i), p.Channel, true)
+		}
 	}
 	for i, s := range e.RoutingSlip {
 		if s.ID == "" {

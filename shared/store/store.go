@@ -295,6 +295,16 @@ type RuleEgress struct {
 	Destination string `firestore:"destination,omitempty"` // a platform; where the event came from if empty
 	Type        string `firestore:"type,omitempty"`        // chat, dm or event
 	Audience    string `firestore:"audience,omitempty"`    // "user" (or empty): who asked; "channel": everybody in the channel, for a rule's own answer only
+
+	// To are places that the answer goes to instead, each as a delivery of its own. The answer of a rule without slip is
+	// then a relay: it goes to those places except the one where the event came from, beside whatever else is answered.
+	To []RulePlace `firestore:"to,omitempty"`
+}
+
+// RulePlace is a channel of a platform.
+type RulePlace struct {
+	Destination string `firestore:"destination"` // twitch, discord or api-gateway
+	Channel     string `firestore:"channel"`     // twitch:<login>, discord:<channel id>, or the name of a web room
 }
 
 // Rules reads the enabled rules, in no particular order. A document that is not a rule is left out, and its id with

@@ -25,8 +25,10 @@ type Outcome struct {
 	Failed    []Failure
 	Evaluated int // rules whose condition was asked, those that failed included
 	Silent    int // rules that hold, but are kept silent
+	Echoes    int // rules that hold, but would relay what must not be relayed
 
-	size int // bytes of all texts that were added
+	size   int // bytes of all texts that were added
+	places int // that relays go to
 }
 
 // Applied is what one rule adds to an event.
@@ -132,11 +134,17 @@ func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
 		}
 		a.Candidates = append(a.Candidates, event.Candidate{
 			ID: c.part(i), Kind: cmp.Or(n.Kind, "text"), Source: a.Step(), CreatedAt: at, Status: event.CandidateProposed,
-			Priority: priority, Confidence: n.Confidence, Text: text, Format: "plain",
+			Priority: priority, Confidence: n.Confidence, Text: text, Format: "plain", Metadata: c.wording(i),
 		})
 	}
 	if o.size+a.size() > maxTotal {
 		return fmt.Errorf("the rules before it left less than the %d bytes that it adds", a.size())
+	}
+	if a.relays() && o.places+len(a.Egress.To) > maxRelayed {
+		return fmt.Errorf("the rules before it relay to so many places that its %d would be more than %d", len(a.Egress.To), maxRelayed)
+	}
+	if a.relays() {
+		o.places += len(a.Egress.To)
 	}
 	o.size += a.size()
 	o.Applied = append(o.Applied, a)
@@ -149,7 +157,12 @@ func (a Applied) size() (n int) {
 		n += len(x.Kind) + len(x.Value) + len(x.Label) + len(x.Payload)
 	}
 	for _, c := range a.Candidates {
-		n += len(c.Kind) + len(c.Text)
+		n += len(c.Kind) + len(c.Text) + len(c.Metadata)
+	}
+	if a.Egress != nil {
+		for _, p := range a.Egress.To {
+			n += len(p.Destination) + len(p.Channel)
+		}
 	}
 	return n
 }
@@ -213,7 +226,7 @@ func (o Outcome) AddTo(e *event.Event) {
 		for _, n := range a.Annotations {
 			e.Annotations = put(e.Annotations, n, func(x event.Annotation) bool { return x.ID == n.ID })
 		}
-		for _, c := range a.Candidates {
+		for _, c := range a.answers() {
 			e.Candidates = put(e.Candidates, c, func(x event.Candidate) bool { return x.ID == c.ID })
 		}
 		for _, id := range a.Slip {
@@ -234,12 +247,12 @@ func put[T any](list []T, v T, same func(T) bool) []T {
 	return append(list, v)
 }
 
-// Answer finds the rule whose own answer is the best, and reports whether there is one.
+// Answer finds the rule whose own answer is the best, and reports whether there is one. A relay is none.
 func (o Outcome) Answer() (Applied, bool) {
 	var all []event.Candidate
 	var owner []int
 	for i, a := range o.Applied {
-		for _, c := range a.Candidates {
+		for _, c := range a.answers() {
 			all, owner = append(all, c), append(owner, i)
 		}
 	}
@@ -262,6 +275,9 @@ func (a Applied) Direct(e *event.Event) {
 	}
 	g.Destination = cmp.Or(a.Egress.Destination, g.Destination)
 	g.Type = cmp.Or(a.Egress.Type, g.Type)
+	if len(a.Egress.To) > 0 {
+		g.Destination, g.Type, g.To = "", event.EgressChat, a.places(e)
+	}
 	e.Egress = &g
 	if a.Egress.Audience == AudienceChannel && e.Channel != "" {
 		e.UserID = ""

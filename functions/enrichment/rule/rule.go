@@ -234,6 +234,7 @@ func check(r store.Rule) error {
 		if len(r.Candidates)+len(r.Slip) == 0 {
 			bad("egress: the rule has no answer, neither candidates nor slip")
 		}
+		errs = append(errs, checkPlaces(g))
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,72 @@
+package personality_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/functions/personality/model"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+)
+
+// everywhere is a question whose rule named three places, the one where it was asked among them.
+func everywhere(id string) *event.Event {
+	e := asks(id, "!ask what is new?")
+	e.Egress = &event.Egress{Type: event.EgressChat, To: []event.Place{
+		{Destination: "twitch", Channel: "twitch:parley"}, {Destination: "discord", Channel: "discord:7"}, {Destination: "api-gateway", Channel: "lobby"},
+	}}
+	return e
+}
+
+func TestAnAnswerForSeveralPlacesIsAskedForOnce(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env)
+		r.model.reply = func(_ context.Context, n int, _ model.Request) (model.Reply, error) {
+			return model.Reply{Text: strings.Repeat("again ", n-1) + "@everyone all is new", Model: "m"}, nil
+		}
+		r.bus.fail = 2 // two of the three places get nothing at first
+		e := everywhere("c1")
+		if err := r.Answer(t.Context(), r.incoming(e)); err == nil || reasonOf(err) != "" {
+			t.Fatalf("Answer = %v; want an error that has it delivered again", err)
+		}
+		// one place's entry is missing altogether, as if the function had died before it
+		lost := egress.DeliveryID("c1", "personality@discord:7")
+		if _, err := r.client.Doc("deliveries/" + lost).Delete(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.ledger.Deliver(t.Context(), egress.Ref{ID: egress.DeliveryID("c1", "personality@lobby")}); err != nil {
+			t.Fatal(err)
+		}
+		r.bus.sent = nil
+		if err := r.Answer(t.Context(), r.incoming(e)); err != nil {
+			t.Fatal(err)
+		}
+		if len(r.model.asked) != 1 || len(r.entries(t)) != 3 || len(r.bus.sent) != 2 {
+			t.Fatalf("asked %d times, %d entries, %d published; want 1, 3, and the two that are not delivered", len(r.model.asked), len(r.entries(t)), len(r.bus.sent))
+		}
+		for _, out := range r.bus.sent {
+			text := egress.Text(out.Event)
+			if strings.Contains(text, "@everyone") || !strings.HasSuffix(text, "all is new") || strings.Contains(text, "again") || out.Event.UserID != "" || !egress.Relayed(out.Event) {
+				t.Errorf("at %s: %q", out.Event.Channel, text)
+			}
+		}
+	})
+}
+
+func TestThePlaceOfTheQuestionGetsTheAnswerAsItIs(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env)
+		r.answer(t, everywhere("c1"))
+		for _, out := range r.bus.sent {
+			home := out.Event.Channel == "lobby"
+			if egress.Relayed(out.Event) == home || (out.Event.Message.ID == "m-c1") != home {
+				t.Errorf("at %s: %+v, %q", out.Event.Channel, out.Event.Egress, egress.Text(out.Event))
+			}
+		}
+		if len(r.bus.sent) != 3 {
+			t.Errorf("%d published", len(r.bus.sent))
+		}
+	})
+}
