@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 func soakCommand(stdout, stderr *os.File, environ []string) *cobra.Command {
 	o := soak.Options{Environ: environ, Pace: soak.Long}
 	var minutes float64
+	var only []string
 	cmd := &cobra.Command{
 		Use:   "soak",
 		Short: "Break everything for minutes, and count whether each answer came once",
@@ -40,6 +42,12 @@ is lost or doubled, or anything else is not as it should be.`,
 			}
 			if !cmd.Flags().Changed("seed") {
 				o.Seed = rand.Uint64()
+			}
+			for _, name := range only {
+				if !slices.ContainsFunc(soak.Kinds, func(k soak.Explained) bool { return string(k.Kind) == name }) {
+					return fmt.Errorf("--only: there is no fault %q; the report lists all", name)
+				}
+				o.Kinds = append(o.Kinds, soak.Kind(name))
 			}
 			o.For = time.Duration(minutes * float64(time.Minute))
 			began, last := time.Now(), ""
@@ -70,6 +78,7 @@ is lost or doubled, or anything else is not as it should be.`,
 	fs.Uint64Var(&o.Seed, "seed", 0, "of the faults: the same `S` draws the same ones (a random one if not given)")
 	fs.IntVar(&o.Messages, "messages", 0, "how many questions to ask, at least")
 	fs.IntVar(&o.Faults, "faults", 0, "how many faults to make, at least")
+	fs.StringSliceVar(&only, "only", nil, "make no other faults than `KINDS`, comma-separated, as the report calls them: roll for example")
 	fs.IntVar(&o.Gateways, "gateways", 3, "how many gateways at a time")
 	fs.IntVar(&o.Users, "users", 200, "how many users; each tenth goes away before the answers come")
 	fs.IntVar(&o.InFlight, "in-flight", 16, "how many questions a user has open at a time")

@@ -157,6 +157,8 @@ type Report struct {
 	Faults                 map[Kind]int // that were made
 	Hits                   map[Kind]int // calls, deliveries or answers that they met
 	Gateways, Connections  int          // how many there were, one after the other
+	LongestWait            time.Duration
+	Departed               Departures
 	Violations             []Violation
 }
 
@@ -178,7 +180,7 @@ func (w *world) audit(ctx context.Context) (*Report, error) {
 	defer w.mu.Unlock()
 	r := &Report{
 		Seed: w.Seed, Elapsed: time.Since(w.began), Sent: int(w.asked.Load()), Accepted: len(w.accepts), Egress: w.egress,
-		Dead: map[string]int{}, Faults: map[Kind]int{}, Hits: maps.Clone(w.injector.hits),
+		Dead: map[string]int{}, Faults: map[Kind]int{}, Hits: maps.Clone(w.injector.hits), Departed: w.departed,
 	}
 	for _, h := range w.log {
 		r.Faults[h.kind]++
@@ -209,6 +211,7 @@ func (a *auditor) compare(entries []entry, letters []letter) {
 	for _, u := range w.users {
 		r.Overtaken += u.overtaken
 		r.Connections += u.connections
+		r.LongestWait = max(r.LongestWait, u.longest)
 		for _, g := range u.transcript {
 			if other, ok := a.byUser[g.delivery]; ok && other != u.id {
 				a.violation(Violation{What: fmt.Sprintf("delivery %s was given to %s and to %s", g.delivery, other, u.id), Doubled: true}, entry{})

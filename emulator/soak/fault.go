@@ -14,6 +14,7 @@ const (
 	KillGateway          Kind = "kill-gateway"
 	KillBeforeSettling   Kind = "kill-before-settling"
 	KillFunction         Kind = "kill-function"
+	Roll                 Kind = "roll"
 	PauseGateway         Kind = "pause-gateway"
 	AcksLost             Kind = "acks-lost"
 	PushAnswersLost      Kind = "push-answers-lost"
@@ -41,6 +42,7 @@ var Kinds = []Explained{
 	{KillGateway, "SIGKILL of a gateway, and another one in its place"},
 	{KillBeforeSettling, "SIGKILL of a gateway that has written an answer and not yet recorded it"},
 	{KillFunction, "SIGKILL of a function, and a start"},
+	{Roll, "SIGTERM of a gateway, once another one serves in its place; the gateways take turns"},
 	{PauseGateway, "SIGSTOP of a gateway, and SIGCONT"},
 	{AcksLost, "acknowledgements that Pub/Sub forgets, so that it delivers again"},
 	{PushAnswersLost, "pushes whose answer is lost after the function did its work"},
@@ -77,20 +79,19 @@ func (f fault) String() string {
 
 // schedule draws faults. The same seed draws the same ones.
 type schedule struct {
-	rng  *rand.Rand
-	pace Pace
-	bag  []Kind // kinds that are still to come before any comes again
+	rng   *rand.Rand
+	pace  Pace
+	kinds []Kind
+	bag   []Kind // kinds that are still to come before any comes again
 }
 
-func newSchedule(seed uint64, pace Pace) *schedule {
-	return &schedule{rng: rand.New(rand.NewPCG(seed, 0)), pace: pace}
+func newSchedule(seed uint64, pace Pace, kinds []Kind) *schedule {
+	return &schedule{rng: rand.New(rand.NewPCG(seed, 0)), pace: pace, kinds: kinds}
 }
 
 func (s *schedule) next() fault {
 	if len(s.bag) == 0 {
-		for _, k := range Kinds {
-			s.bag = append(s.bag, k.Kind)
-		}
+		s.bag = append(s.bag, s.kinds...)
 		s.rng.Shuffle(len(s.bag), func(i, j int) { s.bag[i], s.bag[j] = s.bag[j], s.bag[i] })
 	}
 	f := fault{
@@ -100,7 +101,7 @@ func (s *schedule) next() fault {
 	}
 	s.bag = s.bag[1:]
 	switch f.kind {
-	case KillGateway, KillBeforeSettling, KillFunction, PauseGateway, CutPubSub, CutFirestore, CutClients:
+	case KillGateway, KillBeforeSettling, KillFunction, Roll, PauseGateway, CutPubSub, CutFirestore, CutClients:
 		f.rate = 1
 	case PublishUnavailable, PublishTimeout:
 		f.rate += 0.6

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/Shopify/toxiproxy/v2"
@@ -14,7 +15,9 @@ import (
 // network makes links, which can be cut.
 type network struct {
 	server *toxiproxy.ApiServer
-	links  []*link
+
+	mu    sync.Mutex // guards what follows
+	links []*link
 }
 
 func newNetwork() *network {
@@ -38,6 +41,8 @@ func (n *network) link(name, to string) (*link, error) {
 		}
 		l := &link{proxy: toxiproxy.NewProxy(n.server, name, addr, to), addr: addr}
 		if err = l.proxy.Start(); err == nil {
+			n.mu.Lock()
+			defer n.mu.Unlock()
 			n.links = append(n.links, l)
 			return l, nil
 		}
@@ -46,6 +51,8 @@ func (n *network) link(name, to string) (*link, error) {
 }
 
 func (n *network) close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	for _, l := range n.links {
 		l.proxy.Stop()
 	}

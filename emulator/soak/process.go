@@ -144,6 +144,24 @@ func (p *process) kill() {
 	<-p.done
 }
 
+// terminate asks the process to end, waits for its end, and kills it if that takes longer than the limit. It reports how
+// long it took, and whether the process ended in time, and well.
+func (p *process) terminate(limit time.Duration) (took time.Duration, inTime, well bool) {
+	p.ended.Store(true)
+	began := time.Now()
+	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM) // fails only where it has ended
+	timeout := time.NewTimer(limit)
+	defer timeout.Stop()
+	select {
+	case <-p.done:
+		p.guard.Close()
+		return time.Since(began), true, p.cmd.ProcessState.Success()
+	case <-timeout.C:
+		p.kill()
+		return time.Since(began), false, false
+	}
+}
+
 // stop and resume are what a suspended laptop, a live migration or a starved container do to a process.
 func (p *process) stop()   { syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP) }
 func (p *process) resume() { syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) }

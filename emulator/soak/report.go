@@ -71,6 +71,7 @@ func (r *Report) Write(w io.Writer) error {
 	for _, reason := range slices.Sorted(maps.Keys(r.Dead)) {
 		row("dead-lettered: "+reason, r.Dead[reason])
 	}
+	row("longest wait for an answer", r.LongestWait.Round(time.Millisecond))
 	row("came after the answer to a later question", r.Overtaken)
 	fmt.Fprintln(tw)
 	row("fault", "made", "met")
@@ -85,6 +86,13 @@ func (r *Report) Write(w io.Writer) error {
 	}
 	row("all", total)
 	fmt.Fprintln(tw)
+	if d := r.Departed; r.Faults[Roll] > 0 {
+		row("slowest end after SIGTERM", d.Slowest.Round(time.Millisecond))
+		row("killed, 10 s after SIGTERM", d.Late)
+		row("ended with an error", d.Failed)
+		row("subscriptions left behind", d.LeftSubscriptions)
+		fmt.Fprintln(tw)
+	}
 	row("other violations", len(r.Violations)-r.Lost-r.Doubled)
 	row("LOST", r.Lost)
 	row("DOUBLED", r.Doubled)

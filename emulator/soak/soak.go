@@ -34,7 +34,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	firestoreserver "parley.internal/emulator/firestore"
 	pubsubserver "parley.internal/emulator/pubsub"
@@ -71,6 +73,12 @@ var Short = Pace{
 	Grace: 12 * time.Second, Sweep: time.Second, Patience: 4 * time.Second,
 }
 
+// Rolling is the pace of a test in which nothing is broken and gateways are only replaced: no answer can be overdue.
+var Rolling = Pace{
+	Gap: 500 * time.Millisecond, Longest: time.Second, Deadline: time.Minute, Grace: 2 * time.Second, Sweep: time.Second,
+	Patience: 25 * time.Second,
+}
+
 // Options says what is run, and what is done to it.
 type Options struct {
 	Binary   string // the emulator's executable
@@ -78,8 +86,9 @@ type Options struct {
 	Environ  []string
 	Seed     uint64
 	Gateways int
-	Users    int
-	InFlight int // questions that a user has open at a time
+	Users    int    // each tenth goes away before the answers come
+	Kinds    []Kind // of the faults; nil for all
+	InFlight int    // questions that a user has open at a time
 	// Questions are asked until all three are reached.
 	For      time.Duration
 	Messages int
@@ -101,15 +110,16 @@ type questionID struct{ user, id string }
 
 // gatewaySlot is the place of a gateway: when one is killed, another takes it, with another id.
 type gatewaySlot struct {
-	name                       string
-	addr                       string
-	pubsub, firestore, clients *link
+	name              string
+	pubsub, firestore *link
 
-	busy sync.Mutex // held while a fault has the gateway
-	mu   sync.Mutex // guards what follows
-	proc *process
-	id   string
-	born int // how many have had this place
+	busy    sync.Mutex // held while a fault has the gateway
+	mu      sync.Mutex // guards what follows
+	addr    string
+	clients *link // to addr
+	proc    *process
+	id      string
+	born    int // how many have had this place
 }
 
 // functionSlot is the place of a function.
@@ -138,6 +148,7 @@ type world struct {
 	users     []*user
 
 	asked, answered atomic.Int64
+	rolls           atomic.Uint64 // how many were begun
 
 	mu       sync.Mutex
 	phase    string
@@ -146,6 +157,7 @@ type world struct {
 	dead     map[questionID]bool
 	egress   int // messages that the egress topic took
 	log      []happened
+	departed Departures
 	failures []string // what must not happen beside the audit's findings
 }
 
@@ -164,9 +176,14 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if o.Pace.Grace <= o.Pace.Skew+o.Pace.Longest {
 		return nil, errors.New("soak: the sweep's grace has to be more than the clocks' skew and the longest fault together")
 	}
+	if o.Kinds == nil {
+		for _, k := range Kinds {
+			o.Kinds = append(o.Kinds, k.Kind)
+		}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	w := &world{
-		Options: o, began: time.Now(), injector: newInjector(), network: newNetwork(), schedule: newSchedule(o.Seed, o.Pace),
+		Options: o, began: time.Now(), injector: newInjector(), network: newNetwork(), schedule: newSchedule(o.Seed, o.Pace, o.Kinds),
 		accepts: map[questionID]string{}, arrived: make(chan struct{}), dead: map[questionID]bool{},
 	}
 	defer func() {
@@ -214,7 +231,7 @@ func (w *world) start(ctx context.Context) (err error) {
 		return err
 	}
 	for i, id := range slices.Sorted(maps.Keys(tokens)) {
-		w.users = append(w.users, &user{id: id, token: tokens[id], acks: i%2 == 1, leaves: i%10 == 9, world: w})
+		w.users = append(w.users, &user{id: id, token: tokens[id], acks: i%2 == 1, leaves: i%10 == 9, world: w, since: map[string]time.Time{}})
 	}
 
 	var g errgroup.Group
@@ -297,47 +314,128 @@ func (w *world) environ(pubsub, firestore *link) []string {
 	)
 }
 
+// start starts the gateway of a place that has none.
 func (s *gatewaySlot) start(ctx context.Context, w *world, skew time.Duration) error {
-	environ := append(w.environ(s.pubsub, s.firestore), "LISTEN_ADDR="+s.addr)
+	proc, ready, err := s.launch(ctx, w, s.addr, skew)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.proc, s.id = proc, ready.ID
+	s.born++
+	return nil
+}
+
+// launch starts a gateway.
+func (s *gatewaySlot) launch(ctx context.Context, w *world, addr string, skew time.Duration) (*process, Ready, error) {
+	environ := append(w.environ(s.pubsub, s.firestore), "LISTEN_ADDR="+addr)
 	var errs []error
 	for range starts {
 		proc, ready, err := startGateway(ctx, w.Binary, w.Dir, s.name, skew, environ)
 		if err == nil {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.proc, s.id = proc, ready.ID
-			s.born++
-			return nil
+			return proc, ready, nil
 		}
 		errs = append(errs, err)
 		if wait(ctx, 100*time.Millisecond) != nil {
 			break
 		}
 	}
-	return errors.Join(errs...)
+	return nil, Ready{}, errors.Join(errs...)
+}
+
+// Departures are what became of gateways that were told to end.
+type Departures struct {
+	Slowest           time.Duration // from SIGTERM to the end
+	Late, Failed      int           // that were killed, 10 s after SIGTERM; that ended with an error
+	LeftSubscriptions int           // subscriptions that were still there afterwards
+}
+
+// exitTime is what Cloud Run gives an instance from SIGTERM to SIGKILL
+// (https://cloud.google.com/run/docs/container-contract#instance-shutdown).
+const exitTime = 10 * time.Second
+
+// roll replaces the gateway as a new revision does: another one starts beside it, gets all clients that come from then
+// on, and only then it is told to end.
+func (s *gatewaySlot) roll(ctx context.Context, w *world, skew time.Duration) error {
+	addr, err := freeAddr()
+	if err != nil {
+		return err
+	}
+	clients, err := w.network.link(s.name+"-clients", addr)
+	if err != nil {
+		return err
+	}
+	proc, ready, err := s.launch(ctx, w, addr, skew)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	old, oldID, oldClients := s.proc, s.id, s.clients
+	s.proc, s.id, s.addr, s.clients = proc, ready.ID, addr, clients
+	s.born++
+	s.mu.Unlock()
+
+	took, inTime, well := old.terminate(exitTime)
+	oldClients.proxy.Stop()
+	deleted, err := w.deleteSubscription(ctx, oldID)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := &w.departed
+	d.Slowest = max(d.Slowest, took)
+	switch {
+	case !inTime:
+		d.Late++
+	case !well:
+		d.Failed++
+	}
+	if deleted {
+		d.LeftSubscriptions++
+	}
+	return nil
+}
+
+// deleteSubscription removes the subscription of a gateway that is gone, which would expire by itself a day later. It
+// reports whether there was one.
+func (w *world) deleteSubscription(ctx context.Context, id string) (bool, error) {
+	err := w.bus.SubscriptionAdminClient.DeleteSubscription(ctx, &pubsubpb.DeleteSubscriptionRequest{
+		Subscription: topology.Prefix{}.Subscription(project, topology.Gateway(id).Name).String(),
+	})
+	if status.Code(err) == codes.NotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("remove the subscription of a gateway that is gone: %w", err)
+	}
+	return true, nil
 }
 
 // starts is how often a gateway is started anew, as the platform does it, if it can't reach Pub/Sub while it starts.
 const starts = 10
 
-// kill kills the gateway that has the place, and removes its subscription, which would expire by itself a day later.
+// kill kills the gateway that has the place, and removes its subscription.
 func (s *gatewaySlot) kill(ctx context.Context, w *world) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.proc.kill()
-	err := w.bus.SubscriptionAdminClient.DeleteSubscription(ctx, &pubsubpb.DeleteSubscriptionRequest{
-		Subscription: topology.Prefix{}.Subscription(project, topology.Gateway(s.id).Name).String(),
-	})
-	if err != nil {
-		return fmt.Errorf("remove the subscription of a killed gateway: %w", err)
-	}
-	return nil
+	_, err := w.deleteSubscription(ctx, s.id)
+	return err
 }
 
 func (s *gatewaySlot) get() (*process, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.proc, s.id
+}
+
+// link is by what clients reach the gateway that has the place now.
+func (s *gatewaySlot) link() *link {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.clients
 }
 
 func (f *functionSlot) start(ctx context.Context, w *world) error {
@@ -611,8 +709,11 @@ func (w *world) make(ctx context.Context, f fault, skew time.Duration) error {
 	h := happened{fault: f, began: time.Now()}
 	slot := w.gateways[f.target%uint64(len(w.gateways))]
 	function := w.functions[f.target%uint64(len(w.functions))]
+	if f.kind == Roll {
+		slot = w.gateways[(w.rolls.Add(1)-1)%uint64(len(w.gateways))]
+	}
 	switch f.kind {
-	case KillGateway, KillBeforeSettling, PauseGateway, CutPubSub, CutFirestore, CutClients:
+	case KillGateway, KillBeforeSettling, Roll, PauseGateway, CutPubSub, CutFirestore, CutClients:
 		slot.busy.Lock() // the fault before is over soon
 		defer slot.busy.Unlock()
 		h.who = slot.name
@@ -663,6 +764,8 @@ func (w *world) do(ctx context.Context, f fault, slot *gatewaySlot, function *fu
 		function.get().kill()
 		wait(ctx, f.length/4)
 		return function.start(mending, w)
+	case Roll:
+		return slot.roll(mending, w, skew)
 	case PauseGateway:
 		proc, _ := slot.get()
 		proc.stop()
@@ -674,7 +777,7 @@ func (w *world) do(ctx context.Context, f fault, slot *gatewaySlot, function *fu
 	case CutFirestore:
 		return slot.firestore.cut(ctx, f.length, f.silent)
 	case CutClients:
-		return slot.clients.cut(ctx, f.length, f.silent)
+		return slot.link().cut(ctx, f.length, f.silent)
 	default:
 		w.injector.begin(f.kind, f.rate)
 		defer w.injector.end(f.kind)

@@ -34,7 +34,9 @@ type user struct {
 	world     *world
 
 	asked       int
-	open        []string // questions without an answer, in the order of asking
+	open        []string             // questions without an answer, in the order of asking
+	since       map[string]time.Time // when each of them was asked first
+	longest     time.Duration        // from a question to its answer
 	transcript  []receipt
 	connections int
 	latest      int // number of the last question that was answered
@@ -80,7 +82,7 @@ func (u *user) connect(ctx context.Context) (*session, error) {
 	dialer := websocket.Dialer{HandshakeTimeout: 5 * time.Second}
 	for {
 		slot := rand.IntN(len(u.world.gateways))
-		conn, _, err := dialer.DialContext(ctx, "ws://"+u.world.gateways[slot].clients.addr+"/ws/v1?"+query.Encode(), http.Header{"Authorization": {"Bearer " + u.token}})
+		conn, _, err := dialer.DialContext(ctx, "ws://"+u.world.gateways[slot].link().addr+"/ws/v1?"+query.Encode(), http.Header{"Authorization": {"Bearer " + u.token}})
 		if err == nil {
 			u.connections++
 			s := &session{Conn: conn, gateway: slot, release: context.AfterFunc(ctx, func() { conn.Close() })}
@@ -150,6 +152,8 @@ func (u *user) read(s *session) (frame, error) {
 func (u *user) answered(question string) {
 	if i := slices.Index(u.open, question); i >= 0 {
 		u.open = slices.Delete(u.open, i, i+1)
+		u.longest = max(u.longest, time.Since(u.since[question]))
+		delete(u.since, question)
 		u.world.answered.Add(1)
 	}
 	var n int
@@ -184,6 +188,7 @@ func (u *user) ask(s *session) error {
 	u.asked++
 	question := questionName(u.asked)
 	u.open = append(u.open, question)
+	u.since[question] = time.Now()
 	u.world.asked.Add(1)
 	return u.say(s, question)
 }
