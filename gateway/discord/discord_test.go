@@ -2,6 +2,7 @@ package discord
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -25,6 +26,9 @@ func TestWhatIsSaidBecomesEvents(t *testing.T) {
 	other, err := w.discord.AddBot(standin.Bot{User: standin.User{Name: "otherbot"}})
 	w.must(err)
 	w.join(other.ID)
+	mod, err := w.discord.AddRole(standin.Role{GuildID: w.guild.ID, Name: "Mod", Permissions: standin.ViewAuditLog}) // to hear of bans
+	w.must(err)
+	w.must(w.discord.SetRoles(w.guild.ID, w.bot.ID, mod.ID))
 	w.start("a")
 	w.connected()
 
@@ -43,7 +47,7 @@ func TestWhatIsSaidBecomesEvents(t *testing.T) {
 	w.must(w.discord.Delete(w.room.ID, edited.ID))
 	w.must(w.discord.Ban(w.guild.ID, w.alice.ID, ""))
 	w.heard(first, reply, direct, edited)
-	eventually(t, "the ban is published", func() bool { return len(w.events(TypeBanned)) == 1 })
+	eventually(t, "all is published", func() bool { return len(w.events("")) == 8 })
 
 	if n := len(w.events(event.TypeChatMessage)); n != 4 {
 		t.Errorf("%d messages are events; want four, none of a bot's", n)
@@ -230,4 +234,351 @@ func TestAHalfSaidAnswerIsADeadLetter(t *testing.T) {
 	if n := len(w.said(w.room.ID)); n != 1 {
 		t.Errorf("%d messages; want the first half, once", n)
 	}
+}
+
+func TestOneInstanceHasTheSession(t *testing.T) {
+	w := newWorld(t)
+	all := []*running{w.start("a"), w.start("b"), w.start("c")}
+	eventually(t, "all three know each other", func() bool {
+		return !slices.ContainsFunc(all, func(m *running) bool { return m.leases.Members() != 3 })
+	})
+	eventually(t, "one of them has the session", func() bool { return owner(all...) != nil && w.discord.Connected(w.bot.ID) == 1 })
+	first := w.ask(w.room, "hello")
+	w.heard(first)
+	w.reaches(w.answer(first, "an answer"), egress.Delivered)
+
+	// who leaves gives the session back at once
+	leaving := owner(all...)
+	asked := time.Now()
+	leaving.stop()
+	during := w.ask(w.room, "while it moves")
+	owed := w.answer(during, "owed")
+	w.reaches(owed, egress.Delivered)
+	if took := time.Since(asked); took > quickLease.TTL {
+		t.Errorf("it took %s until another had the session; want less than the %s of a crash", took, quickLease.TTL)
+	}
+	w.heard(first, during)
+	w.once(w.room.ID, owed)
+	if n := w.gaps(); n != 0 {
+		t.Errorf("%d gaps; want none: all was read", n)
+	}
+}
+
+func TestTheOwnerDies(t *testing.T) {
+	w := newWorld(t)
+	quiet, later := w.channel("quiet"), standin.Channel{}
+	victim := w.start("victim", patient)
+	w.connected()
+	before := []standin.Message{w.ask(w.room, "before"), w.ask(quiet, "quietly before")}
+	private, err := w.discord.SayDM(w.alice.ID, w.bot.ID, "between us")
+	w.must(err)
+	before = append(before, private)
+	w.heard(before...)
+	for _, m := range before {
+		w.marked(m)
+	}
+	// Discord has the message and has not answered yet
+	w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Done: true, Hang: true})
+	midst := w.answer(before[0], "in the midst")
+	behind := w.answer(before[0], "behind it")
+	eventually(t, "it is said", func() bool { return len(w.said(w.room.ID)) == 1 })
+	if got := w.entry(midst); got.State != egress.Claimed || got.Instance != victim.name {
+		t.Fatalf("state = %s of %s; want it claimed before it is said", got.State, got.Instance)
+	}
+	victim.kill()
+
+	var missed []standin.Message
+	for i := range 250 { // several pages
+		missed = append(missed, w.ask(w.room, fmt.Sprint("missed ", i)))
+	}
+	later = w.channel("later")
+	missed = append(missed, w.ask(quiet, "quietly missed"), w.ask(later, "in a new channel"))
+	private, err = w.discord.SayDM(w.alice.ID, w.bot.ID, "are you there?")
+	w.must(err)
+	missed = append(missed, private)
+	elder, err := w.discord.AddRole(standin.Role{GuildID: w.guild.ID, Name: "Elder"})
+	w.must(err)
+	w.must(w.discord.SetRoles(w.guild.ID, w.alice.ID, elder.ID))
+	owed := w.answer(missed[0], "owed")
+	whisper := w.answer(missed[0], "owed directly", privately)
+
+	w.start("heir")
+	w.reaches(owed, egress.Delivered)
+	w.reaches(behind, egress.Delivered)
+	w.reaches(whisper, egress.Delivered)
+	after := w.ask(w.room, "after")
+	w.heard(slices.Concat(before, missed, []standin.Message{after})...)
+	w.once(w.room.ID, midst, behind, owed)
+	if got := w.entry(midst).State; got != egress.Claimed {
+		t.Errorf("state = %s; want the claim left to expire", got)
+	}
+	var order []string
+	for _, e := range w.events(event.TypeChatMessage) {
+		if e.Channel == Channel(w.room.ID) {
+			order = append(order, e.Message.ID)
+		}
+		if e.Message.Text == "missed 7" && !strings.Contains(string(e.Message.RawPlatformPayload), `"roleNames":["Elder"]`) {
+			t.Errorf("payload = %s; want the roles, which what is read does not tell", e.Message.RawPlatformPayload)
+		}
+	}
+	if !slices.IsSorted(order) {
+		t.Error("the channel's messages are not in order")
+	}
+	if n := w.gaps(); n != 0 {
+		t.Errorf("%d gaps; want none: all was read", n)
+	}
+}
+
+// TestManyInstances is the promise as a whole: whoever comes, goes or dies, each message is one event and each answer
+// is said at most once, and exactly once unless its instance was killed in the midst of it.
+func TestManyInstances(t *testing.T) {
+	w := newWorld(t)
+	rooms := []standin.Channel{w.room, w.channel("two"), w.channel("three")}
+	alive := []*running{w.start("a", patient), w.start("b", patient)}
+	eventually(t, "somebody has the session", func() bool { return owner(alive...) != nil })
+	for _, room := range rooms {
+		first := w.ask(room, "first")
+		w.heard(first)
+		w.marked(first)
+	}
+	var messages []standin.Message
+	var answers []answered
+	victims := map[string]bool{}
+	round := func() {
+		t.Helper()
+		for _, room := range rooms {
+			m := w.ask(room, fmt.Sprint("message ", len(messages)))
+			messages = append(messages, m)
+			answers = append(answers, w.answer(m, fmt.Sprint("answer ", len(answers))))
+		}
+	}
+	for i := range 4 {
+		for range 3 {
+			round()
+		}
+		<-time.After(rand.N(30 * time.Millisecond))
+		gone := owner(alive...)
+		for gone == nil { // the session moves
+			round()
+			eventually(t, "somebody has the session", func() bool { gone = owner(alive...); return gone != nil })
+		}
+		alive = slices.DeleteFunc(alive, func(m *running) bool { return m == gone })
+		if i%2 == 0 {
+			victims[gone.name] = true
+			gone.kill()
+		} else {
+			gone.stop()
+		}
+		round()
+		alive = append(alive, w.start(fmt.Sprint("next", i), patient))
+		round()
+	}
+	unknown := 0
+	eventually(t, "every answer is settled, or claimed by who died", func() bool {
+		unknown = 0
+		for _, a := range answers {
+			switch e := w.entry(a); {
+			case e.State == egress.Claimed && victims[e.Instance]:
+				unknown++
+			case e.State != egress.Delivered:
+				return false
+			}
+		}
+		return true
+	})
+	eventually(t, "every message is an event", func() bool {
+		n := w.times()
+		return !slices.ContainsFunc(messages, func(m standin.Message) bool { return n[m.ID] == 0 })
+	})
+	said := map[string]int{}
+	for _, room := range rooms {
+		for _, m := range w.said(room.ID) {
+			said[m.Text]++
+		}
+	}
+	for _, a := range answers {
+		delivered := w.entry(a).State == egress.Delivered
+		if n := said[a.text]; n > 1 || delivered && n != 1 {
+			t.Errorf("%q was said %d times (delivered: %t)", a.text, n, delivered)
+		}
+	}
+	again := 0
+	for _, n := range w.times() {
+		again += n - 1
+	}
+	t.Logf("%d answers, %d of unknown outcome; %d messages, %d published again by the same correlation id", len(answers), unknown, len(messages), again)
+}
+
+func TestASessionIsTakenUpAgain(t *testing.T) {
+	w := newWorld(t, standin.WithTiming(standin.Timing{Heartbeat: 200 * time.Millisecond}))
+	m := w.start("a")
+	w.connected()
+	all := []standin.Message{w.ask(w.room, "first")}
+	w.heard(all...)
+	for i, breakIt := range []func(){
+		func() { w.discord.DropGateway(w.bot.ID) },
+		func() { w.discord.ReconnectGateway(w.bot.ID) },
+		func() { w.discord.CloseGateway(w.bot.ID, standin.CloseUnknownError) },
+		func() { w.discord.InvalidateSessions(w.bot.ID, true) },
+		func() { w.discord.StopACKs(w.bot.ID) },
+	} {
+		breakIt()
+		all = append(all, w.ask(w.room, fmt.Sprint("while it is broken ", i)))
+		eventually(t, fmt.Sprintf("resumed after break %d", i), func() bool { return counter(m.metrics.sessions.WithLabelValues("resumed")) == float64(i+1) })
+		all = append(all, w.ask(w.room, fmt.Sprint("after it ", i)))
+		w.heard(all...)
+		w.reaches(w.answer(all[len(all)-1], fmt.Sprint("answer ", i)), egress.Delivered)
+	}
+	if n := counter(m.metrics.sessions.WithLabelValues("new")); n != 1 {
+		t.Errorf("%v new sessions; want the first alone", n)
+	}
+	if n := len(w.discord.Requests("/messages")); n != 5 {
+		t.Errorf("%d requests for messages; want the five answers, and none to read: a session that is taken up tells all", n)
+	}
+}
+
+func TestASessionThatIsOverIsMadeAnew(t *testing.T) {
+	w := newWorld(t)
+	m := w.start("a")
+	w.connected()
+	first := w.ask(w.room, "first")
+	w.heard(first)
+	all := []standin.Message{first}
+	for i, breakIt := range []func(){
+		func() { w.discord.InvalidateSessions(w.bot.ID, false) },
+		func() { w.discord.ForgetSessions(w.bot.ID) },
+		func() { w.discord.CloseGateway(w.bot.ID, standin.CloseSessionTimedOut) },
+	} {
+		breakIt()
+		for j := range 3 {
+			all = append(all, w.ask(w.room, fmt.Sprintf("while there is none %d.%d", i, j)))
+		}
+		eventually(t, fmt.Sprintf("a new session after break %d", i), func() bool { return counter(m.metrics.sessions.WithLabelValues("new")) == float64(i+2) })
+		all = append(all, w.ask(w.room, fmt.Sprint("after it ", i)))
+		w.heard(all...)
+	}
+}
+
+func TestATokenThatIsRefusedIsSaidSoAndNotHammered(t *testing.T) {
+	w := newWorld(t)
+	m := w.start("a")
+	w.connected()
+	question := w.ask(w.room, "hello?")
+	w.heard(question)
+	_, err := w.discord.ResetToken(w.bot.ID)
+	w.must(err)
+	eventually(t, "it is refused", func() bool {
+		return counter(m.metrics.disconnects.WithLabelValues("unauthorized")) > 0 || counter(m.metrics.disconnects.WithLabelValues("4004")) > 0
+	})
+	waiting := w.answer(question, "for later")
+	if got := w.entry(waiting).State; got != egress.Pending {
+		t.Errorf("state = %s; want it pending until the token is right", got)
+	}
+	_, err = w.discord.AddBot(w.bot)
+	w.must(err)
+	w.reaches(waiting, egress.Delivered)
+}
+
+func TestLimitsAreWaitedFor(t *testing.T) {
+	w := newWorld(t)
+	w.start("a")
+	w.connected()
+	question := w.ask(w.room, "hello?")
+	for i, global := range []bool{false, true} {
+		w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Status: http.StatusTooManyRequests, RetryAfter: 700 * time.Millisecond, Global: global})
+		began, before := time.Now(), len(w.discord.Requests("/messages"))
+		a := w.answer(question, fmt.Sprint("limited ", i))
+		w.reaches(a, egress.Delivered)
+		if took := time.Since(began); took < 700*time.Millisecond {
+			t.Errorf("it was said after %s; want it after the limit", took)
+		}
+		if n := len(w.discord.Requests("/messages")) - before; n != 2 {
+			t.Errorf("%d requests; want the one that was too much, and one after the limit", n)
+		}
+		w.once(w.room.ID, a)
+	}
+}
+
+func TestDiscordsOwnLimitsAreKept(t *testing.T) {
+	w := newWorld(t, standin.WithLimits(standin.Limits{
+		Messages: standin.Window{N: 4, Per: 400 * time.Millisecond}, Routes: standin.Window{N: 20, Per: 400 * time.Millisecond},
+	}))
+	w.start("a")
+	w.connected()
+	question := w.ask(w.room, "hello?")
+	var all []answered
+	for i := range 10 {
+		all = append(all, w.answer(question, fmt.Sprint("answer ", i)))
+	}
+	for _, a := range all {
+		w.reaches(a, egress.Delivered)
+	}
+	w.once(w.room.ID, all...)
+	for _, r := range w.discord.Requests("/messages") {
+		if r.Status == http.StatusTooManyRequests {
+			t.Error("Discord found it too much; want the limit kept that its answers tell")
+		}
+	}
+}
+
+func TestAnswersWaitForAConnection(t *testing.T) {
+	w := newWorld(t)
+	question := w.ask(w.room, "is anybody here?")
+	w.discord.FailHTTP(standin.HTTPFault{Path: "/", Times: 1000, Status: http.StatusServiceUnavailable})
+	m := w.start("a")
+	var waiting []answered
+	for i := range 5 {
+		waiting = append(waiting, w.answer(question, fmt.Sprint("answer ", i)))
+	}
+	eventually(t, "it has tried several times", func() bool { return counter(m.metrics.disconnects.WithLabelValues("unreachable")) > 3 })
+	for _, a := range waiting {
+		if got := w.entry(a).State; got != egress.Pending {
+			t.Errorf("state = %s; want it pending until somebody is connected", got)
+		}
+	}
+	w.discord.ClearFaults()
+	for _, a := range waiting {
+		w.reaches(a, egress.Delivered)
+	}
+	for i, s := range w.said(w.room.ID) {
+		if s.Text != waiting[i].text {
+			t.Errorf("message %d is %q; want the order in which they were asked for", i, s.Text)
+		}
+	}
+}
+
+func TestOverdueAnswersEndWithWhatStoodInTheWay(t *testing.T) {
+	w := newWorld(t)
+	w.start("a")
+	w.connected()
+	question := w.ask(w.room, "hello?")
+	w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Times: 1000, Status: http.StatusTooManyRequests, RetryAfter: 300 * time.Millisecond})
+	w.sender = egress.NewSender(w.ledger, discard{}, egress.Config{Deadline: time.Second, Retention: time.Hour}, time.Now)
+	w.refused(w.answer(question, "never"), deadletter.RateLimited, "429")
+}
+
+func TestWhatIsTooMuchToReadIsAGap(t *testing.T) {
+	w := newWorld(t)
+	first := w.start("first")
+	w.connected()
+	w.marked(w.ask(w.room, "before"))
+	first.stop()
+	var all []standin.Message
+	for i := range 9 {
+		all = append(all, w.ask(w.room, fmt.Sprint("missed ", i)))
+	}
+	w.start("second", func(s *Service) { s.config.BackfillMessages = 4 })
+	w.connected()
+	after := w.ask(w.room, "after")
+	w.heard(append(all[:4:4], after)...)
+	n := w.times()
+	for _, m := range all[4:] {
+		if n[m.ID] != 0 {
+			t.Errorf("%q was published", m.Text)
+		}
+	}
+	if n := w.gaps(); n != 1 {
+		t.Errorf("%d gaps; want one", n)
+	}
+	w.marked(after)
 }

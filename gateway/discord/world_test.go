@@ -17,6 +17,7 @@ import (
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -479,4 +480,17 @@ func owner(among ...*running) *running {
 		}
 	}
 	return nil
+}
+
+// discard publishes nothing: what is sent by it is only in the ledger.
+type discard struct{}
+
+func (discard) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }
+
+func counter(c prometheus.Metric) float64 {
+	var m dto.Metric
+	if err := c.Write(&m); err != nil {
+		panic(err)
+	}
+	return m.GetCounter().GetValue()
 }
