@@ -288,7 +288,7 @@ func TestTheOwnerDies(t *testing.T) {
 	victim.kill()
 
 	var missed []standin.Message
-	for i := range 250 { // several pages
+	for i := range 120 { // more than a page
 		missed = append(missed, w.ask(w.room, fmt.Sprint("missed ", i)))
 	}
 	later = w.channel("later")
@@ -581,4 +581,46 @@ func TestWhatIsTooMuchToReadIsAGap(t *testing.T) {
 		t.Errorf("%d gaps; want one", n)
 	}
 	w.marked(after)
+}
+
+func TestAnInstanceThatCantConnectLetsOthersTry(t *testing.T) {
+	w := newWorld(t)
+	all := []*running{w.start("a"), w.start("b")}
+	eventually(t, "both know each other", func() bool { return all[0].leases.Members() == 2 && all[1].leases.Members() == 2 })
+	eventually(t, "one of them has the session", func() bool { return owner(all...) != nil })
+	first := w.ask(w.room, "hello?")
+	w.heard(first)
+	w.marked(first)
+	stranded := owner(all...)
+	stranded.cutOff()
+	missed := w.ask(w.room, "still there?")
+	a := w.answer(missed, "once more")
+	w.reaches(a, egress.Delivered)
+	if got := w.entry(a).Instance; got == stranded.name {
+		t.Errorf("it was said by %s, which is cut off", got)
+	}
+	w.heard(first, missed)
+	w.once(w.room.ID, a)
+}
+
+func TestTheWatermarkDoesNotPassOverWhatWaits(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		last    snowflake
+		waiting []snowflake
+		want    snowflake
+	}{
+		{"nothing waits", 7, nil, 7},
+		{"what came later waits", 7, []snowflake{8, 9}, 7},
+		{"an earlier one came late", 7, []snowflake{9, 5}, 4},
+		{"what is no message has no place", 7, []snowflake{0}, 7},
+	} {
+		l := &lane{last: test.last}
+		for _, id := range test.waiting {
+			l.queue = append(l.queue, item{mark: id})
+		}
+		if got := l.settled(); got != test.want {
+			t.Errorf("%s: settled up to %d; want %d", test.name, got, test.want)
+		}
+	}
 }

@@ -48,8 +48,9 @@ var (
 	quickTiming = timing{
 		hello: 2 * time.Second, write: time.Second, identify: 100 * time.Millisecond,
 		minBackoff: 20 * time.Millisecond, maxBackoff: 200 * time.Millisecond, hopeless: 300 * time.Millisecond,
-		scan: 250 * time.Millisecond, retry: 50 * time.Millisecond, claim: 3 * time.Second, mark: 30 * time.Millisecond,
-		flush: time.Second,
+		stranded: 600 * time.Millisecond,
+		scan:     250 * time.Millisecond, retry: 50 * time.Millisecond, claim: 3 * time.Second, mark: 30 * time.Millisecond,
+		flush: 400 * time.Millisecond,
 	}
 )
 
@@ -331,6 +332,7 @@ type running struct {
 
 	mu     sync.Mutex
 	dead   bool
+	cut    bool // does not reach the gateway
 	conns  []net.Conn
 	killed chan struct{}
 }
@@ -358,9 +360,25 @@ func (m *running) kill() {
 	m.stop()
 }
 
+// cutOff takes the gateway away from an instance that goes on otherwise.
+func (m *running) cutOff() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cut = true
+	for _, c := range m.conns {
+		c.Close()
+	}
+}
+
 func (m *running) dialGateway(ctx context.Context, network, addr string) (net.Conn, error) {
 	if err := m.alive(); err != nil {
 		return nil, err
+	}
+	m.mu.Lock()
+	cut := m.cut
+	m.mu.Unlock()
+	if cut {
+		return nil, errors.New("no way to the gateway")
 	}
 	c, err := new(net.Dialer).DialContext(ctx, network, addr)
 	if err == nil {
