@@ -202,7 +202,7 @@ func TestRefusalsAreDeadLettersWithDiscordsCode(t *testing.T) {
 
 func TestWhatDiscordDidNotConfirmIsSaidOnce(t *testing.T) {
 	w := newWorld(t)
-	w.start("a")
+	w.start("a", impatient)
 	w.connected()
 	question := w.ask(w.room, "hello?")
 	var all []answered
@@ -266,8 +266,8 @@ func TestOneInstanceHasTheSession(t *testing.T) {
 
 func TestTheOwnerDies(t *testing.T) {
 	w := newWorld(t)
-	quiet, later := w.channel("quiet"), standin.Channel{}
-	victim := w.start("victim", patient)
+	quiet := w.channel("quiet")
+	victim := w.start("victim")
 	w.connected()
 	before := []standin.Message{w.ask(w.room, "before"), w.ask(quiet, "quietly before")}
 	private, err := w.discord.SayDM(w.alice.ID, w.bot.ID, "between us")
@@ -291,7 +291,7 @@ func TestTheOwnerDies(t *testing.T) {
 	for i := range 120 { // more than a page
 		missed = append(missed, w.ask(w.room, fmt.Sprint("missed ", i)))
 	}
-	later = w.channel("later")
+	later := w.channel("later")
 	missed = append(missed, w.ask(quiet, "quietly missed"), w.ask(later, "in a new channel"))
 	private, err = w.discord.SayDM(w.alice.ID, w.bot.ID, "are you there?")
 	w.must(err)
@@ -334,7 +334,7 @@ func TestTheOwnerDies(t *testing.T) {
 func TestManyInstances(t *testing.T) {
 	w := newWorld(t)
 	rooms := []standin.Channel{w.room, w.channel("two"), w.channel("three")}
-	alive := []*running{w.start("a", patient), w.start("b", patient)}
+	alive := []*running{w.start("a"), w.start("b")}
 	eventually(t, "somebody has the session", func() bool { return owner(alive...) != nil })
 	for _, room := range rooms {
 		first := w.ask(room, "first")
@@ -352,7 +352,7 @@ func TestManyInstances(t *testing.T) {
 			answers = append(answers, w.answer(m, fmt.Sprint("answer ", len(answers))))
 		}
 	}
-	for i := range 4 {
+	for i := range 3 {
 		for range 3 {
 			round()
 		}
@@ -370,7 +370,7 @@ func TestManyInstances(t *testing.T) {
 			gone.stop()
 		}
 		round()
-		alive = append(alive, w.start(fmt.Sprint("next", i), patient))
+		alive = append(alive, w.start(fmt.Sprint("next", i)))
 		round()
 	}
 	unknown := 0
@@ -410,7 +410,7 @@ func TestManyInstances(t *testing.T) {
 }
 
 func TestASessionIsTakenUpAgain(t *testing.T) {
-	w := newWorld(t, standin.WithTiming(standin.Timing{Heartbeat: 200 * time.Millisecond}))
+	w := newWorld(t, standin.WithTiming(standin.Timing{Heartbeat: 400 * time.Millisecond}))
 	m := w.start("a")
 	w.connected()
 	all := []standin.Message{w.ask(w.room, "first")}
@@ -422,9 +422,10 @@ func TestASessionIsTakenUpAgain(t *testing.T) {
 		func() { w.discord.InvalidateSessions(w.bot.ID, true) },
 		func() { w.discord.StopACKs(w.bot.ID) },
 	} {
+		before := counter(m.metrics.sessions.WithLabelValues("resumed"))
 		breakIt()
 		all = append(all, w.ask(w.room, fmt.Sprint("while it is broken ", i)))
-		eventually(t, fmt.Sprintf("resumed after break %d", i), func() bool { return counter(m.metrics.sessions.WithLabelValues("resumed")) == float64(i+1) })
+		eventually(t, fmt.Sprintf("resumed after break %d", i), func() bool { return counter(m.metrics.sessions.WithLabelValues("resumed")) > before })
 		all = append(all, w.ask(w.room, fmt.Sprint("after it ", i)))
 		w.heard(all...)
 		w.reaches(w.answer(all[len(all)-1], fmt.Sprint("answer ", i)), egress.Delivered)

@@ -450,7 +450,7 @@ func (w *world) start(name string, adjust ...func(*Service)) *running {
 	m.bus = b
 	ledger := egress.NewLedger(client, name, time.Now)
 	c := Config{
-		Token: credential.NewSecret(w.bot.Token), APIURL: w.discord.APIURL(), AnswerTimeout: 400 * time.Millisecond,
+		Token: credential.NewSecret(w.bot.Token), APIURL: w.discord.APIURL(), AnswerTimeout: patience,
 		BackfillAge: time.Hour, BackfillMessages: 1000, Members: true,
 	}
 	w.must(c.Validate())
@@ -484,8 +484,8 @@ func (w *world) start(name string, adjust ...func(*Service)) *running {
 	return m
 }
 
-// patient is for tests in which a slow machine is not to be taken for an answer that never comes.
-func patient(s *Service) { s.rest.timeout = patience }
+// impatient is for tests in which an answer never comes; in others a slow machine is not to be taken for that.
+func impatient(s *Service) { s.rest.timeout = 400 * time.Millisecond }
 
 // owner is who of some instances has the session; nil if none does.
 func owner(among ...*running) *running {
