@@ -116,3 +116,43 @@ func TestWhatMayBeMadeAgainIsTakenOver(t *testing.T) {
 		}
 	})
 }
+
+func TestPendingOnFindsWhatAPlatformIsOwed(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		ledger := egress.NewLedger(connect(t, env), "tester", time.Now)
+		var want []string
+		for i, e := range []struct{ destination, channel string }{
+			{"discord", "discord:2"}, {"discord", "discord:1"}, {"twitch", "discord:1"}, {"discord", ""}, {"discord", "discord:1"}, {"discord", "discord:1"},
+		} {
+			n := entry(fmt.Sprint("e", i))
+			n.Destination, n.Channel = e.destination, e.channel
+			n, _, err := ledger.Open(t.Context(), n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch i {
+			case 4:
+				if _, err := ledger.Deliver(t.Context(), n.Ref()); err != nil {
+					t.Fatal(err)
+				}
+			case 5:
+				if _, _, err := ledger.Claim(t.Context(), n.Ref()); err != nil {
+					t.Fatal(err)
+				}
+			case 0, 1, 3:
+				want = append(want, n.ID)
+			}
+		}
+		found, err := ledger.PendingOn(t.Context(), identity.Discord)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range found {
+			got = append(got, e.ID)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("found %v; want %v, the earliest first, of channels and of persons", got, want)
+		}
+	})
+}
