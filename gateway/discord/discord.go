@@ -12,8 +12,8 @@
 //     server's members can't be read afterwards; nor can the first words of somebody who never spoke to the bot
 //     directly before.
 //   - An answer is said once. It is claimed in the ledger before it is sent, and carries a nonce by which Discord takes
-//     it once however often it is sent, so that it is sent again where Discord did not answer. Only what is left when
-//     the claim runs out ends as outcome_unknown.
+//     it once however often it is sent, so that it is sent again where Discord did not answer, also by the next owner
+//     of the session. Only what nobody could bring to an end within a minute or two ends as outcome_unknown.
 //   - Answers that come while nobody is connected wait for whoever is, until their deadline.
 //   - An answer notifies nobody: mentions in it are shown as such, and no more.
 package discord
