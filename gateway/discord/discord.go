@@ -12,8 +12,8 @@
 //     server's members can't be read afterwards; nor can the first words of somebody who never spoke to the bot
 //     directly before.
 //   - An answer is said once. It is claimed in the ledger before it is sent, and carries a nonce by which Discord takes
-//     it once however often it is sent, so that it is sent again where Discord did not answer. Only what is left when
-//     the claim runs out ends as outcome_unknown.
+//     it once however often it is sent, so that it is sent again where Discord did not answer, also by the next owner
+//     of the session. Only what nobody could bring to an end within a minute or two ends as outcome_unknown.
 //   - Answers that come while nobody is connected wait for whoever is, until their deadline.
 //   - An answer notifies nobody: mentions in it are shown as such, and no more.
 package discord
@@ -111,15 +111,41 @@ func New(c Config, d Dependencies) (*Service, error) {
 	return s, nil
 }
 
+// maxStranded is how long an instance stays away at most that could not connect before, though it reaches Discord's API.
+const maxStranded = time.Hour
+
 // Run listens and speaks, while this instance has the session, until ctx is done. Then it gives the session back, as
 // soon as what is being said is said and what was heard is published; that takes a few seconds at most. It must be
 // called once.
+//
+// An instance that has the session and can't connect for a while lets the others try, if there are any, until it
+// reaches Discord again.
 func (s *Service) Run(ctx context.Context) {
-	s.leases.Run(ctx, func() []string { return []string{leaseKey} }, s.hold)
+	pause := s.timing.stranded
+	for {
+		taking, leave := context.WithCancel(ctx)
+		s.leases.Run(taking, func() []string { return []string{leaseKey} }, func(ctx context.Context, l lease.Lease) {
+			if s.hold(ctx, l, leave) {
+				pause = s.timing.stranded
+			}
+		})
+		leave()
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.WarnContext(ctx, "no connection to Discord for too long: other instances may try", "pause", pause)
+		sleep(ctx, pause)
+		pause = min(2*pause, maxStranded)
+		var bot discordgo.GatewayBotResponse
+		for ctx.Err() == nil && s.rest.get(ctx, "gateway/bot", "gateway/bot", &bot) != nil {
+			sleep(ctx, s.timing.stranded)
+		}
+	}
 }
 
-// hold is the bot's session for as long as this instance has it.
-func (s *Service) hold(ctx context.Context, l lease.Lease) {
+// hold is the bot's session for as long as this instance has it. It calls leave if there is no connection for too long
+// and another instance might do better, and reports whether there was one.
+func (s *Service) hold(ctx context.Context, l lease.Lease, leave func()) (connected bool) {
 	steady := context.WithoutCancel(ctx)
 	stopped, stop := context.WithCancel(steady) // for what is brought to its end after ctx
 	defer stop()
@@ -132,7 +158,7 @@ func (s *Service) hold(ctx context.Context, l lease.Lease) {
 			break
 		}
 		if ctx.Err() != nil {
-			return
+			return false
 		}
 		s.log.WarnContext(ctx, "can't begin; trying again", "error", err)
 		sleep(ctx, s.timing.retry)
@@ -150,11 +176,12 @@ func (s *Service) hold(ctx context.Context, l lease.Lease) {
 	s.mu.Unlock()
 
 	marking, stopMarking := context.WithCancel(steady)
-	var connected, marked, spoken sync.WaitGroup
-	connected.Go(func() { g.run(ctx) })
+	var listening, marked, spoken sync.WaitGroup
+	listening.Go(func() { g.run(ctx) })
+	listening.Go(func() { connected = s.watch(ctx, g, leave) })
 	marked.Go(func() { in.keepMarking(marking) })
 	spoken.Go(func() { sp.run(ctx, stopped) })
-	connected.Wait()
+	listening.Wait()
 	in.close()
 	stopMarking()
 	marked.Wait()
@@ -162,6 +189,24 @@ func (s *Service) hold(ctx context.Context, l lease.Lease) {
 	s.mu.Lock()
 	s.speaker = nil
 	s.mu.Unlock()
+	return connected
+}
+
+// watch looks after a connection until ctx is done, and reports whether there was one. It calls leave when there was
+// none for too long and there are other instances.
+func (s *Service) watch(ctx context.Context, g *gateway, leave func()) (connected bool) {
+	up := time.Now()
+	for ctx.Err() == nil {
+		switch {
+		case g.up.Load():
+			up, connected = time.Now(), true
+		case time.Since(up) > s.timing.stranded && s.leases.Members() > 1:
+			leave()
+			return connected
+		}
+		sleep(ctx, s.timing.stranded/10)
+	}
+	return connected
 }
 
 // listens reports whether what happens in a server is of interest.

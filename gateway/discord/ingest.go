@@ -21,7 +21,8 @@ import (
 const Source = "ingress.discord"
 
 // The types of the events that are not somebody's message. What happens to a server rather than in a channel has the
-// channel in which that server has Discord's own messages shown, where there is one.
+// channel in which that server has Discord's own messages shown, where there is one. Of bans Discord tells only a bot
+// that may ban, or see the audit log.
 const (
 	typePrefix   = "discord."
 	TypeEdited   = "discord.message_edited"

@@ -73,6 +73,18 @@ type lane struct {
 	done    []string // correlation ids of what was published last
 }
 
+// settled is up to where nothing has to be published any more. Discord makes ids in several places, so that a message
+// may come after one with a greater id: what waits is not passed over.
+func (l *lane) settled() snowflake {
+	last := l.last
+	for _, it := range l.queue {
+		if it.mark > 0 {
+			last = min(last, it.mark-1)
+		}
+	}
+	return last
+}
+
 func newInlet(reading, stopped context.Context, s *Service, l lease.Lease) *inlet {
 	return &inlet{
 		service: s, lease: l, reading: reading, stopped: stopped,
@@ -338,7 +350,7 @@ func (in *inlet) catchUp(ctx context.Context, l *lane) error {
 		return ctx.Err()
 	}
 	in.mu.Lock()
-	after := l.last
+	after := l.settled()
 	in.mu.Unlock()
 	if after == 0 {
 		return nil // nothing is known of before

@@ -30,6 +30,7 @@ type timing struct {
 	minBackoff time.Duration
 	maxBackoff time.Duration
 	hopeless   time.Duration // before trying again what a person has to mend
+	stranded   time.Duration // without a connection before another instance may try
 	scan       time.Duration // between looks into the ledger
 	retry      time.Duration // before what stood in the way is tried again
 	claim      time.Duration // how old a claim may be when something is said by it; less than egress.ClaimLease
@@ -39,7 +40,7 @@ type timing struct {
 
 var defaultTiming = timing{
 	hello: 20 * time.Second, write: 10 * time.Second, identify: 5 * time.Second,
-	minBackoff: 500 * time.Millisecond, maxBackoff: time.Minute, hopeless: 5 * time.Minute,
+	minBackoff: 500 * time.Millisecond, maxBackoff: time.Minute, hopeless: 5 * time.Minute, stranded: 45 * time.Second,
 	scan: 5 * time.Second, retry: 3 * time.Second, claim: 40 * time.Second, mark: time.Second, flush: 3 * time.Second,
 }
 

@@ -27,6 +27,11 @@ const (
 	maxQueue = 1000
 	// speaking is how many answers are said at a time.
 	speaking = 16
+	// takeover is how old an answer may be that another instance, or this one, began to say and did not bring to an end:
+	// it is said again by the nonces that it was said by, which Discord knows for "the past few minutes"
+	// (https://discord.com/developers/docs/resources/message#create-message). What is older is left to end as
+	// outcome_unknown.
+	takeover = 90 * time.Second
 	// maxConversations is how many direct conversations' ids are remembered.
 	maxConversations = 10_000
 )
@@ -71,6 +76,7 @@ type line struct {
 type answer struct {
 	ref   egress.Ref
 	event *event.Event
+	begun bool              // somebody may have said it, or a part of it, already
 	last  *deadletter.Error // what stood in the way so far; nil if nothing did
 }
 
@@ -193,13 +199,14 @@ func (sp *speaker) scan(ctx context.Context) error {
 	sp.mu.Lock()
 	sp.full = false
 	sp.mu.Unlock()
-	entries, err := sp.service.ledger.PendingOn(ctx, identity.Discord)
+	entries, err := sp.service.ledger.UnsettledOn(ctx, identity.Discord)
 	if err != nil {
 		return err
 	}
 	var found []*answer
 	for _, e := range entries {
-		if e.Type == event.EgressEvent {
+		begun := e.State == egress.Claimed
+		if e.Type == event.EgressEvent || begun && sp.service.now().Sub(e.OpenedAt) > takeover {
 			continue
 		}
 		decoded, err := event.Decode(e.Event)
@@ -207,7 +214,7 @@ func (sp *speaker) scan(ctx context.Context) error {
 			sp.service.log.ErrorContext(ctx, "the event of a delivery can't be read", "delivery", e.ID, "error", err)
 			continue
 		}
-		found = append(found, &answer{ref: e.Ref(), event: decoded})
+		found = append(found, &answer{ref: e.Ref(), event: decoded, begun: begun})
 	}
 	sp.take(true, found...)
 	sp.mu.Lock()
@@ -299,7 +306,11 @@ func (sp *speaker) say(ctx context.Context, a *answer) (done bool, wait time.Dur
 	}
 
 	claiming, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second) // what is claimed is brought to its end
-	claim, state, err := s.ledger.Claim(claiming, a.ref)
+	take := s.ledger.Claim
+	if a.begun {
+		take = s.ledger.TakeOver // the session's owner alone says anything, and here is the only line that has it
+	}
+	claim, state, err := take(claiming, a.ref)
 	claimed := s.now()
 	cancel()
 	switch {
@@ -335,7 +346,7 @@ func (sp *speaker) sayClaimed(ctx context.Context, a *answer, claim *egress.Clai
 		parent = repliesTo(a.event)
 	}
 	var ids []string
-	doubt := false // whether the message that is being said stands there already
+	doubt := a.begun // whether the message that is being said may stand there already
 	backoff := s.timing.minBackoff
 	for i := 0; i < len(texts); {
 		if !fresh() || !sp.lease.Valid() {
@@ -343,7 +354,7 @@ func (sp *speaker) sayClaimed(ctx context.Context, a *answer, claim *egress.Clai
 			case doubt:
 				s.log.WarnContext(ctx, "it is not known whether an answer was said", "delivery", a.ref.ID, "message", i+1, "of", len(texts))
 				sp.count("unknown")
-				return true, 0 // the claim runs out, and the sweep gives it up as outcome_unknown
+				return true, 0 // it is taken over, or the claim runs out, and the sweep gives it up as outcome_unknown
 			case i == 0:
 				return sp.release(ctx, a, claim, &failure{err: errors.New("the lease or the claim ran out before it could be said")})
 			}
@@ -362,14 +373,14 @@ func (sp *speaker) sayClaimed(ctx context.Context, a *answer, claim *egress.Clai
 		case !failed:
 			ids = append(ids, said.ID)
 			i++
-			doubt, backoff = false, s.timing.minBackoff
+			doubt, backoff = a.begun, s.timing.minBackoff
 		case f.unknown:
 			doubt = true
 			s.metrics.resent.Inc()
 			s.log.WarnContext(ctx, "Discord did not say whether it took a message: sending it again", "delivery", a.ref.ID, "error", f)
 			sleep(ctx, backoff)
 			backoff = min(2*backoff, s.timing.maxBackoff)
-		case decided(f) && i == 0 && parent != "" && !doubt && (f.code == discordgo.ErrCodeInvalidFormBody || f.code == discordgo.ErrCodeCannotReplyWithoutPermissionToReadMessageHistory || f.code == discordgo.ErrCodeUnknownMessage):
+		case decided(f) && i == 0 && parent != "" && (f.code == discordgo.ErrCodeInvalidFormBody || f.code == discordgo.ErrCodeCannotReplyWithoutPermissionToReadMessageHistory || f.code == discordgo.ErrCodeUnknownMessage):
 			parent = "" // what is answered may be in another channel, or may not be read: answer without pointing at it
 		case decided(f) && !doubt:
 			why := reason(f)

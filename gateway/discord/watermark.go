@@ -76,8 +76,8 @@ func (in *inlet) mark(ctx context.Context) error {
 	var all []due
 	in.mu.Lock()
 	for _, l := range in.lanes {
-		if l.last > l.stored {
-			all = append(all, due{l, l.channel, l.guild, l.last, l.version})
+		if last := l.settled(); last > l.stored {
+			all = append(all, due{l, l.channel, l.guild, last, l.version})
 		}
 	}
 	in.mu.Unlock()

@@ -21,7 +21,8 @@ const ClaimLease = time.Minute
 
 // Claim is the right to make one answer, which may be made only once. It is taken before the platform is called and
 // settled after: by [Claim.Delivered], by [Undertaker.GiveUpClaim], or, where it is certain that the answer was not
-// made, by [Claim.Release]. A claim that is not settled is not taken by anybody else, either.
+// made, by [Claim.Release]. A claim that is not settled is not taken by anybody else, either, but for what may be made
+// again without harm: see [Ledger.Reclaim] and [Ledger.TakeOver].
 type Claim struct {
 	ledger  *Ledger
 	id      string
@@ -36,16 +37,22 @@ func (c *Claim) ID() string { return c.id }
 // somebody else has it ([Claimed]), or what became of the answer. Where nobody touched the entry since ref was made, this
 // is one write and no read.
 func (l *Ledger) Claim(ctx context.Context, ref Ref) (*Claim, State, error) {
-	return l.claim(ctx, ref, false)
+	return l.claim(ctx, ref, func(Entry) bool { return false })
 }
 
 // Reclaim is Claim for an answer that may be made again without harm, because making it twice comes to the same. A claim
 // that ran out is no obstacle then: as long as nobody has given the answer up, it is taken over.
 func (l *Ledger) Reclaim(ctx context.Context, ref Ref) (*Claim, State, error) {
-	return l.claim(ctx, ref, true)
+	return l.claim(ctx, ref, func(e Entry) bool { return e.abandoned(l.now()) })
 }
 
-func (l *Ledger) claim(ctx context.Context, ref Ref, again bool) (*Claim, State, error) {
+// TakeOver is Reclaim for one who knows that nobody goes on by a claim that was made before: it need not have run out.
+func (l *Ledger) TakeOver(ctx context.Context, ref Ref) (*Claim, State, error) {
+	return l.claim(ctx, ref, func(e Entry) bool { return e.State == Claimed })
+}
+
+// claim claims what is pending, and what again says of what is not.
+func (l *Ledger) claim(ctx context.Context, ref Ref, again func(Entry) bool) (*Claim, State, error) {
 	c := &Claim{ledger: l, id: ref.ID, token: rand.Text()}
 	version := ref.version
 	for {
@@ -58,7 +65,7 @@ func (l *Ledger) claim(ctx context.Context, ref Ref, again bool) (*Claim, State,
 				c.version = e.version
 				return c, Claimed, nil
 			}
-			if e.State != Pending && !(again && e.abandoned(l.now())) {
+			if e.State != Pending && !again(e) {
 				return nil, e.State, nil
 			}
 			version = e.version

@@ -22,11 +22,12 @@ func (l *Ledger) Pending(ctx context.Context, destination identity.Platform, cha
 	return entries, err
 }
 
-// PendingOn is [Ledger.Pending] for all channels of a platform together, and for those who are spoken to directly: what
-// one who speaks everywhere there has to say.
-func (l *Ledger) PendingOn(ctx context.Context, destination identity.Platform) ([]Entry, error) {
+// UnsettledOn finds the answers to all channels of a platform, and to those who are spoken to directly there, that are
+// pending or claimed, in the order in which they were opened: what one who alone speaks there has to say, and what
+// somebody else may have left half done. Of very many it finds some.
+func (l *Ledger) UnsettledOn(ctx context.Context, destination identity.Platform) ([]Entry, error) {
 	entries, err := l.find(ctx, l.client.Collection("deliveries").
-		Where("destination", "==", string(destination)).Where("state", "==", Pending).Limit(maxPending))
+		Where("destination", "==", string(destination)).Where("state", "in", []State{Pending, Claimed}).Limit(maxPending))
 	slices.SortFunc(entries, before)
 	return entries, err
 }

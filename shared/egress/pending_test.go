@@ -1,12 +1,14 @@
 package egress_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"parley.internal/emulator/emulatortest"
+	"parley.internal/shared/deadletter"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/identity"
 )
@@ -113,6 +115,78 @@ func TestWhatMayBeMadeAgainIsTakenOver(t *testing.T) {
 		}
 		if c, state, err := p.ledger.Reclaim(t.Context(), egress.Ref{ID: "claimed"}); c != nil || state != egress.Delivered || err != nil {
 			t.Errorf("Reclaim = %v, %s, %v; want that it is delivered", c, state, err)
+		}
+	})
+}
+
+func TestUnsettledOnFindsWhatAPlatformIsOwed(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		ledger := egress.NewLedger(connect(t, env), "tester", time.Now)
+		var want []string
+		for i, e := range []struct{ destination, channel string }{
+			{"discord", "discord:2"}, {"discord", "discord:1"}, {"twitch", "discord:1"}, {"discord", ""}, {"discord", "discord:1"}, {"discord", "discord:1"},
+		} {
+			n := entry(fmt.Sprint("e", i))
+			n.Destination, n.Channel = e.destination, e.channel
+			n, _, err := ledger.Open(t.Context(), n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch i {
+			case 4:
+				if _, err := ledger.Deliver(t.Context(), n.Ref()); err != nil {
+					t.Fatal(err)
+				}
+			case 5:
+				if _, _, err := ledger.Claim(t.Context(), n.Ref()); err != nil {
+					t.Fatal(err)
+				}
+				want = append(want, n.ID)
+			case 0, 1, 3:
+				want = append(want, n.ID)
+			}
+		}
+		found, err := ledger.UnsettledOn(t.Context(), identity.Discord)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range found {
+			got = append(got, e.ID)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("found %v; want %v, the earliest first, of channels and of persons", got, want)
+		}
+	})
+}
+
+// Who knows that nobody goes on with an answer takes it over while the claim holds; who had it can't settle it any more.
+func TestAClaimIsTakenOver(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		e := p.open(t, "d1")
+		first, _, err := p.ledger.Claim(t.Context(), e.Ref())
+		if err != nil || first == nil {
+			t.Fatal(first, err)
+		}
+		second, state, err := p.ledger.TakeOver(t.Context(), egress.Ref{ID: "d1"})
+		if err != nil || second == nil || state != egress.Claimed {
+			t.Fatalf("TakeOver = %v, %s, %v", second, state, err)
+		}
+		if state, err := p.undertaker().GiveUpClaim(t.Context(), first, deadletter.New(deadletter.NoText, errors.New("late"))); err != nil || state != egress.Claimed {
+			t.Errorf("who had it before gave it up: %s, %v", state, err)
+		}
+		if state, err := second.Delivered(t.Context(), "done"); err != nil || state != egress.Delivered {
+			t.Errorf("Delivered = %s, %v", state, err)
+		}
+		if state, err := first.Delivered(t.Context(), "late"); err != nil || state != egress.Delivered {
+			t.Errorf("who had it before: %s, %v", state, err)
+		}
+		if got, err := p.ledger.Get(t.Context(), "d1"); err != nil || got.Note != "done" {
+			t.Errorf("entry = %+v, %v", got, err)
+		}
+		if c, state, err := p.ledger.TakeOver(t.Context(), egress.Ref{ID: "d1"}); c != nil || state != egress.Delivered || err != nil {
+			t.Errorf("TakeOver = %v, %s, %v of what is delivered", c, state, err)
 		}
 	})
 }

@@ -1,0 +1,614 @@
+package discord
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	standin "parley.internal/emulator/discord"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+)
+
+func TestWhatIsSaidBecomesEvents(t *testing.T) {
+	w := newWorld(t)
+	elder, err := w.discord.AddRole(standin.Role{GuildID: w.guild.ID, Name: "Elder"})
+	w.must(err)
+	w.must(w.discord.SetRoles(w.guild.ID, w.alice.ID, elder.ID))
+	w.must(w.discord.SetNick(w.guild.ID, w.alice.ID, "Ally"))
+	other, err := w.discord.AddBot(standin.Bot{User: standin.User{Name: "otherbot"}})
+	w.must(err)
+	w.join(other.ID)
+	mod, err := w.discord.AddRole(standin.Role{GuildID: w.guild.ID, Name: "Mod", Permissions: standin.ViewAuditLog}) // to hear of bans
+	w.must(err)
+	w.must(w.discord.SetRoles(w.guild.ID, w.bot.ID, mod.ID))
+	w.start("a")
+	w.connected()
+
+	first := w.ask(w.room, "hello <@"+w.bot.ID+">")
+	reply, err := w.discord.Say(w.room.ID, w.owner.ID, "hi", standin.ReplyingTo(first.ID))
+	w.must(err)
+	for _, bot := range []string{w.bot.ID, other.ID} {
+		_, err := w.discord.Say(w.room.ID, bot, "I am a bot")
+		w.must(err)
+	}
+	direct, err := w.discord.SayDM(w.alice.ID, w.bot.ID, "psst")
+	w.must(err)
+	edited := w.ask(w.room, "helo")
+	_, err = w.discord.Edit(w.room.ID, edited.ID, "hello")
+	w.must(err)
+	w.must(w.discord.Delete(w.room.ID, edited.ID))
+	w.must(w.discord.Ban(w.guild.ID, w.alice.ID, ""))
+	w.heard(first, reply, direct, edited)
+	eventually(t, "all is published", func() bool { return len(w.events("")) == 8 })
+
+	if n := len(w.events(event.TypeChatMessage)); n != 4 {
+		t.Errorf("%d messages are events; want four, none of a bot's", n)
+	}
+	for _, kind := range []string{TypeEdited, TypeDeleted, TypeBanned, TypeLeft} {
+		if n := len(w.events(kind)); n != 1 {
+			t.Errorf("%d events of type %s; want one", n, kind)
+		}
+	}
+	find := func(m standin.Message) (*event.Event, rawMessage) {
+		t.Helper()
+		for _, e := range w.events(event.TypeChatMessage) {
+			if e.Message.ID == m.ID {
+				var raw rawMessage
+				w.must(json.Unmarshal(e.Message.RawPlatformPayload, &raw))
+				return e, raw
+			}
+		}
+		t.Fatalf("no event of message %s", m.ID)
+		return nil, rawMessage{}
+	}
+	e, raw := find(first)
+	if e.Source != Source || e.CorrelationID != "discord:"+first.ID || e.Channel != "discord:"+w.room.ID || e.UserID != "discord:"+w.alice.ID ||
+		e.Message.Role != event.RoleUser || e.Message.Text != first.Text || e.ReplyTo != "" || e.TraceID == "" ||
+		e.Egress.Destination != "discord" || e.Egress.Type != event.EgressChat {
+		t.Errorf("event = %+v", e)
+	}
+	if raw.Username != "alice" || raw.Nick != "Ally" || raw.DisplayName != "Ally" || !slices.Equal(raw.RoleNames, []string{"Elder"}) ||
+		raw.IsOwner || !raw.MentionsBot || raw.GuildName != "Home" || raw.ChannelName != "general" || raw.GuildOwnerID != w.owner.ID || raw.IsDirect {
+		t.Errorf("payload = %+v", raw)
+	}
+	e, raw = find(reply)
+	if e.ReplyTo != first.ID || !raw.IsOwner || raw.Roles == nil || len(raw.RoleNames) != 0 || raw.ReplyParent == nil ||
+		raw.ReplyParent.Text != first.Text || raw.ReplyParent.UserID != w.alice.ID {
+		t.Errorf("reply = %+v, payload %+v", e, raw)
+	}
+	e, raw = find(direct)
+	if e.Channel != Channel(direct.ChannelID) || !raw.IsDirect || raw.Roles != nil || raw.GuildID != "" {
+		t.Errorf("direct message = %+v, payload %+v", e, raw)
+	}
+}
+
+func TestOnlyTheseServersAreHeard(t *testing.T) {
+	w := newWorld(t)
+	elsewhere, err := w.discord.AddGuild(standin.Guild{Name: "Elsewhere", OwnerID: w.owner.ID})
+	w.must(err)
+	there, err := w.discord.AddChannel(standin.Channel{GuildID: elsewhere.ID, Name: "there"})
+	w.must(err)
+	_, err = w.discord.AddMember(elsewhere.ID, w.bot.ID)
+	w.must(err)
+	_, err = w.discord.AddMember(elsewhere.ID, w.alice.ID)
+	w.must(err)
+	w.start("a", func(s *Service) { s.config.Guilds = []string{w.guild.ID} })
+	w.connected()
+	w.ask(there, "not for you")
+	direct, err := w.discord.SayDM(w.alice.ID, w.bot.ID, "but this")
+	w.must(err)
+	w.heard(w.ask(w.room, "for you"), direct)
+	if n := len(w.events("")); n != 2 {
+		t.Errorf("%d events; want none of the other server", n)
+	}
+}
+
+func TestAnswersAreSaidAsReplies(t *testing.T) {
+	w := newWorld(t)
+	m := w.start("a")
+	w.connected()
+	question := w.ask(w.room, "what now?")
+	direct, err := w.discord.SayDM(w.alice.ID, w.bot.ID, "and between us?")
+	w.must(err)
+
+	short := w.answer(question, "Nothing, @everyone and <@"+w.owner.ID+">.")
+	long := w.answer(question, strings.Repeat("many words ", 400))
+	before := w.answer(question, "pssst", privately)
+	inside := w.answer(direct, "the same")
+	gone := question
+	gone.ID = standin.IDAt(time.Now())
+	orphan := w.answer(gone, "to nobody")
+	empty := w.answer(question, "\u0007")
+	for _, a := range []answered{short, long, before, inside, orphan} {
+		w.reaches(a, egress.Delivered)
+	}
+	w.refused(empty, deadletter.NoText, "")
+
+	said := w.said(w.room.ID)
+	slices.SortStableFunc(said, func(a, b standin.Message) int { return strings.Compare(a.ReplyTo, b.ReplyTo) })
+	of := func(a answered) (found []standin.Message) {
+		for _, id := range strings.Fields(w.entry(a).Note) {
+			for _, m := range append(w.discord.Said(w.room.ID), w.discord.DMs(w.alice.ID, w.bot.ID)...) {
+				if m.ID == id {
+					found = append(found, m)
+				}
+			}
+		}
+		return found
+	}
+	first := of(short)
+	if len(first) != 1 || first[0].Text != short.text || first[0].ReplyTo != question.ID || len(first[0].Pings) != 0 ||
+		first[0].MentionEveryone || len(first[0].Mentions) != 0 {
+		t.Errorf("said %+v; want it once, as a reply that notifies nobody", first)
+	}
+	pieces := of(long)
+	if len(pieces) != 3 || pieces[0].ReplyTo != question.ID || pieces[1].ReplyTo != "" || len(pieces[0].Pings) != 0 {
+		t.Errorf("the long answer is %d messages: %+v", len(pieces), pieces)
+	}
+	var words int
+	for _, p := range pieces {
+		words += len(strings.Fields(p.Text))
+	}
+	if words != 800 {
+		t.Errorf("the long answer has %d words; want 800", words)
+	}
+	for _, a := range []answered{before, inside} {
+		if got := of(a); len(got) != 1 || got[0].GuildID != "" || got[0].Text != a.text {
+			t.Errorf("%q was said as %+v; want it directly", a.text, got)
+		}
+	}
+	if got := of(orphan); len(got) != 1 || got[0].ReplyTo != "" {
+		t.Errorf("the answer to what is gone is %+v", got)
+	}
+	if n := len(said); n != 5 {
+		t.Errorf("%d messages in the channel; want 5", n)
+	}
+	m.stop()
+	if n := len(w.events(event.TypeChatMessage)); n != 2 {
+		t.Errorf("%d messages are events; want the two questions", n)
+	}
+}
+
+func TestRefusalsAreDeadLettersWithDiscordsCode(t *testing.T) {
+	w := newWorld(t)
+	silent := w.channel("silent", standin.Overwrite{ID: w.guild.ID, Deny: standin.SendMessages})
+	shy := w.user("shy")
+	w.join(shy.ID)
+	w.must(w.discord.BlockDM(shy.ID, true))
+	w.start("a")
+	w.connected()
+	question := w.ask(w.room, "hello?")
+	to := func(channel string) func(*event.Event) {
+		return func(e *event.Event) { e.Channel, e.Egress.Type = channel, event.EgressChat }
+	}
+	w.refused(w.answer(w.ask(silent, "and here?"), "may not"), deadletter.SenderRefused, "50013")
+	w.refused(w.answer(question, "nowhere", to("discord:1")), deadletter.RecipientRefused, "10003")
+	w.refused(w.answer(question, "elsewhere", to("lobby")), deadletter.NoRecipient, "lobby")
+	w.refused(w.answer(question, "blocked", privately, func(e *event.Event) { e.UserID = "discord:" + shy.ID }), deadletter.RecipientRefused, "50007")
+	w.refused(w.answer(question, "another platform's", privately, func(e *event.Event) { e.UserID = "twitch:1" }), deadletter.NoRecipient, "twitch:1")
+	w.reaches(w.answer(question, "and this is fine"), egress.Delivered)
+	if n := len(w.said(w.room.ID)) + len(w.said(silent.ID)); n != 1 {
+		t.Errorf("%d messages; want the one that is fine", n)
+	}
+}
+
+func TestWhatDiscordDidNotConfirmIsSaidOnce(t *testing.T) {
+	w := newWorld(t)
+	w.start("a", impatient)
+	w.connected()
+	question := w.ask(w.room, "hello?")
+	var all []answered
+	for i, f := range []standin.HTTPFault{
+		{Done: true, Hang: true}, {Done: true, Drop: true}, {Done: true, Status: http.StatusBadGateway},
+		{Hang: true}, {Drop: true}, {Status: http.StatusInternalServerError, Times: 3},
+	} {
+		f.Method, f.Path = http.MethodPost, "/messages"
+		w.discord.FailHTTP(f)
+		a := w.answer(question, fmt.Sprint("answer ", i))
+		w.reaches(a, egress.Delivered)
+		all = append(all, a)
+	}
+	w.once(w.room.ID, all...)
+	for _, a := range all {
+		if id := w.entry(a).Note; !slices.ContainsFunc(w.said(w.room.ID), func(m standin.Message) bool { return m.ID == id && m.Text == a.text }) {
+			t.Errorf("%q is noted as %q, which it is not", a.text, id)
+		}
+	}
+}
+
+func TestAHalfSaidAnswerIsADeadLetter(t *testing.T) {
+	w := newWorld(t)
+	w.start("a")
+	w.connected()
+	question := w.ask(w.room, "tell me everything")
+	w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Skip: 1, Status: http.StatusForbidden})
+	w.refused(w.answer(question, strings.Repeat("many words ", 300)), deadletter.SenderRefused, "message 2 of 2")
+	if n := len(w.said(w.room.ID)); n != 1 {
+		t.Errorf("%d messages; want the first half, once", n)
+	}
+}
+
+func TestOneInstanceHasTheSession(t *testing.T) {
+	w := newWorld(t)
+	all := []*running{w.start("a"), w.start("b"), w.start("c")}
+	eventually(t, "all three know each other", func() bool {
+		return !slices.ContainsFunc(all, func(m *running) bool { return m.leases.Members() != 3 })
+	})
+	eventually(t, "one of them has the session", func() bool { return owner(all...) != nil && w.discord.Connected(w.bot.ID) == 1 })
+	first := w.ask(w.room, "hello")
+	w.heard(first)
+	w.reaches(w.answer(first, "an answer"), egress.Delivered)
+
+	// who leaves gives the session back at once
+	leaving := owner(all...)
+	asked := time.Now()
+	leaving.stop()
+	during := w.ask(w.room, "while it moves")
+	owed := w.answer(during, "owed")
+	w.reaches(owed, egress.Delivered)
+	if took := time.Since(asked); took > quickLease.TTL {
+		t.Errorf("it took %s until another had the session; want less than the %s of a crash", took, quickLease.TTL)
+	}
+	w.heard(first, during)
+	w.once(w.room.ID, owed)
+	if n := w.gaps(); n != 0 {
+		t.Errorf("%d gaps; want none: all was read", n)
+	}
+}
+
+func TestTheOwnerDies(t *testing.T) {
+	w := newWorld(t)
+	quiet := w.channel("quiet")
+	victim := w.start("victim")
+	w.connected()
+	before := []standin.Message{w.ask(w.room, "before"), w.ask(quiet, "quietly before")}
+	private, err := w.discord.SayDM(w.alice.ID, w.bot.ID, "between us")
+	w.must(err)
+	before = append(before, private)
+	w.heard(before...)
+	for _, m := range before {
+		w.marked(m)
+	}
+	// Discord has the message and has not answered yet
+	w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Done: true, Hang: true})
+	midst := w.answer(before[0], "in the midst")
+	behind := w.answer(before[0], "behind it")
+	eventually(t, "it is said", func() bool { return len(w.said(w.room.ID)) == 1 })
+	if got := w.entry(midst); got.State != egress.Claimed || got.Instance != victim.name {
+		t.Fatalf("state = %s of %s; want it claimed before it is said", got.State, got.Instance)
+	}
+	victim.kill()
+
+	var missed []standin.Message
+	for i := range 120 { // more than a page
+		missed = append(missed, w.ask(w.room, fmt.Sprint("missed ", i)))
+	}
+	later := w.channel("later")
+	missed = append(missed, w.ask(quiet, "quietly missed"), w.ask(later, "in a new channel"))
+	private, err = w.discord.SayDM(w.alice.ID, w.bot.ID, "are you there?")
+	w.must(err)
+	missed = append(missed, private)
+	elder, err := w.discord.AddRole(standin.Role{GuildID: w.guild.ID, Name: "Elder"})
+	w.must(err)
+	w.must(w.discord.SetRoles(w.guild.ID, w.alice.ID, elder.ID))
+	owed := w.answer(missed[0], "owed")
+	whisper := w.answer(missed[0], "owed directly", privately)
+
+	w.start("heir")
+	w.reaches(owed, egress.Delivered)
+	w.reaches(behind, egress.Delivered)
+	w.reaches(whisper, egress.Delivered)
+	after := w.ask(w.room, "after")
+	w.heard(slices.Concat(before, missed, []standin.Message{after})...)
+	w.once(w.room.ID, midst, behind, owed)
+	if got := w.reaches(midst, egress.Delivered); got.Note != w.said(w.room.ID)[0].ID {
+		t.Errorf("it is noted as %s; want it taken over, as %s", got.Note, w.said(w.room.ID)[0].ID)
+	}
+	var order []string
+	for _, e := range w.events(event.TypeChatMessage) {
+		if e.Channel == Channel(w.room.ID) {
+			order = append(order, e.Message.ID)
+		}
+		if e.Message.Text == "missed 7" && !strings.Contains(string(e.Message.RawPlatformPayload), `"roleNames":["Elder"]`) {
+			t.Errorf("payload = %s; want the roles, which what is read does not tell", e.Message.RawPlatformPayload)
+		}
+	}
+	if !slices.IsSorted(order) {
+		t.Error("the channel's messages are not in order")
+	}
+	if n := w.gaps(); n != 0 {
+		t.Errorf("%d gaps; want none: all was read", n)
+	}
+}
+
+// TestManyInstances is the promise as a whole: whoever comes, goes or dies, each message is one event and each answer
+// is said once.
+func TestManyInstances(t *testing.T) {
+	w := newWorld(t)
+	rooms := []standin.Channel{w.room, w.channel("two"), w.channel("three")}
+	alive := []*running{w.start("a"), w.start("b")}
+	eventually(t, "somebody has the session", func() bool { return owner(alive...) != nil })
+	for _, room := range rooms {
+		first := w.ask(room, "first")
+		w.heard(first)
+		w.marked(first)
+	}
+	var messages []standin.Message
+	var answers []answered
+	round := func() {
+		t.Helper()
+		for _, room := range rooms {
+			m := w.ask(room, fmt.Sprint("message ", len(messages)))
+			messages = append(messages, m)
+			answers = append(answers, w.answer(m, fmt.Sprint("answer ", len(answers))))
+		}
+	}
+	for i := range 3 {
+		for range 3 {
+			round()
+		}
+		<-time.After(rand.N(30 * time.Millisecond))
+		gone := owner(alive...)
+		for gone == nil { // the session moves
+			round()
+			eventually(t, "somebody has the session", func() bool { gone = owner(alive...); return gone != nil })
+		}
+		alive = slices.DeleteFunc(alive, func(m *running) bool { return m == gone })
+		if i%2 == 0 {
+			gone.kill()
+		} else {
+			gone.stop()
+		}
+		round()
+		alive = append(alive, w.start(fmt.Sprint("next", i)))
+		round()
+	}
+	for _, a := range answers {
+		w.reaches(a, egress.Delivered)
+	}
+	eventually(t, "every message is an event", func() bool {
+		n := w.times()
+		return !slices.ContainsFunc(messages, func(m standin.Message) bool { return n[m.ID] == 0 })
+	})
+	said := map[string]int{}
+	for _, room := range rooms {
+		for _, m := range w.said(room.ID) {
+			said[m.Text]++
+		}
+	}
+	for _, a := range answers {
+		if n := said[a.text]; n != 1 {
+			t.Errorf("%q was said %d times", a.text, n)
+		}
+	}
+	again := 0
+	for _, n := range w.times() {
+		again += n - 1
+	}
+	t.Logf("%d answers; %d messages, %d published again by the same correlation id", len(answers), len(messages), again)
+}
+
+func TestASessionIsTakenUpAgain(t *testing.T) {
+	w := newWorld(t, standin.WithTiming(standin.Timing{Heartbeat: 400 * time.Millisecond}))
+	m := w.start("a")
+	w.connected()
+	all := []standin.Message{w.ask(w.room, "first")}
+	w.heard(all...)
+	for i, breakIt := range []func(){
+		func() { w.discord.DropGateway(w.bot.ID) },
+		func() { w.discord.ReconnectGateway(w.bot.ID) },
+		func() { w.discord.CloseGateway(w.bot.ID, standin.CloseUnknownError) },
+		func() { w.discord.InvalidateSessions(w.bot.ID, true) },
+		func() { w.discord.StopACKs(w.bot.ID) },
+	} {
+		before := counter(m.metrics.sessions.WithLabelValues("resumed"))
+		breakIt()
+		all = append(all, w.ask(w.room, fmt.Sprint("while it is broken ", i)))
+		eventually(t, fmt.Sprintf("resumed after break %d", i), func() bool { return counter(m.metrics.sessions.WithLabelValues("resumed")) > before })
+		all = append(all, w.ask(w.room, fmt.Sprint("after it ", i)))
+		w.heard(all...)
+		w.reaches(w.answer(all[len(all)-1], fmt.Sprint("answer ", i)), egress.Delivered)
+	}
+	if n := counter(m.metrics.sessions.WithLabelValues("new")); n != 1 {
+		t.Errorf("%v new sessions; want the first alone", n)
+	}
+	if n := len(w.discord.Requests("/messages")); n != 5 {
+		t.Errorf("%d requests for messages; want the five answers, and none to read: a session that is taken up tells all", n)
+	}
+}
+
+func TestASessionThatIsOverIsMadeAnew(t *testing.T) {
+	w := newWorld(t)
+	m := w.start("a")
+	w.connected()
+	first := w.ask(w.room, "first")
+	w.heard(first)
+	all := []standin.Message{first}
+	for i, breakIt := range []func(){
+		func() { w.discord.InvalidateSessions(w.bot.ID, false) },
+		func() { w.discord.ForgetSessions(w.bot.ID) },
+		func() { w.discord.CloseGateway(w.bot.ID, standin.CloseSessionTimedOut) },
+	} {
+		breakIt()
+		for j := range 3 {
+			all = append(all, w.ask(w.room, fmt.Sprintf("while there is none %d.%d", i, j)))
+		}
+		eventually(t, fmt.Sprintf("a new session after break %d", i), func() bool { return counter(m.metrics.sessions.WithLabelValues("new")) == float64(i+2) })
+		all = append(all, w.ask(w.room, fmt.Sprint("after it ", i)))
+		w.heard(all...)
+	}
+}
+
+func TestATokenThatIsRefusedIsSaidSoAndNotHammered(t *testing.T) {
+	w := newWorld(t)
+	m := w.start("a")
+	w.connected()
+	question := w.ask(w.room, "hello?")
+	w.heard(question)
+	_, err := w.discord.ResetToken(w.bot.ID)
+	w.must(err)
+	eventually(t, "it is refused", func() bool {
+		return counter(m.metrics.disconnects.WithLabelValues("unauthorized")) > 0 || counter(m.metrics.disconnects.WithLabelValues("4004")) > 0
+	})
+	waiting := w.answer(question, "for later")
+	if got := w.entry(waiting).State; got != egress.Pending {
+		t.Errorf("state = %s; want it pending until the token is right", got)
+	}
+	_, err = w.discord.AddBot(w.bot)
+	w.must(err)
+	w.reaches(waiting, egress.Delivered)
+}
+
+func TestLimitsAreWaitedFor(t *testing.T) {
+	w := newWorld(t)
+	w.start("a")
+	w.connected()
+	question := w.ask(w.room, "hello?")
+	for i, global := range []bool{false, true} {
+		w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Status: http.StatusTooManyRequests, RetryAfter: 700 * time.Millisecond, Global: global})
+		began, before := time.Now(), len(w.discord.Requests("/messages"))
+		a := w.answer(question, fmt.Sprint("limited ", i))
+		w.reaches(a, egress.Delivered)
+		if took := time.Since(began); took < 700*time.Millisecond {
+			t.Errorf("it was said after %s; want it after the limit", took)
+		}
+		if n := len(w.discord.Requests("/messages")) - before; n != 2 {
+			t.Errorf("%d requests; want the one that was too much, and one after the limit", n)
+		}
+		w.once(w.room.ID, a)
+	}
+}
+
+func TestDiscordsOwnLimitsAreKept(t *testing.T) {
+	w := newWorld(t, standin.WithLimits(standin.Limits{
+		Messages: standin.Window{N: 4, Per: 400 * time.Millisecond}, Routes: standin.Window{N: 20, Per: 400 * time.Millisecond},
+	}))
+	w.start("a")
+	w.connected()
+	question := w.ask(w.room, "hello?")
+	var all []answered
+	for i := range 10 {
+		all = append(all, w.answer(question, fmt.Sprint("answer ", i)))
+	}
+	for _, a := range all {
+		w.reaches(a, egress.Delivered)
+	}
+	w.once(w.room.ID, all...)
+	for _, r := range w.discord.Requests("/messages") {
+		if r.Status == http.StatusTooManyRequests {
+			t.Error("Discord found it too much; want the limit kept that its answers tell")
+		}
+	}
+}
+
+func TestAnswersWaitForAConnection(t *testing.T) {
+	w := newWorld(t)
+	question := w.ask(w.room, "is anybody here?")
+	w.discord.FailHTTP(standin.HTTPFault{Path: "/", Times: 1000, Status: http.StatusServiceUnavailable})
+	m := w.start("a")
+	var waiting []answered
+	for i := range 5 {
+		waiting = append(waiting, w.answer(question, fmt.Sprint("answer ", i)))
+	}
+	eventually(t, "it has tried several times", func() bool { return counter(m.metrics.disconnects.WithLabelValues("unreachable")) > 3 })
+	for _, a := range waiting {
+		if got := w.entry(a).State; got != egress.Pending {
+			t.Errorf("state = %s; want it pending until somebody is connected", got)
+		}
+	}
+	w.discord.ClearFaults()
+	for _, a := range waiting {
+		w.reaches(a, egress.Delivered)
+	}
+	for i, s := range w.said(w.room.ID) {
+		if s.Text != waiting[i].text {
+			t.Errorf("message %d is %q; want the order in which they were asked for", i, s.Text)
+		}
+	}
+}
+
+func TestOverdueAnswersEndWithWhatStoodInTheWay(t *testing.T) {
+	w := newWorld(t)
+	w.start("a")
+	w.connected()
+	question := w.ask(w.room, "hello?")
+	w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Times: 1000, Status: http.StatusTooManyRequests, RetryAfter: 300 * time.Millisecond})
+	w.sender = egress.NewSender(w.ledger, discard{}, egress.Config{Deadline: time.Second, Retention: time.Hour}, time.Now)
+	w.refused(w.answer(question, "never"), deadletter.RateLimited, "429")
+}
+
+func TestWhatIsTooMuchToReadIsAGap(t *testing.T) {
+	w := newWorld(t)
+	first := w.start("first")
+	w.connected()
+	w.marked(w.ask(w.room, "before"))
+	first.stop()
+	var all []standin.Message
+	for i := range 9 {
+		all = append(all, w.ask(w.room, fmt.Sprint("missed ", i)))
+	}
+	w.start("second", func(s *Service) { s.config.BackfillMessages = 4 })
+	w.connected()
+	after := w.ask(w.room, "after")
+	w.heard(append(all[:4:4], after)...)
+	n := w.times()
+	for _, m := range all[4:] {
+		if n[m.ID] != 0 {
+			t.Errorf("%q was published", m.Text)
+		}
+	}
+	if n := w.gaps(); n != 1 {
+		t.Errorf("%d gaps; want one", n)
+	}
+	w.marked(after)
+}
+
+func TestAnInstanceThatCantConnectLetsOthersTry(t *testing.T) {
+	w := newWorld(t)
+	all := []*running{w.start("a"), w.start("b")}
+	eventually(t, "both know each other", func() bool { return all[0].leases.Members() == 2 && all[1].leases.Members() == 2 })
+	eventually(t, "one of them has the session", func() bool { return owner(all...) != nil })
+	first := w.ask(w.room, "hello?")
+	w.heard(first)
+	w.marked(first)
+	stranded := owner(all...)
+	stranded.cutOff()
+	missed := w.ask(w.room, "still there?")
+	a := w.answer(missed, "once more")
+	w.reaches(a, egress.Delivered)
+	if got := w.entry(a).Instance; got == stranded.name {
+		t.Errorf("it was said by %s, which is cut off", got)
+	}
+	w.heard(first, missed)
+	w.once(w.room.ID, a)
+}
+
+func TestTheWatermarkDoesNotPassOverWhatWaits(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		last    snowflake
+		waiting []snowflake
+		want    snowflake
+	}{
+		{"nothing waits", 7, nil, 7},
+		{"what came later waits", 7, []snowflake{8, 9}, 7},
+		{"an earlier one came late", 7, []snowflake{9, 5}, 4},
+		{"what is no message has no place", 7, []snowflake{0}, 7},
+	} {
+		l := &lane{last: test.last}
+		for _, id := range test.waiting {
+			l.queue = append(l.queue, item{mark: id})
+		}
+		if got := l.settled(); got != test.want {
+			t.Errorf("%s: settled up to %d; want %d", test.name, got, test.want)
+		}
+	}
+}
