@@ -144,6 +144,28 @@ func (p *process) kill() {
 	<-p.done
 }
 
+// terminate asks the process to end, as Cloud Run does, and kills it where it has not ended after the time that Cloud
+// Run gives it; then it says so.
+func (p *process) terminate() error {
+	p.ended.Store(true)
+	syscall.Kill(p.cmd.Process.Pid, syscall.SIGTERM) // fails only where it has ended
+	select {
+	case <-p.done:
+		p.kill()
+		if !p.cmd.ProcessState.Success() {
+			return fmt.Errorf("%s was asked to end, and did with %s", p.name, p.cmd.ProcessState)
+		}
+		return nil
+	case <-time.After(stopTime):
+		p.kill()
+		return fmt.Errorf("%s did not end within %s", p.name, stopTime)
+	}
+}
+
+// stopTime is how long Cloud Run waits between SIGTERM and SIGKILL
+// (https://cloud.google.com/run/docs/container-contract#instance-shutdown).
+const stopTime = 10 * time.Second
+
 // stop and resume are what a suspended laptop, a live migration or a starved container do to a process.
 func (p *process) stop()   { syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP) }
 func (p *process) resume() { syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) }
