@@ -85,6 +85,13 @@ type schedule struct {
 	bag   []Kind // kinds that are still to come before any comes again
 }
 
+func kindsOf(table []Explained) (kinds []Kind) {
+	for _, k := range table {
+		kinds = append(kinds, k.Kind)
+	}
+	return kinds
+}
+
 func newSchedule(seed uint64, pace Pace, kinds []Kind) *schedule {
 	return &schedule{rng: rand.New(rand.NewPCG(seed, 0)), pace: pace, kinds: kinds}
 }

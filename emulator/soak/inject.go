@@ -1,6 +1,7 @@
 package soak
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -16,6 +17,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"parley.internal/shared/egress"
 )
 
 // injector makes the servers' answers go wrong while faults are on. Which of the calls are met is drawn anew in every
@@ -25,6 +28,8 @@ type injector struct {
 	rates map[Kind]float64 // of the faults that are on
 	hits  map[Kind]int     // calls, deliveries or answers that were met
 	held  map[string]*hold // by gateway instance
+	// claims are which instance claimed a delivery, by the document's name: who settles a claim does not write it again
+	claims map[string]string
 }
 
 // hold keeps a gateway from recording what it delivered.
@@ -35,7 +40,7 @@ type hold struct {
 }
 
 func newInjector() *injector {
-	return &injector{rates: map[Kind]float64{}, hits: map[Kind]int{}, held: map[string]*hold{}}
+	return &injector{rates: map[Kind]float64{}, hits: map[Kind]int{}, held: map[string]*hold{}, claims: map[string]string{}}
 }
 
 func (i *injector) begin(k Kind, rate float64) {
@@ -83,15 +88,22 @@ type writing interface{ GetWrites() []*firestorepb.Write }
 func (i *injector) settling(r writing) *hold {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if len(i.held) == 0 {
-		return nil
-	}
 	for _, w := range r.GetWrites() {
-		if d := w.GetUpdate(); d != nil && strings.Contains(d.Name, "/documents/deliveries/") {
-			if h := i.held[d.Fields["instance"].GetStringValue()]; h != nil {
-				i.hits[KillBeforeSettling]++
-				return h
-			}
+		d := w.GetUpdate()
+		if d == nil || !strings.Contains(d.Name, "/documents/deliveries/") {
+			continue
+		}
+		instance := d.Fields["instance"].GetStringValue()
+		switch egress.State(d.Fields["state"].GetStringValue()) {
+		case egress.Pending:
+			continue
+		case egress.Claimed:
+			i.claims[d.Name] = instance
+			continue
+		}
+		if h := i.held[cmp.Or(instance, i.claims[d.Name])]; h != nil {
+			i.hits[KillBeforeSettling]++
+			return h
 		}
 	}
 	return nil

@@ -98,3 +98,58 @@ func (r *Report) Write(w io.Writer) error {
 	row("DOUBLED", r.Doubled)
 	return tw.Flush()
 }
+
+// Write writes the report as tables for people.
+func (r *PlatformsReport) Write(w io.Writer) error {
+	for _, v := range r.Violations {
+		fmt.Fprintf(w, "VIOLATION: %s\n", v.What)
+		for _, line := range v.History {
+			fmt.Fprintf(w, "    %s\n", line)
+		}
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(cells ...any) {
+		for _, c := range cells {
+			fmt.Fprintf(tw, "%v\t", c)
+		}
+		fmt.Fprintln(tw)
+	}
+	fmt.Fprintln(tw)
+	row("seed", r.Seed)
+	row("time", r.Elapsed.Round(time.Second))
+	row("gateways, one after the other", r.Gateways)
+	for _, k := range PlatformFaults {
+		row(k.Kind, r.Faults[k.Kind], k.Meaning)
+	}
+	fmt.Fprintln(tw)
+	names := slices.Sorted(maps.Keys(r.Platforms))
+	of := func(what string, number func(PlatformTally) any) {
+		cells := []any{what}
+		for _, name := range names {
+			cells = append(cells, number(r.Platforms[name]))
+		}
+		row(cells...)
+	}
+	header := []any{""}
+	for _, name := range names {
+		header = append(header, name)
+	}
+	row(header...)
+	of("questions asked", func(t PlatformTally) any { return t.Asked })
+	of("heard", func(t PlatformTally) any { return t.Heard })
+	of("  published again, as the same event", func(t PlatformTally) any { return t.Again })
+	of("missed, in a recorded gap", func(t PlatformTally) any { return t.Missed })
+	of("  while a gateway that was about to end was there", func(t PlatformTally) any { return t.Attended })
+	of("answered once", func(t PlatformTally) any { return t.Answered })
+	of("dead-lettered: outcome_unknown", func(t PlatformTally) any { return t.Unknown })
+	of("  of these, said once", func(t PlatformTally) any { return t.UnknownSaid })
+	of("dead-lettered: another reason", func(t PlatformTally) any { return t.Dead })
+	of("said after the answer to a later question", func(t PlatformTally) any { return t.Overtaken })
+	of("gaps recorded", func(t PlatformTally) any { return t.Gaps })
+	of("  their time, all channels together", func(t PlatformTally) any { return t.GapTime.Round(time.Millisecond) })
+	fmt.Fprintln(tw)
+	row("other violations", len(r.Violations)-r.Lost-r.Doubled)
+	row("LOST", r.Lost)
+	row("DOUBLED", r.Doubled)
+	return tw.Flush()
+}

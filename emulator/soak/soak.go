@@ -112,6 +112,7 @@ type questionID struct{ user, id string }
 type gatewaySlot struct {
 	name              string
 	pubsub, firestore *link
+	environ           []string // what it is told beside what all gateways are
 
 	busy    sync.Mutex // held while a fault has the gateway
 	mu      sync.Mutex // guards what follows
@@ -177,9 +178,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		return nil, errors.New("soak: the sweep's grace has to be more than the clocks' skew and the longest fault together")
 	}
 	if o.Kinds == nil {
-		for _, k := range Kinds {
-			o.Kinds = append(o.Kinds, k.Kind)
-		}
+		o.Kinds = kindsOf(Kinds)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	w := &world{
@@ -204,22 +203,9 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 }
 
 // start starts the servers, the functions and the gateways.
-func (w *world) start(ctx context.Context) (err error) {
+func (w *world) start(ctx context.Context) error {
 	w.enter("starting")
-	if w.pubsub, err = pubsubserver.New(
-		pubsubserver.WithServerOptions(grpc.ChainUnaryInterceptor(w.injector.pubsubUnary), grpc.ChainStreamInterceptor(w.injector.pubsubStream)),
-		pubsubserver.WithHTTPClient(&http.Client{
-			Transport:     pushes{RoundTripper: &http.Transport{MaxIdleConnsPerHost: 1000, IdleConnTimeout: 30 * time.Second}, injector: w.injector},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}),
-		pubsubserver.WithOnPublish(w.onPublish),
-	); err != nil {
-		return fmt.Errorf("start Pub/Sub: %w", err)
-	}
-	if w.store, err = firestoreserver.New(firestoreserver.WithUnaryInterceptor(w.injector.firestoreUnary), firestoreserver.WithStreamInterceptor(w.injector.firestoreStream)); err != nil {
-		return fmt.Errorf("start Firestore: %w", err)
-	}
-	if err := w.connect(ctx); err != nil {
+	if err := w.startServers(ctx, w.onPublish); err != nil {
 		return err
 	}
 	seed := stack.Seed{Users: map[string]map[string]any{}, Personalities: w.Documents.Personalities, Rules: w.Documents.Rules}
@@ -233,7 +219,30 @@ func (w *world) start(ctx context.Context) (err error) {
 	for i, id := range slices.Sorted(maps.Keys(tokens)) {
 		w.users = append(w.users, &user{id: id, token: tokens[id], acks: i%2 == 1, leaves: i%10 == 9, world: w, since: map[string]time.Time{}})
 	}
+	return w.startParts(ctx, w.schedule.skew, nil)
+}
 
+// startServers starts Pub/Sub and Firestore.
+func (w *world) startServers(ctx context.Context, onPublish func(topic string, m *pubsubpb.PubsubMessage)) (err error) {
+	if w.pubsub, err = pubsubserver.New(
+		pubsubserver.WithServerOptions(grpc.ChainUnaryInterceptor(w.injector.pubsubUnary), grpc.ChainStreamInterceptor(w.injector.pubsubStream)),
+		pubsubserver.WithHTTPClient(&http.Client{
+			Transport:     pushes{RoundTripper: &http.Transport{MaxIdleConnsPerHost: 1000, IdleConnTimeout: 30 * time.Second}, injector: w.injector},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}),
+		pubsubserver.WithOnPublish(onPublish),
+	); err != nil {
+		return fmt.Errorf("start Pub/Sub: %w", err)
+	}
+	if w.store, err = firestoreserver.New(firestoreserver.WithUnaryInterceptor(w.injector.firestoreUnary), firestoreserver.WithStreamInterceptor(w.injector.firestoreStream)); err != nil {
+		return fmt.Errorf("start Firestore: %w", err)
+	}
+	return w.connect(ctx)
+}
+
+// startParts makes the topology and starts the functions and the gateways. skew draws a gateway's clock, and told, if it
+// is not nil, what the i-th gateway is told beside what all are.
+func (w *world) startParts(ctx context.Context, skew func() time.Duration, told func(i int) []string) (err error) {
 	var g errgroup.Group
 	endpoints := map[string]string{}
 	for _, name := range []string{enrichment.Step, personality.Step, dlq.Step} {
@@ -259,6 +268,9 @@ func (w *world) start(ctx context.Context) (err error) {
 	}
 	for i := range w.Gateways {
 		s := &gatewaySlot{name: fmt.Sprintf("gateway%d", i)}
+		if told != nil {
+			s.environ = told(i)
+		}
 		if s.addr, err = freeAddr(); err != nil {
 			return errors.Join(err, g.Wait())
 		}
@@ -272,8 +284,8 @@ func (w *world) start(ctx context.Context) (err error) {
 			}
 		}
 		w.gateways = append(w.gateways, s)
-		skew := w.schedule.skew()
-		g.Go(func() error { return s.start(ctx, w, skew) })
+		own := skew()
+		g.Go(func() error { return s.start(ctx, w, own) })
 	}
 	return g.Wait()
 }
@@ -329,7 +341,7 @@ func (s *gatewaySlot) start(ctx context.Context, w *world, skew time.Duration) e
 
 // launch starts a gateway.
 func (s *gatewaySlot) launch(ctx context.Context, w *world, addr string, skew time.Duration) (*process, Ready, error) {
-	environ := append(w.environ(s.pubsub, s.firestore), "LISTEN_ADDR="+addr)
+	environ := append(append(w.environ(s.pubsub, s.firestore), s.environ...), "LISTEN_ADDR="+addr)
 	var errs []error
 	for range starts {
 		proc, ready, err := startGateway(ctx, w.Binary, w.Dir, s.name, skew, environ)

@@ -127,11 +127,12 @@ func standInForTwitch(ctx context.Context, people []identity.UserID, name func(i
 		"CREDENTIAL_KEY": "file:" + filepath.Join(dir, "credential.key"), "PUBLIC_URL": publicURL,
 		"OAUTH_ALLOWED_USERS": strings.Join(allowed, ","),
 	}
-	return s, told, logInBot(ctx, s, app, bot, told, client)
+	return s, told, LogInBot(ctx, s, app, bot, told, client)
 }
 
-// logInBot gives Parley the bot's token, as logging in at /oauth/twitch/login does.
-func logInBot(ctx context.Context, s *twitch.Server, app twitch.App, bot twitch.User, told map[string]string, client *firestore.Client) error {
+// LogInBot gives Parley the bot's token, as logging in at /oauth/twitch/login does. told is the environment of the parts:
+// it says of which app the token is, and by which key it is kept.
+func LogInBot(ctx context.Context, s *twitch.Server, app twitch.App, bot twitch.User, told map[string]string, client *firestore.Client) error {
 	c, err := config.Load[oauth.Config](list(told))
 	if err != nil {
 		return err

@@ -23,10 +23,11 @@ func TestAGapIsOneDocument(t *testing.T) {
 		from := time.Date(2026, 1, 2, 3, 4, 5, 678_901_234, time.UTC)
 		to := from.Add(time.Minute)
 		for _, g := range []gap.Gap{
-			gap.New("discord", "discord:1", from, to, "a"),
-			gap.New("discord", "discord:1", from, to.Add(time.Second), "a"), // found again, with another end
-			gap.New("discord", "discord:2", from, to, "a"),
-			gap.New("discord", "discord:2", from, to, "b"),
+			gap.New("discord", "discord:1", gap.Chat, from, to, "a"),
+			gap.New("discord", "discord:1", gap.Chat, from, to.Add(time.Second), "a"), // found again, with another end
+			gap.New("discord", "discord:2", gap.Chat, from, to, "a"),
+			gap.New("discord", "discord:2", gap.Chat, from, to, "b"),
+			gap.New("discord", "discord:2", gap.Events, from, to, "b"),
 		} {
 			if err := g.Put(t.Context(), client); err != nil {
 				t.Fatal(err)
@@ -36,8 +37,8 @@ func TestAGapIsOneDocument(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(docs) != 3 {
-			t.Errorf("%d documents; want 3", len(docs))
+		if len(docs) != 4 {
+			t.Errorf("%d documents; want 4", len(docs))
 		}
 		found, err := client.Collection("gaps").Where("channel", "==", "discord:1").Documents(t.Context()).GetAll()
 		if err != nil || len(found) != 1 {
@@ -47,7 +48,7 @@ func TestAGapIsOneDocument(t *testing.T) {
 		if err := found[0].DataTo(&got); err != nil {
 			t.Fatal(err)
 		}
-		if want := gap.New("discord", "discord:1", from, to.Add(time.Second), "a"); got != want {
+		if want := gap.New("discord", "discord:1", gap.Chat, from, to.Add(time.Second), "a"); got != want {
 			t.Errorf("read %+v; want %+v as it was written", got, want)
 		}
 		if got.ExpireAt.Sub(got.To) != gap.Retention {
@@ -58,7 +59,7 @@ func TestAGapIsOneDocument(t *testing.T) {
 
 func TestAGapThatEndsBeforeItBeganHasNoLength(t *testing.T) {
 	now := time.Now()
-	if g := gap.New("twitch", "twitch:one", now, now.Add(-time.Second), "a"); !g.To.Equal(g.From) {
+	if g := gap.New("twitch", "twitch:one", gap.Chat, now, now.Add(-time.Second), "a"); !g.To.Equal(g.From) {
 		t.Errorf("from %s to %s; want no length", g.From, g.To)
 	}
 }

@@ -116,7 +116,7 @@ func queriesOf(t *testing.T) []query {
 	try(err)
 	_, err = ledger.Repeatable(t.Context(), identity.Twitch, "twitch:ada", event.EgressEvent)
 	try(err)
-	_, err = ledger.PendingOn(t.Context(), identity.Discord)
+	_, err = ledger.UnsettledOn(t.Context(), identity.Discord)
 	try(err)
 	_, err = egress.NewUndertaker(ledger, box, silent{}, "check", 0).Sweep(t.Context())
 	try(err)
