@@ -51,6 +51,7 @@ func holdsText(c discord.Channel) bool {
 func (p discordPlatform) state() Platform {
 	state := Platform{ID: identity.Discord, Name: "Discord", Places: []Place{}}
 	bots, people := p.users()
+	members := p.members()
 	for _, g := range p.srv.Guilds() {
 		speakers, there := p.guild(g)
 		for _, c := range p.srv.Channels(g.ID) {
@@ -68,7 +69,7 @@ func (p discordPlatform) state() Platform {
 			Speakers: []Speaker{}, Bots: p.connected(b),
 		}
 		for _, u := range people {
-			if p.meet(u.ID, b.ID) {
+			if meet(members, u.ID, b.ID) {
 				place.Speakers = append(place.Speakers, Speaker{ID: u.ID, Name: nameOf(u)})
 			}
 		}
@@ -124,18 +125,22 @@ func (p discordPlatform) guild(g discord.Guild) (speakers []Speaker, bots []stri
 	return speakers, bots
 }
 
-// meet reports whether two users share a guild, without which there are no direct messages.
-func (p discordPlatform) meet(a, b string) bool {
+// members are the ids of who is in each guild.
+func (p discordPlatform) members() []map[string]bool {
+	var all []map[string]bool
 	for _, g := range p.srv.Guilds() {
-		members := p.srv.Members(g.ID)
-		is := func(id string) bool {
-			return slices.ContainsFunc(members, func(m discord.Member) bool { return m.User.ID == id })
+		ids := map[string]bool{}
+		for _, m := range p.srv.Members(g.ID) {
+			ids[m.User.ID] = true
 		}
-		if is(a) && is(b) {
-			return true
-		}
+		all = append(all, ids)
 	}
-	return false
+	return all
+}
+
+// meet reports whether two users share one of the guilds, without which there are no direct messages.
+func meet(guilds []map[string]bool, a, b string) bool {
+	return slices.ContainsFunc(guilds, func(ids map[string]bool) bool { return ids[a] && ids[b] })
 }
 
 func (p discordPlatform) sources() []source {
@@ -250,7 +255,7 @@ func (p discordPlatform) say(m Message) (string, error) {
 		switch {
 		case !ok || !to.Bot:
 			return "", refuse(http.StatusNotFound, "to", "there is no bot %q on Discord", m.To)
-		case !p.meet(from.ID, to.ID):
+		case !meet(p.members(), from.ID, to.ID):
 			return "", refuse(http.StatusUnprocessableEntity, "to", "%s shares no guild with %s", nameOf(from), nameOf(to))
 		}
 		said, err = p.srv.SayDM(from.ID, to.ID, text, options...)

@@ -2,6 +2,7 @@ package stage
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -73,7 +74,7 @@ func (w *watcher) look() update {
 		}
 		u.lines = append(u.lines, f.look(s)...)
 	}
-	slices.SortStableFunc(u.lines, func(a, b Line) int { return int(a.At - b.At) })
+	slices.SortStableFunc(u.lines, func(a, b Line) int { return cmp.Compare(a.At, b.At) })
 	return u
 }
 
@@ -93,14 +94,13 @@ func (f *feed) look(s source) []Line {
 	return fresh
 }
 
-// watch sends what is new on the platform until ctx or the stand-in ends.
-func watch(ctx context.Context, p platform, updates chan<- update) {
-	w := watcher{platform: p, feeds: map[string]*feed{}}
+// watch sends what is new until ctx or the stand-in ends.
+func (w *watcher) watch(ctx context.Context, updates chan<- update) {
 	pace := time.NewTicker(pause)
 	defer pace.Stop()
 	for {
 		var u update
-		err := p.await(ctx, func() bool {
+		err := w.platform.await(ctx, func() bool {
 			select {
 			case <-pace.C:
 			case <-ctx.Done():
@@ -129,26 +129,31 @@ func (s *Stage) events(w http.ResponseWriter, r *http.Request) {
 		writeRefusal(w, refuse(http.StatusServiceUnavailable, "", "%d pages are open; close one", maxStreams))
 		return
 	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	out := stream{w, http.NewResponseController(w)}
+	err := out.write(":\n\n")
+
 	ctx, cancel := context.WithCancel(r.Context())
 	updates := make(chan update)
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer cancel()
 	for _, p := range s.platforms {
+		w := watcher{platform: p, feeds: map[string]*feed{}}
+		if err == nil {
+			err = out.update(w.look()) // what there is comes in the order of the platforms
+		}
 		watching.Go(func() {
 			defer cancel() // one that ends ends the stream
-			watch(ctx, p, updates)
+			w.watch(ctx, updates)
 		})
 	}
-
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	out := stream{w, http.NewResponseController(w)}
 	beats := time.NewTicker(beat)
 	defer beats.Stop()
-	for err := out.write(":\n\n"); err == nil; {
+	for err == nil {
 		select {
 		case u := <-updates:
 			err = out.update(u)

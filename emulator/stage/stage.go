@@ -241,7 +241,7 @@ func read(w http.ResponseWriter, r *http.Request) (Message, error) {
 
 func (s *Stage) sayTo(m Message) (string, error) {
 	if plain(m.Text, "") == "" {
-		return "", refuse(http.StatusBadRequest, "text", "is empty")
+		return "", refuse(http.StatusBadRequest, "text", "it is empty")
 	}
 	if (m.Channel == "") == (m.To == "") {
 		return "", refuse(http.StatusBadRequest, "channel", "say either the channel or, in to, the bot")
@@ -257,7 +257,7 @@ func (s *Stage) sayTo(m Message) (string, error) {
 // tooLong is the error of a text that has more characters than the platform takes.
 func tooLong(text string, most int, where string) error {
 	if n := utf8.RuneCountInString(text); n > most {
-		return refuse(http.StatusUnprocessableEntity, "text", "has %d characters; %s takes %d", n, where, most)
+		return refuse(http.StatusUnprocessableEntity, "text", "it has %d characters; %s takes %d", n, where, most)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ const again = 3000; // ms until the events are asked for again, where the browse
 const platforms = new Map(); // by id, as the events bring them
 const places = new Map(); // by id: { place, platform, lines by key, unread, button, count }
 let current = null, answering = null, opened = 0, sending = false;
+let follows = true; // the log stays at its end unless it was scrolled away from it
 
 function make(tag, className, text) {
   const e = document.createElement(tag);
@@ -111,6 +112,7 @@ function showPlace() {
   const speaks = place.kind !== 'moderation';
   $('hears').textContent = !speaks ? 'What moderators did' : place.bots.length ? 'Connected here: ' + place.bots.join(', ') : 'No bot is connected here';
   $('compose').hidden = !speaks;
+  $('empty').textContent = speaks ? 'Nothing was said here.' : 'No moderator did anything yet.';
   const select = $('speaker');
   const options = place.speakers.map((s) => new Option(s.note ? s.name + ' (' + s.note + ')' : s.name, s.id));
   const same = options.length === select.length && options.every((o, i) => o.value === select.options[i].value && o.text === select.options[i].text);
@@ -122,7 +124,6 @@ function showPlace() {
 
 function takeLines(lines) {
   const log = $('log');
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
   for (const line of lines) {
     const p = known(line.place);
     const old = p.lines.get(line.key);
@@ -143,8 +144,17 @@ function takeLines(lines) {
   }
   for (const p of places.values()) if (p.button) showCount(p);
   $('empty').hidden = log.children.length > 0;
-  if (atEnd) log.scrollTop = log.scrollHeight;
+  follow();
 }
+
+function follow() { if (follows) $('log').scrollTop = $('log').scrollHeight; }
+
+$('log').onscroll = () => {
+  const log = $('log');
+  follows = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+};
+
+new ResizeObserver(follow).observe($('log'));
 
 // showLog draws the whole place. It is not read out: only what comes from then on is.
 function showLog() {
@@ -153,7 +163,8 @@ function showLog() {
   for (const entry of current.lines.values()) entry.item = draw(current, entry.line);
   log.replaceChildren(...[...current.lines.values()].map((entry) => entry.item));
   $('empty').hidden = log.children.length > 0;
-  log.scrollTop = log.scrollHeight;
+  follows = true;
+  follow();
   requestAnimationFrame(() => log.setAttribute('aria-live', 'polite'));
 }
 
@@ -205,7 +216,8 @@ $('speaker').onchange = () => sessionStorage.setItem(kept.speaker + current.plat
 $('compose').onsubmit = async (e) => {
   e.preventDefault();
   const text = $('text').value;
-  if (!text.trim() || sending || !current || !$('speaker').value) return;
+  if (!text.trim() || sending || !current) return;
+  if (!$('speaker').value) { alertWith('Choose whom to speak as.'); return; }
   const said = { platform: current.platform.id, user: $('speaker').value, channel: current.place.channel || '', to: current.place.to || '', text };
   if (answering) said.replyTo = answering.id;
   sending = true;

@@ -2,14 +2,18 @@ package stage_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"parley.internal/emulator/discord"
 	"parley.internal/emulator/stage"
@@ -152,7 +156,9 @@ type events struct {
 
 func (w *world) events() *events {
 	w.t.Helper()
-	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, w.url+"/events", nil)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second) // what doesn't come fails the test
+	w.t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/events", nil)
 	w.must(err)
 	resp, err := http.DefaultClient.Do(req)
 	w.must(err)
@@ -273,6 +279,46 @@ func TestAnEmptyTwitchShowsEveryChannelAndOneInUseThose(t *testing.T) {
 	if n := count(); n != 1 {
 		t.Errorf("%d channels are shown, want the one that is in use", n)
 	}
+}
+
+func TestTheStateTellsWhichBotsAreConnected(t *testing.T) {
+	w := newWorld(t)
+	e := w.events()
+	bots := func(p identity.Platform, name string) string {
+		for _, at := range e.state[p].Places {
+			if at.Name == name {
+				return strings.Join(at.Bots, " ")
+			}
+		}
+		return "no place"
+	}
+
+	app, err := w.twitch.AddApp(twitch.App{})
+	w.must(err)
+	parley, _ := w.twitch.User("parley")
+	token, err := w.twitch.AddToken(twitch.Token{UserID: parley.ID, ClientID: app.ID, Scopes: []string{"chat:read", "chat:edit"}})
+	w.must(err)
+	irc, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", w.twitch.IRCAddr())
+	w.must(err)
+	_, err = irc.Write([]byte("PASS oauth:" + token.Access + "\r\nNICK parley\r\nJOIN #streamer\r\n"))
+	w.must(err)
+	e.until("the bot in the channel", func() bool {
+		return bots("twitch", "#streamer") == "Parley" && bots("twitch", "Whispers with Parley") == "Parley"
+	})
+	if got := bots("twitch", "#viewer"); got != "no place" {
+		t.Error("a channel that nobody uses is shown beside one that somebody does")
+	}
+	w.must(irc.Close())
+	e.until("the channel without its bot", func() bool { return bots("twitch", "#streamer") == "" })
+
+	gateway, _, err := websocket.Dial(t.Context(), w.discord.GatewayURL()+"/?v=10&encoding=json", nil)
+	w.must(err)
+	defer gateway.CloseNow()
+	identify := `{"op":2,"d":{"token":"` + w.bot.Token + `","intents":513,"properties":{}}}`
+	w.must(gateway.Write(t.Context(), websocket.MessageText, []byte(identify)))
+	e.until("the bot in the guild", func() bool {
+		return bots("discord", "Home #general") == "parley" && bots("discord", "Direct messages with parley") == "parley"
+	})
 }
 
 func TestAPersonSpeaks(t *testing.T) {

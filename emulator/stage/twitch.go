@@ -40,8 +40,11 @@ func (p *twitchPlatform) await(ctx context.Context, cond func() bool) error {
 	return p.srv.Await(ctx, cond)
 }
 
-// channels are those in which somebody is or was, or spoke. Everybody has a channel, and most are empty; where all are,
-// all are shown.
+// maxIdle is how many channels are shown of a Twitch on which all are empty.
+const maxIdle = 20
+
+// channels are those in which somebody is or was, or spoke: everybody has a channel, and most are empty. Where all are,
+// they are the first maxIdle, so that there is one to speak in.
 func (p *twitchPlatform) channels(users []twitch.User) []twitch.User {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -51,7 +54,7 @@ func (p *twitchPlatform) channels(users []twitch.User) []twitch.User {
 		}
 	}
 	if len(p.shown) == 0 {
-		return users
+		return users[:min(len(users), maxIdle)]
 	}
 	return slices.DeleteFunc(slices.Clone(users), func(u twitch.User) bool { return !p.shown[u.Login] })
 }
