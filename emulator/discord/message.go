@@ -75,6 +75,10 @@ func ReplyingTo(id string) SayOption { return func(p *post) { p.parent = id } }
 // WithoutPing makes an answer that does not ping.
 func WithoutPing() SayOption { return func(p *post) { p.quiet = true } }
 
+// AsTyped makes time-outs and permissions count, as for one who types the message
+// into the channel: where they refuse it there is an error.
+func AsTyped() SayOption { return func(p *post) { p.typed = true } }
+
 // post is something on its way into a channel.
 type post struct {
 	channel *channel
@@ -85,10 +89,12 @@ type post struct {
 	allowed *allowed
 	nonce   string
 	via     string
+	typed   bool
 }
 
 // Say makes a user say something in a guild's channel, whatever limits and
-// permissions would say to it, and tells the bots that see the channel.
+// permissions would say to it unless it is AsTyped, and tells the bots that see
+// the channel.
 func (s *Server) Say(channelID, userID, text string, opts ...SayOption) (Message, error) {
 	s.lock()
 	defer s.unlock()
@@ -119,6 +125,12 @@ func (s *Server) say(c *channel, userID, text string, opts []SayOption) (Message
 	}
 	if p.parent != "" && c.byID[p.parent] == nil {
 		return Message{}, fmt.Errorf("discord: there is no message %q to answer in channel %s", p.parent, c.ID)
+	}
+	if p.typed && !s.may(c, u, ViewChannel|SendMessages) {
+		if m := c.guild.members[u.ID]; s.now().Before(m.until) {
+			return Message{}, fmt.Errorf("discord: %s is timed out until %s", u.Name, m.until.UTC().Format(time.RFC3339))
+		}
+		return Message{}, fmt.Errorf("discord: %s may not send messages in channel %s", u.Name, c.Name)
 	}
 	return s.publish(p).Message, nil
 }

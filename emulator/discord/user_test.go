@@ -168,3 +168,35 @@ func FuzzMentions(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatIsTypedIsHeldToThePermissions(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		arrange func(w *world)
+		refused bool
+	}{
+		{"nothing in the way", func(*world) {}, false},
+		{"timed out", func(w *world) { w.must(w.TimeOut(w.guild.ID, w.viewer.ID, time.Minute)) }, true},
+		{"a time-out that is over", func(w *world) {
+			w.must(w.TimeOut(w.guild.ID, w.viewer.ID, time.Minute))
+			w.clock.Advance(time.Minute)
+		}, false},
+		{"muted by a role", func(w *world) {
+			w.channel.Overwrites = []discord.Overwrite{{ID: w.guild.ID, Deny: discord.SendMessages}}
+			_, err := w.AddChannel(w.channel)
+			w.must(err)
+		}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			c.arrange(w)
+			_, err := w.Say(w.channel.ID, w.viewer.ID, "hello", discord.AsTyped())
+			if said := len(w.Said(w.channel.ID)); (err != nil) != c.refused || (said == 0) != c.refused {
+				t.Errorf("%v, with %d messages said", err, said)
+			}
+			if _, err := w.SayDM(w.viewer.ID, w.bot.ID, "hello", discord.AsTyped()); err != nil {
+				t.Errorf("a direct message: %v", err)
+			}
+		})
+	}
+}

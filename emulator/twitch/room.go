@@ -2,6 +2,7 @@ package twitch
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -171,8 +172,13 @@ func AsAction() SayOption { return func(p *post) { p.action = true } }
 // WithID chooses the line's id, so that a test can have the same one twice.
 func WithID(id string) SayOption { return func(p *post) { p.id = id } }
 
+// AsTyped makes bans, time-outs, limits and settings count, as for one who types
+// the line into the chat: what they refuse is an error with the msg-id.
+func AsTyped() SayOption { return func(p *post) { p.typed = true } }
+
 // Say makes a user say something in a channel, whatever limits, bans and
-// settings would say to it, and tells every connection that is in the channel.
+// settings would say to it unless it is AsTyped, and tells every connection that
+// is in the channel.
 func (s *Server) Say(channel, login, text string, opts ...SayOption) (Line, error) {
 	s.lock()
 	defer s.unlock()
@@ -183,6 +189,11 @@ func (s *Server) Say(channel, login, text string, opts ...SayOption) (Line, erro
 	p := post{room: r, from: u, text: text, via: ViaSay}
 	for _, o := range opts {
 		o(&p)
+	}
+	if p.typed {
+		if no := s.admit(p); no != nil {
+			return Line{}, fmt.Errorf("twitch: %s: %s", no.id, no.text)
+		}
 	}
 	return *s.publish(p), nil
 }
@@ -197,6 +208,7 @@ type post struct {
 	parent string
 	nonce  string
 	via    string
+	typed  bool
 	conn   *ircConn // that it came over, if it did
 }
 

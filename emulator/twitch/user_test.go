@@ -3,6 +3,7 @@ package twitch_test
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -117,6 +118,34 @@ func TestBansEnd(t *testing.T) {
 	w.clock.Advance(time.Minute)
 	if got := send(); got != 200 {
 		t.Errorf("a user after a time-out was answered %d", got)
+	}
+}
+
+func TestWhatIsTypedIsHeldToTheRules(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		arrange func(w *world)
+		want    string // in the error; empty is none
+	}{
+		{"nothing in the way", func(*world) {}, ""},
+		{"banned", func(w *world) { w.must(w.Ban("streamer", "viewer", 0, "")) }, "msg_banned"},
+		{"timed out", func(w *world) { w.must(w.Ban("streamer", "viewer", time.Minute, "")) }, "msg_timedout"},
+		{"too soon", func(w *world) {
+			w.must(w.SetSettings("streamer", twitch.Settings{Slow: time.Minute}))
+			w.say("viewer", "one")
+			w.clock.Advance(30 * time.Second)
+		}, "msg_slowmode"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			c.arrange(w)
+			before := len(w.Said("streamer"))
+			_, err := w.Say("streamer", "viewer", "two", twitch.AsTyped())
+			said := len(w.Said("streamer")) - before
+			if c.want == "" && (err != nil || said != 1) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || said != 0) {
+				t.Errorf("%v, with %d lines said; want %q", err, said, c.want)
+			}
+		})
 	}
 }
 

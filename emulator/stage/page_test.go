@@ -1,0 +1,78 @@
+package stage_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+
+	"parley.internal/emulator/stage"
+)
+
+func get(t *testing.T, path string) *httptest.ResponseRecorder {
+	t.Helper()
+	rec := httptest.NewRecorder()
+	stage.New(nil, nil).ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost:8080"+path, nil))
+	return rec
+}
+
+func TestThePageAndItsFiles(t *testing.T) {
+	for path, kind := range map[string]string{"/": "text/html", "/stage.css": "text/css", "/stage.js": "text/javascript"} {
+		rec := get(t, path)
+		if got := rec.Header().Get("Content-Type"); rec.Code != 200 || !strings.HasPrefix(got, kind) || rec.Body.Len() == 0 {
+			t.Errorf("%s: %d, %s, %d bytes", path, rec.Code, got, rec.Body.Len())
+		}
+		policy := rec.Header().Get("Content-Security-Policy")
+		if !strings.HasPrefix(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") {
+			t.Errorf("%s: policy %q", path, policy)
+		}
+	}
+	for _, path := range []string{"/stage.go", "/nothing", "/x/../stage.go"} {
+		if rec := get(t, path); rec.Code == 200 {
+			t.Errorf("%s: %d", path, rec.Code)
+		}
+	}
+}
+
+// What the policy would stop anyway is not there either: nothing inline, and nothing from elsewhere. Addresses are
+// relative, so that the page can be anywhere.
+func TestNothingInlineAndNothingFromElsewhere(t *testing.T) {
+	html := get(t, "/").Body.String()
+	for _, pattern := range []string{`<style`, ` style=`, ` on[a-z]+=`, `<script>`, `(src|href)="((https?:)?//|/)`} {
+		if found := regexp.MustCompile(pattern).FindString(html); found != "" {
+			t.Errorf("the page holds %q", found)
+		}
+	}
+	js := get(t, "/stage.js").Body.String()
+	for _, sink := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage", "fetch('/", "EventSource('/"} {
+		if strings.Contains(js, sink) {
+			t.Errorf("the script holds %q", sink)
+		}
+	}
+}
+
+func TestEveryControlHasALabel(t *testing.T) {
+	html := get(t, "/").Body.String()
+	controls := regexp.MustCompile(`<(?:input|select|textarea) id="([^"]+)"`).FindAllStringSubmatch(html, -1)
+	if len(controls) == 0 {
+		t.Error("there is nothing to speak with")
+	}
+	for _, m := range controls {
+		if !strings.Contains(html, `<label for="`+m[1]+`"`) {
+			t.Errorf("%s has no label", m[1])
+		}
+	}
+	for _, want := range []string{`role="log"`, `role="status"`, `role="alert"`, `lang="en"`, `<nav id="places" aria-label=`} {
+		if !strings.Contains(html, want) {
+			t.Errorf("the page has no %s", want)
+		}
+	}
+	// the script finds its elements by id
+	js := get(t, "/stage.js").Body.String()
+	for _, m := range regexp.MustCompile(`\$\('([a-z-]+)'\)`).FindAllStringSubmatch(js, -1) {
+		if !strings.Contains(html, `id="`+m[1]+`"`) {
+			t.Errorf("the page has no element %s, which the script uses", m[1])
+		}
+	}
+}

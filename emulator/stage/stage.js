@@ -1,0 +1,250 @@
+'use strict';
+// The page of the stand-ins. Everything that others wrote is shown as text, never as markup.
+
+const $ = (id) => document.getElementById(id);
+const kept = { place: 'parley.stage.place', speaker: 'parley.stage.speaker.' }; // in sessionStorage: gone with the tab
+const most = 500; // lines that are kept of a place
+const again = 3000; // ms until the events are asked for again, where the browser doesn't by itself
+
+const platforms = new Map(); // by id, as the events bring them
+const places = new Map(); // by id: { place, platform, lines by key, unread, button, count }
+let current = null, answering = null, opened = 0, sending = false;
+let follows = true; // the log stays at its end unless it was scrolled away from it
+
+function make(tag, className, text) {
+  const e = document.createElement(tag);
+  if (className) e.className = className;
+  if (text !== undefined) e.textContent = text;
+  return e;
+}
+
+function state(kind, text) {
+  $('state').dataset.state = kind;
+  $('state-text').textContent = text;
+}
+
+function alertWith(text) { $('alert').textContent = text; }
+
+function listen() {
+  const events = new EventSource('events');
+  events.onopen = () => {
+    state('on', 'Connected');
+    opened = Date.now();
+    for (const p of places.values()) p.lines.clear(); // they come again
+    if (current) showLog();
+  };
+  events.onerror = () => {
+    state('wait', 'Connection lost; trying again…');
+    if (events.readyState === EventSource.CLOSED) setTimeout(listen, again);
+  };
+  events.addEventListener('platform', (e) => takePlatform(JSON.parse(e.data)));
+  events.addEventListener('lines', (e) => takeLines(JSON.parse(e.data)));
+}
+
+function known(id) {
+  let p = places.get(id);
+  if (!p) places.set(id, p = { place: null, platform: null, lines: new Map(), unread: 0, button: null, count: null });
+  return p;
+}
+
+function takePlatform(platform) {
+  let group = platforms.get(platform.id);
+  if (!group) {
+    group = { list: make('ul') };
+    platforms.set(platform.id, group);
+    const title = make('h2', '', platform.name);
+    title.id = 'places-' + platform.id;
+    group.list.setAttribute('aria-labelledby', title.id);
+    $('places').append(title, group.list);
+  }
+  const items = platform.places.map((place) => {
+    const p = known(place.id);
+    p.place = place;
+    p.platform = platform;
+    if (!p.button) {
+      p.button = make('button');
+      p.button.type = 'button';
+      p.name = make('span');
+      p.count = make('span', 'count');
+      p.button.append(p.name, p.count);
+      p.button.onclick = () => { enter(p); ($('compose').hidden ? $('log') : $('text')).focus(); };
+      p.item = make('li');
+      p.item.append(p.button);
+    }
+    p.name.textContent = place.name;
+    showCount(p);
+    return p.item;
+  });
+  // only what changed is moved, so that the focus stays where it is
+  for (const item of [...group.list.children]) if (!items.includes(item)) item.remove();
+  items.forEach((item, i) => { if (group.list.children[i] !== item) group.list.insertBefore(item, group.list.children[i] || null); });
+  if (!current) {
+    const before = places.get(sessionStorage.getItem(kept.place));
+    enter(before && before.place ? before : known(platform.places[0].id), true);
+  } else if (current.platform.id === platform.id) {
+    showPlace();
+  }
+}
+
+function showCount(p) {
+  p.count.hidden = !p.unread;
+  p.count.textContent = p.unread;
+  p.count.setAttribute('aria-label', p.unread + ' new');
+}
+
+function enter(p, byItself) {
+  if (current) current.button.removeAttribute('aria-current');
+  current = p;
+  p.unread = 0;
+  showCount(p);
+  p.button.setAttribute('aria-current', 'true');
+  if (!byItself) sessionStorage.setItem(kept.place, p.place.id);
+  answer(null);
+  alertWith('');
+  showPlace();
+  showLog();
+}
+
+function showPlace() {
+  const { place, platform } = current;
+  $('chat-title').textContent = platform.name + ': ' + place.name;
+  document.title = place.name + ' · Parley';
+  const speaks = place.kind !== 'moderation';
+  $('hears').textContent = !speaks ? 'What moderators did' : place.bots.length ? 'Connected here: ' + place.bots.join(', ') : 'No bot is connected here';
+  $('compose').hidden = !speaks;
+  $('empty').textContent = speaks ? 'Nothing was said here.' : 'No moderator did anything yet.';
+  const select = $('speaker');
+  const options = place.speakers.map((s) => new Option(s.note ? s.name + ' (' + s.note + ')' : s.name, s.id));
+  const same = options.length === select.length && options.every((o, i) => o.value === select.options[i].value && o.text === select.options[i].text);
+  const wanted = sessionStorage.getItem(kept.speaker + platform.id);
+  if (!same) select.replaceChildren(...options);
+  if (place.speakers.some((s) => s.id === wanted)) select.value = wanted;
+  $('send').disabled = sending || !place.speakers.length;
+}
+
+function takeLines(lines) {
+  const log = $('log');
+  for (const line of lines) {
+    const p = known(line.place);
+    const old = p.lines.get(line.key);
+    const item = p === current ? draw(p, line) : null;
+    p.lines.set(line.key, { line, item });
+    if (p !== current) {
+      if (!old && line.at > opened) p.unread++;
+    } else if (old) {
+      old.item.replaceWith(item);
+    } else {
+      log.append(item);
+    }
+    if (p.lines.size > most) {
+      const [key, first] = p.lines.entries().next().value;
+      p.lines.delete(key);
+      if (first.item) first.item.remove();
+    }
+  }
+  for (const p of places.values()) if (p.button) showCount(p);
+  $('empty').hidden = log.children.length > 0;
+  follow();
+}
+
+function follow() { if (follows) $('log').scrollTop = $('log').scrollHeight; }
+
+$('log').onscroll = () => {
+  const log = $('log');
+  follows = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+};
+
+new ResizeObserver(follow).observe($('log'));
+
+// showLog draws the whole place. It is not read out: only what comes from then on is.
+function showLog() {
+  const log = $('log');
+  log.setAttribute('aria-live', 'off');
+  for (const entry of current.lines.values()) entry.item = draw(current, entry.line);
+  log.replaceChildren(...[...current.lines.values()].map((entry) => entry.item));
+  $('empty').hidden = log.children.length > 0;
+  follows = true;
+  follow();
+  requestAnimationFrame(() => log.setAttribute('aria-live', 'polite'));
+}
+
+function draw(p, line) {
+  const item = make('li', ['bot', 'action', 'deleted'].filter((name) => line[name]).join(' '));
+  const meta = make('p', 'meta');
+  meta.append(make('strong', '', line.name));
+  if (line.bot) meta.append(make('span', 'badge', 'bot'));
+  if (line.to) meta.append(make('span', '', 'to ' + line.to));
+  meta.append(make('span', '', clock(line.at)));
+  if (line.via) meta.append(make('span', '', 'by ' + line.via));
+  if (line.edited) meta.append(make('span', '', 'edited'));
+  if (line.deleted) meta.append(make('span', '', 'deleted'));
+  if (line.id && !line.deleted && p.place && p.place.kind === 'channel') {
+    const reply = make('button', 'quiet', 'Answer');
+    reply.type = 'button';
+    reply.setAttribute('aria-label', 'Answer ' + line.name + ': ' + line.text.slice(0, 60));
+    reply.onclick = () => { answer(line); $('text').focus(); };
+    meta.append(reply);
+  }
+  item.append(meta);
+  if (line.about) item.append(make('p', 'about', about(line.about)));
+  item.append(make('p', 'said', line.text));
+  return item;
+}
+
+// about is what a line answers, or what was deleted.
+function about(id) {
+  for (const p of places.values()) {
+    for (const { line } of p.lines.values()) if (line.id === id) return line.name + ': ' + line.text;
+  }
+  return 'an earlier line';
+}
+
+function clock(t) {
+  return new Date(t).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+}
+
+function answer(line) {
+  answering = line;
+  $('answering').hidden = !line;
+  $('answering-text').textContent = line ? 'Answers ' + line.name + ': ' + line.text.slice(0, 80) : '';
+}
+
+$('answering-end').onclick = () => { answer(null); $('text').focus(); };
+
+$('speaker').onchange = () => sessionStorage.setItem(kept.speaker + current.platform.id, $('speaker').value);
+
+$('compose').onsubmit = async (e) => {
+  e.preventDefault();
+  const text = $('text').value;
+  if (!text.trim() || sending || !current) return;
+  if (!$('speaker').value) { alertWith('Choose whom to speak as.'); return; }
+  const said = { platform: current.platform.id, user: $('speaker').value, channel: current.place.channel || '', to: current.place.to || '', text };
+  if (answering) said.replyTo = answering.id;
+  sending = true;
+  $('send').disabled = true;
+  try {
+    const reply = await fetch('say', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(said) });
+    if (reply.ok) {
+      alertWith('');
+      answer(null);
+      if ($('text').value === text) $('text').value = '';
+    } else {
+      const { error } = await reply.json();
+      alertWith('Not said: ' + (error.field === 'text' ? '' : error.field + ' ') + error.message);
+    }
+  } catch {
+    alertWith('Not said: the emulator does not answer.');
+  }
+  sending = false;
+  $('send').disabled = false;
+  $('text').focus();
+};
+
+$('text').onkeydown = (e) => {
+  if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) {
+    e.preventDefault();
+    $('compose').requestSubmit();
+  }
+};
+
+listen();

@@ -1,0 +1,249 @@
+package stage
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"parley.internal/emulator/twitch"
+	"parley.internal/shared/identity"
+)
+
+// maxTwitch is how many characters Twitch's box takes, for a line and for a whisper
+// (https://dev.twitch.tv/docs/api/reference/#send-chat-message).
+const maxTwitch = 500
+
+type twitchPlatform struct {
+	srv  *twitch.Server
+	bots map[string]bool // by id
+
+	mu    sync.Mutex
+	shown map[string]bool // channels, by login
+}
+
+func newTwitchPlatform(srv *twitch.Server, bots []identity.UserID) *twitchPlatform {
+	p := &twitchPlatform{srv: srv, bots: map[string]bool{}, shown: map[string]bool{}}
+	for _, b := range bots {
+		if b.Platform() == identity.Twitch {
+			p.bots[b.ID()] = true
+		}
+	}
+	return p
+}
+
+func (p *twitchPlatform) id() identity.Platform { return identity.Twitch }
+
+func (p *twitchPlatform) await(ctx context.Context, cond func() bool) error {
+	return p.srv.Await(ctx, cond)
+}
+
+// maxIdle is how many channels are shown of a Twitch on which all are empty.
+const maxIdle = 20
+
+// channels are those in which somebody is or was, or spoke: everybody has a channel, and most are empty. Where all are,
+// they are the first maxIdle, so that there is one to speak in.
+func (p *twitchPlatform) channels(users []twitch.User) []twitch.User {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, u := range users {
+		if !p.shown[u.Login] && (len(p.srv.Joined(u.Login)) > 0 || len(p.srv.Said(u.Login)) > 0) {
+			p.shown[u.Login] = true
+		}
+	}
+	if len(p.shown) == 0 {
+		return users[:min(len(users), maxIdle)]
+	}
+	return slices.DeleteFunc(slices.Clone(users), func(u twitch.User) bool { return !p.shown[u.Login] })
+}
+
+// Places of Twitch.
+func twitchChannel(login string) string { return "twitch/channel/" + login }
+func twitchDirect(bot string) string    { return "twitch/direct/" + bot }
+
+const twitchModeration = "twitch/moderation"
+
+func (p *twitchPlatform) state() Platform {
+	users := p.srv.Users()
+	state := Platform{ID: identity.Twitch, Name: "Twitch", Places: []Place{}}
+	people := []Speaker{}
+	for _, u := range users {
+		if !p.bots[u.ID] {
+			people = append(people, Speaker{ID: u.Login, Name: u.DisplayName})
+		}
+	}
+	for _, c := range p.channels(users) {
+		speakers := slices.Clone(people)
+		for i := range speakers {
+			if speakers[i].ID == c.Login {
+				speakers[i].Note = "broadcaster"
+			}
+		}
+		there := p.srv.Joined(c.Login)
+		bots := []string{}
+		for _, u := range users {
+			if p.bots[u.ID] && slices.Contains(there, u.Login) {
+				bots = append(bots, u.DisplayName)
+			}
+		}
+		state.Places = append(state.Places, Place{
+			ID: twitchChannel(c.Login), Kind: Channel, Name: "#" + c.Login, Channel: c.Login, Speakers: speakers, Bots: bots,
+		})
+	}
+	for _, u := range users {
+		if !p.bots[u.ID] {
+			continue
+		}
+		place := Place{
+			ID: twitchDirect(u.Login), Kind: Direct, Name: "Whispers with " + u.DisplayName, To: u.Login,
+			Speakers: people, Bots: []string{},
+		}
+		if p.srv.Connections(u.Login) > 0 {
+			place.Bots = []string{u.DisplayName}
+		}
+		state.Places = append(state.Places, place)
+	}
+	state.Places = append(state.Places, Place{
+		ID: twitchModeration, Kind: Moderation, Name: "Moderation", Speakers: []Speaker{}, Bots: []string{},
+	})
+	return state
+}
+
+func (p *twitchPlatform) sources() []source {
+	users := p.srv.Users()
+	names := map[string]string{}
+	bots := map[string]bool{} // by login
+	for _, u := range users {
+		names[u.Login], bots[u.Login] = u.DisplayName, p.bots[u.ID]
+	}
+	var all []source
+	for _, c := range p.channels(users) {
+		all = append(all,
+			source{twitchChannel(c.Login), func(n int) []Line { return p.lines(c.Login, n) }},
+			source{twitchModeration + "/" + c.Login, func(n int) []Line {
+				var lines []Line
+				for _, a := range rest(p.srv.Actions(c.Login), n) {
+					by := a.By
+					if by == "" {
+						by = c.Login
+					}
+					lines = append(lines, Line{
+						Place: twitchModeration, Name: names[by], Bot: bots[by], Text: describe(c.Login, a),
+						About: a.MessageID, At: a.At.UnixMilli(),
+					})
+				}
+				return lines
+			}})
+	}
+	for _, u := range users {
+		all = append(all, source{"twitch/whispers/" + u.Login, func(n int) []Line {
+			var lines []Line
+			for _, w := range rest(p.srv.Whispers(u.Login), n) {
+				l := Line{
+					ID: w.ID, Name: names[w.From], Bot: bots[w.From], To: names[w.To], Text: w.Text, At: w.At.UnixMilli(),
+				}
+				switch {
+				case bots[w.To]:
+					l.Place = twitchDirect(w.To)
+				case bots[w.From]:
+					l.Place = twitchDirect(w.From)
+				}
+				lines = append(lines, l)
+			}
+			return lines
+		}})
+	}
+	return all
+}
+
+func rest[T any](all []T, n int) []T { return all[min(n, len(all)):] }
+
+func (p *twitchPlatform) lines(channel string, n int) []Line {
+	said := p.srv.SaidFrom(channel, n)
+	lines := make([]Line, 0, len(said))
+	for _, l := range said {
+		via := l.Via
+		if via == twitch.ViaSay {
+			via = ""
+		}
+		lines = append(lines, Line{
+			Place: twitchChannel(channel), ID: l.ID, Name: l.DisplayName, Bot: p.bots[l.UserID], Text: l.Text,
+			About: l.ReplyTo, Via: via, At: l.At.UnixMilli(), Action: l.Action, Deleted: l.Deleted,
+		})
+	}
+	return lines
+}
+
+// describe says what a moderator did.
+func describe(channel string, a twitch.Action) string {
+	var text string
+	switch a.Kind {
+	case twitch.ActionBan:
+		text = "banned " + a.Login
+	case twitch.ActionTimeout:
+		text = fmt.Sprintf("timed out %s for %s", a.Login, a.Duration)
+	case twitch.ActionUnban:
+		text = "let " + a.Login + " in again"
+	case twitch.ActionDelete:
+		text = "deleted a line of " + a.Login
+	case twitch.ActionClear:
+		text = "cleared the chat"
+	default:
+		text = a.Kind + " " + a.Login
+	}
+	text += " in #" + channel
+	if a.Reason != "" {
+		text += ": " + a.Reason
+	}
+	return text
+}
+
+func (p *twitchPlatform) say(m Message) (string, error) {
+	from, ok := p.srv.User(m.User)
+	switch {
+	case !ok:
+		return "", refuse(http.StatusNotFound, "user", "there is no %q on Twitch", m.User)
+	case p.bots[from.ID]:
+		return "", refuse(http.StatusForbidden, "user", "%s is a bot, and speaks for itself", from.DisplayName)
+	}
+	text := plain(m.Text, "") // Twitch's box has one line
+	if err := tooLong(text, maxTwitch, "Twitch"); err != nil {
+		return "", err
+	}
+	if m.To != "" {
+		if m.ReplyTo != "" {
+			return "", refuse(http.StatusBadRequest, "replyTo", "a whisper answers no line")
+		}
+		to, ok := p.srv.User(m.To)
+		if !ok || !p.bots[to.ID] {
+			return "", refuse(http.StatusNotFound, "to", "there is no bot %q on Twitch", m.To)
+		}
+		w, err := p.srv.Whisper(from.Login, to.Login, text)
+		if err != nil {
+			return "", refused("twitch: ", err)
+		}
+		return w.ID, nil
+	}
+	channel, ok := p.srv.User(m.Channel)
+	if !ok {
+		return "", refuse(http.StatusNotFound, "channel", "there is no %q on Twitch", m.Channel)
+	}
+	options := []twitch.SayOption{twitch.AsTyped()}
+	if body, ok := strings.CutPrefix(text, "/me "); ok {
+		text = strings.TrimSpace(body)
+		options = append(options, twitch.AsAction())
+	}
+	if m.ReplyTo != "" {
+		if !slices.ContainsFunc(p.srv.Said(channel.Login), func(l twitch.Line) bool { return l.ID == m.ReplyTo }) {
+			return "", refuse(http.StatusNotFound, "replyTo", "there is no line %q in #%s", m.ReplyTo, channel.Login)
+		}
+		options = append(options, twitch.ReplyingTo(m.ReplyTo))
+	}
+	l, err := p.srv.Say(channel.Login, from.Login, text, options...)
+	if err != nil {
+		return "", refused("twitch: ", err)
+	}
+	return l.ID, nil
+}
