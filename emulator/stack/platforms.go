@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"cloud.google.com/go/firestore"
 
 	"parley.internal/emulator/discord"
+	"parley.internal/emulator/stage"
 	"parley.internal/emulator/twitch"
 	"parley.internal/gateway/oauth"
 	"parley.internal/shared/config"
@@ -30,16 +33,21 @@ const (
 	guildID      = "3000"
 )
 
-// Platforms are stand-ins for Twitch and Discord, with the seed's people in them. One that is nil does not run, because
-// the environment names the real one.
+// Platforms are stand-ins for Twitch and Discord, with the seed's people in them, and a page on which to speak there. One
+// that is nil does not run, because the environment names the real one.
 type Platforms struct {
 	Twitch  *twitch.Server
 	Discord *discord.Server
+
+	page *http.Server // nil if there is none
 }
 
-// Close ends both.
+// Close ends all.
 func (p Platforms) Close() error {
 	var errs []error
+	if p.page != nil {
+		errs = append(errs, p.page.Close())
+	}
 	if p.Twitch != nil {
 		errs = append(errs, p.Twitch.Close())
 	}
@@ -199,6 +207,25 @@ func standInForDiscord(people []identity.UserID, name func(identity.UserID) stri
 		}
 	}
 	return s, map[string]string{"DISCORD_BOT_TOKEN": bot.Token, "DISCORD_API_URL": s.APIURL(), "DISCORD_ROLES": moderator.Name + "=moderator"}, nil
+}
+
+// openPage serves the page on which to speak as the stand-ins' people, on a free port of this machine alone, and returns
+// its URL. It is empty if there are no stand-ins.
+func (p *Platforms) openPage(ctx context.Context) (url string, err error) {
+	if p.Twitch == nil && p.Discord == nil {
+		return "", nil
+	}
+	bot, err := identity.New(identity.Twitch, twitchBotID)
+	if err != nil {
+		return "", err
+	}
+	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("serve the platforms' page: %w", err)
+	}
+	p.page = &http.Server{Handler: stage.New(p.Twitch, p.Discord, bot), ReadHeaderTimeout: 10 * time.Second}
+	go p.page.Serve(lis) // ends with Close; a page that can't be served shows in the browser
+	return "http://" + lis.Addr().String(), nil
 }
 
 // keyDir is where the key of the stand-ins' credentials is kept: with the data that it belongs to, or nowhere for longer

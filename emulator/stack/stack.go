@@ -63,6 +63,7 @@ type Ready struct {
 	Firestore string            `json:"firestore"`
 	Functions map[string]string `json:"functions"` // URL by name
 	Gateways  []Gateway         `json:"gateways"`
+	Stage     string            `json:"stage,omitempty"` // URL of the page of the stand-ins for Twitch and Discord
 	Tokens    map[string]string `json:"tokens"` // by user id
 }
 
@@ -164,8 +165,12 @@ func (s *Stack) startPlatforms(ctx context.Context, o Options, environ map[strin
 	if err != nil {
 		return err
 	}
+	s.Stage, err = p.openPage(ctx)
 	s.Platforms = p
 	s.closers = append(s.closers, p.Close)
+	if err != nil {
+		return err
+	}
 	for name, value := range told {
 		if environ[name] != "" {
 			continue // somebody who runs the emulator knows better
