@@ -64,7 +64,7 @@ type Ready struct {
 	Functions map[string]string `json:"functions"` // URL by name
 	Gateways  []Gateway         `json:"gateways"`
 	Stage     string            `json:"stage,omitempty"` // URL of the page of the stand-ins for Twitch and Discord
-	Tokens    map[string]string `json:"tokens"` // by user id
+	Tokens    map[string]string `json:"tokens"`          // by user id
 }
 
 // Gateway is one gateway instance that runs.
