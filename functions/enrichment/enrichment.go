@@ -13,6 +13,10 @@
 // A redelivery finds the event among the last ones that the document counted. It counts nothing, gets the same tags and
 // the same rules, and does again what may not have been done: publish, and send.
 //
+// An event that asks for a moderator's action (package moderation) becomes an order to the platform where it is to be
+// done if who asks may have it done; else it is published for observers and dead-lettered as forbidden. Rules may act,
+// too.
+//
 // An event without an id, or with one that can't be, passes unmatched, as nobody's: rules run over it, without
 // cooldowns, and whatever roles it claims are dropped. The users whose status is blocked or banned are counted, but no
 // rule runs for them and no step is left pending: their events go to observers alone.
@@ -133,6 +137,7 @@ func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
 type decision struct {
 	event    *event.Event // tied to its user, but without what the rules add
 	outcome  rule.Outcome
+	request  request
 	excluded bool // only observers get it
 	repeated bool // it was counted before
 	attempts int  // how often it was decided, because the document changed meanwhile
@@ -181,18 +186,18 @@ func (f *Function) decide(ctx context.Context, original *event.Event, rules *rul
 // stays as it is.
 func (f *Function) matched(original *event.Event, rules *rule.Set, at time.Time, id identity.UserID, doc store.User) (decision, *store.User) {
 	e := original.Clone()
-	v := record(doc, id, happening{
-		correlationID: e.CorrelationID, at: at, message: said(e), facts: learn(e, id, f.discordRoles),
-	}, f.users.SessionLength)
+	told := learn(e, id, f.discordRoles)
+	v := record(doc, id, happening{correlationID: e.CorrelationID, at: at, message: said(e), facts: told}, f.users.SessionLength)
 	fillUser(e, id, v.doc, v.tags, at)
 	d := decision{event: e, repeated: v.repeated, excluded: excluded(v.doc.Status)}
+	d.request = asks(e, v.doc, told, v.rules, d.excluded)
 	if v.repeated {
 		if !d.excluded {
 			d.outcome = rules.Repeat(e, at, v.rules)
 		}
 		return d, nil
 	}
-	var held []string
+	held := d.request.mark()
 	if !d.excluded {
 		c := cooldowns{until: v.doc.Cooldowns, channel: e.Channel, at: at}
 		d.outcome = rules.Evaluate(e, at, c.silent)
@@ -224,7 +229,7 @@ func (f *Function) unmatched(original *event.Event, rules *rule.Set, at time.Tim
 	}
 	fillAuth(e, string(provider(e)), "", at)
 	never := func(string) bool { return false } // there is no document that would remember a cooldown
-	d := decision{event: e, outcome: rules.Evaluate(e, at, never)}
+	d := decision{event: e, outcome: rules.Evaluate(e, at, never), request: asksUnknown(e)}
 	if f.echo(original, identity.UserID{}) {
 		d.outcome.DropEchoes()
 	}
@@ -279,8 +284,8 @@ func skipPending(e *event.Event) {
 // maxSending is how many answers of one event are sent at a time.
 const maxSending = 4
 
-// publish finishes an event and gives it to the bus, and sends what rules answer and relay at the same time: none of it
-// has to come first, because all are told from their repetition. It returns the deliveries' ids.
+// publish finishes an event and gives it to the bus, and sends what rules answer, relay and do at the same time: none of
+// it has to come first, because all are told from their repetition. It returns the deliveries' ids.
 func (f *Function) publish(ctx context.Context, d decision, started time.Time) (deliveries []string, err error) {
 	e := d.event
 	e.Finish(Step, started, event.Now(f.now()), nil)
@@ -289,7 +294,7 @@ func (f *Function) publish(ctx context.Context, d decision, started time.Time) (
 	}
 	relays := d.outcome.Relays(e)
 	d.outcome.AddTo(e)
-	sends := relays
+	sends := append(relays, d.orders()...)
 	if answer, ok := d.outcome.Answer(); ok && !pending(e, rule.Personality) {
 		out := e.Clone()
 		answer.Direct(out)
@@ -314,7 +319,7 @@ func (f *Function) publish(ctx context.Context, d decision, started time.Time) (
 	if publishErr != nil && errors.Is(publishErr, event.ErrInvalid) {
 		publishErr = deadletter.New(deadletter.InvalidEvent, publishErr)
 	}
-	return slices.Concat(ids...), egress.Worst(append([]error{publishErr}, errs...))
+	return slices.Concat(ids...), egress.Worst(append([]error{d.request.refusal(), publishErr}, errs...))
 }
 
 func pending(e *event.Event, step string) bool {

@@ -151,26 +151,15 @@ func mergeRoles(roles []string, meta map[string][]string, platform string, given
 	if meta == nil {
 		meta = map[string][]string{}
 	}
-	explained := map[string]bool{}
-	for _, list := range meta {
-		for _, role := range list {
-			explained[role] = true
-		}
-	}
-	byHand := slices.Clone(meta[manual])
-	for _, role := range roles {
-		if !explained[role] {
-			byHand = append(byHand, role)
-		}
-	}
-	for who, list := range map[string][]string{manual: byHand, platform: given} {
+	hand := byHand(roles, meta)
+	for who, list := range map[string][]string{manual: hand, platform: given} {
 		if len(list) == 0 {
 			delete(meta, who)
 		} else {
 			meta[who] = list
 		}
 	}
-	all := slices.Clone(byHand)
+	all := slices.Clone(hand)
 	for _, who := range slices.Sorted(maps.Keys(meta)) {
 		for _, role := range meta[who] {
 			if !slices.Contains(all, role) {
@@ -179,6 +168,23 @@ func mergeRoles(roles []string, meta map[string][]string, platform string, given
 		}
 	}
 	return all, meta
+}
+
+// byHand are the roles that somebody gave by hand: in meta under "manual", or in the list without an entry in meta.
+func byHand(roles []string, meta map[string][]string) []string {
+	explained := map[string]bool{}
+	for _, list := range meta {
+		for _, role := range list {
+			explained[role] = true
+		}
+	}
+	given := slices.Clone(meta[manual])
+	for _, role := range roles {
+		if !explained[role] {
+			given = append(given, role)
+		}
+	}
+	return given
 }
 
 // cooldownKey names a rule in a channel. It is a hash, because a channel's name may be long and hold anything.

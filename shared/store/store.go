@@ -269,6 +269,7 @@ type Rule struct {
 	Candidates  []RuleCandidate  `firestore:"candidates,omitempty"`
 	Slip        []string         `firestore:"slip,omitempty"` // steps to be done: "personality" is the one that there is
 	Egress      *RuleEgress      `firestore:"egress,omitempty"`
+	Action      *RuleAction      `firestore:"action,omitempty"`
 	Cooldown    int64            `firestore:"cooldownSeconds,omitempty"` // silence after it held, for one user in one channel
 }
 
@@ -305,6 +306,19 @@ type RuleEgress struct {
 type RulePlace struct {
 	Destination string `firestore:"destination"` // twitch, discord or api-gateway
 	Channel     string `firestore:"channel"`     // twitch:<login>, discord:<channel id>, or the name of a web room
+}
+
+// RuleAction is what a rule does to a person or to what they said, as package moderation describes it. Whoever writes the
+// rule vouches for it: the rule's condition alone decides for whom it acts. All but Action are texts with
+// {{ CEL expressions over event }} filled in; one that comes out empty is not there.
+type RuleAction struct {
+	Action          string `firestore:"action"`                    // ban, timeout, unban or delete
+	Channel         string `firestore:"channel,omitempty"`         // where the event happened if empty
+	UserID          string `firestore:"userId,omitempty"`          // whom, by id
+	Login           string `firestore:"login,omitempty"`           // or, on Twitch, by name
+	MessageID       string `firestore:"messageId,omitempty"`       // of a delete
+	DurationSeconds any    `firestore:"durationSeconds,omitempty"` // of a timeout: a number, or a text
+	Reason          string `firestore:"reason,omitempty"`          // is cut to what platforms take
 }
 
 // Rules reads the enabled rules, in no particular order. A document that is not a rule is left out, and its id with

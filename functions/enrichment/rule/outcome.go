@@ -15,6 +15,7 @@ import (
 
 	egressing "parley.internal/shared/egress"
 	"parley.internal/shared/event"
+	"parley.internal/shared/moderation"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
 )
@@ -38,7 +39,8 @@ type Applied struct {
 	Annotations []event.Annotation
 	Candidates  []event.Candidate // those with a text
 	Slip        []string
-	Egress      *store.RuleEgress // nil for where the event came from
+	Egress      *store.RuleEgress  // nil for where the event came from
+	Action      *moderation.Action // nil if it does not act
 }
 
 // Step is the name under which an answer of this rule goes out.
@@ -136,6 +138,13 @@ func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
 			ID: c.part(i), Kind: cmp.Or(n.Kind, "text"), Source: a.Step(), CreatedAt: at, Status: event.CandidateProposed,
 			Priority: priority, Confidence: n.Confidence, Text: text, Format: "plain", Metadata: c.wording(i),
 		})
+	}
+	if c.acts != nil {
+		done, err := c.acts.fill(in)
+		if err != nil {
+			return err
+		}
+		a.Action = &done
 	}
 	if o.size+a.size() > maxTotal {
 		return fmt.Errorf("the rules before it left less than the %d bytes that it adds", a.size())

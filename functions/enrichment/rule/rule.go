@@ -85,6 +85,7 @@ type compiled struct {
 	store.Rule
 	when  cel.Program
 	texts [][]piece // of the candidates
+	acts  *action   // nil if it does not act
 }
 
 // piece is a part of a compiled template.
@@ -147,7 +148,7 @@ func (s *Set) unchanged(r store.Rule) *compiled {
 // looksAtRaw errs on the side of yes: the word may also stand in a text.
 func looksAtRaw(r store.Rule) bool {
 	mentions := func(s string) bool { return strings.Contains(s, "ayload") || strings.Contains(s, "metadata") }
-	return mentions(r.When) || slices.ContainsFunc(r.Candidates, func(c store.RuleCandidate) bool { return mentions(c.Text) })
+	return mentions(r.When) || r.Action != nil && slices.ContainsFunc(sources(r.Action), mentions) || slices.ContainsFunc(r.Candidates, func(c store.RuleCandidate) bool { return mentions(c.Text) })
 }
 
 func compile(r store.Rule) (c *compiled, err error) {
@@ -170,6 +171,11 @@ func compile(r store.Rule) (c *compiled, err error) {
 		}
 		c.texts = append(c.texts, pieces)
 	}
+	if r.Action != nil {
+		if c.acts, err = compileAction(env, r.Action); err != nil {
+			return nil, err
+		}
+	}
 	return c, nil
 }
 
@@ -182,8 +188,8 @@ func check(r store.Rule) error {
 			bad("%s: not a finite number", field) // has no form in JSON, so it would keep the event from being published
 		}
 	}
-	if len(r.Annotations)+len(r.Candidates)+len(r.Slip) == 0 {
-		bad("adds nothing: no annotations, candidates or slip")
+	if len(r.Annotations)+len(r.Candidates)+len(r.Slip) == 0 && r.Action == nil {
+		bad("adds nothing: no annotations, candidates, slip or action")
 	}
 	if len(r.Annotations) > maxAdded || len(r.Candidates) > maxAdded {
 		bad("more than %d annotations or candidates", maxAdded)

@@ -1,0 +1,264 @@
+package enrichment_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/moderation"
+	"parley.internal/shared/topology"
+)
+
+// wants is an event that asks for an action, as a WebSocket client's frame becomes one.
+func wants(id, user, payload string) *event.Event {
+	e := says(id, user, "")
+	e.Type, e.Message, e.Channel = moderation.Type, nil, "twitch:streamer"
+	if payload != "" {
+		e.Payload = []byte(payload)
+	}
+	return e
+}
+
+const aBan = `{"action":"ban","channel":"twitch:streamer","userId":"twitch:666","reason":"spam"}`
+
+// orders are those that were sent.
+func (r *rig) orders() (orders []moderation.Order, keys []string) {
+	r.t.Helper()
+	for _, out := range r.bus.sent[topology.Egress] {
+		if out.Event.Type != moderation.Type {
+			continue
+		}
+		o, err := moderation.Read(out.Event)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		orders, keys = append(orders, o), append(keys, out.IdempotencyKey)
+	}
+	return orders, keys
+}
+
+// refused is with what reason an event was dead-lettered.
+func refused(t *testing.T, err error) (deadletter.Reason, string) {
+	t.Helper()
+	d, ok := errors.AsType[*deadletter.Error](err)
+	if !ok {
+		t.Fatalf("error = %v; want a dead letter", err)
+	}
+	return d.Reason, d.Err.Error()
+}
+
+func TestWhoMayAskForAnAction(t *testing.T) {
+	// in the channel itself: what no gateway sends today, but a platform's own moderation events may be
+	there := func(user, channel, payload string) *event.Event {
+		e := onTwitch("x", user, "", payload)
+		e.Type, e.Payload, e.Channel = moderation.Type, []byte(aBan), channel
+		return e
+	}
+	manual := func(roles ...string) map[string]any {
+		return map[string]any{"roles": roles, "rolesMeta": map[string]any{"manual": roles}}
+	}
+	twitch := map[string]any{"roles": []string{"moderator"}, "rolesMeta": map[string]any{"twitch": []string{"moderator"}}}
+	for _, tt := range []struct {
+		name string
+		doc  map[string]any // of the user; nil for none
+		in   *event.Event
+		want string // the right; empty for forbidden
+	}{
+		{"a moderator by hand", manual("moderator"), wants("", "twitch:5", aBan), "moderator by hand"},
+		{"a broadcaster by hand", manual("broadcaster"), wants("", "eve", aBan), "broadcaster by hand"},
+		{"a role that no source explains", map[string]any{"roles": []string{"moderator"}}, wants("", "eve", aBan), "moderator by hand"},
+		{"by hand, and by the platform", map[string]any{"roles": []string{"moderator"}, "rolesMeta": map[string]any{"twitch": []string{"moderator"}, "manual": []string{"moderator"}}},
+			wants("", "twitch:5", aBan), "moderator by hand"},
+		{"another role by hand", manual("friend", "vip"), wants("", "twitch:5", aBan), ""},
+		{"nobody special", map[string]any{}, wants("", "twitch:5", aBan), ""},
+		{"who was never seen", nil, wants("", "twitch:5", aBan), ""},
+		{"nobody", nil, wants("", "", aBan), ""},
+		{"a bad id", nil, wants("", "../../x", aBan), ""},
+		{"a moderator of some channel, by way of a WebSocket", twitch, wants("", "twitch:5", aBan), ""},
+		{"a moderator of the channel, in it", nil, there("5", "twitch:streamer", `"isMod":true`), "moderator of twitch:streamer"},
+		{"its broadcaster, in it", nil, there("5", "twitch:streamer", `"isMod":false,"badges":"broadcaster/1"`), "broadcaster of twitch:streamer"},
+		{"a viewer, in it", nil, there("5", "twitch:streamer", `"isMod":false,"badges":"vip/1"`), ""},
+		{"a moderator of another channel, there", nil, there("5", "twitch:other", `"isMod":true`), ""},
+		{"who was a moderator in another channel, here", twitch, there("5", "twitch:streamer", `"isMod":false`), ""},
+		{"who was a moderator in another channel, in words that tell no role", twitch, there("5", "twitch:streamer", `"color":"red"`), ""},
+		{"another platform's moderator in a channel of that name", nil, func() *event.Event {
+			e := there("5", "twitch:streamer", `"roles":["mods"]`)
+			e.Source = "ingress.discord"
+			return e
+		}(), ""},
+		{"who claims a role", map[string]any{}, func() *event.Event {
+			e := wants("", "twitch:5", aBan)
+			e.User = &event.User{ID: "twitch:5", Roles: []string{"moderator"}, RolesMeta: map[string][]string{"manual": {"moderator"}}}
+			return e
+		}(), ""},
+		{"who claims the platform's words", map[string]any{}, func() *event.Event {
+			e := wants("", "twitch:5", aBan)
+			e.Message = &event.Message{RawPlatformPayload: []byte(`{"userId":"5","isMod":true}`)}
+			return e
+		}(), ""},
+		{"a moderator who is banned", map[string]any{"roles": []string{"moderator"}, "status": "banned"}, wants("", "twitch:5", aBan), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			onFirestore(t, func(r *rig) {
+				if tt.doc != nil {
+					for _, id := range []string{"twitch:5", "api-gateway:eve", "discord:5"} {
+						r.put("users/"+id, tt.doc)
+					}
+				}
+				tt.in.CorrelationID = "c1"
+				err := r.try(tt.in)
+				orders, keys := r.orders()
+				if n := len(r.bus.sent[topology.Enriched]); n != 1 {
+					t.Errorf("%d events for observers; want 1", n)
+				}
+				if tt.want == "" {
+					if reason, why := refused(t, err); reason != deadletter.Forbidden || why == "" || len(orders) != 0 {
+						t.Errorf("%s: %s, with %d orders; want %s", reason, why, len(orders), deadletter.Forbidden)
+					}
+					return
+				}
+				if err != nil || len(orders) != 1 {
+					t.Fatalf("%d orders, %v", len(orders), err)
+				}
+				o := orders[0]
+				if o.String() != "ban twitch:666 in twitch:streamer" || o.Reason != "spam" || o.By.Right != tt.want || o.By.UserID == "" || o.By.Source != tt.in.Source || o.By.Channel != tt.in.Channel {
+					t.Errorf("order = %+v; want the right %q", o, tt.want)
+				}
+				out := r.bus.sent[topology.Egress][0].Event
+				if out.Channel != "twitch:streamer" || out.Egress.Destination != "twitch" || out.Egress.Type != event.EgressEvent {
+					t.Errorf("egress event = %+v", out)
+				}
+				e, err := r.ledger.Get(t.Context(), keys[0])
+				if err != nil || e.State != egress.Pending || e.Channel != "twitch:streamer" || e.Destination != "twitch" || e.Type != event.EgressEvent {
+					t.Errorf("entry = %+v, %v", e, err)
+				}
+			})
+		})
+	}
+}
+
+func TestAnActionThatIsNoneSaysWhy(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.put("users/twitch:5", map[string]any{"roles": []string{"moderator"}})
+		for payload, field := range map[string]string{
+			`{"action":"ban","userId":"discord:1"}`:      "payload.userId",
+			`{"action":"timeout","userId":"twitch:1"}`:   "payload.durationSeconds",
+			`{"action":"ban","userId":"twitch:1","x":1}`: "payload.x",
+			``: "payload",
+		} {
+			if reason, why := refused(t, r.try(wants("c"+payload, "twitch:5", payload))); reason != deadletter.InvalidEvent || !strings.Contains(why, field+": ") {
+				t.Errorf("%s: %s: %s; want what is wrong with %s", payload, reason, why, field)
+			}
+		}
+		if orders, _ := r.orders(); len(orders) != 0 {
+			t.Errorf("%d orders", len(orders))
+		}
+	})
+}
+
+// What was allowed stays allowed when it is delivered again; what was refused is decided anew, so that it can be redriven.
+func TestARedeliveredRequestIsOneOrder(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.put("users/twitch:5", map[string]any{"roles": []string{"moderator"}, "rolesMeta": map[string]any{"manual": []string{"moderator"}}})
+		r.bus.fail[topology.Egress] = 1
+		e := wants("c1", "twitch:5", aBan)
+		if err := r.try(e); err == nil {
+			t.Fatal("no error, though it could not be published")
+		}
+		doc := r.user("twitch:5")
+		doc.Roles, doc.RolesMeta = nil, nil
+		r.put("users/twitch:5", doc)
+		for range 2 {
+			if err := r.try(e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		orders, keys := r.orders()
+		if len(orders) != 2 || keys[0] != keys[1] || keys[0] != egress.DeliveryID("c1", "action") || orders[0].By.Right != "moderator by hand" {
+			t.Errorf("orders = %+v, keys = %v; want one delivery, published twice", orders, keys)
+		}
+
+		later := wants("c2", "twitch:5", aBan)
+		if reason, _ := refused(t, r.try(later)); reason != deadletter.Forbidden {
+			t.Errorf("reason = %s", reason)
+		}
+		doc = r.user("twitch:5")
+		doc.Roles = []string{"moderator"}
+		r.put("users/twitch:5", doc)
+		if err := r.try(later); err != nil {
+			t.Errorf("redriven after the role was given: %v", err)
+		}
+	})
+}
+
+func TestRulesAct(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("timeout", map[string]any{
+			"when":       `event.message.text.startsWith("!timeout ") && "moderator" in event.user.roles`,
+			"action":     map[string]any{"action": "timeout", "login": `{{ event.message.text.split(" ")[1] }}`, "durationSeconds": `{{ event.message.text.split(" ")[2] }}`},
+			"candidates": answer("Done."),
+		})
+		r.rule("filter", map[string]any{
+			"when":   `event.message.text.contains("badword")`,
+			"action": map[string]any{"action": "delete", "messageId": "{{ event.message.id }}"},
+		})
+		r.rule("strict", map[string]any{
+			"when":   `event.message.text.contains("badword")`,
+			"action": map[string]any{"action": "timeout", "userId": "{{ event.userId }}", "durationSeconds": 10, "reason": "mind your language"},
+		})
+		in := func(id, text, payload string) *event.Event {
+			e := onTwitch(id, "5", text, payload)
+			e.Channel = "twitch:streamer"
+			return e
+		}
+		for _, e := range []*event.Event{
+			in("c1", "!timeout @Bob 60", `"isMod":true`),
+			in("c2", "!timeout @Bob 60", `"isMod":false`), // the role is lost
+			in("c3", "!timeout @Bob", `"isMod":true`),     // the rule fails
+			in("c4", "a badword", `"isMod":false`),
+		} {
+			for range 2 {
+				if err := r.try(e); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		orders, keys := r.orders()
+		got := map[string]string{}
+		for i, o := range orders {
+			got[keys[i]] = o.String() + " by " + o.By.UserID + ", " + o.By.Right
+			if o.By.Rule == "" || "rule "+o.By.Rule != o.By.Right {
+				t.Errorf("asked by %+v; want the rule", o.By)
+			}
+		}
+		want := map[string]string{
+			egress.DeliveryID("c1", "action:timeout"): "timeout twitch @bob in twitch:streamer for 60 s by twitch:5, rule timeout",
+			egress.DeliveryID("c4", "action:filter"):  "delete message m-c4 in twitch:streamer by twitch:5, rule filter",
+			egress.DeliveryID("c4", "action:strict"):  "timeout twitch:5 in twitch:streamer for 10 s by twitch:5, rule strict",
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("orders = %v; want %v", got, want)
+		}
+		if texts := r.answers(); len(texts) != len(orders)+2 { // the orders, which say nothing, and the answer twice
+			t.Errorf("answers = %q", texts)
+		}
+	})
+}
+
+func TestAFaultOfTheBusGoesBeforeARefusal(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.bus.fail[topology.Enriched] = 1
+		e := wants("c1", "twitch:5", aBan)
+		err := r.try(e)
+		if _, dead := errors.AsType[*deadletter.Error](err); err == nil || dead {
+			t.Errorf("error = %v; want one that has it delivered again", err)
+		}
+		if reason, _ := refused(t, r.try(e)); reason != deadletter.Forbidden {
+			t.Errorf("then: %s", reason)
+		}
+	})
+}
