@@ -17,6 +17,7 @@ type Config struct {
 	Rules      RulesConfig
 	Users      UsersConfig
 	Relay      RelayConfig
+	Links      LinksConfig
 }
 
 // RulesConfig says how rules are kept.

@@ -6,6 +6,24 @@
 // answer, the answer is sent from here, as the step rule:<id>; the event is published all the same, so that observers
 // see everything in one place, for one publish more.
 //
+// # People and their ids
+//
+// A viewer of the same name on two platforms is two users, until an operator links one's id to the other
+// (identities/{platform:id}, [store.Link]). From then on the linked id is that person's: what is counted, remembered and
+// known is theirs, in one document, users/{the person's id}. Of the event's fields
+//
+//   - userId, and auth.identity, are the id by which the platform knows who spoke, as the event came with it. An answer
+//     goes to that: a whisper on Twitch to the id on Twitch, a frame to the WebSocket that is authenticated with it.
+//     auth.provider is then that id's platform, and so is the tag PROVIDER_<X>.
+//   - user.id, and auth.userRef, are the person. Roles, tags, counts, cooldowns, status and the memory of
+//     conversations go by them: who is blocked is blocked with every id.
+//
+// The name and the profile are those that the person's own platform tells; a linked one fills in what is missing. Each
+// platform gives and takes its own roles, wherever the person is known; two ids of one platform share what that platform
+// gave, and the one that was heard last decides. The document that a linked id had before stays as it was, and is used
+// again when the id is unlinked. Links are remembered for a while (IDENTITIES_CACHE_TTL): an event that is redelivered
+// across the making of a link may count for both.
+//
 // An event costs one read and one write of the user's document, and one write of the ledger if a rule answers. Events
 // of one user that are worked on at the same time are told apart by the document's version: who comes second reads
 // again and decides anew.
@@ -56,6 +74,7 @@ const codeInvalidUser = "invalid_user_id"
 // Store is what the function reads and writes beside the ledger. [store.Store] is one.
 type Store interface {
 	User(ctx context.Context, id identity.UserID) (store.User, store.Version, error)
+	LinkedUser(ctx context.Context, id, expected identity.UserID) (person identity.UserID, u store.User, v store.Version, broken, err error)
 	UserByEmail(ctx context.Context, email string) (identity.UserID, store.User, store.Version, error)
 	PutUser(ctx context.Context, id identity.UserID, u store.User, v store.Version) error
 	Rules(ctx context.Context) (rules []store.Rule, broken map[string]error, err error)
@@ -92,6 +111,7 @@ type Function struct {
 	now          func() time.Time
 	log          *slog.Logger
 	book         *rulebook
+	people       *directory
 }
 
 // New makes a function.
@@ -99,7 +119,8 @@ func New(d Deps) *Function {
 	return &Function{
 		users: d.Config.Users, discordRoles: d.Config.Users.discordRoles(), unheard: d.Config.Relay.unheard(),
 		store: d.Store, bus: d.Bus, sender: d.Sender, now: d.Now, log: d.Log,
-		book: &rulebook{load: d.Store.Rules, ttl: d.Config.Rules.TTL, now: d.Now, log: d.Log},
+		people: newDirectory(d.Store, d.Config.Links.TTL, d.Now, d.Log),
+		book:   &rulebook{load: d.Store.Rules, ttl: d.Config.Rules.TTL, now: d.Now, log: d.Log},
 	}
 }
 
@@ -151,22 +172,23 @@ func (f *Function) decide(ctx context.Context, original *event.Event, rules *rul
 		address = email(original)
 	}
 	for attempt := 1; err == nil && (!id.IsZero() || address != ""); attempt++ {
+		var who subject
 		var doc store.User
 		var version store.Version
 		if id.IsZero() {
-			id, doc, version, err = f.store.UserByEmail(ctx, address)
+			who, doc, version, err = f.people.findByEmail(ctx, address)
 		} else {
-			doc, version, err = f.store.User(ctx, id)
+			who, doc, version, err = f.people.find(ctx, id)
 		}
-		if err != nil || id.IsZero() {
+		if id = who.id; err != nil || id.IsZero() {
 			break
 		}
-		d, put := f.matched(original, rules, at, id, doc)
+		d, put := f.matched(original, rules, at, who, doc)
 		d.attempts = attempt
 		if put == nil {
 			return d, nil
 		}
-		err = f.store.PutUser(ctx, id, *put, version)
+		err = f.store.PutUser(ctx, who.person, *put, version)
 		if err == nil {
 			return d, nil
 		}
@@ -184,11 +206,13 @@ func (f *Function) decide(ctx context.Context, original *event.Event, rules *rul
 
 // matched decides what becomes of an event of a user, given their document, and what the document becomes: nil if it
 // stays as it is.
-func (f *Function) matched(original *event.Event, rules *rule.Set, at time.Time, id identity.UserID, doc store.User) (decision, *store.User) {
+func (f *Function) matched(original *event.Event, rules *rule.Set, at time.Time, who subject, doc store.User) (decision, *store.User) {
 	e := original.Clone()
-	told := learn(e, id, f.discordRoles)
-	v := record(doc, id, happening{correlationID: e.CorrelationID, at: at, message: said(e), facts: told}, f.users.SessionLength)
-	fillUser(e, id, v.doc, v.tags, at)
+	told := learn(e, who.id, f.discordRoles)
+	facts := told
+	facts.firsthand = facts.firsthand && !who.linked()
+	v := record(doc, who, happening{correlationID: e.CorrelationID, at: at, message: said(e), facts: facts}, f.users.SessionLength)
+	fillUser(e, who, v.doc, v.tags, at)
 	d := decision{event: e, repeated: v.repeated, excluded: excluded(v.doc.Status)}
 	d.request = asks(e, v.doc, told, v.rules, d.excluded)
 	if v.repeated {
@@ -201,7 +225,7 @@ func (f *Function) matched(original *event.Event, rules *rule.Set, at time.Time,
 	if !d.excluded {
 		c := cooldowns{until: v.doc.Cooldowns, channel: e.Channel, at: at}
 		d.outcome = rules.Evaluate(e, at, c.silent)
-		if f.echo(original, id) {
+		if f.echo(original, who.id) {
 			d.outcome.DropEchoes()
 		}
 		began := map[string]time.Duration{}
@@ -237,9 +261,9 @@ func (f *Function) unmatched(original *event.Event, rules *rule.Set, at time.Tim
 }
 
 // fillUser puts who the user is into an event.
-func fillUser(e *event.Event, id identity.UserID, doc store.User, tags []string, at time.Time) {
+func fillUser(e *event.Event, who subject, doc store.User, tags []string, at time.Time) {
 	u := &event.User{
-		ID: id.String(), Email: doc.Email, DisplayName: doc.DisplayName, Roles: doc.Roles, Status: doc.Status,
+		ID: who.person.String(), Email: doc.Email, DisplayName: doc.DisplayName, Roles: doc.Roles, Status: doc.Status,
 		Notes: doc.Notes, Tags: slices.Clone(doc.Tags), Profile: doc.Profile, RolesMeta: doc.RolesMeta,
 	}
 	if e.User != nil {
@@ -250,12 +274,11 @@ func fillUser(e *event.Event, id identity.UserID, doc store.User, tags []string,
 			u.Tags = append(u.Tags, tag)
 		}
 	}
-	e.User, e.UserID = u, id.String()
-	provider := doc.Provider
-	if provider == "" {
-		provider = string(id.Platform())
+	e.User, e.UserID = u, who.id.String()
+	fillAuth(e, who.provider(doc), who.person.Ref(), at)
+	if who.linked() {
+		e.Auth.Identity = who.id.String()
 	}
-	fillAuth(e, provider, id.Ref(), at)
 }
 
 // fillAuth tells how the event was tied to a user; ref is empty if it was not.

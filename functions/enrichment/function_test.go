@@ -630,7 +630,8 @@ func TestRulesAreKeptForAWhile(t *testing.T) {
 	})
 }
 
-// Warm, an event costs one read and one write, and one write more if a rule answers.
+// Warm, an event costs one read and one write, and one write more if a rule answers. Whose an id is costs one document
+// more where it is not remembered, but no call more unless it is somebody else's than before.
 func TestRoundTrips(t *testing.T) {
 	server, err := firestoreserver.New()
 	if err != nil {
@@ -645,17 +646,23 @@ func TestRoundTrips(t *testing.T) {
 	r.enrich(says("warm", "twitch:9", "hi"))
 	byEmail := says("by e-mail", "", "hi")
 	byEmail.User = &event.User{Email: "a@example.com"}
+	byEmailAgain := byEmail.Clone()
+	byEmailAgain.CorrelationID = "again"
+	r.put("identities/discord:6", map[string]any{"user": "twitch:5"})
 	for _, tt := range []struct {
 		name          string
 		in            *event.Event
 		reads, writes int64
 		rpcs          map[string]int64
 	}{
-		{"a new user", says("c1", "twitch:5", "hi"), 1, 1, map[string]int64{"BatchGetDocuments": 1, "Commit": 1}},
+		{"a new user", says("c1", "twitch:5", "hi"), 2, 1, map[string]int64{"BatchGetDocuments": 1, "Commit": 1}},
 		{"a known user", says("c2", "twitch:5", "hi"), 1, 1, map[string]int64{"BatchGetDocuments": 1, "Commit": 1}},
 		{"for a model", says("c3", "twitch:5", "!ask"), 1, 1, map[string]int64{"BatchGetDocuments": 1, "Commit": 1}},
 		{"redelivered", says("c3", "twitch:5", "!ask"), 1, 0, map[string]int64{"BatchGetDocuments": 1}},
-		{"found by e-mail", byEmail, 1, 1, map[string]int64{"RunQuery": 1, "Commit": 1}},
+		{"found by e-mail", byEmail, 3, 1, map[string]int64{"RunQuery": 1, "BatchGetDocuments": 1, "Commit": 1}},
+		{"found by e-mail again", byEmailAgain, 1, 1, map[string]int64{"RunQuery": 1, "Commit": 1}},
+		{"linked", says("c7", "discord:6", "hi"), 3, 1, map[string]int64{"BatchGetDocuments": 2, "Commit": 1}},
+		{"linked, and remembered", says("c8", "discord:6", "hi"), 1, 1, map[string]int64{"BatchGetDocuments": 1, "Commit": 1}},
 		{"nobody's", says("c5", "", "hi"), 0, 0, map[string]int64{}},
 		{"answered by a rule", says("c6", "twitch:5", "!hello"), 1, 2, map[string]int64{"BatchGetDocuments": 1, "Commit": 2}},
 	} {

@@ -10,7 +10,6 @@ import (
 
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/event"
-	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
 )
 
@@ -59,7 +58,7 @@ type visit struct {
 
 // record counts an event in a user's document. sessionLength is how long a session outlives its last event. Given an
 // event that it counted before, it changes nothing and finds the same tags.
-func record(doc store.User, id identity.UserID, h happening, sessionLength time.Duration) visit {
+func record(doc store.User, who subject, h happening, sessionLength time.Duration) visit {
 	hash := seenID(h.correlationID)
 	if i := slices.IndexFunc(doc.Recent, func(s store.Seen) bool { return s.ID == hash }); i >= 0 {
 		return visit{doc: doc, tags: doc.Recent[i].Tags, repeated: true, rules: doc.Recent[i].Rules}
@@ -67,9 +66,9 @@ func record(doc store.User, id identity.UserID, h happening, sessionLength time.
 	v := visit{doc: doc}
 	d := &v.doc
 	if d.Provider == "" {
-		d.Provider = string(id.Platform())
+		d.Provider = string(who.person.Platform())
 	}
-	v.tags = []string{tagProvider + strings.ToUpper(strings.ReplaceAll(d.Provider, "-", "_"))}
+	v.tags = []string{tagProvider + strings.ToUpper(strings.ReplaceAll(who.provider(*d), "-", "_"))}
 	if d.FirstSeenAt.IsZero() {
 		d.FirstSeenAt = h.at
 		v.tags = append(v.tags, tagNew)
@@ -79,7 +78,7 @@ func record(doc store.User, id identity.UserID, h happening, sessionLength time.
 	if d.LastSessionActivityAt.IsZero() || h.at.Sub(d.LastSessionActivityAt) >= sessionLength {
 		d.SessionCount++
 		d.LastSessionStartedAt = h.at
-		d.LastSessionID = deadletter.ID("session", id.String(), h.at.Format(time.RFC3339Nano))
+		d.LastSessionID = deadletter.ID("session", who.person.String(), h.at.Format(time.RFC3339Nano))
 	}
 	if h.message {
 		if d.MessageCountAllTime == 0 {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
 )
 
@@ -58,7 +59,7 @@ func TestTagsAndSessions(t *testing.T) {
 			var latest time.Time
 			for i, s := range tt.steps {
 				h := happening{correlationID: fmt.Sprint(i), at: noon.Add(s.after), message: !s.silent}
-				v := record(doc, mustParse(t, "twitch:1"), h, day)
+				v := record(doc, self(mustParse(t, "twitch:1")), h, day)
 				v.remember(h.correlationID, []string{"r"})
 				if diff := cmp.Diff(s.tags, v.tags); diff != "" {
 					t.Errorf("event %d: tags (-want +got):\n%s", i, diff)
@@ -68,7 +69,7 @@ func TestTagsAndSessions(t *testing.T) {
 				if d.MessageCountAllTime != s.messages || d.SessionCount != s.sessions || !d.LastSeenAt.Equal(latest) || !d.LastSessionActivityAt.Equal(latest) {
 					t.Errorf("event %d: document = %+v; want %d messages, %d sessions, last seen %s", i, d, s.messages, s.sessions, latest)
 				}
-				if again := record(d, mustParse(t, "twitch:1"), h, day); !again.repeated || !cmp.Equal(again.tags, s.tags) || !cmp.Equal(again.doc, d) || !cmp.Equal(again.rules, []string{"r"}) {
+				if again := record(d, self(mustParse(t, "twitch:1")), h, day); !again.repeated || !cmp.Equal(again.tags, s.tags) || !cmp.Equal(again.doc, d) || !cmp.Equal(again.rules, []string{"r"}) {
 					t.Errorf("event %d again: %+v; want nothing changed, and the tags %v", i, again, s.tags)
 				}
 				doc = d
@@ -82,9 +83,9 @@ func TestTagsAndSessions(t *testing.T) {
 
 func TestASessionHasAnIDOfItsOwn(t *testing.T) {
 	id := mustParse(t, "twitch:1")
-	a := record(store.User{}, id, happening{correlationID: "1", at: noon}, day).doc
-	b := record(a, id, happening{correlationID: "2", at: noon.Add(time.Hour)}, day).doc
-	c := record(b, id, happening{correlationID: "3", at: noon.Add(3 * day)}, day).doc
+	a := record(store.User{}, self(id), happening{correlationID: "1", at: noon}, day).doc
+	b := record(a, self(id), happening{correlationID: "2", at: noon.Add(time.Hour)}, day).doc
+	c := record(b, self(id), happening{correlationID: "3", at: noon.Add(3 * day)}, day).doc
 	if a.LastSessionID == "" || a.LastSessionID != b.LastSessionID || b.LastSessionID == c.LastSessionID || !c.LastSessionStartedAt.Equal(noon.Add(3*day)) {
 		t.Errorf("sessions %q, %q, %q", a.LastSessionID, b.LastSessionID, c.LastSessionID)
 	}
@@ -95,7 +96,7 @@ func TestRecentIsARing(t *testing.T) {
 	id := mustParse(t, "twitch:1")
 	for i := range maxRecent + 3 {
 		h := happening{correlationID: fmt.Sprint(i), at: noon}
-		v := record(doc, id, h, day)
+		v := record(doc, self(id), h, day)
 		v.remember(h.correlationID, nil)
 		doc = v.doc
 	}
@@ -110,7 +111,7 @@ func TestTheDocumentsProvider(t *testing.T) {
 		{"api-gateway:a", "", "api-gateway", "PROVIDER_API_GATEWAY"},
 		{"twitch:1", "discord", "discord", "PROVIDER_DISCORD"},
 	} {
-		v := record(store.User{Provider: tt.has}, mustParse(t, tt.id), happening{correlationID: "1", at: noon}, day)
+		v := record(store.User{Provider: tt.has}, self(mustParse(t, tt.id)), happening{correlationID: "1", at: noon}, day)
 		if v.doc.Provider != tt.want || v.tags[0] != tt.tag {
 			t.Errorf("%s with %q: provider %q, tag %s; want %q, %s", tt.id, tt.has, v.doc.Provider, v.tags[0], tt.want, tt.tag)
 		}
@@ -203,3 +204,6 @@ func TestCooldowns(t *testing.T) {
 		t.Errorf("%d kept; want the %d that end last", len(kept), maxCooldowns)
 	}
 }
+
+// self is somebody by their own id.
+func self(id identity.UserID) subject { return subject{id: id, person: id} }

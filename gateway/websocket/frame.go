@@ -296,6 +296,9 @@ func answer(e *event.Event, deliveryID string, opened time.Time) outbound {
 	}}
 	if e.UserID == "" && f.Metadata.ReplyTo != "" && e.User != nil {
 		f.Metadata.ReplyToUser = e.User.ID
+		if e.Auth != nil && e.Auth.Identity != "" {
+			f.Metadata.ReplyToUser = e.Auth.Identity // what the client knows itself by
+		}
 	}
 	if e.Egress != nil && e.Egress.Type == event.EgressEvent {
 		f.Type = e.Type

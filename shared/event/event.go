@@ -73,6 +73,7 @@ type Auth struct {
 	Method   string         `json:"method,omitzero" jsonschema:"description=Who tied it: enrichment."`
 	Matched  bool           `json:"matched" jsonschema:"description=Whether a person was found."`
 	UserRef  string         `json:"userRef,omitzero" jsonschema:"description=users/platform:id"`
+	Identity string         `json:"identity,omitzero" jsonschema:"description=The platform:id by which the person is here where an operator linked that to another person's; userId is the same unless the answer goes to everybody."`
 	At       time.Time      `json:"at,omitzero"`
 	Extra    jsontext.Value `json:",embed"`
 }

@@ -1,6 +1,7 @@
 // Package store keeps what Parley knows in Firestore. This is the data model, all of it in one place:
 //
 //	users/{platform:id}              a person: [User]
+//	identities/{platform:id}         whose that id is, if not a person's own: [Link]
 //	gateways/api/tokens/{hash}       a WebSocket client's token, by its SHA-256: [Token]
 //	personalities/{id}               how answers are worded: [Personality]
 //	rules/{id}                       what enrichment adds to which events: [Rule]
