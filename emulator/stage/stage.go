@@ -8,6 +8,8 @@
 //	              [Line…], what was said before and then what is said
 //	POST /say     a Message; answered with {"id"} of what was said, or with {"error": {"field", "message"}}
 //
+// Addresses in the page are relative: under a prefix, strip it and keep its last slash.
+//
 // It talks to the stand-ins' Go methods and opens no connection. Whoever reaches it may speak as anybody: it is for a
 // listener of the loopback interface. Pages of other origins can't use it, not even under a name that leads here.
 package stage
@@ -44,7 +46,7 @@ type Kind string
 const (
 	Channel    Kind = "channel"
 	Direct     Kind = "direct"     // whispers or direct messages with a bot
-	Moderation Kind = "moderation" // what moderators did; nobody speaks there
+	Moderation Kind = "moderation" // what moderators did, at Discord those that are bots; nobody speaks there
 )
 
 // Place is where lines are.
@@ -131,7 +133,8 @@ func New(t *twitch.Server, d *discord.Server, bots ...identity.UserID) *Stage {
 	return s
 }
 
-// ServeHTTP answers what the package says. A request for events ends with its context, or when a stand-in closes.
+// ServeHTTP answers what the package says. A request for events ends with its context, or when a stand-in closes: a
+// server that waits for its requests closes the stand-ins first, or ends their context.
 func (s *Stage) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
 // platform is what the stage needs of a stand-in.

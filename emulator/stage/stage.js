@@ -9,6 +9,7 @@ const again = 3000; // ms until the events are asked for again, where the browse
 const platforms = new Map(); // by id, as the events bring them
 const places = new Map(); // by id: { place, platform, lines by key, unread, button, count }
 let current = null, answering = null, opened = 0, sending = false;
+let chosen = false; // by the person, and not by the page from what is kept
 let follows = true; // the log stays at its end unless it was scrolled away from it
 
 function make(tag, className, text) {
@@ -67,7 +68,7 @@ function takePlatform(platform) {
       p.name = make('span');
       p.count = make('span', 'count');
       p.button.append(p.name, p.count);
-      p.button.onclick = () => { enter(p); ($('compose').hidden ? $('log') : $('text')).focus(); };
+      p.button.onclick = () => { choose(p); ($('compose').hidden ? $('log') : $('text')).focus(); };
       p.item = make('li');
       p.item.append(p.button);
     }
@@ -78,9 +79,11 @@ function takePlatform(platform) {
   // only what changed is moved, so that the focus stays where it is
   for (const item of [...group.list.children]) if (!items.includes(item)) item.remove();
   items.forEach((item, i) => { if (group.list.children[i] !== item) group.list.insertBefore(item, group.list.children[i] || null); });
-  if (!current) {
-    const before = places.get(sessionStorage.getItem(kept.place));
-    enter(before && before.place ? before : known(platform.places[0].id), true);
+  const before = chosen ? null : platform.places.find((place) => place.id === sessionStorage.getItem(kept.place));
+  if (before && known(before.id) !== current) {
+    enter(known(before.id));
+  } else if (!current) {
+    enter(known(platform.places[0].id));
   } else if (current.platform.id === platform.id) {
     showPlace();
   }
@@ -88,17 +91,21 @@ function takePlatform(platform) {
 
 function showCount(p) {
   p.count.hidden = !p.unread;
-  p.count.textContent = p.unread;
-  p.count.setAttribute('aria-label', p.unread + ' new');
+  p.count.replaceChildren(String(p.unread), make('span', 'hidden', ' new'));
 }
 
-function enter(p, byItself) {
+function choose(p) {
+  chosen = true;
+  sessionStorage.setItem(kept.place, p.place.id);
+  enter(p);
+}
+
+function enter(p) {
   if (current) current.button.removeAttribute('aria-current');
   current = p;
   p.unread = 0;
   showCount(p);
   p.button.setAttribute('aria-current', 'true');
-  if (!byItself) sessionStorage.setItem(kept.place, p.place.id);
   answer(null);
   alertWith('');
   showPlace();
@@ -124,6 +131,7 @@ function showPlace() {
 
 function takeLines(lines) {
   const log = $('log');
+  if (lines.every((line) => line.at <= opened)) hush();
   for (const line of lines) {
     const p = known(line.place);
     const old = p.lines.get(line.key);
@@ -156,16 +164,21 @@ $('log').onscroll = () => {
 
 new ResizeObserver(follow).observe($('log'));
 
-// showLog draws the whole place. It is not read out: only what comes from then on is.
-function showLog() {
+// hush keeps what is put into the log now from being read out: only what comes from then on is.
+function hush() {
   const log = $('log');
   log.setAttribute('aria-live', 'off');
+  requestAnimationFrame(() => log.setAttribute('aria-live', 'polite'));
+}
+
+function showLog() {
+  const log = $('log');
+  hush();
   for (const entry of current.lines.values()) entry.item = draw(current, entry.line);
   log.replaceChildren(...[...current.lines.values()].map((entry) => entry.item));
   $('empty').hidden = log.children.length > 0;
   follows = true;
   follow();
-  requestAnimationFrame(() => log.setAttribute('aria-live', 'polite'));
 }
 
 function draw(p, line) {
