@@ -620,7 +620,7 @@ func TestWhatCantBePublishedWaitsAndIsReadAgain(t *testing.T) {
 	all := []standin.Message{w.ask(w.room, "first")}
 	w.heard(all...)
 	m.silence(true)
-	for i := range maxLane + 20 { // more than waits in memory
+	for i := range maxLane + 120 { // more than waits in memory, and more than a page
 		all = append(all, w.ask(w.room, fmt.Sprint("unpublished ", i)))
 	}
 	eventually(t, "some are left to be read again", func() bool { return counter(m.metrics.heard.WithLabelValues("deferred")) > 0 })
