@@ -612,3 +612,86 @@ func TestTheWatermarkDoesNotPassOverWhatWaits(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatCantBePublishedWaitsAndIsReadAgain(t *testing.T) {
+	w := newWorld(t)
+	m := w.start("a")
+	w.connected()
+	all := []standin.Message{w.ask(w.room, "first")}
+	w.heard(all...)
+	m.silence(true)
+	for i := range maxLane + 120 { // more than waits in memory, and more than a page
+		all = append(all, w.ask(w.room, fmt.Sprint("unpublished ", i)))
+	}
+	eventually(t, "some are left to be read again", func() bool { return counter(m.metrics.heard.WithLabelValues("deferred")) > 0 })
+	m.silence(false)
+	all = append(all, w.ask(w.room, "last"))
+	w.heard(all...)
+	var order []string
+	for _, e := range w.events(event.TypeChatMessage) {
+		order = append(order, e.Message.ID)
+	}
+	if !slices.IsSorted(order) {
+		t.Error("the messages are not in order")
+	}
+	w.marked(all[len(all)-1])
+	if n := counter(m.metrics.heard.WithLabelValues("lost")); n != 0 {
+		t.Errorf("%v messages are lost", n)
+	}
+}
+
+func TestWhatWasNotPublishedAtTheEndIsTheNextOwners(t *testing.T) {
+	w := newWorld(t)
+	first := w.start("first")
+	w.connected()
+	all := []standin.Message{w.ask(w.room, "heard")}
+	w.heard(all...)
+	first.silence(true)
+	for i := range 5 {
+		all = append(all, w.ask(w.room, fmt.Sprint("left ", i)))
+	}
+	first.stop()
+	w.start("second")
+	w.heard(all...)
+}
+
+func TestAChannelThatCantBeReadHoldsUpNoOther(t *testing.T) {
+	w := newWorld(t)
+	hidden := w.channel("hidden")
+	first := w.start("first")
+	w.connected()
+	w.marked(w.ask(w.room, "hello"))
+	w.marked(w.ask(hidden, "hello"))
+	first.stop()
+	hidden.Overwrites = []standin.Overwrite{{ID: w.bot.ID, Deny: standin.ViewChannel}}
+	_, err := w.discord.AddChannel(hidden)
+	w.must(err)
+	w.ask(hidden, "a secret")
+	missed := w.ask(w.room, "missed")
+	second := w.start("second")
+	w.heard(missed)
+	eventually(t, "it is known that one can't be read", func() bool {
+		return counter(second.metrics.backfilled.WithLabelValues("unreadable")) == 1
+	})
+	hidden.Overwrites = nil
+	_, err = w.discord.AddChannel(hidden)
+	w.must(err)
+	w.heard(w.ask(hidden, "no secret"))
+}
+
+func TestTheStoreGoesAwayForAWhile(t *testing.T) {
+	w := newWorld(t)
+	m := w.start("a")
+	w.connected()
+	first := w.ask(w.room, "hello?")
+	w.heard(first)
+	w.marked(first)
+	m.lose(true)
+	eventually(t, "the session is given up, for another could have it", func() bool { return w.discord.Connected(w.bot.ID) == 0 })
+	missed := w.ask(w.room, "still there?")
+	a := w.answer(missed, "once more")
+	m.lose(false)
+	w.heard(first, missed)
+	w.reaches(a, egress.Delivered)
+	w.once(w.room.ID, a)
+}

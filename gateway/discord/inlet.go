@@ -35,8 +35,8 @@ const (
 	// pageSize is the most messages that Discord gives at a time
 	// (https://discord.com/developers/docs/resources/message#get-channel-messages).
 	pageSize = 100
-	// recent is how many of a channel's last items are remembered, so that one that is both heard and read afterwards
-	// is published once.
+	// recent is how many of a channel's last items are remembered at least, so that one that is read afterwards and then
+	// heard is published once. It is more than a page.
 	recent = 256
 )
 
@@ -298,8 +298,8 @@ func (in *inlet) publish(l *lane, it item) bool {
 	defer in.mu.Unlock()
 	l.last = max(l.last, it.mark)
 	if e != nil {
-		if l.done = append(l.done, e.CorrelationID); len(l.done) > recent {
-			l.done = slices.Clone(l.done[recent/2:])
+		if l.done = append(l.done, e.CorrelationID); len(l.done) > 2*recent {
+			l.done = slices.Clone(l.done[recent:])
 		}
 	}
 	return true
@@ -366,6 +366,7 @@ func (in *inlet) catchUp(ctx context.Context, l *lane) error {
 	}
 	read := 0
 	for {
+		published := map[snowflake]bool{}
 		page, err := in.page(ctx, l, after)
 		if f, ok := errors.AsType[*failure](err); ok && (f.status == http.StatusForbidden || f.status == http.StatusNotFound) {
 			s.metrics.backfilled.WithLabelValues("unreadable").Inc()
@@ -398,7 +399,9 @@ func (in *inlet) catchUp(ctx context.Context, l *lane) error {
 				return errStopped
 			}
 			read++
+			published[id] = true
 		}
+		in.drop(l, published)
 		if len(page) < pageSize {
 			break
 		}
@@ -429,6 +432,21 @@ func (in *inlet) catchUp(ctx context.Context, l *lane) error {
 	}
 	s.metrics.backfilled.WithLabelValues("read").Inc()
 	return nil
+}
+
+// drop takes out of a channel's queue what was read and published meanwhile. What was not read although it was heard,
+// because it was deleted, for example, stays.
+func (in *inlet) drop(l *lane, published map[snowflake]bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	l.queue = slices.DeleteFunc(l.queue, func(it item) bool {
+		if it.mark == 0 || !published[it.mark] {
+			return false
+		}
+		in.waiting--
+		in.count("repeated")
+		return true
+	})
 }
 
 // page reads the messages that come after one, the earliest first.

@@ -333,6 +333,8 @@ type running struct {
 	mu     sync.Mutex
 	dead   bool
 	cut    bool // does not reach the gateway
+	mute   bool // does not reach the bus
+	lost   bool // does not reach the store
 	conns  []net.Conn
 	killed chan struct{}
 }
@@ -358,6 +360,33 @@ func (m *running) kill() {
 	}
 	m.mu.Unlock()
 	m.stop()
+}
+
+// silence takes the bus away, or gives it back.
+func (m *running) silence(mute bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mute = mute
+}
+
+// lose takes the store away, or gives it back.
+func (m *running) lose(lost bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lost = lost
+}
+
+// stored is why the store can't be reached; nil if it can be.
+func (m *running) stored() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.dead:
+		return errDead
+	case m.lost:
+		return errors.New("the store is down")
+	}
+	return nil
 }
 
 // cutOff takes the gateway away from an instance that goes on otherwise.
@@ -394,6 +423,12 @@ func (m *running) Publish(ctx context.Context, t topology.Topic, out bus.Outgoin
 	if err := m.alive(); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	mute := m.mute
+	m.mu.Unlock()
+	if mute {
+		return errors.New("the bus is down")
+	}
 	return m.bus.Publish(ctx, t, out)
 }
 
@@ -422,14 +457,14 @@ func (m *running) store(w *world) *firestore.Client {
 	w.t.Helper()
 	conn, err := grpc.NewClient(w.storeAddr, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			if m.alive() != nil {
-				return status.Error(codes.PermissionDenied, errDead.Error()) // which is not tried again
+			if err := m.stored(); err != nil {
+				return status.Error(codes.PermissionDenied, err.Error()) // which is not tried again
 			}
 			return invoke(ctx, method, req, reply, cc, opts...)
 		}),
 		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-			if m.alive() != nil {
-				return nil, status.Error(codes.PermissionDenied, errDead.Error())
+			if err := m.stored(); err != nil {
+				return nil, status.Error(codes.PermissionDenied, err.Error())
 			}
 			return stream(ctx, desc, cc, method, opts...)
 		}))
