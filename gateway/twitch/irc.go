@@ -194,8 +194,11 @@ func (c *chat) say(login, text, parent, nonce string) outcome {
 	if parent != "" {
 		tags += ";reply-parent-msg-id=" + parent
 	}
-	if err := w.write(tags + " PRIVMSG #" + login + " :" + text); err != nil {
-		w.conn.Close()
+	if err := w.write(tags + " PRIVMSG #" + login + " :" + text); errors.Is(err, net.ErrClosed) {
+		c.drop(w)
+		return outcome{kind: notMade, code: codeUnavailable, err: errors.New("the connection to Twitch's chat was closed before")}
+	} else if err != nil {
+		c.drop(w)
 		return outcome{kind: unknown, err: fmt.Errorf("write to Twitch's chat: %w", err)}
 	}
 	timeout := time.NewTimer(c.config.AnswerTimeout)
@@ -205,9 +208,18 @@ func (c *chat) say(login, text, parent, nonce string) outcome {
 		return o
 	case <-timeout.C:
 		// What comes late could be taken for the answer to the next message; on another connection it can't.
-		w.conn.Close()
+		c.drop(w)
 		return outcome{kind: unknown, err: fmt.Errorf("no answer from Twitch's chat within %s", c.config.AnswerTimeout)}
 	}
+}
+
+// drop ends a connection. It is not known to be gone before what it still holds is read: until then, too, nothing is said
+// on it.
+func (c *chat) drop(w *wire) {
+	c.mu.Lock()
+	w.leaving = true
+	c.mu.Unlock()
+	w.conn.Close()
 }
 
 // run keeps the connection until ctx is done.

@@ -221,6 +221,41 @@ func TestWhatNobodyKnowsIsNotSaidAgain(t *testing.T) {
 	}
 }
 
+// TestNothingIsSaidOnAConnectionThatIsGivenUp holds up the end of a connection on which an answer was not confirmed.
+func TestNothingIsSaidOnAConnectionThatIsGivenUp(t *testing.T) {
+	w := newWorld(t, nil)
+	room := w.channel("streamer")
+	w.user("alice")
+	reading, release := make(chan struct{}), make(chan struct{})
+	w.start("a", SpeakIRC, []string{room}, func(s *Service) {
+		s.chat.joined = func(string, time.Time, time.Time) {
+			select {
+			case <-reading: // the second connection's
+			default:
+				close(reading)
+				<-release // the one who reads doesn't see the connection's end before this
+			}
+		}
+	})
+	<-reading
+	question := w.say(room, "alice", "hello?")
+	lost := w.answer(question, "never confirmed")
+	eventually(t, "it is said", func() bool { return len(w.said(room)) == 1 })
+	eventually(t, "the connection is given up", func() bool { return w.twitch.Connections(w.bot.Login) == 0 })
+	after := w.answer(question, "after it")
+	eventually(t, "it is known", func() bool { return w.entry(after).State != "" })
+	pause := time.NewTimer(2 * quickTiming.minBackoff)
+	<-pause.C // what would be said on the old connection is claimed by then
+	if got := w.entry(after).State; got != egress.Pending {
+		t.Errorf("state = %s while there is no connection; want it to wait", got)
+	}
+	close(release)
+	w.reaches(after, egress.Delivered)
+	if got := w.entry(lost).State; got != egress.Claimed {
+		t.Errorf("state = %s; want the claim left to expire", got)
+	}
+}
+
 func TestWhatWasNotMadeIsTriedAgain(t *testing.T) {
 	w := newWorld(t, write)
 	room := w.channel("streamer")
