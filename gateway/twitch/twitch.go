@@ -11,7 +11,8 @@
 //     so; if Twitch does not say, it is never sent again, and ends as outcome_unknown, for an operator to decide.
 //   - An answer that comes while nobody has the channel's lease is said by the next owner, until its deadline.
 //   - Twitch keeps no history: while nobody listens, what is said is missed. Every such gap is logged, counted and
-//     stored (gaps/{hash}).
+//     stored (gaps/{hash}), rather too long than too short: it begins with the last sign of who listened before. An
+//     instance that gives a channel back stays until the next owner can be there, so that nothing is missed then.
 package twitch
 
 import (
@@ -149,6 +150,7 @@ func (s *Service) Run(ctx context.Context) {
 
 	flushing := time.AfterFunc(s.timing.flush, stopPublishing)
 	defer flushing.Stop()
+	sleep(steady, s.timing.linger)
 	stopChat()
 	connected.Wait()
 	s.inlet.close()
@@ -169,7 +171,11 @@ func (s *Service) hold(ctx context.Context, l lease.Lease) {
 	s.mu.Lock()
 	s.speakers[l.Key()] = sp
 	s.mu.Unlock()
-	s.chat.enter(l.Key(), l.Vacant())
+	absent := l.Vacant()
+	if !absent.IsZero() { // the last owner may have died with something that it had heard
+		absent = absent.Add(-s.timing.late)
+	}
+	s.chat.enter(l.Key(), absent)
 	sp.run(ctx)
 	s.mu.Lock()
 	delete(s.speakers, l.Key())

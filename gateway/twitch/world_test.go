@@ -49,6 +49,7 @@ var (
 		ping: 400 * time.Millisecond, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
 		maxBackoff: 200 * time.Millisecond, leave: 300 * time.Millisecond, scan: 250 * time.Millisecond,
 		retry: 50 * time.Millisecond, claim: 3 * time.Second, flush: time.Second,
+		linger: 400 * time.Millisecond, late: 50 * time.Millisecond,
 	}
 	noLimits = limits{joins: 1000, says: 1000, saysAsMod: 1000, joinWindow: time.Second, sayWindow: time.Second}
 )
