@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	irc "github.com/gempir/go-twitch-irc/v4"
@@ -37,11 +38,14 @@ type timing struct {
 	retry      time.Duration // before what stood in the way is tried again
 	claim      time.Duration // how old a claim may be when something is said by it; less than egress.ClaimLease
 	flush      time.Duration // for publishing what is left at the end
+	linger     time.Duration // in a channel after its lease was given back, until its next owner is there
+	late       time.Duration // from hearing something to having published it
 }
 
 var defaultTiming = timing{
 	ping: 45 * time.Second, join: 10 * time.Second, minBackoff: 500 * time.Millisecond, maxBackoff: 30 * time.Second,
 	leave: 3 * time.Second, scan: 15 * time.Second, retry: 3 * time.Second, claim: 40 * time.Second, flush: 3 * time.Second,
+	linger: 1500 * time.Millisecond, late: 500 * time.Millisecond,
 }
 
 // Tokens gives the tokens by which the bot acts; [credential.Keeper] does.
@@ -82,6 +86,8 @@ type room struct {
 	asked      time.Time // when the JOIN was sent; zero if it was not
 	absent     time.Time // since when nobody listens; zero if that is not known
 	privileged bool      // the bot is broadcaster or moderator
+	ends       int       // how often its end was begun or called off
+	ending     bool      // the lease is another's: the instance stays a little, and does not join anew
 	changed    chan struct{}
 	waiting    *waiting // for what becomes of a message; nil if there is none
 }
@@ -96,7 +102,8 @@ type waiting struct {
 type wire struct {
 	conn    net.Conn
 	writing sync.Mutex
-	leaving bool // Twitch wants another: nothing is said here any more
+	leaving bool         // it ends soon: nothing is said here any more
+	alive   atomic.Int64 // when something came last, in nanoseconds since 1970
 }
 
 func (w *wire) write(line string) error {
@@ -120,19 +127,43 @@ func (c *chat) wake() {
 func (c *chat) enter(login string, absent time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rooms[login] = &room{login: login, absent: absent, changed: make(chan struct{})}
-	c.wake()
+	defer c.wake()
+	r := c.rooms[login]
+	if r == nil {
+		r = &room{login: login, changed: make(chan struct{})}
+		c.rooms[login] = r
+	}
+	r.ends++
+	r.ending = false
+	if !r.in { // else it listened all the time
+		r.absent = absent
+	}
 }
 
-// leave ends that.
+// leave ends that, a little later: until the next owner has joined, this instance listens on, because what nobody hears
+// Twitch does not tell again. What both hear is one event.
 func (c *chat) leave(login string) {
 	c.mu.Lock()
-	r, w := c.rooms[login], c.wire
-	delete(c.rooms, login)
-	sent := r != nil && !r.asked.IsZero()
+	defer c.mu.Unlock()
+	r := c.rooms[login]
+	r.ends++
+	r.ending = true
+	end := r.ends
+	time.AfterFunc(c.timing.linger, func() { c.part(r, end) })
+}
+
+// part takes the instance out of a channel, unless it entered anew since its end was begun.
+func (c *chat) part(r *room, end int) {
+	c.mu.Lock()
+	if r.ends != end {
+		c.mu.Unlock()
+		return
+	}
+	w, sent := c.wire, !r.asked.IsZero()
+	delete(c.rooms, r.login)
 	c.mu.Unlock()
 	if w != nil && sent {
-		if err := w.write("PART #" + login); err != nil {
+		if err := w.write("PART #" + r.login); err != nil {
 			w.conn.Close() // nothing else takes the instance out of the channel
 		}
 	}
@@ -194,8 +225,11 @@ func (c *chat) say(login, text, parent, nonce string) outcome {
 	if parent != "" {
 		tags += ";reply-parent-msg-id=" + parent
 	}
-	if err := w.write(tags + " PRIVMSG #" + login + " :" + text); err != nil {
-		w.conn.Close()
+	if err := w.write(tags + " PRIVMSG #" + login + " :" + text); errors.Is(err, net.ErrClosed) {
+		c.drop(w)
+		return outcome{kind: notMade, code: codeUnavailable, err: errors.New("the connection to Twitch's chat was closed before")}
+	} else if err != nil {
+		c.drop(w)
 		return outcome{kind: unknown, err: fmt.Errorf("write to Twitch's chat: %w", err)}
 	}
 	timeout := time.NewTimer(c.config.AnswerTimeout)
@@ -205,9 +239,18 @@ func (c *chat) say(login, text, parent, nonce string) outcome {
 		return o
 	case <-timeout.C:
 		// What comes late could be taken for the answer to the next message; on another connection it can't.
-		w.conn.Close()
+		c.drop(w)
 		return outcome{kind: unknown, err: fmt.Errorf("no answer from Twitch's chat within %s", c.config.AnswerTimeout)}
 	}
+}
+
+// drop ends a connection. It is not known to be gone before what it still holds is read: until then, too, nothing is said
+// on it.
+func (c *chat) drop(w *wire) {
+	c.mu.Lock()
+	w.leaving = true
+	c.mu.Unlock()
+	w.conn.Close()
 }
 
 // run keeps the connection until ctx is done.
@@ -318,10 +361,9 @@ func (c *chat) disconnected(w *wire) {
 	if c.wire == w {
 		c.wire = nil
 	}
-	now := time.Now()
 	for _, r := range c.rooms {
-		if r.in {
-			r.absent = now
+		if r.in { // the connection may have been dead for long before that was noticed
+			r.absent = time.Unix(0, w.alive.Load())
 		}
 		r.in, r.asked = false, time.Time{}
 		if r.waiting != nil {
@@ -354,6 +396,7 @@ func (c *chat) read(w *wire, welcome func(), end context.CancelCauseFunc) error 
 	})
 	defer silence.Stop()
 	for lines.Scan() {
+		w.alive.Store(time.Now().UnixNano())
 		mu.Lock()
 		silent = 0
 		silence.Reset(c.timing.ping)
@@ -442,7 +485,7 @@ func (c *chat) join(ctx context.Context, w *wire) {
 		}
 		c.mu.Lock()
 		r := c.rooms[login]
-		wanted := r != nil && !r.in
+		wanted := r != nil && !r.in && !r.ending
 		if wanted {
 			if !r.asked.IsZero() {
 				c.metrics.rejoins.Inc()
@@ -464,7 +507,7 @@ func (c *chat) next() (login string, wait time.Duration) {
 	defer c.mu.Unlock()
 	wait = c.timing.join
 	for _, r := range c.rooms {
-		if r.in {
+		if r.in || r.ending {
 			continue
 		}
 		due := c.timing.join - time.Since(r.asked)

@@ -15,7 +15,9 @@
 //   - An answer that comes while nobody has the channel's lease is said by the next owner, until its deadline.
 //   - What a moderator orders is done once, beside what is said and not behind it: see [moderation.Enforcer].
 //   - Twitch keeps no history: while nobody listens, what is said, or happens, is missed. Every such gap is logged,
-//     counted and stored (gaps/{hash}).
+//     counted and stored (gaps/{hash}), rather too long than too short: it begins with the last sign of who listened
+//     before. An instance that gives a channel back stays until the next owner can be there, so that nothing is missed
+//     then.
 package twitch
 
 import (
@@ -169,6 +171,7 @@ func (s *Service) Run(ctx context.Context) {
 
 	flushing := time.AfterFunc(s.timing.flush, stopPublishing)
 	defer flushing.Stop()
+	sleep(steady, s.timing.linger)
 	stopChat()
 	connected.Wait()
 	s.inlet.close()
@@ -193,7 +196,11 @@ func (s *Service) hold(ctx context.Context, l lease.Lease) {
 	s.mu.Lock()
 	s.speakers[l.Key()], s.moderators[l.Key()] = sp, m
 	s.mu.Unlock()
-	s.chat.enter(l.Key(), l.Vacant())
+	absent := l.Vacant()
+	if !absent.IsZero() { // the last owner may have died with something that it had heard
+		absent = absent.Add(-s.timing.late)
+	}
+	s.chat.enter(l.Key(), absent)
 	// nobody else may listen before the speaker has come to its end
 	listening, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var beside sync.WaitGroup

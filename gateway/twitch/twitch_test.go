@@ -1,6 +1,7 @@
 package twitch
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -221,6 +222,41 @@ func TestWhatNobodyKnowsIsNotSaidAgain(t *testing.T) {
 	}
 }
 
+// TestNothingIsSaidOnAConnectionThatIsGivenUp holds up the end of a connection on which an answer was not confirmed.
+func TestNothingIsSaidOnAConnectionThatIsGivenUp(t *testing.T) {
+	w := newWorld(t, nil)
+	room := w.channel("streamer")
+	w.user("alice")
+	reading, release := make(chan struct{}), make(chan struct{})
+	w.start("a", SpeakIRC, []string{room}, func(s *Service) {
+		s.chat.joined = func(string, time.Time, time.Time) {
+			select {
+			case <-reading: // the second connection's
+			default:
+				close(reading)
+				<-release // the one who reads doesn't see the connection's end before this
+			}
+		}
+	})
+	<-reading
+	question := w.say(room, "alice", "hello?")
+	lost := w.answer(question, "never confirmed")
+	eventually(t, "it is said", func() bool { return len(w.said(room)) == 1 })
+	eventually(t, "the connection is given up", func() bool { return w.twitch.Connections(w.bot.Login) == 0 })
+	after := w.answer(question, "after it")
+	eventually(t, "it is known", func() bool { return w.entry(after).State != "" })
+	pause := time.NewTimer(2 * quickTiming.minBackoff)
+	<-pause.C // what would be said on the old connection is claimed by then
+	if got := w.entry(after).State; got != egress.Pending {
+		t.Errorf("state = %s while there is no connection; want it to wait", got)
+	}
+	close(release)
+	w.reaches(after, egress.Delivered)
+	if got := w.entry(lost).State; got != egress.Claimed {
+		t.Errorf("state = %s; want the claim left to expire", got)
+	}
+}
+
 func TestWhatWasNotMadeIsTriedAgain(t *testing.T) {
 	w := newWorld(t, write)
 	room := w.channel("streamer")
@@ -373,10 +409,9 @@ func TestManyInstances(t *testing.T) {
 				}
 				return true
 			})
-			seen := map[string]int{}
 			for _, e := range w.events(event.TypeChatMessage) {
-				if seen[e.CorrelationID]++; seen[e.CorrelationID] > 1 {
-					t.Errorf("%q was ingested %d times", e.Message.Text, seen[e.CorrelationID])
+				if e.CorrelationID != "twitch:"+e.Message.ID { // which makes one event of what two instances heard
+					t.Errorf("%q was ingested as %s", e.Message.Text, e.CorrelationID)
 				}
 				if e.UserID == "twitch:"+w.bot.ID {
 					t.Errorf("the bot heard itself: %q", e.Message.Text)
@@ -429,16 +464,72 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 	}
 }
 
+// TestNothingIsMissedWhenAChannelIsHandedOver has somebody talk all the time while instances come and go.
+func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
+	w := newWorld(t, nil)
+	var rooms []string
+	for i := range 4 {
+		rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
+	}
+	w.user("alice")
+	a := w.start("a", SpeakIRC, rooms)
+	w.joined(rooms...)
+	talking, quiet := context.WithCancel(t.Context())
+	defer quiet()
+	said := make(chan []string)
+	go func() { // ends with talking
+		var ids []string
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-tick.C:
+				if line, err := w.twitch.Say(rooms[i%len(rooms)], "alice", fmt.Sprint("line ", i)); err == nil {
+					ids = append(ids, line.ID)
+				}
+			case <-talking.Done():
+				said <- ids
+				return
+			}
+		}
+	}()
+	b := w.start("b", SpeakIRC, rooms)
+	eventually(t, "b has a channel", func() bool {
+		return slices.ContainsFunc(rooms, func(r string) bool { return owner(r, b) != nil })
+	})
+	w.joined(rooms...)
+	a.stop()
+	eventually(t, "b has all", func() bool {
+		return !slices.ContainsFunc(rooms, func(r string) bool { return owner(r, b) == nil })
+	})
+	w.joined(rooms...)
+	quiet()
+	ids := <-said
+	eventually(t, "every line is published", func() bool {
+		seen := map[string]bool{}
+		for _, e := range w.events(event.TypeChatMessage) {
+			seen[e.Message.ID] = true
+		}
+		return !slices.ContainsFunc(ids, func(id string) bool { return !seen[id] })
+	})
+}
+
 func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
 	w := newWorld(t, nil)
 	room, other := w.channel("streamer"), w.channel("other")
 	w.user("alice")
 	w.start("a", SpeakIRC, []string{room, other})
 	w.joined(room, other)
+	var latest time.Time // beginning of a gap
 	gaps := func() int {
 		docs, err := w.firestore.Collection("gaps").Documents(t.Context()).GetAll()
 		if err != nil {
 			t.Fatal(err)
+		}
+		for _, d := range docs {
+			if from := d.Data()["from"].(time.Time); from.After(latest) {
+				latest = from
+			}
 		}
 		return len(docs)
 	}
@@ -451,8 +542,13 @@ func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
 		func() { w.twitch.DelayIRC(w.bot.Login, time.Hour) }, // silent for ever
 		func() { w.tokens.revoke(); w.twitch.DropIRC(w.bot.Login) },
 	} {
+		broken := time.Now()
 		breakIt()
 		eventually(t, fmt.Sprintf("two gaps more after break %d", i), func() bool { return gaps() == 2*(i+1) })
+		// also where it took a while to notice
+		if late := latest.Sub(broken); late > quickTiming.ping/2 {
+			t.Errorf("after break %d the gaps begin %s late", i, late)
+		}
 		w.joined(room, other)
 		line := w.say(room, "alice", fmt.Sprint("after break ", i))
 		eventually(t, "the line is published", func() bool {

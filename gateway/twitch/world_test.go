@@ -50,6 +50,7 @@ var (
 		ping: 400 * time.Millisecond, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
 		maxBackoff: 200 * time.Millisecond, leave: 300 * time.Millisecond, scan: 250 * time.Millisecond,
 		retry: 50 * time.Millisecond, claim: 3 * time.Second, flush: time.Second,
+		linger: 400 * time.Millisecond, late: 50 * time.Millisecond,
 	}
 	quickEventSub = eventsub.Timing{
 		Slack: time.Second, Linger: 100 * time.Millisecond, Look: 300 * time.Millisecond, Limit: 200 * time.Millisecond,
