@@ -238,6 +238,7 @@ func TestAHalfSaidAnswerIsADeadLetter(t *testing.T) {
 
 func TestOneInstanceHasTheSession(t *testing.T) {
 	w := newWorld(t)
+	w.lease.TTL = 2 * patience // what has to be waited for after a crash
 	all := []*running{w.start("a"), w.start("b"), w.start("c")}
 	eventually(t, "all three know each other", func() bool {
 		return !slices.ContainsFunc(all, func(m *running) bool { return m.leases.Members() != 3 })
@@ -249,14 +250,10 @@ func TestOneInstanceHasTheSession(t *testing.T) {
 
 	// who leaves gives the session back at once
 	leaving := owner(all...)
-	asked := time.Now()
 	leaving.stop()
 	during := w.ask(w.room, "while it moves")
 	owed := w.answer(during, "owed")
 	w.reaches(owed, egress.Delivered)
-	if took := time.Since(asked); took > quickLease.TTL {
-		t.Errorf("it took %s until another had the session; want less than the %s of a crash", took, quickLease.TTL)
-	}
 	w.heard(first, during)
 	w.once(w.room.ID, owed)
 	if n := w.gaps(); n != 0 {
