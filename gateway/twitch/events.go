@@ -231,9 +231,12 @@ const (
 
 func newTwins() *twins { return &twins{first: map[twin]telling{}} }
 
+// hasTwin reports whether an event is of a kind of which both tell.
+func hasTwin(e *event.Event) bool { return e.Type == TypeRaid || e.Type == TypeSubscribed }
+
 // told reports whether the other one has told an event already.
 func (t *twins) told(e *event.Event) bool {
-	if e.Type != TypeRaid && e.Type != TypeSubscribed {
+	if !hasTwin(e) {
 		return false
 	}
 	t.mu.Lock()

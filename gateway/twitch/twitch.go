@@ -161,7 +161,7 @@ func (s *Service) Run(ctx context.Context) {
 	publishing, stopPublishing := context.WithCancel(steady)
 	defer stopPublishing()
 	s.inlet = newInlet(publishing, s)
-	s.chat.heard = func(m irc.Message) { s.inlet.take(toEvent(m, s.bot)) }
+	s.chat.heard = s.hear
 	var connected, noted sync.WaitGroup
 	connected.Go(func() { s.chat.run(chatting) })   // ends with stopChat
 	noted.Go(func() { s.noteGaps(steady, s.gaps) }) // ends when gaps is closed
@@ -177,6 +177,22 @@ func (s *Service) Run(ctx context.Context) {
 	s.inlet.close()
 	close(s.gaps)
 	noted.Wait()
+}
+
+// hear takes what was heard in the chat. What EventSub tells as well is left to the owner of the channel, who alone can
+// tell that the two are one: an instance that has given the channel back listens on for a while.
+func (s *Service) hear(m irc.Message) {
+	e := toEvent(m, s.bot)
+	if e != nil && hasTwin(e) {
+		login, _ := loginOf(e.Channel)
+		s.mu.Lock()
+		owner := s.speakers[login] != nil
+		s.mu.Unlock()
+		if !owner {
+			e = nil
+		}
+	}
+	s.inlet.take(e)
 }
 
 // share is this instance's part of what the account may: that of the channels which it has.
