@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"parley.internal/gateway/deadletters"
+	"parley.internal/gateway/identities"
 	"parley.internal/gateway/instance"
 	"parley.internal/shared/config"
 	"parley.internal/shared/telemetry"
@@ -64,6 +65,7 @@ Environment:
 			return serve(cmd.Context(), environ, stdout)
 		},
 	}
+	root.AddCommand(identities.Command(environ))
 	root.AddCommand(deadletters.Command(environ))
 	root.SetOut(stdout)
 	root.CompletionOptions.DisableDefaultCmd = true

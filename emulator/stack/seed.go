@@ -26,6 +26,7 @@ type Seed struct {
 	Users         map[string]map[string]any `yaml:"users"`
 	Personalities map[string]map[string]any `yaml:"personalities"`
 	Rules         map[string]map[string]any `yaml:"rules"`
+	Identities    map[string]map[string]any `yaml:"identities"`
 }
 
 // ParseSeed reads a seed from YAML. The error names every document that has an unknown field or an id that can't be.
@@ -39,10 +40,13 @@ func ParseSeed(data []byte) (Seed, error) {
 	var errs []error
 	for _, c := range s.collections() {
 		for _, id := range slices.Sorted(maps.Keys(c.docs)) {
-			if c.name == "users" {
+			if c.name == "users" || c.name == "identities" {
 				if _, err := identity.Parse(id); err != nil {
-					errs = append(errs, fmt.Errorf("users/%s: %w", id, err))
+					errs = append(errs, fmt.Errorf("%s/%s: %w", c.name, id, err))
 				}
+			}
+			if c.name == "identities" {
+				errs = append(errs, s.checkLink(id))
 			}
 			for _, field := range slices.Sorted(maps.Keys(c.docs[id])) {
 				if !c.fields[field] {
@@ -57,6 +61,23 @@ func ParseSeed(data []byte) (Seed, error) {
 	return s, nil
 }
 
+// checkLink refuses a link that is not followed, and one to somebody who is linked to another.
+func (s Seed) checkLink(id string) error {
+	who, err := identity.Parse(id)
+	if err != nil {
+		return nil // told already
+	}
+	user, _ := s.Identities[id]["user"].(string)
+	person, err := store.Link{ID: who, User: user}.Person()
+	if err != nil {
+		return err
+	}
+	if _, chained := s.Identities[person.String()]; chained {
+		return fmt.Errorf("identities/%s: user: %s is linked itself", id, person)
+	}
+	return nil
+}
+
 type collection struct {
 	name   string
 	docs   map[string]map[string]any
@@ -68,6 +89,7 @@ func (s Seed) collections() []collection {
 		{"users", s.Users, fieldsOf[store.User]()},
 		{"personalities", s.Personalities, fieldsOf[store.Personality]()},
 		{"rules", s.Rules, fieldsOf[store.Rule]()},
+		{"identities", s.Identities, fieldsOf[store.Link]()},
 	}
 }
 

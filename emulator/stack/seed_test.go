@@ -8,6 +8,7 @@ import (
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/functions/enrichment/rule"
+	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
 )
 
@@ -31,6 +32,9 @@ func TestASeedWithAMistakeIsRefusedByName(t *testing.T) {
 		"unknown collection": {"people: {}", "people"},
 		"unknown field":      {"users: {twitch:1: {displayname: Ada}}", `users/twitch:1: unknown field "displayname"`},
 		"bad user id":        {"users: {ada: {}}", "users/ada"},
+		"linked to nobody":   {"identities: {twitch:1: {user: ada}}", "identities/twitch:1: user: invalid user id"},
+		"linked to itself":   {"identities: {twitch:1: {user: 'twitch:1'}}", "linked to itself"},
+		"a chain of links":   {"identities: {twitch:1: {user: 'twitch:2'}, twitch:2: {user: 'twitch:3'}}", "identities/twitch:1: user: twitch:2 is linked itself"},
 		"not YAML":           {"users: [", "read the seed"},
 	} {
 		if _, err := ParseSeed([]byte(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -75,6 +79,10 @@ func TestTheSeedIsPlantedOnceAndReadAsWhatItIs(t *testing.T) {
 		rules, broken, err := s.Rules(t.Context())
 		if err != nil || len(broken) != 0 || len(rules) != len(seed.Rules) {
 			t.Fatalf("%d rules, broken %v, %v", len(rules), broken, err)
+		}
+		links, err := s.Links(t.Context(), identity.UserID{})
+		if err != nil || len(links) != len(seed.Identities) {
+			t.Errorf("%d links, %v", len(links), err)
 		}
 		if _, failed := rule.Compile(rules, nil); len(failed) != 0 {
 			t.Errorf("rules that don't compile: %v", failed)

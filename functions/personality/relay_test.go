@@ -70,3 +70,19 @@ func TestThePlaceOfTheQuestionGetsTheAnswerAsItIs(t *testing.T) {
 		}
 	})
 }
+
+// Somebody who is here by a linked id is answered there, and reminded of what the person said by any id.
+func TestTheMemoryIsThePersonsAndTheAnswerGoesToTheirID(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env)
+		r.answer(t, asks("c1", "my cat is called Mio"))
+		e := asks("c2", "what is my cat called?")
+		e.UserID, e.Auth = "discord:6", &event.Auth{Matched: true, UserRef: "users/twitch:1", Identity: "discord:6"}
+		if asked := r.answer(t, e); len(asked.Turns) != 1 || asked.Turns[0].Question != "my cat is called Mio" {
+			t.Errorf("reminded of %+v", asked.Turns)
+		}
+		if out := r.bus.sent[1].Event; out.UserID != "discord:6" {
+			t.Errorf("answered to %s", out.UserID)
+		}
+	})
+}
