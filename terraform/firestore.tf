@@ -29,6 +29,8 @@ locals {
     leaseMembers  = ["beat"]
     gaps          = ["from", "to"]
     watermarks    = ["at"]
+    moderation    = ["at", "tries"]
+    identities    = ["linkedAt"]
     whispers      = ["sent", "new", "heldUntil"]
     recipients    = ["firstAt", "lastAt", "wroteAt"]
     users = [

@@ -35,6 +35,8 @@ output "next" {
     ? "Build the gateway's image and apply again with it: README.md, step 4."
     : length(local.twitch) > 0 && length(local.twitch_environment) == 0
     ? "Give Twitch's secret a value: README.md, \"Twitch\"."
+    : contains(var.platforms, "discord") && var.discord_bot_token_version == ""
+    ? "Give Discord's secret a value: README.md, \"Discord\"."
     : var.model_provider == "embedded"
     ? "Let somebody in (README.md, step 5). The answers come from the embedded model: README.md, \"The model\", puts a real one in its place."
     : "Let somebody in (README.md, step 5)."

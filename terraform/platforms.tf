@@ -1,4 +1,4 @@
-# Twitch. A deployment that does not name it in var.platforms has nothing of what is here, and pays for nothing of it.
+# Twitch and Discord. A deployment that names neither in var.platforms has nothing of what is here, and pays for nothing.
 
 locals {
   twitch = contains(var.platforms, "twitch") ? toset(["twitch"]) : toset([])
@@ -7,7 +7,7 @@ locals {
   token_users = length(local.twitch) == 0 ? toset([]) : toset(["gateway", "whisper"])
 
   # The secrets of each platform: which variable of which parts has the value. The values are put in by a person
-  # (README.md, "Twitch"): in Terraform they would stand in the state.
+  # (README.md, "Twitch" and "Discord"): in Terraform they would stand in the state.
   platform_secrets = {
     for name, s in {
       "twitch-client-secret" = {
@@ -15,6 +15,9 @@ locals {
       }
       "oauth-operator-secret" = {
         platform = "twitch", variable = "OAUTH_OPERATOR_SECRET", version = var.oauth_operator_secret_version, parts = ["gateway"]
+      }
+      "discord-bot-token" = {
+        platform = "discord", variable = "DISCORD_BOT_TOKEN", version = var.discord_bot_token_version, parts = ["gateway"]
       }
     } : name => s if contains(var.platforms, s.platform)
   }

@@ -294,13 +294,13 @@ variable "model_key_version" {
 # Platforms
 
 variable "platforms" {
-  description = "Chat platforms beside the gateway's own sockets: twitch. Naming one makes what its secrets are kept in; README.md says how to go on."
+  description = "Chat platforms beside the gateway's own sockets: twitch, discord. Naming one makes what its secrets are kept in; README.md says how to go on."
   type        = set(string)
   default     = []
 
   validation {
-    condition     = length(setsubtract(var.platforms, ["twitch"])) == 0
-    error_message = "Only twitch."
+    condition     = length(setsubtract(var.platforms, ["twitch", "discord"])) == 0
+    error_message = "twitch or discord."
   }
 }
 
@@ -403,6 +403,27 @@ variable "public_url" {
   validation {
     condition     = can(regex("^(https://[A-Za-z0-9.-]+(:[0-9]+)?)?$", var.public_url))
     error_message = "Of the form https://chat.example.com, without a path."
+  }
+}
+
+variable "discord_bot_token_version" {
+  description = "Version of the secret NAME-discord-bot-token that holds the bot's token: its number, or latest. Discord is off without."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^([0-9]+|latest)?$", var.discord_bot_token_version))
+    error_message = "A number, or latest, or nothing."
+  }
+
+  validation {
+    condition     = var.discord_bot_token_version == "" || contains(var.platforms, "discord")
+    error_message = "platforms does not name discord."
+  }
+
+  validation {
+    condition     = var.discord_bot_token_version == "" || var.gateway_min_instances > 0
+    error_message = "Somebody has to listen also while no socket is open: gateway_min_instances of at least 1."
   }
 }
 

@@ -110,6 +110,8 @@ func queriesOf(t *testing.T) []query {
 	try(err)
 	_, _, err = st.Rules(t.Context())
 	try(err)
+	_, err = st.Links(t.Context(), user)
+	try(err)
 	_, err = ledger.Resume(t.Context(), user, []string{"d1"})
 	try(err)
 	_, err = ledger.Pending(t.Context(), identity.Twitch, "twitch:ada")
@@ -212,7 +214,7 @@ func read(q *firestorepb.StructuredQuery) (query, error) {
 
 // TestEveryQueryIsRun finds the files that hold queries: those of a new one have to be run by queriesOf.
 func TestEveryQueryIsRun(t *testing.T) {
-	known := []string{"shared/credential/keeper.go", "shared/deadletter/letter.go", "shared/egress/dead.go", "shared/egress/pending.go", "shared/egress/replay.go", "shared/lease/lease.go", "shared/store/store.go"}
+	known := []string{"shared/credential/keeper.go", "shared/deadletter/letter.go", "shared/egress/dead.go", "shared/egress/pending.go", "shared/egress/replay.go", "shared/lease/lease.go", "shared/store/identity.go", "shared/store/store.go"}
 	// the index that each field has by itself is all that these take: one comparison, and no order
 	alone := []string{"gateway/discord/watermark.go"}
 	for _, name := range alone {
@@ -300,10 +302,27 @@ var documents = map[string]struct{ dir, name string }{
 	"leases":        {"shared/lease", "leaseDoc"},
 	"leaseMembers":  {"shared/lease", "memberDoc"},
 	"gaps":          {"shared/gap", "Gap"},
+	"identities":    {"shared/store", "Link"},
+	"moderation":    {"shared/moderation", "Record"},
 	"watermarks":    {"gateway/discord", "watermark"},
 	"logins":        {"gateway/oauth", "attempt"},
 	"whispers":      {"functions/whisper", "sender"},
 	"recipients":    {"functions/whisper", "recipient"},
+}
+
+func TestEveryCollectionIsKnown(t *testing.T) {
+	for _, path := range slices.Concat(sources(t, "functions"), sources(t, "gateway"), sources(t, "shared")) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`\.Collection\("(\w+)"\)`).FindAllStringSubmatch(string(text), -1) {
+			// rules are few, and people write them
+			if _, ok := documents[m[1]]; !ok && m[1] != "rules" {
+				t.Errorf("%s: what is indexed of the documents of %s, and whether they expire, is not looked at here", path, m[1])
+			}
+		}
+	}
 }
 
 // fieldsOf are the fields of a collection's documents, each with whether an index of its own would be heavy.

@@ -73,6 +73,7 @@ func calls() []call {
 		all = append(all, call{who: part, does: "Twitch's client secret is read when an instance starts", permission: "secretmanager.versions.access", on: "secret twitch-client-secret", api: "secretmanager.googleapis.com", only: has("twitch-client-secret")})
 	}
 	all = append(all, call{who: "gateway", does: "the operator's secret is read when an instance starts", permission: "secretmanager.versions.access", on: "secret oauth-operator-secret", api: "secretmanager.googleapis.com", only: has("oauth-operator-secret")})
+	all = append(all, call{who: "gateway", does: "the Discord bot's token is read when an instance starts", permission: "secretmanager.versions.access", on: "secret discord-bot-token", api: "secretmanager.googleapis.com", only: has("discord-bot-token")})
 	functions := map[string]bool{}
 	for _, s := range topology.Subscriptions() {
 		functions[s.Function] = true

@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 			"firestore_database=staging", "domain=chat.example.com", `alert_emails=["me@example.com"]`,
 			`budget={billing_account="012345-ABCDEF-678901",amount=20}`,
 			"model_provider=gemini", "model_name=some-model",
-			`platforms=["twitch"]`, "twitch_client_id=abc123", "twitch_client_secret_version=2", "twitch_bot_user_id=9",
+			`platforms=["twitch","discord"]`, "discord_bot_token_version=4", "twitch_client_id=abc123", "twitch_client_secret_version=2", "twitch_bot_user_id=9",
 			`twitch_channels=["ada","bob_"]`, `oauth_allowed_users=["twitch:7"]`, "oauth_operator_secret_version=latest",
 			`discord_roles={"Server Booster"="subscriber",Mods="moderator"}`,
 			`environment={personality={REPLY_MAX_CHARS="500"},gateway={WS_ORIGINS="https://chat.example.com"}}`)

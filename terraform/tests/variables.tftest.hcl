@@ -252,6 +252,45 @@ run "refused_together" {
   expect_failures = [var.gateway_max_instances, var.functions_max_instances, var.model_name, var.model_key_version, var.twitch_client_id]
 }
 
+run "discord" {
+  command = plan
+
+  variables {
+    platforms                 = ["discord"]
+    discord_bot_token_version = "1"
+    discord_roles             = { Mods = "moderator", "Server Booster" = "subscriber" }
+    gateway_image             = "us-central1-docker.pkg.dev/my-project/parley/gateway@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+    gateway_min_instances     = 1
+  }
+
+  assert {
+    condition = one([
+      for e in google_cloud_run_v2_service.gateway[0].template[0].containers[0].env :
+      "${e.value_source[0].secret_key_ref[0].secret} ${e.value_source[0].secret_key_ref[0].version}" if e.name == "DISCORD_BOT_TOKEN"
+    ]) == "parley-discord-bot-token 1"
+    error_message = "The bot's token does not reach the gateway."
+  }
+  assert {
+    condition     = google_cloudfunctions2_function.function["enrichment"].service_config[0].environment_variables["DISCORD_ROLES"] == "Mods=moderator,Server Booster=subscriber"
+    error_message = "What roles mean does not reach enrichment."
+  }
+  assert {
+    condition     = length(google_kms_key_ring.this) == 0
+    error_message = "Discord has no tokens of people that would need a key."
+  }
+}
+
+run "discord_without_its_platform" {
+  command = plan
+
+  variables {
+    discord_bot_token_version = "1"
+    gateway_min_instances     = 1
+  }
+
+  expect_failures = [var.discord_bot_token_version]
+}
+
 run "twitch_without_its_platform" {
   command = plan
 
