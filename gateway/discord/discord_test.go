@@ -238,7 +238,6 @@ func TestAHalfSaidAnswerIsADeadLetter(t *testing.T) {
 
 func TestOneInstanceHasTheSession(t *testing.T) {
 	w := newWorld(t)
-	w.lease.TTL = 2 * patience // what has to be waited for after a crash
 	all := []*running{w.start("a"), w.start("b"), w.start("c")}
 	eventually(t, "all three know each other", func() bool {
 		return !slices.ContainsFunc(all, func(m *running) bool { return m.leases.Members() != 3 })
@@ -263,6 +262,7 @@ func TestOneInstanceHasTheSession(t *testing.T) {
 
 func TestTheOwnerDies(t *testing.T) {
 	w := newWorld(t)
+	w.lease = quickLease
 	quiet := w.channel("quiet")
 	victim := w.start("victim")
 	w.connected()
@@ -330,6 +330,7 @@ func TestTheOwnerDies(t *testing.T) {
 // is said once.
 func TestManyInstances(t *testing.T) {
 	w := newWorld(t)
+	w.lease = quickLease
 	rooms := []standin.Channel{w.room, w.channel("two"), w.channel("three")}
 	alive := []*running{w.start("a"), w.start("b")}
 	eventually(t, "somebody has the session", func() bool { return owner(alive...) != nil })
@@ -678,6 +679,7 @@ func TestAChannelThatCantBeReadHoldsUpNoOther(t *testing.T) {
 
 func TestTheStoreGoesAwayForAWhile(t *testing.T) {
 	w := newWorld(t)
+	w.lease = quickLease
 	m := w.start("a")
 	w.connected()
 	first := w.ask(w.room, "hello?")

@@ -44,7 +44,8 @@ const (
 
 // The timings of the tests are those of production in fast motion.
 var (
-	quickLease  = lease.Config{TTL: 900 * time.Millisecond, Beat: 120 * time.Millisecond, Seats: 8}
+	quickLease  = lease.Config{TTL: time.Second, Beat: 120 * time.Millisecond, Seats: 8}
+	steadyLease = lease.Config{TTL: 2 * patience, Beat: 120 * time.Millisecond, Seats: 8} // where nobody dies, nor is thought to
 	quickTiming = timing{
 		hello: 2 * time.Second, write: time.Second, identify: 100 * time.Millisecond,
 		minBackoff: 20 * time.Millisecond, maxBackoff: 200 * time.Millisecond, hopeless: 300 * time.Millisecond,
@@ -75,7 +76,7 @@ type world struct {
 
 func newWorld(t *testing.T, opts ...standin.Option) *world {
 	t.Helper()
-	w := &world{t: t, lease: quickLease}
+	w := &world{t: t, lease: steadyLease}
 	var err error
 	must := func(err error) {
 		t.Helper()
