@@ -272,3 +272,20 @@ func TestAModeratorsOrderOutlivesItsInstance(t *testing.T) {
 		t.Errorf("bans = %+v", b)
 	}
 }
+
+// The gateway does not tell of every channel: not of threads that are archived, for one.
+func TestModerationFindsTheServerOfAChannelThatWasNotTold(t *testing.T) {
+	w := newWorld(t)
+	w.permit(w.bot.ID, mayModerate)
+	w.start("a")
+	w.connected()
+	w.heard(w.ask(w.room, "hello"))
+	w.discord.FailDispatch(standin.DispatchFault{Type: "CHANNEL_CREATE", Lost: true})
+	hidden := w.channel("hidden")
+	w.discord.FailHTTP(standin.HTTPFault{Path: "/channels/" + hidden.ID, Drop: true}) // and what is asked may be lost
+	a := w.order(moderation.Fields{Action: "ban", UserID: w.alice.ID, Channel: Channel(hidden.ID)})
+	w.reaches(a, egress.Delivered)
+	if b := w.discord.Bans(w.guild.ID); len(b) != 1 || len(w.discord.Requests("/channels/"+hidden.ID)) != 2 {
+		t.Errorf("bans = %+v", b)
+	}
+}
