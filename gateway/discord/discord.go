@@ -15,6 +15,8 @@
 //     it once however often it is sent, so that it is sent again where Discord did not answer, also by the next owner
 //     of the session. Only what nobody could bring to an end within a minute or two ends as outcome_unknown.
 //   - Answers that come while nobody is connected wait for whoever is, until their deadline.
+//   - A moderator's order (package moderation) is carried out once, beside what is said; the bot needs the server's
+//     permissions for it: to ban members, to time out members, to manage messages.
 //   - An answer notifies nobody: mentions in it are shown as such, and no more.
 package discord
 
@@ -36,6 +38,7 @@ import (
 	"parley.internal/shared/egress"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
+	"parley.internal/shared/moderation"
 )
 
 // Dependencies are what a service needs. All but those that say so must be set.
@@ -64,6 +67,7 @@ type Service struct {
 	firestore  *firestore.Client
 	ledger     *egress.Ledger
 	undertaker *egress.Undertaker
+	enforcer   *moderation.Enforcer
 	publisher  Publisher
 	log        *slog.Logger
 	metrics    *metrics
@@ -74,8 +78,9 @@ type Service struct {
 	rest   *rest
 	leases *lease.Manager
 
-	mu      sync.Mutex
-	speaker *speaker // nil while another instance has the session
+	mu        sync.Mutex
+	speaker   *speaker   // nil while another instance has the session
+	moderator *moderator // likewise
 }
 
 // leaseKey is what the lease is for: the bot's one session.
@@ -104,6 +109,9 @@ func New(c Config, d Dependencies) (*Service, error) {
 	if s.metrics, err = newMetrics(d.Metrics); err != nil {
 		return nil, err
 	}
+	s.enforcer = moderation.NewEnforcer(d.Ledger, d.Undertaker, moderation.NewRecords(d.Firestore, d.Instance, s.now), moderation.Options{
+		Log: s.log, Now: s.now, Count: func(outcome string) { s.metrics.actions.WithLabelValues(outcome).Inc() },
+	})
 	s.leases, err = lease.New(d.Firestore, string(identity.Discord), d.Instance, d.Lease, lease.Options{Log: d.Log, Metrics: d.Metrics, Now: d.Now})
 	if err != nil {
 		return nil, err
@@ -170,9 +178,10 @@ func (s *Service) hold(ctx context.Context, l lease.Lease, leave func()) (connec
 	if s.config.Members {
 		g.intents |= discordgo.IntentsGuildMembers
 	}
-	sp := newSpeaker(s, l, g)
+	m := newModerator(ctx, s, l, g, in.listener.guilds)
+	sp := newSpeaker(s, l, g, m)
 	s.mu.Lock()
-	s.speaker = sp
+	s.speaker, s.moderator = sp, m
 	s.mu.Unlock()
 
 	marking, stopMarking := context.WithCancel(steady)
@@ -181,13 +190,14 @@ func (s *Service) hold(ctx context.Context, l lease.Lease, leave func()) (connec
 	listening.Go(func() { connected = s.watch(ctx, g, leave) })
 	marked.Go(func() { in.keepMarking(marking) })
 	spoken.Go(func() { sp.run(ctx, stopped) })
+	spoken.Go(m.wait)
 	listening.Wait()
 	in.close()
 	stopMarking()
 	marked.Wait()
 	spoken.Wait()
 	s.mu.Lock()
-	s.speaker = nil
+	s.speaker, s.moderator = nil, nil
 	s.mu.Unlock()
 	return connected
 }

@@ -15,6 +15,7 @@ type metrics struct {
 	heard       *prometheus.CounterVec // by result: published, ignored, invalid, repeated, deferred, lost
 	backfilled  *prometheus.CounterVec // channels, by result: read, unreadable, failed
 	answers     *prometheus.CounterVec // by outcome
+	actions     *prometheus.CounterVec // by outcome
 	resent      prometheus.Counter
 	gaps        prometheus.Counter
 	gapSeconds  prometheus.Counter
@@ -40,6 +41,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		heard:       vector("heard_total", "What Discord told of channels, by what became of it.", "result"),
 		backfilled:  vector("backfills_total", "Channels that were read for what had been missed, by result.", "result"),
 		answers:     vector("answers_total", "Answers for Discord, by outcome of each attempt.", "outcome"),
+		actions:     vector("actions_total", "Moderators' actions, by outcome of each attempt.", "outcome"),
 		resent:      counter("resent_total", "Messages that were sent again because Discord did not say whether it had taken them."),
 		gaps:        counter("gaps_total", "Times of which more was missed in a channel than is read afterwards."),
 		gapSeconds:  counter("gap_seconds_total", "How long these were."),

@@ -126,7 +126,7 @@ func (r *rest) room(ctx context.Context, route string) error {
 
 // do makes one request. in is what it sends, as JSON, unless it is nil; out is what the answer is read into. The error
 // is a [*failure].
-func (r *rest) do(ctx context.Context, method, route, path string, in, out any) error {
+func (r *rest) do(ctx context.Context, method, route, path string, in, out any, options ...discordgo.RequestOption) error {
 	var body []byte
 	if in != nil {
 		var err error
@@ -142,7 +142,7 @@ func (r *rest) do(ctx context.Context, method, route, path string, in, out any) 
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, exchangeKey{}, x), r.timeout)
 	defer cancel()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { x.connected.Store(true) }})
-	data, err := r.session.RequestWithLockedBucket(method, r.url+path, "application/json", body, bucket, 0, discordgo.WithContext(ctx))
+	data, err := r.session.RequestWithLockedBucket(method, r.url+path, "application/json", body, bucket, 0, append(options, discordgo.WithContext(ctx))...)
 	if err == nil {
 		if out == nil {
 			return nil

@@ -19,6 +19,7 @@ import (
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
+	"parley.internal/shared/moderation"
 )
 
 const (
@@ -45,6 +46,7 @@ type speaker struct {
 	service *Service
 	lease   lease.Lease
 	gateway *gateway
+	orders  *moderator      // gets what the ledger has for it
 	ctx     context.Context // of run; set before anything is said
 	stopped context.Context // what is being said then is left as it is
 	slots   chan struct{}
@@ -80,9 +82,9 @@ type answer struct {
 	last  *deadletter.Error // what stood in the way so far; nil if nothing did
 }
 
-func newSpeaker(s *Service, l lease.Lease, g *gateway) *speaker {
+func newSpeaker(s *Service, l lease.Lease, g *gateway, m *moderator) *speaker {
 	return &speaker{
-		service: s, lease: l, gateway: g, slots: make(chan struct{}, speaking), look: make(chan struct{}, 1),
+		service: s, lease: l, gateway: g, orders: m, slots: make(chan struct{}, speaking), look: make(chan struct{}, 1),
 		recipients: map[recipient]*line{}, conversations: map[string]string{},
 	}
 }
@@ -206,7 +208,11 @@ func (sp *speaker) scan(ctx context.Context) error {
 	var found []*answer
 	for _, e := range entries {
 		begun := e.State == egress.Claimed
-		if e.Type == event.EgressEvent || begun && sp.service.now().Sub(e.OpenedAt) > takeover {
+		order := e.Type == event.EgressEvent
+		switch now := sp.service.now(); {
+		case order && begun && now.Before(e.LeaseUntil): // it is being carried out, or its claim has to run out
+			continue
+		case !order && begun && now.Sub(e.OpenedAt) > takeover:
 			continue
 		}
 		decoded, err := event.Decode(e.Event)
@@ -214,7 +220,12 @@ func (sp *speaker) scan(ctx context.Context) error {
 			sp.service.log.ErrorContext(ctx, "the event of a delivery can't be read", "delivery", e.ID, "error", err)
 			continue
 		}
-		found = append(found, &answer{ref: e.Ref(), event: decoded, begun: begun})
+		switch {
+		case !order:
+			found = append(found, &answer{ref: e.Ref(), event: decoded, begun: begun})
+		case isOrder(decoded):
+			sp.orders.take(&moderation.Job{Ref: e.Ref(), Event: decoded, Begun: begun})
+		}
 	}
 	sp.take(true, found...)
 	sp.mu.Lock()
@@ -594,21 +605,25 @@ func repliesTo(e *event.Event) string {
 	return id
 }
 
-// Deliver takes an answer from the egress topic, if this instance has the bot's session. It returns before the answer
-// is said, and nothing is lost by that: see [Service].
+// Deliver takes an answer or a moderator's order from the egress topic, if this instance has the bot's session. It
+// returns before the answer is said, and nothing is lost by that: see [Service].
 func (s *Service) Deliver(ctx context.Context, in bus.Incoming) error {
 	ref, err := egress.Receive(in)
 	if err != nil {
 		return err
 	}
-	if e := in.Event.Egress; e != nil && e.Type == event.EgressEvent {
-		return nil // another part's
-	}
 	s.mu.Lock()
-	sp := s.speaker
+	sp, m := s.speaker, s.moderator
 	s.mu.Unlock()
 	if sp == nil || !sp.lease.Valid() {
 		return nil // another instance's, or the next owner's
+	}
+	if isOrder(in.Event) {
+		m.take(&moderation.Job{Ref: ref, Event: in.Event})
+		return nil
+	}
+	if e := in.Event.Egress; e != nil && e.Type == event.EgressEvent {
+		return nil // another part's
 	}
 	sp.take(false, &answer{ref: ref, event: in.Event})
 	return nil
