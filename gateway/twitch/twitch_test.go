@@ -468,7 +468,7 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
 	w := newWorld(t, nil)
 	var rooms []string
-	for i := range 4 {
+	for i := range 16 { // so many that each instance wants some
 		rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
 	}
 	w.user("alice")
