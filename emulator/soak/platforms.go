@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"cloud.google.com/go/firestore"
@@ -166,7 +165,6 @@ type platforms struct {
 
 	asking    sync.Mutex
 	questions map[identity.Platform][]asked
-	done      atomic.Bool // nothing is asked any more
 }
 
 // RunPlatforms runs gateways that are in the channels of stand-ins for Twitch and Discord, kills and stops them while
