@@ -468,11 +468,13 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
 	w := newWorld(t, nil)
 	var rooms []string
-	for i := range 4 {
+	for i := range 16 { // so many that each instance wants some
 		rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
 	}
 	w.user("alice")
-	a := w.start("a", SpeakIRC, rooms)
+	// a slow machine takes long to take over
+	patient := func(s *Service) { s.timing.linger, s.timing.flush = 3*time.Second, 6*time.Second }
+	a := w.start("a", SpeakIRC, rooms, patient)
 	w.joined(rooms...)
 	talking, quiet := context.WithCancel(t.Context())
 	defer quiet()
@@ -493,7 +495,7 @@ func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
 			}
 		}
 	}()
-	b := w.start("b", SpeakIRC, rooms)
+	b := w.start("b", SpeakIRC, rooms, patient)
 	eventually(t, "b has a channel", func() bool {
 		return slices.ContainsFunc(rooms, func(r string) bool { return owner(r, b) != nil })
 	})
