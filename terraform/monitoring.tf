@@ -173,7 +173,49 @@ resource "google_monitoring_alert_policy" "no_gateway" {
   }
 }
 
+# Whoever speaks and listens on a platform has stopped, and will not start again by itself.
+resource "google_monitoring_alert_policy" "platform" {
+  count = length(var.platforms) > 0 ? length(local.gateway) : 0
+
+  display_name          = "${var.name}: a platform is lost"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = local.channels
+
+  conditions {
+    display_name = "a login is withdrawn, or Discord refuses the bot"
+    condition_matched_log {
+      filter = <<-EOT
+        resource.type="cloud_run_revision"
+        resource.labels.service_name=("${var.name}-gateway" OR "${var.name}-whisper")
+        severity=ERROR
+        jsonPayload.message=("${join("\" OR \"", local.platform_lost)}")
+      EOT
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+    notification_rate_limit {
+      period = "3600s"
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "The log says whose login, or why. See \"What to look at\" in terraform/README.md."
+  }
+
+  depends_on = [google_project_service.api]
+}
+
 locals {
+  # what the code logs then; Discord's as an error only if trying again is of no use
+  platform_lost = [
+    "credential of no use any more: they have to log in again",
+    "no connection to Discord",
+  ]
+
   charts = [
     {
       title  = "Requests to publish, by topic (a second)"

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -92,6 +94,20 @@ func TestWhatPartsAreToldIsAValidConfiguration(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestAlertsWaitForWhatIsLogged(t *testing.T) {
+	filter := full(t).one(t, "google_monitoring_alert_policy.platform[0]").text("conditions.0.condition_matched_log.0.filter")
+	_, list, _ := strings.Cut(filter, "jsonPayload.message=(")
+	messages := regexp.MustCompile(`"([^"]+)"`).FindAllStringSubmatch(list, -1)
+	if len(messages) == 0 {
+		t.Fatalf("the filter names no message:\n%s", filter)
+	}
+	for _, m := range messages {
+		if len(filesWith(t, regexp.QuoteMeta(strconv.Quote(m[1])))) == 0 {
+			t.Errorf("nobody logs %q", m[1])
+		}
+	}
 }
 
 // environments are the environment variables of every part that is deployed; a secret's value is "secret NAME VERSION".
