@@ -54,7 +54,7 @@ func TestARollingDeployLosesAndDoublesNothing(t *testing.T) {
 	o := soak.Options{
 		Binary: binary, Dir: t.TempDir(), Environ: os.Environ(), Seed: rand.Uint64(), Gateways: 3, InFlight: 16,
 		Users: 9, // the tenth would go away for good
-		Kinds: []soak.Kind{soak.Roll}, Messages: 1500, Faults: 9, Documents: seed, Pace: soak.Rolling,
+		Kinds: []soak.Kind{soak.Roll}, Messages: 1500, Faults: 9, Bounded: true, Documents: seed, Pace: soak.Rolling,
 	}
 	report, err := soak.Run(t.Context(), o)
 	if err != nil {

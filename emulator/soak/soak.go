@@ -88,6 +88,7 @@ type Options struct {
 	Gateways int
 	Users    int    // each tenth goes away before the answers come
 	Kinds    []Kind // of the faults; nil for all
+	Bounded  bool   // Faults is how many are made at most as well, one after the other ended
 	InFlight int    // questions that a user has open at a time
 	// Questions are asked until all three are reached.
 	For      time.Duration
@@ -243,13 +244,9 @@ func (w *world) startServers(ctx context.Context, onPublish func(topic string, m
 // startParts makes the topology and starts the functions and the gateways. skew draws a gateway's clock, and told, if it
 // is not nil, what the i-th gateway is told beside what all are.
 func (w *world) startParts(ctx context.Context, skew func() time.Duration, told func(i int) []string) (err error) {
-	var g errgroup.Group
-	endpoints := map[string]string{}
+	var functions errgroup.Group
 	for _, name := range []string{enrichment.Step, personality.Step, dlq.Step} {
 		f := &functionSlot{name: name}
-		if f.addr, err = freeAddr(); err != nil {
-			return err
-		}
 		ps, err := w.network.link(name+"-pubsub", w.pubsub.Addr())
 		if err != nil {
 			return err
@@ -260,9 +257,16 @@ func (w *world) startParts(ctx context.Context, skew func() time.Duration, told 
 		}
 		f.environ = w.environ(ps, fs)
 		w.functions = append(w.functions, f)
-		endpoints[name] = "http://" + f.addr + "/"
-		g.Go(func() error { return f.start(ctx, w) })
+		functions.Go(func() error { return f.settle(ctx, w) })
 	}
+	if err := functions.Wait(); err != nil {
+		return err
+	}
+	endpoints := map[string]string{}
+	for _, f := range w.functions {
+		endpoints[f.name] = "http://" + f.addr + "/"
+	}
+	var g errgroup.Group
 	if err := stack.CreateTopology(ctx, w.bus, project, topology.Prefix{}, endpoints); err != nil {
 		return errors.Join(err, g.Wait())
 	}
@@ -450,6 +454,23 @@ func (s *gatewaySlot) link() *link {
 	return s.clients
 }
 
+// settle starts the function on a port of its own, where it then stays. Somebody else may take a port that was free.
+func (f *functionSlot) settle(ctx context.Context, w *world) error {
+	var errs []error
+	for range starts {
+		var err error
+		if f.addr, err = freeAddr(); err != nil {
+			return err
+		}
+		if err = f.start(ctx, w); err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// start starts the function of a place that has none.
 func (f *functionSlot) start(ctx context.Context, w *world) error {
 	proc, err := startFunction(ctx, w.Binary, w.Dir, f.name, f.addr, f.environ)
 	if err != nil {
@@ -703,7 +724,10 @@ func (w *world) watch(ctx context.Context) {
 func (w *world) breakThings(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(maxAtOnce)
-	for {
+	if w.Bounded {
+		g.SetLimit(1)
+	}
+	for n := 0; !w.Bounded || n < w.Faults; n++ {
 		f := w.schedule.next()
 		skew := w.schedule.skew() // drawn for each, so that the sequence does not hang on who needs one
 		if wait(ctx, f.after) != nil {
@@ -711,6 +735,7 @@ func (w *world) breakThings(ctx context.Context) error {
 		}
 		g.Go(func() error { return w.make(ctx, f, skew) })
 	}
+	return g.Wait()
 }
 
 // maxAtOnce bounds how many faults are being made, or wait for the gateway that they are to meet.
