@@ -139,7 +139,7 @@ func startFunction(ctx context.Context, binary, dir, name, addr string, environ 
 // kill ends the process at once, also one that is stopped, and waits for its end.
 func (p *process) kill() {
 	p.ended.Store(true)
-	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // fails only where it has ended
+	p.signal(syscall.SIGKILL)
 	p.guard.Close()
 	<-p.done
 }
@@ -149,7 +149,7 @@ func (p *process) kill() {
 func (p *process) terminate(limit time.Duration) (took time.Duration, inTime, well bool) {
 	p.ended.Store(true)
 	began := time.Now()
-	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM) // fails only where it has ended
+	p.signal(syscall.SIGTERM)
 	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
 	select {
@@ -163,8 +163,17 @@ func (p *process) terminate(limit time.Duration) (took time.Duration, inTime, we
 }
 
 // stop and resume are what a suspended laptop, a live migration or a starved container do to a process.
-func (p *process) stop()   { syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP) }
-func (p *process) resume() { syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) }
+func (p *process) stop()   { p.signal(syscall.SIGSTOP) }
+func (p *process) resume() { p.signal(syscall.SIGCONT) }
+
+// signal signals the process's group, unless it has ended: its number may be another's by then.
+func (p *process) signal(s syscall.Signal) {
+	select {
+	case <-p.done:
+	default:
+		syscall.Kill(-p.cmd.Process.Pid, s) // fails only where it has ended just now
+	}
+}
 
 // The ports that freeAddr gives out are below those that systems hand out to outgoing connections, by which one could
 // be taken while its listener is closed.
