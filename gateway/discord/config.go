@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"time"
 
 	"parley.internal/shared/credential"
@@ -35,9 +34,8 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("DISCORD_GUILDS: %q is not an id", id))
 		}
 	}
-	u, err := url.Parse(c.APIURL)
-	if err != nil || u.Host == "" || u.RawQuery != "" || u.User != nil || (u.Scheme != "https" && !(u.Scheme == "http" && local(u.Hostname()))) {
-		errs = append(errs, fmt.Errorf("DISCORD_API_URL: %q is not of the form https://host/path", c.APIURL))
+	if err := credential.CheckBaseURL(c.APIURL); err != nil {
+		errs = append(errs, fmt.Errorf("DISCORD_API_URL: %w", err))
 	}
 	if c.AnswerTimeout < 10*time.Millisecond || c.AnswerTimeout > 20*time.Second {
 		errs = append(errs, fmt.Errorf("DISCORD_ANSWER_TIMEOUT: %s is not between 10ms and 20s", c.AnswerTimeout))
