@@ -16,7 +16,6 @@ import (
 	"parley.internal/shared/event"
 	"parley.internal/shared/gap"
 	"parley.internal/shared/identity"
-	"parley.internal/shared/lease"
 )
 
 // SourceEventSub is the source of the events that EventSub tells of.
@@ -61,23 +60,24 @@ func topics(kinds []*eventsub.Kind, login, id string) []eventsub.Topic {
 }
 
 // listenAsBroadcaster listens to what happens in a channel, once its broadcaster has logged in, until ctx is done.
-func (s *Service) listenAsBroadcaster(ctx context.Context, l lease.Lease) {
-	p, err := s.chat.await(ctx, l.Key(), false)
+func (s *Service) listenAsBroadcaster(ctx context.Context, a *attendance) {
+	channel := a.lease.Key()
+	p, err := s.chat.await(ctx, channel, false)
 	if err != nil {
 		return // the lease is over
 	}
 	id, err := identity.New(identity.Twitch, p.id)
 	if err != nil {
-		s.log.ErrorContext(ctx, "can't listen to what happens in a channel", "channel", l.Key(), "error", err)
+		s.log.ErrorContext(ctx, "can't listen to what happens in a channel", "channel", channel, "error", err)
 		return
 	}
-	all := topics(asBroadcaster, l.Key(), p.id)
-	s.listen(ctx, l, id, func(context.Context) ([]eventsub.Topic, error) { return all, nil })
+	all := topics(asBroadcaster, channel, p.id)
+	s.listen(ctx, a, id, func(context.Context) ([]eventsub.Topic, error) { return all, nil })
 }
 
 // listenAsBot listens to what happens in the channels whose broadcasters have not logged in, until ctx is done.
-func (s *Service) listenAsBot(ctx context.Context, l lease.Lease) {
-	s.listen(ctx, l, s.bot, func(ctx context.Context) ([]eventsub.Topic, error) {
+func (s *Service) listenAsBot(ctx context.Context, a *attendance) {
+	s.listen(ctx, a, s.bot, func(ctx context.Context) ([]eventsub.Topic, error) {
 		ids, err := s.events.Broadcasters(ctx, s.bot, s.names)
 		if err != nil {
 			return nil, err
@@ -108,19 +108,20 @@ func isLoginNeeded(err error) bool {
 	return ok
 }
 
-func (s *Service) listen(ctx context.Context, l lease.Lease, account identity.UserID, topics func(context.Context) ([]eventsub.Topic, error)) {
+func (s *Service) listen(ctx context.Context, a *attendance, account identity.UserID, topics func(context.Context) ([]eventsub.Topic, error)) {
 	s.events.Listen(ctx, eventsub.Listening{
-		Account: account, Topics: topics, Absent: l.Vacant(),
+		Account: account, Topics: topics, Absent: a.since(gap.Events),
 		Take: func(n eventsub.Notification) {
 			// Where Twitch has no id of what happened, two who listen would make two events of it: who has lost the lease
 			// is silent.
-			if !l.Valid() {
+			if !a.lease.Valid() {
 				s.metrics.heard.WithLabelValues("fenced").Inc()
 				return
 			}
 			s.inlet.take(happened(n, s.bot))
 		},
-		Missed: func(login string, from, to time.Time) { s.missed(gap.Events, login, from, to) },
+		Missed: func(login string, from, to time.Time) { a.missed(gap.Events, login, from, to) },
+		Left:   func(since time.Time) { a.left(gap.Events, since) },
 	})
 }
 

@@ -2,36 +2,138 @@ package twitch
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"parley.internal/shared/gap"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/lease"
 )
 
-// missed notes that a channel is listened to again after an absence; from is zero if there was none. what is gap.Chat
-// or gap.Events.
-func (s *Service) missed(what, login string, from, to time.Time) {
-	if from.IsZero() {
-		return
+// duties are what the lease of a channel tells since when nobody does it.
+var duties = []string{gap.Chat, gap.Events}
+
+// maxGaps is how many gaps of a channel wait to be stored, each for itself; what comes then makes the last one longer.
+const maxGaps = 16
+
+// attendance keeps on record when nobody attends to what goes on in a channel, while this instance has its lease. Twitch
+// tells nothing again, so what is missed is to be known at least.
+//
+// The beginning of an absence stands in the lease from when it is noticed until its gap is stored: whoever dies in it
+// leaves it to the next owner.
+type attendance struct {
+	service *Service
+	lease   lease.Lease
+	woken   chan struct{}
+
+	mu     sync.Mutex
+	absent map[string]time.Time // by duty: since when nobody attends
+	stored map[string]time.Time // what the lease has of that
+	gaps   []gap.Gap            // that are not stored yet
+}
+
+func newAttendance(s *Service, l lease.Lease) *attendance {
+	a := &attendance{service: s, lease: l, woken: make(chan struct{}, 1), absent: map[string]time.Time{}, stored: map[string]time.Time{}}
+	for _, duty := range duties {
+		if since := l.Vacant(duty); !since.IsZero() {
+			a.absent[duty], a.stored[duty] = since, since
+		}
 	}
-	g := gap.New(string(identity.Twitch), Channel(login), what, from, to, s.instance)
+	return a
+}
+
+// since is when what was missed by whoever had the lease before begins; zero if nothing was.
+func (a *attendance) since(duty string) time.Time {
+	at := a.lease.Vacant(duty)
+	if at.IsZero() {
+		return at
+	}
+	return at.Add(-a.service.timing.late) // they may have died with something that they had heard
+}
+
+// left notes since when nobody attends; zero if somebody does again, and the gap was noted.
+func (a *attendance) left(duty string, since time.Time) {
+	a.mu.Lock()
+	a.absent[duty] = since
+	a.mu.Unlock()
+	a.wake()
+}
+
+// missed notes that a channel is attended to again after an absence. For the bot that is one of several.
+func (a *attendance) missed(duty, login string, from, to time.Time) {
+	s := a.service
+	g := gap.New(string(identity.Twitch), Channel(login), duty, from, to, s.instance)
 	s.metrics.gaps.Inc()
 	s.metrics.gapSeconds.Add(g.To.Sub(g.From).Seconds())
-	s.log.Warn("nobody listened for a while: what happened is missed", "missed", what, "channel", login, "from", g.From, "to", g.To, "for", g.To.Sub(g.From))
+	s.log.Warn("nobody listened for a while: what happened is missed", "missed", duty, "channel", login, "from", g.From, "to", g.To, "for", g.To.Sub(g.From))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.gaps) >= maxGaps {
+		for i, last := range slices.Backward(a.gaps) {
+			if last.Channel == g.Channel && last.Missed == g.Missed {
+				a.gaps[i] = gap.New(g.Platform, g.Channel, g.Missed, last.From, g.To, g.Instance)
+				return
+			}
+		}
+	}
+	a.gaps = append(a.gaps, g)
+	a.wake()
+}
+
+func (a *attendance) wake() {
 	select {
-	case s.gaps <- g:
+	case a.woken <- struct{}{}:
 	default:
-		s.log.Error("a gap can't be stored: too many wait for it", "channel", login)
 	}
 }
 
-// noteGaps stores gaps until there are no more.
-func (s *Service) noteGaps(ctx context.Context, gaps <-chan gap.Gap) {
-	for g := range gaps {
-		writing, cancel := context.WithTimeout(ctx, 2*time.Second)
-		if err := g.Put(writing, s.firestore); err != nil {
-			s.log.ErrorContext(ctx, "a gap can't be stored", "channel", g.Channel, "from", g.From, "to", g.To, "error", err)
+// run stores what is noted until ctx is done, and then once more.
+func (a *attendance) run(ctx context.Context) {
+	steady := context.WithoutCancel(ctx)
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-a.woken:
+			if err := a.store(steady); err != nil {
+				a.service.log.WarnContext(ctx, "can't store what was missed; trying again", "channel", a.lease.Key(), "error", err)
+				sleep(ctx, a.service.timing.retry)
+				a.wake()
+			}
 		}
-		cancel()
 	}
+	if err := a.store(steady); err != nil {
+		a.service.log.WarnContext(ctx, "can't store what was missed; the lease tells the next owner", "channel", a.lease.Key(), "error", err)
+	}
+}
+
+// store writes gaps before it says that nothing is missed any more.
+func (a *attendance) store(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	a.mu.Lock()
+	gaps, absent := slices.Clone(a.gaps), map[string]time.Time{}
+	for _, duty := range duties {
+		absent[duty] = a.absent[duty]
+	}
+	a.mu.Unlock()
+	for _, g := range gaps {
+		if err := g.Put(ctx, a.service.firestore); err != nil {
+			return err
+		}
+	}
+	a.mu.Lock()
+	a.gaps = slices.DeleteFunc(a.gaps, func(g gap.Gap) bool { return slices.Contains(gaps, g) })
+	a.mu.Unlock()
+	for duty, since := range absent {
+		if a.stored[duty].Equal(since) {
+			continue
+		}
+		if err := a.lease.SetVacant(ctx, duty, since); err != nil && !errors.Is(err, lease.ErrLost) {
+			return err
+		}
+		a.stored[duty] = since
+	}
+	return nil
 }

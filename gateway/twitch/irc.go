@@ -69,12 +69,14 @@ type chat struct {
 	log     *slog.Logger
 	metrics *metrics
 	joins   *pace
-	heard   func(irc.Message)                                 // called for each line that somebody wrote; may block
-	joined  func(login string, from time.Time, now time.Time) // after an absence
+	heard   func(irc.Message)                       // called for each line that somebody wrote; may block
+	joined  func(login string, from, now time.Time) // nobody was in the channel since from; zero if that is not known
+	parted  func(login string, since time.Time)     // unwillingly
 
 	mu    sync.Mutex
 	rooms map[string]*room // by login
 	wire  *wire            // nil while there is none
+	gone  time.Time        // when something came last on the last one that broke
 	woken chan struct{}    // there is something for the joiner, or a reason to connect
 }
 
@@ -126,8 +128,6 @@ func (c *chat) wake() {
 // enter makes the instance be in a channel from now on. absent is since when nobody listened there.
 func (c *chat) enter(login string, absent time.Time) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	defer c.wake()
 	r := c.rooms[login]
 	if r == nil {
 		r = &room{login: login, changed: make(chan struct{})}
@@ -135,9 +135,29 @@ func (c *chat) enter(login string, absent time.Time) {
 	}
 	r.ends++
 	r.ending = false
-	if !r.in { // else it listened all the time
+	in := r.in
+	if !in {
 		r.absent = absent
 	}
+	c.mu.Unlock()
+	if in { // it listened all the time
+		c.joined(login, time.Time{}, time.Now())
+	}
+	c.wake()
+}
+
+// idle is for how long nothing has come: 0 before anything ever did.
+func (c *chat) idle() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	last := c.gone
+	if c.wire != nil {
+		last = time.Unix(0, c.wire.alive.Load())
+	}
+	if last.IsZero() {
+		return 0
+	}
+	return max(0, time.Since(last))
 }
 
 // leave ends that, a little later: until the next owner has joined, this instance listens on, because what nobody hears
@@ -355,15 +375,23 @@ func (c *chat) connect(ctx context.Context) (welcome bool, err error) {
 
 // disconnected says what a connection that is gone means to the channels.
 func (c *chat) disconnected(w *wire) {
+	var left []string
+	since := time.Unix(0, w.alive.Load()) // it may have been dead for long before that was noticed
+	defer func() {
+		for _, login := range left {
+			c.parted(login, since)
+		}
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.metrics.connected.Set(0)
 	if c.wire == w {
-		c.wire = nil
+		c.wire, c.gone = nil, since
 	}
 	for _, r := range c.rooms {
-		if r.in { // the connection may have been dead for long before that was noticed
-			r.absent = time.Unix(0, w.alive.Load())
+		if r.in {
+			r.absent = since
+			left = append(left, r.login)
 		}
 		r.in, r.asked = false, time.Time{}
 		if r.waiting != nil {

@@ -90,13 +90,13 @@ type Service struct {
 	leases *lease.Manager
 	chat   *chat
 	says   *pace
-	gaps   chan gap.Gap
 	names  []string
 	events *eventsub.Client
 
 	mu         sync.Mutex
-	speakers   map[string]*speaker   // by login
-	moderators map[string]*moderator // likewise
+	speakers   map[string]*speaker    // by login
+	moderators map[string]*moderator  // likewise
+	attended   map[string]*attendance // likewise
 	inlet      *inlet
 }
 
@@ -110,7 +110,7 @@ func New(c Config, d Dependencies) (*Service, error) {
 		config: c, timing: defaultTiming, limits: limitsOf(c.Verified), app: d.App, bot: bot, tokens: d.Tokens,
 		firestore: d.Firestore, ledger: d.Ledger, undertaker: d.Undertaker, publisher: d.Publisher,
 		log: d.Log.With("platform", "twitch"), now: d.Now, http: d.HTTP, instance: d.Instance,
-		gaps: make(chan gap.Gap, 256), speakers: map[string]*speaker{}, moderators: map[string]*moderator{},
+		speakers: map[string]*speaker{}, moderators: map[string]*moderator{}, attended: map[string]*attendance{},
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -133,15 +133,17 @@ func New(c Config, d Dependencies) (*Service, error) {
 	s.enforcer = moderation.NewEnforcer(d.Ledger, d.Undertaker, moderation.NewRecords(d.Firestore, d.Instance, s.now), moderation.Options{
 		Log: s.log, Now: s.now, Count: func(outcome string) { s.metrics.actions.WithLabelValues(outcome).Inc() },
 	})
-	s.leases, err = lease.New(d.Firestore, string(identity.Twitch), d.Instance, d.Lease, lease.Options{Log: d.Log, Metrics: d.Metrics, Now: d.Now})
-	if err != nil {
-		return nil, err
-	}
 	s.says = newPace(s.limits.sayWindow, s.share)
 	s.chat = &chat{
 		config: c, timing: s.timing, limits: s.limits, bot: bot, tokens: d.Tokens, dial: d.Dial, log: s.log, metrics: s.metrics,
 		joins: newPace(s.limits.joinWindow, s.share), rooms: map[string]*room{}, woken: make(chan struct{}, 1),
-		joined: func(login string, from, to time.Time) { s.missed(gap.Chat, login, from, to) },
+		joined: s.joined, parted: s.parted,
+	}
+	s.leases, err = lease.New(d.Firestore, string(identity.Twitch), d.Instance, d.Lease, lease.Options{
+		Log: d.Log, Metrics: d.Metrics, Now: d.Now, Duties: duties, Idle: s.chat.idle,
+	})
+	if err != nil {
+		return nil, err
 	}
 	if s.chat.dial == nil {
 		s.chat.dial = new(net.Dialer).DialContext
@@ -162,9 +164,8 @@ func (s *Service) Run(ctx context.Context) {
 	defer stopPublishing()
 	s.inlet = newInlet(publishing, s)
 	s.chat.heard = s.hear
-	var connected, noted sync.WaitGroup
-	connected.Go(func() { s.chat.run(chatting) })   // ends with stopChat
-	noted.Go(func() { s.noteGaps(steady, s.gaps) }) // ends when gaps is closed
+	var connected sync.WaitGroup
+	connected.Go(func() { s.chat.run(chatting) }) // ends with stopChat
 
 	keys := append(slices.Clone(s.names), botKey)
 	s.leases.Run(ctx, func() []string { return keys }, s.hold)
@@ -175,8 +176,30 @@ func (s *Service) Run(ctx context.Context) {
 	stopChat()
 	connected.Wait()
 	s.inlet.close()
-	close(s.gaps)
-	noted.Wait()
+}
+
+// joined takes that the instance is in a channel again, or for the first time: nobody was since from, if that is known.
+func (s *Service) joined(login string, from, to time.Time) {
+	if a := s.attendanceOf(login); a != nil {
+		if !from.IsZero() {
+			a.missed(gap.Chat, login, from, to)
+		}
+		a.left(gap.Chat, time.Time{})
+	}
+}
+
+// parted takes that the instance is not in a channel any more, and when it last was.
+func (s *Service) parted(login string, since time.Time) {
+	if a := s.attendanceOf(login); a != nil {
+		a.left(gap.Chat, since)
+	}
+}
+
+// attendanceOf is nil for a channel of which the lease is given back already.
+func (s *Service) attendanceOf(login string) *attendance {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.attended[login]
 }
 
 // hear takes what was heard in the chat. What EventSub tells as well is left to the owner of the channel, who alone can
@@ -204,23 +227,25 @@ func (s *Service) share(limit int) int {
 
 // hold is in one channel while this instance has its lease, or listens as the bot while it has that for it.
 func (s *Service) hold(ctx context.Context, l lease.Lease) {
+	a := newAttendance(s, l)
+	attending, stopAttending := context.WithCancel(context.WithoutCancel(ctx))
+	var attended sync.WaitGroup
+	attended.Go(func() { a.run(attending) }) // ends with stopAttending
+	defer attended.Wait()
+	defer stopAttending()
 	if l.Key() == botKey {
-		s.listenAsBot(ctx, l)
+		s.listenAsBot(ctx, a)
 		return
 	}
 	sp, m := newSpeaker(s, l), newModerator(s, l)
 	s.mu.Lock()
-	s.speakers[l.Key()], s.moderators[l.Key()] = sp, m
+	s.speakers[l.Key()], s.moderators[l.Key()], s.attended[l.Key()] = sp, m, a
 	s.mu.Unlock()
-	absent := l.Vacant()
-	if !absent.IsZero() { // the last owner may have died with something that it had heard
-		absent = absent.Add(-s.timing.late)
-	}
-	s.chat.enter(l.Key(), absent)
+	s.chat.enter(l.Key(), a.since(gap.Chat))
 	// nobody else may listen before the speaker has come to its end
 	listening, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var beside sync.WaitGroup
-	beside.Go(func() { s.listenAsBroadcaster(listening, l) }) // ends with stop
+	beside.Go(func() { s.listenAsBroadcaster(listening, a) }) // ends with stop
 	beside.Go(func() { m.run(ctx) })                          // ends with ctx
 	sp.run(ctx)
 	stop()
@@ -228,6 +253,7 @@ func (s *Service) hold(ctx context.Context, l lease.Lease) {
 	s.mu.Lock()
 	delete(s.speakers, l.Key())
 	delete(s.moderators, l.Key())
+	delete(s.attended, l.Key())
 	s.mu.Unlock()
 	s.chat.leave(l.Key())
 }

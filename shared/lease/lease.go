@@ -11,6 +11,10 @@
 // session never comes back: a beat is written under the condition that nobody else wrote the document, so an instance
 // that was paused, or cut off, finds its session ended and begins another.
 //
+// Every write is made under such a condition, and none in a transaction: Firestore would keep what a transaction has
+// read locked for as long as a minute after the instance that began it died or was cut off
+// (https://cloud.google.com/firestore/quotas, "Writes and transactions"), and nobody could take its leases.
+//
 // All times that are compared across instances are Firestore's: when a document was written against when it was read
 // (https://firebase.google.com/docs/firestore/reference/rpc/google.firestore.v1#document). An instance's own clock only
 // measures how long ago it began its last beat. It counts its leases as lost [Config.Margin] before anybody else may.
@@ -76,11 +80,19 @@ var (
 
 // Lease is the right to do the work of one key. It is safe for concurrent use.
 type Lease struct {
+	manager *Manager
 	session *session
 	key     string
 	token   int64
-	vacant  time.Time
+	vacant  map[string]time.Time // as it was taken
 	over    *atomic.Bool
+	record  *record
+}
+
+// record is the document of a lease that is had.
+type record struct {
+	mu      sync.Mutex // held while it is written
+	version time.Time
 }
 
 // Key is what the lease is for.
@@ -90,9 +102,25 @@ func (l Lease) Key() string { return l.key }
 // right.
 func (l Lease) Token() int64 { return l.token }
 
-// Vacant is since when, by Firestore's clock, nobody is known to have had the key; zero if nobody ever had it, or too
-// long ago for anybody to know.
-func (l Lease) Vacant() time.Time { return l.vacant }
+// Vacant is since when nobody is known to have done one of [Options.Duties]: since the last owner was heard of, by
+// Firestore's clock, or what an owner said by [Lease.SetVacant]. It is zero if nobody ever had the key, or too long ago
+// for anybody to know.
+func (l Lease) Vacant(duty string) time.Time { return l.vacant[duty] }
+
+// SetVacant stores since when nobody does a duty; zero says that it is done, and that what was missed is on record
+// elsewhere. Until that was said the next owner is told what this one was told: an owner that dies before it could make
+// up for an absence, or note it, does not make it forgotten. The error is [ErrLost] if the lease is another's.
+func (l Lease) SetVacant(ctx context.Context, duty string, since time.Time) error {
+	update := firestore.Update{FieldPath: firestore.FieldPath{"vacant", duty}, Value: since}
+	if since.IsZero() {
+		update.Value = firestore.Delete
+	}
+	if err := l.manager.write(ctx, l, update); err != nil {
+		return fmt.Errorf("store since when nobody does the %s of %s: %w", duty, l.key, err)
+	}
+	l.manager.metrics.writes.WithLabelValues("vacancy").Inc()
+	return nil
+}
 
 // Valid reports whether nobody else can have the key now. It asks nobody: it is to be called right before each act.
 func (l Lease) Valid() bool { return l.session != nil && !l.over.Load() && l.session.valid() }
@@ -103,6 +131,12 @@ type Options struct {
 	Metrics prometheus.Registerer // needed; several managers of one kind can't share one
 	// Now is the clock by which durations are measured; time.Now if nil. Its offset does not matter.
 	Now func() time.Time
+	// Duties are the parts of a key's work of which it matters since when nobody does them: see [Lease.Vacant].
+	Duties []string
+	// Idle is for how long it is not known that the work of all keys is done: since when nothing came on the connection
+	// that they share, which may be dead. It is stored with each beat, and what a dead owner's key is vacant since is so
+	// much before its last beat. Always 0 if nil.
+	Idle func() time.Duration
 }
 
 // Manager takes part in sharing the keys of one kind.
@@ -113,6 +147,8 @@ type Manager struct {
 	config   Config
 	log      *slog.Logger
 	now      func() time.Time
+	duties   []string
+	idle     func() time.Duration
 	metrics  *metrics
 	members  atomic.Int64
 }
@@ -123,9 +159,14 @@ func New(client *firestore.Client, kind, instance string, c Config, o Options) (
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	m := &Manager{client: client, kind: kind, instance: instance, config: c, log: o.Log.With("leases", kind), now: o.Now}
+	m := &Manager{
+		client: client, kind: kind, instance: instance, config: c, log: o.Log.With("leases", kind), now: o.Now, duties: o.Duties, idle: o.Idle,
+	}
 	if m.now == nil {
 		m.now = time.Now
+	}
+	if m.idle == nil {
+		m.idle = func() time.Duration { return 0 }
 	}
 	var err error
 	m.metrics, err = newMetrics(kind, o.Metrics)
@@ -193,19 +234,21 @@ type memberDoc struct {
 	TTL      int64     `firestore:"ttl"` // nanoseconds; its own, so that instances of different releases can share
 	Ended    bool      `firestore:"ended"`
 	Beat     time.Time `firestore:"beat,serverTimestamp"`
+	Idle     int64     `firestore:"idle"`     // nanoseconds
 	ExpireAt time.Time `firestore:"expireAt"` // the collection's TTL field
 }
 
-// leaseDoc is leases/{kind}:{key}. It is written when a lease begins and ends, not between; so a lease that holds has
-// no expireAt.
+// leaseDoc is leases/{kind}:{key}. It is written when a lease begins and ends, and when it changes what is vacant; so a
+// lease that holds has no expireAt.
 type leaseDoc struct {
-	Kind     string    `firestore:"kind"`
-	Key      string    `firestore:"key"`
-	Session  string    `firestore:"session"` // empty if it is free
-	Instance string    `firestore:"instance"`
-	Token    int64     `firestore:"token"`
-	At       time.Time `firestore:"at,serverTimestamp"`
-	ExpireAt time.Time `firestore:"expireAt,omitempty"` // the collection's TTL field
+	Kind     string               `firestore:"kind"`
+	Key      string               `firestore:"key"`
+	Session  string               `firestore:"session"` // empty if it is free
+	Instance string               `firestore:"instance"`
+	Token    int64                `firestore:"token"`
+	At       time.Time            `firestore:"at,serverTimestamp"`
+	Vacant   map[string]time.Time `firestore:"vacant,omitempty"`   // by duty: since when nobody does it
+	ExpireAt time.Time            `firestore:"expireAt,omitempty"` // the collection's TTL field
 }
 
 // member is a session as it was seen.
@@ -276,32 +319,26 @@ func (m *Manager) look(ctx context.Context) ([]member, error) {
 
 // end ends a session that has not been heard of, if it still has not.
 func (m *Manager) end(ctx context.Context, dead member) error {
-	ended := false
-	err := m.client.RunTransaction(ctx, func(_ context.Context, tx *firestore.Transaction) error {
-		ended = false
-		snap, err := tx.Get(m.memberDoc(dead.id))
-		if status.Code(err) == codes.NotFound {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		now, err := memberOf(snap)
-		if err != nil || now.ended || now.alive() {
-			return err
-		}
-		ended = true
-		// beat stays, and tells when it was last heard of
-		return tx.Update(m.memberDoc(dead.id), []firestore.Update{{Path: "ended", Value: true}})
-	})
-	if err != nil {
+	// beat stays, and tells when it was last heard of
+	_, err := m.memberDoc(dead.id).Update(ctx, []firestore.Update{{Path: "ended", Value: true}}, firestore.LastUpdateTime(dead.beat))
+	switch {
+	case isOutrun(err):
+		return nil
+	case err != nil:
 		return fmt.Errorf("end session %s: %w", dead.id, err)
 	}
-	if ended {
-		m.metrics.writes.WithLabelValues("end").Inc()
-		m.log.WarnContext(ctx, "an instance has not been heard of: its leases are free", "of", dead.instance, "lastBeat", dead.beat)
-	}
+	m.metrics.writes.WithLabelValues("end").Inc()
+	m.log.WarnContext(ctx, "an instance has not been heard of: its leases are free", "of", dead.instance, "lastBeat", dead.beat)
 	return nil
+}
+
+// isOutrun reports whether somebody else wrote or removed a document since it was read.
+func isOutrun(err error) bool {
+	switch status.Code(err) {
+	case codes.FailedPrecondition, codes.Aborted, codes.NotFound, codes.AlreadyExists:
+		return true
+	}
+	return false
 }
 
 // join begins a session. It is nil if all seats are taken.
@@ -315,7 +352,7 @@ func (m *Manager) join(ctx context.Context) (*session, error) {
 	s := &session{id: m.kind + "." + token(), limit: m.config.TTL - m.config.Margin(), now: m.now}
 	began := m.now()
 	res, err := m.memberDoc(s.id).Create(ctx, memberDoc{
-		Kind: m.kind, Instance: m.instance, TTL: int64(m.config.TTL), ExpireAt: began.Add(retention),
+		Kind: m.kind, Instance: m.instance, TTL: int64(m.config.TTL), Idle: int64(m.idle()), ExpireAt: began.Add(retention),
 	})
 	m.metrics.writes.WithLabelValues("join").Inc()
 	if err != nil {
@@ -361,18 +398,16 @@ func (m *Manager) beat(ctx context.Context, s *session, left time.Duration) erro
 	began := m.now()
 	res, err := m.memberDoc(s.id).Update(ctx, []firestore.Update{
 		{Path: "beat", Value: firestore.ServerTimestamp},
+		{Path: "idle", Value: int64(m.idle())},
 		{Path: "expireAt", Value: began.Add(retention)},
 	}, firestore.LastUpdateTime(s.version))
-	switch status.Code(err) {
-	case codes.OK:
+	switch {
+	case err == nil:
 		s.version = res.UpdateTime
 		s.beatAt.Store(&began)
 		m.metrics.beats.WithLabelValues("ok").Inc()
 		return nil
-	case codes.NotFound:
-		return ErrLost
-	case codes.FailedPrecondition, codes.Aborted:
-	default:
+	case !isOutrun(err):
 		return err
 	}
 	// Somebody wrote the document: an earlier beat of ours, whose answer was lost, or one who ended the session. When
@@ -568,7 +603,7 @@ func (b *balance) claim(h *held, key string) {
 		defer b.forget(key)
 		b.hold(h.ctx, l)
 		l.over.Store(true)
-		b.manager.release(h.ctx, s, l)
+		m.release(h.ctx, l)
 	})
 }
 
@@ -576,83 +611,124 @@ func (b *balance) claim(h *held, key string) {
 func (m *Manager) take(ctx context.Context, s *session, key string) (Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.config.TTL/2)
 	defer cancel()
-	var l Lease
-	err := m.client.RunTransaction(ctx, func(_ context.Context, tx *firestore.Transaction) error {
-		l = Lease{}
-		ref := m.leaseRef(key)
-		snap, err := tx.Get(ref)
-		if err != nil && status.Code(err) != codes.NotFound {
-			return err
+	fail := func(err error) (Lease, error) { return Lease{}, fmt.Errorf("take the lease of %s: %w", key, err) }
+	ref := m.leaseRef(key)
+	snap, err := ref.Get(ctx)
+	if err != nil && status.Code(err) != codes.NotFound {
+		return fail(err)
+	}
+	var before leaseDoc
+	if snap.Exists() {
+		if err := snap.DataTo(&before); err != nil {
+			return fail(err)
 		}
-		var before leaseDoc
-		var vacant time.Time
-		if err == nil {
-			if err := snap.DataTo(&before); err != nil {
-				return err
-			}
-			vacant = before.At
-		}
-		if before.Session == s.id {
-			vacant = snap.ReadTime // given back just now, though the write failed
-		}
-		if before.Session != "" && before.Session != s.id {
-			snap, err := tx.Get(m.memberDoc(before.Session))
-			if err != nil && status.Code(err) != codes.NotFound {
-				return err
-			}
+	}
+	vacant := before.At
+	switch before.Session {
+	case "":
+	case s.id:
+		vacant = snap.ReadTime // given back just now, though the write failed; or taken, though the answer was lost
+	default:
+		owner, err := m.memberDoc(before.Session).Get(ctx)
+		switch {
+		case status.Code(err) == codes.NotFound:
 			vacant = time.Time{} // when its session ended is forgotten
-			if err == nil {
-				var owner memberDoc
-				if err := snap.DataTo(&owner); err != nil {
-					return err
-				}
-				if !owner.Ended {
-					return nil // to be ended first, if it is dead
-				}
-				vacant = owner.Beat
+		case err != nil:
+			return fail(err)
+		default:
+			var d memberDoc
+			if err := owner.DataTo(&d); err != nil {
+				return fail(err)
 			}
+			if !d.Ended {
+				return Lease{}, nil // to be ended first, if it is dead
+			}
+			vacant = d.Beat.Add(-time.Duration(d.Idle))
 		}
+	}
+	after := leaseDoc{
+		Kind: m.kind, Key: key, Session: s.id, Instance: m.instance, Vacant: map[string]time.Time{},
 		// Counting from Firestore's clock lets tokens grow even after the document of a key that nobody had for long
 		// has been cleaned up.
-		token := max(before.Token+1, snap.ReadTime.UnixMicro())
-		l = Lease{session: s, key: key, token: token, vacant: vacant, over: new(atomic.Bool)}
-		return tx.Set(ref, leaseDoc{Kind: m.kind, Key: key, Session: s.id, Instance: m.instance, Token: token})
-	}, firestore.MaxAttempts(3))
-	if err != nil {
-		return Lease{}, fmt.Errorf("take the lease of %s: %w", key, err)
+		Token: max(before.Token+1, snap.ReadTime.UnixMicro()),
 	}
-	if l.session != nil {
-		m.metrics.writes.WithLabelValues("take").Inc()
+	for _, duty := range m.duties {
+		if since := cmp.Or(before.Vacant[duty], vacant); !since.IsZero() {
+			after.Vacant[duty] = since
+		}
 	}
-	return l, nil
+	var res *firestore.WriteResult
+	if snap.Exists() {
+		res, err = ref.Update(ctx, []firestore.Update{
+			{Path: "session", Value: after.Session},
+			{Path: "instance", Value: after.Instance},
+			{Path: "token", Value: after.Token},
+			{Path: "at", Value: firestore.ServerTimestamp},
+			{Path: "vacant", Value: after.Vacant},
+			{Path: "expireAt", Value: firestore.Delete},
+		}, firestore.LastUpdateTime(snap.UpdateTime))
+	} else {
+		res, err = ref.Create(ctx, after)
+	}
+	switch {
+	case isOutrun(err):
+		return Lease{}, nil
+	case err != nil:
+		return fail(err)
+	}
+	m.metrics.writes.WithLabelValues("take").Inc()
+	return Lease{
+		manager: m, session: s, key: key, token: after.Token, vacant: after.Vacant,
+		over: new(atomic.Bool), record: &record{version: res.UpdateTime},
+	}, nil
+}
+
+// write changes the document of a lease that is had; the error is [ErrLost] if it is another's.
+func (m *Manager) write(ctx context.Context, l Lease, updates ...firestore.Update) error {
+	ctx, cancel := context.WithTimeout(ctx, m.config.TTL/2)
+	defer cancel()
+	l.record.mu.Lock()
+	defer l.record.mu.Unlock()
+	ref := m.leaseRef(l.key)
+	for {
+		res, err := ref.Update(ctx, updates, firestore.LastUpdateTime(l.record.version))
+		if err == nil {
+			l.record.version = res.UpdateTime
+		}
+		if !isOutrun(err) {
+			return err
+		}
+		// Somebody else took it, or an earlier write of ours got through, though its answer was lost.
+		snap, err := ref.Get(ctx)
+		if status.Code(err) == codes.NotFound {
+			return ErrLost
+		}
+		var now leaseDoc
+		if err == nil {
+			err = snap.DataTo(&now)
+		}
+		if err != nil {
+			return err
+		}
+		if now.Session != l.session.id || now.Token != l.token {
+			return ErrLost
+		}
+		l.record.version = snap.UpdateTime
+	}
 }
 
 // release gives one key back while the session goes on. Where the session ends, all its leases do, and nothing is
 // written for each.
-func (m *Manager) release(ctx context.Context, s *session, l Lease) {
+func (m *Manager) release(ctx context.Context, l Lease) {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ErrMoved) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.config.TTL/2)
-	defer cancel()
-	ref := m.leaseRef(l.key)
-	err := m.client.RunTransaction(ctx, func(_ context.Context, tx *firestore.Transaction) error {
-		snap, err := tx.Get(ref)
-		if err != nil {
-			return err
-		}
-		var now leaseDoc
-		if err := snap.DataTo(&now); err != nil {
-			return err
-		}
-		if now.Session != s.id || now.Token != l.token {
-			return nil
-		}
-		now.Session, now.At, now.ExpireAt = "", time.Time{}, snap.ReadTime.Add(retention)
-		return tx.Set(ref, now)
-	})
+	err := m.write(context.WithoutCancel(ctx), l,
+		firestore.Update{Path: "session", Value: ""},
+		firestore.Update{Path: "at", Value: firestore.ServerTimestamp},
+		firestore.Update{Path: "expireAt", Value: m.now().Add(retention)})
 	m.metrics.writes.WithLabelValues("release").Inc()
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrLost) {
 		m.log.WarnContext(ctx, "could not give a lease back", "key", l.key, "error", err)
 	}
 }

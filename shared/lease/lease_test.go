@@ -3,6 +3,7 @@ package lease
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -252,6 +253,7 @@ func (w *world) start(name string, c Config, skew time.Duration) *instance {
 	var err error
 	i.manager, err = New(client, "test", name, c, Options{
 		Log: slog.New(slog.DiscardHandler), Metrics: i.metrics, Now: func() time.Time { return time.Now().Add(skew) },
+		Duties: []string{"work"},
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -346,8 +348,8 @@ func TestTakeoverAfterACrash(t *testing.T) {
 		defer w.mu.Unlock()
 		for _, key := range w.keys {
 			_, hadByA := w.leases[key][a]
-			if l := w.leases[key][b]; hadByA && time.Since(l.Vacant()).Abs() > time.Minute {
-				t.Errorf("%s: vacant since %s; want the last beat of who had it", key, l.Vacant())
+			if l := w.leases[key][b]; hadByA && time.Since(l.Vacant("work")).Abs() > time.Minute {
+				t.Errorf("%s: vacant since %s; want the last beat of who had it", key, l.Vacant("work"))
 			}
 		}
 	})
@@ -479,7 +481,7 @@ func TestSeatsBoundWhoTakesPart(t *testing.T) {
 func TestAHoldThatReturnsGivesItsLeaseBack(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		client := dial(t, env.Project)
-		m, err := New(client, "test", "a", quick, Options{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+		m, err := New(client, "test", "a", quick, Options{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Duties: []string{"work"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -496,13 +498,149 @@ func TestAHoldThatReturnsGivesItsLeaseBack(t *testing.T) {
 				first = l
 				return
 			}
-			if first.Valid() || !l.Valid() || l.Token() <= first.Token() || l.Vacant().IsZero() {
+			if first.Valid() || !l.Valid() || l.Token() <= first.Token() || l.Vacant("work").IsZero() {
 				t.Errorf("first %+v (valid %t), then %+v (valid %t)", first, first.Valid(), l, l.Valid())
 			}
 			cancel()
 		})
 		if times.Load() < 2 {
 			t.Error("the key was not taken again")
+		}
+	})
+}
+
+// holder has keys as one session, taken and given back by hand.
+type holder struct {
+	*Manager
+	session *session
+}
+
+func hold(t *testing.T, client *firestore.Client, name string, idle time.Duration) holder {
+	t.Helper()
+	m, err := New(client, "test", name, calm, Options{
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Duties: []string{"chat", "events"},
+		Idle: func() time.Duration { return idle },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.join(t.Context())
+	if err != nil || s == nil {
+		t.Fatalf("join: %v, %v", s, err)
+	}
+	s.lost, s.lose = context.WithCancelCause(t.Context())
+	return holder{m, s}
+}
+
+func (h holder) lease(t *testing.T, key string) Lease {
+	t.Helper()
+	l, err := h.take(t.Context(), h.session, key)
+	if err != nil || !l.Valid() {
+		t.Fatalf("%s takes %s: %+v, %v", h.instance, key, l, err)
+	}
+	return l
+}
+
+// die ends the session as another instance does it that has not heard of it. It returns its last beat.
+func (h holder) die(t *testing.T) time.Time {
+	t.Helper()
+	if err := h.end(t.Context(), member{id: h.session.id, instance: h.instance, beat: h.session.version}); err != nil {
+		t.Fatal(err)
+	}
+	return h.session.version
+}
+
+func TestWhatIsVacantStaysSoUntilAnOwnerSaysOtherwise(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		t.Setenv("FIRESTORE_EMULATOR_HOST", env.Firestore)
+		client := dial(t, env.Project)
+		vacant := func(l Lease, duty string, want time.Time) {
+			t.Helper()
+			// a written time may differ a little from when Firestore says that it was written
+			if got := l.Vacant(duty); got.IsZero() != want.IsZero() || got.Sub(want).Abs() > 250*time.Millisecond {
+				t.Errorf("%s has it, and %s is vacant since %s; want %s", l.manager.instance, duty, got, want)
+			}
+		}
+		set := func(l Lease, duty string, since time.Time) {
+			t.Helper()
+			if err := l.SetVacant(t.Context(), duty, since); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		a := hold(t, client, "a", 0)
+		l := a.lease(t, "room")
+		vacant(l, "chat", time.Time{}) // nobody ever had it
+		vacant(l, "events", time.Time{})
+		died := a.die(t)
+
+		b := hold(t, client, "b", 0) // dies before it does anything
+		l = b.lease(t, "room")
+		vacant(l, "chat", died)
+		vacant(l, "events", died)
+		b.die(t)
+
+		c := hold(t, client, "c", 0) // dies after it did one of two
+		l = c.lease(t, "room")
+		vacant(l, "chat", died)
+		set(l, "chat", time.Time{})
+		later := c.die(t)
+
+		d := hold(t, client, "d", 0) // loses its connection, and gives the key back
+		l = d.lease(t, "room")
+		vacant(l, "chat", later)
+		vacant(l, "events", died)
+		broken := later.Add(-time.Minute)
+		set(l, "events", time.Time{})
+		set(l, "chat", time.Time{})
+		set(l, "chat", broken)
+		given := time.Now()
+		d.release(t.Context(), l)
+
+		e := hold(t, client, "e", 30*time.Second) // heard nothing for long when it dies
+		last := l
+		l = e.lease(t, "room")
+		vacant(l, "chat", broken)
+		vacant(l, "events", given)
+		if err := last.SetVacant(t.Context(), "chat", time.Time{}); !errors.Is(err, ErrLost) {
+			t.Errorf("d changes what e has: %v", err)
+		}
+		set(l, "chat", time.Time{})
+		set(l, "events", time.Time{})
+		died = e.die(t)
+
+		l = hold(t, client, "f", 0).lease(t, "room")
+		vacant(l, "chat", died.Add(-30*time.Second))
+		vacant(l, "events", died.Add(-30*time.Second))
+	})
+}
+
+// TestATakeThatIsBrokenOffLocksNothing breaks off a claim at whatever point, as an instance does that is cut off.
+func TestATakeThatIsBrokenOffLocksNothing(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		t.Setenv("FIRESTORE_EMULATOR_HOST", env.Firestore)
+		client := dial(t, env.Project)
+		a, b := hold(t, client, "a", 0), hold(t, client, "b", 0)
+		a.lease(t, "room")
+		a.die(t)
+		for after := range 20 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(after)*200*time.Microsecond)
+			if l, err := b.take(ctx, b.session, "room"); err == nil && l.session != nil {
+				b.release(t.Context(), l)
+			}
+			cancel()
+		}
+		c := hold(t, client, "c", 0)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		for l := (Lease{}); l.session == nil; {
+			var err error
+			if l, err = c.take(ctx, c.session, "room"); err != nil {
+				t.Fatal(err)
+			}
+			if l.session == nil { // b may have got it with an answer that nobody read
+				b.die(t)
+			}
 		}
 	})
 }

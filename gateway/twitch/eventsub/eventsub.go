@@ -94,6 +94,10 @@ type Listening struct {
 	// Missed is called for each channel that is listened to again after a time in which nobody did.
 	Missed func(channel string, from, to time.Time)
 
+	// Left is called with since when nobody listens, when a connection has broken, and with zero when that is over,
+	// after Missed was called for the channels that are listened to.
+	Left func(since time.Time)
+
 	// Absent is since when nobody listens; zero if that is not known, or nobody ever did.
 	Absent time.Time
 }

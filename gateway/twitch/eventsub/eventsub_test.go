@@ -210,6 +210,7 @@ func (w *world) listen(absent time.Time) (stop func()) {
 				defer w.mu.Unlock()
 				w.taken = append(w.taken, n)
 			},
+			Left: func(time.Time) {},
 			Missed: func(_ string, from, to time.Time) {
 				w.mu.Lock()
 				defer w.mu.Unlock()

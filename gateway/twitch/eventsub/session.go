@@ -89,7 +89,7 @@ func (s *session) once(ctx context.Context) (useful bool, err error) {
 
 // idle is the end of listening for want of anything to listen to, which is no gap.
 func (s *session) idle(why string) error {
-	s.absent = time.Time{}
+	s.left(time.Time{})
 	return &laterError{s.timing.Look, why}
 }
 
@@ -166,7 +166,7 @@ func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 					switchOver()
 					continue
 				}
-				s.absent = *k.heard.Load()
+				s.left(*k.heard.Load())
 				return true, k.err
 			}
 			if m.Metadata.Type == typeReconnect {
@@ -303,14 +303,14 @@ func (s *session) subscribeDue(ctx context.Context, k *conn) error {
 	case soon:
 		return fmt.Errorf("nothing could be subscribed to: %w", last)
 	}
-	s.absent = time.Time{}
+	s.left(time.Time{})
 	return &laterError{later, "nothing could be subscribed to"}
 }
 
 // present tells of the time in which nobody listened, now that somebody does.
 func (s *session) present() {
 	from, to := s.absent, s.now()
-	s.absent = time.Time{}
+	defer s.left(time.Time{})
 	if from.IsZero() {
 		return
 	}
@@ -321,6 +321,12 @@ func (s *session) present() {
 			s.Missed(t.Channel, from, to)
 		}
 	}
+}
+
+// left notes since when nobody listens; zero if somebody does, or there is nothing to listen to.
+func (s *session) left(since time.Time) {
+	s.absent = since
+	s.Left(since)
 }
 
 // look asks for the topics again.
