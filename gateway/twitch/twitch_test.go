@@ -2,14 +2,18 @@ package twitch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"cloud.google.com/go/firestore"
 	irc "github.com/gempir/go-twitch-irc/v4"
 	"github.com/go-json-experiment/json"
 
@@ -17,6 +21,7 @@ import (
 	"parley.internal/shared/config"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
+	"parley.internal/shared/gap"
 )
 
 var write = []string{scopeWrite}
@@ -561,6 +566,80 @@ func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
 	if w.tokens.refreshed != 1 {
 		t.Errorf("the token was refreshed %d times; want once", w.tokens.refreshed)
 	}
+}
+
+// TestAnAbsenceIsNotedThoughAnOwnerDiesInIt kills owners who could not yet store what is missed.
+func TestAnAbsenceIsNotedThoughAnOwnerDiesInIt(t *testing.T) {
+	w := newWorld(t, nil)
+	room := w.channel("streamer")
+	deaf := new(atomic.Bool)
+	start := func(name string) *member {
+		return w.start(name, SpeakIRC, []string{room}, func(s *Service) {
+			dial := s.chat.dial
+			s.chat.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if deaf.Load() {
+					return nil, errors.New("the network is cut")
+				}
+				return dial(ctx, network, addr)
+			}
+		})
+	}
+	hears := func(what string, from time.Time) {
+		t.Helper()
+		eventually(t, "a gap is stored: "+what, func() bool {
+			docs, err := w.firestore.Collection("gaps").Where("missed", "==", gap.Chat).Documents(t.Context()).GetAll()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slices.ContainsFunc(docs, func(d *firestore.DocumentSnapshot) bool {
+				var g gap.Gap
+				if err := d.DataTo(&g); err != nil {
+					t.Fatal(err)
+				}
+				return g.From.Before(from) && g.To.After(from)
+			})
+		})
+	}
+
+	a := start("a")
+	w.joined(room)
+	deaf.Store(true)
+	b := start("b")
+	a.kill()
+	died := time.Now()
+	eventually(t, "b has the channel", func() bool { return owner(room, b) != nil })
+	b.kill()
+	c := start("c")
+	eventually(t, "c has the channel", func() bool { return owner(room, c) != nil })
+	deaf.Store(false)
+	w.joined(room)
+	hears("b died before it was in the channel", died)
+
+	deaf.Store(true)
+	w.twitch.DropIRC(w.bot.Login)
+	broken := time.Now()
+	eventually(t, "the lease tells since when nobody hears", func() bool {
+		doc, err := w.firestore.Doc("leases/twitch:" + room).Get(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		vacant, _ := doc.Data()["vacant"].(map[string]any)
+		return vacant[gap.Chat] != nil
+	})
+	c.kill()
+	d := start("d")
+	eventually(t, "d has the channel", func() bool { return owner(room, d) != nil })
+	deaf.Store(false)
+	w.joined(room)
+	hears("c died after its connection broke", broken)
+	eventually(t, "nothing is vacant any more", func() bool {
+		doc, err := w.firestore.Doc("leases/twitch:" + room).Get(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		vacant, _ := doc.Data()["vacant"].(map[string]any)
+		return vacant[gap.Chat] == nil
+	})
 }
 
 func TestLimitsAreKept(t *testing.T) {
