@@ -111,10 +111,16 @@ func (w *world) byCorrelation() map[string]questionID {
 	return m
 }
 
-// settled waits until no delivery is pending, and every dead one is announced.
+// settled waits until every question that was taken has an answer or a dead letter, no delivery is pending, and every
+// dead one is announced. Nobody else waits for the questions of those who went away: Pub/Sub may be about to try one
+// again.
 func (w *world) settled(ctx context.Context) error {
 	limit := time.Now().Add(w.drainTime())
 	for {
+		open, err := w.withoutOutcome(ctx)
+		if err != nil {
+			return err
+		}
 		pending, err := w.entries(ctx, w.deliveries().Where("state", "==", egress.Pending))
 		if err != nil {
 			return err
@@ -123,17 +129,40 @@ func (w *world) settled(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(pending)+len(silent) == 0 {
+		if open+len(pending)+len(silent) == 0 {
 			return nil
 		}
 		if time.Now().After(limit) {
-			w.fail("%d deliveries are pending and %d dead ones not announced, %s after the last fault was mended", len(pending), len(silent), w.drainTime())
+			w.fail("%d questions have no outcome, %d deliveries are pending and %d dead ones not announced, %s after the last fault was mended",
+				open, len(pending), len(silent), w.drainTime())
 			return nil
 		}
 		if err := wait(ctx, w.Pace.Sweep/2); err != nil {
 			return ctx.Err()
 		}
 	}
+}
+
+// withoutOutcome counts the questions that were taken of which neither an answer nor a dead letter is known.
+func (w *world) withoutOutcome(ctx context.Context) (int, error) {
+	entries, err := w.entries(ctx, w.deliveries())
+	if err != nil {
+		return 0, err
+	}
+	letters, err := w.letters(ctx, w.deadletters())
+	if err != nil {
+		return 0, err
+	}
+	w.mu.Lock()
+	open := w.byCorrelation()
+	w.mu.Unlock()
+	for _, e := range entries {
+		delete(open, e.CorrelationID)
+	}
+	for _, l := range letters {
+		delete(open, l.CorrelationID)
+	}
+	return len(open), nil
 }
 
 // Violation is something that must not be.

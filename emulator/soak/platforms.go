@@ -438,10 +438,6 @@ func (p *platforms) breakThings(ctx context.Context) error {
 	}
 }
 
-// settleIn is how long a gateway is left alone after it was started: a beat until it is seen, and one to be in its
-// channels.
-const settleIn = 1200 * time.Millisecond
-
 // make makes one fault. The gateway that it meets is one that the schedule drew, or the one that has Discord's session.
 func (p *platforms) make(ctx context.Context, f fault, discord bool) error {
 	slot := p.gateways[f.target%uint64(len(p.gateways))]
@@ -458,11 +454,6 @@ func (p *platforms) make(ctx context.Context, f fault, discord bool) error {
 	}
 	slot.busy.Lock()
 	defer slot.busy.Unlock()
-	// A gateway that is killed after it took a channel, and before it stored since when nobody had it, takes that with
-	// it: a limit of the recorded gaps, which is not what is tested here.
-	if wait(ctx, settleIn) != nil {
-		return nil
-	}
 	p.mu.Lock()
 	at := len(p.log)
 	p.log = append(p.log, happened{fault: f, began: time.Now(), who: slot.name})
