@@ -379,6 +379,15 @@ func (p *platforms) run(ctx context.Context) error {
 	}()
 	back.Go(func() error { p.ticks(background); return nil })
 	back.Go(func() error { p.watch(background); return nil })
+	back.Go(func() error { // for those who watch the progress
+		for wait(background, time.Second) == nil {
+			if _, err := p.open(background); err != nil && background.Err() == nil {
+				p.fail("count what was answered: %v", err)
+				return nil
+			}
+		}
+		return nil
+	})
 	if p.options.Hurry {
 		back.Go(func() error { p.hurry(background); return nil })
 	}
@@ -555,6 +564,8 @@ func (p *platforms) open(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	open, answered := 0, 0
+	p.asking.Lock()
+	defer p.asking.Unlock()
 	for _, c := range p.communities {
 		for _, q := range p.questions[c.platform()] {
 			correlations := f.heard[string(c.platform())+":"+q.id]
@@ -579,7 +590,6 @@ func (p *platforms) open(ctx context.Context) (int, error) {
 		}
 	}
 	p.answered.Store(int64(answered))
-	p.tell()
 	return open, nil
 }
 
