@@ -36,6 +36,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"parley.internal/shared/egress"
+	"parley.internal/shared/gap"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
 	"parley.internal/shared/moderation"
@@ -112,7 +113,9 @@ func New(c Config, d Dependencies) (*Service, error) {
 	s.enforcer = moderation.NewEnforcer(d.Ledger, d.Undertaker, moderation.NewRecords(d.Firestore, d.Instance, s.now), moderation.Options{
 		Log: s.log, Now: s.now, Count: func(outcome string) { s.metrics.actions.WithLabelValues(outcome).Inc() },
 	})
-	s.leases, err = lease.New(d.Firestore, string(identity.Discord), d.Instance, d.Lease, lease.Options{Log: d.Log, Metrics: d.Metrics, Now: d.Now})
+	s.leases, err = lease.New(d.Firestore, string(identity.Discord), d.Instance, d.Lease, lease.Options{
+		Log: d.Log, Metrics: d.Metrics, Now: d.Now, Duties: []string{gap.Chat},
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -326,6 +326,28 @@ func TestTheOwnerDies(t *testing.T) {
 	}
 }
 
+func TestTheFirstOwnerDiesBeforeItWroteAnyWatermark(t *testing.T) {
+	w := newWorld(t)
+	w.lease = quickLease
+	old := w.ask(w.room, "before anybody was there")
+	victim := w.start("victim", func(s *Service) { s.timing.mark = time.Hour })
+	w.connected()
+	heard := w.ask(w.room, "heard")
+	w.heard(heard)
+	victim.kill()
+	missed := []standin.Message{w.ask(w.room, "missed"), w.ask(w.channel("later"), "in a new channel")}
+	w.start("heir")
+	w.heard(missed...)
+	for _, e := range w.events(event.TypeChatMessage) { // what the first one published comes again, as the same event
+		if e.Message.ID == old.ID {
+			t.Error("what was said before anybody listened became an event")
+		}
+	}
+	if n := w.gaps(); n != 0 {
+		t.Errorf("%d gaps; want none", n)
+	}
+}
+
 // TestManyInstances is the promise as a whole: whoever comes, goes or dies, each message is one event and each answer
 // is said once.
 func TestManyInstances(t *testing.T) {

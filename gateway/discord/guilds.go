@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/bwmarrin/discordgo"
 )
@@ -23,6 +24,7 @@ type guild struct {
 	Name          string               `json:"name"`
 	OwnerID       string               `json:"owner_id"`
 	SystemChannel string               `json:"system_channel_id"`
+	Joined        time.Time            `json:"joined_at"` // when the bot did
 	Unavailable   bool                 `json:"unavailable"`
 	Roles         []*discordgo.Role    `json:"roles"`
 	Channels      []*discordgo.Channel `json:"channels"`

@@ -153,6 +153,7 @@ func (in *inlet) appeared(g *guild) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	since, known := in.known[g.ID]
+	begun := in.lease.Vacant(gap.Chat) // since when somebody should have listened; zero if this is the first who does
 	seen := map[string]bool{}
 	for _, c := range slices.Concat(g.Channels, g.Threads) {
 		id, ok := parseSnowflake(c.ID)
@@ -168,6 +169,10 @@ func (in *inlet) appeared(g *guild) {
 		case known && id.time().After(since):
 			// it was made while nobody listened
 			l = &lane{channel: c.ID, guild: g.ID, last: id - 1, behind: newest > 0}
+		case !begun.IsZero():
+			// whoever had the session before did not come to write its watermark
+			l = &lane{channel: c.ID, guild: g.ID, last: max(id-1, min(newest, snowflakeAt(latest(begun, g.Joined))))}
+			l.behind = newest > l.last
 		default:
 			l = &lane{channel: c.ID, guild: g.ID, last: max(newest, id)}
 		}
@@ -184,6 +189,13 @@ func (in *inlet) appeared(g *guild) {
 			in.work(l)
 		}
 	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // opened takes in a channel that was just made, or that the bot may see from now on.

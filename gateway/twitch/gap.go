@@ -3,6 +3,7 @@ package twitch
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -29,8 +30,8 @@ type attendance struct {
 	woken   chan struct{}
 
 	mu     sync.Mutex
-	absent map[string]time.Time // by duty: since when nobody attends
-	stored map[string]time.Time // what the lease has of that
+	absent map[string]time.Time // by duty: since when nobody attends; zero if somebody does
+	stored map[string]time.Time // what the lease has of that; none if it may have anything
 	gaps   []gap.Gap            // that are not stored yet
 }
 
@@ -114,9 +115,7 @@ func (a *attendance) store(ctx context.Context) error {
 	defer cancel()
 	a.mu.Lock()
 	gaps, absent := slices.Clone(a.gaps), map[string]time.Time{}
-	for _, duty := range duties {
-		absent[duty] = a.absent[duty]
-	}
+	maps.Copy(absent, a.absent)
 	a.mu.Unlock()
 	for _, g := range gaps {
 		if err := g.Put(ctx, a.service.firestore); err != nil {
@@ -127,7 +126,7 @@ func (a *attendance) store(ctx context.Context) error {
 	a.gaps = slices.DeleteFunc(a.gaps, func(g gap.Gap) bool { return slices.Contains(gaps, g) })
 	a.mu.Unlock()
 	for duty, since := range absent {
-		if a.stored[duty].Equal(since) {
+		if stored, known := a.stored[duty]; known && stored.Equal(since) {
 			continue
 		}
 		if err := a.lease.SetVacant(ctx, duty, since); err != nil && !errors.Is(err, lease.ErrLost) {

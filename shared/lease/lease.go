@@ -103,8 +103,8 @@ func (l Lease) Key() string { return l.key }
 func (l Lease) Token() int64 { return l.token }
 
 // Vacant is since when nobody is known to have done one of [Options.Duties]: since the last owner was heard of, by
-// Firestore's clock, or what an owner said by [Lease.SetVacant]. It is zero if nobody ever had the key, or too long ago
-// for anybody to know.
+// Firestore's clock, or what an owner said by [Lease.SetVacant]; since the first owner took the key if none ever said
+// anything. It is zero if nobody ever had the key, or too long ago for anybody to know.
 func (l Lease) Vacant(duty string) time.Time { return l.vacant[duty] }
 
 // SetVacant stores since when nobody does a duty; zero says that it is done, and that what was missed is on record
@@ -652,10 +652,12 @@ func (m *Manager) take(ctx context.Context, s *session, key string) (Lease, erro
 		// has been cleaned up.
 		Token: max(before.Token+1, snap.ReadTime.UnixMicro()),
 	}
+	told := map[string]time.Time{}
 	for _, duty := range m.duties {
 		if since := cmp.Or(before.Vacant[duty], vacant); !since.IsZero() {
-			after.Vacant[duty] = since
+			told[duty] = since
 		}
+		after.Vacant[duty] = cmp.Or(told[duty], snap.ReadTime) // if this one does not come to do it, the next is to know
 	}
 	var res *firestore.WriteResult
 	if snap.Exists() {
@@ -678,7 +680,7 @@ func (m *Manager) take(ctx context.Context, s *session, key string) (Lease, erro
 	}
 	m.metrics.writes.WithLabelValues("take").Inc()
 	return Lease{
-		manager: m, session: s, key: key, token: after.Token, vacant: after.Vacant,
+		manager: m, session: s, key: key, token: after.Token, vacant: told,
 		over: new(atomic.Bool), record: &record{version: res.UpdateTime},
 	}, nil
 }

@@ -547,7 +547,15 @@ func (h holder) die(t *testing.T) time.Time {
 	if err := h.end(t.Context(), member{id: h.session.id, instance: h.instance, beat: h.session.version}); err != nil {
 		t.Fatal(err)
 	}
-	return h.session.version
+	snap, err := h.memberDoc(h.session.id).Get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d memberDoc
+	if err := snap.DataTo(&d); err != nil || !d.Ended {
+		t.Fatalf("after its end: %+v, %v", d, err)
+	}
+	return d.Beat
 }
 
 func TestWhatIsVacantStaysSoUntilAnOwnerSaysOtherwise(t *testing.T) {
@@ -556,8 +564,7 @@ func TestWhatIsVacantStaysSoUntilAnOwnerSaysOtherwise(t *testing.T) {
 		client := dial(t, env.Project)
 		vacant := func(l Lease, duty string, want time.Time) {
 			t.Helper()
-			// a written time may differ a little from when Firestore says that it was written
-			if got := l.Vacant(duty); got.IsZero() != want.IsZero() || got.Sub(want).Abs() > 250*time.Millisecond {
+			if got := l.Vacant(duty); !got.Equal(want) {
 				t.Errorf("%s has it, and %s is vacant since %s; want %s", l.manager.instance, duty, got, want)
 			}
 		}
@@ -572,36 +579,40 @@ func TestWhatIsVacantStaysSoUntilAnOwnerSaysOtherwise(t *testing.T) {
 		l := a.lease(t, "room")
 		vacant(l, "chat", time.Time{}) // nobody ever had it
 		vacant(l, "events", time.Time{})
-		died := a.die(t)
+		a.die(t) // before it did anything
 
-		b := hold(t, client, "b", 0) // dies before it does anything
+		b := hold(t, client, "b", 0) // as well
 		l = b.lease(t, "room")
-		vacant(l, "chat", died)
-		vacant(l, "events", died)
+		began := l.Vacant("chat")
+		if age := time.Since(began); age < -time.Minute || age > time.Minute {
+			t.Errorf("vacant since %s; want it to be since the first owner", began)
+		}
+		vacant(l, "events", began)
 		b.die(t)
 
-		c := hold(t, client, "c", 0) // dies after it did one of two
+		c := hold(t, client, "c", 0) // does one of two
 		l = c.lease(t, "room")
-		vacant(l, "chat", died)
+		vacant(l, "chat", began)
 		set(l, "chat", time.Time{})
-		later := c.die(t)
+		died := c.die(t)
 
 		d := hold(t, client, "d", 0) // loses its connection, and gives the key back
 		l = d.lease(t, "room")
-		vacant(l, "chat", later)
-		vacant(l, "events", died)
-		broken := later.Add(-time.Minute)
+		vacant(l, "chat", died)
+		vacant(l, "events", began)
+		broken := died.Add(-time.Minute)
 		set(l, "events", time.Time{})
 		set(l, "chat", time.Time{})
 		set(l, "chat", broken)
-		given := time.Now()
 		d.release(t.Context(), l)
 
 		e := hold(t, client, "e", 30*time.Second) // heard nothing for long when it dies
 		last := l
 		l = e.lease(t, "room")
 		vacant(l, "chat", broken)
-		vacant(l, "events", given)
+		if given := l.Vacant("events"); !given.After(died) {
+			t.Errorf("events are vacant since %s; want when the key was given back, after %s", given, died)
+		}
 		if err := last.SetVacant(t.Context(), "chat", time.Time{}); !errors.Is(err, ErrLost) {
 			t.Errorf("d changes what e has: %v", err)
 		}
