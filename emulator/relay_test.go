@@ -50,13 +50,28 @@ var mention = regexp.MustCompile(`@\w`)
 // What is said in a Twitch channel, a Discord channel and a web room is said once in the two others. There are three
 // gateways, of which one has the Twitch channel and one the Discord bot; two have somebody in the room.
 func TestThreePlacesShareOneTalk(t *testing.T) {
-	for _, speak := range []string{"helix", "irc"} { // the two ways to speak on Twitch
-		t.Run(speak, func(t *testing.T) {
-			w := newTalk(t, speak)
-			t.Run("a line is said once in the two other places, with who said it where", w.sayEachLineOnce)
-			t.Run("nobody is rung and nothing is commanded from elsewhere", w.ringNobody)
-			t.Run("a long message is one delivery of several lines on Twitch", w.splitALongLine)
-			t.Run("where one place refuses, the others are told", w.refuseInOnePlace)
+	for name, how := range map[string]struct {
+		speak string // on Twitch
+		args  []string
+	}{"helix": {"helix", nil}, "irc": {"irc", nil}, "google": {"helix", []string{"--google"}}} {
+		t.Run(name, func(t *testing.T) {
+			if name == "google" {
+				skipWithoutGoogle(t)
+			}
+			w := newTalk(t, how.speak, how.args)
+			for _, test := range []struct {
+				name string
+				run  func(*testing.T)
+			}{
+				{"a line is said once in the two other places, with who said it where", w.sayEachLineOnce},
+				{"nobody is rung and nothing is commanded from elsewhere", w.ringNobody},
+				{"a long message is one delivery of several lines on Twitch", w.splitALongLine},
+				{"where one place refuses, the others are told", w.refuseInOnePlace},
+			} {
+				if !t.Run(test.name, test.run) {
+					return // what comes next would only fail by what this one left
+				}
+			}
 		})
 	}
 }
@@ -231,7 +246,7 @@ type talk struct {
 	openedNow    map[string]bool // deliveries that were seen at last
 }
 
-func newTalk(t *testing.T, speak string) *talk {
+func newTalk(t *testing.T, speak string, args []string) *talk {
 	w := &talk{t: t}
 	var err error
 	must := func(what error) {
@@ -288,7 +303,7 @@ func newTalk(t *testing.T, speak string) *talk {
 	for name, value := range told {
 		environ = append(environ, name+"="+value)
 	}
-	p := start(t, environ, "--gateways", "3", "--seed", seed)
+	p := start(t, environ, append([]string{"--gateways", "3", "--seed", seed}, args...)...)
 	w.db = firestoreClient(t, p)
 	must(stack.LogInBot(t.Context(), w.tw, app, bot, told, w.db))
 	until(t, "the bot to be on Twitch", func() bool { return slices.Equal(w.tw.Joined("bruno"), []string{bot.Login}) })
