@@ -2,15 +2,21 @@ package stack_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
+
 	"parley.internal/emulator/discord"
 	"parley.internal/emulator/stack"
 	"parley.internal/emulator/twitch"
+	"parley.internal/shared/egress"
 )
 
 // There can be one stack in a process, so one test shows all that needs it.
@@ -92,5 +98,66 @@ func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
 	await("a second answer on Twitch", tw.Await, func() bool { return len(lines()) > 1 })
 	if n := len(lines()); n != 2 {
 		t.Errorf("the bot said %d lines for two questions", n)
+	}
+
+	// one talk in Bruno's channel, in #games and in the room games
+	room, _, err := websocket.DefaultDialer.DialContext(ctx, s.Gateways[0].WS, http.Header{"Authorization": {"Bearer " + s.Tokens["api-gateway:eve"]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer room.Close()
+	next := func(kind string) string {
+		t.Helper()
+		var frame struct {
+			Type    string
+			Payload struct{ Text string }
+		}
+		err := errors.Join(room.SetReadDeadline(time.Now().Add(30*time.Second)), room.ReadJSON(&frame))
+		if err != nil || frame.Type != kind {
+			t.Fatalf("frame %+v, %v; want a %s", frame, err, kind)
+		}
+		return egress.Plain(frame.Payload.Text)
+	}
+	send := func(frame string) {
+		t.Helper()
+		if err := room.WriteMessage(websocket.TextMessage, []byte(frame)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next("connection.ready")
+	send(`{"type":"room.join","payload":{"room":"games"}}`)
+	next("room.joined")
+	if _, err := tw.Say("bruno", "ada", "who plays?"); err != nil {
+		t.Fatal(err)
+	}
+	if got := next("chat.message.received"); got != "[twitch] Ada: who plays?" {
+		t.Errorf("the room heard %q", got)
+	}
+	onDiscord := func() (texts []string) {
+		for _, m := range dc.Said("3002") {
+			texts = append(texts, egress.Plain(m.Text))
+		}
+		return texts
+	}
+	await("Ada's line on Discord", dc.Await, func() bool { return len(onDiscord()) > 0 })
+	send(`{"type":"chat.message.send","payload":{"text":"I do","room":"games"},"metadata":{"id":"m1"}}`)
+	await("both lines on Discord", dc.Await, func() bool { return len(onDiscord()) > 1 })
+	if got := onDiscord(); !slices.Equal(got, []string{"[twitch] Ada: who plays?", "[web] Eve: I do"}) {
+		t.Errorf("Discord heard %q", got)
+	}
+	onTwitch := func() (texts []string) {
+		for _, l := range tw.Said("bruno") {
+			texts = append(texts, egress.Plain(l.Text))
+		}
+		return texts
+	}
+	await("Eve's line on Twitch", tw.Await, func() bool { return len(onTwitch()) > 1 })
+	question, err = tw.Say("bruno", "bruno", "!help") // is answered here, and not relayed
+	if err != nil {
+		t.Fatal(err)
+	}
+	await("an answer in Bruno's channel", tw.Await, func() bool { return len(onTwitch()) > 3 })
+	if l := tw.Said("bruno")[3]; onTwitch()[1] != "[web] Eve: I do" || l.ReplyTo != question.ID {
+		t.Errorf("Twitch heard %q; want Eve's line and an answer", onTwitch())
 	}
 }

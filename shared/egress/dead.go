@@ -75,7 +75,7 @@ func (u *Undertaker) kill(ctx context.Context, id string, why *deadletter.Error,
 		if err := write(); err != nil {
 			return err
 		}
-		e.Reason, e.State, state, killed = string(why.Reason), Dead, Dead, &e
+		e.Reason, e.Message, e.State, state, killed = string(why.Reason), why.Err.Error(), Dead, Dead, &e
 		return tx.Update(l.doc(id), []firestore.Update{
 			{Path: "state", Value: Dead},
 			{Path: "reason", Value: string(why.Reason)},

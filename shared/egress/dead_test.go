@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -103,6 +104,9 @@ func TestTenInstancesGiveUpOneDeliveryOnce(t *testing.T) {
 		l := letters[0]
 		if l.ID != "d1" || l.Reason != deadletter.NoText || l.Attempts != 1 || l.CorrelationID != "c1" || !l.Delivery || l.Preview == "" {
 			t.Errorf("dead letter = %+v", l)
+		}
+		if a := p.bus.announced[0]; a.Reason != l.Reason || a.Message != l.Message || !strings.HasPrefix(a.Message, "instance ") {
+			t.Errorf("announced %+v; want the letter's reason and message, %q", a, l.Message)
 		}
 	})
 }

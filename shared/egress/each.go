@@ -112,12 +112,15 @@ func (s *Sender) sendRest(ctx context.Context, first Entry, e *event.Event, part
 		if err != nil {
 			return nil, fmt.Errorf("read the event of delivery %s: %w", first.ID, err)
 		}
-		again := e.Clone()
-		again.Candidates = said.Candidates
-		for i := range again.Candidates {
-			again.Candidates[i].Text = unmarked(again.Candidates[i].Text)
+		// what another made of it is only known as it was said in the first place
+		if Text(said) != Text(parts[0].event) {
+			again := e.Clone()
+			again.Candidates = said.Candidates
+			for i := range again.Candidates {
+				again.Candidates[i].Text = unmarked(again.Candidates[i].Text)
+			}
+			parts = each(again, step)
 		}
-		parts = each(again, step)
 	}
 	var g errgroup.Group // not one that cancels: one place's failure must not break off another's answer
 	g.Go(func() error {

@@ -2,6 +2,7 @@ package egress_test
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,9 @@ import (
 	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
 )
+
+// shown makes what nobody sees in a relayed text something that a test can read.
+var shown = strings.NewReplacer("\u200b", "~", "\u2063\u2062\u2063", "|")
 
 // forAll is an answer that goes to three places, to the one where it was asked first.
 func forAll(text string) *event.Event {
@@ -55,7 +59,7 @@ func TestAnAnswerForSeveralPlacesIsADeliveryInEach(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			text := strings.NewReplacer("\u200b", "~", "\u2063\u2062\u2063", "|").Replace(egress.Text(e))
+			text := shown.Replace(egress.Text(e))
 			relayed := i > 0
 			if text != want.text || e.ReplyTo != want.replyTo || egress.Relayed(e) != relayed || len(e.Egress.To) > 0 {
 				t.Errorf("at %s: %q in answer to %q, egress %+v", want.channel, text, e.ReplyTo, e.Egress)
@@ -66,6 +70,31 @@ func TestAnAnswerForSeveralPlacesIsADeliveryInEach(t *testing.T) {
 		}
 		if len(p.sent) != 3 || in.UserID == "" || in.Message.ID != "m1" {
 			t.Errorf("published %d; or the event that was given is changed: %+v", len(p.sent), in)
+		}
+	})
+}
+
+// What is broken for one place is not for the next, whichever comes first.
+func TestEachPlaceGetsWhatIsHarmlessThere(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		l := egress.NewLedger(connect(t, env), "one", time.Now)
+		for first := range 3 {
+			p := &publisher{}
+			s := egress.NewSender(l, p, egress.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
+			e := forAll("@here, @ada")
+			e.CorrelationID = string(rune('0' + first))
+			e.Egress.To = slices.Concat(e.Egress.To[first:], e.Egress.To[:first])
+			if _, err := s.SendEach(t.Context(), e, "personality"); err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]string{}
+			for _, out := range p.sent {
+				got[out.Event.Channel] = shown.Replace(egress.Text(out.Event))
+			}
+			want := map[string]string{"lobby": "@here, @ada", "twitch:parley": "@~here,| @~ada", "discord:7": "@~here,| @ada"}
+			if !maps.Equal(got, want) {
+				t.Errorf("from place %d on: %q; want %q", first, got, want)
+			}
 		}
 	})
 }

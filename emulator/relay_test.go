@@ -1,0 +1,480 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"github.com/google/go-cmp/cmp"
+
+	"parley.internal/emulator/discord"
+	"parley.internal/emulator/stack"
+	"parley.internal/emulator/twitch"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+)
+
+// The places of the seeded rule games, as the ledger names them.
+const (
+	onTwitch  = "twitch:bruno"
+	onDiscord = "discord:3002"
+	onWeb     = "games"
+)
+
+// moreRules relay to the same places: what is said there with nothing before it, and a model's answer.
+const moreRules = `
+  bare:
+    enabled: true
+    when: event.channel == "games" && event.message.text.startsWith("!bare ")
+    candidates: [{text: '{{ event.message.text.substring(6) }}'}]
+    egress: &places
+      to: [{destination: twitch, channel: "twitch:bruno"}, {destination: discord, channel: "discord:3002"}, {destination: api-gateway, channel: games}]
+  everywhere:
+    enabled: true
+    when: event.channel == "games" && event.message.text.startsWith("!everywhere ")
+    annotations: [{kind: personality, value: host, score: 1}]
+    slip: [personality]
+    egress: *places
+`
+
+// mention is what rings somebody on Twitch.
+var mention = regexp.MustCompile(`@\w`)
+
+// What is said in a Twitch channel, a Discord channel and a web room is said once in the two others. There are three
+// gateways, of which one has the Twitch channel and one the Discord bot; two have somebody in the room.
+func TestThreePlacesShareOneTalk(t *testing.T) {
+	for name, how := range map[string]struct {
+		speak string // on Twitch
+		args  []string
+	}{"helix": {"helix", nil}, "irc": {"irc", nil}, "google": {"helix", []string{"--google"}}} {
+		t.Run(name, func(t *testing.T) {
+			if name == "google" {
+				skipWithoutGoogle(t)
+			}
+			w := newTalk(t, how.speak, how.args)
+			for _, test := range []struct {
+				name string
+				run  func(*testing.T)
+			}{
+				{"a line is said once in the two other places, with who said it where", w.sayEachLineOnce},
+				{"nobody is rung and nothing is commanded from elsewhere", w.ringNobody},
+				{"a long message is one delivery of several lines on Twitch", w.splitALongLine},
+				{"where one place refuses, the others are told", w.refuseInOnePlace},
+			} {
+				if !t.Run(test.name, test.run) {
+					return // what comes next would only fail by what this one left
+				}
+			}
+		})
+	}
+}
+
+func (w *talk) sayEachLineOnce(t *testing.T) {
+	w.begin(t)
+	w.twitchSays("bruno", "hello from Twitch")
+	w.discordSays("2002", "hello from Discord")
+	w.adaSays("hello from the web") // though she is known from Twitch
+	want := map[string][]string{
+		onTwitch:  {"[discord] Dana: hello from Discord", "[web] Ada: hello from the web"},
+		onDiscord: {"[twitch] Bruno: hello from Twitch", "[web] Ada: hello from the web"},
+		onWeb:     {"[discord] Dana: hello from Discord", "[twitch] Bruno: hello from Twitch"},
+	}
+	w.hears(want)
+
+	// Whoever repeats what was relayed, as another bot would, is not relayed. What is said after that is.
+	w.twitchSays("ada", w.twitchLines()[0].Text)
+	w.discordSays("2001", w.discordMessages()[0].Text)
+	w.twitchSays("ada", "so far on Twitch")
+	w.discordSays("2001", "so far on Discord")
+	w.adaSays("so far on the web")
+	want[onTwitch] = append(want[onTwitch], "[discord] Chidi: so far on Discord", "[web] Ada: so far on the web")
+	want[onDiscord] = append(want[onDiscord], "[twitch] Ada: so far on Twitch", "[web] Ada: so far on the web")
+	want[onWeb] = append(want[onWeb], "[discord] Chidi: so far on Discord", "[twitch] Ada: so far on Twitch")
+	w.hears(want)
+	w.delivered(map[string]int{onTwitch: 4, onDiscord: 4, onWeb: 4})
+
+	// both platforms tell the bot of its own lines, or could: they are nobody's
+	for _, id := range []string{"twitch:9000", "discord:9000"} {
+		if _, err := w.db.Doc("users/" + id).Get(t.Context()); err == nil {
+			t.Errorf("%s became a user", id)
+		}
+	}
+}
+
+func (w *talk) ringNobody(t *testing.T) {
+	w.begin(t)
+	const loud = "@everyone @here <@2001> <@&3100>"
+	if m := w.discordSays("2002", loud); !slices.Contains(m.Pings, "2001") {
+		t.Fatalf("said on Discord itself it rings %v; want 2001 among them", m.Pings)
+	}
+	w.twitchSays("bruno", loud)
+	want := map[string][]string{
+		onTwitch:  {"[discord] Dana: " + loud},
+		onDiscord: {"[twitch] Bruno: " + loud},
+		onWeb:     {"[discord] Dana: " + loud, "[twitch] Bruno: " + loud},
+	}
+	for _, line := range []string{loud, "/ban carl", ".timeout carl 600", "/me dances", "!ban carl", "@carl look", "\t/ban carl", "hi\n/ban carl"} {
+		w.adaSays("!bare " + line)
+		want[onTwitch] = append(want[onTwitch], strings.Join(strings.Fields(line), " "))
+		want[onDiscord] = append(want[onDiscord], strings.TrimSpace(line))
+	}
+	w.hears(want)
+	for _, m := range w.discordMessages() {
+		if len(m.Pings)+len(m.Mentions)+len(m.MentionRoles) > 0 || m.MentionEveryone {
+			t.Errorf("%q rings %v", m.Text, m.Pings)
+		}
+	}
+	for _, l := range w.twitchLines() {
+		if l.Action || strings.ContainsAny(l.Text[:1], "/.!") || mention.MatchString(l.Text) {
+			t.Errorf("to Twitch %q is more than words", l.Text)
+		}
+	}
+	if done := w.tw.Actions("bruno"); len(done) > 0 {
+		t.Errorf("moderated: %+v", done)
+	}
+	w.delivered(map[string]int{onTwitch: 9, onDiscord: 9, onWeb: 2})
+}
+
+func (w *talk) splitALongLine(t *testing.T) {
+	w.begin(t)
+	var b strings.Builder
+	for i := 0; b.Len() < 1890; i++ {
+		fmt.Fprintf(&b, "word%d ", i)
+	}
+	long := strings.TrimSpace(b.String())
+	w.discordSays("2002", long)
+	whole := "[discord] Dana: " + long
+	until(t, "the end of it on Twitch", func() bool {
+		lines := w.twitchLines()
+		return len(lines) > 0 && strings.HasSuffix(whole, lines[len(lines)-1].Text)
+	})
+	var ids []string
+	for _, l := range w.twitchLines() {
+		if n := len([]rune(l.Text)); n > 500 {
+			t.Errorf("a line of %d characters", n)
+		}
+		ids = append(ids, l.ID)
+	}
+	texts := w.heard()[onTwitch]
+	if got := strings.Join(texts, " "); len(texts) != 4 || got != whole {
+		t.Errorf("%d lines that say %q; want 4 that say %q", len(texts), got, whole)
+	}
+	until(t, "the room to hear it", func() bool { return len(w.heard()[onWeb]) > 0 })
+	if got := w.heard()[onWeb]; !slices.Equal(got, []string{whole}) {
+		t.Errorf("the room heard %q", got)
+	}
+	for _, e := range w.delivered(map[string]int{onTwitch: 1, onWeb: 1}) {
+		if e.Channel == onTwitch && e.Note != strings.Join(ids, " ") {
+			t.Errorf("the delivery names the lines %q; want %q", e.Note, ids)
+		}
+	}
+}
+
+func (w *talk) refuseInOnePlace(t *testing.T) {
+	w.begin(t)
+	w.allowOnDiscord(false)
+	w.adaSays("not for Discord")
+	w.adaSays("!everywhere how are you?")
+	until(t, "two refusals", func() bool { return len(w.inState(egress.Dead)) == 2 })
+	w.allowOnDiscord(true)
+	w.adaSays("back on Discord")
+	until(t, "the last line everywhere", func() bool {
+		heard := w.heard()
+		return len(heard[onTwitch]) == 3 && len(heard[onDiscord]) == 1 && len(heard[onWeb]) == 1
+	})
+	until(t, "every outcome", func() bool { return len(w.inState(egress.Pending, egress.Claimed)) == 0 })
+	states := map[string][]egress.State{}
+	for _, e := range w.ledger() {
+		states[e.Channel] = append(states[e.Channel], e.State)
+	}
+	for _, s := range states {
+		slices.Sort(s)
+	}
+	want := map[string][]egress.State{
+		onTwitch:  {egress.Delivered, egress.Delivered, egress.Delivered},
+		onDiscord: {egress.Dead, egress.Dead, egress.Delivered},
+		onWeb:     {egress.Delivered}, // the room in which the model was asked
+	}
+	if diff := cmp.Diff(want, states); diff != "" {
+		t.Errorf("outcomes (-want +got):\n%s", diff)
+	}
+	if got := w.heard()[onDiscord]; !slices.Equal(got, []string{"[web] Ada: back on Discord"}) {
+		t.Errorf("Discord heard %q", got)
+	}
+
+	letters := map[string]deadletter.Letter{}
+	if err := deadletter.NewBox(w.db, time.Now).List(t.Context(), deadletter.Selection{}, func(l deadletter.Letter) error {
+		letters[l.ID] = l
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	refused := w.inState(egress.Dead)
+	for _, e := range refused {
+		l := letters[e.ID]
+		if e.Reason != string(deadletter.SenderRefused) || l.Reason != deadletter.SenderRefused || l.Attempts != 1 || !l.Delivery || !strings.Contains(l.Message, "Missing Permissions") {
+			t.Errorf("the refusal %q of %s has the letter %+v", e.Reason, e.ID, l)
+		}
+	}
+	if len(letters) != len(refused) { // nor was there one before
+		t.Errorf("%d dead letters; want one for each of %d refusals", len(letters), len(refused))
+	}
+}
+
+// talk is a community on stand-ins for Twitch and Discord, which have what the emulator's own have, and in the web room,
+// with three gateways between them.
+type talk struct {
+	t        *testing.T
+	tw       *twitch.Server
+	dc       *discord.Server
+	channel  discord.Channel
+	db       *firestore.Client
+	ada, eve *client // both are in the room
+
+	messages     int             // that Ada sent
+	toAda, toEve []string        // what the room heard
+	heardBefore  map[string]int  // how much of what was said is another test's
+	heardNow     map[string]int  // how much of it was seen at last
+	openedBefore map[string]bool // deliveries of other tests
+	openedNow    map[string]bool // deliveries that were seen at last
+}
+
+func newTalk(t *testing.T, speak string, args []string) *talk {
+	w := &talk{t: t}
+	var err error
+	must := func(what error) {
+		t.Helper()
+		if what != nil {
+			t.Fatal(what)
+		}
+	}
+	w.tw, err = twitch.New(twitch.WithLimits(twitch.Limits{}))
+	must(err)
+	t.Cleanup(func() { w.tw.Close() })
+	bot, err := w.tw.AddUser(twitch.User{ID: "9000", Login: "parley"})
+	must(err)
+	for id, login := range map[string]string{"1001": "Ada", "1002": "Bruno", "1003": "Carl"} {
+		_, err := w.tw.AddUser(twitch.User{ID: id, Login: login, DisplayName: login})
+		must(err)
+	}
+	must(w.tw.SetRole("bruno", bot.Login, twitch.Role{Moderator: true})) // who could ban
+	app, err := w.tw.AddApp(twitch.App{Name: bot.Login})
+	must(err)
+
+	w.dc, err = discord.New(discord.WithLimits(discord.Limits{}))
+	must(err)
+	t.Cleanup(func() { w.dc.Close() })
+	onDiscord, err := w.dc.AddBot(discord.Bot{User: discord.User{ID: "9000", Name: bot.Login}, Privileged: discord.IntentMessageContent})
+	must(err)
+	for id, name := range map[string]string{"2001": "Chidi", "2002": "Dana"} {
+		_, err := w.dc.AddUser(discord.User{ID: id, Name: strings.ToLower(name), GlobalName: name})
+		must(err)
+	}
+	guild, err := w.dc.AddGuild(discord.Guild{ID: "3000", Name: "Parley", OwnerID: "2001"})
+	must(err)
+	w.channel, err = w.dc.AddChannel(discord.Channel{ID: "3002", GuildID: guild.ID, Name: "games"})
+	must(err)
+	role, err := w.dc.AddRole(discord.Role{ID: "3100", GuildID: guild.ID, Name: "Players", Mentionable: true})
+	must(err)
+	for _, id := range []string{onDiscord.ID, "2002"} {
+		_, err := w.dc.AddMember(guild.ID, id, role.ID)
+		must(err)
+	}
+
+	dir := t.TempDir()
+	seed := filepath.Join(dir, "seed.yaml")
+	must(os.WriteFile(seed, append(slices.Clone(defaultSeed), moreRules...), 0o600))
+	told := map[string]string{
+		"TWITCH_CLIENT_ID": app.ID, "TWITCH_CLIENT_SECRET": app.Secret, "TWITCH_BOT_USER_ID": bot.ID,
+		"TWITCH_OAUTH_URL": w.tw.OAuthURL(), "TWITCH_API_URL": w.tw.HelixURL(), "TWITCH_EVENTSUB_URL": w.tw.EventSubURL(),
+		"TWITCH_IRC_ADDR": w.tw.IRCAddr(), "TWITCH_IRC_TLS": "false", "TWITCH_CHANNELS": "bruno", "TWITCH_SPEAK": speak,
+		"CREDENTIAL_KEY": "file:" + filepath.Join(dir, "key"), "PUBLIC_URL": "http://localhost",
+		"DISCORD_BOT_TOKEN": onDiscord.Token, "DISCORD_API_URL": w.dc.APIURL(),
+		"LEASE_SEATS": "1", "LEASE_TTL": "1m", // no channel moves while people speak: Twitch has no history of that
+	}
+	var environ []string
+	for name, value := range told {
+		environ = append(environ, name+"="+value)
+	}
+	p := start(t, environ, append([]string{"--gateways", "3", "--seed", seed}, args...)...)
+	w.db = firestoreClient(t, p)
+	must(stack.LogInBot(t.Context(), w.tw, app, bot, told, w.db))
+	until(t, "the bot to be on Twitch", func() bool { return slices.Equal(w.tw.Joined("bruno"), []string{bot.Login}) })
+	until(t, "the bot to be on Discord", func() bool { return w.dc.Connected(onDiscord.ID) == 1 })
+	w.ada, w.eve = connect(t, p, 0, "twitch:1001"), connect(t, p, 1, "api-gateway:eve")
+	w.ada.join("games")
+	w.eve.join("games")
+	return w
+}
+
+// begin begins a test. What another test has seen is not its concern; what came after that is.
+func (w *talk) begin(t *testing.T) {
+	w.t, w.ada.t, w.eve.t = t, t, t
+	w.heardBefore, w.openedBefore = w.heardNow, w.openedNow
+}
+
+func (w *talk) twitchSays(login, text string) {
+	w.t.Helper()
+	if _, err := w.tw.Say("bruno", login, text); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *talk) discordSays(id, text string) discord.Message {
+	w.t.Helper()
+	m, err := w.dc.Say(w.channel.ID, id, text)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return m
+}
+
+func (w *talk) adaSays(text string) {
+	w.t.Helper()
+	w.messages++
+	w.ada.say(fmt.Sprint(w.messages), text, "games")
+}
+
+// allowOnDiscord lets the bot speak in the channel, or not.
+func (w *talk) allowOnDiscord(may bool) {
+	w.t.Helper()
+	c := w.channel
+	if !may {
+		c.Overwrites = []discord.Overwrite{{ID: "9000", Deny: discord.SendMessages}}
+	}
+	if _, err := w.dc.AddChannel(c); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// twitchLines and discordMessages are what the bot said in this test.
+func (w *talk) twitchLines() []twitch.Line {
+	all := slices.DeleteFunc(w.tw.Said("bruno"), func(l twitch.Line) bool { return l.Login != "parley" })
+	return all[w.heardBefore[onTwitch]:]
+}
+
+func (w *talk) discordMessages() []discord.Message {
+	all := slices.DeleteFunc(w.dc.Said(w.channel.ID), func(m discord.Message) bool { return m.Author.ID != "9000" })
+	return all[w.heardBefore[onDiscord]:]
+}
+
+// heard is what the bot said in each place in this test, as people see it.
+func (w *talk) heard() map[string][]string {
+	w.t.Helper()
+	w.toAda, w.toEve = drain(w.ada, w.toAda), drain(w.eve, w.toEve)
+	both := min(len(w.toAda), len(w.toEve))
+	if !slices.Equal(w.toAda[:both], w.toEve[:both]) {
+		w.t.Fatalf("one in the room heard %q, the other %q", w.toAda, w.toEve)
+	}
+	heard := map[string][]string{onWeb: slices.Clone(w.toEve[w.heardBefore[onWeb]:both])}
+	for _, l := range w.twitchLines() {
+		heard[onTwitch] = append(heard[onTwitch], egress.Plain(l.Text))
+	}
+	for _, m := range w.discordMessages() {
+		heard[onDiscord] = append(heard[onDiscord], egress.Plain(m.Text))
+	}
+	w.heardNow = map[string]int{}
+	for _, place := range []string{onTwitch, onDiscord, onWeb} {
+		w.heardNow[place] = w.heardBefore[place] + len(heard[place])
+	}
+	return heard
+}
+
+// drain appends what a client got meanwhile, but for the mark of what was relayed: in a room, nothing else is added.
+func drain(c *client, got []string) []string {
+	c.t.Helper()
+	for {
+		select {
+		case m, ok := <-c.frames:
+			if !ok || m.Type != "chat.message.received" {
+				c.t.Fatalf("got %+v (open: %t); want what somebody said", m, ok)
+			}
+			got = append(got, strings.ReplaceAll(m.Payload.Text, "\u2063\u2062\u2063", ""))
+		default:
+			return got
+		}
+	}
+}
+
+// hears waits for as much as is wanted in each place, and compares. What different people say has no order.
+func (w *talk) hears(want map[string][]string) {
+	w.t.Helper()
+	var heard map[string][]string
+	until(w.t, "every line in every place", func() bool {
+		heard = w.heard()
+		for place, texts := range want {
+			if len(heard[place]) < len(texts) {
+				return false
+			}
+		}
+		return true
+	})
+	for _, all := range []map[string][]string{heard, want} {
+		for _, texts := range all {
+			slices.Sort(texts)
+		}
+	}
+	if diff := cmp.Diff(want, heard); diff != "" {
+		w.t.Fatalf("heard (-want +got):\n%s", diff)
+	}
+}
+
+// ledger is the deliveries of this test.
+func (w *talk) ledger() (all []egress.Entry) {
+	w.t.Helper()
+	snaps, err := w.db.Collection("deliveries").Documents(w.t.Context()).GetAll()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.openedNow = map[string]bool{}
+	for _, snap := range snaps {
+		w.openedNow[snap.Ref.ID] = true
+		if w.openedBefore[snap.Ref.ID] {
+			continue
+		}
+		var e egress.Entry
+		if err := snap.DataTo(&e); err != nil {
+			w.t.Fatal(err)
+		}
+		e.ID = snap.Ref.ID
+		all = append(all, e)
+	}
+	return all
+}
+
+func (w *talk) inState(states ...egress.State) []egress.Entry {
+	w.t.Helper()
+	return slices.DeleteFunc(w.ledger(), func(e egress.Entry) bool { return !slices.Contains(states, e.State) })
+}
+
+// delivered waits until every delivery of this test is settled. So many there have to be for each place, each of another
+// line that was said elsewhere, and all delivered.
+func (w *talk) delivered(want map[string]int) []egress.Entry {
+	w.t.Helper()
+	until(w.t, "every outcome", func() bool { return len(w.inState(egress.Pending, egress.Claimed)) == 0 })
+	entries := w.ledger()
+	got, lines := map[string]int{}, map[string]bool{}
+	for _, e := range entries {
+		decoded, err := event.Decode(e.Event)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		line := e.CorrelationID + " in " + e.Channel
+		if relay := decoded.Egress.Relay; e.State != egress.Delivered || relay == nil || relay.Channel == e.Channel || lines[line] {
+			w.t.Errorf("%s, %s: %s, relayed as %+v", e.ID, line, e.State, relay)
+		}
+		lines[line] = true
+		got[e.Channel]++
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		w.t.Errorf("deliveries (-want +got):\n%s", diff)
+	}
+	return entries
+}
