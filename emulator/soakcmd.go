@@ -101,7 +101,7 @@ lie in a recorded gap. It ends with 1 if anything is lost or doubled.`,
 	fs.DurationVar(&o.Gap, "gap", 4*time.Second, "between the beginnings of two faults, on average")
 	fs.Uint64Var(&o.Seed, "seed", 0, "of the faults: the same `S` draws the same ones (a random one if not given)")
 	fs.StringVar(&o.Dir, "logs", "", "`DIR` for the parts' logs")
-	fs.BoolVar(&o.Hurry, "hurry", false, "don't wait for the minute that a claim of a killed gateway holds")
+	fs.BoolVar(&o.Hurry, "hurry", false, "don't wait for the minute that a claim of a killed gateway holds on Twitch")
 	return cmd
 }
 

@@ -53,7 +53,7 @@ type PlatformOptions struct {
 	Every    time.Duration
 	Faults   int
 	Gap      time.Duration // between two faults, on average
-	// Hurry has the minute for which a claim holds be over at once for those that killed gateways left.
+	// Hurry has the minute for which a claim holds be over at once for those that killed gateways left on Twitch.
 	Hurry bool
 
 	Documents stack.Seed // rules and personalities; "!ask …" must be answered
@@ -517,7 +517,8 @@ func (p *platforms) do(ctx context.Context, f fault, slot *gatewaySlot) error {
 	return slot.start(mending, p.world, 0)
 }
 
-// hurry lets the claims that killed gateways left be old.
+// hurry lets the claims that killed gateways left be old. Those on Discord are not: the next who has the session takes
+// them over while they hold.
 func (p *platforms) hurry(ctx context.Context) {
 	for wait(ctx, p.Pace.Sweep) == nil {
 		snaps, err := p.deliveries().Where("state", "==", egress.Claimed).Documents(ctx).GetAll()
@@ -526,7 +527,7 @@ func (p *platforms) hurry(ctx context.Context) {
 			killed := p.claims.killed[fmt.Sprint(snap.Data()["instance"])]
 			p.claims.Unlock()
 			until, _ := snap.Data()["leaseUntil"].(time.Time)
-			if !killed || until.Before(time.Now()) {
+			if !killed || until.Before(time.Now()) || snap.Data()["destination"] == string(identity.Discord) {
 				continue
 			}
 			// under the condition that nobody wrote it since; whoever did is looked at the next time
