@@ -51,11 +51,16 @@ func (p *pace) wait(ctx context.Context, channel string, limit int, spacing time
 		if d <= 0 {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
+		if sleep(ctx, d); ctx.Err() != nil {
 			return ctx.Err()
-		case <-time.After(d):
 		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
 
