@@ -146,6 +146,9 @@ func TestTheLedgerPutsALineInOrder(t *testing.T) {
 		b.lines.Take("x/2")
 		time.Sleep(bookTiming.Scan)
 		synctest.Wait()
+		if n := len(b.lines.lines["x"].queue); n != 4 {
+			t.Errorf("%d jobs are in the line; want each once", n)
+		}
 		close(hold)
 		synctest.Wait()
 		b.want("x/1", "x/2", "x/3", "x/4")

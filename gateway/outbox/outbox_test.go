@@ -292,6 +292,19 @@ func (s *stage) counted(outcome string, times int) {
 	})
 }
 
+// tried waits until an answer that has to wait was tried again.
+func (s *stage) tried() {
+	s.t.Helper()
+	s.mu.Lock()
+	enough := s.asked + 4
+	s.mu.Unlock()
+	s.eventually("it is tried again", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.asked >= enough
+	})
+}
+
 // ends waits until an entry has a state, and checks what it says of it: the note, or the reason and the error.
 func (s *stage) ends(id string, state egress.State, says ...string) {
 	s.t.Helper()
@@ -378,11 +391,7 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 		s.set(func() { s.blocked = func() (Outcome, bool) { return obstacle, false } })
 		hindered := s.answer("a")
 		s.run()
-		s.eventually("it was tried", func() bool {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return s.asked > 3
-		})
+		s.tried()
 		s.set(func() { s.late = 61 * time.Second })
 		s.ends(hindered, egress.Dead, "rate_limited", "too fast")
 		s.counted("given_up", 1)
@@ -392,9 +401,12 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 		s.set(func() { s.late *= 2 })
 		s.counted("overdue", 1)
 		s.ends(waits, egress.Pending)
-		// a token that was refused, say, is the same as no connection, whatever stood in the way before
-		s.set(func() { obstacle = Outcome{Err: errors.New("not let in")} })
+		// a token that is refused, say, is the same as no connection, whatever stood in the way before
+		s.set(func() { obstacle = notNow })
 		other := s.answer("c")
+		s.tried()
+		s.set(func() { obstacle = Outcome{Err: errors.New("not let in")} })
+		s.tried()
 		s.set(func() { s.late *= 2 })
 		s.counted("overdue", 2)
 		s.ends(other, egress.Pending)
@@ -539,11 +551,7 @@ func TestWhoHasLostTheLeaseSaysNothingThatTheNextMaySay(t *testing.T) {
 				if tt.counts != "" {
 					s.counted(tt.counts, 1)
 				} else {
-					s.eventually("it is asked", func() bool {
-						s.mu.Lock()
-						defer s.mu.Unlock()
-						return s.asked > 4
-					})
+					s.tried()
 				}
 				ended()
 				s.ends(id, tt.state, tt.says)
@@ -668,6 +676,50 @@ func TestWhatIsBeingSaidIsLeftWhenItHasToStop(t *testing.T) {
 		ended()
 		s.ends(id, egress.Dead, "incomplete: only 1 of 2")
 		s.said("a", "a")
+	})
+}
+
+// Even if it has to leave at the very moment of the claim.
+func TestWhatIsClaimedIsSaid(t *testing.T) {
+	both(t, func(s *stage) {
+		id := s.answer("a")
+		var leave func()
+		ready := make(chan struct{})
+		s.notMine = func(asked int) bool {
+			if asked == 2 { // when it is about to be claimed
+				<-ready
+				leave()
+			}
+			return false
+		}
+		_, leave, _, ended := s.run()
+		close(ready)
+		s.counted("delivered", 1)
+		ended()
+		s.ends(id, egress.Delivered)
+	})
+}
+
+func TestNobodyWaitsForTheStoreWhoHasToStop(t *testing.T) {
+	both(t, func(s *stage) {
+		begun, hold := make(chan struct{}), make(chan struct{})
+		s.during = func(text string) {
+			s.set(func() { s.failing = math.MaxInt })
+			close(begun)
+			<-hold
+		}
+		id := s.answer("a")
+		_, _, stop, ended := s.run()
+		<-begun
+		stop()
+		close(hold)
+		began := time.Now()
+		ended()
+		if took := time.Since(began); took > s.timing.Claim/4 {
+			t.Errorf("it took %s to stop", took)
+		}
+		s.counted("unrecorded", 1)
+		s.ends(id, egress.Claimed)
 	})
 }
 
