@@ -96,9 +96,10 @@ func recipientOf(e *event.Event) (recipient, error) {
 // address gives the voice of an answer. There is a line for each channel and each person.
 func (sp *speaker) address(ref egress.Ref, e *event.Event) (line string, _ outbox.Voice, err error) {
 	to, err := recipientOf(e)
-	v := &voice{speaker: sp, ref: ref, to: to}
-	if to.channel != "" {
-		v.parent = repliesTo(e)
+	v := &voice{speaker: sp, ref: ref, recipient: to}
+	id := outbox.Question(e, identity.Discord)
+	if _, ok := parseSnowflake(id); ok && to.channel != "" {
+		v.parent = id
 	}
 	return to.channel + "/" + to.user, v, err
 }
@@ -106,10 +107,9 @@ func (sp *speaker) address(ref egress.Ref, e *event.Event) (line string, _ outbo
 // voice says one answer.
 type voice struct {
 	*speaker
-	ref     egress.Ref
-	to      recipient
-	channel string // Discord's id of it, or of the conversation with a person; empty until it is known
-	parent  string // what the first message replies to; empty if nothing
+	ref       egress.Ref
+	recipient        // its channel becomes that of the conversation with its user
+	parent    string // what the first message replies to; empty if nothing
 }
 
 // Ready implements [outbox.Voice].
@@ -117,9 +117,9 @@ func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bo
 	if part == 0 && !v.gateway.up.Load() {
 		return o, false
 	}
-	if v.channel = v.to.channel; v.channel == "" {
+	if v.channel == "" {
 		var err error
-		if v.channel, err = v.conversation(ctx, v.to.user); err != nil {
+		if v.channel, err = v.conversation(ctx, v.user); err != nil {
 			return v.judge(err), false
 		}
 	}
@@ -269,19 +269,6 @@ func (sp *speaker) conversation(ctx context.Context, user string) (string, error
 	}
 	sp.conversations[user] = opened.ID
 	return opened.ID, nil
-}
-
-// repliesTo is the message that an answer is shown under: the one that asked. An answer that a program made by itself
-// may name one.
-func repliesTo(e *event.Event) string {
-	id := e.ReplyTo
-	if e.Message != nil && e.Message.Role == event.RoleUser && identity.PlatformOf(e.Source) == identity.Discord && e.Message.ID != "" {
-		id = e.Message.ID // replyTo is then what the user's own message answered
-	}
-	if _, ok := parseSnowflake(id); !ok {
-		return ""
-	}
-	return id
 }
 
 // Deliver takes an answer or a moderator's order from the egress topic, if this instance has the bot's session. It

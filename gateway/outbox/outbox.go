@@ -17,6 +17,7 @@ import (
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
 )
 
 // speaking is how many answers a speaker says at a time.
@@ -55,6 +56,16 @@ type Outcome struct {
 	Reason deadletter.Reason // with which the answer ends because of this; empty if that is nobody being connected
 	Err    error             // what stands in the way; nil if it is nothing but time
 	After  time.Duration     // before it makes sense to try again
+}
+
+// Question is a platform's id of the message that an answer is shown under: the one that asked, or, of what a program says
+// by itself, the one that it names. Whether it is one of the platform's own is for the platform to tell; it is empty if
+// there is none.
+func Question(e *event.Event, on identity.Platform) string {
+	if e.Message != nil && e.Message.Role == event.RoleUser && identity.PlatformOf(e.Source) == on && e.Message.ID != "" {
+		return e.Message.ID // replyTo is then what the user's own message answered
+	}
+	return e.ReplyTo
 }
 
 // Kind is what is known of a message.

@@ -51,15 +51,22 @@ func (sp *speaker) owed(ctx context.Context) ([]egress.Entry, error) {
 	return slices.DeleteFunc(entries, func(e egress.Entry) bool { return e.Type != event.EgressChat }), err
 }
 
+// messageID is the form of Twitch's ids of messages. Another platform's would be refused, or worse, end a tag.
+var messageID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
+
 // address gives the voice of an answer. All wait in the one line of the channel.
-func (sp *speaker) address(ref egress.Ref, e *event.Event) (line string, v outbox.Voice, err error) {
-	return "", &voice{speaker: sp, parent: repliesTo(e), nonce: fmt.Sprintf("%s-%d", ref.ID, ref.Attempt)}, nil
+func (sp *speaker) address(ref egress.Ref, e *event.Event) (line string, _ outbox.Voice, err error) {
+	own := &voice{speaker: sp, nonce: fmt.Sprintf("%s-%d", ref.ID, ref.Attempt)}
+	if id := outbox.Question(e, identity.Twitch); messageID.MatchString(id) {
+		own.parent = id
+	}
+	return "", own, nil
 }
 
 // voice says one answer.
 type voice struct {
 	*speaker
-	parent string
+	parent string // what it replies to; empty if nothing
 	nonce  string // of all its messages, which have their number behind it
 	way    way
 }
@@ -137,22 +144,6 @@ func (v *voice) send(ctx context.Context, text, nonce string) outcome {
 		o.after = s.timing.retry
 	}
 	return o
-}
-
-// messageID is the form of Twitch's ids of messages. Another platform's would be refused, or worse, end a tag.
-var messageID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
-
-// repliesTo is the message that an answer is shown under: the one that asked. An answer that a program made by itself
-// may name one.
-func repliesTo(e *event.Event) string {
-	id := e.ReplyTo
-	if e.Message != nil && e.Message.Role == event.RoleUser && identity.PlatformOf(e.Source) == identity.Twitch && e.Message.ID != "" {
-		id = e.Message.ID // replyTo is then what the user's own message answered
-	}
-	if !messageID.MatchString(id) {
-		return ""
-	}
-	return id
 }
 
 // Deliver takes an answer, or a moderator's order, from the egress topic, if it is for a channel of which this instance
