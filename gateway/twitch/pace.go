@@ -64,6 +64,13 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
+// begin tells that what was waited for begins only now, so that the next in the channel keeps its distance to that.
+func (p *pace) begin(channel string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last[channel] = p.now()
+}
+
 // take counts one more if it may be done now; else it tells when to ask again.
 func (p *pace) take(channel string, limit int, spacing time.Duration) time.Duration {
 	p.mu.Lock()

@@ -89,6 +89,7 @@ func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bo
 
 // Say implements [outbox.Voice].
 func (v *voice) Say(ctx context.Context, part int, text string) outbox.Outcome {
+	v.service.says.begin(v.login) // the answer had to be claimed meanwhile
 	o := v.send(ctx, text, fmt.Sprintf("%s-%d", v.nonce, part))
 	return outbox.Outcome{Kind: o.kind, ID: o.id, Reason: deadletter.Reason(o.code), Err: o.err, After: o.after}
 }
