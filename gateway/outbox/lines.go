@@ -9,8 +9,10 @@ import (
 )
 
 const (
-	// maxLine is how many jobs of a line are kept in memory. What is more stays in the ledger, and is found there.
+	// maxLine and maxJobs are how many jobs of one line, and of all together, are kept in memory. What is more stays in the
+	// ledger, and is found there. There are no more goroutines than jobs.
 	maxLine = 1000
+	maxJobs = 10_000
 	// storeTime bounds one look into the ledger, and one write of it.
 	storeTime = 10 * time.Second
 )
@@ -46,6 +48,7 @@ type Lines[J any] struct {
 
 	mu    sync.Mutex
 	lines map[string]*line[J]
+	jobs  int  // in all lines
 	begun bool // what comes by the bus before the ledger has been asked could be out of order
 	ended bool
 }
@@ -91,11 +94,12 @@ func (l *Lines[J]) add(ln *line[J], j J) {
 	id, _ := l.work.Key(j)
 	switch {
 	case ln.queued[id]:
-	case len(ln.queue) >= maxLine:
+	case len(ln.queue) >= maxLine, l.jobs >= maxJobs:
 		ln.full = true
 	default:
 		ln.queued[id] = true
 		ln.queue = append(ln.queue, j)
+		l.jobs++
 	}
 }
 
@@ -146,6 +150,7 @@ func (l *Lines[J]) drop(ln *line[J], j J) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	id, _ := l.work.Key(j)
+	l.jobs--
 	delete(ln.queued, id)
 	ln.queue = slices.DeleteFunc(ln.queue, func(other J) bool { // it may not be the first any more
 		same, _ := l.work.Key(other)

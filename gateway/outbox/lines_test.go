@@ -213,6 +213,42 @@ func TestWhatFindsNoRoomIsFoundAgain(t *testing.T) {
 	})
 }
 
+// However many lines there are, they are not kept without bound, and each of their jobs is done once.
+func TestManyLinesTogetherAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook(t)
+		hold := make(chan struct{})
+		b.do = func(job string) (bool, time.Duration) {
+			<-hold
+			return true, 0
+		}
+		b.run()
+		synctest.Wait()
+		var want []string
+		for i := range maxJobs + 50 {
+			want = append(want, fmt.Sprintf("%05d/x", i))
+		}
+		b.add(nil, want...)
+		b.lines.mu.Lock()
+		if b.lines.jobs != maxJobs {
+			t.Errorf("%d jobs are kept; want %d", b.lines.jobs, maxJobs)
+		}
+		b.lines.mu.Unlock()
+		close(hold)
+		time.Sleep(bookTiming.Scan)
+		synctest.Wait()
+		done := b.all()
+		slices.Sort(done)
+		if !slices.Equal(done, want) {
+			t.Errorf("%d were done; want each of %d once", len(done), len(want))
+		}
+		if len(b.lines.lines) != 0 || b.lines.jobs != 0 {
+			t.Errorf("%d lines with %d jobs are kept; want none", len(b.lines.lines), b.lines.jobs)
+		}
+		b.stop()
+	})
+}
+
 func TestNothingIsDoneBeforeTheLedgerAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBook(t, "x/1", "x/2")

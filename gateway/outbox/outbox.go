@@ -58,16 +58,6 @@ type Outcome struct {
 	After  time.Duration     // before it makes sense to try again
 }
 
-// Question is a platform's id of the message that an answer is shown under: the one that asked, or, of what a program says
-// by itself, the one that it names. Whether it is one of the platform's own is for the platform to tell; it is empty if
-// there is none.
-func Question(e *event.Event, on identity.Platform) string {
-	if e.Message != nil && e.Message.Role == event.RoleUser && identity.PlatformOf(e.Source) == on && e.Message.ID != "" {
-		return e.Message.ID // replyTo is then what the user's own message answered
-	}
-	return e.ReplyTo
-}
-
 // Kind is what is known of a message.
 type Kind int
 
@@ -78,7 +68,18 @@ const (
 	Unknown             // nobody can tell
 )
 
-// Speaker says answers. It is safe for concurrent use.
+// Question is a platform's id of the message that an answer is shown under: the one that asked, or, of what a program says
+// by itself, the one that it names. Whether it is one of the platform's own is for the platform to tell; it is empty if
+// there is none.
+func Question(e *event.Event, on identity.Platform) string {
+	if e.Message != nil && e.Message.Role == event.RoleUser && identity.PlatformOf(e.Source) == on && e.Message.ID != "" {
+		return e.Message.ID // replyTo is then what the user's own message answered
+	}
+	return e.ReplyTo
+}
+
+// Speaker says the answers that a platform is owed, each once: it is claimed in the ledger before it is said, and what
+// came of it is recorded there after. It is safe for concurrent use.
 type Speaker struct {
 	platform Platform
 	Options
