@@ -1,5 +1,5 @@
-// Package gatewaytest is what the tests of a gateway's platforms share: a bus and a store of a test's own, and instances
-// that can be killed.
+// Package gatewaytest is what the tests of a gateway's parts share: a bus and a store of a test's own, and instances that
+// can be killed.
 package gatewaytest
 
 import (
@@ -33,7 +33,7 @@ import (
 )
 
 // Patience is how long what has to happen may take, also on a slow machine.
-const Patience = 15 * time.Second
+const Patience = 20 * time.Second
 
 const project = "test-project"
 

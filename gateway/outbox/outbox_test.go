@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"parley.internal/emulator/emulatortest"
+	"parley.internal/gateway/gatewaytest"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/egress"
@@ -32,8 +33,6 @@ import (
 )
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
-
-const patience = 20 * time.Second // for what has to happen
 
 // deaf is a bus on which nobody listens.
 type deaf struct{}
@@ -270,16 +269,7 @@ func (s *stage) entry(id string) egress.Entry {
 
 func (s *stage) eventually(what string, holds func() bool) {
 	s.t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			s.t.Fatalf("after %s still not: %s", patience, what)
-		}
-	}
+	gatewaytest.Eventually(s.t, what, holds)
 }
 
 // counted waits until an outcome was counted so often.
