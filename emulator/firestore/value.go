@@ -238,7 +238,8 @@ const (
 
 // checkFields returns why fields can't be the fields of a document, or nil.
 // It truncates timestamps to microseconds, the precision that the service
-// stores, so the fields must still belong to the request alone.
+// stores, so the fields must still belong to the request alone, or have been
+// stored before: these are only read, as others may do at the same time.
 func checkFields(fields map[string]*pb.Value) error {
 	for name, v := range fields {
 		if err := checkFieldName(name); err != nil {
@@ -274,7 +275,9 @@ func checkValue(v *pb.Value, depth int) error {
 		if err := v.TimestampValue.CheckValid(); err != nil {
 			return fmt.Errorf("invalid timestamp: %w", err)
 		}
-		v.TimestampValue.Nanos -= v.TimestampValue.Nanos % 1000
+		if below := v.TimestampValue.Nanos % 1000; below != 0 {
+			v.TimestampValue.Nanos -= below
+		}
 	case *pb.Value_StringValue:
 		if len(v.StringValue) > maxValueSize {
 			return fmt.Errorf("the string is longer than %d bytes", maxValueSize)

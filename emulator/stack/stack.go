@@ -30,6 +30,7 @@ import (
 	pubsubserver "parley.internal/emulator/pubsub"
 	"parley.internal/gateway/instance"
 	"parley.internal/shared/config"
+	"parley.internal/shared/credential"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
 )
@@ -292,7 +293,7 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 	}
 	// whoever can open the page is given the seeded users: nobody but who sits at this machine may be
 	tokens := s.Tokens
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if !credential.Local(host) {
 		tokens = nil
 	}
 	for i := range o.Gateways {

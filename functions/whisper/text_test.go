@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"parley.internal/shared/egress"
 )
 
 func TestFit(t *testing.T) {
@@ -37,7 +39,7 @@ func FuzzFit(f *testing.F) {
 			return
 		}
 		got, note := fit(text, limit)
-		if n := count(got); n > limit {
+		if n := egress.Units(got); n > limit {
 			t.Errorf("%d characters; at most %d are wanted", n, limit)
 		}
 		if (note == "") != (got == text) && !strings.HasSuffix(text, "…") {

@@ -3,7 +3,6 @@ package discord
 import (
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"parley.internal/shared/credential"
@@ -47,10 +46,4 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("DISCORD_BACKFILL_MESSAGES: %d is not between 0 and 100000", c.BackfillMessages))
 	}
 	return errors.Join(errs...)
-}
-
-// local reports whether a host is this machine: the token must not go elsewhere in the clear.
-func local(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

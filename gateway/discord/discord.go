@@ -181,8 +181,7 @@ func (s *Service) hold(ctx context.Context, l lease.Lease, leave func()) (connec
 	if s.config.Members {
 		g.intents |= discordgo.IntentsGuildMembers
 	}
-	m := newModerator(ctx, s, l, g, in.listener.guilds)
-	sp := newSpeaker(s, l, g, m)
+	sp, m := newSpeaker(s, l, g), newModerator(s, l, g, in.listener.guilds)
 	s.mu.Lock()
 	s.speaker, s.moderator = sp, m
 	s.mu.Unlock()
@@ -192,8 +191,8 @@ func (s *Service) hold(ctx context.Context, l lease.Lease, leave func()) (connec
 	listening.Go(func() { g.run(ctx) })
 	listening.Go(func() { connected = s.watch(ctx, g, leave) })
 	marked.Go(func() { in.keepMarking(marking) })
-	spoken.Go(func() { sp.run(ctx, stopped) })
-	spoken.Go(m.wait)
+	spoken.Go(func() { sp.Run(ctx, stopped) })
+	spoken.Go(func() { m.Run(ctx) })
 	listening.Wait()
 	in.close()
 	stopMarking()

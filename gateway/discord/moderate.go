@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/bwmarrin/discordgo"
 
+	"parley.internal/gateway/outbox"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
 	"parley.internal/shared/moderation"
@@ -26,97 +25,34 @@ const (
 )
 
 // moderator carries out the orders while this instance has the session: those for one channel one after the other, those
-// for several at the same time. It works beside the speaker, so that who has to be silenced is not waited for behind
-// what Discord's limits hold up. An action keeps no order with what is said.
-//
-// As for the speaker, the ledger is what tells which orders there are; what comes by the bus only tells it sooner.
+// for several at the same time.
 type moderator struct {
+	*outbox.Lines[*moderation.Job]
 	service *Service
 	lease   lease.Lease
 	gateway *gateway
 	guilds  *guilds
-	ctx     context.Context // nothing is begun after it
 	slots   chan struct{}
-	wg      sync.WaitGroup
-
-	mu       sync.Mutex
-	channels map[string][]*moderation.Job // by the event's channel; each has a goroutine
-	queued   map[string]bool              // by id, all of them
-	ended    bool
 }
 
-func newModerator(ctx context.Context, s *Service, l lease.Lease, g *gateway, known *guilds) *moderator {
-	return &moderator{
-		service: s, lease: l, gateway: g, guilds: known, ctx: ctx, slots: make(chan struct{}, acting),
-		channels: map[string][]*moderation.Job{}, queued: map[string]bool{},
-	}
+func newModerator(s *Service, l lease.Lease, g *gateway, known *guilds) *moderator {
+	m := &moderator{service: s, lease: l, gateway: g, guilds: known, slots: make(chan struct{}, acting)}
+	m.Lines = outbox.NewOrders(s.ledger, identity.Discord, "", s.log, s.timing.outbox(), m.carry)
+	return m
 }
 
-// isOrder reports whether an egress event is a moderator's.
-func isOrder(e *event.Event) bool {
-	return e.Type == moderation.Type && e.Egress != nil && e.Egress.Type == event.EgressEvent
-}
-
-// take has an order carried out, if that is not under way. One that finds no room is found again in the ledger.
-func (m *moderator) take(j *moderation.Job) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.ended || m.queued[j.Ref.ID] || len(m.queued) >= maxQueue {
-		return
-	}
-	m.queued[j.Ref.ID] = true
-	channel := j.Event.Channel
-	queue, busy := m.channels[channel]
-	m.channels[channel] = append(queue, j)
-	if !busy {
-		m.wg.Go(func() { m.serve(channel) }) // ends when the channel has no orders, or with ctx
-	}
-}
-
-// wait returns when ctx is done and what had begun is brought to its end.
-func (m *moderator) wait() {
-	<-m.ctx.Done()
-	m.mu.Lock()
-	m.ended = true
-	m.mu.Unlock()
-	m.wg.Wait()
-}
-
-// serve carries out a channel's orders until there is none.
-func (m *moderator) serve(channel string) {
-	for m.ctx.Err() == nil {
-		m.mu.Lock()
-		queue := m.channels[channel]
-		if len(queue) == 0 {
-			delete(m.channels, channel)
-			m.mu.Unlock()
-			return
-		}
-		m.mu.Unlock()
-		first := queue[0]
-		done, pause := m.carry(first)
-		if !done {
-			sleep(m.ctx, min(pause, maxPause))
-			continue
-		}
-		m.mu.Lock()
-		m.channels[channel] = m.channels[channel][1:]
-		delete(m.queued, first.Ref.ID)
-		m.mu.Unlock()
-	}
-}
-
-func (m *moderator) carry(j *moderation.Job) (done bool, pause time.Duration) {
+func (m *moderator) carry(ctx context.Context, j *moderation.Job) (done bool, pause time.Duration) {
 	if !m.gateway.up.Load() {
 		return false, m.service.timing.minBackoff
 	}
 	select {
 	case m.slots <- struct{}{}:
 		defer func() { <-m.slots }()
-	case <-m.ctx.Done():
+	case <-ctx.Done():
 		return false, 0
 	}
-	return m.service.enforcer.Carry(m.ctx, j, moderation.Platform{Mine: m.lease.Valid, Act: m.act})
+	done, pause = m.service.enforcer.Carry(ctx, j, moderation.Platform{Mine: m.lease.Valid, Act: m.act})
+	return done, min(pause, maxPause)
 }
 
 func refuse(code deadletter.Reason, words string) moderation.Answer {

@@ -183,7 +183,7 @@ func (g *gateway) connect(ctx context.Context) ended {
 		address = bot.URL
 	}
 	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "wss" && !(u.Scheme == "ws" && local(u.Hostname())) {
+	if err != nil || u.Host == "" || u.Scheme != "wss" && !(u.Scheme == "ws" && credential.Local(u.Hostname())) {
 		return ended{cause: "unreachable", anew: true, err: fmt.Errorf("the gateway's address %q is not of the form wss://host", address)}
 	}
 	u.RawQuery = url.Values{"v": {discordgo.APIVersion}, "encoding": {"json"}}.Encode()

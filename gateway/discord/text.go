@@ -3,13 +3,13 @@ package discord
 import (
 	"strings"
 	"unicode"
-	"unicode/utf16"
+
+	"parley.internal/shared/egress"
 )
 
 const (
 	// maxText is how many characters a message may have
-	// (https://discord.com/developers/docs/resources/message#create-message). Discord does not say what a character is:
-	// UTF-16 units are counted, which are never fewer than code points.
+	// (https://discord.com/developers/docs/resources/message#create-message), counted in units.
 	maxText = 2000
 	// maxParts bounds what one answer becomes: a channel takes about a message a second, and an answer has to be said
 	// within its claim.
@@ -33,7 +33,7 @@ func parts(text string) []string {
 	if text == "" {
 		return nil
 	}
-	if units(text) <= maxText {
+	if egress.Units(text) <= maxText {
 		return []string{text}
 	}
 	var s splitter
@@ -58,9 +58,7 @@ func parts(text string) []string {
 	if strings.Count(last, ticks) > 0 && strings.HasSuffix(last, "\n"+ticks) {
 		last, closing = strings.TrimSuffix(last, "\n"+ticks), "\n"+ticks
 	}
-	for units(last)+units(ellipsis)+units(closing) > maxText {
-		last = cutLast(last)
-	}
+	last = egress.Head(last, maxText-egress.Units(ellipsis)-egress.Units(closing))
 	return append(s.parts[:maxParts-1:maxParts-1], strings.TrimRight(last, " \n")+ellipsis+closing)
 }
 
@@ -93,7 +91,7 @@ func (s *splitter) after(piece string) (open bool, info string) {
 
 // fits reports whether a piece has room, together with what closes the block that would be open after it.
 func (s *splitter) fits(piece string) bool {
-	n := s.length + units(piece)
+	n := s.length + egress.Units(piece)
 	if open, _ := s.after(piece); open {
 		n += len("\n" + ticks)
 	}
@@ -103,7 +101,7 @@ func (s *splitter) fits(piece string) bool {
 func (s *splitter) add(piece string) {
 	s.open, s.info = s.after(piece)
 	s.text.WriteString(piece)
-	s.length += units(piece)
+	s.length += egress.Units(piece)
 	s.content = s.content || strings.TrimSpace(piece) != ""
 }
 
@@ -113,16 +111,10 @@ func (s *splitter) addWord(word string) {
 		s.end()
 	}
 	for !s.fits(word) {
-		cut, length := 0, s.length+len("\n"+ticks)
-		for i, r := range word {
-			if length += runeUnits(r); length > maxText {
-				cut = i
-				break
-			}
-		}
-		s.add(word[:cut])
+		head := egress.Head(word, maxText-s.length-len("\n"+ticks))
+		s.add(head)
 		s.end()
-		word = word[cut:]
+		word = word[len(head):]
 	}
 	s.add(word)
 }
@@ -141,25 +133,6 @@ func (s *splitter) end() {
 	if s.open {
 		opening := ticks + s.info + "\n"
 		s.text.WriteString(opening)
-		s.length = units(opening)
+		s.length = egress.Units(opening)
 	}
 }
-
-func cutLast(s string) string {
-	last := 0
-	for i := range s {
-		last = i
-	}
-	return s[:last]
-}
-
-// units is a text's length in UTF-16.
-func units(s string) int {
-	n := 0
-	for _, r := range s {
-		n += runeUnits(r)
-	}
-	return n
-}
-
-func runeUnits(r rune) int { return max(1, utf16.RuneLen(r)) }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"parley.internal/shared/egress"
 )
 
 func TestParts(t *testing.T) {
@@ -77,8 +79,8 @@ func FuzzParts(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		got := parts(text)
 		for i, p := range got {
-			if units(p) > maxText || strings.TrimSpace(p) == "" || !utf8.ValidString(p) {
-				t.Fatalf("part %d of %d is %q (%d)", i, len(got), p, units(p))
+			if egress.Units(p) > maxText || strings.TrimSpace(p) == "" || !utf8.ValidString(p) {
+				t.Fatalf("part %d of %d is %q (%d)", i, len(got), p, egress.Units(p))
 			}
 		}
 		if len(got) > maxParts {

@@ -5,30 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"cloud.google.com/go/firestore"
-	"cloud.google.com/go/pubsub/v2"
-	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
-	"google.golang.org/api/option"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	standin "parley.internal/emulator/discord"
-	firestoreserver "parley.internal/emulator/firestore"
-	pubsubserver "parley.internal/emulator/pubsub"
+	"parley.internal/gateway/gatewaytest"
 	"parley.internal/shared/bus"
-	"parley.internal/shared/config"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/egress"
@@ -37,10 +29,9 @@ import (
 	"parley.internal/shared/topology"
 )
 
-const (
-	project  = "test-project"
-	patience = 15 * time.Second // for what has to happen
-)
+const patience = gatewaytest.Patience
+
+var eventually = gatewaytest.Eventually
 
 // The timings of the tests are those of production in fast motion.
 var (
@@ -57,10 +48,10 @@ var (
 
 // world is a Discord, a bus and a store of a test's own. In its guild are the owner, alice and the bot.
 type world struct {
+	*gatewaytest.World
 	t            *testing.T
 	discord      *standin.Server
 	firestore    *firestore.Client
-	storeAddr    string
 	ledger       *egress.Ledger
 	sender       *egress.Sender
 	bot          standin.Bot
@@ -69,9 +60,6 @@ type world struct {
 	room         standin.Channel
 	lease        lease.Config
 	metrics      []*prometheus.Registry // of all instances
-
-	mu       sync.Mutex
-	ingested []*event.Event
 }
 
 func newWorld(t *testing.T, opts ...standin.Option) *world {
@@ -96,47 +84,9 @@ func newWorld(t *testing.T, opts ...standin.Option) *world {
 	w.join(w.alice.ID)
 	w.join(w.bot.ID)
 
-	ps, err := pubsubserver.New(pubsubserver.WithOnPublish(func(topic string, m *pubsubpb.PubsubMessage) {
-		if !strings.HasSuffix(topic, string(topology.Ingress)) {
-			return
-		}
-		e, err := event.Decode(m.Data)
-		if err != nil {
-			t.Errorf("published on ingress: %v", err)
-			return
-		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.ingested = append(w.ingested, e)
-	}))
-	must(err)
-	t.Cleanup(func() { ps.Close() })
-	fs, err := firestoreserver.New()
-	must(err)
-	t.Cleanup(func() { fs.Close() })
-	w.storeAddr = fs.Addr()
-	t.Setenv("PUBSUB_EMULATOR_HOST", ps.Addr())
-	t.Setenv("FIRESTORE_EMULATOR_HOST", fs.Addr())
-	pub, err := pubsub.NewClient(t.Context(), project)
-	must(err)
-	t.Cleanup(func() { pub.Close() })
-	for _, topic := range topology.Topics() {
-		_, err := pub.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topology.Prefix{}.Topic(project, topic).String()})
-		must(err)
-	}
-	w.firestore, err = firestore.NewClient(t.Context(), project)
-	must(err)
-	t.Cleanup(func() { w.firestore.Close() })
-	w.ledger = egress.NewLedger(w.firestore, "test", time.Now)
-	b, err := bus.Open(t.Context(), w.deployment(), "test", slog.New(slog.DiscardHandler))
-	must(err)
-	t.Cleanup(func() { b.Close() })
-	w.sender = egress.NewSender(w.ledger, b, egress.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
+	w.World = gatewaytest.NewWorld(t)
+	w.firestore, w.ledger, w.sender = w.Firestore, w.Ledger, w.Sender
 	return w
-}
-
-func (w *world) deployment() config.Deployment {
-	return config.Deployment{Project: project, Database: "(default)"}
 }
 
 func (w *world) must(err error) {
@@ -175,17 +125,7 @@ func (w *world) ask(channel standin.Channel, text string, opts ...standin.SayOpt
 }
 
 // events are what was published on ingress, of one type; all if it is empty.
-func (w *world) events(kind string) []*event.Event {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var found []*event.Event
-	for _, e := range w.ingested {
-		if kind == "" || e.Type == kind {
-			found = append(found, e)
-		}
-	}
-	return found
-}
+func (w *world) events(kind string) []*event.Event { return w.Events(kind) }
 
 // times is how often each message was published, by Discord's id.
 func (w *world) times() map[string]int {
@@ -276,15 +216,12 @@ func privately(e *event.Event) { e.Egress.Type = event.EgressDM }
 
 func (w *world) entry(a answered) egress.Entry {
 	w.t.Helper()
-	e, err := w.ledger.Get(w.t.Context(), a.id)
-	w.must(err)
-	return e
+	return w.Entry(a.id)
 }
 
 func (w *world) reaches(a answered, state egress.State) egress.Entry {
 	w.t.Helper()
-	eventually(w.t, fmt.Sprintf("%.40q is %s", a.text, state), func() bool { return w.entry(a).State == state })
-	return w.entry(a)
+	return w.Reaches(a.id, a.text, state)
 }
 
 // refused waits until an answer is dead, and checks that its dead letter says why.
@@ -332,180 +269,47 @@ func (w *world) connected() {
 	eventually(w.t, "the bot is connected", func() bool { return w.discord.Connected(w.bot.ID) == 1 })
 }
 
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("after %s still not: %s", patience, what)
-		}
-	}
-}
-
 // running is an instance with all that it needs, which can be killed.
 type running struct {
 	*Service
+	*gatewaytest.Network
 	name string
 	bus  *bus.Client
 	stop func()
-
-	mu     sync.Mutex
-	dead   bool
-	cut    bool // does not reach the gateway
-	mute   bool // does not reach the bus
-	lost   bool // does not reach the store
-	conns  []net.Conn
-	killed chan struct{}
-}
-
-var errDead = errors.New("the instance is dead")
-
-func (m *running) alive() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.dead {
-		return errDead
-	}
-	return nil
+	mute atomic.Bool // does not reach the bus
 }
 
 // kill ends an instance at once: nothing of it reaches anybody any more.
 func (m *running) kill() {
-	m.mu.Lock()
-	m.dead = true
-	close(m.killed)
-	for _, c := range m.conns {
-		c.Close()
-	}
-	m.mu.Unlock()
+	m.Kill()
 	m.stop()
 }
 
 // silence takes the bus away, or gives it back.
-func (m *running) silence(mute bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.mute = mute
-}
+func (m *running) silence(mute bool) { m.mute.Store(mute) }
 
 // lose takes the store away, or gives it back.
-func (m *running) lose(lost bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.lost = lost
-}
-
-// stored is why the store can't be reached; nil if it can be.
-func (m *running) stored() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case m.dead:
-		return errDead
-	case m.lost:
-		return errors.New("the store is down")
-	}
-	return nil
-}
+func (m *running) lose(lost bool) { m.Lose(lost) }
 
 // cutOff takes the gateway away from an instance that goes on otherwise.
-func (m *running) cutOff() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.cut = true
-	for _, c := range m.conns {
-		c.Close()
-	}
-}
-
-func (m *running) dialGateway(ctx context.Context, network, addr string) (net.Conn, error) {
-	if err := m.alive(); err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	cut := m.cut
-	m.mu.Unlock()
-	if cut {
-		return nil, errors.New("no way to the gateway")
-	}
-	c, err := new(net.Dialer).DialContext(ctx, network, addr)
-	if err == nil {
-		m.mu.Lock()
-		m.conns = append(m.conns, c)
-		m.mu.Unlock()
-	}
-	return c, err
-}
+func (m *running) cutOff() { m.Cut() }
 
 // Publish makes the instance its own publisher.
 func (m *running) Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error {
-	if err := m.alive(); err != nil {
+	if err := m.Alive(); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	mute := m.mute
-	m.mu.Unlock()
-	if mute {
+	if m.mute.Load() {
 		return errors.New("the bus is down")
 	}
 	return m.bus.Publish(ctx, t, out)
 }
 
-// RoundTrip makes the instance the transport of its own HTTP client.
-func (m *running) RoundTrip(r *http.Request) (*http.Response, error) {
-	if err := m.alive(); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(r.Context())
-	go func() { // ends with the request's context, which its sender ends
-		defer cancel()
-		select {
-		case <-m.killed:
-		case <-r.Context().Done():
-		}
-	}()
-	res, err := http.DefaultTransport.RoundTrip(r.WithContext(ctx))
-	if dead := m.alive(); dead != nil {
-		return nil, dead
-	}
-	return res, err
-}
-
-// store connects to Firestore for as long as the instance lives.
-func (m *running) store(w *world) *firestore.Client {
-	w.t.Helper()
-	conn, err := grpc.NewClient(w.storeAddr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			if err := m.stored(); err != nil {
-				return status.Error(codes.PermissionDenied, err.Error()) // which is not tried again
-			}
-			return invoke(ctx, method, req, reply, cc, opts...)
-		}),
-		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-			if err := m.stored(); err != nil {
-				return nil, status.Error(codes.PermissionDenied, err.Error())
-			}
-			return stream(ctx, desc, cc, method, opts...)
-		}))
-	w.must(err)
-	client, err := firestore.NewClient(context.Background(), project, option.WithGRPCConn(conn))
-	w.must(err)
-	w.t.Cleanup(func() { conn.Close() })
-	return client
-}
-
 // start runs an instance.
 func (w *world) start(name string, adjust ...func(*Service)) *running {
 	w.t.Helper()
-	m := &running{name: name, killed: make(chan struct{})}
-	client := m.store(w)
-	b, err := bus.Open(w.t.Context(), w.deployment(), "gateway", slog.New(slog.DiscardHandler))
-	w.must(err)
-	m.bus = b
+	m := &running{name: name, Network: gatewaytest.NewNetwork(), bus: w.Bus("gateway")}
+	client := m.Store(w.World)
 	ledger := egress.NewLedger(client, name, time.Now)
 	c := Config{
 		Token: credential.NewSecret(w.bot.Token), APIURL: w.discord.APIURL(), AnswerTimeout: patience,
@@ -514,33 +318,19 @@ func (w *world) start(name string, adjust ...func(*Service)) *running {
 	w.must(c.Validate())
 	metrics := prometheus.NewRegistry()
 	w.metrics = append(w.metrics, metrics)
+	var err error
 	m.Service, err = New(c, Dependencies{
 		Instance: name, Firestore: client, Ledger: ledger,
-		Undertaker: egress.NewUndertaker(ledger, deadletter.NewBox(client, time.Now), b, "gateway", time.Second),
+		Undertaker: egress.NewUndertaker(ledger, deadletter.NewBox(client, time.Now), m.bus, "gateway", time.Second),
 		Publisher:  m, Lease: w.lease, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("i", name), Metrics: metrics,
-		HTTP: &http.Client{Transport: m}, Dial: m.dialGateway,
+		HTTP: &http.Client{Transport: m.Network}, Dial: m.Dial,
 	})
 	w.must(err)
 	m.timing = quickTiming
 	for _, f := range adjust {
 		f(m.Service)
 	}
-	sub, err := b.Subscribe(w.t.Context(), name)
-	w.must(err)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
-	var tasks sync.WaitGroup
-	tasks.Go(func() { m.Run(ctx) })
-	tasks.Go(func() {
-		if err := sub.Receive(ctx, m.Deliver); err != nil && ctx.Err() == nil {
-			w.t.Errorf("%s: %v", name, err)
-		}
-	})
-	m.stop = sync.OnceFunc(func() {
-		cancel()
-		tasks.Wait()
-		b.Close()
-	})
-	w.t.Cleanup(m.stop)
+	m.stop = w.Run(name, m.bus, m.Run, m.Deliver)
 	return m
 }
 
@@ -553,7 +343,7 @@ func owner(among ...*running) *running {
 		m.Service.mu.Lock()
 		sp := m.speaker
 		m.Service.mu.Unlock()
-		if sp != nil && sp.lease.Valid() && sp.gateway.up.Load() && m.alive() == nil {
+		if sp != nil && sp.lease.Valid() && sp.gateway.up.Load() && m.Alive() == nil {
 			return m
 		}
 	}

@@ -23,6 +23,7 @@ import (
 
 	firestoreserver "parley.internal/emulator/firestore"
 	pubsubserver "parley.internal/emulator/pubsub"
+	"parley.internal/gateway/gatewaytest"
 	"parley.internal/gateway/instance"
 	"parley.internal/gateway/websocket"
 	"parley.internal/shared/bus"
@@ -35,8 +36,10 @@ import (
 
 const (
 	project  = "test-project"
-	patience = 20 * time.Second // for what has to happen
+	patience = gatewaytest.Patience
 )
+
+var eventually = gatewaytest.Eventually
 
 // world is a bus and a store of a test's own.
 type world struct {
@@ -172,21 +175,6 @@ func (g *gateway) get(path string) (int, map[string]any) {
 	var body map[string]any
 	json.NewDecoder(resp.Body).Decode(&body) // some answers have none
 	return resp.StatusCode, body
-}
-
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("after %s still not: %s", patience, what)
-		}
-	}
 }
 
 type frame struct {

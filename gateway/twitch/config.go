@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"parley.internal/gateway/twitch/eventsub"
+	"parley.internal/shared/credential"
 )
 
 // The ways to say something.
@@ -54,7 +55,7 @@ func (c Config) Validate() error {
 	host, _, err := net.SplitHostPort(c.IRCAddr)
 	if err != nil {
 		errs = append(errs, fmt.Errorf("TWITCH_IRC_ADDR: %q is not HOST:PORT", c.IRCAddr))
-	} else if !c.IRCTLS && !local(host) {
+	} else if !c.IRCTLS && !credential.Local(host) {
 		errs = append(errs, fmt.Errorf("TWITCH_IRC_TLS: only this machine itself may be spoken to in the clear, and %s is not it", host))
 	}
 	if err := eventsub.CheckURL(c.EventSubURL); err != nil {
@@ -64,12 +65,6 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("TWITCH_ANSWER_TIMEOUT: %s is not between 10ms and 20s", c.AnswerTimeout))
 	}
 	return errors.Join(errs...)
-}
-
-// local reports whether a host is this machine: a token must not go elsewhere in the clear.
-func local(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // login is a channel's name as Twitch's protocols have it, of what people write.

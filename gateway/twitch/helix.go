@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"parley.internal/gateway/outbox"
 	"parley.internal/shared/credential"
 )
 
@@ -22,20 +23,18 @@ const scopeWrite = "user:write:chat"
 
 // outcome is what became of one message.
 type outcome struct {
-	kind  outcomeKind
+	kind  outbox.Kind
 	id    string        // Twitch's of the message, where it said one
 	code  string        // of a refusal, or of what stands in the way
 	err   error         // nil if it was said
 	after time.Duration // before it makes sense to try again
 }
 
-type outcomeKind int
-
 const (
-	said    outcomeKind = iota // Twitch says so
-	refused                    // Twitch says that it will not
-	notMade                    // it is certain that it was not said, and it may be said later
-	unknown                    // nobody can tell
+	said    = outbox.Said
+	refused = outbox.Refused
+	notMade = outbox.NotMade
+	unknown = outbox.Unknown
 )
 
 // What stands in the way where Twitch has no code of its own for it.
@@ -46,7 +45,6 @@ const (
 	codeForbidden    = "twitch_forbidden"
 	codeBadRequest   = "twitch_bad_request"
 	codeTooLarge     = "twitch_too_large"
-	codeIncomplete   = "twitch_incomplete"
 )
 
 // helix speaks by https://dev.twitch.tv/docs/api/reference/#send-chat-message. The library for Helix is not used for

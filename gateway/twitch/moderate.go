@@ -9,16 +9,14 @@ import (
 	"net/http/httptrace"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	twitchapi "github.com/nicklaw5/helix/v2"
 
+	"parley.internal/gateway/outbox"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
-	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
 	"parley.internal/shared/moderation"
@@ -32,108 +30,20 @@ const (
 )
 
 // moderator carries out the orders for one channel, one after the other, while this instance has the channel's lease.
-// It works beside the channel's speaker, with a queue of its own: who has to be silenced is not to be waited for behind
-// lines that Twitch's limits hold up. So an action keeps no order with what is said.
-//
-// As for a speaker, the ledger is what tells which orders there are; what comes by the bus only tells it sooner.
 type moderator struct {
+	*outbox.Lines[*moderation.Job]
 	service *Service
-	lease   lease.Lease
 	login   string
-
-	mu     sync.Mutex
-	queue  []*moderation.Job
-	queued map[string]bool // by id, those in queue and the one that is being carried out
-	woken  chan struct{}
 }
 
 func newModerator(s *Service, l lease.Lease) *moderator {
-	return &moderator{service: s, lease: l, login: l.Key(), queued: map[string]bool{}, woken: make(chan struct{}, 1)}
-}
-
-// take puts an order into the queue, where it is not yet. One that finds no room is found again in the ledger.
-func (m *moderator) take(j *moderation.Job) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.queued[j.Ref.ID] || len(m.queue) >= maxQueue {
-		return
-	}
-	m.queued[j.Ref.ID] = true
-	m.queue = append(m.queue, j)
-	select {
-	case m.woken <- struct{}{}:
-	default:
-	}
-}
-
-func (m *moderator) first() *moderation.Job {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.queue) == 0 {
-		return nil
-	}
-	return m.queue[0]
-}
-
-func (m *moderator) drop(j *moderation.Job) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.queue = m.queue[1:]
-	delete(m.queued, j.Ref.ID)
-}
-
-// run carries out orders until ctx is done. What has begun then is brought to its end.
-func (m *moderator) run(ctx context.Context) {
-	s := m.service
-	platform := moderation.Platform{Mine: m.lease.Valid, Act: m.act}
-	var next time.Time // when to look into the ledger
-	for ctx.Err() == nil {
-		if time.Until(next) <= 0 {
-			wait := s.timing.scan
-			if err := m.look(ctx); err != nil {
-				if ctx.Err() == nil {
-					s.log.WarnContext(ctx, "can't look for actions", "channel", m.login, "error", err)
-				}
-				wait = s.timing.retry
-			}
-			next = time.Now().Add(wait)
-		}
-		j := m.first()
-		if j == nil {
-			select {
-			case <-ctx.Done():
-			case <-m.woken:
-			case <-time.After(time.Until(next)):
-			}
-			continue
-		}
-		done, wait := s.enforcer.Carry(ctx, j, platform)
-		if done {
-			m.drop(j)
-			continue
-		}
-		sleep(ctx, wait)
-	}
-}
-
-// look takes what the ledger has, also what an instance left that died in the midst of it.
-func (m *moderator) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	entries, err := m.service.ledger.Repeatable(ctx, identity.Twitch, Channel(m.login), event.EgressEvent)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		decoded, err := event.Decode(e.Event)
-		if err != nil {
-			return fmt.Errorf("read the event of delivery %s: %w", e.ID, err)
-		}
-		if decoded.Type == moderation.Type {
-			m.take(&moderation.Job{Ref: e.Ref(), Event: decoded, Begun: e.State == egress.Claimed})
-		}
-	}
-	return nil
+	m := &moderator{service: s, login: l.Key()}
+	platform := moderation.Platform{Mine: l.Valid, Act: m.act}
+	m.Lines = outbox.NewOrders(s.ledger, identity.Twitch, Channel(m.login), s.log.With("channel", m.login), s.timing.outbox(),
+		func(ctx context.Context, j *moderation.Job) (done bool, wait time.Duration) {
+			return s.enforcer.Carry(ctx, j, platform)
+		})
+	return m
 }
 
 // act asks Twitch once; after a 401 once more, with another token.
@@ -394,9 +304,4 @@ func untilReset(h http.Header, now time.Time) time.Duration {
 		return time.Second
 	}
 	return min(max(time.Unix(at, 0).Sub(now), 100*time.Millisecond), 30*time.Second)
-}
-
-// isOrder reports whether an egress event is a moderator's.
-func isOrder(e *event.Event) bool {
-	return e.Type == moderation.Type && e.Egress != nil && e.Egress.Type == event.EgressEvent
 }

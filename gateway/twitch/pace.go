@@ -51,12 +51,24 @@ func (p *pace) wait(ctx context.Context, channel string, limit int, spacing time
 		if d <= 0 {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
+		if sleep(ctx, d); ctx.Err() != nil {
 			return ctx.Err()
-		case <-time.After(d):
 		}
 	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// begin tells that what was waited for begins only now, so that the next in the channel keeps its distance to that.
+func (p *pace) begin(channel string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last[channel] = p.now()
 }
 
 // take counts one more if it may be done now; else it tells when to ask again.

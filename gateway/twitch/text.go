@@ -3,13 +3,13 @@ package twitch
 import (
 	"strings"
 	"unicode"
-	"unicode/utf16"
+
+	"parley.internal/shared/egress"
 )
 
 const (
 	// maxText is how many characters a message may have
-	// (https://dev.twitch.tv/docs/api/reference/#send-chat-message). Twitch does not say what a character is: UTF-16
-	// units are counted, which are never fewer than code points.
+	// (https://dev.twitch.tv/docs/api/reference/#send-chat-message), counted in units.
 	maxText = 500
 	// maxParts bounds what one answer becomes: a channel without privileges takes a message a second, and an answer has
 	// to be said within its claim.
@@ -44,7 +44,7 @@ func parts(text string) []string {
 		}
 	}
 	for _, word := range words {
-		n := units(word)
+		n := egress.Units(word)
 		if length > 0 && length+1+n <= maxText {
 			b.WriteByte(' ')
 			b.WriteString(word)
@@ -55,17 +55,13 @@ func parts(text string) []string {
 		for _, piece := range harmless(word) {
 			end()
 			b.WriteString(piece)
-			length = units(piece)
+			length = egress.Units(piece)
 		}
 	}
 	end()
 	if len(all) > maxParts {
 		all = all[:maxParts]
-		last := all[maxParts-1]
-		for units(last)+units(ellipsis) > maxText {
-			last = cutLast(last)
-		}
-		all[maxParts-1] = strings.TrimRight(last, " ") + ellipsis
+		all[maxParts-1] = strings.TrimRight(egress.Head(all[maxParts-1], maxText-egress.Units(ellipsis)), " ") + ellipsis
 	}
 	return all
 }
@@ -77,36 +73,11 @@ func harmless(word string) []string {
 	for word != "" {
 		piece, length := "", 0
 		if word[0] == '/' || word[0] == '.' {
-			piece, length = guard, units(guard)
+			piece, length = guard, egress.Units(guard)
 		}
-		cut := len(word)
-		for i, r := range word {
-			if length += runeUnits(r); length > maxText {
-				cut = i
-				break
-			}
-		}
-		pieces = append(pieces, piece+word[:cut])
-		word = word[cut:]
+		head := egress.Head(word, maxText-length)
+		pieces = append(pieces, piece+head)
+		word = word[len(head):]
 	}
 	return pieces
 }
-
-func cutLast(s string) string {
-	last := 0
-	for i := range s {
-		last = i
-	}
-	return s[:last]
-}
-
-// units is a text's length in UTF-16.
-func units(s string) int {
-	n := 0
-	for _, r := range s {
-		n += runeUnits(r)
-	}
-	return n
-}
-
-func runeUnits(r rune) int { return max(1, utf16.RuneLen(r)) }

@@ -14,6 +14,8 @@ import (
 	"parley.internal/shared/bus"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/topology"
+
+	"parley.internal/shared/egress"
 )
 
 func TestParts(t *testing.T) {
@@ -54,7 +56,7 @@ func FuzzParts(f *testing.F) {
 			t.Fatalf("%d messages", len(all))
 		}
 		for _, p := range all {
-			if units(p) > maxText || p == "" || !utf8.ValidString(p) || p[0] == '/' || p[0] == '.' || p[0] == ' ' || strings.ContainsFunc(p, unicode.IsControl) {
+			if egress.Units(p) > maxText || p == "" || !utf8.ValidString(p) || p[0] == '/' || p[0] == '.' || p[0] == ' ' || strings.ContainsFunc(p, unicode.IsControl) {
 				t.Fatalf("message %q of %q", p, text)
 			}
 		}

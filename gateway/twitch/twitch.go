@@ -246,7 +246,7 @@ func (s *Service) hold(ctx context.Context, l lease.Lease) {
 	listening, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var beside sync.WaitGroup
 	beside.Go(func() { s.listenAsBroadcaster(listening, a) }) // ends with stop
-	beside.Go(func() { m.run(ctx) })                          // ends with ctx
+	beside.Go(func() { m.Run(ctx) })                          // ends with ctx
 	sp.run(ctx)
 	stop()
 	beside.Wait()

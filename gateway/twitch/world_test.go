@@ -2,10 +2,7 @@ package twitch
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,34 +11,22 @@ import (
 	"time"
 
 	"cloud.google.com/go/firestore"
-	"cloud.google.com/go/pubsub/v2"
-	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/api/option"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 
-	firestoreserver "parley.internal/emulator/firestore"
-	pubsubserver "parley.internal/emulator/pubsub"
 	standin "parley.internal/emulator/twitch"
+	"parley.internal/gateway/gatewaytest"
 	"parley.internal/gateway/twitch/eventsub"
-	"parley.internal/shared/bus"
-	"parley.internal/shared/config"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
-	"parley.internal/shared/topology"
 )
 
-const (
-	project  = "test-project"
-	patience = 15 * time.Second // for what has to happen
-)
+const patience = gatewaytest.Patience
+
+var eventually = gatewaytest.Eventually
 
 // The timings of the tests are those of production in fast motion.
 var (
@@ -61,18 +46,15 @@ var (
 
 // world is a Twitch, a bus and a store of a test's own.
 type world struct {
+	*gatewaytest.World
 	t         *testing.T
 	twitch    *standin.Server
 	firestore *firestore.Client
-	storeAddr string
 	ledger    *egress.Ledger
 	sender    *egress.Sender
 	app       standin.App
 	bot       standin.User
 	tokens    *tokens
-
-	mu       sync.Mutex
-	ingested []*event.Event
 }
 
 func newWorld(t *testing.T, scopes []string, opts ...standin.Option) *world {
@@ -95,47 +77,9 @@ func newWorld(t *testing.T, scopes []string, opts ...standin.Option) *world {
 	w.tokens = &tokens{world: w, scopes: append([]string{"chat:read", "chat:edit"}, scopes...)}
 	w.tokens.renew()
 
-	ps, err := pubsubserver.New(pubsubserver.WithOnPublish(func(topic string, m *pubsubpb.PubsubMessage) {
-		if !strings.HasSuffix(topic, string(topology.Ingress)) {
-			return
-		}
-		e, err := event.Decode(m.Data)
-		if err != nil {
-			t.Errorf("published on ingress: %v", err)
-			return
-		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.ingested = append(w.ingested, e)
-	}))
-	must(err)
-	t.Cleanup(func() { ps.Close() })
-	fs, err := firestoreserver.New()
-	must(err)
-	t.Cleanup(func() { fs.Close() })
-	w.storeAddr = fs.Addr()
-	t.Setenv("PUBSUB_EMULATOR_HOST", ps.Addr())
-	t.Setenv("FIRESTORE_EMULATOR_HOST", fs.Addr())
-	pub, err := pubsub.NewClient(t.Context(), project)
-	must(err)
-	t.Cleanup(func() { pub.Close() })
-	for _, topic := range topology.Topics() {
-		_, err := pub.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topology.Prefix{}.Topic(project, topic).String()})
-		must(err)
-	}
-	w.firestore, err = firestore.NewClient(t.Context(), project)
-	must(err)
-	t.Cleanup(func() { w.firestore.Close() })
-	w.ledger = egress.NewLedger(w.firestore, "test", time.Now)
-	b, err := bus.Open(t.Context(), w.deployment(), "test", slog.New(slog.DiscardHandler))
-	must(err)
-	t.Cleanup(func() { b.Close() })
-	w.sender = egress.NewSender(w.ledger, b, egress.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
+	w.World = gatewaytest.NewWorld(t)
+	w.firestore, w.ledger, w.sender = w.Firestore, w.Ledger, w.Sender
 	return w
-}
-
-func (w *world) deployment() config.Deployment {
-	return config.Deployment{Project: project, Database: "(default)"}
 }
 
 // channel makes a Twitch channel, in which the bot is a moderator.
@@ -169,17 +113,7 @@ func (w *world) say(channel, login, text string, opts ...standin.SayOption) stan
 }
 
 // events are what was published on ingress, of one type; all if it is empty.
-func (w *world) events(kind string) []*event.Event {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var found []*event.Event
-	for _, e := range w.ingested {
-		if kind == "" || e.Type == kind {
-			found = append(found, e)
-		}
-	}
-	return found
-}
+func (w *world) events(kind string) []*event.Event { return w.Events(kind) }
 
 // answered is the text of an answer, and under which name the ledger has it.
 type answered struct{ id, text string }
@@ -203,36 +137,17 @@ func (w *world) answer(line standin.Line, text string) answered {
 
 func (w *world) entry(a answered) egress.Entry {
 	w.t.Helper()
-	e, err := w.ledger.Get(w.t.Context(), a.id)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return e
+	return w.Entry(a.id)
 }
 
 func (w *world) reaches(a answered, state egress.State) egress.Entry {
 	w.t.Helper()
-	eventually(w.t, fmt.Sprintf("%q is %s", a.text, state), func() bool { return w.entry(a).State == state })
-	return w.entry(a)
+	return w.Reaches(a.id, a.text, state)
 }
 
 // said is what the bot said in a channel.
 func (w *world) said(channel string) []standin.Line {
 	return slices.DeleteFunc(w.twitch.Said(channel), func(l standin.Line) bool { return l.UserID != w.bot.ID })
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("after %s still not: %s", patience, what)
-		}
-	}
 }
 
 // tokens gives the bot's token, and a new one when it is told that the last is invalid; and those of others who have
@@ -313,107 +228,22 @@ func (s *tokens) revoke() {
 // member is an instance with all that it needs, which can be killed.
 type member struct {
 	*Service
+	*gatewaytest.Network
 	name string
 	stop func()
-
-	mu     sync.Mutex
-	dead   bool
-	conns  []net.Conn
-	killed chan struct{}
-}
-
-var errDead = errors.New("the instance is dead")
-
-func (m *member) alive() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.dead {
-		return errDead
-	}
-	return nil
 }
 
 // kill ends an instance at once: nothing of it reaches anybody any more.
 func (m *member) kill() {
-	m.mu.Lock()
-	m.dead = true
-	close(m.killed)
-	for _, c := range m.conns {
-		c.Close()
-	}
-	m.mu.Unlock()
+	m.Kill()
 	m.stop()
-}
-
-func (m *member) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	if err := m.alive(); err != nil {
-		return nil, err
-	}
-	c, err := new(net.Dialer).DialContext(ctx, network, addr)
-	if err == nil {
-		m.mu.Lock()
-		m.conns = append(m.conns, c)
-		m.mu.Unlock()
-	}
-	return c, err
-}
-
-// RoundTrip makes the member the transport of its own HTTP client.
-func (m *member) RoundTrip(r *http.Request) (*http.Response, error) {
-	if err := m.alive(); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(r.Context())
-	go func() { // ends with the request's context, which its sender ends
-		defer cancel()
-		select {
-		case <-m.killed:
-		case <-r.Context().Done():
-		}
-	}()
-	res, err := http.DefaultTransport.RoundTrip(r.WithContext(ctx))
-	if dead := m.alive(); dead != nil {
-		return nil, dead
-	}
-	return res, err
-}
-
-// store connects to Firestore for as long as the member lives.
-func (m *member) store(w *world) *firestore.Client {
-	w.t.Helper()
-	conn, err := grpc.NewClient(w.storeAddr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			if m.alive() != nil {
-				return status.Error(codes.PermissionDenied, errDead.Error()) // which is not tried again
-			}
-			return invoke(ctx, method, req, reply, cc, opts...)
-		}),
-		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-			if m.alive() != nil {
-				return nil, status.Error(codes.PermissionDenied, errDead.Error())
-			}
-			return stream(ctx, desc, cc, method, opts...)
-		}))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	client, err := firestore.NewClient(context.Background(), project, option.WithGRPCConn(conn))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { conn.Close() })
-	return client
 }
 
 // start runs an instance that shares these channels.
 func (w *world) start(name, speak string, channels []string, adjust ...func(*Service)) *member {
 	w.t.Helper()
-	m := &member{name: name, killed: make(chan struct{})}
-	client := m.store(w)
-	b, err := bus.Open(w.t.Context(), w.deployment(), "gateway", slog.New(slog.DiscardHandler))
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	m := &member{name: name, Network: gatewaytest.NewNetwork()}
+	client, b := m.Store(w.World), w.Bus("gateway")
 	ledger := egress.NewLedger(client, name, time.Now)
 	c := Config{
 		Channels: channels, Speak: speak, IRCAddr: w.twitch.IRCAddr(), EventSubURL: w.twitch.EventSubURL(),
@@ -422,11 +252,12 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 	if err := c.Validate(); err != nil {
 		w.t.Fatal(err)
 	}
+	var err error
 	m.Service, err = New(c, Dependencies{
 		Instance: name, App: credential.TwitchConfig{ClientID: w.app.ID, BotUserID: w.bot.ID, APIURL: w.twitch.HelixURL()}, Tokens: w.tokens, Firestore: client, Ledger: ledger,
 		Undertaker: egress.NewUndertaker(ledger, deadletter.NewBox(client, time.Now), b, "gateway", time.Second),
 		Publisher:  b, Lease: quickLease, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("i", name), Metrics: prometheus.NewRegistry(),
-		HTTP: &http.Client{Transport: m}, Dial: m.dial, EventSubTiming: quickEventSub,
+		HTTP: &http.Client{Transport: m.Network}, Dial: m.Dial, EventSubTiming: quickEventSub,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -438,24 +269,7 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 	m.chat.timing, m.chat.limits = m.timing, m.limits
 	m.says.window, m.chat.joins.window = m.limits.sayWindow, m.limits.joinWindow
 
-	sub, err := b.Subscribe(w.t.Context(), name)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
-	var running sync.WaitGroup
-	running.Go(func() { m.Run(ctx) })
-	running.Go(func() {
-		if err := sub.Receive(ctx, m.Deliver); err != nil && ctx.Err() == nil {
-			w.t.Errorf("%s: %v", name, err)
-		}
-	})
-	m.stop = sync.OnceFunc(func() {
-		cancel()
-		running.Wait()
-		b.Close()
-	})
-	w.t.Cleanup(m.stop)
+	m.stop = w.Run(name, b, m.Run, m.Deliver)
 	return m
 }
 
@@ -465,7 +279,7 @@ func owner(login string, among ...*member) *member {
 		m.Service.mu.Lock()
 		sp := m.speakers[login]
 		m.Service.mu.Unlock()
-		if sp != nil && sp.lease.Valid() && m.alive() == nil {
+		if sp != nil && sp.lease.Valid() && m.Alive() == nil {
 			return m
 		}
 	}

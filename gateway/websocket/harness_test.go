@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"parley.internal/gateway/gatewaytest"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/egress"
@@ -24,8 +25,9 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// patience is how long what has to happen may take.
-const patience = 20 * time.Second
+const patience = gatewaytest.Patience
+
+var eventually = gatewaytest.Eventually
 
 // tokens is a store of tokens in memory.
 type tokens struct {
@@ -300,20 +302,6 @@ func incoming(id, user, room, text string) bus.Incoming {
 			Egress: &event.Egress{Destination: "api-gateway", Type: event.EgressChat}, Candidates: []event.Candidate{{Text: text}}},
 		Attributes: map[string]string{egress.AttrDelivery: id},
 		Published:  time.Unix(1_700_000_000, 0),
-	}
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("after %s still not: %s", patience, what)
-		}
 	}
 }
 

@@ -79,8 +79,14 @@ func CheckBaseURL(s string) error {
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Scheme != "https" && u.Scheme != "http") {
 		return fmt.Errorf("%q is not of the form https://host", s)
 	}
-	if ip := net.ParseIP(u.Hostname()); u.Scheme == "http" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if u.Scheme == "http" && !Local(u.Hostname()) {
 		return fmt.Errorf("%q is not https: only this machine itself may be spoken to in the clear", s)
 	}
 	return nil
+}
+
+// Local reports whether a host, without a port, is this machine itself: no secret goes elsewhere in the clear.
+func Local(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -27,11 +27,19 @@ type Claim struct {
 	ledger  *Ledger
 	id      string
 	token   string
+	taken   time.Time
 	version time.Time
 }
 
 // ID is the delivery's.
 func (c *Claim) ID() string { return c.id }
+
+// Age is how long the claim has held: [ClaimLease] is the most that it may be. Of what the clocks say it is the longer,
+// for the monotonic one stands still while a machine sleeps, and the other may be set back.
+func (c *Claim) Age() time.Duration {
+	now := c.ledger.now()
+	return max(now.Sub(c.taken), now.Round(0).Sub(c.taken.Round(0)))
+}
 
 // Claim takes the right to make an answer. The claim is nil where there is none to take: the state then tells whether
 // somebody else has it ([Claimed]), or what became of the answer. Where nobody touched the entry since ref was made, this
@@ -70,11 +78,12 @@ func (l *Ledger) claim(ctx context.Context, ref Ref, again func(Entry) bool) (*C
 			}
 			version = e.version
 		}
+		c.taken = l.now()
 		res, err := l.doc(ref.ID).Update(ctx, []firestore.Update{
 			{Path: "state", Value: Claimed},
 			{Path: "claim", Value: c.token},
 			{Path: "instance", Value: l.instance},
-			{Path: "leaseUntil", Value: event.Now(l.now().Add(ClaimLease))},
+			{Path: "leaseUntil", Value: event.Now(c.taken.Add(ClaimLease))},
 		}, firestore.LastUpdateTime(version))
 		switch status.Code(err) {
 		case codes.OK:

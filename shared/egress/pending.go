@@ -32,12 +32,15 @@ func (l *Ledger) UnsettledOn(ctx context.Context, destination identity.Platform)
 	return entries, err
 }
 
-// Repeatable finds, of the answers of one type to a channel of a platform, those that nobody has claimed or settled and
-// those whose claim ran out, in the order in which they were opened. It is for what may be made again without harm: see
-// [Ledger.Reclaim]. Of very many it finds some.
+// Repeatable finds, of the answers of one type to a channel of a platform, or to all of them if channel is empty, those
+// that nobody has claimed or settled and those whose claim ran out, in the order in which they were opened. It is for
+// what may be made again without harm: see [Ledger.Reclaim]. Of very many it finds some.
 func (l *Ledger) Repeatable(ctx context.Context, destination identity.Platform, channel, kind string) ([]Entry, error) {
-	entries, err := l.find(ctx, l.client.Collection("deliveries").Where("channel", "==", channel).Where("destination", "==", string(destination)).
-		Where("type", "==", kind).Where("state", "in", []State{Pending, Claimed}).Limit(maxPending))
+	q := l.client.Collection("deliveries").Where("destination", "==", string(destination)).Where("type", "==", kind)
+	if channel != "" {
+		q = q.Where("channel", "==", channel)
+	}
+	entries, err := l.find(ctx, q.Where("state", "in", []State{Pending, Claimed}).Limit(maxPending))
 	now := l.now()
 	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.State == Claimed && !e.abandoned(now) })
 	slices.SortFunc(entries, before)

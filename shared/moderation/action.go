@@ -20,12 +20,12 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 )
@@ -230,7 +230,7 @@ func (p *problems) action(f Fields) Action {
 	}
 	a.Seconds = seconds
 
-	switch n := units(f.Reason); {
+	switch n := egress.Units(f.Reason); {
 	case n > MaxReason:
 		p.bad("reason", "%d characters, the most is %d", n, MaxReason)
 	case !utf8.ValidString(f.Reason) || strings.ContainsFunc(f.Reason, unicode.IsControl):
@@ -298,20 +298,5 @@ func Line(text string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(text, "\uFFFD")))
-	line := strings.Join(words, " ")
-	n := 0
-	for i, r := range line {
-		if n += utf16.RuneLen(r); n > MaxReason {
-			return strings.TrimSpace(line[:i])
-		}
-	}
-	return line
-}
-
-// units is a text's length in UTF-16 units, which are never fewer than characters however a platform counts them.
-func units(s string) (n int) {
-	for _, r := range s {
-		n += max(1, utf16.RuneLen(r))
-	}
-	return n
+	return strings.TrimSpace(egress.Head(strings.Join(words, " "), MaxReason))
 }

@@ -119,7 +119,7 @@ func (x *Enforcer) Carry(ctx context.Context, j *Job, p Platform) (done bool, wa
 		x.count("had_" + string(state))
 		return true, 0
 	}
-	h := &holding{Enforcer: x, Platform: p, job: j, order: order, claim: claim, claimed: x.now()}
+	h := &holding{Enforcer: x, Platform: p, job: j, order: order, claim: claim}
 	return h.run(ctx, work)
 }
 
@@ -139,10 +139,9 @@ func (x *Enforcer) giveUp(ctx context.Context, j *Job, why *deadletter.Error) (d
 type holding struct {
 	*Enforcer
 	Platform
-	job     *Job
-	order   Order
-	claim   *egress.Claim
-	claimed time.Time
+	job   *Job
+	order Order
+	claim *egress.Claim
 }
 
 // run works on the order. ctx ends when the instance has to leave, work does not.
@@ -198,11 +197,7 @@ func (h *holding) remaining(t Try) (o Order, left bool) {
 	return o, o.Kind != Timeout || o.Seconds > 0
 }
 
-func (h *holding) fresh() bool {
-	now := h.now()
-	// the monotonic clock stands still while a machine sleeps, the other one may be set back
-	return max(now.Sub(h.claimed), now.Round(0).Sub(h.claimed.Round(0))) < h.patience
-}
+func (h *holding) fresh() bool { return h.claim.Age() < h.patience }
 
 // settle records what came of the order, in its record and then in the ledger, and tries for as long as the claim
 // holds. recorded is whether the record has it already.

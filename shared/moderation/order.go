@@ -24,6 +24,11 @@ type Asker struct {
 	Right   string   `json:"right" firestore:"right"`                      // why they may: "moderator by hand"
 }
 
+// IsOrder reports whether an egress event is an order.
+func IsOrder(e *event.Event) bool {
+	return e.Type == Type && e.Egress != nil && e.Egress.Type == event.EgressEvent
+}
+
 // Event makes the egress event of an order out of the event that asked for it, which stays as it is.
 func (o Order) Event(asked *event.Event) *event.Event {
 	out := asked.Clone()

@@ -186,7 +186,7 @@ func CheckURL(s string) error {
 	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || u.Scheme != "wss" && u.Scheme != "ws" {
 		return fmt.Errorf("%q is not of the form wss://host/path", s)
 	}
-	if ip := net.ParseIP(u.Hostname()); u.Scheme == "ws" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if u.Scheme == "ws" && !credential.Local(u.Hostname()) {
 		return fmt.Errorf("%q is not wss: only this machine itself may be spoken to in the clear", s)
 	}
 	return nil

@@ -1,0 +1,224 @@
+package outbox
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// maxLine and maxJobs are how many jobs of one line, and of all together, are kept in memory. What is more stays in the
+	// ledger, and is found there. There are no more goroutines than jobs.
+	maxLine = 1000
+	maxJobs = 10_000
+	// storeTime bounds one look into the ledger, and one write of it.
+	storeTime = 10 * time.Second
+)
+
+// Timing is how long things take that no platform has a number for.
+type Timing struct {
+	Scan       time.Duration // between looks into the ledger
+	Retry      time.Duration // before what the ledger failed at is tried again
+	Backoff    time.Duration // before a job is tried again, at least
+	MaxBackoff time.Duration // to which Backoff grows where a platform does not say what it did
+	Claim      time.Duration // how old a claim may be when something is said by it; less than egress.ClaimLease
+}
+
+// Work is what [Lines] do.
+type Work[J any] struct {
+	Key    func(J) (id, line string)                                      // names a job, and the line in which it waits
+	Find   func(context.Context) ([]J, error)                             // the jobs that the ledger has, in its order
+	Do     func(ctx context.Context, j J) (done bool, wait time.Duration) // what is not done is tried again after wait
+	Log    *slog.Logger
+	Timing Timing
+}
+
+// Lines do jobs: those of one line one after the other, those of several lines at the same time.
+//
+// The ledger is what tells which jobs there are; what comes by the bus only tells it sooner. A job's entry is opened
+// before it is published, and the ledger is looked into when the lines begin, and then again and again. So one that was
+// published while nobody had the lease, or that its last owner did not come to or gave back, is found by the next.
+type Lines[J any] struct {
+	work Work[J]
+	ctx  context.Context // of Run
+	busy sync.WaitGroup
+	room chan struct{} // for what was left in the ledger
+
+	mu    sync.Mutex
+	lines map[string]*line[J]
+	jobs  int  // in all lines
+	begun bool // what comes by the bus before the ledger has been asked could be out of order
+	ended bool
+}
+
+// line is the jobs that are done one after the other.
+type line[J any] struct {
+	name   string
+	queue  []J
+	queued map[string]bool // by id
+	served bool
+	full   bool // some were left in the ledger
+}
+
+// NewLines makes lines that do nothing before Run.
+func NewLines[J any](w Work[J]) *Lines[J] {
+	return &Lines[J]{work: w, room: make(chan struct{}, 1), lines: map[string]*line[J]{}}
+}
+
+// Take takes a job that came by the bus, unless it is there already. It does not wait for it.
+func (l *Lines[J]) Take(j J) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.lineOf(j)
+	if ln.full { // what was left goes first
+		return
+	}
+	l.add(ln, j)
+	l.serve(ln)
+}
+
+// lineOf gives the line of a job. l.mu is held, as it is for add and serve.
+func (l *Lines[J]) lineOf(j J) *line[J] {
+	_, name := l.work.Key(j)
+	ln := l.lines[name]
+	if ln == nil {
+		ln = &line[J]{name: name, queued: map[string]bool{}}
+		l.lines[name] = ln
+	}
+	return ln
+}
+
+func (l *Lines[J]) add(ln *line[J], j J) {
+	id, _ := l.work.Key(j)
+	switch {
+	case ln.queued[id]:
+	case len(ln.queue) >= maxLine, l.jobs >= maxJobs:
+		ln.full = true
+	default:
+		ln.queued[id] = true
+		ln.queue = append(ln.queue, j)
+		l.jobs++
+	}
+}
+
+// serve has a line's jobs done.
+func (l *Lines[J]) serve(ln *line[J]) {
+	if ln.served || !l.begun || l.ended || len(ln.queue) == 0 {
+		return
+	}
+	ln.served = true
+	l.busy.Go(func() { // ends when the line is empty, or with ctx
+		for j, ok := l.next(ln); ok; j, ok = l.next(ln) {
+			if done, wait := l.work.Do(l.ctx, j); done {
+				l.drop(ln, j)
+			} else {
+				sleep(l.ctx, wait)
+			}
+		}
+	})
+}
+
+// next is the job of a line that is to be done. If there is none, nobody serves the line any more.
+func (l *Lines[J]) next(ln *line[J]) (j J, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(ln.queue) > 0 && l.ctx.Err() == nil {
+		return ln.queue[0], true
+	}
+	ln.served = false
+	l.tidy(ln)
+	return j, false
+}
+
+// tidy forgets a line that is empty, or has the ledger looked into for what was left there. l.mu is held.
+func (l *Lines[J]) tidy(ln *line[J]) {
+	switch {
+	case ln.served || len(ln.queue) > 0:
+	case !ln.full:
+		delete(l.lines, ln.name)
+	default:
+		select {
+		case l.room <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (l *Lines[J]) drop(ln *line[J], j J) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id, _ := l.work.Key(j)
+	l.jobs--
+	delete(ln.queued, id)
+	ln.queue = slices.DeleteFunc(ln.queue, func(other J) bool { // it may not be the first any more
+		same, _ := l.work.Key(other)
+		return same == id
+	})
+}
+
+// Run does jobs until ctx is done, and returns when those that it had begun are brought to their end. It must be called
+// once.
+func (l *Lines[J]) Run(ctx context.Context) {
+	l.ctx = ctx
+	for ctx.Err() == nil {
+		wait := l.work.Timing.Scan
+		if err := l.look(ctx); err != nil {
+			if ctx.Err() == nil {
+				l.work.Log.WarnContext(ctx, "can't look into the ledger for what is to be done", "error", err)
+			}
+			wait = l.work.Timing.Retry
+		}
+		select {
+		case <-ctx.Done():
+		case <-l.room:
+		case <-time.After(wait):
+		}
+	}
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	l.busy.Wait()
+}
+
+// look takes what the ledger has, in its order and before what it does not have, which is later.
+func (l *Lines[J]) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	l.mu.Lock()
+	for _, ln := range l.lines {
+		ln.full = false
+	}
+	l.mu.Unlock()
+	found, err := l.work.Find(ctx)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	position := map[string]int{}
+	for i, j := range found {
+		id, _ := l.work.Key(j)
+		position[id] = i - len(found)
+		l.add(l.lineOf(j), j)
+	}
+	l.begun = true
+	for _, ln := range l.lines {
+		slices.SortStableFunc(ln.queue, func(a, b J) int {
+			first, _ := l.work.Key(a)
+			second, _ := l.work.Key(b)
+			return position[first] - position[second] // 0 for what was not found
+		})
+		l.serve(ln)
+		l.tidy(ln)
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,310 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// book is a ledger of jobs, which are texts: a line's name, a slash, and what tells one from another. They are in it from
+// the beginning, or open does it, and none any more once it was done.
+type book struct {
+	t     *testing.T
+	lines *Lines[string]
+	stop  func()
+
+	mu    sync.Mutex
+	open  []string
+	done  []string
+	looks int
+	away  bool
+	do    func(job string) (done bool, wait time.Duration) // nil if all is done at once
+}
+
+// bookTiming is in the time of a test's bubble, which takes none.
+var bookTiming = Timing{Scan: 15 * time.Second, Retry: 3 * time.Second, Backoff: 500 * time.Millisecond}
+
+func newBook(t *testing.T, open ...string) *book {
+	b := &book{t: t, open: open}
+	b.lines = NewLines(Work[string]{
+		Key: func(job string) (id, line string) {
+			line, _, _ = strings.Cut(job, "/")
+			return job, line
+		},
+		Find: func(ctx context.Context) ([]string, error) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.looks++
+			if b.away {
+				return nil, errors.New("the ledger is away")
+			}
+			return slices.Clone(b.open[:min(len(b.open), 300)]), nil
+		},
+		Do: func(ctx context.Context, job string) (bool, time.Duration) {
+			if b.do != nil {
+				if done, wait := b.do(job); !done {
+					return false, wait
+				}
+			}
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if i := slices.Index(b.open, job); i >= 0 { // else it was done before, as the ledger says
+				b.done = append(b.done, job)
+				b.open = slices.Delete(b.open, i, i+1)
+			}
+			return true, 0
+		},
+		Log: slog.New(slog.DiscardHandler), Timing: bookTiming,
+	})
+	return b
+}
+
+// run has the lines work until stop is called, which waits for their end.
+func (b *book) run() {
+	ctx, cancel := context.WithCancel(b.t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		b.lines.Run(ctx)
+	}()
+	b.stop = func() {
+		cancel()
+		<-ended
+	}
+}
+
+// add opens jobs, and has all but those that the bus loses taken.
+func (b *book) add(lost func(job string) bool, jobs ...string) {
+	for _, job := range jobs {
+		b.mu.Lock()
+		b.open = append(b.open, job)
+		b.mu.Unlock()
+		if lost == nil || !lost(job) {
+			b.lines.Take(job)
+		}
+	}
+}
+
+func (b *book) all() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.done)
+}
+
+func (b *book) want(jobs ...string) {
+	b.t.Helper()
+	if got := b.all(); !slices.Equal(got, jobs) {
+		b.t.Errorf("done: %v; want %v", got, jobs)
+	}
+}
+
+func TestWhatTheLedgerHasIsDoneInItsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook(t, "x/1", "x/2", "x/3")
+		b.lines.Take("x/3")
+		b.lines.Take("x/2")
+		synctest.Wait()
+		b.want() // nobody has looked into the ledger yet
+		b.run()
+		synctest.Wait()
+		b.want("x/1", "x/2", "x/3")
+
+		b.add(nil, "x/4", "x/5")
+		synctest.Wait()
+		b.want("x/1", "x/2", "x/3", "x/4", "x/5")
+		b.add(func(string) bool { return true }, "x/6")
+		synctest.Wait()
+		b.want("x/1", "x/2", "x/3", "x/4", "x/5")
+		time.Sleep(bookTiming.Scan)
+		synctest.Wait()
+		b.want("x/1", "x/2", "x/3", "x/4", "x/5", "x/6")
+		b.stop()
+	})
+}
+
+// What comes late by the bus goes before what is waiting, if the ledger says so.
+func TestTheLedgerPutsALineInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook(t, "x/1")
+		hold := make(chan struct{})
+		b.do = func(job string) (bool, time.Duration) {
+			if job == "x/1" {
+				<-hold
+			}
+			return true, 0
+		}
+		b.run()
+		synctest.Wait()
+		b.add(func(job string) bool { return job == "x/2" }, "x/2", "x/3", "x/4")
+		b.lines.Take("x/2")
+		time.Sleep(bookTiming.Scan)
+		synctest.Wait()
+		if n := len(b.lines.lines["x"].queue); n != 4 {
+			t.Errorf("%d jobs are in the line; want each once", n)
+		}
+		close(hold)
+		synctest.Wait()
+		b.want("x/1", "x/2", "x/3", "x/4")
+		b.stop()
+	})
+}
+
+func TestLinesDoNotWaitForEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook(t, "x/1", "y/1", "x/2", "y/2")
+		hold := make(chan struct{})
+		b.do = func(job string) (bool, time.Duration) {
+			if job == "x/1" {
+				<-hold
+			}
+			return true, 0
+		}
+		b.run()
+		synctest.Wait()
+		b.want("y/1", "y/2")
+		close(hold)
+		synctest.Wait()
+		b.want("y/1", "y/2", "x/1", "x/2")
+		if n := len(b.lines.lines); n != 0 {
+			t.Errorf("%d lines are kept without a job", n)
+		}
+		b.stop()
+	})
+}
+
+// What a line has no room for is left in the ledger, and what comes after it waits for it.
+func TestWhatFindsNoRoomIsFoundAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook(t)
+		hold := make(chan struct{})
+		b.do = func(job string) (bool, time.Duration) {
+			<-hold
+			return true, 0
+		}
+		b.run()
+		synctest.Wait()
+		var want []string
+		for i := range maxLine + 10 {
+			want = append(want, fmt.Sprintf("x/%04d", i))
+		}
+		b.add(nil, want...)
+		hold <- struct{}{} // there is room for one
+		synctest.Wait()
+		want = append(want, "x/later")
+		b.add(nil, "x/later")
+		began := time.Now()
+		close(hold)
+		synctest.Wait()
+		b.want(want...)
+		if took := time.Since(began); took != 0 {
+			t.Errorf("what was left was found after %s; want it as soon as there was room", took)
+		}
+		if n := len(b.lines.lines); n != 0 {
+			t.Errorf("%d lines are kept without a job", n)
+		}
+		b.stop()
+	})
+}
+
+// However many lines there are, they are not kept without bound, and each of their jobs is done once.
+func TestManyLinesTogetherAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook(t)
+		hold := make(chan struct{})
+		b.do = func(job string) (bool, time.Duration) {
+			<-hold
+			return true, 0
+		}
+		b.run()
+		synctest.Wait()
+		var want []string
+		for i := range maxJobs + 50 {
+			want = append(want, fmt.Sprintf("%05d/x", i))
+		}
+		b.add(nil, want...)
+		b.lines.mu.Lock()
+		if b.lines.jobs != maxJobs {
+			t.Errorf("%d jobs are kept; want %d", b.lines.jobs, maxJobs)
+		}
+		b.lines.mu.Unlock()
+		close(hold)
+		time.Sleep(bookTiming.Scan)
+		synctest.Wait()
+		done := b.all()
+		slices.Sort(done)
+		if !slices.Equal(done, want) {
+			t.Errorf("%d were done; want each of %d once", len(done), len(want))
+		}
+		if len(b.lines.lines) != 0 || b.lines.jobs != 0 {
+			t.Errorf("%d lines with %d jobs are kept; want none", len(b.lines.lines), b.lines.jobs)
+		}
+		b.stop()
+	})
+}
+
+func TestNothingIsDoneBeforeTheLedgerAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook(t, "x/1", "x/2")
+		b.away = true
+		b.lines.Take("x/2")
+		b.run()
+		time.Sleep(10 * bookTiming.Retry)
+		synctest.Wait()
+		b.want()
+		b.mu.Lock()
+		b.away = false
+		if b.looks != 11 {
+			t.Errorf("looked %d times; want again every %s", b.looks, bookTiming.Retry)
+		}
+		b.mu.Unlock()
+		time.Sleep(bookTiming.Retry)
+		synctest.Wait()
+		b.want("x/1", "x/2")
+		b.stop()
+	})
+}
+
+func TestWhatIsNotDoneIsTriedAgainAndStaysFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook(t, "x/1", "x/2")
+		began := time.Now()
+		b.do = func(job string) (bool, time.Duration) {
+			return job != "x/1" || time.Since(began) > time.Minute, 7 * time.Second
+		}
+		b.run()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.want()
+		time.Sleep(7 * time.Second)
+		synctest.Wait()
+		b.want("x/1", "x/2")
+		b.stop()
+	})
+}
+
+func TestWhatHasBegunIsBroughtToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook(t, "x/1", "x/2", "y/1")
+		b.do = func(job string) (bool, time.Duration) {
+			time.Sleep(time.Minute)
+			return job != "y/1", time.Hour
+		}
+		b.run()
+		synctest.Wait()
+		began := time.Now()
+		b.stop()
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("Run returned after %s; want it when what had begun was done", took)
+		}
+		b.add(nil, "x/3")
+		synctest.Wait()
+		b.want("x/1")
+	})
+}

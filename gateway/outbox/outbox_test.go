@@ -1,0 +1,738 @@
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/gateway/gatewaytest"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
+	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
+)
+
+func TestMain(m *testing.M) { emulatortest.Main(m) }
+
+// deaf is a bus on which nobody listens.
+type deaf struct{}
+
+func (deaf) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }
+func (deaf) Announce(context.Context, []byte, map[string]string, deadletter.Announcement) error {
+	return nil
+}
+
+// stage is a ledger, and a platform on which what is said, and how, is as a test tells. An answer's text is its messages
+// with bars between them.
+type stage struct {
+	t          *testing.T
+	store      *firestore.Client
+	ledger     *egress.Ledger
+	undertaker *egress.Undertaker
+	repeats    bool
+	timing     Timing
+
+	mu      sync.Mutex
+	late    time.Duration          // what the clock is ahead
+	failing int                    // so many writes to the store will fail
+	blocked func() (Outcome, bool) // what Ready says; nil if all is well
+	next    map[string][]Outcome   // what comes of a message, by its text; it is said when there is nothing left
+	during  func(text string)      // what happens while a message is being said; nil for nothing
+	notMine func(asked int) bool   // whether another instance has the lease, when this is asked once more; nil if not
+	asked   int
+	sent    []string          // all messages
+	stands  map[string]string // in the chat: its text, by what tells the platform one message from another
+	counts  map[string]int
+}
+
+// onStage runs a test on each of the stores; repeats is whether the platform takes what is sent again once.
+func onStage(t *testing.T, repeats bool, run func(s *stage)) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		s := &stage{
+			t: t, repeats: repeats, next: map[string][]Outcome{}, stands: map[string]string{}, counts: map[string]int{},
+			timing: Timing{Scan: 50 * time.Millisecond, Retry: 10 * time.Millisecond, Backoff: 2 * time.Millisecond, MaxBackoff: 20 * time.Millisecond, Claim: 40 * time.Second},
+		}
+		client, err := store.Connect(t.Context(), env.Deployment(), option.WithGRPCConn(s.dial(t, env.Firestore)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		s.store, s.ledger = client, egress.NewLedger(client, "one", s.clock)
+		s.undertaker = egress.NewUndertaker(s.ledger, deadletter.NewBox(client, s.clock), deaf{}, "test", time.Second)
+		run(s)
+	})
+}
+
+// dial connects to the Firestore at addr, whose writes fail while the test says so. The client library takes no
+// interceptors for an emulator, so the connection is made here.
+func (s *stage) dial(t *testing.T, addr string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(owner{}),
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			s.mu.Lock()
+			fails := s.failing > 0 && strings.HasSuffix(method, "/Commit")
+			if fails {
+				s.failing--
+			}
+			s.mu.Unlock()
+			if fails {
+				return status.Error(codes.PermissionDenied, "the store is away") // which is not tried again
+			}
+			return invoke(ctx, method, req, reply, cc, opts...)
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// owner is how emulators want to be addressed.
+type owner struct{}
+
+func (owner) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer owner"}, nil
+}
+
+func (owner) RequireTransportSecurity() bool { return false }
+
+func (s *stage) clock() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Now().Add(s.late)
+}
+
+// set changes what the stage does.
+func (s *stage) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
+func (s *stage) mine() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	return s.notMine == nil || !s.notMine(s.asked)
+}
+
+func (s *stage) count(outcome string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts[outcome]++
+}
+
+func (s *stage) owed(ctx context.Context) ([]egress.Entry, error) {
+	return s.ledger.UnsettledOn(ctx, identity.Discord)
+}
+
+func (s *stage) address(ref egress.Ref, e *event.Event) (line string, v Voice, err error) {
+	if e.Channel == "discord:0" {
+		return "", nil, errors.New("there is no channel 0")
+	}
+	return e.Channel, &performer{s, ref}, nil
+}
+
+func split(text string) (all []string) {
+	return slices.DeleteFunc(strings.Split(text, "|"), func(message string) bool { return message == "" })
+}
+
+// performer is the voice of one answer.
+type performer struct {
+	*stage
+	ref egress.Ref
+}
+
+func (p *performer) Ready(ctx context.Context, part int) (Outcome, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.blocked != nil {
+		return p.blocked()
+	}
+	return Outcome{}, true
+}
+
+func (p *performer) Say(ctx context.Context, part int, text string) Outcome {
+	p.mu.Lock()
+	during := p.during
+	p.mu.Unlock()
+	if during != nil {
+		during(text)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sent = append(p.sent, text)
+	o := Outcome{Kind: Said, ID: "id:" + text}
+	if next := p.next[text]; len(next) > 0 {
+		o, p.next[text] = next[0], next[1:]
+	}
+	// of what nobody was told, the one that has an id was said
+	if o.Kind == Said || o.Kind == Unknown && o.ID != "" {
+		nonce := fmt.Sprint(p.ref.ID, p.ref.Attempt, part)
+		if !p.repeats {
+			nonce = fmt.Sprint(len(p.sent))
+		}
+		p.stands[nonce] = text
+	}
+	return o
+}
+
+// speaker makes a speaker, which says nothing.
+func (s *stage) speaker() *Speaker {
+	return NewSpeaker(Platform{Owed: s.owed, Address: s.address, Split: split, Repeats: s.repeats}, Options{
+		Ledger: s.ledger, Undertaker: s.undertaker, Mine: s.mine, Now: s.clock, Count: s.count, Timing: s.timing,
+		Log: slog.New(slog.NewTextHandler(s.t.Output(), nil)),
+	})
+}
+
+// run has a new speaker speak. After leave nothing is begun any more, after stop what is being said is left; ended waits
+// for the end.
+func (s *stage) run() (sp *Speaker, leave, stop, ended func()) {
+	ctx, leave := context.WithCancel(context.WithoutCancel(s.t.Context()))
+	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
+	sp = s.speaker()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		sp.Run(ctx, stopped)
+	}()
+	ended = func() {
+		leave()
+		<-done
+	}
+	s.t.Cleanup(func() {
+		stop()
+		ended()
+	})
+	return sp, leave, stop, ended
+}
+
+// answer opens an answer in the ledger, and tells what it is called there.
+func (s *stage) answer(text string, adjust ...func(*event.Event)) string {
+	s.t.Helper()
+	e := &event.Event{
+		V: event.Version, Source: "ingress.discord", CorrelationID: text, Type: event.TypeChatMessage, Channel: "discord:1", UserID: "discord:7",
+		Egress: &event.Egress{Destination: "discord", Type: event.EgressChat}, Candidates: []event.Candidate{{ID: "c", Text: text}},
+	}
+	for _, f := range adjust {
+		f(e)
+	}
+	sender := egress.NewSender(s.ledger, deaf{}, egress.Config{Deadline: time.Minute, Retention: time.Hour}, s.clock)
+	id, err := sender.Send(s.t.Context(), e, "test")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return id
+}
+
+func in(channel string) func(*event.Event) { return func(e *event.Event) { e.Channel = channel } }
+
+// bring takes an answer to a speaker, as the bus does.
+func (s *stage) bring(sp *Speaker, id string) {
+	s.t.Helper()
+	entry := s.entry(id)
+	e, err := event.Decode(entry.Event)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	sp.Take(entry.Ref(), e)
+}
+
+func (s *stage) entry(id string) egress.Entry {
+	s.t.Helper()
+	e, err := s.ledger.Get(s.t.Context(), id)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return e
+}
+
+func (s *stage) eventually(what string, holds func() bool) {
+	s.t.Helper()
+	gatewaytest.Eventually(s.t, what, holds)
+}
+
+// counted waits until an outcome was counted so often.
+func (s *stage) counted(outcome string, times int) {
+	s.t.Helper()
+	s.eventually(fmt.Sprintf("%s counts %d", outcome, times), func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.counts[outcome] >= times
+	})
+}
+
+// tried waits until an answer that has to wait was tried again.
+func (s *stage) tried() {
+	s.t.Helper()
+	s.mu.Lock()
+	enough := s.asked + 4
+	s.mu.Unlock()
+	s.eventually("it is tried again", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.asked >= enough
+	})
+}
+
+// ends waits until an entry has a state, and checks what it says of it: the note, or the reason and the error.
+func (s *stage) ends(id string, state egress.State, says ...string) {
+	s.t.Helper()
+	s.eventually(fmt.Sprintf("%s is %s", id, state), func() bool { return s.entry(id).State == state })
+	e := s.entry(id)
+	told := cmp.Or(e.Note, e.Reason+": "+e.Message)
+	for _, want := range says {
+		if !strings.Contains(told, want) {
+			s.t.Errorf("the entry says %q; want %q", told, want)
+		}
+	}
+	letter, err := deadletter.NewBox(s.store, s.clock).Get(s.t.Context(), id)
+	if state == egress.Dead && (err != nil || string(letter.Reason) != e.Reason) || state != egress.Dead && err == nil {
+		s.t.Errorf("an entry that is %s (%s) has the dead letter %+v, %v", state, e.Reason, letter, err)
+	}
+}
+
+// said checks which messages were sent, and which stand in the chat.
+func (s *stage) said(sent, stands string) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if got := strings.Join(s.sent, " "); got != sent {
+		s.t.Errorf("sent %q; want %q", got, sent)
+	}
+	if got := slices.Sorted(maps.Values(s.stands)); strings.Join(got, " ") != stands {
+		s.t.Errorf("in the chat stands %q; want %q", got, stands)
+	}
+}
+
+var (
+	lost     = Outcome{Kind: Unknown, Err: errors.New("no answer")}
+	lostSaid = Outcome{Kind: Unknown, ID: "id", Err: errors.New("no answer")}
+	notNow   = Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: time.Millisecond}
+	no       = Outcome{Kind: Refused, Reason: deadletter.SenderRefused, Err: errors.New("banned")}
+)
+
+// both runs a test for platforms that repeat and for those that don't, where it makes no difference.
+func both(t *testing.T, run func(s *stage)) {
+	for _, repeats := range []bool{false, true} {
+		t.Run(fmt.Sprint("repeats ", repeats), func(t *testing.T) { onStage(t, repeats, run) })
+	}
+}
+
+func TestAnswersAreSaidOnceInTheOrderOfTheLedger(t *testing.T) {
+	both(t, func(s *stage) {
+		a, b, c := s.answer("a"), s.answer("b1|b2"), s.answer("c")
+		sp, _, _, _ := s.run()
+		s.bring(sp, c)
+		s.bring(sp, b)
+		s.ends(c, egress.Delivered, "id:c")
+		s.ends(b, egress.Delivered, "id:b1 id:b2")
+		s.ends(a, egress.Delivered, "id:a")
+		d := s.answer("d")
+		s.bring(sp, d)
+		s.ends(d, egress.Delivered)
+		s.bring(sp, a) // again
+		s.counted("had_delivered", 1)
+		s.said("a b1 b2 c d", "a b1 b2 c d")
+		if n := s.counts["delivered"]; n != 4 {
+			t.Errorf("%d counted as delivered; want 4", n)
+		}
+	})
+}
+
+func TestWhatCanNeverBeSaidIsDead(t *testing.T) {
+	both(t, func(s *stage) {
+		nowhere, nothing, fine := s.answer("a", in("discord:0")), s.answer("|"), s.answer("b")
+		s.run()
+		s.ends(nowhere, egress.Dead, "no_recipient", "there is no channel 0")
+		s.ends(nothing, egress.Dead, "no_text")
+		s.ends(fine, egress.Delivered)
+		s.set(func() { s.blocked = func() (Outcome, bool) { return no, false } })
+		s.ends(s.answer("c"), egress.Dead, "sender_refused", "banned")
+		s.said("b", "b")
+	})
+}
+
+// After its deadline nothing is said. What stood in the way is then the reason; if that was nothing, it is for the sweep
+// to tell that nobody was connected.
+func TestAnswersEndAtTheirDeadline(t *testing.T) {
+	both(t, func(s *stage) {
+		obstacle := notNow
+		s.set(func() { s.blocked = func() (Outcome, bool) { return obstacle, false } })
+		hindered := s.answer("a")
+		s.run()
+		s.tried()
+		s.set(func() { s.late = 61 * time.Second })
+		s.ends(hindered, egress.Dead, "rate_limited", "too fast")
+		s.counted("given_up", 1)
+
+		s.set(func() { obstacle = Outcome{} })
+		waits := s.answer("b")
+		s.set(func() { s.late *= 2 })
+		s.counted("overdue", 1)
+		s.ends(waits, egress.Pending)
+		// a token that is refused, say, is the same as no connection, whatever stood in the way before
+		s.set(func() { obstacle = notNow })
+		other := s.answer("c")
+		s.tried()
+		s.set(func() { obstacle = Outcome{Err: errors.New("not let in")} })
+		s.tried()
+		s.mu.Lock()
+		s.late *= 2
+		before := s.counts["overdue"]
+		s.mu.Unlock()
+		s.counted("overdue", before+6) // b is found again and again as well
+		s.ends(other, egress.Pending)
+		s.said("", "")
+	})
+}
+
+func TestWhatThePlatformSaysDecides(t *testing.T) {
+	soon := Outcome{Reason: deadletter.PlatformUnavailable, Err: errors.New("down")}
+	for _, tt := range []struct {
+		name    string
+		repeats bool
+		text    string
+		next    map[string][]Outcome
+		state   egress.State
+		says    string
+		sent    string
+		stands  string
+		counts  string
+	}{
+		{"refused", false, "a", map[string][]Outcome{"a": {no}}, egress.Dead, "sender_refused: banned", "a", "", "refused"},
+		{"put off, then said", false, "a|b", map[string][]Outcome{"a": {notNow, soon}}, egress.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
+		{"put off, then refused", false, "a", map[string][]Outcome{"a": {notNow, no}}, egress.Dead, "sender_refused", "a a", "", "refused"},
+		{"half said, then refused", false, "a|b|c", map[string][]Outcome{"b": {no}}, egress.Dead, "message 2 of 3: banned", "a b", "a", "refused"},
+		{"half said, then put off", false, "a|b", map[string][]Outcome{"b": {notNow, soon}}, egress.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
+		{"unknown", false, "a|b", map[string][]Outcome{"a": {lostSaid}}, egress.Claimed, "", "a", "a", "unknown"},
+		{"half said, then unknown", false, "a|b|c", map[string][]Outcome{"b": {lost}}, egress.Claimed, "", "a b", "a", "unknown"},
+
+		{"where it is repeated: refused", true, "a|b", map[string][]Outcome{"b": {no}}, egress.Dead, "message 2 of 2: banned", "a b", "a", "refused"},
+		{"where it is repeated: unknown though it was said", true, "a|b", map[string][]Outcome{"a": {lostSaid, lost}}, egress.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
+		{"where it is repeated: unknown and it was not", true, "a|b", map[string][]Outcome{"b": {lost, lost}}, egress.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
+		{"where it is repeated: what is unknown is neither given back nor dead", true, "a", map[string][]Outcome{"a": {lostSaid, notNow, no, soon}}, egress.Delivered, "id:a", "a a a a a", "a", "delivered"},
+		{"where it is repeated: a refusal after the doubt is over", true, "a|b", map[string][]Outcome{"a": {lost}, "b": {no}}, egress.Dead, "message 2 of 2: banned", "a a b", "a", "refused"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			onStage(t, tt.repeats, func(s *stage) {
+				s.next = maps.Clone(tt.next)
+				id := s.answer(tt.text)
+				after := s.answer("z")
+				s.run()
+				s.counted(tt.counts, 1)
+				s.ends(id, tt.state, tt.says)
+				s.ends(after, egress.Delivered)
+				s.said(tt.sent+" z", strings.TrimSpace(tt.stands+" z"))
+			})
+		})
+	}
+}
+
+// What nobody knows of is nobody's to say again: the sweep gives it up.
+func TestWhatNobodyKnowsIsLeftToTheSweep(t *testing.T) {
+	onStage(t, false, func(s *stage) {
+		s.next["a"] = []Outcome{lostSaid}
+		id := s.answer("a")
+		sp, _, _, ended := s.run()
+		s.counted("unknown", 1)
+		s.bring(sp, id)
+		s.counted("had_claimed", 1)
+		ended()
+		s.run() // the next owner
+		after := s.answer("b")
+		s.ends(after, egress.Delivered)
+		s.set(func() { s.late = egress.ClaimLease + 2*time.Second })
+		if swept, err := s.undertaker.Sweep(t.Context()); err != nil || swept.GivenUp != 1 {
+			t.Errorf("swept %+v, %v", swept, err)
+		}
+		s.ends(id, egress.Dead, "outcome_unknown")
+		s.said("a b", "a b")
+	})
+}
+
+// A claim that gets old is not spoken by any more.
+func TestNothingIsSaidByAnOldClaim(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		repeats bool
+		next    map[string][]Outcome
+		at      string // the message during which time passes
+		state   egress.State
+		says    string
+		sent    string
+	}{
+		{"half said", false, nil, "a", egress.Dead, "incomplete: only 1 of 2 messages could be said in time", "a"},
+		{"half said, where it is repeated", true, nil, "a", egress.Dead, "incomplete: only 1 of 2 messages could be said in time", "a"},
+		{"in doubt", true, map[string][]Outcome{"a": {lostSaid}}, "a", egress.Claimed, "", "a"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			onStage(t, tt.repeats, func(s *stage) {
+				s.next = maps.Clone(tt.next)
+				s.during = func(text string) {
+					if text == tt.at {
+						s.set(func() { s.late = s.timing.Claim })
+					}
+				}
+				id := s.answer("a|b")
+				_, leave, _, _ := s.run()
+				s.eventually("it is said", func() bool {
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					return len(s.sent) > 0
+				})
+				leave()
+				s.ends(id, tt.state, tt.says)
+				s.said(tt.sent, "a")
+			})
+		})
+	}
+}
+
+func TestWhoHasLostTheLeaseSaysNothingThatTheNextMaySay(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		repeats bool
+		lost    int // from which time on that it is asked for, counted from 1
+		during  string
+		next    map[string][]Outcome
+		state   egress.State
+		says    string
+		sent    string
+		stands  string
+		counts  string
+	}{
+		{"before the claim", false, 2, "", nil, egress.Pending, "", "", "", ""},
+		{"after the claim", false, 3, "", nil, egress.Pending, "", "", "", "released"},
+		{"after the claim, where it is repeated", true, 3, "", nil, egress.Pending, "", "", "", "released"},
+		{"half said", false, 0, "a", nil, egress.Delivered, "id:a id:b", "a b", "a b", "delivered"}, // nobody may take it over
+		{"half said, where it is repeated", true, 0, "a", nil, egress.Dead, "incomplete: only 1 of 2", "a", "a", "refused"},
+		{"in doubt", true, 0, "a", map[string][]Outcome{"a": {lost}}, egress.Claimed, "", "a", "", "unknown"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			onStage(t, tt.repeats, func(s *stage) {
+				s.next = maps.Clone(tt.next)
+				gone := false
+				s.notMine = func(asked int) bool { return gone || tt.lost > 0 && asked >= tt.lost }
+				s.during = func(text string) {
+					if text == tt.during {
+						s.set(func() { gone = true })
+					}
+				}
+				id := s.answer("a|b")
+				_, _, _, ended := s.run()
+				if tt.counts != "" {
+					s.counted(tt.counts, 1)
+				} else {
+					s.tried()
+				}
+				ended()
+				s.ends(id, tt.state, tt.says)
+				s.said(tt.sent, tt.stands)
+			})
+		})
+	}
+}
+
+func TestAnOutcomeIsRecordedWhenTheStoreIsThereAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		next   []Outcome
+		state  egress.State
+		counts string
+	}{
+		{"said", nil, egress.Delivered, "delivered"},
+		{"refused", []Outcome{no}, egress.Dead, "refused"},
+		{"put off", []Outcome{notNow}, egress.Delivered, "released"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			both(t, func(s *stage) {
+				s.next["a"] = slices.Clone(tt.next)
+				s.during = func(string) { s.set(func() { s.failing, s.during = 3, nil }) }
+				id := s.answer("a")
+				s.run()
+				s.counted(tt.counts, 1)
+				s.ends(id, tt.state)
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if s.failing > 0 || s.counts["unrecorded"] > 0 {
+					t.Errorf("%d writes have yet to fail, %d outcomes are not recorded; want none", s.failing, s.counts["unrecorded"])
+				}
+			})
+		})
+	}
+}
+
+// Whose outcome can't be recorded while the claim holds is not said again by one who can't repeat it.
+func TestAnOutcomeThatCanNotBeRecordedIsUnknown(t *testing.T) {
+	onStage(t, false, func(s *stage) {
+		s.timing.Claim = time.Second
+		s.during = func(string) { s.set(func() { s.failing, s.during = math.MaxInt, nil }) }
+		id := s.answer("a")
+		sp, _, _, _ := s.run()
+		s.counted("unrecorded", 1)
+		s.set(func() { s.failing = 0 })
+		s.bring(sp, id)
+		s.counted("had_claimed", 1)
+		s.ends(id, egress.Claimed)
+		s.said("a", "a")
+	})
+}
+
+// Where a message that is sent again is taken once, the next owner of the lease brings to an end what the last one began.
+func TestWhatADeadInstanceBeganIsTakenOver(t *testing.T) {
+	for _, repeats := range []bool{true, false} {
+		t.Run(fmt.Sprint("repeats ", repeats), func(t *testing.T) {
+			onStage(t, repeats, func(s *stage) {
+				id := s.answer("a|b")
+				dead := egress.NewLedger(s.store, "dead", s.clock)
+				claim, _, err := dead.Claim(t.Context(), s.entry(id).Ref())
+				if err != nil || claim == nil {
+					t.Fatal(claim, err)
+				}
+				(&performer{s, s.entry(id).Ref()}).Say(t.Context(), 0, "a") // before it died
+				s.next["a"] = []Outcome{no}                                 // is not believed of what may stand there
+				after := s.answer("c")
+				s.run()
+				s.ends(after, egress.Delivered)
+				if !repeats {
+					s.ends(id, egress.Claimed)
+					s.said("a c", "a c")
+					return
+				}
+				s.ends(id, egress.Delivered, "id:a id:b")
+				s.said("a a a b c", "a b c")
+				if state, err := claim.Delivered(t.Context(), "late"); err != nil || state != egress.Delivered {
+					t.Errorf("who had it before: %s, %v", state, err)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatIsBeingSaidIsBroughtToItsEnd(t *testing.T) {
+	both(t, func(s *stage) {
+		begun, hold := make(chan struct{}), make(chan struct{})
+		s.during = func(text string) {
+			if text == "a" {
+				close(begun)
+				<-hold
+			}
+		}
+		id, next := s.answer("a|b"), s.answer("c")
+		_, leave, _, ended := s.run()
+		<-begun
+		leave()
+		close(hold)
+		ended()
+		s.ends(id, egress.Delivered, "id:a id:b")
+		s.ends(next, egress.Pending)
+		s.said("a b", "a b")
+	})
+}
+
+func TestWhatIsBeingSaidIsLeftWhenItHasToStop(t *testing.T) {
+	both(t, func(s *stage) {
+		begun, hold := make(chan struct{}), make(chan struct{})
+		s.during = func(text string) {
+			if text == "a" {
+				close(begun)
+				<-hold
+			}
+		}
+		id := s.answer("a|b")
+		_, leave, stop, ended := s.run()
+		<-begun
+		leave()
+		stop()
+		close(hold)
+		ended()
+		s.ends(id, egress.Dead, "incomplete: only 1 of 2")
+		s.said("a", "a")
+	})
+}
+
+// Even if it has to leave at the very moment of the claim.
+func TestWhatIsClaimedIsSaid(t *testing.T) {
+	both(t, func(s *stage) {
+		id := s.answer("a")
+		var leave func()
+		ready := make(chan struct{})
+		s.notMine = func(asked int) bool {
+			if asked == 2 { // when it is about to be claimed
+				<-ready
+				leave()
+			}
+			return false
+		}
+		_, leave, _, ended := s.run()
+		close(ready)
+		s.counted("delivered", 1)
+		ended()
+		s.ends(id, egress.Delivered)
+	})
+}
+
+func TestNobodyWaitsForTheStoreWhoHasToStop(t *testing.T) {
+	both(t, func(s *stage) {
+		begun, hold := make(chan struct{}), make(chan struct{})
+		s.during = func(text string) {
+			s.set(func() { s.failing = math.MaxInt })
+			close(begun)
+			<-hold
+		}
+		id := s.answer("a")
+		_, _, stop, ended := s.run()
+		<-begun
+		stop()
+		close(hold)
+		began := time.Now()
+		ended()
+		if took := time.Since(began); took > s.timing.Claim/4 {
+			t.Errorf("it took %s to stop", took)
+		}
+		s.counted("unrecorded", 1)
+		s.ends(id, egress.Claimed)
+	})
+}
+
+func TestASpeakerKnowsWhatItDoesNotKnow(t *testing.T) {
+	both(t, func(s *stage) {
+		sp, _, _, _ := s.run()
+		sp.Take(egress.Ref{ID: "nobody's"}, &event.Event{Channel: "discord:1", Candidates: []event.Candidate{{ID: "c", Text: "a"}}})
+		s.counted("unknown_delivery", 1)
+		s.said("", "")
+
+		// given up, by a sweep whose clock is ahead, while it is being said
+		s.during = func(string) {
+			ahead := egress.NewLedger(s.store, "sweep", func() time.Time { return s.clock().Add(time.Hour) })
+			if swept, err := egress.NewUndertaker(ahead, deadletter.NewBox(s.store, s.clock), deaf{}, "sweep", time.Second).Sweep(t.Context()); err != nil || swept.GivenUp != 1 {
+				t.Errorf("swept %+v, %v", swept, err)
+			}
+		}
+		late := s.answer("b")
+		s.bring(sp, late)
+		s.counted("late", 1)
+		s.ends(late, egress.Dead, "outcome_unknown")
+	})
+}
