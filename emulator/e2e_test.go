@@ -74,7 +74,7 @@ func (c cleaner) Run() int {
 
 // patience is how long a test waits for what has to come. It is long, since machines are slow at times; nothing waits
 // for it to pass.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // parley is the emulator command as a process.
 type parley struct {

@@ -25,7 +25,7 @@ locals {
     personalities = ["text", "updatedAt"]
     tokens        = ["created_at", "expires_at", "last_used_at", "revoked_at"]
     credentials   = ["sealed", "scopes", "issuedAt", "expiresAt", "retryAt", "leaseUntil", "revokedAt"]
-    leases        = ["at"]
+    leases        = ["at", "vacant"]
     leaseMembers  = ["beat"]
     gaps          = ["from", "to"]
     watermarks    = ["at"]

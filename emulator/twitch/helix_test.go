@@ -485,7 +485,7 @@ func TestCloseEndsEverything(t *testing.T) {
 		}
 	}
 	// The last frame of a goroutine may outlive by a moment what it reported.
-	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+	for deadline := time.Now().Add(time.Minute); ; runtime.Gosched() {
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		if !bytes.Contains(stacks, []byte("\nparley.internal/emulator/twitch.")) {

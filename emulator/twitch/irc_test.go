@@ -133,7 +133,7 @@ func (w *world) dial(t *testing.T) *rawConn {
 }
 
 func raw(t *testing.T, conn net.Conn) *rawConn {
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return &rawConn{t, conn, bufio.NewScanner(conn)}

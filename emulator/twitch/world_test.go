@@ -188,7 +188,7 @@ func next[T any](t *testing.T, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		var none T
 		t.Fatalf("no %T came", none)
 		return none

@@ -33,7 +33,7 @@ import (
 )
 
 // Patience is how long what has to happen may take, also on a slow machine.
-const Patience = 20 * time.Second
+const Patience = time.Minute
 
 const project = "test-project"
 

@@ -85,7 +85,7 @@ func next(t *testing.T, ch <-chan *pubsub.Message) *pubsub.Message {
 	select {
 	case m := <-ch:
 		return m
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing came")
 		return nil
 	}

@@ -85,7 +85,7 @@ func (s *system) next(t *testing.T, topic topology.Topic) *pubsub.Message {
 	select {
 	case m := <-s.published[topic]:
 		return m
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("nothing came on %s", topic)
 		return nil
 	}

@@ -23,7 +23,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-const patience = 15 * time.Second // for what has to happen
+const patience = time.Minute // for what has to happen
 
 var quick = eventsub.Timing{
 	Slack: 100 * time.Millisecond, Linger: 100 * time.Millisecond, Look: 200 * time.Millisecond, Limit: 100 * time.Millisecond,
