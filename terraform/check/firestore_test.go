@@ -118,6 +118,8 @@ func queriesOf(t *testing.T) []query {
 	try(err)
 	_, err = ledger.Repeatable(t.Context(), identity.Twitch, "twitch:ada", event.EgressEvent)
 	try(err)
+	_, err = ledger.Repeatable(t.Context(), identity.Discord, "", event.EgressEvent)
+	try(err)
 	_, err = ledger.UnsettledOn(t.Context(), identity.Discord)
 	try(err)
 	_, err = egress.NewUndertaker(ledger, box, silent{}, "check", 0).Sweep(t.Context())
