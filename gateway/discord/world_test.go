@@ -312,7 +312,7 @@ func (w *world) start(name string, adjust ...func(*Service)) *running {
 	client := m.Store(w.World)
 	ledger := egress.NewLedger(client, name, time.Now)
 	c := Config{
-		Token: credential.NewSecret(w.bot.Token), APIURL: w.discord.APIURL(), AnswerTimeout: patience,
+		Token: credential.NewSecret(w.bot.Token), APIURL: w.discord.APIURL(), AnswerTimeout: 20 * time.Second,
 		BackfillAge: time.Hour, BackfillMessages: 1000, Members: true,
 	}
 	w.must(c.Validate())

@@ -329,7 +329,7 @@ func TestManyInstances(t *testing.T) {
 			}
 			w.user("alice")
 			// a slow machine is not to be taken for an answer that never comes
-			patient := func(s *Service) { s.config.AnswerTimeout, s.chat.config.AnswerTimeout = patience, patience }
+			patient := func(s *Service) { s.config.AnswerTimeout, s.chat.config.AnswerTimeout = 20*time.Second, 20*time.Second }
 			a, b := w.start("a", speak, rooms, patient), w.start("b", speak, rooms, patient)
 			w.joined(rooms...)
 			var all []answered
@@ -433,7 +433,7 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 			w := newWorld(t, write)
 			room := w.channel("streamer")
 			w.user("alice")
-			victim := w.start("victim", speak, []string{room}, func(s *Service) { s.config.AnswerTimeout = patience; s.chat.config.AnswerTimeout = patience })
+			victim := w.start("victim", speak, []string{room}, func(s *Service) { s.config.AnswerTimeout = 20 * time.Second; s.chat.config.AnswerTimeout = 20 * time.Second })
 			w.joined(room)
 			question := w.say(room, "alice", "hello?")
 			w.reaches(w.answer(question, "before"), egress.Delivered)
