@@ -345,7 +345,7 @@ func (s *Server) guildFor(c *call, p Permissions) (*guild, *member, answer) {
 // getGatewayBot is https://discord.com/developers/docs/events/gateway#get-gateway-bot
 func (s *Server) getGatewayBot(c *call) answer {
 	limits := s.options.limits
-	left, full := c.bot.starts.left(s.now(), limits.Sessions)
+	left, full := c.bot.starts.Left(s.now(), limits.Sessions)
 	return success(map[string]any{
 		"url":    s.GatewayURL(),
 		"shards": 1,

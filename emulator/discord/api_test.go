@@ -651,40 +651,30 @@ func TestDiscordgoWaitsForARateLimit(t *testing.T) {
 	}
 }
 
-func TestFaultsOfHTTP(t *testing.T) {
+func TestAFaultOfHTTPLooksLikeAnErrorOfDiscord(t *testing.T) {
 	w := newWorld(t, unlimited())
-	post := func() (reply, error) {
-		return w.try("POST", "/v10"+w.messages(), "Bot "+w.bot.Token, nil, object{"content": "x"})
-	}
 	for _, tt := range []struct {
-		name  string
-		fault discord.HTTPFault
-		want  int // 0 is a broken connection
-		said  int
+		name   string
+		fault  discord.HTTPFault
+		status int
+		code   int
+		said   int
 	}{
-		{"a status", discord.HTTPFault{Status: 502}, 502, 0},
-		{"a status once it is done", discord.HTTPFault{Status: 500, Done: true}, 500, 1},
-		{"a broken connection", discord.HTTPFault{Drop: true}, 0, 0},
-		{"a lost answer", discord.HTTPFault{Drop: true, Done: true}, 0, 1},
-		{"a slow one", discord.HTTPFault{Delay: time.Millisecond}, 200, 1},
-		{"another method", discord.HTTPFault{Method: "GET", Status: 500}, 200, 1},
-		{"another path", discord.HTTPFault{Path: "/gateway", Status: 500}, 200, 1},
-		{"after one", discord.HTTPFault{Skip: 1, Status: 500}, 200, 1},
+		{"a status", discord.HTTPFault{Status: 502}, 502, 0, 0},
+		{"a status once it is done", discord.HTTPFault{Status: 500, Done: true}, 500, 0, 1},
+		{"too large", discord.HTTPFault{Status: 413}, 413, 40005, 0},
+		{"one of the gateway", discord.HTTPFault{Path: "/", Status: 500}, 200, 0, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w.ClearFaults()
 			w.FailHTTP(tt.fault)
 			before := len(w.Said(w.channel.ID))
-			r, err := post()
-			if (err != nil) != (tt.want == 0) || r.status != tt.want {
-				t.Errorf("got %d, %v", r.status, err)
+			r := w.call("POST", w.messages(), object{"content": "x"})
+			if text, _ := r.body["message"].(string); r.status != tt.status || r.code() != tt.code || (text == "") == (tt.status >= 400) {
+				t.Errorf("got %d, %v", r.status, r.body)
 			}
 			if n := len(w.Said(w.channel.ID)) - before; n != tt.said {
 				t.Errorf("%d messages were said", n)
-			}
-			requests := w.Requests("/messages")
-			if last := requests[len(requests)-1]; last.Status != tt.want {
-				t.Errorf("the request is %+v", last)
 			}
 		})
 	}

@@ -442,7 +442,7 @@ func (s *Server) requestMembers(c *gatewayConn, data json.RawMessage) {
 		Nonce   string          `json:"nonce"`
 	}
 	if json.Unmarshal(data, &ask) != nil || ask.Query == nil && ask.UserIDs == nil {
-		c.close(CloseDecodeError)
+		c.Close(CloseDecodeError)
 		return
 	}
 	ss := c.session
@@ -456,7 +456,7 @@ func (s *Server) requestMembers(c *gatewayConn, data json.RawMessage) {
 		if json.Unmarshal(ask.UserIDs, &one) == nil {
 			ids = []string{one}
 		} else if json.Unmarshal(ask.UserIDs, &ids) != nil || len(ids) > 100 {
-			c.close(CloseDecodeError)
+			c.Close(CloseDecodeError)
 			return
 		}
 	} else if *ask.Query == "" && ask.Limit == 0 && ss.intents&IntentGuildMembers == 0 {

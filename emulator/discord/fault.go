@@ -1,17 +1,12 @@
 package discord
 
 import (
-	"bytes"
-	"io"
-	"maps"
 	"math"
 	"net/http"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
-	"github.com/coder/websocket"
+	"parley.internal/emulator/standin"
 )
 
 // DispatchFault is something that goes wrong with an event of the gateway.
@@ -32,171 +27,46 @@ type DispatchFault struct {
 	Twice bool
 }
 
-// HTTPFault is something that goes wrong with a request to the HTTP API, or with
-// the opening of a gateway connection.
-type HTTPFault struct {
-	// Method and Path say which; empty is any request to the API. Path is the
-	// end of it, such as "/messages" or "/gateway/bot"; "/" is the gateway.
-	Method, Path string
-	// Skip is how many requests pass first; Times is how many fail then, 1
-	// where it is 0.
-	Skip, Times int
-	// Delay comes before everything else.
-	Delay time.Duration
-	// Done carries the request out, as if nothing was wrong, before it fails.
-	Done bool
-	// Status is answered, and Header with it, with an error in the body from
-	// 400 on. 429 is a rate limit that ends after RetryAfter: that of the route,
-	// or where Global is set of everything.
-	Status     int
-	Header     http.Header
-	RetryAfter time.Duration
-	Global     bool
-	// Drop ends the connection instead of answering. Hang lets the client wait
-	// for as long as it likes. With none of Status, Drop and Hang the request
-	// succeeds, after Delay.
-	Drop, Hang bool
-}
+// HTTPFault is something that goes wrong with a request to the HTTP API, or, with
+// the Path "/", with the opening of a gateway connection.
+type HTTPFault = standin.HTTPFault
 
-// maxBody is more than any request needs.
-const maxBody = 1 << 20
-
-type faults struct {
-	dispatches []*DispatchFault
-	https      []*HTTPFault
-}
+// Request is one that reached the HTTP API.
+type Request = standin.Request
 
 // FailDispatch makes events of the gateway go wrong. Faults apply in the order
 // in which they were given, one at a time.
 func (s *Server) FailDispatch(f DispatchFault) {
-	f.Times = max(f.Times, 1)
 	s.lock()
 	defer s.unlock()
-	s.faults.dispatches = append(s.faults.dispatches, &f)
-}
-
-// FailHTTP makes requests fail. Faults apply in the order in which they were
-// given, one at a time.
-func (s *Server) FailHTTP(f HTTPFault) {
-	f.Times = max(f.Times, 1)
-	f.Header = f.Header.Clone()
-	s.lock()
-	defer s.unlock()
-	s.faults.https = append(s.faults.https, &f)
+	s.faults.Add(f, f.Skip, f.Times)
 }
 
 // ClearFaults forgets what is still to go wrong.
 func (s *Server) ClearFaults() {
+	s.Core.ClearFaults()
 	s.lock()
 	defer s.unlock()
-	s.faults = faults{}
+	s.faults = standin.Faults[DispatchFault]{}
 }
 
-// dispatch is the fault that this event meets, or nil.
-func (f *faults) dispatch(ss *session, kind string) *DispatchFault {
-	for i, d := range f.dispatches {
-		if d.BotID != "" && d.BotID != ss.bot.ID || d.Type != "" && d.Type != kind {
-			continue
-		}
-		if d.Skip > 0 {
-			d.Skip--
-			continue
-		}
-		if d.Times--; d.Times == 0 {
-			f.dispatches = slices.Delete(f.dispatches, i, i+1)
-		}
-		return d
-	}
-	return nil
-}
-
-// request is the fault that this request meets, or nil.
-func (f *faults) request(r *http.Request) *HTTPFault {
-	for i, h := range f.https {
-		gateway := r.URL.Path == gatewayPath
-		if h.Method != "" && h.Method != r.Method || gateway != (h.Path == gatewayPath) || !strings.HasSuffix(r.URL.Path, h.Path) {
-			continue
-		}
-		if h.Skip > 0 {
-			h.Skip--
-			continue
-		}
-		if h.Times--; h.Times == 0 {
-			f.https = slices.Delete(f.https, i, i+1)
-		}
-		return h
-	}
-	return nil
-}
-
-// injected carries out the faults of HTTP, and counts requests.
-func (s *Server) injected(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		gateway := r.URL.Path == gatewayPath
-		// Only once the body is read does the server notice a client that goes
-		// away while it is kept waiting.
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err != nil {
-			writeError(w, refuse(http.StatusRequestEntityTooLarge, 40005, "Request entity too large"))
-			return
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		s.mu.Lock()
-		f := s.faults.request(r)
-		s.mu.Unlock()
-		done := func(status int) {
-			if gateway {
-				return
-			}
-			s.lock()
-			defer s.unlock()
-			s.requests = append(s.requests, Request{r.Method, r.URL.Path, status, s.now()})
-		}
-		rec := &recorder{header: http.Header{}, status: http.StatusOK}
-		serve := func() {
-			h.ServeHTTP(rec, r)
-			done(rec.status)
-			rec.flush(w)
-		}
-		if gateway {
-			// A connection is taken over, and can't be kept back.
-			serve = func() { h.ServeHTTP(w, r) }
-		}
-		if f == nil {
-			serve()
-			return
-		}
-		if f.Delay > 0 {
-			after(r.Context(), f.Delay)
-		}
-		if f.Status == 0 && !f.Drop && !f.Hang {
-			serve()
-			return
-		}
-		if f.Done && !gateway {
-			h.ServeHTTP(rec, r)
-		}
-		switch {
-		case f.Status != 0:
-			done(f.Status)
-			maps.Copy(w.Header(), f.Header)
-			switch {
-			case f.Status == http.StatusTooManyRequests:
-				writeLimited(w, f.RetryAfter, f.Global)
-			case f.Status < http.StatusBadRequest:
-				w.WriteHeader(f.Status)
-			default:
-				writeError(w, refuse(f.Status, 0, "injected fault"))
-			}
-		case f.Hang:
-			done(0)
-			<-r.Context().Done()
-			panic(http.ErrAbortHandler)
-		default:
-			done(0)
-			panic(http.ErrAbortHandler)
-		}
+// dispatchFault is the fault that this event meets, or nil.
+func (s *Server) dispatchFault(ss *session, kind string) *DispatchFault {
+	return s.faults.Next(func(f *DispatchFault) bool {
+		return (f.BotID == "" || f.BotID == ss.bot.ID) && (f.Type == "" || f.Type == kind)
 	})
+}
+
+// refuseFault answers as Discord does where a request fails for a fault.
+func refuseFault(w http.ResponseWriter, f HTTPFault, why string) {
+	switch f.Status {
+	case http.StatusTooManyRequests:
+		writeLimited(w, f.RetryAfter, f.Global)
+	case http.StatusRequestEntityTooLarge:
+		writeError(w, refuse(f.Status, 40005, "Request entity too large"))
+	default:
+		writeError(w, refuse(f.Status, 0, why))
+	}
 }
 
 // writeLimited tells a client to wait.
@@ -222,24 +92,6 @@ func milliseconds(d time.Duration) float64 {
 	return math.Ceil(d.Seconds()*1000) / 1000
 }
 
-// recorder keeps an answer back.
-type recorder struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (r *recorder) Header() http.Header         { return r.header }
-func (r *recorder) WriteHeader(status int)      { r.status = status }
-func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
-
-func (r *recorder) flush(w http.ResponseWriter) {
-	maps.Copy(w.Header(), r.header)
-	w.WriteHeader(r.status)
-	// The client that went away is no concern of the server's.
-	_, _ = w.Write(r.body.Bytes())
-}
-
 // DropGateway ends the gateway connections of a bot without a word, or all where
 // botID is empty, and returns how many there were. The sessions can be resumed.
 func (s *Server) DropGateway(botID string) int {
@@ -257,7 +109,7 @@ func (s *Server) CloseGateway(botID string, code int) int {
 			s.end(c.session)
 			s.detach(c)
 		}
-		c.close(websocket.StatusCode(code))
+		c.Close(code)
 	})
 }
 
@@ -267,14 +119,12 @@ func (s *Server) CloseGateway(botID string, code int) int {
 // https://discord.com/developers/docs/events/gateway-events#reconnect
 func (s *Server) ReconnectGateway(botID string) int {
 	return s.eachConn(botID, func(c *gatewayConn) {
-		c.push(frame{data: encode(payload{Op: opReconnect})})
-		if !s.closing {
-			s.tasks.Go(func() {
-				if after(s.ctx, s.options.timing.Reconnect) {
-					c.close(CloseUnknownError)
-				}
-			})
-		}
+		c.Push(frame{data: encode(payload{Op: opReconnect})})
+		s.tasks.Go(func() {
+			if standin.Sleep(s.tasks.Context(), s.options.timing.Reconnect) {
+				c.Close(CloseUnknownError)
+			}
+		})
 	})
 }
 
@@ -323,7 +173,7 @@ func (s *Server) StopACKs(botID string) int {
 // a heartbeat at once, and returns how many there were.
 // https://discord.com/developers/docs/events/gateway#heartbeat-interval-heartbeat-requests
 func (s *Server) RequestHeartbeat(botID string) int {
-	return s.eachConn(botID, func(c *gatewayConn) { c.push(frame{data: encode(payload{Op: opHeartbeat})}) })
+	return s.eachConn(botID, func(c *gatewayConn) { c.Push(frame{data: encode(payload{Op: opHeartbeat})}) })
 }
 
 func (s *Server) eachConn(botID string, f func(*gatewayConn)) int {

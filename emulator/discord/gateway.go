@@ -7,9 +7,12 @@ import (
 	"encoding/json"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
+
+	"parley.internal/emulator/standin"
 )
 
 // The gateway's connections, see https://discord.com/developers/docs/events/gateway
@@ -49,7 +52,7 @@ const (
 	CloseDisallowedIntents    = 4014
 )
 
-var closeReasons = map[websocket.StatusCode]string{
+var closeReasons = map[int]string{
 	CloseUnknownError:         "Unknown error.",
 	CloseUnknownOpcode:        "Unknown opcode.",
 	CloseDecodeError:          "Error while decoding payload.",
@@ -70,9 +73,6 @@ var closeReasons = map[websocket.StatusCode]string{
 // https://discord.com/developers/docs/events/gateway#sending-events
 const maxCommand = 4096
 
-// maxQueue is how many messages may wait for a slow client before it is dropped.
-const maxQueue = 1 << 14
-
 // gatewayConn is one WebSocket connection.
 type gatewayConn struct {
 	wire    *websocket.Conn
@@ -81,16 +81,12 @@ type gatewayConn struct {
 
 	// Under the server's mutex.
 	session  *session // nil until identified or resumed
-	commands history
+	commands standin.History
 	mute     bool // it gets no heartbeat ACK
 
-	mu       sync.Mutex
-	frames   []frame
-	code     websocket.StatusCode // to close with when the frames are out
-	ending   bool
-	wake     chan struct{}
+	*standin.Queue[frame]
 	drained  chan struct{} // closed when the writer has ended
-	compress bool          // each message for itself, as identify asked for
+	compress atomic.Bool   // each message for itself, as identify asked for
 
 	// The writer's: the one stream of transport compression, where asked for.
 	stream  *zlib.Writer
@@ -111,24 +107,24 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request) {
 	}
 	defer wire.CloseNow()
 	wire.SetReadLimit(1 << 16)
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithCancel(s.tasks.Context())
 	defer cancel()
-	c := &gatewayConn{wire: wire, cancel: cancel, wake: make(chan struct{}, 1), drained: make(chan struct{})}
+	c := &gatewayConn{wire: wire, cancel: cancel, Queue: standin.NewQueue[frame](cancel), drained: make(chan struct{})}
 	if v, q := r.URL.Query().Get("v"), r.URL.Query(); v == "9" || v == "10" {
 		c.version = map[string]int{"9": 9, "10": 10}[v]
 		switch encoding, compress := q.Get("encoding"), q.Get("compress"); {
 		case encoding != "" && encoding != "json", compress != "" && compress != "zlib-stream":
 			// What this server does not speak.
-			c.close(CloseDecodeError)
+			c.Close(CloseDecodeError)
 		case compress != "":
 			c.stream = zlib.NewWriter(&c.zlibbed)
 		}
 	} else {
-		c.close(CloseInvalidVersion)
+		c.Close(CloseInvalidVersion)
 	}
 	s.lock()
 	s.conns[c] = true
-	c.push(frame{data: encode(payload{Op: opHello, Data: map[string]any{
+	c.Push(frame{data: encode(payload{Op: opHello, Data: map[string]any{
 		"heartbeat_interval": s.options.timing.Heartbeat.Milliseconds(),
 	}})})
 	s.unlock()
@@ -138,7 +134,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request) {
 	alive := make(chan struct{}, 1)
 	tasks.Go(func() { s.watch(ctx, c, alive) })
 	ended := s.read(ctx, c, alive)
-	if c.closing() {
+	if c.Closing() {
 		<-c.drained
 	}
 	cancel()
@@ -150,7 +146,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request) {
 	// Who closes with one of these is gone for good.
 	// https://discord.com/developers/docs/events/gateway#initiating-a-disconnect
 	code := websocket.CloseStatus(ended)
-	if ss := c.session; ss != nil && !c.closing() && (code == websocket.StatusNormalClosure || code == websocket.StatusGoingAway) {
+	if ss := c.session; ss != nil && !c.Closing() && (code == websocket.StatusNormalClosure || code == websocket.StatusGoingAway) {
 		s.end(ss)
 	}
 	s.detach(c)
@@ -163,7 +159,7 @@ func (s *Server) read(ctx context.Context, c *gatewayConn, alive chan<- struct{}
 		if err != nil {
 			return err
 		}
-		if c.closing() {
+		if c.Closing() {
 			continue // until the client closes too
 		}
 		var p struct {
@@ -171,7 +167,7 @@ func (s *Server) read(ctx context.Context, c *gatewayConn, alive chan<- struct{}
 			Data json.RawMessage `json:"d"`
 		}
 		if kind != websocket.MessageText || len(b) > maxCommand || json.Unmarshal(b, &p) != nil || p.Op == nil {
-			c.close(CloseDecodeError)
+			c.Close(CloseDecodeError)
 			continue
 		}
 		if *p.Op == opHeartbeat {
@@ -188,37 +184,37 @@ func (s *Server) read(ctx context.Context, c *gatewayConn, alive chan<- struct{}
 
 // command does what a client sent.
 func (s *Server) command(c *gatewayConn, op int, data json.RawMessage) {
-	if !c.commands.take(s.now(), s.options.limits.Commands) {
-		c.close(CloseRateLimited)
+	if !c.commands.Take(s.now(), s.options.limits.Commands) {
+		c.Close(CloseRateLimited)
 		return
 	}
 	switch op {
 	case opHeartbeat:
 		if !c.mute {
-			c.push(frame{data: encode(payload{Op: opHeartbeatACK})})
+			c.Push(frame{data: encode(payload{Op: opHeartbeatACK})})
 		}
 	case opIdentify:
 		if c.session != nil {
-			c.close(CloseAlreadyAuthenticated)
+			c.Close(CloseAlreadyAuthenticated)
 			return
 		}
 		s.identify(c, data)
 	case opResume:
 		if c.session != nil {
-			c.close(CloseAlreadyAuthenticated)
+			c.Close(CloseAlreadyAuthenticated)
 			return
 		}
 		s.resume(c, data)
 	case opPresence, opVoiceState, opRequestMembers:
 		if c.session == nil {
-			c.close(CloseNotAuthenticated)
+			c.Close(CloseNotAuthenticated)
 			return
 		}
 		if op == opRequestMembers {
 			s.requestMembers(c, data)
 		}
 	default:
-		c.close(CloseUnknownOpcode)
+		c.Close(CloseUnknownOpcode)
 	}
 }
 
@@ -234,7 +230,7 @@ func (s *Server) watch(ctx context.Context, c *gatewayConn, alive <-chan struct{
 		case <-alive:
 			timer.Reset(patience)
 		case <-timer.C:
-			c.close(CloseUnknownError)
+			c.Close(CloseUnknownError)
 			return
 		case <-ctx.Done():
 			return
@@ -246,7 +242,7 @@ func (s *Server) watch(ctx context.Context, c *gatewayConn, alive <-chan struct{
 // identify on the same connection.
 // https://discord.com/developers/docs/events/gateway-events#invalid-session
 func (c *gatewayConn) invalid(resumable bool) {
-	c.push(frame{data: encode(payload{Op: opInvalidSession, Data: resumable})})
+	c.Push(frame{data: encode(payload{Op: opInvalidSession, Data: resumable})})
 }
 
 // write sends what is queued.
@@ -257,23 +253,21 @@ func (c *gatewayConn) write(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-c.wake:
+		case <-c.Ready():
 		}
-		c.mu.Lock()
-		frames, ending, code, compress := c.frames, c.ending, c.code, c.compress
-		c.frames = nil
-		c.mu.Unlock()
+		frames, last := c.Take()
 		for _, f := range frames {
-			if f.delay > 0 && !after(ctx, f.delay) {
+			if f.delay > 0 && !standin.Sleep(ctx, f.delay) {
 				return
 			}
-			kind, b := c.encoded(f.data, compress)
+			kind, b := c.encoded(f.data)
 			if c.wire.Write(ctx, kind, b) != nil {
 				return
 			}
 		}
-		if ending {
-			_ = c.wire.Close(code, closeReasons[code])
+		if last {
+			code := c.Code()
+			_ = c.wire.Close(websocket.StatusCode(code), closeReasons[code])
 			return
 		}
 	}
@@ -284,7 +278,7 @@ const worthwhile = 1 << 10
 
 // encoded is a message as the client asked for it.
 // https://discord.com/developers/docs/events/gateway#encoding-and-compression
-func (c *gatewayConn) encoded(b []byte, compress bool) (websocket.MessageType, []byte) {
+func (c *gatewayConn) encoded(b []byte) (websocket.MessageType, []byte) {
 	// Neither writer fails, for a bytes.Buffer never does.
 	switch {
 	case c.stream != nil:
@@ -292,7 +286,7 @@ func (c *gatewayConn) encoded(b []byte, compress bool) (websocket.MessageType, [
 		_, _ = c.stream.Write(b)
 		_ = c.stream.Flush()
 		return websocket.MessageBinary, c.zlibbed.Bytes()
-	case compress && len(b) >= worthwhile:
+	case c.compress.Load() && len(b) >= worthwhile:
 		var out bytes.Buffer
 		z := zlib.NewWriter(&out)
 		_, _ = z.Write(b)
@@ -300,60 +294,4 @@ func (c *gatewayConn) encoded(b []byte, compress bool) (websocket.MessageType, [
 		return websocket.MessageBinary, out.Bytes()
 	}
 	return websocket.MessageText, b
-}
-
-// after waits for d, and reports whether ctx lasted as long.
-func after(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (c *gatewayConn) push(f frame) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.ending:
-	case len(c.frames) >= maxQueue:
-		c.cancel() // it does not read
-	default:
-		c.frames = append(c.frames, f)
-		c.signal()
-	}
-}
-
-// close ends the connection with a code once what is queued is out.
-func (c *gatewayConn) close(code websocket.StatusCode) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ending {
-		c.ending, c.code = true, code
-		c.signal()
-	}
-}
-
-func (c *gatewayConn) closing() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.ending
-}
-
-// compressing compresses each message by itself from now on, unless all are one
-// stream.
-func (c *gatewayConn) compressing(on bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.compress = on && c.stream == nil
-}
-
-func (c *gatewayConn) signal() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
 }

@@ -1,8 +1,6 @@
 package discord
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"strconv"
 	"time"
@@ -60,11 +58,4 @@ func older(a, b string) int {
 func number(id string) uint64 {
 	n, _ := strconv.ParseUint(id, 10, 64)
 	return n
-}
-
-// secret is a random string of 2n hexadecimal digits.
-func secret(n int) string {
-	b := make([]byte, n)
-	rand.Read(b)
-	return hex.EncodeToString(b)
 }

@@ -1,6 +1,10 @@
 package discord
 
-import "time"
+import (
+	"time"
+
+	"parley.internal/emulator/standin"
+)
 
 // How often things may be done, see
 // https://discord.com/developers/docs/topics/rate-limits and
@@ -8,10 +12,7 @@ import "time"
 
 // Window allows N things in any stretch of time of length Per. The zero Window
 // allows everything.
-type Window struct {
-	N   int
-	Per time.Duration
-}
+type Window = standin.Window
 
 // Limits are how often things may be done.
 type Limits struct {
@@ -37,42 +38,13 @@ type Limits struct {
 // these are of the size that Discord tells in its headers.
 func DefaultLimits() Limits {
 	return Limits{
-		Global:     Window{50, time.Second},
-		Messages:   Window{5, 5 * time.Second},
-		Routes:     Window{10, 5 * time.Second},
-		Identifies: Window{1, 5 * time.Second},
-		Sessions:   Window{1000, 24 * time.Hour},
-		Commands:   Window{120, time.Minute},
+		Global:     Window{N: 50, Per: time.Second},
+		Messages:   Window{N: 5, Per: 5 * time.Second},
+		Routes:     Window{N: 10, Per: 5 * time.Second},
+		Identifies: Window{N: 1, Per: 5 * time.Second},
+		Sessions:   Window{N: 1000, Per: 24 * time.Hour},
+		Commands:   Window{N: 120, Per: time.Minute},
 	}
-}
-
-// history is when something was done, oldest first, as far as a Window looks.
-type history []time.Time
-
-// left is how many more the window allows at now, and when it has room for all
-// of them again. It forgets what the window does not look at any more.
-func (h *history) left(now time.Time, w Window) (n int, full time.Duration) {
-	old := 0
-	for old < len(*h) && now.Sub((*h)[old]) >= w.Per {
-		old++
-	}
-	*h = (*h)[old:]
-	if len(*h) > 0 {
-		full = (*h)[len(*h)-1].Add(w.Per).Sub(now)
-	}
-	return max(w.N-len(*h), 0), full
-}
-
-// take counts one at now if the window has room.
-func (h *history) take(now time.Time, w Window) bool {
-	if w.N == 0 {
-		return true
-	}
-	if n, _ := h.left(now, w); n == 0 {
-		return false
-	}
-	*h = append(*h, now)
-	return true
 }
 
 // bucket counts requests from the first one until it resets.

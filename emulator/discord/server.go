@@ -43,36 +43,28 @@ package discord
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
-	"sync"
 	"time"
+
+	"parley.internal/emulator/standin"
 )
 
 // ErrClosed is returned by calls that a closing server ended.
-var ErrClosed = errors.New("discord: the server is closed")
+var ErrClosed = standin.ErrClosed
 
 // Server is a running stand-in. Its methods may be called from any goroutine,
 // and answer from memory.
 type Server struct {
+	*standin.Core
 	options options
 	http    net.Listener
-	web     *http.Server
-
-	ctx    context.Context // ends with the server
-	cancel context.CancelFunc
-	closed func() error
+	tasks   *standin.Tasks
 
 	// mu guards all that follows and what hangs from it. Whoever holds it may
 	// push to a connection's queue, which never blocks.
-	mu       sync.Mutex
-	closing  bool
-	tasks    sync.WaitGroup // added to only under mu, and not once closing
-	wake     chan struct{}  // closed on the next change; nil while nobody waits
+	mu       standin.Mutex
 	users    map[string]*account
 	tokens   map[string]*account
 	guilds   map[string]*guild
@@ -81,8 +73,7 @@ type Server struct {
 	conns    map[*gatewayConn]bool
 	sessions map[string]*session
 	buckets  map[string]*bucket
-	faults   faults
-	requests []Request
+	faults   standin.Faults[DispatchFault]
 	lastID   uint64
 }
 
@@ -143,6 +134,7 @@ func New(opts ...Option) (*Server, error) {
 		conns:    map[*gatewayConn]bool{},
 		sessions: map[string]*session{},
 		buckets:  map[string]*bucket{},
+		tasks:    standin.NewTasks(),
 	}
 	for _, o := range opts {
 		o(&s.options)
@@ -157,17 +149,14 @@ func New(opts ...Option) (*Server, error) {
 	if s.http, err = net.Listen("tcp", s.options.httpAddr); err != nil {
 		return nil, fmt.Errorf("discord: HTTP: %w", err)
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.closed = sync.OnceValue(s.shutdown)
-	s.web = &http.Server{
-		Handler:           s.tracked(s.routes()),
-		ReadHeaderTimeout: 10 * time.Second,
-		BaseContext:       func(net.Listener) context.Context { return s.ctx },
-	}
-	s.tasks.Go(func() {
-		// It returns when Close closes the listener; one that breaks before
-		// shows in the requests that fail.
-		_ = s.web.Serve(s.http)
+	s.Core = standin.New(standin.Config{
+		Mutex:    &s.mu,
+		Tasks:    s.tasks,
+		Listener: s.http,
+		Handler:  s.routes(),
+		Sockets:  []string{gatewayPath},
+		Refuse:   refuseFault,
+		Now:      s.now,
 	})
 	return s, nil
 }
@@ -192,95 +181,8 @@ func (s *Server) routes() http.Handler {
 	return mux
 }
 
-// Close ends all connections and requests, and returns when every goroutine of
-// the server has ended. It may be called more than once.
-func (s *Server) Close() error { return s.closed() }
-
-func (s *Server) shutdown() error {
-	s.lock()
-	s.closing = true
-	s.unlock()
-	s.cancel()
-	err := s.web.Close()
-	s.tasks.Wait()
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-// tracked makes Close wait for the handlers, those of hijacked connections
-// included, which http.Server forgets.
-func (s *Server) tracked(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		if s.closing {
-			s.mu.Unlock()
-			http.Error(w, "closing", http.StatusServiceUnavailable)
-			return
-		}
-		s.tasks.Add(1)
-		s.mu.Unlock()
-		defer s.tasks.Done()
-		s.injected(h).ServeHTTP(w, r)
-	})
-}
-
 func (s *Server) lock() { s.mu.Lock() }
 
-// unlock also wakes those who await a change.
-func (s *Server) unlock() {
-	if s.wake != nil {
-		close(s.wake)
-		s.wake = nil
-	}
-	s.mu.Unlock()
-}
+func (s *Server) unlock() { s.mu.UnlockChanged() }
 
 func (s *Server) now() time.Time { return s.options.now() }
-
-// Await returns once cond holds, which it asks at first and then whenever
-// something changed in the server. cond may call any method of the server. The
-// error is that of the context, or ErrClosed.
-func (s *Server) Await(ctx context.Context, cond func() bool) error {
-	for {
-		s.mu.Lock()
-		if s.wake == nil {
-			s.wake = make(chan struct{})
-		}
-		wake := s.wake
-		s.mu.Unlock()
-		if cond() {
-			return nil
-		}
-		select {
-		case <-wake:
-		case <-ctx.Done():
-			return fmt.Errorf("discord: awaiting a change: %w", context.Cause(ctx))
-		case <-s.ctx.Done():
-			return ErrClosed
-		}
-	}
-}
-
-// Request is one that reached the HTTP API.
-type Request struct {
-	Method, Path string
-	// Status is what was answered, and 0 where a fault kept the answer back.
-	Status int
-	At     time.Time
-}
-
-// Requests are those that were answered or kept back so far whose path ends in
-// suffix, such as "/messages", in order of their ends. WebSockets do not count.
-func (s *Server) Requests(suffix string) []Request {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var found []Request
-	for _, r := range s.requests {
-		if strings.HasSuffix(r.Path, suffix) {
-			found = append(found, r)
-		}
-	}
-	return found
-}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"parley.internal/emulator/standin"
 )
 
 // Sessions of the gateway: identify, resume and dispatch, see
@@ -92,7 +94,7 @@ func (s *Server) dispatch(kind string, about func(*session) any) {
 
 // send tells a session one event, unless a fault is in the way.
 func (s *Server) send(ss *session, kind string, d any) {
-	f := s.faults.dispatch(ss, kind)
+	f := s.dispatchFault(ss, kind)
 	if f != nil && f.Lost {
 		return
 	}
@@ -110,9 +112,9 @@ func (s *Server) send(ss *session, kind string, d any) {
 	if f != nil {
 		delay = f.Delay
 	}
-	ss.conn.push(frame{e.data, delay})
+	ss.conn.Push(frame{e.data, delay})
 	if f != nil && f.Twice {
-		ss.conn.push(frame{data: e.data})
+		ss.conn.Push(frame{data: e.data})
 	}
 }
 
@@ -129,46 +131,46 @@ type identify struct {
 func (s *Server) identify(c *gatewayConn, data json.RawMessage) {
 	var id identify
 	if json.Unmarshal(data, &id) != nil || id.Props == nil {
-		c.close(CloseDecodeError)
+		c.Close(CloseDecodeError)
 		return
 	}
 	bot := s.tokens[bare(id.Token)]
 	if bot == nil {
-		c.close(CloseAuthenticationFailed)
+		c.Close(CloseAuthenticationFailed)
 		return
 	}
 	shard := [2]int{0, 1}
 	if id.Shard != nil {
 		if len(id.Shard) != 2 || id.Shard[0] < 0 || id.Shard[0] >= id.Shard[1] {
-			c.close(CloseInvalidShard)
+			c.Close(CloseInvalidShard)
 			return
 		}
 		shard = [2]int(id.Shard)
 	}
 	switch {
 	case id.Intents == nil || *id.Intents&^knownIntents != 0:
-		c.close(CloseInvalidIntents)
+		c.Close(CloseInvalidIntents)
 		return
 	case *id.Intents&privilegedIntents&^bot.privileged != 0:
-		c.close(CloseDisallowedIntents)
+		c.Close(CloseDisallowedIntents)
 		return
 	}
 	now, limits := s.now(), s.options.limits
-	if !bot.identifies.take(now, limits.Identifies) {
+	if !bot.identifies.Take(now, limits.Identifies) {
 		c.invalid(false)
 		return
 	}
-	if !bot.starts.take(now, limits.Sessions) {
+	if !bot.starts.Take(now, limits.Sessions) {
 		// All sessions end and the token is reset.
 		s.resetToken(bot)
-		c.close(CloseAuthenticationFailed)
+		c.Close(CloseAuthenticationFailed)
 		return
 	}
 	s.expire()
-	ss := &session{id: secret(16), bot: bot, intents: *id.Intents, shard: shard, conn: c}
+	ss := &session{id: standin.Secret(16), bot: bot, intents: *id.Intents, shard: shard, conn: c}
 	s.sessions[ss.id] = ss
 	c.session = ss
-	c.compressing(id.Compress)
+	c.compress.Store(id.Compress && c.stream == nil)
 	var mine []*guild
 	unavailable := []any{}
 	for _, gid := range slices.SortedFunc(maps.Keys(s.guilds), older) {
@@ -211,12 +213,12 @@ type resume struct {
 func (s *Server) resume(c *gatewayConn, data json.RawMessage) {
 	var re resume
 	if json.Unmarshal(data, &re) != nil || re.Seq == nil {
-		c.close(CloseDecodeError)
+		c.Close(CloseDecodeError)
 		return
 	}
 	bot := s.tokens[bare(re.Token)]
 	if bot == nil {
-		c.close(CloseAuthenticationFailed)
+		c.Close(CloseAuthenticationFailed)
 		return
 	}
 	s.expire()
@@ -227,7 +229,7 @@ func (s *Server) resume(c *gatewayConn, data json.RawMessage) {
 	}
 	if *re.Seq < 0 || *re.Seq > ss.seq {
 		s.end(ss)
-		c.close(CloseInvalidSeq)
+		c.Close(CloseInvalidSeq)
 		return
 	}
 	// The session goes on only if it kept all that is to be told again.
@@ -243,7 +245,7 @@ func (s *Server) resume(c *gatewayConn, data json.RawMessage) {
 	ss.conn, c.session = c, ss
 	for _, e := range ss.events {
 		if e.seq > *re.Seq {
-			c.push(frame{data: e.data})
+			c.Push(frame{data: e.data})
 		}
 	}
 	s.send(ss, "RESUMED", map[string]any{})

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"unicode/utf8"
+
+	"parley.internal/emulator/standin"
 )
 
 // User is an account, a bot's included.
@@ -41,7 +43,7 @@ type account struct {
 	privileged Intents
 	closed     bool // to direct messages
 
-	identifies, starts history
+	identifies, starts standin.History
 	nonces             map[string]nonced
 }
 
@@ -98,7 +100,7 @@ func (s *Server) resetToken(a *account) {
 		if ss.bot == a {
 			s.end(ss)
 			if ss.conn != nil {
-				ss.conn.close(CloseAuthenticationFailed)
+				ss.conn.Close(CloseAuthenticationFailed)
 			}
 		}
 	}
@@ -111,7 +113,7 @@ func (s *Server) setToken(a *account, token string) {
 }
 
 func newToken(id string) string {
-	return base64.RawStdEncoding.EncodeToString([]byte(id)) + "." + secret(3) + "." + secret(19)
+	return base64.RawStdEncoding.EncodeToString([]byte(id)) + "." + standin.Secret(3) + "." + standin.Secret(19)
 }
 
 // add makes or changes an account.

@@ -8,42 +8,24 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/bwmarrin/discordgo"
 
 	"parley.internal/emulator/discord"
+	"parley.internal/emulator/emulatortest"
 )
 
 // world is a server with a guild of an owner, a viewer and a bot, and a channel.
 type world struct {
 	*discord.Server
 	t             *testing.T
-	clock         *clock
+	clock         *emulatortest.Clock
 	owner, viewer discord.User
 	bot           discord.Bot
 	guild         discord.Guild
 	channel       discord.Channel
-}
-
-// clock stands still until it is moved.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) Advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
 }
 
 // unlimited are no limits, for tests of something else.
@@ -51,7 +33,7 @@ func unlimited() discord.Option { return discord.WithLimits(discord.Limits{}) }
 
 func newWorld(t *testing.T, opts ...discord.Option) *world {
 	t.Helper()
-	w := &world{t: t, clock: &clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}}
+	w := &world{t: t, clock: emulatortest.NewClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))}
 	srv, err := discord.New(append([]discord.Option{discord.WithClock(w.clock.Now)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)

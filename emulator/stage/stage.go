@@ -15,6 +15,7 @@
 package stage
 
 import (
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,8 +30,12 @@ import (
 
 	"parley.internal/emulator/discord"
 	"parley.internal/emulator/twitch"
+	"parley.internal/gateway/page"
 	"parley.internal/shared/identity"
 )
+
+//go:embed index.html stage.css stage.js
+var files embed.FS
 
 // Platform is one of the stand-ins, as the page shows it.
 type Platform struct {
@@ -128,7 +133,7 @@ func New(t *twitch.Server, d *discord.Server, bots ...identity.UserID) *Stage {
 	mux.HandleFunc("GET /state", s.state)
 	mux.HandleFunc("GET /events", s.events)
 	mux.HandleFunc("POST /say", s.say)
-	mux.Handle("GET /", page())
+	mux.Handle("GET /", page.Serve(files))
 	s.handler = guarded(mux)
 	return s
 }

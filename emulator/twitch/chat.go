@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+
+	"parley.internal/emulator/standin"
 )
 
 // sendChatMessage is https://dev.twitch.tv/docs/api/reference/#send-chat-message
@@ -89,7 +91,7 @@ func (s *Server) sendChatMessage(c *call) answer {
 		DropReason *reason `json:"drop_reason"`
 	}
 	var no *refusal
-	if f := s.faults.chat(p); f != nil {
+	if f := s.chatFault(p); f != nil {
 		no = &refusal{f.Notice, noticeText(f.Notice, r.name())}
 	} else {
 		no = s.admit(p)
@@ -208,23 +210,23 @@ func (s *Server) sendWhisper(c *call) answer {
 	}
 	now, limits := s.now(), s.options.limits
 	tooMany := refuse(http.StatusTooManyRequests, "The sending user exceeded the number of whisper requests that they may make.")
-	if c.user.lastSecond.full(now, limits.WhispersPerSecond) || c.user.lastMinute.full(now, limits.WhispersPerMinute) {
+	if c.user.lastSecond.Full(now, limits.WhispersPerSecond) || c.user.lastMinute.Full(now, limits.WhispersPerMinute) {
 		return tooMany
 	}
-	if h := c.user.recipients[to]; !h.full(now, Window{1, limits.WhisperRecipients.Per}) && limits.WhisperRecipients.N > 0 {
+	if h := c.user.recipients[to]; !h.Full(now, Window{N: 1, Per: limits.WhisperRecipients.Per}) && limits.WhisperRecipients.N > 0 {
 		today := 0
 		for _, h := range c.user.recipients {
-			if h.full(now, Window{1, limits.WhisperRecipients.Per}) {
+			if h.Full(now, Window{N: 1, Per: limits.WhisperRecipients.Per}) {
 				today++
 			}
 		}
 		if today >= limits.WhisperRecipients.N {
 			return tooMany
 		}
-		c.user.recipients[to] = history{now}
+		c.user.recipients[to] = standin.History{now}
 	}
-	c.user.lastSecond.take(now, limits.WhispersPerSecond)
-	c.user.lastMinute.take(now, limits.WhispersPerMinute)
+	c.user.lastSecond.Take(now, limits.WhispersPerSecond)
+	c.user.lastMinute.Take(now, limits.WhispersPerMinute)
 	most := maxFirstWhisper
 	if known {
 		most = maxWhisper

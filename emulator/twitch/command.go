@@ -74,7 +74,7 @@ func (c *ircConn) handle(m message) bool {
 // negotiate answers CAP. https://ircv3.net/specs/extensions/capability-negotiation.html
 func (c *ircConn) negotiate(m message) {
 	reply := func(verb, caps string) {
-		c.push(":" + host + " CAP * " + verb + " :" + caps)
+		c.Push(":" + host + " CAP * " + verb + " :" + caps)
 	}
 	switch strings.ToUpper(m.param(0)) {
 	case "LS":
@@ -106,7 +106,7 @@ func (c *ircConn) login(nick string) bool {
 	s := c.server
 	refuse := func(text string) bool {
 		c.send(notice("*", "", text))
-		c.finish()
+		c.Close(0)
 		c.refused = true
 		return true
 	}
@@ -126,7 +126,7 @@ func (c *ircConn) login(nick string) bool {
 			return refuse("Login authentication failed")
 		}
 		a := s.users[t.UserID]
-		if !a.logins.take(s.now(), s.options.limits.Logins) {
+		if !a.logins.Take(s.now(), s.options.limits.Logins) {
 			return refuse("Login unsuccessful")
 		}
 		c.nick, c.account, c.token = nick, a, t
@@ -156,7 +156,7 @@ func (c *ircConn) join(name string) {
 	if !strings.HasPrefix(name, "#") {
 		return
 	}
-	if c.account != nil && !c.account.joins.take(s.now(), s.options.limits.Joins) {
+	if c.account != nil && !c.account.joins.Take(s.now(), s.options.limits.Joins) {
 		return // Twitch says nothing to a JOIN that is one too many
 	}
 	a, err := s.account(name)
@@ -253,7 +253,7 @@ func (c *ircConn) privmsg(m message) bool {
 	if parent := r.byID[m.tags["reply-parent-msg-id"]]; parent != nil {
 		p.parent = parent.ID
 	}
-	f := s.faults.chat(p)
+	f := s.chatFault(p)
 	if f != nil && f.Notice != "" {
 		return refuse(f.Notice, noticeText(f.Notice, r.name()))
 	}

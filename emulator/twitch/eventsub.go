@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"parley.internal/emulator/standin"
 )
 
 // EventSub over WebSocket, see
@@ -44,14 +46,9 @@ type session struct {
 
 // eventConn is one WebSocket connection.
 type eventConn struct {
-	wire   *websocket.Conn
-	cancel context.CancelFunc
-
-	mu      sync.Mutex
-	frames  [][]byte
-	code    websocket.StatusCode // to close with when the frames are out
-	ending  bool
-	wake    chan struct{}
+	*standin.Queue[[]byte]
+	wire    *websocket.Conn
+	cancel  context.CancelFunc
 	drained chan struct{} // closed when the writer has ended
 }
 
@@ -104,9 +101,9 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 		return // and has been answered
 	}
 	defer wire.CloseNow()
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithCancel(s.tasks.Context())
 	defer cancel()
-	c := &eventConn{wire: wire, cancel: cancel, wake: make(chan struct{}, 1), drained: make(chan struct{})}
+	c := &eventConn{Queue: standin.NewQueue[[]byte](cancel), wire: wire, cancel: cancel, drained: make(chan struct{})}
 	var old *eventConn
 	var ss *session
 	s.lock()
@@ -119,7 +116,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 		old, ss.conn, ss.moving = ss.conn, c, ""
 	} else {
 		ss = &session{
-			id:        secret(20),
+			id:        standin.Secret(20),
 			since:     s.now(),
 			conn:      c,
 			subs:      map[string]bool{},
@@ -128,7 +125,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 		s.sessions[ss.id] = ss
 	}
 	whole := int(math.Ceil(ss.keepalive.Seconds()))
-	c.push(s.frame("session_welcome", map[string]any{"session": sessionInfo{
+	c.Push(s.frame("session_welcome", map[string]any{"session": sessionInfo{
 		ID: ss.id, Status: "connected", KeepaliveTimeout: &whole, ConnectedAt: nanos(ss.since),
 	}}))
 	s.unlock()
@@ -137,30 +134,30 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 	tasks.Go(func() { s.writeEvents(ctx, c, ss) })
 	if old == nil {
 		tasks.Go(func() {
-			if !after(ctx, s.options.timing.Subscribe) {
+			if !standin.Sleep(ctx, s.options.timing.Subscribe) {
 				return
 			}
 			s.lock()
 			defer s.unlock()
 			if len(ss.subs) == 0 && ss.conn == c {
-				c.close(CloseUnused)
+				c.Close(CloseUnused)
 			}
 		})
 	}
 	tasks.Go(func() {
-		for every := s.options.timing.Ping; after(ctx, every); {
+		for every := s.options.timing.Ping; standin.Sleep(ctx, every); {
 			wait, done := context.WithTimeout(ctx, every)
 			err := wire.Ping(wait)
 			done()
 			if err != nil {
-				c.close(ClosePingPong)
+				c.Close(ClosePingPong)
 				return
 			}
 		}
 	})
 	// The client may only answer pings, which the library does not show.
 	if _, _, err := wire.Read(ctx); err == nil {
-		c.close(CloseInbound)
+		c.Close(CloseInbound)
 		<-c.drained
 	}
 	cancel()
@@ -169,22 +166,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 	s.lock()
 	defer s.unlock()
 	if ss.conn == c {
-		c.mu.Lock()
-		status := cmp.Or(closeStatuses[c.code], "websocket_disconnected")
-		c.mu.Unlock()
-		s.endSession(ss, status)
-	}
-}
-
-// after waits for d, and reports whether ctx lasted as long.
-func after(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
+		s.endSession(ss, cmp.Or(closeStatuses[c.Code()], "websocket_disconnected"))
 	}
 }
 
@@ -202,13 +184,10 @@ func (s *Server) writeEvents(ctx context.Context, c *eventConn, ss *session) {
 			s.mu.Lock()
 			f := s.frame("session_keepalive", map[string]any{})
 			s.mu.Unlock()
-			c.push(f)
-		case <-c.wake:
+			c.Push(f)
+		case <-c.Ready():
 		}
-		c.mu.Lock()
-		frames, ending, code := c.frames, c.ending, c.code
-		c.frames = nil
-		c.mu.Unlock()
+		frames, last := c.Take()
 		for _, f := range frames {
 			if c.wire.Write(ctx, websocket.MessageText, f) != nil {
 				return
@@ -217,14 +196,15 @@ func (s *Server) writeEvents(ctx context.Context, c *eventConn, ss *session) {
 		if len(frames) > 0 {
 			keepalive.Reset(ss.keepalive)
 		}
-		if ending {
-			_ = c.wire.Close(code, closeReasons[code])
+		if last {
+			code := c.Code()
+			_ = c.wire.Close(websocket.StatusCode(code), closeReasons[code])
 			return
 		}
 	}
 }
 
-var closeReasons = map[websocket.StatusCode]string{
+var closeReasons = map[int]string{
 	CloseServerError:    "internal server error",
 	CloseInbound:        "client sent inbound traffic",
 	ClosePingPong:       "client failed ping-pong",
@@ -236,7 +216,7 @@ var closeReasons = map[websocket.StatusCode]string{
 }
 
 // closeStatuses are what the subscriptions of a closed connection come to.
-var closeStatuses = map[websocket.StatusCode]string{
+var closeStatuses = map[int]string{
 	CloseServerError:    "websocket_internal_error",
 	CloseInbound:        "websocket_received_inbound_traffic",
 	ClosePingPong:       "websocket_failed_ping_pong",
@@ -244,36 +224,6 @@ var closeStatuses = map[websocket.StatusCode]string{
 	CloseReconnectGrace: "websocket_failed_to_reconnect",
 	CloseNetworkTimeout: "websocket_network_timeout",
 	CloseNetworkError:   "websocket_network_error",
-}
-
-func (c *eventConn) push(frame []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.ending:
-	case len(c.frames) >= maxQueue:
-		c.cancel() // it does not read
-	default:
-		c.frames = append(c.frames, frame)
-		c.signal()
-	}
-}
-
-// close ends the connection with a code once what is queued is out.
-func (c *eventConn) close(code websocket.StatusCode) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ending {
-		c.ending, c.code = true, code
-		c.signal()
-	}
-}
-
-func (c *eventConn) signal() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
 }
 
 // endSession forgets a session; its subscriptions remain to be listed.
@@ -300,19 +250,17 @@ func (s *Server) ReconnectEventSub() int {
 	s.lock()
 	defer s.unlock()
 	for _, ss := range s.sessions {
-		ss.moving = secret(10)
+		ss.moving = standin.Secret(10)
 		where := s.EventSubURL() + "?session=" + ss.id + "&reconnect=" + ss.moving
 		old := ss.conn
-		old.push(s.frame("session_reconnect", map[string]any{"session": sessionInfo{
+		old.Push(s.frame("session_reconnect", map[string]any{"session": sessionInfo{
 			ID: ss.id, Status: "reconnecting", ReconnectURL: &where, ConnectedAt: nanos(ss.since),
 		}}))
-		if !s.closing {
-			s.tasks.Go(func() {
-				if after(s.ctx, s.options.timing.Reconnect) {
-					old.close(CloseReconnectGrace)
-				}
-			})
-		}
+		s.tasks.Go(func() {
+			if standin.Sleep(s.tasks.Context(), s.options.timing.Reconnect) {
+				old.Close(CloseReconnectGrace)
+			}
+		})
 	}
 	return len(s.sessions)
 }
@@ -323,7 +271,7 @@ func (s *Server) CloseEventSub(code int) int {
 	s.lock()
 	defer s.unlock()
 	for _, ss := range s.sessions {
-		ss.conn.close(websocket.StatusCode(code))
+		ss.conn.Close(code)
 	}
 	return len(s.sessions)
 }
@@ -348,7 +296,7 @@ func (s *Server) RepeatEvent() int {
 	for _, id := range s.subOrder {
 		sub := s.subs[id]
 		if ss := s.sessions[sub.Transport.SessionID]; ss != nil && sub.latest != nil {
-			ss.conn.push(sub.latest)
+			ss.conn.Push(sub.latest)
 			n++
 		}
 	}
@@ -379,7 +327,7 @@ func (s *Server) revokeSubscription(sub *subscription, status string) {
 		return
 	}
 	delete(ss.subs, sub.ID)
-	ss.conn.push(encodeFrame(metadata{
+	ss.conn.Push(encodeFrame(metadata{
 		MessageID: newID(), MessageType: "revocation", MessageTimestamp: nanos(s.now()),
 		SubscriptionType: sub.Type, SubscriptionVersion: sub.Version,
 	}, map[string]any{"subscription": sub.Subscription}))

@@ -348,6 +348,20 @@ func TestEventSubReconnects(t *testing.T) {
 	}
 }
 
+func TestOnlyAFaultThatNamesAWebSocketKeepsItFromOpening(t *testing.T) {
+	w := newWorld(t)
+	w.FailHTTP(twitch.HTTPFault{Status: 500})
+	w.listen(t, "")
+	w.ClearFaults()
+	for path, url := range map[string]string{"/ws": w.EventSubURL(), "/irc": w.IRCWebSocketURL()} {
+		w.FailHTTP(twitch.HTTPFault{Path: path, Status: 503})
+		_, resp, err := websocket.Dial(t.Context(), url, nil)
+		if err == nil || resp == nil || resp.StatusCode != 503 {
+			t.Errorf("%s opens with %v, %v", path, resp, err)
+		}
+	}
+}
+
 func TestEventSubRevokes(t *testing.T) {
 	w := newWorld(t)
 	l := w.listen(t, "")

@@ -1,13 +1,10 @@
 package twitch
 
 import (
-	"bytes"
-	"io"
-	"maps"
-	"net/http"
-	"slices"
 	"strings"
 	"time"
+
+	"parley.internal/emulator/standin"
 )
 
 // ChatFault is something that goes wrong with a message that is sent over IRC,
@@ -27,182 +24,36 @@ type ChatFault struct {
 	Done, Drop bool
 }
 
-// HTTPFault is something that goes wrong with a request to Helix or OAuth.
-type HTTPFault struct {
-	// Method and Path say which; empty is any. Path is the end of it, such as
-	// "/chat/messages", "/whispers" or "/oauth2/token".
-	Method, Path string
-	// Skip is how many requests pass first; Times is how many fail then, 1
-	// where it is 0.
-	Skip, Times int
-	// Delay comes before everything else.
-	Delay time.Duration
-	// Done carries the request out, as if nothing was wrong, before it fails.
-	Done bool
-	// Status is answered, and Header with it: with an error in the body from
-	// 400 on, else without a body, so that 204 for a whisper that is not Done is
-	// one that Twitch drops silently.
-	Status int
-	Header http.Header
-	// Drop ends the connection instead of answering. Hang lets the client wait
-	// for as long as it likes. With none of Status, Drop and Hang the request
-	// succeeds, after Delay.
-	Drop, Hang bool
-}
+// HTTPFault is something that goes wrong with a request to Helix or OAuth, or,
+// with the Path "/ws" or "/irc", with the opening of a WebSocket.
+type HTTPFault = standin.HTTPFault
 
-// maxBody is more than any request needs.
-const maxBody = 1 << 20
-
-type faults struct {
-	chats []*ChatFault
-	https []*HTTPFault
-}
+// Request is one that reached Helix or OAuth.
+type Request = standin.Request
 
 // FailChat makes messages over IRC fail. Faults apply in the order in which they
 // were given, one at a time.
 func (s *Server) FailChat(f ChatFault) {
-	f.Times = max(f.Times, 1)
 	s.lock()
 	defer s.unlock()
-	s.faults.chats = append(s.faults.chats, &f)
-}
-
-// FailHTTP makes requests fail. Faults apply in the order in which they were
-// given, one at a time.
-func (s *Server) FailHTTP(f HTTPFault) {
-	f.Times = max(f.Times, 1)
-	f.Header = f.Header.Clone()
-	s.lock()
-	defer s.unlock()
-	s.faults.https = append(s.faults.https, &f)
+	s.faults.Add(f, f.Skip, f.Times)
 }
 
 // ClearFaults forgets what is still to go wrong.
 func (s *Server) ClearFaults() {
+	s.Core.ClearFaults()
 	s.lock()
 	defer s.unlock()
-	s.faults = faults{}
+	s.faults = standin.Faults[ChatFault]{}
 }
 
-// chat is the fault that this message meets, or nil.
-func (f *faults) chat(p post) *ChatFault {
-	for i, c := range f.chats {
-		if c.Login != "" && !strings.EqualFold(c.Login, p.from.Login) ||
-			c.Channel != "" && !strings.EqualFold(c.Channel, p.room.name()) ||
-			c.Notice == "" && p.via == ViaHelix {
-			continue
-		}
-		if c.Skip > 0 {
-			c.Skip--
-			continue
-		}
-		if c.Times--; c.Times == 0 {
-			f.chats = slices.Delete(f.chats, i, i+1)
-		}
-		return c
-	}
-	return nil
-}
-
-// request is the fault that this request meets, or nil.
-func (f *faults) request(r *http.Request) *HTTPFault {
-	for i, h := range f.https {
-		if h.Method != "" && h.Method != r.Method || !strings.HasSuffix(r.URL.Path, h.Path) {
-			continue
-		}
-		if h.Skip > 0 {
-			h.Skip--
-			continue
-		}
-		if h.Times--; h.Times == 0 {
-			f.https = slices.Delete(f.https, i, i+1)
-		}
-		return h
-	}
-	return nil
-}
-
-// injected carries out the faults of HTTP, and counts requests.
-func (s *Server) injected(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == ircPath || r.URL.Path == eventSubPath {
-			h.ServeHTTP(w, r)
-			return
-		}
-		// Only once the body is read does the server notice a client that goes
-		// away while it is kept waiting.
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err != nil {
-			writeError(w, http.StatusRequestEntityTooLarge, err.Error())
-			return
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		s.mu.Lock()
-		f := s.faults.request(r)
-		s.mu.Unlock()
-		rec := &recorder{header: http.Header{}, status: http.StatusOK}
-		done := func(status int) {
-			s.lock()
-			defer s.unlock()
-			s.requests = append(s.requests, Request{r.Method, r.URL.Path, status, s.now()})
-		}
-		if f == nil {
-			h.ServeHTTP(rec, r)
-			done(rec.status)
-			rec.flush(w)
-			return
-		}
-		if f.Delay > 0 {
-			timer := time.NewTimer(f.Delay)
-			defer timer.Stop()
-			select {
-			case <-timer.C:
-			case <-r.Context().Done():
-			}
-		}
-		fails := f.Status != 0 || f.Drop || f.Hang
-		if f.Done || !fails {
-			h.ServeHTTP(rec, r)
-		}
-		switch {
-		case !fails:
-			done(rec.status)
-			rec.flush(w)
-		case f.Status != 0:
-			done(f.Status)
-			maps.Copy(w.Header(), f.Header)
-			if f.Status < http.StatusBadRequest {
-				w.WriteHeader(f.Status)
-				return
-			}
-			writeError(w, f.Status, "injected fault")
-		case f.Hang:
-			done(0)
-			<-r.Context().Done()
-			panic(http.ErrAbortHandler)
-		default:
-			done(0)
-			panic(http.ErrAbortHandler)
-		}
+// chatFault is the fault that this message meets, or nil.
+func (s *Server) chatFault(p post) *ChatFault {
+	return s.faults.Next(func(f *ChatFault) bool {
+		return (f.Login == "" || strings.EqualFold(f.Login, p.from.Login)) &&
+			(f.Channel == "" || strings.EqualFold(f.Channel, p.room.name())) &&
+			(f.Notice != "" || p.via != ViaHelix)
 	})
-}
-
-// recorder keeps an answer back.
-type recorder struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (r *recorder) Header() http.Header         { return r.header }
-func (r *recorder) WriteHeader(status int)      { r.status = status }
-func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
-
-func (r *recorder) flush(w http.ResponseWriter) {
-	maps.Copy(w.Header(), r.header)
-	w.WriteHeader(r.status)
-	// The client that went away is no concern of the server's.
-	_, _ = w.Write(r.body.Bytes())
 }
 
 // noticeText is what Twitch says with a msg-id.

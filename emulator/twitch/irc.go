@@ -11,14 +11,13 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"parley.internal/emulator/standin"
 )
 
 // maxLine is the longest line that is read: tags, then a text of 500 characters
 // of up to 4 bytes. Twitch ends a connection that sends more.
 const maxLine = 8 << 10
-
-// maxQueue is how many lines may wait for a slow client before it is dropped.
-const maxQueue = 1 << 14
 
 // goodbye is how long a client that was told goodbye may take to leave.
 const goodbye = 5 * time.Second
@@ -54,14 +53,8 @@ type ircConn struct {
 	rooms      map[*room]bool
 	delay      time.Duration
 
-	// queue has its own lock, so that the writer never waits for the world.
-	queue struct {
-		sync.Mutex
-		lines  []string
-		ending bool // the writer closes when the lines are out
-		wake   chan struct{}
-	}
-	pong chan struct{}
+	*standin.Queue[string] // of lines
+	pong                   chan struct{}
 }
 
 func (s *Server) acceptIRC() {
@@ -75,7 +68,7 @@ func (s *Server) acceptIRC() {
 		}
 		lines := bufio.NewScanner(c)
 		lines.Buffer(nil, maxLine)
-		if !s.start(func() { s.runIRC(&tcpTransport{conn: c, lines: lines}) }) {
+		if !s.tasks.Go(func() { s.runIRC(&tcpTransport{conn: c, lines: lines}) }) {
 			_ = c.Close()
 		}
 	}
@@ -88,17 +81,17 @@ func (s *Server) serveIRC(w http.ResponseWriter, r *http.Request) {
 		return // and has been answered
 	}
 	c.SetReadLimit(maxLine)
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithCancel(s.tasks.Context())
 	defer cancel()
 	s.runIRC(&webTransport{conn: c, ctx: ctx})
 }
 
 func (s *Server) runIRC(wire transport) {
 	c := &ircConn{server: s, wire: wire, rooms: map[*room]bool{}, pong: make(chan struct{}, 1)}
-	c.ctx, c.cancel = context.WithCancel(s.ctx)
-	c.queue.wake = make(chan struct{}, 1)
+	c.ctx, c.cancel = context.WithCancel(s.tasks.Context())
+	c.Queue = standin.NewQueue[string](c.abort)
 	s.lock()
-	if s.closing {
+	if c.ctx.Err() != nil {
 		s.unlock()
 		c.abort()
 		return
@@ -170,25 +163,18 @@ func (c *ircConn) write() bool {
 			}
 			awaiting = true
 			ping.Reset(interval)
-			c.push("PING :" + host)
+			c.Push("PING :" + host)
 			continue
-		case <-c.queue.wake:
+		case <-c.Ready():
 		}
-		c.queue.Lock()
-		lines, ending := c.queue.lines, c.queue.ending
-		c.queue.lines = nil
-		c.queue.Unlock()
-		if d := c.pause(); d > 0 {
-			select {
-			case <-time.After(d):
-			case <-c.ctx.Done():
-				return false
-			}
+		lines, last := c.Take()
+		if d := c.pause(); d > 0 && !standin.Sleep(c.ctx, d) {
+			return false
 		}
 		if len(lines) > 0 && c.wire.write(lines) != nil {
 			return false
 		}
-		if ending {
+		if last {
 			return true
 		}
 	}
@@ -201,37 +187,7 @@ func (c *ircConn) pause() time.Duration {
 }
 
 // send queues a message, with the tags if the client asked for them.
-func (c *ircConn) send(m message) { c.push(m.encode(c.tags)) }
-
-func (c *ircConn) push(line string) {
-	c.queue.Lock()
-	defer c.queue.Unlock()
-	if c.queue.ending {
-		return
-	}
-	if len(c.queue.lines) >= maxQueue {
-		c.queue.ending = true
-		c.abort()
-		return
-	}
-	c.queue.lines = append(c.queue.lines, line)
-	c.signal()
-}
-
-// finish ends the connection once what is queued is out.
-func (c *ircConn) finish() {
-	c.queue.Lock()
-	defer c.queue.Unlock()
-	c.queue.ending = true
-	c.signal()
-}
-
-func (c *ircConn) signal() {
-	select {
-	case c.queue.wake <- struct{}{}:
-	default:
-	}
-}
+func (c *ircConn) send(m message) { c.Push(m.encode(c.tags)) }
 
 // abort ends the connection at once.
 func (c *ircConn) abort() {

@@ -3,14 +3,13 @@ package twitch
 import (
 	"math"
 	"time"
+
+	"parley.internal/emulator/standin"
 )
 
 // Window allows N things in any stretch of time of length Per. The zero Window
 // allows everything.
-type Window struct {
-	N   int
-	Per time.Duration
-}
+type Window = standin.Window
 
 // Limits are how often things may be done.
 type Limits struct {
@@ -35,44 +34,16 @@ type Limits struct {
 // DefaultLimits are those that Twitch sets an ordinary account.
 func DefaultLimits() Limits {
 	return Limits{
-		Logins:            Window{20, 10 * time.Second},
-		Joins:             Window{20, 10 * time.Second},
-		Messages:          Window{20, 30 * time.Second},
-		ModeratorMessages: Window{100, 30 * time.Second},
-		ChannelMessages:   Window{1, time.Second},
-		Helix:             Window{800, time.Minute},
-		WhispersPerSecond: Window{3, time.Second},
-		WhispersPerMinute: Window{100, time.Minute},
-		WhisperRecipients: Window{40, 24 * time.Hour},
+		Logins:            Window{N: 20, Per: 10 * time.Second},
+		Joins:             Window{N: 20, Per: 10 * time.Second},
+		Messages:          Window{N: 20, Per: 30 * time.Second},
+		ModeratorMessages: Window{N: 100, Per: 30 * time.Second},
+		ChannelMessages:   Window{N: 1, Per: time.Second},
+		Helix:             Window{N: 800, Per: time.Minute},
+		WhispersPerSecond: Window{N: 3, Per: time.Second},
+		WhispersPerMinute: Window{N: 100, Per: time.Minute},
+		WhisperRecipients: Window{N: 40, Per: 24 * time.Hour},
 	}
-}
-
-// history is when something was done, oldest first, as far as a Window looks.
-type history []time.Time
-
-// full reports whether the window has no room at now, and forgets what it does
-// not look at any more.
-func (h *history) full(now time.Time, w Window) bool {
-	if w.N == 0 {
-		return false
-	}
-	old := 0
-	for old < len(*h) && now.Sub((*h)[old]) >= w.Per {
-		old++
-	}
-	*h = (*h)[old:]
-	return len(*h) >= w.N
-}
-
-// take counts one at now if the window has room.
-func (h *history) take(now time.Time, w Window) bool {
-	if h.full(now, w) {
-		return false
-	}
-	if w.N > 0 {
-		*h = append(*h, now)
-	}
-	return true
 }
 
 // bucket holds points, of which each request takes one.

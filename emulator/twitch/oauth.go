@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"parley.internal/emulator/standin"
 )
 
 // OAuth, see https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/
@@ -127,7 +129,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 		_ = consentPage.Execute(w, map[string]any{"App": app.Name, "Scopes": scopes, "Users": users})
 		return
 	}
-	c := secret(15)
+	c := standin.Secret(15)
 	s.codes[c] = code{app.ID, redirect, u.ID, scopes, s.now().Add(codeLife)}
 	answer("code", c, "scope", strings.Join(scopes, " "))
 }

@@ -233,10 +233,10 @@ func (s *Server) admit(p post) *refusal {
 	limits := s.options.limits
 	tooFast := &refusal{"msg_ratelimit", noticeText("msg_ratelimit", r.name())}
 	privileged := r.privileged(u)
-	if !u.moderatorMessages.take(now, limits.ModeratorMessages) {
+	if !u.moderatorMessages.Take(now, limits.ModeratorMessages) {
 		return tooFast
 	}
-	if !privileged && !u.messages.take(now, limits.Messages) {
+	if !privileged && !u.messages.Take(now, limits.Messages) {
 		return tooFast
 	}
 	if privileged {
@@ -317,7 +317,7 @@ func (s *Server) publish(p post) *Line {
 		if *form == "" {
 			*form = m.encode(c.tags)
 		}
-		c.push(*form)
+		c.Push(*form)
 	}
 	s.notifyChat(r, u, l)
 	return l

@@ -281,7 +281,7 @@ func (s *Server) notify(name string, event map[string]any, holds map[string]stri
 			MessageID: newID(), MessageType: "notification", MessageTimestamp: nanos(s.now()),
 			SubscriptionType: sub.Type, SubscriptionVersion: sub.Version,
 		}, map[string]any{"subscription": sub.Subscription, "event": event})
-		ss.conn.push(sub.latest)
+		ss.conn.Push(sub.latest)
 	}
 }
 

@@ -2,11 +2,11 @@ package twitch
 
 import (
 	"cmp"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"time"
+
+	"parley.internal/emulator/standin"
 )
 
 // App is a registered application.
@@ -47,8 +47,8 @@ type grantKey struct{ clientID, userID string }
 
 // AddApp registers an application.
 func (s *Server) AddApp(a App) (App, error) {
-	a.ID = cmp.Or(a.ID, secret(15))
-	a.Secret = cmp.Or(a.Secret, secret(15))
+	a.ID = cmp.Or(a.ID, standin.Secret(15))
+	a.Secret = cmp.Or(a.Secret, standin.Secret(15))
 	a.Name = cmp.Or(a.Name, "app "+a.ID)
 	a.RedirectURIs = slices.Clone(a.RedirectURIs)
 	s.lock()
@@ -79,13 +79,13 @@ func (s *Server) AddToken(t Token) (Token, error) {
 
 // issue completes and stores a token.
 func (s *Server) issue(t Token) *Token {
-	t.Access = cmp.Or(t.Access, secret(15))
+	t.Access = cmp.Or(t.Access, standin.Secret(15))
 	t.Scopes = slices.Clone(t.Scopes)
 	if t.ExpiresAt.IsZero() {
 		t.ExpiresAt = s.now().Add(s.options.timing.Token)
 	}
 	if t.UserID != "" {
-		t.Refresh = cmp.Or(t.Refresh, secret(25))
+		t.Refresh = cmp.Or(t.Refresh, standin.Secret(25))
 		k := grantKey{t.ClientID, t.UserID}
 		if s.grants[k] == nil {
 			s.grants[k] = map[string]bool{}
@@ -161,11 +161,4 @@ func (s *Server) Disconnect(clientID, login string) error {
 		}
 	}
 	return nil
-}
-
-// secret is a random string of 2n characters.
-func secret(n int) string {
-	b := make([]byte, n)
-	rand.Read(b)
-	return hex.EncodeToString(b)
 }

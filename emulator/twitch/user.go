@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"parley.internal/emulator/standin"
 )
 
 // User is an account, and the channel of the same name.
@@ -45,11 +47,11 @@ type account struct {
 	User
 	room room
 
-	logins, joins               history
-	messages, moderatorMessages history
-	whispers                    []Whisper          // received
-	lastSecond, lastMinute      history            // of whispers sent
-	recipients                  map[string]history // by id of the recipient
+	logins, joins               standin.History
+	messages, moderatorMessages standin.History
+	whispers                    []Whisper                  // received
+	lastSecond, lastMinute      standin.History            // of whispers sent
+	recipients                  map[string]standin.History // by id of the recipient
 }
 
 var loginPattern = regexp.MustCompile(`^[a-z0-9_]{1,25}$`)
@@ -92,7 +94,7 @@ func (s *Server) AddUser(u User) (User, error) {
 		return User{}, fmt.Errorf("twitch: the id %s is %s's", u.ID, a.Login)
 	}
 	u.CreatedAt = cmp.Or(u.CreatedAt, s.now())
-	a := &account{User: u, room: newRoom(), recipients: map[string]history{}}
+	a := &account{User: u, room: newRoom(), recipients: map[string]standin.History{}}
 	a.room.owner = a
 	s.users[u.ID], s.logins[u.Login] = a, a
 	return u, nil

@@ -4,13 +4,13 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	irc "github.com/gempir/go-twitch-irc/v4"
 	"github.com/nicklaw5/helix/v2"
 
+	"parley.internal/emulator/emulatortest"
 	"parley.internal/emulator/twitch"
 )
 
@@ -25,33 +25,15 @@ var allScopes = []string{
 type world struct {
 	*twitch.Server
 	t                    *testing.T
-	clock                *clock
+	clock                *emulatortest.Clock
 	app                  twitch.App
 	channel, bot, viewer twitch.User
 	tokens               map[string]twitch.Token
 }
 
-// clock stands still until it is moved.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) Advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 func newWorld(t *testing.T, opts ...twitch.Option) *world {
 	t.Helper()
-	w := &world{t: t, clock: &clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}, tokens: map[string]twitch.Token{}}
+	w := &world{t: t, clock: emulatortest.NewClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)), tokens: map[string]twitch.Token{}}
 	srv, err := twitch.New(append([]twitch.Option{twitch.WithClock(w.clock.Now)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)

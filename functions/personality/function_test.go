@@ -106,6 +106,7 @@ func (s *faulty) PutConversation(ctx context.Context, user, channel string, c st
 
 // rig is a function with everything around it.
 type rig struct {
+	*emulatortest.Clock
 	*personality.Function
 	bus    *publisher
 	model  *scripted
@@ -113,21 +114,6 @@ type rig struct {
 	store  *faulty
 	ledger *egress.Ledger
 	log    *strings.Builder
-
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (r *rig) clock() time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.now
-}
-
-func (r *rig) advance(d time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.now = r.now.Add(d)
 }
 
 func newRig(t *testing.T, env emulatortest.Env, environ ...string) *rig {
@@ -141,11 +127,11 @@ func newRig(t *testing.T, env emulatortest.Env, environ ...string) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	r := &rig{bus: &publisher{}, model: &scripted{}, client: client, store: &faulty{Store: store.New(client)}, log: &strings.Builder{}, now: event.Now(time.Now())}
-	r.ledger = egress.NewLedger(client, "test", r.clock)
+	r := &rig{Clock: emulatortest.NewClock(event.Now(time.Now())), bus: &publisher{}, model: &scripted{}, client: client, store: &faulty{Store: store.New(client)}, log: &strings.Builder{}}
+	r.ledger = egress.NewLedger(client, "test", r.Now)
 	r.Function = personality.New(personality.Deps{
-		Config: cfg, Store: r.store, Sender: egress.NewSender(r.ledger, r.bus, cfg.Egress, r.clock),
-		Model: r.model, Now: r.clock, Log: slog.New(slog.NewTextHandler(&locked{w: r.log}, nil)),
+		Config: cfg, Store: r.store, Sender: egress.NewSender(r.ledger, r.bus, cfg.Egress, r.Now),
+		Model: r.model, Now: r.Now, Log: slog.New(slog.NewTextHandler(&locked{w: r.log}, nil)),
 	})
 	return r
 }
@@ -175,7 +161,7 @@ func asks(id, text string, annotations ...event.Annotation) *event.Event {
 
 // incoming is an event as the bus hands it over.
 func (r *rig) incoming(e *event.Event) bus.Incoming {
-	return bus.Incoming{Event: e, Attributes: map[string]string{bus.AttrNext: personality.Step}, ID: "1", Published: r.clock()}
+	return bus.Incoming{Event: e, Attributes: map[string]string{bus.AttrNext: personality.Step}, ID: "1", Published: r.Now()}
 }
 
 // entries are the ids of the ledger's entries.
@@ -263,7 +249,7 @@ func TestTheAnswerAndWhatItIsMadeOf(t *testing.T) {
 		}
 		c := out.Candidates[0]
 		if c.ID == "" || c.Kind != "text" || c.Source != "personality" || c.Status != event.CandidateSelected || *c.Priority != 100 ||
-			c.Format != "plain" || !c.CreatedAt.Equal(r.clock()) || string(c.Metadata) != `{"model":"embedded"}` {
+			c.Format != "plain" || !c.CreatedAt.Equal(r.Now()) || string(c.Metadata) != `{"model":"embedded"}` {
 			t.Errorf("candidate = %+v", c)
 		}
 		if in.Event.Candidates != nil || in.Event.RoutingSlip[0].Status != event.StepPending {
@@ -348,7 +334,7 @@ func TestPersonalitiesAreRemembered(t *testing.T) {
 			t.Errorf("the log lacks the hits and misses:\n%s", log)
 		}
 		r.put(t, store.Personality{Name: "host", Status: store.StatusActive, Text: "Be another host."})
-		r.advance(2 * time.Minute)
+		r.Advance(2 * time.Minute)
 		if got := r.answer(t, asks("c3", "hello", named("1", "host", 1))); !strings.Contains(got.System, "another") {
 			t.Errorf("after the TTL the instruction is %q", got.System)
 		}
@@ -441,7 +427,7 @@ func TestAPublishThatFailedIsMadeUpForWithoutTheModel(t *testing.T) {
 		r.model.reply = func(context.Context, int, model.Request) (model.Reply, error) {
 			return model.Reply{Text: "another"}, nil
 		}
-		r.advance(time.Hour)
+		r.Advance(time.Hour)
 		if err := r.Answer(t.Context(), in); err != nil {
 			t.Fatal(err)
 		}
@@ -463,7 +449,7 @@ func TestAModelThatFailsAndRecovers(t *testing.T) {
 			if err := r.Answer(t.Context(), in); err == nil || reasonOf(err) != "" {
 				t.Fatalf("Answer = %v; want an error that has it delivered again", err)
 			}
-			r.advance(10 * time.Second)
+			r.Advance(10 * time.Second)
 		}
 		if err := r.Answer(t.Context(), in); err != nil {
 			t.Fatal(err)
@@ -482,11 +468,11 @@ func TestAModelThatFailsForTooLong(t *testing.T) {
 			return model.Reply{}, &model.Error{Problem: model.Misconfigured, Status: 401}
 		}
 		in := r.incoming(asks("c1", "hello"))
-		r.advance(2*time.Minute - time.Second)
+		r.Advance(2*time.Minute - time.Second)
 		if err := r.Answer(t.Context(), in); err == nil || reasonOf(err) != "" {
 			t.Fatalf("young: Answer = %v; want an error that has it delivered again", err)
 		}
-		r.advance(time.Second)
+		r.Advance(time.Second)
 		if err := r.Answer(t.Context(), in); reasonOf(err) != deadletter.ModelFailed {
 			t.Fatalf("old: Answer = %v; want %s", err, deadletter.ModelFailed)
 		}
@@ -668,10 +654,10 @@ func TestMemory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(c.Turns) != 2 || !c.ExpireAt.Equal(r.clock().Add(time.Hour)) {
+		if len(c.Turns) != 2 || !c.ExpireAt.Equal(r.Now().Add(time.Hour)) {
 			t.Errorf("conversation = %+v", c)
 		}
-		r.advance(2 * time.Hour)
+		r.Advance(2 * time.Hour)
 		if got := questions(r.answer(t, asks("five", "five"))); got != nil {
 			t.Errorf("after the retention: reminded of %q", got)
 		}

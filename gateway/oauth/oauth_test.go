@@ -36,6 +36,7 @@ const operatorSecret = "an operator's long secret"
 
 // world is a gateway's login pages before a stand-in for Twitch.
 type world struct {
+	*emulatortest.Clock
 	t         *testing.T
 	twitch    *twitch.Server
 	gateway   *httptest.Server
@@ -45,22 +46,9 @@ type world struct {
 	users     map[string]twitch.User // by login
 
 	mu    sync.Mutex
-	now   time.Time
 	log   bytes.Buffer
 	pages bytes.Buffer // everything that the gateway answered
 	seen  []string     // secrets that passed through the browser
-}
-
-func (w *world) Now() time.Time {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.now
-}
-
-func (w *world) advance(d time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.now = w.now.Add(d)
 }
 
 // Write takes what is logged.
@@ -74,7 +62,7 @@ func (w *world) Write(p []byte) (int, error) {
 // gateway's environment.
 func on(t *testing.T, run func(w *world), env ...string) {
 	emulatortest.Firestore(t, func(t *testing.T, e emulatortest.Env) {
-		w := &world{t: t, now: time.Now().UTC().Truncate(time.Microsecond), users: map[string]twitch.User{}}
+		w := &world{t: t, Clock: emulatortest.NewClock(time.Now().UTC().Truncate(time.Microsecond)), users: map[string]twitch.User{}}
 		var err error
 		if w.twitch, err = twitch.New(twitch.WithClock(w.Now)); err != nil {
 			t.Fatal(err)
@@ -342,7 +330,7 @@ func TestTheBotLogsIn(t *testing.T) {
 			w.t.Errorf("left of the login: %v", left)
 		}
 		// and it is refreshed when it has run out
-		w.advance(5 * time.Hour)
+		w.Advance(5 * time.Hour)
 		if next, err := w.keeper.Token(w.t.Context(), w.id("bot")); err != nil || next.Access.Equal(token.Access) {
 			w.t.Errorf("refreshed: %v, %v", next, err)
 		}
@@ -451,7 +439,7 @@ func TestAReplayedForeignOrLateReturnIsRefused(t *testing.T) {
 		w.expect(b.get(back), http.StatusForbidden, "not begun in this browser")
 
 		back = b.consent(b.get(oauth.LoginPath+"?as=bot"), "bot")
-		w.advance(10 * time.Minute)
+		w.Advance(10 * time.Minute)
 		w.expect(b.get(back), http.StatusBadRequest, "This login is over")
 
 		b.get(oauth.LoginPath + "?as=bot")

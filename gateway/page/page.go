@@ -10,21 +10,19 @@ import (
 //go:embed index.html page.css page.js
 var files embed.FS
 
-// policy lets the page load its own two files and talk to its own host, and nothing else
-// (https://www.w3.org/TR/CSP3/). 'self' covers the socket: it has the same host.
+// policy lets the page load its own files and talk to its own host, and nothing else (https://www.w3.org/TR/CSP3/).
+// 'self' covers the socket: it has the same host.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // Handler serves the page at / and its files beside it; anything else is 404.
-func Handler() http.Handler {
+func Handler() http.Handler { return Serve(files) }
+
+// Serve serves another page of this kind: its index.html at /, and its other files beside it. The page can have nothing
+// inline and nothing from elsewhere.
+func Serve(files embed.FS) http.Handler {
 	static := http.FileServerFS(files)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/", "/page.css", "/page.js":
-		default:
-			http.NotFound(w, r)
-			return
-		}
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Content-Type-Options", "nosniff")

@@ -52,7 +52,7 @@ func TestTenKeepersThatWantAnExpiredTokenRefreshItOnce(t *testing.T) {
 				w.t.Fatalf("before it expired, Token gave another one")
 			}
 		}
-		w.clock.advance(4 * time.Hour)
+		w.clock.Advance(4 * time.Hour)
 		tokens, errs := ask(w, keepers, func(k *credential.Keeper) (credential.Token, error) { return k.Token(w.t.Context(), bot) })
 		if err := errors.Join(errs...); err != nil {
 			w.t.Fatal(err)
@@ -78,7 +78,7 @@ func TestTenKeepersThatWereRefusedRefreshOnce(t *testing.T) {
 		used := w.server.issue("1", "bot", 4*time.Hour, "chat:read")
 		w.put(keepers[0], bot, used)
 		used = w.token(keepers[0], bot)
-		w.clock.advance(10 * time.Minute)
+		w.clock.Advance(10 * time.Minute)
 		w.server.kill()
 		tokens, errs := ask(w, keepers, func(k *credential.Keeper) (credential.Token, error) { return k.Invalid(w.t.Context(), bot, used) })
 		if err := errors.Join(errs...); err != nil {
@@ -103,7 +103,7 @@ func TestCallersOfOneKeeperShareOneRefresh(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		w.put(k, bot, w.server.issue("1", "bot", 4*time.Hour))
-		w.clock.advance(5 * time.Hour)
+		w.clock.Advance(5 * time.Hour)
 		if _, errs := ask(w, slices.Repeat([]*credential.Keeper{k}, 50), func(k *credential.Keeper) (credential.Token, error) {
 			return k.Token(w.t.Context(), bot)
 		}); errors.Join(errs...) != nil {
@@ -120,7 +120,7 @@ func TestEachRefreshUsesTheRefreshTokenOfTheOneBefore(t *testing.T) {
 		bot := user(w.t, "twitch:1")
 		w.put(w.keeper(), bot, w.server.issue("1", "bot", 4*time.Hour, "chat:read"))
 		for range 4 {
-			w.clock.advance(4 * time.Hour)
+			w.clock.Advance(4 * time.Hour)
 			// each time another process, which knows only what is stored
 			if got := w.token(w.keeper(), bot); !slices.Equal(got.Scopes, []string{"chat:read"}) || !got.Expires.After(w.clock.Now()) {
 				w.t.Errorf("refreshed token has scopes %v until %v", got.Scopes, got.Expires)
@@ -202,7 +202,7 @@ func TestATokenIsValidatedHourlyByOneOfAll(t *testing.T) {
 		keepers := []*credential.Keeper{w.keeper(), w.keeper(), w.keeper()}
 		w.put(keepers[0], bot, w.server.issue("1", "bot", 40*time.Hour, "chat:read", "chat:edit"))
 		for hour := 1; hour <= 3; hour++ {
-			w.clock.advance(time.Hour)
+			w.clock.Advance(time.Hour)
 			_, errs := ask(w, keepers, func(k *credential.Keeper) (credential.Token, error) { return k.Token(w.t.Context(), bot) })
 			if err := errors.Join(errs...); err != nil {
 				w.t.Fatal(err)
@@ -218,7 +218,7 @@ func TestATokenIsValidatedHourlyByOneOfAll(t *testing.T) {
 				w.server.grants[access] = g
 			}
 		})
-		w.clock.advance(time.Hour)
+		w.clock.Advance(time.Hour)
 		got := w.token(keepers[1], bot)
 		if got.Login != "renamed" || !slices.Equal(got.Scopes, []string{"chat:read"}) {
 			w.t.Errorf("after validation: %s, %v", got.Login, got.Scopes)
@@ -239,12 +239,12 @@ func TestIdleCredentialsAreValidatedToo(t *testing.T) {
 		k := w.keeper()
 		w.put(k, user(w.t, "twitch:1"), w.server.issue("1", "ada", 40*time.Hour))
 		w.put(k, user(w.t, "twitch:2"), w.server.issue("2", "eve", 40*time.Hour))
-		w.clock.advance(30 * time.Minute)
+		w.clock.Advance(30 * time.Minute)
 		w.put(k, user(w.t, "twitch:3"), w.server.issue("3", "bob", 40*time.Hour))
 		imported := w.server.issue("4", "kim", 40*time.Hour)
 		imported.Validated, imported.Expires, imported.Scopes = time.Time{}, time.Time{}, nil
 		w.put(k, user(w.t, "twitch:4"), imported)
-		w.clock.advance(30 * time.Minute)
+		w.clock.Advance(30 * time.Minute)
 		if err := errors.Join(w.keeper().Check(w.t.Context()), w.keeper().Check(w.t.Context())); err != nil {
 			w.t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func TestIdleCredentialsAreValidatedToo(t *testing.T) {
 		}
 		// a withdrawn one is found without being used, and not asked about again
 		w.server.revokeAll()
-		w.clock.advance(time.Hour)
+		w.clock.Advance(time.Hour)
 		if err := errors.Join(w.keeper().Check(w.t.Context()), w.keeper().Check(w.t.Context())); err != nil {
 			w.t.Fatal(err)
 		}
@@ -288,15 +288,15 @@ func TestAPlatformThatIsDown(t *testing.T) {
 		first := w.server.issue("1", "bot", 4*time.Hour)
 		w.put(k, bot, first)
 		w.server.set(func() { w.server.fail = http.StatusServiceUnavailable })
-		w.clock.advance(time.Hour) // to be validated
+		w.clock.Advance(time.Hour) // to be validated
 		if got := w.token(k, bot); !same(got, first) {
 			w.t.Error("a token that can't be validated, but lasts, is not given")
 		}
-		w.clock.advance(2*time.Hour + 58*time.Minute) // to be refreshed, but lasts for two minutes
+		w.clock.Advance(2*time.Hour + 58*time.Minute) // to be refreshed, but lasts for two minutes
 		if got := w.token(k, bot); !same(got, first) {
 			w.t.Error("a token that can't be refreshed, but lasts, is not given")
 		}
-		w.clock.advance(3 * time.Minute)
+		w.clock.Advance(3 * time.Minute)
 		before, _ := w.server.counts()
 		for _, k := range []*credential.Keeper{k, k, w.keeper()} {
 			if _, err := k.Token(w.t.Context(), bot); !errors.Is(w.saw(err), credential.ErrUnavailable) {
@@ -307,7 +307,7 @@ func TestAPlatformThatIsDown(t *testing.T) {
 			w.t.Errorf("a platform that is down was asked %d times at once; want once", after-before)
 		}
 		w.server.set(func() { w.server.fail = 0 })
-		w.clock.advance(10 * time.Second)
+		w.clock.Advance(10 * time.Second)
 		if got := w.token(k, bot); same(got, first) {
 			w.t.Error("the expired token was given")
 		}
@@ -318,13 +318,13 @@ func TestAWrongClientSecretCostsNobodyTheirLogin(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		w.put(k, bot, w.server.issue("1", "bot", 4*time.Hour))
-		w.clock.advance(4 * time.Hour)
+		w.clock.Advance(4 * time.Hour)
 		w.server.set(func() { w.server.fail = http.StatusForbidden })
 		if _, err := k.Token(w.t.Context(), bot); !errors.Is(w.saw(err), credential.ErrRefused) {
 			w.t.Errorf("Token = %v; want ErrRefused", err)
 		}
 		w.server.set(func() { w.server.fail = 0 })
-		w.clock.advance(10 * time.Second)
+		w.clock.Advance(10 * time.Second)
 		w.token(k, bot)
 	})
 }
@@ -364,10 +364,10 @@ func TestOneWhoDiedWhileRefreshingIsReplaced(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		w.put(k, bot, w.server.issue("1", "bot", 4*time.Hour))
-		w.clock.advance(4 * time.Hour)
+		w.clock.Advance(4 * time.Hour)
 		lease(w, "twitch:1", w.clock.Now().Add(20*time.Second))
 		k.SetPause(func(ctx context.Context, d time.Duration) error {
-			w.clock.advance(d)
+			w.clock.Advance(d)
 			return ctx.Err()
 		})
 		began := w.clock.Now()
@@ -382,7 +382,7 @@ func TestWaitingEnds(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		w.put(k, bot, w.server.issue("1", "bot", 4*time.Hour))
-		w.clock.advance(4 * time.Hour)
+		w.clock.Advance(4 * time.Hour)
 		lease(w, "twitch:1", w.clock.Now().Add(time.Hour))
 		k.SetPause(immediately)
 		if _, err := k.Token(w.t.Context(), bot); !errors.Is(w.saw(err), credential.ErrBusy) {
@@ -407,7 +407,7 @@ func TestARefreshGoesOnWhenItsCallerLeaves(t *testing.T) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		first := w.server.issue("1", "bot", 4*time.Hour)
 		w.put(k, bot, first)
-		w.clock.advance(4 * time.Hour)
+		w.clock.Advance(4 * time.Hour)
 		hold := make(chan struct{})
 		w.server.set(func() { w.server.hold = hold })
 		ctx, leave := context.WithCancel(w.t.Context())
@@ -442,7 +442,7 @@ func TestALoginMeanwhileWins(t *testing.T) {
 		for _, withdrawn := range []bool{false, true} {
 			bot, k := user(w.t, "twitch:1"), w.keeper()
 			w.put(k, bot, w.server.issue("1", "bot", 4*time.Hour))
-			w.clock.advance(4 * time.Hour)
+			w.clock.Advance(4 * time.Hour)
 			if withdrawn {
 				w.server.revokeAll()
 			}
@@ -490,7 +490,7 @@ func TestANewTokenThatCouldNotBeStoredIsStoredLater(t *testing.T) {
 		k := w.keeperOn(client)
 		first := w.server.issue("1", "bot", 4*time.Hour)
 		w.put(k, bot, first)
-		w.clock.advance(4 * time.Hour)
+		w.clock.Advance(4 * time.Hour)
 		hold := make(chan struct{})
 		w.server.set(func() { w.server.hold = hold })
 		tries := 0
@@ -534,9 +534,9 @@ func TestATokenWithoutARefreshTokenIsUsedToItsEnd(t *testing.T) {
 		only := w.server.issue("1", "bot", 4*time.Hour)
 		only.Refresh = credential.Secret{}
 		w.put(k, bot, only)
-		w.clock.advance(4*time.Hour - time.Second)
+		w.clock.Advance(4*time.Hour - time.Second)
 		w.token(k, bot)
-		w.clock.advance(time.Second)
+		w.clock.Advance(time.Second)
 		if _, err := k.Token(w.t.Context(), bot); !errors.As(w.saw(err), new(*credential.LoginNeeded)) {
 			w.t.Errorf("Token after its end = %v; want LoginNeeded", err)
 		}
@@ -565,7 +565,7 @@ func TestAnOperatorsOwnFieldsStay(t *testing.T) {
 		if _, err := doc.Set(w.t.Context(), map[string]any{"note": "Ada's"}, firestore.MergeAll); err != nil {
 			w.t.Fatal(err)
 		}
-		w.clock.advance(4 * time.Hour)
+		w.clock.Advance(4 * time.Hour)
 		w.token(k, bot)
 		snap, err := doc.Get(w.t.Context())
 		if err != nil {
@@ -586,7 +586,7 @@ func TestRunChecksUntilItsContextEnds(t *testing.T) {
 		ctx, stop := context.WithCancel(w.t.Context())
 		rounds := 0
 		k.SetPause(func(ctx context.Context, d time.Duration) error {
-			w.clock.advance(d)
+			w.clock.Advance(d)
 			if rounds++; rounds == 24 { // two hours, and up to half as much again
 				stop()
 			}

@@ -26,24 +26,6 @@ import (
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
 
-// clock is a time that tests move.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // marker begins every secret that this test's server issues, so that they can be searched for.
 const marker = "s3cr3t"
 
@@ -57,7 +39,7 @@ type grant struct {
 // server speaks the JSON that Twitch documents, rotates refresh tokens, and counts.
 type server struct {
 	*httptest.Server
-	clock *clock
+	clock *emulatortest.Clock
 
 	mu        sync.Mutex
 	grants    map[string]grant // by access token
@@ -70,7 +52,7 @@ type server struct {
 	held      chan struct{} // receives once a refresh waits
 }
 
-func newServer(t *testing.T, c *clock) *server {
+func newServer(t *testing.T, c *emulatortest.Clock) *server {
 	s := &server{clock: c, grants: map[string]grant{}, refresh: map[string]grant{}, held: make(chan struct{}, 100)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /oauth2/token", s.serveToken)
@@ -188,7 +170,7 @@ func (s *server) serveValidate(w http.ResponseWriter, r *http.Request) {
 type world struct {
 	t         *testing.T
 	env       emulatortest.Env
-	clock     *clock
+	clock     *emulatortest.Clock
 	server    *server
 	firestore *firestore.Client
 	keyURI    string
@@ -208,7 +190,7 @@ func (w *world) Write(p []byte) (int, error) {
 // on runs a test in a world on both Firestores; afterwards nothing secret must stand anywhere.
 func on(t *testing.T, run func(w *world)) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		c := &clock{now: time.Now().UTC().Truncate(time.Microsecond)}
+		c := emulatortest.NewClock(time.Now().UTC().Truncate(time.Microsecond))
 		w := &world{t: t, env: env, clock: c, server: newServer(t, c), keyURI: "file:" + filepath.Join(t.TempDir(), "keys", "credentials.json")}
 		w.firestore = w.connect()
 		run(w)

@@ -34,14 +34,13 @@ func (deaf) Announce(context.Context, []byte, map[string]string, deadletter.Anno
 
 // desk is a ledger with records, and a platform that answers as it is told.
 type desk struct {
+	*emulatortest.Clock
 	t       *testing.T
 	client  *firestore.Client
 	ledger  *egress.Ledger
 	records *moderation.Records
 	sender  *egress.Sender
 
-	mu      sync.Mutex
-	now     time.Time
 	answers []moderation.Answer // the next ones; Done when there are none left
 	asked   []moderation.Order
 	during  func() // what happens while the platform is asked; nil for nothing
@@ -55,32 +54,20 @@ func onDesk(t *testing.T, run func(d *desk)) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { client.Close() })
-		d := &desk{t: t, client: client, now: event.Now(time.Now())}
-		d.ledger = egress.NewLedger(client, "one", d.clock)
-		d.records = moderation.NewRecords(client, "one", d.clock)
-		d.sender = egress.NewSender(d.ledger, deaf{}, egress.Config{Deadline: 2 * time.Minute, Retention: time.Hour}, d.clock)
+		d := &desk{t: t, client: client, Clock: emulatortest.NewClock(event.Now(time.Now()))}
+		d.ledger = egress.NewLedger(client, "one", d.Now)
+		d.records = moderation.NewRecords(client, "one", d.Now)
+		d.sender = egress.NewSender(d.ledger, deaf{}, egress.Config{Deadline: 2 * time.Minute, Retention: time.Hour}, d.Now)
 		run(d)
 	})
 }
 
-func (d *desk) clock() time.Time {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.now
-}
-
-func (d *desk) later(by time.Duration) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.now = d.now.Add(by)
-}
-
 func (d *desk) undertaker() *egress.Undertaker {
-	return egress.NewUndertaker(d.ledger, deadletter.NewBox(d.client, d.clock), deaf{}, "test", 20*time.Second)
+	return egress.NewUndertaker(d.ledger, deadletter.NewBox(d.client, d.Now), deaf{}, "test", 20*time.Second)
 }
 
 func (d *desk) enforcer() *moderation.Enforcer {
-	return moderation.NewEnforcer(d.ledger, d.undertaker(), d.records, moderation.Options{Log: slog.New(slog.DiscardHandler), Now: d.clock, Backoff: time.Millisecond})
+	return moderation.NewEnforcer(d.ledger, d.undertaker(), d.records, moderation.Options{Log: slog.New(slog.DiscardHandler), Now: d.Now, Backoff: time.Millisecond})
 }
 
 func (d *desk) platform() moderation.Platform {
@@ -232,7 +219,7 @@ func TestWhatHasToWaitIsDoneLaterOrGivenUpForThatReason(t *testing.T) {
 		d.answers = []moderation.Answer{limited}
 		late := d.order(`{"action":"unban","userId":"twitch:8"}`)
 		x.Carry(t.Context(), late, d.platform())
-		d.later(3 * time.Minute)
+		d.Advance(3 * time.Minute)
 		if done, _ := x.Carry(t.Context(), late, d.platform()); !done {
 			t.Fatal("something is left to do")
 		}
@@ -256,7 +243,7 @@ func TestADeathInTheMidstHasOneOutcome(t *testing.T) {
 	} {
 		onDesk(t, func(d *desk) {
 			j := d.order(`{"action":"timeout","userId":"twitch:7","durationSeconds":600}`)
-			ledger := egress.NewLedger(d.client, "one", d.clock)
+			ledger := egress.NewLedger(d.client, "one", d.Now)
 			claim, _, err := ledger.Claim(t.Context(), j.Ref)
 			if err != nil || claim == nil {
 				t.Fatal(claim, err)
@@ -276,7 +263,7 @@ func TestADeathInTheMidstHasOneOutcome(t *testing.T) {
 			if done, _ := d.enforcer().Carry(t.Context(), d.job(j.Ref.ID), d.platform()); !done || d.entry(j.Ref.ID).State != egress.Claimed {
 				t.Errorf("%s: taken over while the claim held", tt.name)
 			}
-			d.later(egress.ClaimLease + 5*time.Second)
+			d.Advance(egress.ClaimLease + 5*time.Second)
 			entries, err := d.ledger.Repeatable(t.Context(), "twitch", "twitch:streamer", event.EgressEvent)
 			if err != nil || len(entries) != 1 {
 				t.Fatalf("%s: %d to go on with, %v", tt.name, len(entries), err)
@@ -289,7 +276,7 @@ func TestADeathInTheMidstHasOneOutcome(t *testing.T) {
 			if last := len(d.asked) - 1; tt.dies == "after" && d.asked[last].Seconds != 535 {
 				t.Errorf("%s: for %d s; want what is left", tt.name, d.asked[last].Seconds)
 			}
-			d.later(time.Hour)
+			d.Advance(time.Hour)
 			if swept, err := d.undertaker().Sweep(t.Context()); err != nil || swept.GivenUp != 0 {
 				t.Errorf("%s: swept %+v, %v", tt.name, swept, err)
 			}
@@ -309,7 +296,7 @@ func try(t *testing.T, d *desk, j *moderation.Job, o moderation.Order) {
 func TestAPlatformThatNeverAnswersIsAnUnknownOutcome(t *testing.T) {
 	onDesk(t, func(d *desk) {
 		d.during = func() {
-			d.later(6 * time.Second)
+			d.Advance(6 * time.Second)
 			d.answers = []moderation.Answer{{Outcome: moderation.Unknown, Words: "no answer"}}
 		}
 		j := d.order(aBan)
@@ -340,7 +327,7 @@ func TestAPlatformThatNeverAnswersIsAnUnknownOutcome(t *testing.T) {
 func TestATimeoutThatIsOverIsNotDoneAgain(t *testing.T) {
 	onDesk(t, func(d *desk) {
 		d.answers = []moderation.Answer{{Outcome: moderation.Unknown, Words: "no answer"}}
-		d.during = func() { d.later(11 * time.Second) }
+		d.during = func() { d.Advance(11 * time.Second) }
 		j := d.order(`{"action":"timeout","userId":"twitch:7","durationSeconds":10}`)
 		d.ends(j, egress.Dead, moderation.Unknown)
 		if len(d.asked) != 1 {

@@ -1,0 +1,339 @@
+package standin_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"parley.internal/emulator/standin"
+)
+
+// world is a server that counts what is posted to it.
+type world struct {
+	*standin.Core
+	t     *testing.T
+	mu    standin.Mutex
+	tasks *standin.Tasks
+	addr  string
+	posts int // under mu
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, tasks: standin.NewTasks(), addr: l.Addr().String()}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /count", func(rw http.ResponseWriter, r *http.Request) {
+		w.mu.Lock()
+		defer w.mu.UnlockChanged()
+		w.posts++
+		rw.Header().Set("Counted", "yes")
+		rw.WriteHeader(http.StatusCreated)
+	})
+	// What stands for a WebSocket: it is said hello to until the server ends.
+	mux.HandleFunc("GET /socket", func(rw http.ResponseWriter, _ *http.Request) {
+		c, _, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "hello\n")
+		<-w.tasks.Context().Done()
+		w.mu.Lock()
+		defer w.mu.UnlockChanged()
+		w.posts = -1
+	})
+	w.Core = standin.New(standin.Config{
+		Mutex:    &w.mu,
+		Tasks:    w.tasks,
+		Listener: l,
+		Handler:  mux,
+		Sockets:  []string{"/socket"},
+		Refuse: func(rw http.ResponseWriter, f standin.HTTPFault, why string) {
+			http.Error(rw, "refused: "+why, f.Status)
+		},
+		Now: time.Now,
+	})
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return w
+}
+
+func (w *world) counted() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.posts
+}
+
+// post is the answer, or status 0 where there was none.
+func (w *world) post(ctx context.Context) (status int, header http.Header, body string) {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+w.addr+"/count", strings.NewReader("one"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, ""
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, string(b)
+}
+
+// open speaks to the socket, and is closed with the test.
+func (w *world) open() (net.Conn, *bufio.Reader) {
+	w.t.Helper()
+	c, err := net.Dial("tcp", w.addr)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { c.Close() })
+	if _, err := io.WriteString(c, "GET /socket HTTP/1.1\r\nHost: here\r\n\r\n"); err != nil {
+		w.t.Fatal(err)
+	}
+	return c, bufio.NewReader(c)
+}
+
+func TestWhoAwaitsIsWokenByAChange(t *testing.T) {
+	w := newWorld(t)
+	asked := make(chan struct{}, 100)
+	met := make(chan error, 1)
+	go func() {
+		met <- w.Await(t.Context(), func() bool {
+			asked <- struct{}{}
+			return w.counted() == 1
+		})
+	}()
+	<-asked // in vain
+	w.post(t.Context())
+	if err := <-met; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAwaitEndsWithItsContextAndWithTheServer(t *testing.T) {
+	w := newWorld(t)
+	never := func() bool { return false }
+	ctx, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	cancel(enough)
+	if err := w.Await(ctx, never); !errors.Is(err, enough) {
+		t.Errorf("after the end of its context, Await returns %v", err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := w.Await(t.Context(), never); !errors.Is(err, standin.ErrClosed) {
+		t.Errorf("after Close, Await returns %v", err)
+	}
+}
+
+func TestFaultsSkipAndLastAsLongAsTheySay(t *testing.T) {
+	w := newWorld(t)
+	w.FailHTTP(standin.HTTPFault{Method: "GET", Status: 500})
+	w.FailHTTP(standin.HTTPFault{Path: "/elsewhere", Status: 500})
+	w.FailHTTP(standin.HTTPFault{Path: "/count", Skip: 1, Times: 2, Status: 503})
+	w.FailHTTP(standin.HTTPFault{Status: 502})
+	// The one that skips leaves the first request to the next.
+	want := []int{502, 503, 503, 201}
+	for i, status := range want {
+		if got, _, _ := w.post(t.Context()); got != status {
+			t.Errorf("request %d gets %d, not %d", i, got, status)
+		}
+	}
+	w.FailHTTP(standin.HTTPFault{Status: 500, Times: 10})
+	w.ClearFaults()
+	if got, _, _ := w.post(t.Context()); got != 201 {
+		t.Errorf("once the faults are cleared, a request gets %d", got)
+	}
+	for i, r := range w.Requests("/count")[:len(want)] {
+		if r.Method != "POST" || r.Status != want[i] {
+			t.Errorf("request %d is listed as %+v", i, r)
+		}
+	}
+	if r := w.Requests("/elsewhere"); r != nil {
+		t.Errorf("what was not asked for is listed: %v", r)
+	}
+}
+
+func TestAFaultFailsAfterOrInsteadOfWhatWasAskedFor(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		fault        standin.HTTPFault
+		status, done int
+		body         string
+	}{
+		{"a status", standin.HTTPFault{Status: 500}, 500, 0, "refused: injected fault\n"},
+		{"a status once it is done", standin.HTTPFault{Status: 500, Done: true}, 500, 1, "refused: injected fault\n"},
+		{"a status without a body", standin.HTTPFault{Status: 204}, 204, 0, ""},
+		{"a broken connection", standin.HTTPFault{Drop: true}, 0, 0, ""},
+		{"a lost answer", standin.HTTPFault{Drop: true, Done: true}, 0, 1, ""},
+		{"a slow one", standin.HTTPFault{Delay: time.Millisecond}, 201, 1, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			test.fault.Header = http.Header{"Fault": {"yes"}}
+			w.FailHTTP(test.fault)
+			status, header, body := w.post(t.Context())
+			if status != test.status || body != test.body || w.counted() != test.done {
+				t.Errorf("%d %q, done %d times; want %d %q, %d times", status, body, w.counted(), test.status, test.body, test.done)
+			}
+			if fails := test.fault.Status != 0; fails != (header.Get("Fault") != "") || fails && header.Get("Counted") != "" {
+				t.Errorf("the header is %v", header)
+			}
+			if r := w.Requests("/count"); len(r) != 1 || r[0].Status != test.status {
+				t.Errorf("the request is listed as %v", r)
+			}
+		})
+	}
+}
+
+func TestAHangingRequestIsDoneAndListedAndEndsWithTheClientOrTheServer(t *testing.T) {
+	w := newWorld(t)
+	w.FailHTTP(standin.HTTPFault{Hang: true, Done: true, Times: 2})
+	for i, end := range []func(cancel func()){
+		func(cancel func()) { cancel() },
+		func(func()) { _ = w.Close() },
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var client sync.WaitGroup
+		client.Go(func() {
+			if status, _, _ := w.post(ctx); status != 0 {
+				t.Errorf("it gets %d", status)
+			}
+		})
+		if err := w.Await(t.Context(), func() bool { return len(w.Requests("/count")) == i+1 }); err != nil {
+			t.Fatal(err)
+		}
+		if r := w.Requests("/count")[i]; r.Status != 0 || w.counted() != i+1 {
+			t.Errorf("it is listed as %+v, and done %d times", r, w.counted())
+		}
+		end(cancel)
+		client.Wait()
+	}
+}
+
+func TestCloseWaitsForAConnectionThatWasTakenOver(t *testing.T) {
+	w := newWorld(t)
+	_, in := w.open()
+	if line, err := in.ReadString('\n'); line != "hello\n" {
+		t.Fatalf("the socket says %q, %v", line, err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if w.counted() != -1 {
+		t.Error("Close returned before the connection's handler")
+	}
+	if w.tasks.Go(func() { t.Error("it ran") }) {
+		t.Error("after Close, a goroutine began")
+	}
+}
+
+func TestASocketMeetsOnlyFaultsThatNameIt(t *testing.T) {
+	w := newWorld(t)
+	w.FailHTTP(standin.HTTPFault{Status: 500})
+	_, in := w.open()
+	if line, err := in.ReadString('\n'); line != "hello\n" {
+		t.Errorf("the socket says %q, %v", line, err)
+	}
+	w.FailHTTP(standin.HTTPFault{Path: "/socket", Status: 503})
+	_, in = w.open()
+	if line, err := in.ReadString('\n'); !strings.HasPrefix(line, "HTTP/1.1 503") {
+		t.Errorf("the socket says %q, %v", line, err)
+	}
+	if r := w.Requests(""); r != nil {
+		t.Errorf("they are listed: %v", r)
+	}
+}
+
+func TestABodyThatIsTooLargeIsRefused(t *testing.T) {
+	w := newWorld(t)
+	resp, err := http.Post("http://"+w.addr+"/count", "text/plain", strings.NewReader(strings.Repeat("x", 1<<20+1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusRequestEntityTooLarge || w.counted() != 0 {
+		t.Errorf("it gets %d, and is done %d times", resp.StatusCode, w.counted())
+	}
+}
+
+func TestAQueueGivesItsFramesInOrderAndEndsOnce(t *testing.T) {
+	q := standin.NewQueue[int](func() { t.Error("too many") })
+	q.Push(1)
+	q.Push(2)
+	<-q.Ready()
+	if frames, last := q.Take(); len(frames) != 2 || frames[0] != 1 || frames[1] != 2 || last {
+		t.Errorf("it gives %v, %v", frames, last)
+	}
+	q.Push(3)
+	q.Close(4000)
+	q.Close(4001)
+	q.Push(4)
+	<-q.Ready()
+	if frames, last := q.Take(); len(frames) != 1 || frames[0] != 3 || !last || q.Code() != 4000 {
+		t.Errorf("at its end it gives %v, %v, with code %d", frames, last, q.Code())
+	}
+}
+
+func TestAQueueDropsAClientThatDoesNotRead(t *testing.T) {
+	var dropped atomic.Bool
+	q := standin.NewQueue[int](func() { dropped.Store(true) })
+	for i := 0; !dropped.Load(); i++ {
+		if i > 1<<20 {
+			t.Fatal("it takes whatever comes")
+		}
+		q.Push(i)
+	}
+}
+
+func TestAWindowHasRoomAgainOnceItsOldestIsOut(t *testing.T) {
+	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
+	w := standin.Window{N: 2, Per: 10 * time.Second}
+	var h standin.History
+	for _, step := range []struct {
+		second int
+		took   bool
+		left   int
+		full   time.Duration
+	}{
+		{0, true, 1, 10 * time.Second},
+		{4, true, 0, 10 * time.Second},
+		{9, false, 0, 5 * time.Second},
+		{10, true, 0, 10 * time.Second},
+		{30, true, 1, 10 * time.Second},
+	} {
+		took := h.Take(at(step.second), w)
+		left, full := h.Left(at(step.second), w)
+		if took != step.took || left != step.left || full != step.full {
+			t.Errorf("at %d s: %v, %d left, all in %s; want %+v", step.second, took, left, full, step)
+		}
+	}
+	var all standin.History
+	for range 100 {
+		if !all.Take(at(0), standin.Window{}) {
+			t.Fatal("the zero window has an end")
+		}
+	}
+}
