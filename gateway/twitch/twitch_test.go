@@ -433,7 +433,10 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 			w := newWorld(t, write)
 			room := w.channel("streamer")
 			w.user("alice")
-			victim := w.start("victim", speak, []string{room}, func(s *Service) { s.config.AnswerTimeout = 20 * time.Second; s.chat.config.AnswerTimeout = 20 * time.Second })
+			victim := w.start("victim", speak, []string{room}, func(s *Service) {
+				s.config.AnswerTimeout = 20 * time.Second
+				s.chat.config.AnswerTimeout = 20 * time.Second
+			})
 			w.joined(room)
 			question := w.say(room, "alice", "hello?")
 			w.reaches(w.answer(question, "before"), egress.Delivered)
