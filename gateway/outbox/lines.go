@@ -51,6 +51,10 @@ type Lines[J any] struct {
 	jobs  int  // in all lines
 	begun bool // what comes by the bus before the ledger has been asked could be out of order
 	ended bool
+
+	// While the ledger is looked into: the ids of jobs that were under way meanwhile. One that is claimed just then is not
+	// found, and keeps its place all the same.
+	underWay map[string]bool
 }
 
 // line is the jobs that are done one after the other.
@@ -125,6 +129,10 @@ func (l *Lines[J]) next(ln *line[J]) (j J, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(ln.queue) > 0 && l.ctx.Err() == nil {
+		if l.underWay != nil {
+			id, _ := l.work.Key(ln.queue[0])
+			l.underWay[id] = true
+		}
 		return ln.queue[0], true
 	}
 	ln.served = false
@@ -182,22 +190,32 @@ func (l *Lines[J]) Run(ctx context.Context) {
 	l.busy.Wait()
 }
 
-// look takes what the ledger has, in its order and before what it does not have, which is later.
+// look takes what the ledger has, in its order and before what it does not have, which is later, unless it was under way.
 func (l *Lines[J]) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	l.mu.Lock()
+	underWay := map[string]bool{}
+	l.underWay = underWay
 	for _, ln := range l.lines {
 		ln.full = false
+		if ln.served && len(ln.queue) > 0 {
+			id, _ := l.work.Key(ln.queue[0])
+			underWay[id] = true
+		}
 	}
 	l.mu.Unlock()
 	found, err := l.work.Find(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.underWay = nil
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	position := map[string]int{}
+	for id := range underWay {
+		position[id] = -len(found) - 1
+	}
 	for i, j := range found {
 		id, _ := l.work.Key(j)
 		position[id] = i - len(found)

@@ -20,12 +20,13 @@ type book struct {
 	lines *Lines[string]
 	stop  func()
 
-	mu    sync.Mutex
-	open  []string
-	done  []string
-	looks int
-	away  bool
-	do    func(job string) (done bool, wait time.Duration) // nil if all is done at once
+	mu      sync.Mutex
+	open    []string
+	claimed string // is not found
+	done    []string
+	looks   int
+	away    bool
+	do      func(job string) (done bool, wait time.Duration) // nil if all is done at once
 }
 
 // bookTiming is in the time of a test's bubble, which takes none.
@@ -45,7 +46,8 @@ func newBook(t *testing.T, open ...string) *book {
 			if b.away {
 				return nil, errors.New("the ledger is away")
 			}
-			return slices.Clone(b.open[:min(len(b.open), 300)]), nil
+			found := slices.Clone(b.open[:min(len(b.open), 300)])
+			return slices.DeleteFunc(found, func(job string) bool { return job == b.claimed }), nil
 		},
 		Do: func(ctx context.Context, job string) (bool, time.Duration) {
 			if b.do != nil {
@@ -286,6 +288,31 @@ func TestWhatIsNotDoneIsTriedAgainAndStaysFirst(t *testing.T) {
 		synctest.Wait()
 		b.want("x/1", "x/2")
 		b.stop()
+	})
+}
+
+func TestWhatIsUnderWayKeepsItsPlaceThoughTheLedgerDoesNotFindIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook(t, "x/1", "x/2")
+		claim := func(job string) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.claimed = job
+		}
+		put := 2
+		b.do = func(job string) (bool, time.Duration) {
+			claim(job)
+			time.Sleep(bookTiming.Scan * 3 / 2) // in which the ledger is looked into
+			claim("")
+			put--
+			return put < 0, time.Second
+		}
+		b.run()
+		time.Sleep(8 * bookTiming.Scan)
+		b.add(nil, "x/3")
+		time.Sleep(8 * bookTiming.Scan)
+		b.stop()
+		b.want("x/1", "x/2", "x/3")
 	})
 }
 
