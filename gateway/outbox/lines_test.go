@@ -299,7 +299,7 @@ func TestWhatIsUnderWayKeepsItsPlaceThoughTheLedgerDoesNotFindIt(t *testing.T) {
 			defer b.mu.Unlock()
 			b.claimed = job
 		}
-		put := 2
+		put := 1
 		b.do = func(job string) (bool, time.Duration) {
 			claim(job)
 			time.Sleep(bookTiming.Scan * 3 / 2) // in which the ledger is looked into
