@@ -183,8 +183,13 @@ func (u *Undertaker) pages(ctx context.Context, q firestore.Query, do func(Entry
 	}
 }
 
+// ErrDelivered means that a delivery can't be tried again, because it has been made.
+var ErrDelivered = errors.New("is delivered already")
+
 // ReopenIn makes a dead delivery pending again, in a transaction of the caller's. redrive is its new attempt. It reads,
-// so it has to come before the transaction's first write; write then writes.
+// so it has to come before the transaction's first write; write then writes. One that is pending, because whoever
+// redrove it before did not get to publish it, is given its time anew. One that somebody has claimed since is not
+// touched: to take the claim away would have the answer made twice.
 func (l *Ledger) ReopenIn(tx *firestore.Transaction, id string, redrive int, c Config) (write func() error, err error) {
 	snap, err := tx.Get(l.doc(id))
 	if status.Code(err) == codes.NotFound {
@@ -197,8 +202,11 @@ func (l *Ledger) ReopenIn(tx *firestore.Transaction, id string, redrive int, c C
 	if err != nil {
 		return nil, err
 	}
-	if e.State == Delivered {
-		return nil, fmt.Errorf("delivery %s is delivered already", id)
+	switch e.State {
+	case Delivered:
+		return nil, fmt.Errorf("delivery %s %w", id, ErrDelivered)
+	case Claimed:
+		return nil, fmt.Errorf("delivery %s is being made by instance %s: what comes of it will be known soon", id, e.Instance)
 	}
 	now := event.Now(l.now())
 	return func() error {

@@ -108,6 +108,10 @@ func (r *Redriver) one(ctx context.Context, id, by string) error {
 		}
 		return errors.Join(mark(), reopen())
 	})
+	if errors.Is(err, egress.ErrDelivered) {
+		// by a redrive that ended before it was on record
+		err = errors.Join(err, r.box.Redriven(ctx, id))
+	}
 	if err != nil {
 		return fmt.Errorf("redrive %s: %w", id, err)
 	}
