@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -72,17 +73,20 @@ func (s *Sender) open(ctx context.Context, e *event.Event, step string) (Entry, 
 	}
 	now := event.Now(s.now())
 	if !e.TimeoutAt.IsZero() && now.After(e.TimeoutAt) {
-		return Entry{}, deadletter.New(deadletter.Expired, fmt.Errorf("an answer was wanted until %s", e.TimeoutAt.Format(time.RFC3339)))
+		entry, err := s.ledger.Get(ctx, id) // opened in time, it has an outcome of its own
+		if errors.Is(err, ErrNotFound) {
+			err = deadletter.New(deadletter.Expired, fmt.Errorf("an answer was wanted until %s", e.TimeoutAt.Format(time.RFC3339)))
+		}
+		return entry, err
 	}
 	data, err := event.Encode(out)
 	if err != nil {
 		return Entry{}, deadletter.New(deadletter.InvalidEvent, err)
 	}
 	deadline := now.Add(s.config.Deadline)
-	if e.QoS != nil && e.QoS.TTL > 0 {
-		if ttl := now.Add(time.Duration(e.QoS.TTL) * time.Second); ttl.Before(deadline) {
-			deadline = ttl
-		}
+	// compared in seconds: a duration of as many as an event may name can overflow
+	if e.QoS != nil && e.QoS.TTL > 0 && float64(e.QoS.TTL) < s.config.Deadline.Seconds() {
+		deadline = now.Add(time.Duration(e.QoS.TTL) * time.Second)
 	}
 	entry, _, err := s.ledger.Open(ctx, Entry{
 		ID: id, State: Pending, Destination: out.Egress.Destination, Type: out.Egress.Type,
