@@ -47,6 +47,16 @@ func (u *Undertaker) GiveUp(ctx context.Context, id string, why *deadletter.Erro
 	return Dead, u.announce(ctx, *entry)
 }
 
+// GiveUpAttempt is [Undertaker.GiveUp] for a delivery whose message came to nothing. attempt is how often it had been
+// redriven when it was published: one that was redriven since has another message, and stays as it is.
+func (u *Undertaker) GiveUpAttempt(ctx context.Context, id string, attempt int, why *deadletter.Error) (State, error) {
+	entry, state, err := u.kill(ctx, id, why, func(e Entry) bool { return e.State == Pending && e.Attempt == attempt })
+	if err != nil || entry == nil {
+		return state, err
+	}
+	return Dead, u.announce(ctx, *entry)
+}
+
 // kill gives back the entry if it was this call that killed it. Only one that may is.
 func (u *Undertaker) kill(ctx context.Context, id string, why *deadletter.Error, may func(Entry) bool) (killed *Entry, state State, err error) {
 	l := u.ledger
