@@ -349,6 +349,7 @@ func (c *conn) publishOne(ctx context.Context, in inbound) {
 // close frame is sent, and the client has a moment to answer it.
 func (c *conn) write(ctx context.Context, got []string) {
 	defer c.ws.Close() // frees the reader
+	defer c.discard()  // nobody else writes what still waits, or is pushed by one who found the connection before its end
 	ping := time.NewTicker(c.server.config.PingInterval)
 	defer ping.Stop()
 	if !c.resume(ctx, got) {

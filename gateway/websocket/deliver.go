@@ -122,6 +122,9 @@ func (s *Server) hand(ctx context.Context, in bus.Incoming, ref egress.Ref) (d *
 	waiting, cancel := context.WithTimeout(ctx, writeWait)
 	written, err := d.receipt.wait(waiting)
 	cancel()
+	if err != nil && overdue && s.now().Sub(ref.Deadline) > s.config.WriteTimeout {
+		return d, outcomeOverdue, nil // what is being written began in time; by now that is over
+	}
 	if err != nil {
 		return d, outcomeFailed, fmt.Errorf("delivery %s: no connection took it yet: %w", ref.ID, err)
 	}

@@ -324,3 +324,20 @@ func TestAnOverdueAnswerGoesToNoFurtherConnection(t *testing.T) {
 	}
 	late.join("a") // the next frame
 }
+
+func TestWhatWaitsForAConnectionThatBreaksWhileItIsClosedIsNotWaitedFor(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.WriteTimeout, c.PingInterval, c.QueueBytes = time.Minute, time.Minute, 1<<30 })
+	f.dial("1")
+	c := f.hub.receivers(nil, "twitch:1", "")[0]
+	f.stall(c)
+	delivered := make(chan error, 1)
+	go func() { delivered <- f.Deliver(t.Context(), incoming("a", "twitch:1", "", "hi")) }()
+	eventually(t, "it waits", func() bool {
+		_, waits := f.seen.GetIfPresent("a/0")
+		return waits
+	})
+	c.end(CloseMaxAge) // what the writer is at fails after farewell
+	if err := <-delivered; err != nil || f.outcome(outcomeLost) != 1 {
+		t.Errorf("Deliver = %v, lost %d; want it to be left to where the client comes back", err, f.outcome(outcomeLost))
+	}
+}
