@@ -24,13 +24,20 @@ const (
 // Config says how long answers are kept.
 type Config struct {
 	Deadline  time.Duration `env:"EGRESS_DEADLINE" envDefault:"2m" help:"An answer that reached nobody for this long is dead-lettered as no_connection; an event's own qos.ttl shortens it."`
-	Retention time.Duration `env:"EGRESS_RETENTION" envDefault:"72h" help:"How long the ledger keeps a delivery, and a client that reconnects can ask for what it missed."`
+	Retention time.Duration `env:"EGRESS_RETENTION" envDefault:"72h" help:"How long the ledger keeps a delivery, and a client that reconnects can ask for what it missed; at least an hour more than EGRESS_DEADLINE."`
 }
+
+// minKept is how much longer than its deadline the ledger has to keep an answer: until a sweep has given it up, and as
+// long as what was answered may come again, which has to find that it was answered.
+const minKept = time.Hour
 
 // Validate checks what the types cannot.
 func (c Config) Validate() error {
-	if c.Deadline < time.Second || c.Retention < c.Deadline {
-		return fmt.Errorf("EGRESS_DEADLINE: %s is not between 1s and EGRESS_RETENTION (%s)", c.Deadline, c.Retention)
+	if c.Deadline < time.Second {
+		return fmt.Errorf("EGRESS_DEADLINE: %s is less than 1s", c.Deadline)
+	}
+	if c.Retention-minKept < c.Deadline {
+		return fmt.Errorf("EGRESS_RETENTION: %s is not %s more than EGRESS_DEADLINE (%s)", c.Retention, minKept, c.Deadline)
 	}
 	return nil
 }

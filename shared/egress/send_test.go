@@ -66,3 +66,18 @@ func TestWhatWasSentInTimeIsNotGivenUpWhenTheSameIsSentAgainLater(t *testing.T) 
 		}
 	})
 }
+
+func TestTheLedgerOutlivesTheDeadline(t *testing.T) {
+	for c, fine := range map[egress.Config]bool{
+		{Deadline: 2 * time.Minute, Retention: 72 * time.Hour}:       true,
+		{Deadline: time.Hour, Retention: 2 * time.Hour}:              true,
+		{Deadline: time.Hour, Retention: time.Hour}:                  false, // Firestore could remove it before the sweep
+		{Deadline: 2 * time.Minute, Retention: 30 * time.Minute}:     false,
+		{Deadline: 500 * time.Millisecond, Retention: 2 * time.Hour}: false,
+		{Deadline: time.Minute, Retention: -time.Hour}:               false,
+	} {
+		if err := c.Validate(); (err == nil) != fine {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
