@@ -17,6 +17,7 @@ import (
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/egress"
+	"parley.internal/shared/event"
 	"parley.internal/shared/telemetry"
 	"parley.internal/shared/topology"
 	"parley.internal/shared/trigger"
@@ -69,8 +70,19 @@ func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
 		Data: m.Data, Attributes: attributes, Delivery: attributes[egress.AttrDelivery] == a.ID,
 	}
 	if a.Reason == deadletter.Exhausted {
-		topic, _ := f.prefix.TopicOf(a.Source)
-		letter.Topic = string(topic)
+		if id := attributes[egress.AttrDelivery]; id != "" {
+			// the outcome of a delivery stands in the ledger, and its letter is written with that
+			_, err := f.undertaker.GiveUpAttempt(ctx, id, a.Redrive, deadletter.New(a.Reason, fmt.Errorf("%s did not get it done in %d attempts", a.Source, a.Attempts)))
+			if !errors.Is(err, egress.ErrNotFound) {
+				return err
+			}
+		}
+		subscription, _ := f.prefix.SubscriptionOf(a.Source)
+		letter.Topic = string(subscription.Topic)
+		// Pub/Sub's message has another id each time that one event is given up; the part's own letter has not
+		if e, err := event.Decode(m.Data); err == nil && subscription.Function != "" {
+			letter.ID = deadletter.ID(e.CorrelationID, subscription.Function)
+		}
 	}
 	// a delivery's letter was written with its outcome; what came here is only the news of it
 	news := letter.Delivery
@@ -82,7 +94,7 @@ func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
 	}
 	if news {
 		f.log.ErrorContext(ctx, "dead letter", "reason", a.Reason, "error", a.Message, "source", a.Source,
-			"correlationId", attributes[bus.AttrCorrelationID], "deadLetter", a.ID, "attempts", a.Attempts)
+			"correlationId", attributes[bus.AttrCorrelationID], "deadLetter", letter.ID, "attempts", a.Attempts)
 	}
 	return nil
 }
@@ -120,7 +132,12 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 			return err
 		}
 		if m.Topic == topology.Sweep {
-			return f.Sweep(ctx)
+			if err := f.Sweep(ctx); err != nil {
+				// The next tick comes by itself. To have this one come again, too, would heap up ticks for as long as a
+				// sweep fails, each of them a sweep.
+				to.Log.ErrorContext(ctx, "a sweep was not completed", "error", err)
+			}
+			return nil
 		}
 		return f.Keep(ctx, m)
 	}, nil

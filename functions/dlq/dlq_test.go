@@ -2,8 +2,10 @@ package dlq_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +119,105 @@ func TestEachMessageIsKeptAndToldOfOnce(t *testing.T) {
 	})
 }
 
+// forwarded is an event as Pub/Sub forwards it after too many attempts.
+func forwarded(t *testing.T, id, subscription string, attributes map[string]string) bus.Raw {
+	t.Helper()
+	data, err := event.Encode(&event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c", Type: event.TypeChatMessage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{"CloudPubSubDeadLetterSourceSubscription": subscription, "CloudPubSubDeadLetterSourceDeliveryCount": "10", "correlationId": "c"}
+	maps.Copy(all, attributes)
+	return bus.Raw{ID: id, Data: data, Attributes: all}
+}
+
+func TestADeliveryWhoseMessagePubSubGaveUpIsOneDeadLetter(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env)
+		in := forwarded(t, "m1", "whisper", map[string]string{egress.AttrDelivery: "d1"})
+		_, _, err := s.ledger.Open(t.Context(), egress.Entry{ID: "d1", State: egress.Pending, CorrelationID: "c", Deadline: s.now.Add(time.Minute), Event: in.Data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		letters := func() (all []deadletter.Letter) {
+			if err := s.box.List(t.Context(), deadletter.Selection{}, func(l deadletter.Letter) error { all = append(all, l); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		for range 2 {
+			if err := s.Keep(t.Context(), in); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.now = s.now.Add(2 * time.Minute)
+		if err := s.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if all := letters(); len(all) != 1 || all[0].ID != "d1" || !all[0].Delivery || all[0].Reason != deadletter.Exhausted {
+			t.Fatalf("%d dead letters: %+v", len(all), all)
+		}
+
+		// the old message is nothing to what a redrive opened anew
+		err = s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
+			mark, n, err := s.box.MarkIn(tx, "d1", "olga")
+			if err != nil {
+				return err
+			}
+			reopen, err := s.ledger.ReopenIn(tx, "d1", n, egress.Config{Deadline: time.Minute, Retention: time.Hour})
+			if err != nil {
+				return err
+			}
+			return errors.Join(mark(), reopen())
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Keep(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := s.ledger.Get(t.Context(), "d1"); err != nil || e.State != egress.Pending {
+			t.Errorf("the redriven one is %q, %v", e.State, err)
+		}
+
+		// one that the ledger does not know has no other place
+		if err := s.Keep(t.Context(), forwarded(t, "m2", "whisper", map[string]string{egress.AttrDelivery: "d2"})); err != nil {
+			t.Fatal(err)
+		}
+		if all := letters(); len(all) != 2 {
+			t.Errorf("%d dead letters; want that of the unknown delivery, too", len(all))
+		}
+	})
+}
+
+func TestAnEventThatIsGivenUpAgainIsAFurtherAttemptOfItsLetter(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env)
+		id := deadletter.ID("c", "personality") // as the part itself would call it
+		if err := s.Keep(t.Context(), forwarded(t, "m1", "personality", nil)); err != nil {
+			t.Fatal(err)
+		}
+		err := s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
+			mark, _, err := s.box.MarkIn(tx, id, "olga")
+			if err != nil {
+				return err
+			}
+			return mark()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := s.Keep(t.Context(), forwarded(t, "m2", "personality", map[string]string{deadletter.AttrRedrive: "1"})); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if l, err := s.box.Get(t.Context(), id); err != nil || l.Attempts != 2 || l.Status != deadletter.Open || l.Topic != string(topology.Enriched) {
+			t.Errorf("dead letter = %+v, %v", l, err)
+		}
+	})
+}
+
 func TestAUserConnectedNowhereIsOneDeadLetterAfterTheDeadline(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
@@ -166,6 +267,13 @@ func TestThePushDecidesWhatIsDone(t *testing.T) {
 		}
 		if err := handle(t.Context(), push(topology.Sweep, "{}")); err != nil {
 			t.Errorf("sweep: %v", err)
+		}
+		broken := map[string]any{"state": "pending", "shard": 0, "deadline": s.now.Add(-time.Hour), "attempt": "two"}
+		if _, err := s.client.Collection("deliveries").Doc("broken").Set(t.Context(), broken); err != nil {
+			t.Fatal(err)
+		}
+		if err := handle(t.Context(), push(topology.Sweep, "{}")); err != nil {
+			t.Errorf("a sweep that fails has its tick come again: %v", err)
 		}
 		if err := handle(t.Context(), push(topology.DeadLetter, "poison")); err != nil {
 			t.Errorf("dead letter: %v", err)

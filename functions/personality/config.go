@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"parley.internal/shared/config"
@@ -152,10 +153,14 @@ type ReplyConfig struct {
 
 // Validate checks what the types cannot.
 func (c ReplyConfig) Validate() error {
+	var errs []error
 	if c.MaxChars < 1 {
-		return fmt.Errorf("REPLY_MAX_CHARS: %d is less than 1", c.MaxChars)
+		errs = append(errs, fmt.Errorf("REPLY_MAX_CHARS: %d is less than 1", c.MaxChars))
 	}
-	return nil
+	if math.IsNaN(c.Priority) || math.IsInf(c.Priority, 0) { // has no form in JSON: no answer could be written
+		errs = append(errs, fmt.Errorf("REPLY_PRIORITY: %v is not a finite number", c.Priority))
+	}
+	return errors.Join(errs...)
 }
 
 // Secret is a text that does not show itself, however it is printed or logged. Converting it to a string reveals it.

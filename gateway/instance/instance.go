@@ -161,9 +161,10 @@ func (i *Instance) Run(ctx context.Context) error {
 	receiving, stopReceiving := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReceiving()
 	received := make(chan struct{})
+	recall := i.sockets.Recall
 	go func() { // ends when drain stops the receiving
 		defer close(received)
-		i.receive(receiving)
+		i.receive(receiving, recall)
 	}()
 	left := i.runServices(life)
 	i.log.InfoContext(ctx, "gateway serves", "addr", i.Addr())
@@ -262,8 +263,9 @@ func (i *Instance) release(ctx context.Context) error {
 }
 
 // receive hands the subscription's messages over until ctx is done. If the subscription vanishes, deleted by a person
-// or expired while this instance slept, it is made anew, and until then the instance is not ready.
-func (i *Instance) receive(ctx context.Context) {
+// or expired while this instance slept, it is made anew, and until then the instance is not ready. What was published in
+// between did not come here: recall has the clients come back for it.
+func (i *Instance) receive(ctx context.Context, recall func()) {
 	backoff, subscription := minBackoff, i.subscription
 	for {
 		i.subscribed.Store(true)
@@ -285,6 +287,7 @@ func (i *Instance) receive(ctx context.Context) {
 			}
 			backoff = min(2*backoff, maxBackoff)
 			if subscription, err = i.bus.Subscribe(ctx, i.id); err == nil {
+				recall()
 				break
 			}
 			i.log.ErrorContext(ctx, "the subscription can't be made anew", "error", err)

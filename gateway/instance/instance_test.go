@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"parley.internal/gateway/instance"
+	"parley.internal/gateway/websocket"
 	"parley.internal/shared/config"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/topology"
@@ -206,12 +207,26 @@ func TestReadyOnlyWithItsSubscription(t *testing.T) {
 	if code, _ := g.get("/healthz"); code != 200 {
 		t.Errorf("/healthz = %d", code)
 	}
+	before := g.dial(w.token("twitch:2"))
 	// it is made anew after the first back-off; until then the instance is not ready
 	if err := w.pubsub.SubscriptionAdminClient.DeleteSubscription(t.Context(), &pubsubpb.DeleteSubscriptionRequest{Subscription: subscription(g.ID())}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "unready", func() bool { return !ready() })
+	between := w.answer("c0", "twitch:2", "", "meanwhile")
 	eventually(t, "ready again", func() bool { return w.subscribed(g.ID()) && ready() })
+	// who was connected is told to come back, and gets what the instance did not
+	before.SetReadDeadline(time.Now().Add(patience))
+	var f frame
+	err := before.ReadJSON(&f)
+	if err == nil { // the subscription was there again before it was sent
+		err = before.ReadJSON(new(frame))
+	} else {
+		f = g.dial(w.token("twitch:2")).next()
+	}
+	if !gorilla.IsCloseError(err, int(websocket.CloseInterrupted)) || f.Metadata["id"] != between {
+		t.Errorf("a client from before was closed with %v, and got %+v; want it to come back for %s", err, f, between)
+	}
 	c := g.dial(w.token("twitch:1"))
 	id := w.answer("c1", "twitch:1", "", "still")
 	if f := c.next(); f.Metadata["id"] != id {

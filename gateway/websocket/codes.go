@@ -56,6 +56,7 @@ const (
 	CloseFlood        CloseCode = 4003
 	CloseNotResumed   CloseCode = 4004
 	CloseNotRecorded  CloseCode = 4005
+	CloseInterrupted  CloseCode = 4006
 	CloseTokenExpired CloseCode = 4500
 )
 
@@ -78,6 +79,7 @@ var Closes = []CloseMeaning{
 	{CloseFlood, "flood", true, "The client went on sending at several times the allowed rate. Come back later, and slower."},
 	{CloseNotResumed, "not_resumed", true, "What the client missed could not be looked up. Nothing of it is lost: it comes with the next connection."},
 	{CloseNotRecorded, "not_recorded", true, "What the client got could not be recorded as delivered. Come back and name it (after), and it is; without, it may be dead-lettered although it arrived."},
+	{CloseInterrupted, "interrupted", true, "For a while no answers came to the instance. Come back: those that were meant for the client come with the next connection."},
 	{CloseTokenExpired, "token_expired", false, "The token with which the connection was opened has expired. Come back with another one."},
 }
 

@@ -349,6 +349,7 @@ func (c *conn) publishOne(ctx context.Context, in inbound) {
 // close frame is sent, and the client has a moment to answer it.
 func (c *conn) write(ctx context.Context, got []string) {
 	defer c.ws.Close() // frees the reader
+	defer c.discard()  // nobody else writes what still waits, or is pushed by one who found the connection before its end
 	ping := time.NewTicker(c.server.config.PingInterval)
 	defer ping.Stop()
 	if !c.resume(ctx, got) {
@@ -384,7 +385,7 @@ func (c *conn) writeAll(frames []frame, timeout time.Duration) bool {
 			f.receipt.resolve(true)
 			continue
 		}
-		if !f.opened.IsZero() && !f.opened.After(c.until) {
+		if !f.opened.IsZero() && !f.opened.After(c.until) || c.overdue(f.deadline) {
 			c.forget(f.delivery)
 			f.receipt.resolve(false)
 			continue
@@ -399,6 +400,12 @@ func (c *conn) writeAll(frames []frame, timeout time.Duration) bool {
 		}
 	}
 	return ok
+}
+
+// overdue reports whether an answer with this deadline must not be written any more, because the sweep may have given it
+// up: a frame can wait long behind others for a client that reads slowly.
+func (c *conn) overdue(deadline time.Time) bool {
+	return !deadline.IsZero() && c.server.now().After(deadline)
 }
 
 func (c *conn) writeDeadline(timeout time.Duration) time.Time {

@@ -96,18 +96,23 @@ func (s *Server) hand(ctx context.Context, in bus.Incoming, ref egress.Ref) (d *
 	// an operator who redrives an answer wants it to be written anew
 	key := fmt.Sprintf("%s/%d", ref.ID, ref.Attempt)
 	d, known := s.seen.GetIfPresent(key)
+	// the sweep gives it up: what is written now could not be recorded
+	overdue := !ref.Deadline.IsZero() && s.now().After(ref.Deadline)
 	if !known {
 		if len(conns) == 0 {
 			return nil, outcomeAbsent, nil
 		}
-		if !ref.Deadline.IsZero() && s.now().After(ref.Deadline) {
-			return nil, outcomeOverdue, nil // the sweep gives it up: what is written now could not be recorded
+		if overdue {
+			return nil, outcomeOverdue, nil
 		}
 		d, _ = s.seen.SetIfAbsent(key, &delivery{})
 	}
 	d.mu.Lock()
 	if d.settled {
 		return d, outcomeRepeated, nil
+	}
+	if overdue {
+		conns = nil // those that had it in time had it; it goes to no others
 	}
 	if err := s.fanOut(d, in, ref, conns); err != nil {
 		return d, outcomeFailed, err
@@ -117,6 +122,9 @@ func (s *Server) hand(ctx context.Context, in bus.Incoming, ref egress.Ref) (d *
 	waiting, cancel := context.WithTimeout(ctx, writeWait)
 	written, err := d.receipt.wait(waiting)
 	cancel()
+	if err != nil && overdue && s.now().Sub(ref.Deadline) > s.config.WriteTimeout {
+		return d, outcomeOverdue, nil // what is being written began in time; by now that is over
+	}
 	if err != nil {
 		return d, outcomeFailed, fmt.Errorf("delivery %s: no connection took it yet: %w", ref.ID, err)
 	}
@@ -167,7 +175,7 @@ func (s *Server) fanOut(d *delivery, in bus.Incoming, ref egress.Ref, conns []*c
 			c.awaitAck(ref)
 		}
 	}
-	f.receipt, f.delivery = &d.receipt, ref.ID
+	f.receipt, f.delivery, f.deadline = &d.receipt, ref.ID, ref.Deadline
 	if in.Event.UserID != "" { // what a whole room gets is not looked for when somebody connects
 		f.opened = ref.Opened()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -247,5 +248,96 @@ func TestARedrivenAnswerIsWrittenAnew(t *testing.T) {
 	}
 	if fmt.Sprint(got) != "[a a b]" {
 		t.Errorf("got %v; want each attempt once", got)
+	}
+}
+
+// stall has a connection take no more data, until the writer waits with at least one frame in its queue behind it.
+func (f *fixture) stall(c *conn) {
+	f.t.Helper()
+	text := strings.Repeat("x", 200<<10)
+	for i := 0; ; i++ {
+		in := incoming(fmt.Sprint("filler", i), "twitch:1", "", text)
+		filler, err := prepare(answer(in.Event, "", testTime), "answer")
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if !c.push(filler) {
+			f.t.Fatal("the queue is full")
+		}
+		time.Sleep(10 * time.Millisecond)
+		c.queue.mu.Lock()
+		waiting := len(c.queue.frames)
+		c.queue.mu.Unlock()
+		if waiting > 0 {
+			return
+		}
+	}
+}
+
+func TestAFrameThatWaitedBeyondItsDeadlineIsNotWritten(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.WriteTimeout, c.PingInterval, c.QueueBytes = time.Minute, time.Minute, 1<<30 })
+	c := f.dial("1")
+	f.stall(f.hub.receivers(nil, "twitch:1", "")[0])
+	in := incoming("a", "twitch:1", "", "late")
+	in.Attributes[egress.AttrDeadline] = time.Now().Add(50 * time.Millisecond).Format(time.RFC3339Nano)
+	delivered := make(chan error, 1)
+	go func() { delivered <- f.Deliver(t.Context(), in) }()
+	time.Sleep(100 * time.Millisecond) // the deadline passes while it waits
+	go func() {
+		if err := f.Deliver(t.Context(), incoming("b", "twitch:1", "", "in time")); err != nil {
+			t.Error(err)
+		}
+	}()
+	for {
+		id := c.next().Metadata["id"]
+		if id == "a" {
+			t.Fatal("written after its deadline")
+		}
+		if id == "b" {
+			break
+		}
+	}
+	if err := <-delivered; err != nil || f.ledger.times("a") != 0 {
+		t.Errorf("Deliver = %v, settled %d times", err, f.ledger.times("a"))
+	}
+}
+
+func TestAnOverdueAnswerGoesToNoFurtherConnection(t *testing.T) {
+	f := newFixture(t, nil)
+	var ahead atomic.Int64
+	f.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	early := f.dial("1")
+	in := incoming("a", "twitch:1", "", "hi")
+	in.Attributes[egress.AttrDeadline] = time.Now().Add(time.Minute).Format(time.RFC3339Nano)
+	f.ledger.set("", errors.New("store is down"))
+	if err := f.Deliver(t.Context(), in); err == nil {
+		t.Fatal("not settled, but no error")
+	}
+	ahead.Store(int64(2 * time.Minute))
+	late := f.dial("1")
+	f.ledger.set(egress.Delivered, nil)
+	if err := f.Deliver(t.Context(), in); err != nil { // what was written in time is still recorded
+		t.Fatal(err)
+	}
+	if r := early.next(); r.Metadata["id"] != "a" || f.ledger.times("a") != 2 {
+		t.Errorf("got %+v, settled %d times", r, f.ledger.times("a"))
+	}
+	late.join("a") // the next frame
+}
+
+func TestWhatWaitsForAConnectionThatBreaksWhileItIsClosedIsNotWaitedFor(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.WriteTimeout, c.PingInterval, c.QueueBytes = time.Minute, time.Minute, 1<<30 })
+	f.dial("1")
+	c := f.hub.receivers(nil, "twitch:1", "")[0]
+	f.stall(c)
+	delivered := make(chan error, 1)
+	go func() { delivered <- f.Deliver(t.Context(), incoming("a", "twitch:1", "", "hi")) }()
+	eventually(t, "it waits", func() bool {
+		_, waits := f.seen.GetIfPresent("a/0")
+		return waits
+	})
+	c.end(CloseMaxAge) // what the writer is at fails after farewell
+	if err := <-delivered; err != nil || f.outcome(outcomeLost) != 1 {
+		t.Errorf("Deliver = %v, lost %d; want it to be left to where the client comes back", err, f.outcome(outcomeLost))
 	}
 }

@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"maps"
 	"slices"
 	"sync"
 )
@@ -140,16 +141,19 @@ func (h *hub) receivers(buf []*conn, user, room string) []*conn {
 	return buf
 }
 
+// connections gives those that there are.
+func (h *hub) connections() []*conn {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return slices.Collect(maps.Keys(h.all))
+}
+
 // close takes no more connections, and gives those that there are.
 func (h *hub) close() []*conn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
-	all := make([]*conn, 0, len(h.all))
-	for c := range h.all {
-		all = append(all, c)
-	}
-	return all
+	return slices.Collect(maps.Keys(h.all))
 }
 
 func (h *hub) counts() (connections, rooms int) {

@@ -17,6 +17,7 @@ type frame struct {
 	receipt  *receipt
 	delivery string    // id of the delivery that an answer belongs to
 	opened   time.Time // when the entry of a user's answer was opened; zero if that is not known
+	deadline time.Time // after which it must not be written any more; zero for none
 }
 
 // receipt tells whoever fans a frame out what became of it. It is resolved once for every connection that it was

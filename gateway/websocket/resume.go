@@ -15,6 +15,9 @@ import (
 const (
 	// resumeWait bounds the look into the ledger for what a client missed.
 	resumeWait = 10 * time.Second
+	// settleEvery is after how long what was written is settled while more is being written: a client that reads slowly
+	// may take longer for all of it than the sweep lets pass.
+	settleEvery = time.Second
 	// settlers is how many of those that were pending are settled at a time.
 	settlers = 16
 	// maxUnacked is how many answers a client that acknowledges may leave unacknowledged.
@@ -71,10 +74,14 @@ func (c *conn) resume(ctx context.Context, got []string) bool {
 		c.resumed[id] = struct{}{}
 	}
 	var pending []egress.Entry
+	var since time.Time // when the first of pending was written
 	ok := true
 	for i, f := range frames {
 		if c.over.Err() != nil {
 			break // what was not written stays as it is
+		}
+		if i > 0 && entries[i-1].State == egress.Pending && c.overdue(entries[i-1].Deadline) {
+			continue // it waited too long behind those before it
 		}
 		if i > 0 && c.acks && entries[i-1].State == egress.Pending {
 			c.awaitAck(entries[i-1].Ref()) // before it is written: the client may be quick
@@ -88,7 +95,14 @@ func (c *conn) resume(ctx context.Context, got []string) bool {
 		entry := entries[i-1]
 		c.resumed[entry.ID] = struct{}{}
 		if entry.State == egress.Pending && !c.acks {
+			if len(pending) == 0 {
+				since = time.Now()
+			}
 			pending = append(pending, entry)
+		}
+		if len(pending) > 0 && time.Since(since) > settleEvery {
+			c.settle(ctx, pending)
+			pending = nil
 		}
 	}
 	c.settle(ctx, pending)

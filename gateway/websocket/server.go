@@ -232,6 +232,14 @@ func (s *Server) refuse(w http.ResponseWriter, code RefusalCode) {
 	json.NewEncoder(w).Encode(map[string]any{"error": map[string]string{"code": string(code), "message": m.Meaning}})
 }
 
+// Recall has every client come back, because answers may have been published that [Server.Deliver] was not given: each
+// gets with its next connection what it missed. It doesn't wait for that.
+func (s *Server) Recall() {
+	for _, c := range s.hub.connections() {
+		c.end(CloseInterrupted)
+	}
+}
+
 // Drain ends the server: it takes no more connections, publishes the clients' messages that were accepted, writes
 // what is queued for them, and closes every socket with [CloseGoingAway]. It returns when all is done, or, with the
 // context's error, when ctx is; what is left then is cut. Stop calling [Server.Deliver] before. It may be called once.

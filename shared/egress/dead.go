@@ -47,6 +47,16 @@ func (u *Undertaker) GiveUp(ctx context.Context, id string, why *deadletter.Erro
 	return Dead, u.announce(ctx, *entry)
 }
 
+// GiveUpAttempt is [Undertaker.GiveUp] for a delivery whose message came to nothing. attempt is how often it had been
+// redriven when it was published: one that was redriven since has another message, and stays as it is.
+func (u *Undertaker) GiveUpAttempt(ctx context.Context, id string, attempt int, why *deadletter.Error) (State, error) {
+	entry, state, err := u.kill(ctx, id, why, func(e Entry) bool { return e.State == Pending && e.Attempt == attempt })
+	if err != nil || entry == nil {
+		return state, err
+	}
+	return Dead, u.announce(ctx, *entry)
+}
+
 // kill gives back the entry if it was this call that killed it. Only one that may is.
 func (u *Undertaker) kill(ctx context.Context, id string, why *deadletter.Error, may func(Entry) bool) (killed *Entry, state State, err error) {
 	l := u.ledger
@@ -75,6 +85,10 @@ func (u *Undertaker) kill(ctx context.Context, id string, why *deadletter.Error,
 		if err := write(); err != nil {
 			return err
 		}
+		kept := event.Now(l.now()).Add(deadletter.Retention) // as its letter is: without the entry there is no redrive
+		if e.ExpireAt.After(kept) {
+			kept = e.ExpireAt
+		}
 		e.Reason, e.Message, e.State, state, killed = string(why.Reason), why.Err.Error(), Dead, Dead, &e
 		return tx.Update(l.doc(id), []firestore.Update{
 			{Path: "state", Value: Dead},
@@ -82,6 +96,7 @@ func (u *Undertaker) kill(ctx context.Context, id string, why *deadletter.Error,
 			{Path: "message", Value: why.Err.Error()},
 			{Path: "instance", Value: l.instance},
 			{Path: "settledAt", Value: event.Now(l.now())},
+			{Path: "expireAt", Value: kept},
 			{Path: "announced", Value: false},
 		})
 	})
@@ -114,7 +129,8 @@ type Swept struct {
 }
 
 // Sweep gives up every delivery that is overdue, and announces the dead ones whose announcement did not go out. Until
-// ctx is done it goes on page by page; what it leaves, the next sweep finds. Several at once do no harm.
+// ctx is done it goes on page by page; what it leaves, the next sweep finds. Several at once do no harm. The error joins
+// what went wrong with single entries, which keeps no other from being swept.
 func (u *Undertaker) Sweep(ctx context.Context) (Swept, error) {
 	var done Swept
 	shards := make([]int, Shards)
@@ -122,6 +138,7 @@ func (u *Undertaker) Sweep(ctx context.Context) (Swept, error) {
 		shards[i] = i
 	}
 	deliveries := u.ledger.client.Collection("deliveries")
+	var errs []error
 	for _, overdue := range []struct {
 		state State
 		field string
@@ -137,7 +154,7 @@ func (u *Undertaker) Sweep(ctx context.Context) (Swept, error) {
 	} {
 		limit := u.ledger.now().Add(-u.grace)
 		q := deliveries.Where("shard", "in", shards).Where("state", "==", overdue.state).Where(overdue.field, "<", limit).OrderBy(overdue.field, firestore.Asc)
-		err := u.pages(ctx, q, func(e Entry) error {
+		errs = append(errs, u.pages(ctx, q, func(e Entry) error {
 			killed, _, err := u.kill(ctx, e.ID, overdue.why(e), func(now Entry) bool {
 				return now.State == overdue.state && overdue.since(now).Before(limit) // and was not redriven or released since
 			})
@@ -146,45 +163,70 @@ func (u *Undertaker) Sweep(ctx context.Context) (Swept, error) {
 			}
 			done.GivenUp++
 			return u.announce(ctx, *killed)
-		})
-		if err != nil {
-			return done, err
-		}
+		}))
 	}
 	silent := deliveries.Where("state", "==", Dead).Where("announced", "==", false).
 		Where("settledAt", "<", u.ledger.now().Add(-u.grace)).OrderBy("settledAt", firestore.Asc)
-	err := u.pages(ctx, silent, func(e Entry) error {
+	errs = append(errs, u.pages(ctx, silent, func(e Entry) error {
 		done.Announced++
 		return u.announce(ctx, e)
-	})
-	return done, err
+	}))
+	return done, errors.Join(errs...)
 }
 
-// pages gives all that a query finds to do, which takes each out of what the query finds. What do fails on is left
-// for another time.
+// maxFailures is how many errors a sweep tells of in one kind of entries.
+const maxFailures = 10
+
+// pages gives all that a query finds to do, page by page. What can't be read, or what do fails on, is left for another
+// time, and keeps nothing else from its turn.
 func (u *Undertaker) pages(ctx context.Context, q firestore.Query, do func(Entry) error) error {
-	for {
-		entries, err := u.ledger.find(ctx, q.Limit(sweepPage))
-		if err != nil {
-			return err
-		}
-		var errs []error
-		for _, e := range entries {
-			if err := ctx.Err(); err != nil {
-				return errors.Join(append(errs, err)...)
-			}
-			if err := do(e); err != nil {
-				errs = append(errs, err)
-			}
-		}
-		if len(errs) > 0 || len(entries) < sweepPage {
-			return errors.Join(errs...)
+	var errs []error
+	failed := 0
+	fail := func(err error) {
+		if failed++; failed <= maxFailures {
+			errs = append(errs, err)
 		}
 	}
+	for {
+		snaps, err := q.Limit(sweepPage).Documents(ctx).GetAll()
+		if err != nil {
+			fail(fmt.Errorf("look into the ledger: %w", err))
+			break
+		}
+		for _, snap := range snaps {
+			if ctx.Err() != nil {
+				break
+			}
+			e, err := entryOf(snap)
+			if err == nil {
+				err = do(e)
+			}
+			if err != nil {
+				fail(err)
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			fail(err)
+			break
+		}
+		if len(snaps) < sweepPage {
+			break
+		}
+		q = q.StartAfter(snaps[len(snaps)-1])
+	}
+	if failed > maxFailures {
+		errs = append(errs, fmt.Errorf("and %d more failures", failed-maxFailures))
+	}
+	return errors.Join(errs...)
 }
 
+// ErrDelivered means that a delivery can't be tried again, because it has been made.
+var ErrDelivered = errors.New("is delivered already")
+
 // ReopenIn makes a dead delivery pending again, in a transaction of the caller's. redrive is its new attempt. It reads,
-// so it has to come before the transaction's first write; write then writes.
+// so it has to come before the transaction's first write; write then writes. One that is pending, because whoever
+// redrove it before did not get to publish it, is given its time anew. One that somebody has claimed since is not
+// touched: to take the claim away would have the answer made twice.
 func (l *Ledger) ReopenIn(tx *firestore.Transaction, id string, redrive int, c Config) (write func() error, err error) {
 	snap, err := tx.Get(l.doc(id))
 	if status.Code(err) == codes.NotFound {
@@ -197,8 +239,11 @@ func (l *Ledger) ReopenIn(tx *firestore.Transaction, id string, redrive int, c C
 	if err != nil {
 		return nil, err
 	}
-	if e.State == Delivered {
-		return nil, fmt.Errorf("delivery %s is delivered already", id)
+	switch e.State {
+	case Delivered:
+		return nil, fmt.Errorf("delivery %s %w", id, ErrDelivered)
+	case Claimed:
+		return nil, fmt.Errorf("delivery %s is being made by instance %s: what comes of it will be known soon", id, e.Instance)
 	}
 	now := event.Now(l.now())
 	return func() error {

@@ -354,3 +354,60 @@ func TestWhatIsOverdueIsLeftToTheSweepWhenAClientConnects(t *testing.T) {
 		}
 	})
 }
+
+func TestOneEntryThatCantBeGivenUpKeepsNoOtherFromIt(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		p.open(t, "overdue")
+		p.open(t, "unreadable")
+		if _, err := p.client.Collection("deliveries").Doc("unreadable").Update(t.Context(), []firestore.Update{{Path: "attempt", Value: "two"}}); err != nil {
+			t.Fatal(err)
+		}
+		if claim, _, err := p.ledger.Claim(t.Context(), p.open(t, "claimed").Ref()); err != nil || claim == nil {
+			t.Fatalf("Claim = %v, %v", claim, err)
+		}
+		p.open(t, "silent")
+		p.bus.fail = 1
+		if _, err := p.undertaker().GiveUp(t.Context(), "silent", deadletter.New(deadletter.NoText, errors.New("x"))); err == nil {
+			t.Fatal("the failure to announce was swallowed")
+		}
+		p.now = p.now.Add(2 * time.Minute)
+		done, err := p.undertaker().Sweep(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "unreadable") {
+			t.Errorf("Sweep = %v; want the entry that can't be read", err)
+		}
+		if done != (egress.Swept{GivenUp: 2, Announced: 1}) || len(p.letters(t)) != 3 {
+			t.Errorf("swept %+v, %d dead letters; want two given up, one announced, three letters", done, len(p.letters(t)))
+		}
+	})
+}
+
+func TestMoreThanAPageIsSwept(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		const n = 230 // more than one query finds
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() { p.open(t, fmt.Sprintf("d%d", i)) })
+		}
+		wg.Wait()
+		p.now = p.now.Add(2 * time.Minute)
+		if done, err := p.undertaker().Sweep(t.Context()); err != nil || done.GivenUp != n {
+			t.Errorf("Sweep = %+v, %v; want %d given up", done, err, n)
+		}
+	})
+}
+
+func TestADeadAnswerIsKeptAsLongAsItsLetter(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		p.open(t, "d1")
+		if _, err := p.undertaker().GiveUp(t.Context(), "d1", deadletter.New(deadletter.NoText, errors.New("x"))); err != nil {
+			t.Fatal(err)
+		}
+		e, err := p.ledger.Get(t.Context(), "d1")
+		if l := p.letters(t); err != nil || len(l) != 1 || e.ExpireAt.Before(l[0].ExpireAt) {
+			t.Errorf("%d letters, and the entry is kept until %s, %v", len(l), e.ExpireAt, err)
+		}
+	})
+}

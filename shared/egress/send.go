@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -23,13 +24,20 @@ const (
 // Config says how long answers are kept.
 type Config struct {
 	Deadline  time.Duration `env:"EGRESS_DEADLINE" envDefault:"2m" help:"An answer that reached nobody for this long is dead-lettered as no_connection; an event's own qos.ttl shortens it."`
-	Retention time.Duration `env:"EGRESS_RETENTION" envDefault:"72h" help:"How long the ledger keeps a delivery, and a client that reconnects can ask for what it missed."`
+	Retention time.Duration `env:"EGRESS_RETENTION" envDefault:"72h" help:"How long the ledger keeps a delivery, and a client that reconnects can ask for what it missed; at least an hour more than EGRESS_DEADLINE."`
 }
+
+// minKept is how much longer than its deadline the ledger has to keep an answer: until a sweep has given it up, and as
+// long as what was answered may come again, which has to find that it was answered.
+const minKept = time.Hour
 
 // Validate checks what the types cannot.
 func (c Config) Validate() error {
-	if c.Deadline < time.Second || c.Retention < c.Deadline {
-		return fmt.Errorf("EGRESS_DEADLINE: %s is not between 1s and EGRESS_RETENTION (%s)", c.Deadline, c.Retention)
+	if c.Deadline < time.Second {
+		return fmt.Errorf("EGRESS_DEADLINE: %s is less than 1s", c.Deadline)
+	}
+	if c.Retention-minKept < c.Deadline {
+		return fmt.Errorf("EGRESS_RETENTION: %s is not %s more than EGRESS_DEADLINE (%s)", c.Retention, minKept, c.Deadline)
 	}
 	return nil
 }
@@ -72,17 +80,20 @@ func (s *Sender) open(ctx context.Context, e *event.Event, step string) (Entry, 
 	}
 	now := event.Now(s.now())
 	if !e.TimeoutAt.IsZero() && now.After(e.TimeoutAt) {
-		return Entry{}, deadletter.New(deadletter.Expired, fmt.Errorf("an answer was wanted until %s", e.TimeoutAt.Format(time.RFC3339)))
+		entry, err := s.ledger.Get(ctx, id) // opened in time, it has an outcome of its own
+		if errors.Is(err, ErrNotFound) {
+			err = deadletter.New(deadletter.Expired, fmt.Errorf("an answer was wanted until %s", e.TimeoutAt.Format(time.RFC3339)))
+		}
+		return entry, err
 	}
 	data, err := event.Encode(out)
 	if err != nil {
 		return Entry{}, deadletter.New(deadletter.InvalidEvent, err)
 	}
 	deadline := now.Add(s.config.Deadline)
-	if e.QoS != nil && e.QoS.TTL > 0 {
-		if ttl := now.Add(time.Duration(e.QoS.TTL) * time.Second); ttl.Before(deadline) {
-			deadline = ttl
-		}
+	// compared in seconds: a duration of as many as an event may name can overflow
+	if e.QoS != nil && e.QoS.TTL > 0 && float64(e.QoS.TTL) < s.config.Deadline.Seconds() {
+		deadline = now.Add(time.Duration(e.QoS.TTL) * time.Second)
 	}
 	entry, _, err := s.ledger.Open(ctx, Entry{
 		ID: id, State: Pending, Destination: out.Egress.Destination, Type: out.Egress.Type,

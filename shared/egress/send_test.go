@@ -1,11 +1,13 @@
 package egress_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/shared/bus"
+	"parley.internal/shared/deadletter"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
 )
@@ -42,4 +44,40 @@ func TestOnlyALineToOnePersonOnTwitchIsAWhisper(t *testing.T) {
 			p.sent = nil
 		}
 	})
+}
+
+func TestWhatWasSentInTimeIsNotGivenUpWhenTheSameIsSentAgainLater(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p, now := &publisher{fail: 1}, event.Now(time.Now())
+		s := egress.NewSender(egress.NewLedger(connect(t, env), "one", time.Now), p, egress.Config{Deadline: time.Minute, Retention: time.Hour}, func() time.Time { return now })
+		e := answer("hi")
+		e.TimeoutAt = now.Add(time.Second)
+		if _, err := s.Send(t.Context(), e, "tester"); err == nil {
+			t.Fatal("the failure to publish was swallowed")
+		}
+		now = now.Add(2 * time.Second)
+		id, err := s.Send(t.Context(), e, "tester")
+		if err != nil || id != egress.DeliveryID("c1", "tester") || len(p.sent) != 1 {
+			t.Errorf("Send again = %q, %v, and published %d; want what was opened in time", id, err, len(p.sent))
+		}
+		_, err = s.Send(t.Context(), e, "another")
+		if d, ok := errors.AsType[*deadletter.Error](err); !ok || d.Reason != deadletter.Expired {
+			t.Errorf("Send of what was never opened = %v; want it to be expired", err)
+		}
+	})
+}
+
+func TestTheLedgerOutlivesTheDeadline(t *testing.T) {
+	for c, fine := range map[egress.Config]bool{
+		{Deadline: 2 * time.Minute, Retention: 72 * time.Hour}:       true,
+		{Deadline: time.Hour, Retention: 2 * time.Hour}:              true,
+		{Deadline: time.Hour, Retention: time.Hour}:                  false, // Firestore could remove it before the sweep
+		{Deadline: 2 * time.Minute, Retention: 30 * time.Minute}:     false,
+		{Deadline: 500 * time.Millisecond, Retention: 2 * time.Hour}: false,
+		{Deadline: time.Minute, Retention: -time.Hour}:               false,
+	} {
+		if err := c.Validate(); (err == nil) != fine {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
 }

@@ -44,7 +44,7 @@ type Options struct {
 
 // Result is what became of one dead letter. A nil Err means that it was redriven, or would be.
 type Result struct {
-	Letter deadletter.Letter
+	Letter deadletter.Letter // without its data
 	Err    error
 }
 
@@ -64,7 +64,11 @@ func (r *Redriver) Run(ctx context.Context, o Options, tell func(Result)) error 
 	}
 	// What is selected is settled before anything is redriven, since redriving changes it.
 	var letters []deadletter.Letter
-	err := r.box.List(ctx, s, func(l deadletter.Letter) error { letters = append(letters, l); return nil })
+	err := r.box.List(ctx, s, func(l deadletter.Letter) error {
+		l.Data, l.Preview = nil, "" // of many it would fill the memory
+		letters = append(letters, l)
+		return nil
+	})
 	if err != nil {
 		return err
 	}
@@ -108,6 +112,10 @@ func (r *Redriver) one(ctx context.Context, id, by string) error {
 		}
 		return errors.Join(mark(), reopen())
 	})
+	if errors.Is(err, egress.ErrDelivered) {
+		// by a redrive that ended before it was on record
+		err = errors.Join(err, r.box.Redriven(ctx, id))
+	}
 	if err != nil {
 		return fmt.Errorf("redrive %s: %w", id, err)
 	}

@@ -31,6 +31,7 @@ type system struct {
 	undertaker *egress.Undertaker
 	redriver   *redrive.Redriver
 	published  map[topology.Topic]chan *pubsub.Message
+	later      time.Duration // how far the clock of the dead letters is ahead
 }
 
 func open(t *testing.T, env emulatortest.Env) *system {
@@ -72,7 +73,7 @@ func open(t *testing.T, env emulatortest.Env) *system {
 	}
 	t.Cleanup(func() { b.Close() })
 	c := egress.Config{Deadline: time.Minute, Retention: time.Hour}
-	s.box = deadletter.NewBox(client, time.Now)
+	s.box = deadletter.NewBox(client, func() time.Time { return time.Now().Add(s.later) })
 	s.ledger = egress.NewLedger(client, "tester", time.Now)
 	s.sender = egress.NewSender(s.ledger, b, c, time.Now)
 	s.undertaker = egress.NewUndertaker(s.ledger, s.box, b, "tester", time.Second)
@@ -160,6 +161,57 @@ func TestADeliveryIsRedrivenOncePerDecision(t *testing.T) {
 		}
 		if state, err := s.ledger.Deliver(t.Context(), ref); err != nil || state != egress.Delivered {
 			t.Errorf("Deliver = %q, %v", state, err)
+		}
+	})
+}
+
+func TestARedriveThatDidNotFinishIsNotTakenOverWhileTheAnswerIsBeingMade(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env)
+		e := &event.Event{V: event.Version, Source: "twitch", CorrelationID: "c1", Type: event.TypeChatMessage, Channel: "twitch:parley", Candidates: []event.Candidate{{ID: "a", Text: "hi"}}}
+		id, err := s.sender.Send(t.Context(), e, "personality")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.undertaker.GiveUp(t.Context(), id, deadletter.New(deadletter.OutcomeUnknown, errors.New("died"))); err != nil {
+			t.Fatal(err)
+		}
+		// one who redrives it dies after publishing, before that is on record
+		err = s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
+			mark, n, err := s.box.MarkIn(tx, id, "otto")
+			if err != nil {
+				return err
+			}
+			reopen, err := s.ledger.ReopenIn(tx, id, n, egress.Config{Deadline: time.Minute, Retention: time.Hour})
+			if err != nil {
+				return err
+			}
+			return errors.Join(mark(), reopen())
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		claim, _, err := s.ledger.Claim(t.Context(), egress.Ref{ID: id})
+		if err != nil || claim == nil {
+			t.Fatalf("Claim = %v, %v", claim, err)
+		}
+
+		s.later = 2 * time.Minute
+		byID := redrive.Options{Selection: deadletter.Selection{IDs: []string{id}}, By: "olga"}
+		if got := s.run(t, byID); got[id] == nil {
+			t.Error("taken over, although somebody is making the answer")
+		}
+		if second, state, err := s.ledger.Claim(t.Context(), egress.Ref{ID: id}); err != nil || second != nil {
+			t.Errorf("claimed twice: %q, %v", state, err)
+		}
+		if state, err := claim.Delivered(t.Context(), "m1"); err != nil || state != egress.Delivered {
+			t.Errorf("Delivered = %q, %v", state, err)
+		}
+		if got := s.run(t, byID); !errors.Is(got[id], egress.ErrDelivered) {
+			t.Errorf("redrive of a delivered one = %v", got[id])
+		}
+		if l, err := s.box.Get(t.Context(), id); err != nil || l.Status != deadletter.Redriven {
+			t.Errorf("dead letter is %q, %v", l.Status, err)
 		}
 	})
 }

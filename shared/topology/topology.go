@@ -177,16 +177,22 @@ func (p Prefix) Bare(fullName string) (Topic, bool) {
 
 // TopicOf finds out which topic the subscription of this full name or bare name reads in this deployment.
 func (p Prefix) TopicOf(subscription string) (Topic, bool) {
-	name, ok := strings.CutPrefix(subscription[strings.LastIndexByte(subscription, '/')+1:], p.text)
+	s, ok := p.SubscriptionOf(subscription)
+	return s.Topic, ok
+}
+
+// SubscriptionOf finds out which of the topology's subscriptions a full name or bare name means in this deployment.
+func (p Prefix) SubscriptionOf(name string) (Subscription, bool) {
+	name, ok := strings.CutPrefix(name[strings.LastIndexByte(name, '/')+1:], p.text)
 	if !ok {
-		return "", false
+		return Subscription{}, false
 	}
 	for _, s := range parsed.Subscriptions {
 		if s.Name == name {
-			return s.Topic, true
+			return s, true
 		}
 	}
-	return "", false
+	return Subscription{}, false
 }
 
 // qualify is the only place where a prefix is put before a name.
