@@ -12,8 +12,10 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/caarlos0/env/v11"
 
@@ -48,21 +50,34 @@ func (d Deployment) Validate() error {
 func Load[T any](environ []string) (T, error) {
 	var c T
 	var errs []error
+	unread := map[string]bool{} // what is not even of its type has no value that could be judged
 	if err := env.ParseWithOptions(&c, env.Options{Environment: env.ToMap(environ)}); err != nil {
 		var several env.AggregateError
 		if errors.As(err, &several) {
 			for _, e := range several.Errors {
-				errs = append(errs, readable[T](e))
+				e = readable[T](e)
+				errs = append(errs, e)
+				unread[about(e)] = true
 			}
 		} else {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, validate(reflect.ValueOf(c))...)
+	for _, e := range validate(reflect.ValueOf(c)) {
+		if !unread[about(e)] {
+			errs = append(errs, e)
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return c, fmt.Errorf("configuration:\n%w", err)
 	}
 	return c, nil
+}
+
+// about is the variable that an error begins with.
+func about(err error) string {
+	name, _, _ := strings.Cut(err.Error(), ":")
+	return name
 }
 
 // readable names the variable where the library names the struct's field.
@@ -71,7 +86,7 @@ func readable[T any](err error) error {
 	if errors.As(err, &pe) {
 		for _, v := range Describe[T]() {
 			if v.field == pe.Name {
-				return fmt.Errorf("%s: %w", v.Name, pe.Err)
+				return fmt.Errorf("%s: %w", v.Name, plain(pe))
 			}
 		}
 	}
@@ -84,6 +99,29 @@ func readable[T any](err error) error {
 		return fmt.Errorf("%s: must not be empty", empty.Key)
 	}
 	return err
+}
+
+// plain says in a person's words what a value is not.
+func plain(pe env.ParseError) error {
+	if pe.Type == reflect.TypeFor[time.Duration]() {
+		return fmt.Errorf("not a duration such as 30s or 5m: %w", pe.Err)
+	}
+	if ne, ok := errors.AsType[*strconv.NumError](pe.Err); ok {
+		if errors.Is(ne, strconv.ErrRange) {
+			return fmt.Errorf("%q is out of range", ne.Num)
+		}
+		want := "a number"
+		switch pe.Type.Kind() {
+		case reflect.Bool:
+			want = "true or false"
+		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+			want = "a whole number"
+		case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+			want = "a whole number that is not negative"
+		}
+		return fmt.Errorf("%q is not %s", ne.Num, want)
+	}
+	return pe.Err
 }
 
 // validate calls Validate on every struct of the tree that has it, the inner ones first. A struct may have its method

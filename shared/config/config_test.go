@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -25,10 +26,14 @@ func (p part) Validate() error {
 }
 
 type nested struct {
-	Model string `env:"MODEL" envDefault:"embedded" help:"A model."`
+	Model    string `env:"MODEL" envDefault:"embedded" help:"A model."`
+	Positive int    `env:"POSITIVE" envDefault:"1" help:"More than nothing."`
 }
 
 func (n nested) Validate() error {
+	if n.Positive <= 0 {
+		return fmt.Errorf("POSITIVE: %d is not more than 0", n.Positive)
+	}
 	if n.Model == "none" {
 		return errors.New("MODEL: none is not a model")
 	}
@@ -57,6 +62,21 @@ func TestLoadReportsEveryErrorByItsVariable(t *testing.T) {
 	}
 	if n := strings.Count(err.Error(), "LOG_FORMAT"); n != 1 {
 		t.Errorf("LOG_FORMAT is reported %d times", n)
+	}
+}
+
+func TestAValueThatIsNotOfItsTypeIsReportedOnceInPlainWords(t *testing.T) {
+	_, err := config.Load[part]([]string{"GOOGLE_CLOUD_PROJECT=p", "POSITIVE=many", "TIMEOUT=5"})
+	if err == nil {
+		t.Fatal("loaded")
+	}
+	for _, want := range []string{`POSITIVE: "many" is not a whole number`, "TIMEOUT: not a duration such as 30s"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+	if n := strings.Count(err.Error(), "POSITIVE"); n != 1 {
+		t.Errorf("POSITIVE is reported %d times in:\n%v", n, err)
 	}
 }
 
