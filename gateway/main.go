@@ -67,9 +67,30 @@ Environment:
 	}
 	root.AddCommand(identities.Command(environ))
 	root.AddCommand(deadletters.Command(environ))
+	guide(root)
 	root.SetOut(stdout)
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root, nil
+}
+
+// guide makes every command that is called in a wrong way fail and say how it is called. By itself, a command that only
+// has others below it prints its help for a name that there is not, and succeeds.
+func guide(cmd *cobra.Command) {
+	if !cmd.Runnable() {
+		cmd.Args = cobra.NoArgs
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return fmt.Errorf("%w; usage: %s (see --help)", err, strings.TrimSuffix(cmd.UseLine(), " [flags]"))
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		guide(sub)
+	}
 }
 
 func serve(ctx context.Context, environ []string, stdout io.Writer) error {

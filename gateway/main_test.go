@@ -48,6 +48,27 @@ func TestWhatIsWrongIsNamedBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
+func TestWhatIsCalledInAWrongWaySaysHowItIsCalled(t *testing.T) {
+	for args, want := range map[string]string{
+		"frob":                   "usage: gateway",
+		"deadletters frob":       "usage: gateway deadletters",
+		"deadletters show":       "usage: gateway deadletters show ID",
+		"deadletters list extra": "usage: gateway deadletters list",
+		"identities link x":      "usage: gateway identities link ID PERSON",
+		"identities lnk":         "usage: gateway identities",
+	} {
+		if err := run(t.Context(), strings.Fields(args), nil, new(strings.Builder)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %q", args, err, want)
+		}
+	}
+	for _, args := range []string{"deadletters", "identities"} {
+		var out strings.Builder
+		if err := run(t.Context(), []string{args}, nil, &out); err != nil || !strings.Contains(out.String(), "Available Commands") {
+			t.Errorf("%s: %v, and not its help: %q", args, err, out.String())
+		}
+	}
+}
+
 func TestAPortThatIsTakenIsAnError(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
