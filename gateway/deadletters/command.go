@@ -42,7 +42,7 @@ type selection struct {
 
 func (s *selection) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
-	fs.StringVar(&s.reason, "reason", "", "only with this `REASON` (see the list above)")
+	fs.StringVar(&s.reason, "reason", "", "only with this `REASON` (gateway deadletters --help lists them)")
 	fs.StringVar(&s.since, "since", "", "given up since this `TIME`: RFC 3339, or how long ago (90m)")
 	fs.StringVar(&s.until, "until", "", "given up before this `TIME`")
 }
@@ -52,7 +52,7 @@ func (s *selection) parse(ids []string, now time.Time) (deadletter.Selection, er
 	sel := deadletter.Selection{IDs: ids, Reason: deadletter.Reason(s.reason), Limit: s.limit}
 	var errs []error
 	if s.reason != "" && !known(sel.Reason) {
-		errs = append(errs, fmt.Errorf("--reason: there is no %q", s.reason))
+		errs = append(errs, fmt.Errorf("--reason: there is no %q; gateway deadletters --help lists them", s.reason))
 	}
 	switch s.status {
 	case "", "all":
@@ -140,6 +140,9 @@ func connect(ctx context.Context, environ []string, stderr io.Writer) (*session,
 	if err != nil {
 		return nil, err
 	}
+	if err := store.Reach(ctx, client); err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
 	b, err := bus.Open(ctx, c.Deployment, "operator", telemetry.NewLogger(stderr, c.Deployment, false))
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
@@ -192,7 +195,7 @@ func listCommand(environ []string) *cobra.Command {
 	}
 	s.register(cmd)
 	cmd.Flags().StringVar(&s.status, "status", string(deadletter.Open), "open, redriving, redriven or all")
-	cmd.Flags().IntVar(&s.limit, "limit", 100, "how many at most")
+	cmd.Flags().IntVar(&s.limit, "limit", 100, "how many at most; 0 for all")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
 	return cmd
 }

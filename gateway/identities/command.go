@@ -48,6 +48,9 @@ func with(ctx context.Context, environ []string, do func(*store.Store) error) er
 	if err != nil {
 		return err
 	}
+	if err := store.Reach(ctx, client); err != nil {
+		return errors.Join(err, client.Close())
+	}
 	return errors.Join(do(store.New(client)), client.Close())
 }
 

@@ -121,7 +121,7 @@ func (s *Store) Unlink(ctx context.Context, id identity.UserID) (identity.UserID
 		person = identity.UserID{}
 		snap, err := tx.Get(s.link(id))
 		if status.Code(err) == codes.NotFound {
-			return ErrNotLinked
+			return fmt.Errorf("it %w", ErrNotLinked)
 		}
 		if err != nil {
 			return err

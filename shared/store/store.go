@@ -22,6 +22,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"cloud.google.com/go/firestore"
@@ -41,6 +42,24 @@ func Connect(ctx context.Context, d config.Deployment, opts ...option.ClientOpti
 		return nil, fmt.Errorf("connect to Firestore: %w", err)
 	}
 	return client, nil
+}
+
+// reachWait is how long Firestore may take to answer somebody who waits at a terminal.
+const reachWait = 15 * time.Second
+
+// Reach fails if Firestore does not answer. By itself the client asks again without an end, and says nothing. Reading a
+// document that is not there is an answer, too.
+func Reach(ctx context.Context, client *firestore.Client) error {
+	waiting, cancel := context.WithTimeout(ctx, reachWait)
+	defer cancel()
+	_, err := client.Collection("users").Doc(TokenHash("")).Get(waiting)
+	if err == nil || status.Code(err) == codes.NotFound {
+		return nil
+	}
+	if host := os.Getenv("FIRESTORE_EMULATOR_HOST"); host != "" {
+		return fmt.Errorf("no Firestore emulator answers at %s, which FIRESTORE_EMULATOR_HOST names: %w", host, err)
+	}
+	return fmt.Errorf("reach Firestore: %w", err)
 }
 
 // ErrConflict means that a document changed between being read and being written: read it again and decide anew.
