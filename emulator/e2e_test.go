@@ -818,7 +818,12 @@ func TestHelpIsComplete(t *testing.T) {
 }
 
 func TestBadFlagsAreToldAtOnce(t *testing.T) {
-	for _, args := range [][]string{{"--gateways", "0"}, {"--log", "xml"}, {"--seed", "/does/not/exist"}, {"--google", "--data", "x"}, {"--listen", "nowhere"}, {"surplus"}} {
+	for _, args := range [][]string{
+		{"--gateways", "0"}, {"--log", "xml"}, {"--seed", "/does/not/exist"}, {"--google", "--data", "x"}, {"surplus"}, {"--sweep", "-1s"},
+		{"--listen", "nowhere"}, {"--listen", ":99999"}, {"--listen", "127.0.0.1:65535", "--gateways", "2"}, {"--listen", "192.0.2.1:8080"},
+		{"--pubsub", "nowhere"}, {"--pubsub", "127.0.0.1:1"}, {"--firestore", "127.0.0.1:1"},
+		{"load", "--messages", "0"}, {"soak", "--minutes", "-1"}, {"soak", "--only", "bad weather"},
+	} {
 		cmd := exec.Command(binary, args...)
 		var out output
 		cmd.Stderr = &out

@@ -30,6 +30,9 @@ once, and, on the embedded servers, what a message costs in Pub/Sub and Firestor
 its own, or with --attach uses the one that wrote that ready file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if messages < 1 || inFlight < 1 {
+				return errors.New("--messages and --in-flight: at least 1")
+			}
 			ctx := cmd.Context()
 			var ready stack.Ready
 			var counts func() stack.Counts

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -91,7 +92,7 @@ func (f *flags) register(cmd *cobra.Command, environ []string) {
 	fs.StringVar(&f.data, "data", "", "`DIR` where the embedded servers keep their content over a restart")
 	fs.StringVar(&f.readyFile, "ready-file", "", "`FILE` that gets, as JSON, where everything is, once all is ready")
 	fs.StringVar(&f.logs, "log", "text", "text or json")
-	fs.DurationVar(&f.sweep, "sweep", time.Minute, "how often overdue deliveries are looked for")
+	fs.DurationVar(&f.sweep, "sweep", time.Minute, "how often overdue deliveries are looked for; 0 for never")
 }
 
 // lookup takes the last value of a variable, as os.Getenv would.
@@ -104,16 +105,36 @@ func lookup(environ []string, name, fallback string) string {
 	return fallback
 }
 
-// start starts the stack that the flags describe.
-func (f flags) start(ctx context.Context, stderr *os.File, environ []string) (*stack.Stack, error) {
+// check finds everything that is wrong with the flags themselves.
+func (f flags) check() error {
+	var errs []error
 	if f.gateways < 1 {
-		return nil, errors.New("--gateways: at least 1")
+		errs = append(errs, errors.New("--gateways: at least 1"))
 	}
-	if f.logs != "text" && f.logs != "json" {
-		return nil, fmt.Errorf("--log: %q is not text or json", f.logs)
+	if err := stack.CheckListen(f.listen, f.gateways); err != nil {
+		errs = append(errs, fmt.Errorf("--listen: %w", err))
+	}
+	for _, server := range []struct{ flag, addr string }{{"--pubsub", f.pubsub}, {"--firestore", f.firestore}} {
+		if _, _, err := net.SplitHostPort(server.addr); err != nil && server.addr != stack.Embedded {
+			errs = append(errs, fmt.Errorf("%s: %q is neither %s nor HOST:PORT", server.flag, server.addr, stack.Embedded))
+		}
 	}
 	if f.google && (f.pubsub != stack.Embedded || f.firestore != stack.Embedded || f.data != "") {
-		return nil, errors.New("--google starts both emulators itself: leave out --pubsub, --firestore and --data")
+		errs = append(errs, errors.New("--google starts both emulators itself: leave out --pubsub, --firestore and --data"))
+	}
+	if f.logs != "text" && f.logs != "json" {
+		errs = append(errs, fmt.Errorf("--log: %q is not text or json", f.logs))
+	}
+	if f.sweep < 0 {
+		errs = append(errs, errors.New("--sweep: negative; 0 for never"))
+	}
+	return errors.Join(errs...)
+}
+
+// start starts the stack that the flags describe.
+func (f flags) start(ctx context.Context, stderr *os.File, environ []string) (*stack.Stack, error) {
+	if err := f.check(); err != nil {
+		return nil, err
 	}
 	source := defaultSeed
 	if f.seed != "" {
@@ -124,7 +145,7 @@ func (f flags) start(ctx context.Context, stderr *os.File, environ []string) (*s
 	}
 	seed, err := stack.ParseSeed(source)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--seed %s: %w", f.seed, err)
 	}
 	environ = append(slices.Clone(environ), "LOG_FORMAT="+f.logs)
 	began := time.Now()
@@ -175,6 +196,7 @@ func greet(w io.Writer, r stack.Ready) error {
 	for _, user := range slices.Sorted(maps.Keys(r.Tokens)) {
 		say("    %-20s %s\n", user, r.Tokens[user])
 	}
+	say("\n  Dead letters:\n    GOOGLE_CLOUD_PROJECT=%s PUBSUB_EMULATOR_HOST=%s FIRESTORE_EMULATOR_HOST=%s go run ./gateway deadletters list\n", r.Project, r.PubSub, r.Firestore)
 	say("\n  Say \"!ask how are you?\" or mention @parley, and the personality answers. \"!help\" lists more.\n\n")
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,27 +19,40 @@ import (
 func soakCommand(stdout, stderr *os.File, environ []string) *cobra.Command {
 	o := soak.Options{Environ: environ, Pace: soak.Long}
 	var minutes float64
-	var only []string
+	var only, kinds []string
+	var faults strings.Builder
+	for _, k := range soak.Kinds {
+		kinds = append(kinds, string(k.Kind))
+		fmt.Fprintf(&faults, "\n  %-22s %s", k.Kind, k.Meaning)
+	}
 	cmd := &cobra.Command{
 		Use:   "soak",
 		Short: "Break everything for minutes, and count whether each answer came once",
 		Long: `Runs gateways and functions as processes on the embedded servers, kills and stops them, cuts their network, has
 Pub/Sub and Firestore fail, and sets their clocks wrong, while users ask questions. At the end it compares what the
 users got with what Firestore holds: every answer has to be delivered once or dead-lettered once. It ends with 1 if one
-is lost or doubled, or anything else is not as it should be.`,
+is lost or doubled, or anything else is not as it should be.
+
+Faults:` + faults.String(),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if o.Documents, err = stack.ParseSeed(defaultSeed); err != nil {
 				return err
 			}
-			if err := prepareSoak(cmd, &o.Binary, &o.Dir, &o.Seed, stderr); err != nil {
-				return err
+			if minutes < 0 || o.Messages < 0 || o.Faults < 0 || minutes == 0 && o.Messages == 0 && o.Faults == 0 {
+				return errors.New("--minutes, --messages and --faults: not negative, and one of them more than 0")
+			}
+			if o.Pace.Gap <= 0 {
+				return errors.New("--gap: more than 0")
 			}
 			for _, name := range only {
-				if !slices.ContainsFunc(soak.Kinds, func(k soak.Explained) bool { return string(k.Kind) == name }) {
-					return fmt.Errorf("--only: there is no fault %q; the report lists all", name)
+				if !slices.Contains(kinds, name) {
+					return fmt.Errorf("--only: there is no fault %q, but %s", name, strings.Join(kinds, ", "))
 				}
 				o.Kinds = append(o.Kinds, soak.Kind(name))
+			}
+			if err := prepareSoak(cmd, &o.Binary, &o.Dir, &o.Seed, stderr); err != nil {
+				return err
 			}
 			o.For = time.Duration(minutes * float64(time.Minute))
 			o.Progress = tellSoak(stderr)
@@ -55,7 +69,7 @@ is lost or doubled, or anything else is not as it should be.`,
 	fs.Uint64Var(&o.Seed, "seed", 0, "of the faults: the same `S` draws the same ones (a random one if not given)")
 	fs.IntVar(&o.Messages, "messages", 0, "how many questions to ask, at least")
 	fs.IntVar(&o.Faults, "faults", 0, "how many faults to make, at least")
-	fs.StringSliceVar(&only, "only", nil, "make no other faults than `KINDS`, comma-separated, as the report calls them: roll for example")
+	fs.StringSliceVar(&only, "only", nil, "make no other faults than `KINDS`, comma-separated: roll for example")
 	fs.IntVar(&o.Gateways, "gateways", 3, "how many gateways at a time")
 	fs.IntVar(&o.Users, "users", 200, "how many users; each tenth goes away before the answers come")
 	fs.IntVar(&o.InFlight, "in-flight", 16, "how many questions a user has open at a time")

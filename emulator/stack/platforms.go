@@ -81,6 +81,9 @@ func startPlatforms(ctx context.Context, environ map[string]string, listen strin
 		return display
 	}
 	if environ["TWITCH_CLIENT_ID"] == "" {
+		if err := credential.CheckBaseURL("http://" + listen); err != nil {
+			return p, nil, fmt.Errorf("logging in needs an address of this machine alone, and %s is another: listen on 127.0.0.1 or 0.0.0.0, or leave the stand-ins out (--platforms=false)", listen)
+		}
 		var more map[string]string
 		if p.Twitch, more, err = standInForTwitch(ctx, people[identity.Twitch], name, "http://"+listen, dir, client); err != nil {
 			return p, nil, err

@@ -36,6 +36,7 @@ func TestASeedWithAMistakeIsRefusedByName(t *testing.T) {
 		"linked to itself":   {"identities: {twitch:1: {user: 'twitch:1'}}", "linked to itself"},
 		"a chain of links":   {"identities: {twitch:1: {user: 'twitch:2'}, twitch:2: {user: 'twitch:3'}}", "identities/twitch:1: user: twitch:2 is linked itself"},
 		"not YAML":           {"users: [", "read the seed"},
+		"nothing":            {"# nothing", "it is empty"},
 	} {
 		if _, err := ParseSeed([]byte(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v; want %s", name, err, tt.want)

@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"os"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"cloud.google.com/go/firestore"
@@ -162,7 +164,7 @@ func (s *Stack) startPlatforms(ctx context.Context, o Options, environ map[strin
 		return err
 	}
 	s.closers = append(s.closers, remove)
-	p, told, err := startPlatforms(ctx, environ, o.Listen, o.Seed, dir, s.client)
+	p, told, err := startPlatforms(ctx, environ, here(o.Listen), o.Seed, dir, s.client)
 	if err != nil {
 		return err
 	}
@@ -205,6 +207,17 @@ func (s *Stack) startServers(ctx context.Context, o Options) error {
 		return nil
 	}
 	s.PubSub, s.Firestore = o.PubSub, o.Firestore
+	for _, server := range []struct{ name, addr, flag, variable string }{
+		{"Pub/Sub", o.PubSub, "--pubsub", "PUBSUB_EMULATOR_HOST"}, {"Firestore", o.Firestore, "--firestore", "FIRESTORE_EMULATOR_HOST"},
+	} {
+		if server.addr == Embedded {
+			continue
+		}
+		o.Progress(fmt.Sprintf("looking for %s at %s", server.name, server.addr))
+		if err := knock(ctx, server.addr); err != nil {
+			return fmt.Errorf("nobody is at %s, where %s or %s says that %s is: %w", server.addr, server.flag, server.variable, server.name, err)
+		}
+	}
 	if o.PubSub == Embedded {
 		o.Progress("starting the embedded Pub/Sub")
 		var opts []pubsubserver.Option
@@ -232,6 +245,15 @@ func (s *Stack) startServers(ctx context.Context, o Options) error {
 		s.closers = append(s.closers, server.Close)
 	}
 	return nil
+}
+
+// knock fails if nothing listens at an address. The services' clients would wait for it without an end.
+func knock(ctx context.Context, addr string) error {
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // createTopology makes the topology, with every function below the one address.
@@ -283,13 +305,9 @@ func CreateTopology(ctx context.Context, bus *pubsubclient.Client, project strin
 }
 
 func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string]string) error {
-	host, port, err := net.SplitHostPort(o.Listen)
+	host, first, err := splitListen(o.Listen)
 	if err != nil {
-		return fmt.Errorf("--listen %q is not HOST:PORT: %w", o.Listen, err)
-	}
-	first, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return fmt.Errorf("--listen %q: the port is not a number", o.Listen)
+		return fmt.Errorf("--listen: %w", err)
 	}
 	// whoever can open the page is given the seeded users: nobody but who sits at this machine may be
 	tokens := s.Tokens
@@ -300,20 +318,58 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 		own := maps.Clone(environ)
 		own["LISTEN_ADDR"] = net.JoinHostPort(host, "0")
 		if first != 0 {
-			own["LISTEN_ADDR"] = net.JoinHostPort(host, strconv.Itoa(int(first)+i))
+			own["LISTEN_ADDR"] = net.JoinHostPort(host, strconv.Itoa(first+i))
 		}
 		cfg, err := config.Load[instance.Config](list(own))
 		if err != nil {
 			return err
 		}
 		gw, err := instance.Start(ctx, cfg, instance.Options{Log: o.Log, DemoTokens: tokens})
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%w: is another one running? --listen takes another address", err)
+		}
 		if err != nil {
 			return fmt.Errorf("start gateway %d of %d: %w", i+1, o.Gateways, err)
 		}
 		s.gateways = append(s.gateways, gw)
-		s.Gateways = append(s.Gateways, Gateway{ID: gw.ID(), HTTP: "http://" + gw.Addr(), WS: "ws://" + gw.Addr() + "/ws/v1"})
+		addr := here(gw.Addr())
+		s.Gateways = append(s.Gateways, Gateway{ID: gw.ID(), HTTP: "http://" + addr, WS: "ws://" + addr + "/ws/v1"})
 	}
 	return nil
+}
+
+// splitListen takes the address of the first gateway apart.
+func splitListen(listen string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is not HOST:PORT", listen)
+	}
+	number, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q: the port is not a number of at most 65535", listen)
+	}
+	return host, int(number), nil
+}
+
+// CheckListen says whether so many gateways can listen from an address on.
+func CheckListen(listen string, gateways int) error {
+	_, first, err := splitListen(listen)
+	if err == nil && first != 0 && first+gateways-1 > math.MaxUint16 {
+		err = fmt.Errorf("%q leaves no ports for %d gateways", listen, gateways)
+	}
+	return err
+}
+
+// here is where this machine reaches what listens on addr: what listens everywhere is to be found here, too.
+func here(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return addr
 }
 
 // Stop stops a stack that Run was not called of.
