@@ -817,6 +817,33 @@ func TestHelpIsComplete(t *testing.T) {
 	}
 }
 
+func TestEveryPartsVariablesAreExplained(t *testing.T) {
+	out, err := exec.Command(binary, "variables").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"RELAY_IGNORE", "MODEL_PROVIDER", "TWITCH_API_TIMEOUT", "SWEEP_GRACE", "WS_RATE"} {
+		if !strings.Contains(string(out), "  "+name+" ") {
+			t.Errorf("%s is not explained", name)
+		}
+	}
+}
+
+func TestAWrongVariableOfAnyPartIsToldAtTheStart(t *testing.T) {
+	for variable, want := range map[string]string{
+		"MODEL_PROVIDER=gemini": "personality: configuration:\nMODEL_NAME", "RELAY_IGNORE=ada": "enrichment: configuration:\nRELAY_IGNORE",
+		"SWEEP_GRACE=-1s": "dlq: configuration:\nSWEEP_GRACE", "WS_RATE=0": "gateway: configuration:\nWS_RATE",
+	} {
+		cmd := exec.Command(binary, "--listen", "127.0.0.1:0")
+		cmd.Env = append(os.Environ(), variable)
+		var out output
+		cmd.Stderr = &out
+		if err := cmd.Run(); err == nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %v\n%s", variable, err, &out)
+		}
+	}
+}
+
 func TestBadFlagsAreToldAtOnce(t *testing.T) {
 	for _, args := range [][]string{
 		{"--gateways", "0"}, {"--log", "xml"}, {"--seed", "/does/not/exist"}, {"--google", "--data", "x"}, {"surplus"}, {"--sweep", "-1s"},

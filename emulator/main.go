@@ -62,7 +62,8 @@ func command(stdout, stderr *os.File, environ []string) *cobra.Command {
 functions, gateway instances, and a chat page. It prints where to go and a token for each seeded user.
 Ctrl-C stops it.
 
-The parts read the same environment variables as in the cloud (MODEL_PROVIDER, BUS_PREFIX and so on).`,
+The parts read the same environment variables as in the cloud (MODEL_PROVIDER, BUS_PREFIX and so on): emulator
+variables explains them.`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -74,6 +75,10 @@ The parts read the same environment variables as in the cloud (MODEL_PROVIDER, B
 	root.SetErr(stderr)
 	f.register(root, environ)
 	root.AddCommand(loadCommand(stdout, stderr, environ))
+	root.AddCommand(&cobra.Command{
+		Use: "variables", Short: "Explain the environment variables of each part", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return stack.Usage(cmd.OutOrStdout()) },
+	})
 	root.AddCommand(soakCommand(stdout, stderr, environ))
 	root.AddCommand(partCommand(stdout, stderr, environ))
 	return root

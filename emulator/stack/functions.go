@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -14,10 +15,55 @@ import (
 	"parley.internal/functions/enrichment"
 	"parley.internal/functions/personality"
 	"parley.internal/functions/whisper"
+	"parley.internal/gateway/instance"
+	"parley.internal/shared/config"
 )
 
 // served are the functions that are linked into this program, under the names that the topology uses.
 var served = map[string]bool{dlq.Step: true, enrichment.Step: true, personality.Step: true, whisper.Step: true}
+
+// parts are the configurations of all parts.
+var parts = []struct {
+	name  string
+	usage func(io.Writer) error
+	check func(environ []string) error
+}{
+	{enrichment.Step, config.Usage[enrichment.Config], check[enrichment.Config]},
+	{personality.Step, config.Usage[personality.Config], check[personality.Config]},
+	{whisper.Step, config.Usage[whisper.Config], check[whisper.Config]},
+	{dlq.Step, config.Usage[dlq.Config], check[dlq.Config]},
+	{"gateway", config.Usage[instance.Config], check[instance.Config]},
+}
+
+func check[T any](environ []string) error {
+	_, err := config.Load[T](environ)
+	return err
+}
+
+// checkParts finds what is wrong with the configuration of any part. A function reads its own only with the first
+// request, and would answer each with an error.
+func checkParts(environ []string) error {
+	for _, p := range parts {
+		if err := p.check(environ); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	return nil
+}
+
+// Usage explains the environment variables of every part.
+func Usage(w io.Writer) error {
+	for i, p := range parts {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "%s:\n", p.name)
+		if err := p.usage(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // serveFunctions starts the functions framework's own HTTP server with every function under its name, and returns its
 // address. The framework can neither be given a listener nor be stopped: there is one such server in a process, and it

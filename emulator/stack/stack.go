@@ -135,6 +135,9 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		}
 	}
 
+	if err := checkParts(list(environ)); err != nil {
+		return nil, err
+	}
 	o.Progress("starting the functions")
 	functions, err := serveFunctions(ctx)
 	if err != nil {
