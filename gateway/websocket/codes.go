@@ -33,7 +33,7 @@ var Errors = []ErrorMeaning{
 	{ErrBadFrame, false, "A member of the frame is missing, unknown or of the wrong kind; the message names it."},
 	{ErrTooLarge, false, "The frame is longer than the gateway takes."},
 	{ErrUnknownType, false, "The frame's type is not one that a client may send: it is missing, ill-formed, or of a namespace that the protocol keeps to itself (chat, room, connection, internal) and not defined there."},
-	{ErrNoText, false, "payload.text is missing or blank."},
+	{ErrNoText, false, "payload.text is missing, blank or not a text."},
 	{ErrTextTooLong, false, "payload.text has more characters than the gateway takes."},
 	{ErrBadRoom, false, "The room is missing, too long, or holds control characters, or payload.room and payload.channel differ."},
 	{ErrTooManyRooms, false, "The connection is in as many rooms as it may be; leave one first."},

@@ -181,7 +181,7 @@ func decode(data []byte, maxText int) (inbound, error) {
 	case TypeSend:
 		text, ok := optionalText(payload.Text)
 		if !ok || strings.TrimSpace(text) == "" {
-			return fail(ErrNoText, "payload.text: missing or blank")
+			return fail(ErrNoText, "payload.text: missing, blank or not a text")
 		}
 		if n := utf8.RuneCountInString(text); n > maxText {
 			return fail(ErrTextTooLong, "payload.text: %d characters, the most is %d", n, maxText)
