@@ -38,7 +38,7 @@ output "next" {
     : contains(var.platforms, "discord") && var.discord_bot_token_version == ""
     ? "Give Discord's secret a value: README.md, \"Discord\"."
     : var.model_provider == "embedded"
-    ? "Let somebody in (README.md, step 5). The answers come from the embedded model: README.md, \"The model\", puts a real one in its place."
-    : "Let somebody in (README.md, step 5)."
+    ? "Let somebody in and give it a rule (README.md, step 5 and step 6). The answers come from the embedded model: README.md, \"The model\", puts a real one in its place."
+    : "Let somebody in and give it a rule (README.md, step 5 and step 6)."
   )
 }

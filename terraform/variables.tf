@@ -82,7 +82,7 @@ variable "firestore_location" {
 }
 
 variable "firestore_database" {
-  description = "Name of the database. Only (default) has Firestore's free quota."
+  description = "Name of the database. The first one of a project has Firestore's free quota."
   type        = string
   default     = "(default)"
 
