@@ -24,7 +24,6 @@ import (
 	"parley.internal/shared/lease"
 )
 
-const patience = gatewaytest.Patience
 
 var eventually = gatewaytest.Eventually
 
