@@ -24,7 +24,6 @@ import (
 	"parley.internal/shared/lease"
 )
 
-
 var eventually = gatewaytest.Eventually
 
 // The timings of the tests are those of production in fast motion.
