@@ -480,8 +480,11 @@ func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
 		rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
 	}
 	w.user("alice")
-	// a slow machine takes long to take over
-	patient := func(s *Service) { s.timing.linger, s.timing.flush = 3*time.Second, 6*time.Second }
+	// a slow machine takes long to take over, and makes connections silent
+	w.lease = steadyLease
+	patient := func(s *Service) {
+		s.timing.linger, s.timing.flush, s.timing.ping = 3*time.Second, 6*time.Second, time.Minute
+	}
 	a := w.start("a", SpeakIRC, rooms, patient)
 	w.joined(rooms...)
 	talking, quiet := context.WithCancel(t.Context())
@@ -654,6 +657,7 @@ func TestLimitsAreKept(t *testing.T) {
 	for _, moderator := range []bool{false, true} {
 		t.Run(fmt.Sprint("moderator ", moderator), func(t *testing.T) {
 			w := newWorld(t, write, standin.WithLimits(real))
+			w.lease = steadyLease
 			var rooms []string
 			for i := range 5 {
 				rooms = append(rooms, w.channel(fmt.Sprint("room", i)))

@@ -29,6 +29,7 @@ var eventually = gatewaytest.Eventually
 // The timings of the tests are those of production in fast motion.
 var (
 	quickLease  = lease.Config{TTL: 900 * time.Millisecond, Beat: 120 * time.Millisecond, Seats: 8}
+	steadyLease = lease.Config{TTL: time.Minute, Beat: 120 * time.Millisecond, Seats: 8} // where nobody dies, nor is thought to
 	quickTiming = timing{
 		ping: 400 * time.Millisecond, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
 		maxBackoff: 200 * time.Millisecond, leave: 300 * time.Millisecond, scan: 250 * time.Millisecond,
@@ -53,11 +54,12 @@ type world struct {
 	app       standin.App
 	bot       standin.User
 	tokens    *tokens
+	lease     lease.Config
 }
 
 func newWorld(t *testing.T, scopes []string, opts ...standin.Option) *world {
 	t.Helper()
-	w := &world{t: t}
+	w := &world{t: t, lease: quickLease}
 	var err error
 	must := func(err error) {
 		t.Helper()
@@ -254,7 +256,7 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 	m.Service, err = New(c, Dependencies{
 		Instance: name, App: credential.TwitchConfig{ClientID: w.app.ID, BotUserID: w.bot.ID, APIURL: w.twitch.HelixURL()}, Tokens: w.tokens, Firestore: client, Ledger: ledger,
 		Undertaker: egress.NewUndertaker(ledger, deadletter.NewBox(client, time.Now), b, "gateway", time.Second),
-		Publisher:  b, Lease: quickLease, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("i", name), Metrics: prometheus.NewRegistry(),
+		Publisher:  b, Lease: w.lease, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("i", name), Metrics: prometheus.NewRegistry(),
 		HTTP: &http.Client{Transport: m.Network}, Dial: m.Dial, EventSubTiming: quickEventSub,
 	})
 	if err != nil {
