@@ -12,13 +12,10 @@ import (
 
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/recipient"
 )
 
 const (
-	// keepRecipient is how long somebody counts as known after they were last whispered to.
-	keepRecipient = 365 * 24 * time.Hour
-	// renewRecipient is how old a recipient's record gets before a whisper renews it, so that most write one document.
-	renewRecipient = 30 * 24 * time.Hour
 	// keepSender is longer than the longest window.
 	keepSender = 48 * time.Hour
 	// limitAttempts is how often a transaction is tried that met another instance's.
@@ -26,18 +23,13 @@ const (
 )
 
 // Limiter counts the whispers of all instances, so that together they keep Twitch's limits
-// (https://dev.twitch.tv/docs/api/reference/#send-whisper). It keeps two kinds of documents, with expireAt as their
-// collections' TTL field:
+// (https://dev.twitch.tv/docs/api/reference/#send-whisper). It keeps one document for each bot, with expireAt as its
+// collection's TTL field, beside those of its recipients (package recipient):
 //
-//	whispers/{twitch:bot}                          what the bot has whispered of late
+//	whispers/{twitch:bot}   what the bot has whispered of late
 //	  sent        when, for each whisper of the last minute
 //	  new         when, for each recipient that was new in the last day
 //	  heldUntil   before this time Twitch takes no whisper, as it said itself
-//	whispers/{twitch:bot}/recipients/{twitch:id}   somebody to whom the bot has whispered
-//	  firstAt     when for the first time, and
-//	  lastAt      when for the last time, give or take a month
-//	  wroteAt     when they last whispered to the bot; whoever receives whispers sets it, and with it a whisper to them
-//	              may be 10,000 characters long instead of 500
 //
 // A whisper costs one transaction: both documents are read at once and written at once. What was taken is not given
 // back where the whisper then fails, so that the count errs on Twitch's side. It is safe for concurrent use.
@@ -61,18 +53,11 @@ type sender struct {
 	ExpireAt  time.Time   `firestore:"expireAt"`
 }
 
-// recipient is whispers/{bot}/recipients/{id}.
-type recipient struct {
-	FirstAt time.Time `firestore:"firstAt,omitempty"`
-	LastAt  time.Time `firestore:"lastAt,omitempty"`
-	WroteAt time.Time `firestore:"wroteAt,omitempty"`
-}
-
 // Grant is the leave to whisper once, or the time until which there is none.
 type Grant struct {
 	Until    time.Time // zero if there is leave
 	Why      string    // which limit it is, if there is none
-	Answered bool      // the recipient has whispered to the bot before
+	Answered bool      // the recipient has whispered to the bot before, so that the whisper may be a long one
 }
 
 func (l *Limiter) sender(from identity.UserID) *firestore.DocumentRef {
@@ -91,8 +76,7 @@ func (l *Limiter) Take(ctx context.Context, from, to identity.UserID) (Grant, er
 	case <-ctx.Done():
 		return Grant{}, fmt.Errorf("count whispers: %w", ctx.Err())
 	}
-	ref := l.sender(from)
-	refs := []*firestore.DocumentRef{ref, ref.Collection("recipients").Doc(to.String())}
+	refs := []*firestore.DocumentRef{l.sender(from), recipient.Document(l.client, from, to)}
 	var g Grant
 	err := l.client.RunTransaction(ctx, func(_ context.Context, tx *firestore.Transaction) error {
 		snaps, err := tx.GetAll(refs)
@@ -105,7 +89,7 @@ func (l *Limiter) Take(ctx context.Context, from, to identity.UserID) (Grant, er
 				return err
 			}
 		}
-		var r recipient
+		var r recipient.Recipient
 		if snaps[1].Exists() {
 			if err := snaps[1].DataTo(&r); err != nil {
 				return err
@@ -120,12 +104,9 @@ func (l *Limiter) Take(ctx context.Context, from, to identity.UserID) (Grant, er
 		if err := tx.Set(refs[0], s); err != nil {
 			return err
 		}
-		if now.Before(r.LastAt.Add(renewRecipient)) {
+		fields := r.Whispered(now)
+		if fields == nil {
 			return nil
-		}
-		fields := map[string]any{"lastAt": now, "expireAt": now.Add(keepRecipient)}
-		if r.FirstAt.IsZero() {
-			fields["firstAt"] = now
 		}
 		return tx.Set(refs[1], fields, firestore.MergeAll)
 	}, firestore.MaxAttempts(limitAttempts))
@@ -136,7 +117,7 @@ func (l *Limiter) Take(ctx context.Context, from, to identity.UserID) (Grant, er
 }
 
 // grant decides, and if there is leave counts it in s.
-func (c LimitsConfig) grant(s *sender, r recipient, now time.Time) Grant {
+func (c LimitsConfig) grant(s *sender, r recipient.Recipient, now time.Time) Grant {
 	s.Sent, s.New = within(s.Sent, now, time.Minute), within(s.New, now, 24*time.Hour)
 	g := Grant{Answered: !r.WroteAt.IsZero()}
 	isNew := r.FirstAt.IsZero()

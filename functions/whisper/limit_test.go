@@ -8,6 +8,7 @@ import (
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/recipient"
 	"parley.internal/shared/store"
 )
 
@@ -30,23 +31,23 @@ func TestGrant(t *testing.T) {
 		}
 		return times
 	}
-	known := recipient{FirstAt: now.Add(-time.Hour)}
+	known := recipient.Recipient{FirstAt: now.Add(-time.Hour)}
 	tests := []struct {
 		name string
 		s    sender
-		r    recipient
+		r    recipient.Recipient
 		want time.Duration // from now; 0 for leave
 	}{
-		{"nothing so far", sender{}, recipient{}, 0},
+		{"nothing so far", sender{}, recipient.Recipient{}, 0},
 		{"the third in a second", sender{Sent: ago(2, time.Second/2)}, known, 0},
 		{"the fourth in a second", sender{Sent: ago(3, time.Second/4)}, known, 3 * time.Second / 4},
 		{"a second later", sender{Sent: ago(3, time.Second)}, known, 0},
 		{"the 100th in a minute", sender{Sent: ago(99, 10*time.Second)}, known, 0},
 		{"the 101st in a minute", sender{Sent: ago(100, 10*time.Second)}, known, 50 * time.Second},
-		{"the 40th new one in a day", sender{New: ago(39, time.Hour)}, recipient{}, 0},
-		{"the 41st new one in a day", sender{New: ago(40, time.Hour)}, recipient{}, 23 * time.Hour},
+		{"the 40th new one in a day", sender{New: ago(39, time.Hour)}, recipient.Recipient{}, 0},
+		{"the 41st new one in a day", sender{New: ago(40, time.Hour)}, recipient.Recipient{}, 23 * time.Hour},
 		{"the 41st, but not a new one", sender{New: ago(40, time.Hour)}, known, 0},
-		{"a day later", sender{New: ago(40, 24*time.Hour)}, recipient{}, 0},
+		{"a day later", sender{New: ago(40, 24*time.Hour)}, recipient.Recipient{}, 0},
 		{"held", sender{HeldUntil: now.Add(5 * time.Second)}, known, 5 * time.Second},
 		{"not held any more", sender{HeldUntil: now}, known, 0},
 		{"the longest counts", sender{HeldUntil: now.Add(time.Second), Sent: ago(100, 10*time.Second)}, known, 50 * time.Second},
@@ -102,13 +103,16 @@ func TestInstancesKeepTheLimitsTogether(t *testing.T) {
 		}
 
 		// whoever writes to the bot may be whispered to at length, and keeps what else is known of them
-		client := limiters[0].client
-		doc := limiters[0].sender(bot).Collection("recipients").Doc("twitch:200")
-		if _, err := doc.Set(t.Context(), map[string]any{"wroteAt": now, "note": "an operator's"}); err != nil {
+		client, writer := limiters[0].client, twitchUser(t, "200")
+		doc := recipient.Document(client, bot, writer)
+		if _, err := doc.Set(t.Context(), map[string]any{"note": "an operator's"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := recipient.NewBook(client, bot, func() time.Time { return now }).Wrote(t.Context(), writer); err != nil {
 			t.Fatal(err)
 		}
 		now = now.Add(25 * time.Hour)
-		if g, err := NewLimiter(client, LimitsConfig{NewPerDay: 1, PerSecond: 1, PerMinute: 1}, func() time.Time { return now }).Take(t.Context(), bot, twitchUser(t, "200")); err != nil || !g.Answered || !g.Until.IsZero() {
+		if g, err := NewLimiter(client, LimitsConfig{NewPerDay: 1, PerSecond: 1, PerMinute: 1}, func() time.Time { return now }).Take(t.Context(), bot, writer); err != nil || !g.Answered || !g.Until.IsZero() {
 			t.Errorf("Take = %+v, %v; want leave for a long one", g, err)
 		}
 		snap, err := doc.Get(t.Context())

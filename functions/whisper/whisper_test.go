@@ -24,6 +24,7 @@ import (
 	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/recipient"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
 )
@@ -545,8 +546,8 @@ func TestLongTextsAreCut(t *testing.T) {
 			t.Errorf("note = %q", e.Note)
 		}
 
-		// they whisper back, whoever receives that notes it, and may now be told more
-		if _, err := r.deps.Limiter.sender(r.bot).Collection("recipients").Doc("twitch:123").Update(t.Context(), []firestore.Update{{Path: "wroteAt", Value: r.now}}); err != nil {
+		// they whisper back, which is noted where it is heard, and may now be told more
+		if err := recipient.NewBook(r.client, r.bot, func() time.Time { return r.now }).Wrote(t.Context(), twitchUser(t, "123")); err != nil {
 			t.Fatal(err)
 		}
 		in = r.send(t, "c2", say)

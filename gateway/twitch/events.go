@@ -18,7 +18,8 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// SourceEventSub is the source of the events that EventSub tells of.
+// SourceEventSub is the source of the events that EventSub tells of, but of whispers: those are messages as in the chat,
+// and have its source.
 const SourceEventSub = Source + ".eventsub"
 
 // The types of the events that EventSub tells of. A raid and a new subscription come by the chat, too, as a notice:
@@ -75,14 +76,15 @@ func (s *Service) listenAsBroadcaster(ctx context.Context, a *attendance) {
 	s.listen(ctx, a, id, func(context.Context) ([]eventsub.Topic, error) { return all, nil })
 }
 
-// listenAsBot listens to what happens in the channels whose broadcasters have not logged in, until ctx is done.
+// listenAsBot listens to what is whispered to the bot, and to what happens in the channels whose broadcasters have not
+// logged in, until ctx is done.
 func (s *Service) listenAsBot(ctx context.Context, a *attendance) {
 	s.listen(ctx, a, s.bot, func(ctx context.Context) ([]eventsub.Topic, error) {
 		ids, err := s.events.Broadcasters(ctx, s.bot, s.names)
 		if err != nil {
 			return nil, err
 		}
-		var all []eventsub.Topic
+		all := []eventsub.Topic{whispers}
 		for _, name := range s.names {
 			if ids[name] == "" {
 				continue // there is no such channel, as the chat finds out, too
@@ -113,15 +115,21 @@ func (s *Service) listen(ctx context.Context, a *attendance, account identity.Us
 		Account: account, Topics: topics, Absent: a.since(gap.Events),
 		Take: func(n eventsub.Notification) {
 			// Where Twitch has no id of what happened, two who listen would make two events of it: who has lost the lease
-			// is silent.
-			if !a.lease.Valid() {
+			// is silent. A whisper has one, and may be heard by nobody else.
+			if n.Topic != whispers && !a.lease.Valid() {
 				s.metrics.heard.WithLabelValues("fenced").Inc()
 				return
 			}
 			s.inlet.take(happened(n, s.bot))
 		},
-		Missed: func(login string, from, to time.Time) { a.missed(gap.Events, login, from, to) },
-		Left:   func(since time.Time) { a.left(gap.Events, since) },
+		Missed: func(login string, from, to time.Time) {
+			if login == "" {
+				a.missed(gap.Whispers, s.bot.String(), from, to)
+				return
+			}
+			a.missed(gap.Events, Channel(login), from, to)
+		},
+		Left: func(since time.Time) { a.left(gap.Events, since) },
 	})
 }
 
@@ -131,6 +139,9 @@ func (s *Service) listen(ctx context.Context, a *attendance, account identity.Us
 //
 // Its id follows from what happened where Twitch gives that an id or a time of its own, else from the notification's.
 func happened(n eventsub.Notification, bot identity.UserID) *event.Event {
+	if n.Topic.Kind == eventsub.Whisper {
+		return whispered(n, bot)
+	}
 	var told struct {
 		UserID          string    `json:"user_id"`
 		UserLogin       string    `json:"user_login"`

@@ -62,13 +62,14 @@ func (a *attendance) left(duty string, since time.Time) {
 	a.wake()
 }
 
-// missed notes that a channel is attended to again after an absence. For the bot that is one of several.
-func (a *attendance) missed(duty, login string, from, to time.Time) {
+// missed notes that a channel, as events have it, is attended to again after an absence. For the bot that is one of
+// several.
+func (a *attendance) missed(what, channel string, from, to time.Time) {
 	s := a.service
-	g := gap.New(string(identity.Twitch), Channel(login), duty, from, to, s.instance)
+	g := gap.New(string(identity.Twitch), channel, what, from, to, s.instance)
 	s.metrics.gaps.Inc()
 	s.metrics.gapSeconds.Add(g.To.Sub(g.From).Seconds())
-	s.log.Warn("nobody listened for a while: what happened is missed", "missed", duty, "channel", login, "from", g.From, "to", g.To, "for", g.To.Sub(g.From))
+	s.log.Warn("nobody listened for a while: what happened is missed", "missed", what, "channel", channel, "from", g.From, "to", g.To, "for", g.To.Sub(g.From))
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.gaps) >= maxGaps {

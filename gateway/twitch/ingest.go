@@ -111,13 +111,18 @@ func message(m *irc.PrivateMessage, bot identity.UserID) *event.Event {
 	return e
 }
 
-// newEvent begins the event of what Twitch knows by an id. The same thing seen twice is the same event.
-func newEvent(kind, id, channel string) *event.Event {
-	return &event.Event{
+// newEvent begins the event of what Twitch knows by an id, in the channel of a login; without one it is between the bot
+// and one person. The same thing seen twice is the same event.
+func newEvent(kind, id, login string) *event.Event {
+	e := &event.Event{
 		V: event.Version, Source: Source, CorrelationID: string(identity.Twitch) + ":" + id, Type: kind,
-		Channel: Channel(channel), Auth: &event.Auth{Provider: string(identity.Twitch)},
-		Egress: &event.Egress{Destination: string(identity.Twitch), Type: event.EgressChat},
+		Auth:   &event.Auth{Provider: string(identity.Twitch)},
+		Egress: &event.Egress{Destination: string(identity.Twitch), Type: event.EgressDM},
 	}
+	if login != "" {
+		e.Channel, e.Egress.Type = Channel(login), event.EgressChat
+	}
+	return e
 }
 
 func notice(m *irc.UserNoticeMessage, bot identity.UserID) *event.Event {
@@ -299,6 +304,9 @@ func (in *inlet) publish(e *event.Event) {
 	s := in.service
 	ctx, traceID := telemetry.StartTrace(in.stopped)
 	e.TraceID = traceID
+	if e.Egress.Type == event.EgressDM {
+		in.note(ctx, e)
+	}
 	for {
 		err := s.publisher.Publish(ctx, topology.Ingress, bus.Outgoing{Event: e})
 		switch {

@@ -4,11 +4,12 @@
 // Each channel is read and spoken in by one instance at a time, which has the channel's lease (package lease). Reading
 // is by IRC, speaking by Helix, which confirms each message, or by IRC. The same instance listens to EventSub for the
 // channel, by its broadcaster's login. For the channels of those who have not logged in, one instance does so as the
-// bot, as far as Twitch lets it.
+// bot, as far as Twitch lets it; the same hears what is whispered to the bot.
 //
 // What is promised:
 //   - A message that two instances hear, because one takes over from the other, is one event: its correlation id is
-//     Twitch's id of the message.
+//     Twitch's id of the message, or of the whisper.
+//   - A whisper is answered by a whisper, which the function of that name makes, and not this package.
 //   - A raid, or a new subscription, that both the chat and EventSub tell of is one event.
 //   - An answer is said once. It is claimed in the ledger before it is sent; it counts as delivered when Twitch says
 //     so; if Twitch does not say, it is never sent again, and ends as outcome_unknown, for an operator to decide.
@@ -43,6 +44,7 @@ import (
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
 	"parley.internal/shared/moderation"
+	"parley.internal/shared/recipient"
 )
 
 // Dependencies are what a service needs. All but those that say so must be set.
@@ -50,7 +52,7 @@ type Dependencies struct {
 	Instance   string
 	App        credential.TwitchConfig // to which the tokens were given; its bot's id is needed
 	Tokens     Tokens
-	Firestore  *firestore.Client // for leases and gaps; stays the caller's to close
+	Firestore  *firestore.Client // for leases, gaps and who whispered; stays the caller's to close
 	Ledger     *egress.Ledger
 	Undertaker *egress.Undertaker
 	Publisher  Publisher
@@ -92,6 +94,7 @@ type Service struct {
 	says   *pace
 	names  []string
 	events *eventsub.Client
+	book   *recipient.Book
 
 	mu         sync.Mutex
 	speakers   map[string]*speaker    // by login
@@ -133,6 +136,7 @@ func New(c Config, d Dependencies) (*Service, error) {
 	s.enforcer = moderation.NewEnforcer(d.Ledger, d.Undertaker, moderation.NewRecords(d.Firestore, d.Instance, s.now), moderation.Options{
 		Log: s.log, Now: s.now, Count: func(outcome string) { s.metrics.actions.WithLabelValues(outcome).Inc() },
 	})
+	s.book = recipient.NewBook(d.Firestore, bot, s.now)
 	s.says = newPace(s.limits.sayWindow, s.share)
 	s.chat = &chat{
 		config: c, timing: s.timing, limits: s.limits, bot: bot, tokens: d.Tokens, dial: d.Dial, log: s.log, metrics: s.metrics,
@@ -182,7 +186,7 @@ func (s *Service) Run(ctx context.Context) {
 func (s *Service) joined(login string, from, to time.Time) {
 	if a := s.attendanceOf(login); a != nil {
 		if !from.IsZero() {
-			a.missed(gap.Chat, login, from, to)
+			a.missed(gap.Chat, Channel(login), from, to)
 		}
 		a.left(gap.Chat, time.Time{})
 	}

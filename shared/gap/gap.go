@@ -13,12 +13,12 @@ import (
 	"parley.internal/shared/event"
 )
 
-// Gap is a time in which nobody listened in a channel, the document gaps/{hash}. Its times are to the precision of
+// Gap is a time in which nobody listened in a channel, or to what is said to the bot alone, the document gaps/{hash}. Its times are to the precision of
 // Firestore's.
 type Gap struct {
 	Platform string    `firestore:"platform"`
-	Channel  string    `firestore:"channel"` // as events have it
-	Missed   string    `firestore:"missed"`  // what was: Chat or Events
+	Channel  string    `firestore:"channel"` // as events have it; of Whispers the bot's user id
+	Missed   string    `firestore:"missed"`  // what was: Chat, Events or Whispers
 	From     time.Time `firestore:"from"`
 	To       time.Time `firestore:"to"`
 	Instance string    `firestore:"instance"` // that came after it
@@ -27,8 +27,9 @@ type Gap struct {
 
 // What is missed in a gap: Gap.Missed.
 const (
-	Chat   = "chat"   // what was said
-	Events = "events" // what a platform tells beside its chat
+	Chat     = "chat"     // what was said
+	Events   = "events"   // what a platform tells beside its chat
+	Whispers = "whispers" // what was said to the bot alone
 )
 
 // Retention is how long gaps are kept.

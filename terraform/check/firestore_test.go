@@ -309,7 +309,7 @@ var documents = map[string]struct{ dir, name string }{
 	"watermarks":    {"gateway/discord", "watermark"},
 	"logins":        {"gateway/oauth", "attempt"},
 	"whispers":      {"functions/whisper", "sender"},
-	"recipients":    {"functions/whisper", "recipient"},
+	"recipients":    {"shared/recipient", "Recipient"},
 }
 
 func TestEveryCollectionIsKnown(t *testing.T) {
@@ -478,7 +478,8 @@ func TestWhatExpiresIsDeleted(t *testing.T) {
 	}
 	known := []string{
 		"functions/whisper/limit.go", "gateway/discord/watermark.go", "gateway/oauth/state.go", "shared/deadletter/letter.go",
-		"shared/egress/dead.go", "shared/egress/ledger.go", "shared/gap/gap.go", "shared/lease/lease.go", "shared/store/store.go",
+		"shared/egress/dead.go", "shared/egress/ledger.go", "shared/gap/gap.go", "shared/lease/lease.go",
+		"shared/recipient/recipient.go", "shared/store/store.go",
 	}
 	if found := filesWith(t, `"expireAt`); !slices.Equal(found, known) {
 		t.Errorf("documents that expire are in\n%v\nand this test knows those in\n%v", found, known)

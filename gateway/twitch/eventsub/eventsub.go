@@ -1,5 +1,6 @@
 // Package eventsub listens to Twitch's EventSub over WebSocket
-// (https://dev.twitch.tv/docs/eventsub/handling-websocket-events/): what happens in channels beside chat.
+// (https://dev.twitch.tv/docs/eventsub/handling-websocket-events/): what happens in channels beside chat, and what is
+// whispered to an account.
 //
 // A session, which is a connection with what was subscribed to on it, is one account's: Twitch takes subscriptions on
 // it by that account's token alone. An account may have three sessions at a time, and its subscriptions to what their
@@ -59,17 +60,22 @@ var (
 	}}
 	Online  = &Kind{"stream.online", "1", "", ofBroadcaster}
 	Offline = &Kind{"stream.offline", "1", "", ofBroadcaster}
+	// Whisper is what somebody whispers to the account itself; it belongs to no channel. By user:read:whispers Twitch
+	// tells it, too, but whoever can't whisper has no use for it.
+	Whisper = &Kind{"user.whisper.message", "1", "user:manage:whispers", func(_, account string) map[string]string {
+		return map[string]string{"user_id": account}
+	}}
 )
 
 func ofBroadcaster(broadcaster, _ string) map[string]string {
 	return map[string]string{"broadcaster_user_id": broadcaster}
 }
 
-// Topic is what is listened to: one kind of thing in one channel.
+// Topic is what is listened to: one kind of thing in one channel, or of the account itself.
 type Topic struct {
 	Kind        *Kind
-	Channel     string // the broadcaster's login
-	Broadcaster string // Twitch's number of the broadcaster
+	Channel     string // the broadcaster's login; empty for a Whisper
+	Broadcaster string // Twitch's number of the broadcaster; likewise
 }
 
 // Notification is something that happened.
@@ -91,7 +97,8 @@ type Listening struct {
 	// Take is called for each notification, one after the other, in the order in which Twitch sent them. It may block.
 	Take func(Notification)
 
-	// Missed is called for each channel that is listened to again after a time in which nobody did.
+	// Missed is called for each channel that is listened to again after a time in which nobody did, and with an empty
+	// one for the account itself.
 	Missed func(channel string, from, to time.Time)
 
 	// Left is called with since when nobody listens, when a connection has broken, and with zero when that is over,

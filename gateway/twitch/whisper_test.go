@@ -1,0 +1,217 @@
+package twitch
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+	"github.com/go-json-experiment/json"
+
+	standin "parley.internal/emulator/twitch"
+	"parley.internal/gateway/twitch/eventsub"
+	"parley.internal/shared/event"
+	"parley.internal/shared/gap"
+	"parley.internal/shared/identity"
+	"parley.internal/shared/recipient"
+)
+
+var mayWhisper = []string{"user:manage:whispers"}
+
+// hearingWhispers waits until somebody listens to what is whispered to the bot.
+func (w *world) hearingWhispers() {
+	w.t.Helper()
+	eventually(w.t, "whispers are heard", func() bool {
+		return slices.ContainsFunc(w.twitch.Subscriptions(), func(s standin.Subscription) bool {
+			return s.Type == "user.whisper.message" && s.Status == "enabled" && s.Condition["user_id"] == w.bot.ID
+		})
+	})
+}
+
+func (w *world) whisper(from, text string) standin.Whisper {
+	w.t.Helper()
+	m, err := w.twitch.Whisper(from, w.bot.Login, text)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return m
+}
+
+// messages are the texts of the messages that were published, each as often as it was.
+func (w *world) messages() []string {
+	var texts []string
+	for _, e := range w.events(event.TypeChatMessage) {
+		texts = append(texts, e.Message.Text)
+	}
+	return texts
+}
+
+// wroteAt is what the store knows of when somebody whispered to the bot.
+func (w *world) wroteAt(u standin.User) time.Time {
+	w.t.Helper()
+	bot, _ := identity.New(identity.Twitch, w.bot.ID)
+	id, _ := identity.New(identity.Twitch, u.ID)
+	var r recipient.Recipient
+	snap, err := recipient.Document(w.firestore, bot, id).Get(w.t.Context())
+	if err == nil {
+		err = snap.DataTo(&r)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r.WroteAt
+}
+
+func TestAWhisperIsAMessageToTheBotAlone(t *testing.T) {
+	w := newWorld(t, mayWhisper)
+	room := w.channel("streamer")
+	alice := w.user("alice")
+	began := time.Now().Add(-time.Second)
+	w.start("a", SpeakAuto, []string{room})
+	w.hearingWhispers()
+
+	m := w.whisper("alice", "hello; there")
+	if n := w.twitch.RepeatEvent(); n != 1 {
+		t.Errorf("%d notifications were repeated", n)
+	}
+	if _, err := w.twitch.Whisper(w.bot.Login, "alice", "hello yourself"); err != nil { // no event
+		t.Fatal(err)
+	}
+	w.whisper("alice", " ") // likewise
+	w.whisper("alice", "more")
+	eventually(t, "both are published", func() bool { return slices.Contains(w.messages(), "more") })
+	if got := w.messages(); !slices.Equal(got, []string{"hello; there", "more"}) {
+		t.Fatalf("published %q; want each once, and in order", got)
+	}
+
+	e := w.events(event.TypeChatMessage)[0]
+	if e.Source != Source || e.CorrelationID != "twitch:"+m.ID || e.Channel != "" || e.UserID != "twitch:"+alice.ID || e.TraceID == "" ||
+		e.Message.ID != m.ID || e.Message.Role != event.RoleUser || e.Auth.Provider != "twitch" ||
+		e.Egress.Destination != "twitch" || e.Egress.Type != event.EgressDM {
+		t.Errorf("event = %+v, message %+v, egress %+v", e, e.Message, e.Egress)
+	}
+	var raw map[string]any
+	if err := json.Unmarshal(e.Message.RawPlatformPayload, &raw); err != nil {
+		t.Fatal(err)
+	}
+	if raw["userId"] != alice.ID || raw["username"] != "alice" || raw["displayName"] != "Alice" || raw["messageId"] != m.ID || raw["isWhisper"] != true {
+		t.Errorf("raw = %v", raw)
+	}
+	for _, role := range []string{"isMod", "isSubscriber", "badges"} {
+		if _, ok := raw[role]; ok {
+			t.Errorf("raw = %v; want nothing about roles, which would be taken from whoever whispers", raw)
+		}
+	}
+	if at := w.wroteAt(alice); at.Before(began) {
+		t.Errorf("she wrote at %s", at)
+	}
+}
+
+func TestOneOfSeveralInstancesHearsWhispers(t *testing.T) {
+	w := newWorld(t, mayWhisper)
+	room, other := w.channel("streamer"), w.channel("other")
+	w.user("alice")
+	a, b := w.start("a", SpeakAuto, []string{room, other}), w.start("b", SpeakAuto, []string{room, other})
+	eventually(t, "both take part", func() bool { return a.leases.Members() == 2 && b.leases.Members() == 2 })
+	w.hearingWhispers()
+	w.whisper("alice", "one")
+	eventually(t, "it is published", func() bool { return slices.Contains(w.messages(), "one") })
+
+	// Twitch moves the session, then the connection breaks, then an instance dies
+	w.twitch.ReconnectEventSub()
+	w.whisper("alice", "two")
+	eventually(t, "it is published after a move", func() bool { return slices.Contains(w.messages(), "two") })
+	gaps := func() (all []gap.Gap) {
+		docs, err := w.firestore.Collection("gaps").Where("missed", "==", gap.Whispers).Documents(t.Context()).GetAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, doc := range docs {
+			var g gap.Gap
+			if err := doc.DataTo(&g); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, g)
+		}
+		return all
+	}
+	eventually(t, "the old connection is left", func() bool { return w.twitch.Sessions() == 1 })
+	w.twitch.DropEventSub()
+	eventually(t, "the gap is stored", func() bool { return len(gaps()) == 1 })
+	if g := gaps()[0]; g.Channel != "twitch:"+w.bot.ID || g.To.Before(g.From) {
+		t.Errorf("the gap is %+v; want one of the bot", g)
+	}
+	w.whisper("alice", "three")
+	eventually(t, "it is published after a break", func() bool { return slices.Contains(w.messages(), "three") })
+	a.kill()
+	b.kill()
+	c := w.start("c", SpeakAuto, []string{room, other})
+	eventually(t, "another instance has all", func() bool { return owner(room, c) != nil && owner(other, c) != nil })
+	eventually(t, "that nobody listened is stored", func() bool { return len(gaps()) == 2 })
+	w.whisper("alice", "four")
+	eventually(t, "it is published by another instance", func() bool { return slices.Contains(w.messages(), "four") })
+	if got := w.messages(); !slices.Equal(got, []string{"one", "two", "three", "four"}) {
+		t.Errorf("published %q; want each once, and in order", got)
+	}
+}
+
+func TestWithoutTheScopeWhispersAreNotHeardAndAllElseIs(t *testing.T) {
+	w := newWorld(t, nil)
+	room := w.channel("streamer")
+	w.user("alice")
+	w.start("a", SpeakAuto, []string{room})
+	w.listening(room, "stream.offline", "stream.online")
+	for _, s := range w.twitch.Subscriptions() {
+		if s.Type == "user.whisper.message" {
+			t.Errorf("subscribed to %+v", s)
+		}
+	}
+	w.do(w.twitch.GoOnline(room, standin.Stream{}))
+	eventually(t, "the stream is published", func() bool { return len(w.events(TypeStreamOnline)) == 1 })
+}
+
+func TestAWhisperIsHeardAlthoughItsWriterCannotBeNoted(t *testing.T) {
+	w := newWorld(t, mayWhisper)
+	room := w.channel("streamer")
+	w.user("alice")
+	client, err := firestore.NewClient(t.Context(), "test-project")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	w.start("a", SpeakAuto, []string{room}, func(s *Service) { s.book = recipient.NewBook(client, s.bot, s.now) })
+	w.hearingWhispers()
+	w.whisper("alice", "hello")
+	eventually(t, "it is published", func() bool { return slices.Contains(w.messages(), "hello") })
+}
+
+func TestWhatIsWhisperedAndNoMessage(t *testing.T) {
+	bot, _ := identity.New(identity.Twitch, "9")
+	told := func(s string) *event.Event {
+		return happened(eventsub.Notification{ID: "n", At: time.Now(), Topic: whispers, Event: []byte(s)}, bot)
+	}
+	for name, s := range map[string]string{
+		"not an object":  `[]`,
+		"nobody":         `{"whisper_id":"w","whisper":{"text":"x"}}`,
+		"a bad id":       `{"whisper_id":"w","from_user_id":"a/b","whisper":{"text":"x"}}`,
+		"no id":          `{"from_user_id":"1","whisper":{"text":"x"}}`,
+		"no whisper":     `{"whisper_id":"w","from_user_id":"1"}`,
+		"no text":        `{"whisper_id":"w","from_user_id":"1","whisper":{"text":" \n"}}`,
+		"another form":   `{"whisper_id":"w","from_user_id":"1","whisper":"x"}`,
+		"the bot's own":  `{"whisper_id":"w","from_user_id":"9","whisper":{"text":"x"}}`,
+		"a number as id": `{"whisper_id":"w","from_user_id":1,"whisper":{"text":"x"}}`,
+	} {
+		if e := told(s); e != nil {
+			t.Errorf("%s: %+v", name, e)
+		}
+	}
+	long := strings.Repeat("ä", 10_000)
+	e := told(`{"whisper_id":"w","from_user_id":"1","whisper":{"text":"` + long + `"}}`)
+	if e == nil || e.Message.Text != long {
+		t.Fatal("a whisper of 10,000 characters is none")
+	}
+	if _, err := event.Encode(e); err != nil {
+		t.Errorf("it can't be published: %v", err)
+	}
+}
