@@ -100,6 +100,33 @@ func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
 		t.Errorf("the bot said %d lines for two questions", n)
 	}
 
+	// between Ada and the bot alone: a personality's answer, one that is too long for a stranger, and a rule's
+	await("whispers are heard", tw.Await, func() bool {
+		return slices.ContainsFunc(tw.Subscriptions(), func(s twitch.Subscription) bool {
+			return s.Type == "user.whisper.message" && s.Status == "enabled"
+		})
+	})
+	for i, q := range []struct {
+		text, answer string
+		atLeast      int // characters
+	}{
+		{"!ask how are you?", "Ada, you asked: “how are you?”", 0},
+		{"!ask " + strings.Repeat("why ", 150), "Ada, you asked: “why why", 501},
+		{"!help", "Hello Ada: ", 0},
+	} {
+		if _, err := tw.Whisper("ada", "parley", q.text); err != nil {
+			t.Fatal(err)
+		}
+		await("a whispered answer to "+q.text, tw.Await, func() bool { return len(tw.Whispers("ada")) > i })
+		got := tw.Whispers("ada")
+		if w := got[i]; len(got) != i+1 || w.From != "parley" || !strings.HasPrefix(w.Text, q.answer) || egress.Units(w.Text) < q.atLeast || strings.HasSuffix(w.Text, "…") {
+			t.Errorf("whispered %+v; want one more, which begins with %q and is at least %d characters long", got, q.answer, q.atLeast)
+		}
+	}
+	if n := len(tw.Whispers("parley")); n != 3 || len(lines()) != 2 {
+		t.Errorf("the bot was whispered to %d times, and said %d lines in the channel; want 3 and 2", n, len(lines()))
+	}
+
 	// one talk in Bruno's channel, in #games and in the room games
 	room, _, err := websocket.DefaultDialer.DialContext(ctx, s.Gateways[0].WS, http.Header{"Authorization": {"Bearer " + s.Tokens["api-gateway:eve"]}})
 	if err != nil {

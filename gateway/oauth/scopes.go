@@ -53,7 +53,7 @@ var Scopes = []Scope{
 	{"chat:read", []Role{Bot, Broadcaster}, "read a channel's chat over IRC"},
 	{"chat:edit", []Role{Bot, Broadcaster}, "write to a channel's chat over IRC"},
 	{"user:write:chat", []Role{Bot, Broadcaster}, "send chat messages that Twitch confirms (Helix Send Chat Message)"},
-	{"user:manage:whispers", []Role{Bot, Broadcaster}, "send whispers; the account also needs a verified phone number"},
+	{"user:manage:whispers", []Role{Bot, Broadcaster}, "send whispers, for which the account also needs a verified phone number, and hear those to it"},
 	{"channel:bot", []Role{Broadcaster}, "let the bot speak as a bot in the broadcaster's channel"},
 	{"moderator:manage:banned_users", []Role{Bot, Broadcaster}, "time people out and ban them, where the account is a moderator"},
 	{"moderator:manage:chat_messages", []Role{Bot, Broadcaster}, "delete messages, where the account is a moderator"},

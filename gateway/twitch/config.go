@@ -27,7 +27,7 @@ type Config struct {
 	Verified      bool          `env:"TWITCH_VERIFIED" envDefault:"false" help:"Whether the account is a verified bot, which may join and speak faster."`
 	IRCAddr       string        `env:"TWITCH_IRC_ADDR" envDefault:"irc.chat.twitch.tv:6697" help:"HOST:PORT of Twitch's chat."`
 	IRCTLS        bool          `env:"TWITCH_IRC_TLS" envDefault:"true" help:"Whether the chat is spoken to by TLS. Only for a stand-in on this machine may it be false."`
-	EventSubURL   string        `env:"TWITCH_EVENTSUB_URL" envDefault:"wss://eventsub.wss.twitch.tv/ws" help:"Where Twitch's EventSub is, which tells of follows, subscriptions, raids and streams. What it tells of a channel depends on who has logged in: its broadcaster, or else the bot."`
+	EventSubURL   string        `env:"TWITCH_EVENTSUB_URL" envDefault:"wss://eventsub.wss.twitch.tv/ws" help:"Where Twitch's EventSub is, which tells of follows, subscriptions, raids and streams, and of whispers to the bot. What it tells of a channel depends on who has logged in: its broadcaster, or else the bot."`
 	AnswerTimeout time.Duration `env:"TWITCH_ANSWER_TIMEOUT" envDefault:"5s" help:"How long Twitch may take to say what became of a message. After that nobody knows, and an operator decides."`
 }
 
