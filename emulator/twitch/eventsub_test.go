@@ -247,6 +247,9 @@ func TestEventSubRefusesSubscriptions(t *testing.T) {
 		{"follows, as another", "bot", "channel.follow", "2", l, helix.EventSubCondition{BroadcasterUserID: w.channel.ID, ModeratorUserID: w.channel.ID}, 403},
 		{"another's subscribers", "bot", "channel.subscribe", "1", l, online, 403},
 		{"no scope", "scopeless", "channel.subscribe", "1", other, online, 403},
+		{"another's whispers", "bot", "user.whisper.message", "1", l, helix.EventSubCondition{UserID: w.viewer.ID}, 403},
+		{"whispers without the scope", "scopeless", "user.whisper.message", "1", other, helix.EventSubCondition{UserID: w.channel.ID}, 403},
+		{"whispers in a channel", "bot", "user.whisper.message", "1", l, helix.EventSubCondition{UserID: w.bot.ID, BroadcasterUserID: w.channel.ID}, 400},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if r := w.subscribe(c.listener, c.login, c.kind, c.version, c.condition); r.StatusCode != c.status {

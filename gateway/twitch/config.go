@@ -22,7 +22,7 @@ const (
 // Config says where to listen and speak, and how; [credential.TwitchConfig] says as whom. The zero value, with no
 // channels, is the feature being off.
 type Config struct {
-	Channels      []string      `env:"TWITCH_CHANNELS" help:"Names, comma-separated, of the Twitch channels in which Parley listens and speaks. Without them it does neither. Needs TWITCH_CLIENT_ID and TWITCH_BOT_USER_ID."`
+	Channels      []string      `env:"TWITCH_CHANNELS" help:"Names, comma-separated, of the Twitch channels in which Parley listens and speaks. Without them it does neither, and hears no whispers. Needs TWITCH_CLIENT_ID and TWITCH_BOT_USER_ID."`
 	Speak         string        `env:"TWITCH_SPEAK" envDefault:"auto" help:"How to speak: helix (Send Chat Message, which confirms each message), irc, or auto: helix where the account has granted user:write:chat, else irc."`
 	Verified      bool          `env:"TWITCH_VERIFIED" envDefault:"false" help:"Whether the account is a verified bot, which may join and speak faster."`
 	IRCAddr       string        `env:"TWITCH_IRC_ADDR" envDefault:"irc.chat.twitch.tv:6697" help:"HOST:PORT of Twitch's chat."`
