@@ -60,10 +60,16 @@ type Lines[J any] struct {
 // line is the jobs that are done one after the other.
 type line[J any] struct {
 	name   string
-	queue  []J
+	queue  []queued[J]
 	queued map[string]bool // by id
 	served bool
 	full   bool // some were left in the ledger
+}
+
+// queued is a job in a line. Its id is taken once: what does a job may change it.
+type queued[J any] struct {
+	id  string
+	job J
 }
 
 // NewLines makes lines that do nothing before Run.
@@ -102,7 +108,7 @@ func (l *Lines[J]) add(ln *line[J], j J) {
 		ln.full = true
 	default:
 		ln.queued[id] = true
-		ln.queue = append(ln.queue, j)
+		ln.queue = append(ln.queue, queued[J]{id, j})
 		l.jobs++
 	}
 }
@@ -114,9 +120,9 @@ func (l *Lines[J]) serve(ln *line[J]) {
 	}
 	ln.served = true
 	l.busy.Go(func() { // ends when the line is empty, or with ctx
-		for j, ok := l.next(ln); ok; j, ok = l.next(ln) {
-			if done, wait := l.work.Do(l.ctx, j); done {
-				l.drop(ln, j)
+		for first, ok := l.next(ln); ok; first, ok = l.next(ln) {
+			if done, wait := l.work.Do(l.ctx, first.job); done {
+				l.drop(ln, first.id)
 			} else {
 				sleep(l.ctx, wait)
 			}
@@ -125,19 +131,18 @@ func (l *Lines[J]) serve(ln *line[J]) {
 }
 
 // next is the job of a line that is to be done. If there is none, nobody serves the line any more.
-func (l *Lines[J]) next(ln *line[J]) (j J, ok bool) {
+func (l *Lines[J]) next(ln *line[J]) (first queued[J], ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(ln.queue) > 0 && l.ctx.Err() == nil {
 		if l.underWay != nil {
-			id, _ := l.work.Key(ln.queue[0])
-			l.underWay[id] = true
+			l.underWay[ln.queue[0].id] = true
 		}
 		return ln.queue[0], true
 	}
 	ln.served = false
 	l.tidy(ln)
-	return j, false
+	return first, false
 }
 
 // tidy forgets a line that is empty, or has the ledger looked into for what was left there. l.mu is held.
@@ -154,16 +159,12 @@ func (l *Lines[J]) tidy(ln *line[J]) {
 	}
 }
 
-func (l *Lines[J]) drop(ln *line[J], j J) {
+func (l *Lines[J]) drop(ln *line[J], id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	id, _ := l.work.Key(j)
 	l.jobs--
 	delete(ln.queued, id)
-	ln.queue = slices.DeleteFunc(ln.queue, func(other J) bool { // it may not be the first any more
-		same, _ := l.work.Key(other)
-		return same == id
-	})
+	ln.queue = slices.DeleteFunc(ln.queue, func(q queued[J]) bool { return q.id == id }) // it may not be the first any more
 }
 
 // Run does jobs until ctx is done, and returns when those that it had begun are brought to their end. It must be called
@@ -200,8 +201,7 @@ func (l *Lines[J]) look(ctx context.Context) error {
 	for _, ln := range l.lines {
 		ln.full = false
 		if ln.served && len(ln.queue) > 0 {
-			id, _ := l.work.Key(ln.queue[0])
-			underWay[id] = true
+			underWay[ln.queue[0].id] = true
 		}
 	}
 	l.mu.Unlock()
@@ -223,10 +223,8 @@ func (l *Lines[J]) look(ctx context.Context) error {
 	}
 	l.begun = true
 	for _, ln := range l.lines {
-		slices.SortStableFunc(ln.queue, func(a, b J) int {
-			first, _ := l.work.Key(a)
-			second, _ := l.work.Key(b)
-			return position[first] - position[second] // 0 for what was not found
+		slices.SortStableFunc(ln.queue, func(a, b queued[J]) int {
+			return position[a.id] - position[b.id] // 0 for what was not found
 		})
 		l.serve(ln)
 		l.tidy(ln)

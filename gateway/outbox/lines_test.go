@@ -316,6 +316,33 @@ func TestWhatIsUnderWayKeepsItsPlaceThoughTheLedgerDoesNotFindIt(t *testing.T) {
 	})
 }
 
+// TestAJobIsKnownByTheIDThatItCameWith lets a job change while others look at its line: the race detector sees whether
+// anybody but its own Do reads it.
+func TestAJobIsKnownByTheIDThatItCameWith(t *testing.T) {
+	type job struct{ id string }
+	var mu sync.Mutex
+	done := map[string]int{}
+	ctx, stop := context.WithCancel(t.Context())
+	lines := NewLines(Work[*job]{
+		Key:  func(j *job) (id, line string) { return j.id, "x" },
+		Find: func(context.Context) ([]*job, error) { return []*job{{"a"}, {"b"}}, nil },
+		Do: func(_ context.Context, j *job) (bool, time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			if done[j.id]++; done["a"] > 100 && done["b"] > 100 {
+				stop()
+			}
+			j.id += "'"
+			return true, 0
+		},
+		Log: slog.New(slog.DiscardHandler), Timing: Timing{Scan: time.Microsecond},
+	})
+	lines.Run(ctx)
+	if len(done) != 2 {
+		t.Errorf("done were %v; want a and b alone", done)
+	}
+}
+
 func TestWhatHasBegunIsBroughtToItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBook(t, "x/1", "x/2", "y/1")

@@ -354,6 +354,8 @@ func TestAnswersAreSaidOnceInTheOrderOfTheLedger(t *testing.T) {
 		s.bring(sp, a) // again
 		s.counted("had_delivered", 1)
 		s.said("a b1 b2 c d", "a b1 b2 c d")
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if n := s.counts["delivered"]; n != 4 {
 			t.Errorf("%d counted as delivered; want 4", n)
 		}

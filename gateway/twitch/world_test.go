@@ -55,6 +55,7 @@ type world struct {
 	bot       standin.User
 	tokens    *tokens
 	lease     lease.Config
+	members   []*member
 }
 
 func newWorld(t *testing.T, scopes []string, opts ...standin.Option) *world {
@@ -270,6 +271,7 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 	m.says.window, m.chat.joins.window = m.limits.sayWindow, m.limits.joinWindow
 
 	m.stop = w.Run(name, b, m.Run, m.Deliver)
+	w.members = append(w.members, m)
 	return m
 }
 
@@ -286,10 +288,20 @@ func owner(login string, among ...*member) *member {
 	return nil
 }
 
+// in reports whether an instance knows that it is in a channel.
+func (m *member) in(login string) bool {
+	m.chat.mu.Lock()
+	defer m.chat.mu.Unlock()
+	r := m.chat.rooms[login]
+	return r != nil && r.in
+}
+
 // joined waits until each channel has one of the bot's connections in it.
 func (w *world) joined(channels ...string) {
 	w.t.Helper()
 	for _, c := range channels {
-		eventually(w.t, "the bot is in "+c, func() bool { return slices.Equal(w.twitch.Joined(c), []string{w.bot.Login}) })
+		eventually(w.t, "the bot is in "+c, func() bool {
+			return slices.Equal(w.twitch.Joined(c), []string{w.bot.Login}) && slices.ContainsFunc(w.members, func(m *member) bool { return m.in(c) })
+		})
 	}
 }
