@@ -320,26 +320,33 @@ func TestWhatIsUnderWayKeepsItsPlaceThoughTheLedgerDoesNotFindIt(t *testing.T) {
 // anybody but its own Do reads it.
 func TestAJobIsKnownByTheIDThatItCameWith(t *testing.T) {
 	type job struct{ id string }
-	var mu sync.Mutex
-	done := map[string]int{}
+	var done []string
+	looks := make(chan struct{})
 	ctx, stop := context.WithCancel(t.Context())
 	lines := NewLines(Work[*job]{
-		Key:  func(j *job) (id, line string) { return j.id, "x" },
-		Find: func(context.Context) ([]*job, error) { return []*job{{"a"}, {"b"}}, nil },
+		Key: func(j *job) (id, line string) { return j.id, "x" },
+		Find: func(context.Context) ([]*job, error) {
+			select {
+			case looks <- struct{}{}:
+			default:
+			}
+			return []*job{{"a"}, {"b"}}, nil
+		},
 		Do: func(_ context.Context, j *job) (bool, time.Duration) {
-			mu.Lock()
-			defer mu.Unlock()
-			if done[j.id]++; done["a"] > 100 && done["b"] > 100 {
+			done = append(done, j.id)
+			j.id += " changed"
+			<-looks // one that goes through the line, and the next, before which it has done so
+			<-looks
+			if len(done) == 4 {
 				stop()
 			}
-			j.id += "'"
 			return true, 0
 		},
 		Log: slog.New(slog.DiscardHandler), Timing: Timing{Scan: time.Microsecond},
 	})
 	lines.Run(ctx)
-	if len(done) != 2 {
-		t.Errorf("done were %v; want a and b alone", done)
+	if want := []string{"a", "b", "a", "b"}; !slices.Equal(done, want) {
+		t.Errorf("done were %v; want %v", done, want)
 	}
 }
 
