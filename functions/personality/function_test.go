@@ -506,6 +506,59 @@ func TestARefusalIsDeadLetteredAtOnce(t *testing.T) {
 	})
 }
 
+// The enrichment may publish an event twice. What was given up of the first copy is not answered by the second, until an
+// operator redrives it.
+func TestWhatWasGivenUpIsNotAskedAgain(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env)
+		box := deadletter.NewBox(r.client, r.Now)
+		id := deadletter.ID("c1", personality.Step)
+		letter := deadletter.Letter{ID: id, Reason: deadletter.ModelRefused, Message: "blocked", Source: personality.Step}
+		if _, err := box.Put(t.Context(), letter, 0); err != nil {
+			t.Fatal(err)
+		}
+		in := r.incoming(asks("c1", "hello"))
+		if err := r.Answer(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		r.check(t, 0, 0)
+		err := r.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
+			write, _, err := box.MarkIn(tx, id, "operator")
+			if err != nil {
+				return err
+			}
+			return write()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Answer(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		r.check(t, 1, 1)
+	})
+}
+
+// An answer that was opened goes on, whatever another copy of the event met.
+func TestAnAnswerGoesOnBesideADeadLetter(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		r := newRig(t, env)
+		r.bus.fail = 1
+		in := r.incoming(asks("c1", "hello"))
+		if err := r.Answer(t.Context(), in); err == nil {
+			t.Fatal("the failure to publish was swallowed")
+		}
+		letter := deadletter.Letter{ID: deadletter.ID("c1", personality.Step), Reason: deadletter.ModelRefused, Source: personality.Step}
+		if _, err := deadletter.NewBox(r.client, r.Now).Put(t.Context(), letter, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Answer(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		r.check(t, 1, 1)
+	})
+}
+
 func TestAModelThatHangsIsCutShort(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env, "MODEL_TIMEOUT=10ms", "MODEL_RETRY_FOR=0s")

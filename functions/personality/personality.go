@@ -3,7 +3,8 @@
 //
 // An event comes with the bus attribute next = personality ([Step]); others are not this function's. It may come more
 // than once. The answer's entry in the ledger of deliveries decides: where there is one, nothing is asked again, and
-// only what is missing is done. Copies that one instance works on at the same time share one call of the model. Two
+// only what is missing is done. Nor is anything asked where the event was dead-lettered here before, until an operator
+// redrives it. Copies that one instance works on at the same time share one call of the model. Two
 // instances that get the same event at the very same moment may each call it; the first entry in the ledger is the
 // answer, the other reply is thrown away.
 //
@@ -47,7 +48,7 @@ type Store interface {
 
 // Sender sends answers, each once. [egress.Sender] is one.
 type Sender interface {
-	Resume(ctx context.Context, e *event.Event, step string) (found bool, err error)
+	Resume(ctx context.Context, e *event.Event, step string) (decided bool, err error)
 	SendEach(ctx context.Context, e *event.Event, step string) (ids []string, err error)
 }
 
@@ -95,7 +96,7 @@ func (f *Function) Answer(ctx context.Context, in bus.Incoming) error {
 
 // prepared is what can be found out before the model is called.
 type prepared struct {
-	answered     bool // by an earlier delivery of the event
+	decided      bool // what becomes of it, by an earlier delivery of the event
 	conversation store.Conversation
 	shape        shape
 	shapeErr     error
@@ -107,7 +108,7 @@ func (f *Function) prepare(ctx context.Context, e *event.Event) (prepared, error
 	var p prepared
 	var g errgroup.Group // not one that cancels: a lookup must not break off the publishing of an answer
 	g.Go(func() (err error) {
-		p.answered, err = f.sender.Resume(ctx, e, Step)
+		p.decided, err = f.sender.Resume(ctx, e, Step)
 		return err
 	})
 	g.Go(func() error {
@@ -133,8 +134,8 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 	if err != nil {
 		return err
 	}
-	line = append(line, "again", p.answered, "personalities", p.shape.counts)
-	if p.answered {
+	line = append(line, "again", p.decided, "personalities", p.shape.counts)
+	if p.decided {
 		return nil
 	}
 	if p.shapeErr != nil {

@@ -121,8 +121,17 @@ func NewBox(client *firestore.Client, now func() time.Time) *Box {
 	return &Box{client: client, now: now}
 }
 
-func (b *Box) doc(id string) *firestore.DocumentRef {
-	return b.client.Collection("deadletters").Doc(id)
+func (b *Box) doc(id string) *firestore.DocumentRef { return Doc(b.client, id) }
+
+// Doc is the document of a dead letter, for whoever reads it together with others.
+func Doc(client *firestore.Client, id string) *firestore.DocumentRef {
+	return client.Collection("deadletters").Doc(id)
+}
+
+// IsOpen reports whether a document is that of a dead letter that is [Open]. One that is not there is not.
+func IsOpen(snap *firestore.DocumentSnapshot) bool {
+	status, err := snap.DataAt("status") // fails where there is none
+	return err == nil && status == string(Open)
 }
 
 // Put keeps a dead letter, and reports whether that is news: false if it is kept already. redrive is how many redrives

@@ -88,16 +88,14 @@ func (s *Sender) SendEach(ctx context.Context, e *event.Event, step string) ([]s
 }
 
 // Resume does what is still missing of an answer that was sent before: publishing it, if it may not have been, and
-// sending it to the places where it was not. It reports whether there is such an answer; if not, it is still to be made.
-// e is the event that was answered.
-func (s *Sender) Resume(ctx context.Context, e *event.Event, step string) (bool, error) {
+// sending it to the places where it was not. It reports whether the event has its outcome: there is such an answer, or
+// the step gave the event up, and its dead letter is open. If not, the answer is still to be made. e is the event that
+// was answered.
+func (s *Sender) Resume(ctx context.Context, e *event.Event, step string) (decided bool, err error) {
 	parts := each(e, step)
-	first, err := s.ledger.Get(ctx, DeliveryID(e.CorrelationID, parts[0].step))
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
+	first, opened, givenUp, err := s.ledger.outcome(ctx, DeliveryID(e.CorrelationID, parts[0].step), deadletter.ID(e.CorrelationID, step))
+	if err != nil || !opened {
+		return givenUp, err
 	}
 	_, err = s.sendRest(ctx, first, e, parts, step)
 	return true, err

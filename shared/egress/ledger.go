@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"parley.internal/shared/deadletter"
 	"parley.internal/shared/event"
 )
 
@@ -123,6 +124,19 @@ func (l *Ledger) Get(ctx context.Context, id string) (Entry, error) {
 		return Entry{}, fmt.Errorf("read delivery %s: %w", id, err)
 	}
 	return entryOf(snap)
+}
+
+// outcome finds at once what became of a step's work: the entry of its answer, if that was opened, and whether the step
+// gave the work up with a dead letter that is open.
+func (l *Ledger) outcome(ctx context.Context, delivery, letter string) (e Entry, opened, givenUp bool, err error) {
+	snaps, err := l.client.GetAll(ctx, []*firestore.DocumentRef{l.doc(delivery), deadletter.Doc(l.client, letter)})
+	if err != nil {
+		return Entry{}, false, false, fmt.Errorf("read delivery %s and dead letter %s: %w", delivery, letter, err)
+	}
+	if opened = snaps[0].Exists(); opened {
+		e, err = entryOf(snaps[0])
+	}
+	return e, opened, deadletter.IsOpen(snaps[1]), err
 }
 
 func entryOf(snap *firestore.DocumentSnapshot) (Entry, error) {
