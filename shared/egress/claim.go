@@ -63,6 +63,7 @@ func (l *Ledger) TakeOver(ctx context.Context, ref Ref) (*Claim, State, error) {
 func (l *Ledger) claim(ctx context.Context, ref Ref, again func(Entry) bool) (*Claim, State, error) {
 	c := &Claim{ledger: l, id: ref.ID, token: rand.Text()}
 	version := ref.version
+	fresh := true // nobody else had claimed it
 	for {
 		if version.IsZero() {
 			e, err := l.Get(ctx, ref.ID)
@@ -76,7 +77,7 @@ func (l *Ledger) claim(ctx context.Context, ref Ref, again func(Entry) bool) (*C
 			if e.State != Pending && !again(e) {
 				return nil, e.State, nil
 			}
-			version = e.version
+			version, fresh = e.version, e.State == Pending
 		}
 		c.taken = l.now()
 		res, err := l.doc(ref.ID).Update(ctx, []firestore.Update{
@@ -94,9 +95,36 @@ func (l *Ledger) claim(ctx context.Context, ref Ref, again func(Entry) bool) (*C
 		case codes.NotFound:
 			return nil, "", fmt.Errorf("delivery %s: %w", ref.ID, ErrNotFound)
 		default:
-			return nil, "", fmt.Errorf("claim delivery %s: %w", ref.ID, err)
+			err = fmt.Errorf("claim delivery %s: %w", ref.ID, err)
+			if held := c.afterAll(ctx, fresh); held != nil {
+				return held, Claimed, nil
+			}
+			return nil, "", err
 		}
 	}
+}
+
+// doubtTime bounds the look at what became of a write whose answer did not come.
+const doubtTime = 2 * time.Second
+
+// afterAll finds out whether a claim whose write failed is stored all the same: left alone, it would end as
+// [deadletter.OutcomeUnknown] although nothing was sent. It gives the claim back if it holds and ctx leaves time to go on
+// by it. Otherwise one that is fresh is released; what another had claimed before may have been made, and stays claimed.
+func (c *Claim) afterAll(ctx context.Context, fresh bool) *Claim {
+	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), doubtTime)
+	defer cancel()
+	e, err := c.ledger.Get(looking, c.id)
+	if err != nil || e.State != Claimed || e.Claim != c.token {
+		return nil
+	}
+	c.version = e.version
+	if ctx.Err() == nil {
+		return c
+	}
+	if fresh {
+		c.Release(looking) // or else the sweep gives it up
+	}
+	return nil
 }
 
 // Delivered records that the answer was made, with what the platform calls it, and returns the state in which the entry
