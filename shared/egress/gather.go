@@ -34,12 +34,13 @@ type write struct {
 	doc     *firestore.DocumentRef
 	updates []firestore.Update
 	version time.Time
-	done    chan error // gets what came of it; has room for that
+	left    <-chan struct{} // closed when nobody waits for it any more
+	done    chan error      // gets what came of it; has room for that
 }
 
 // write makes a write, and returns when it is made or refused, or with the context's error: then it may yet be made.
 func (g *gatherer) write(ctx context.Context, doc *firestore.DocumentRef, updates []firestore.Update, version time.Time) error {
-	w := &write{doc, updates, version, make(chan error, 1)}
+	w := &write{doc, updates, version, ctx.Done(), make(chan error, 1)}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, w)
 	if g.calls < maxCalls {
@@ -66,13 +67,20 @@ func (g *gatherer) call(ctx context.Context) {
 	}
 }
 
-// take gives the writes of the next call, each of another document. If there are none, the call is over.
+// take gives the writes of the next call, each of another document. If there are none, the call is over. Those that
+// nobody waits for any more are dropped: whoever still wants one asks again, and while Firestore is away the live ones
+// would wait behind more and more of them.
 func (g *gatherer) take() (writes []*write) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	taken := map[string]bool{}
 	var rest []*write
 	for _, w := range g.waiting {
+		select {
+		case <-w.left:
+			continue
+		default:
+		}
 		if len(writes) < maxTogether && !taken[w.doc.ID] {
 			taken[w.doc.ID] = true
 			writes = append(writes, w)

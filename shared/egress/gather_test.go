@@ -150,3 +150,49 @@ func TestWhoGivesUpWaitingLearnsWhatCameOfItLater(t *testing.T) {
 		t.Errorf("the next call: %q, %v", state, err)
 	}
 }
+
+func TestWhatNobodyWaitsForAnyMoreIsNotWritten(t *testing.T) {
+	l := hold(t)
+	open := func(id string) egress.Ref {
+		e, _, err := l.Open(t.Context(), entry(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.Ref()
+	}
+	var busy, left []egress.Ref
+	for i := range 4 { // as many as go at a time
+		busy, left = append(busy, open(fmt.Sprint("busy", i))), append(left, open(fmt.Sprint("left", i)))
+	}
+	live := open("live")
+	l.hold.Store(true)
+	var wg sync.WaitGroup
+	deliver := func(ref egress.Ref) {
+		wg.Go(func() {
+			if state, err := l.Deliver(t.Context(), ref); err != nil || state != egress.Delivered {
+				t.Errorf("%s: %q, %v", ref.ID, state, err)
+			}
+		})
+	}
+	for _, ref := range busy {
+		deliver(ref)
+	}
+	for range busy {
+		<-l.calls
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, ref := range left {
+		if _, err := l.Deliver(ctx, ref); !errors.Is(err, context.Canceled) {
+			t.Errorf("Deliver = %v", err)
+		}
+	}
+	deliver(live)
+	close(l.gate)
+	wg.Wait()
+	for _, ref := range left {
+		if e, err := l.Get(t.Context(), ref.ID); err != nil || e.State != egress.Pending {
+			t.Errorf("%s is %q, %v; want it left to who asks again", ref.ID, e.State, err)
+		}
+	}
+}
