@@ -54,10 +54,10 @@ type conn struct {
 	published chan struct{} // closed when the publisher is done
 	readDone  chan struct{} // closed when the reader is done
 
-	// resumed are the deliveries that were written when the client connected, and those that it said it has. until is
-	// when the last one that was looked at then was opened: an answer that was opened earlier, and comes over the bus
+	// resumed are the deliveries that were written when the client connected, with how often each had been redriven, and
+	// those that it said it has, with named. until is when the last one that was looked at then was opened: an answer that was opened earlier, and comes over the bus
 	// late, is not for this connection. Both are the writer's alone.
-	resumed map[string]struct{}
+	resumed map[string]int
 	until   time.Time
 
 	acks    bool // an answer counts as delivered when the client says that it has it
@@ -353,7 +353,7 @@ func (c *conn) write(ctx context.Context, got []string) {
 	ping := time.NewTicker(c.server.config.PingInterval)
 	defer ping.Stop()
 	if !c.resume(ctx, got) {
-		c.farewell()
+		c.farewell(ctx)
 		return
 	}
 	var spare []frame
@@ -361,7 +361,7 @@ func (c *conn) write(ctx context.Context, got []string) {
 		select {
 		case <-c.queue.wake:
 			batch := c.queue.take(spare)
-			if !c.writeAll(batch, c.server.config.WriteTimeout) {
+			if !c.writeAll(ctx, batch, c.server.config.WriteTimeout) {
 				c.end(CloseSlow)
 				return // after half a frame there can be no close frame
 			}
@@ -371,17 +371,20 @@ func (c *conn) write(ctx context.Context, got []string) {
 				c.end(CloseSilent)
 			}
 		case <-c.over.Done():
-			c.farewell()
+			c.farewell(ctx)
 			return
 		}
 	}
 }
 
 // writeAll writes frames until the first that the network doesn't take, and resolves the receipts of all.
-func (c *conn) writeAll(frames []frame, timeout time.Duration) bool {
+func (c *conn) writeAll(ctx context.Context, frames []frame, timeout time.Duration) bool {
 	ok := true
 	for _, f := range frames {
-		if _, had := c.resumed[f.delivery]; had {
+		if attempt, had := c.resumed[f.delivery]; had && f.attempt <= attempt {
+			if attempt == named && c.acks {
+				c.acked(ctx, []string{f.delivery})
+			}
 			f.receipt.resolve(true)
 			continue
 		}
@@ -418,7 +421,7 @@ func (c *conn) writeDeadline(timeout time.Duration) time.Time {
 }
 
 // farewell is the end of a connection as the writer brings it about.
-func (c *conn) farewell() {
+func (c *conn) farewell(ctx context.Context) {
 	switch c.code {
 	case 0:
 		c.discard()
@@ -430,7 +433,7 @@ func (c *conn) farewell() {
 		case <-c.published: // what could not be published is to be told
 		case <-time.After(farewell + time.Second):
 		}
-		if !c.writeAll(c.queue.close(), farewell) {
+		if !c.writeAll(ctx, c.queue.close(), farewell) {
 			return
 		}
 	}

@@ -34,8 +34,8 @@ type delivery struct {
 	mu      sync.Mutex // held while one message of this delivery is handled
 	settled bool
 	had     []uint64 // ids of the connections whose queue took the frame
-	waits   bool     // all of these acknowledge by themselves
-	receipt receipt
+	plain   receipt  // of those that don't acknowledge
+	acking  receipt  // of those that do
 }
 
 func newSeen() (*otter.Cache[string, *delivery], error) {
@@ -51,8 +51,9 @@ func newSeen() (*otter.Cache[string, *delivery], error) {
 // the outcome is recorded, which need not be before Deliver returns ([bus.Incoming.Later]), or nobody here is concerned,
 // in which case the ledger is not touched.
 //
-// Written means that the network took the frame for at least one connection. After an error the same answer is to be
-// handed over again: it is then not written again to a connection that had it, and settled if it was not.
+// Delivered means that the network took the frame for a connection that doesn't acknowledge, whoever else has it; where
+// only connections that acknowledge took it, it is delivered when one of them says that it has it. After an error the
+// same answer is to be handed over again: it is then not written again to a connection that had it, and settled if it was not.
 func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 	ref, err := egress.Receive(in)
 	if err != nil {
@@ -120,7 +121,11 @@ func (s *Server) hand(ctx context.Context, in bus.Incoming, ref egress.Ref) (d *
 	s.seen.Set(key, d) // weighs it
 
 	waiting, cancel := context.WithTimeout(ctx, writeWait)
-	written, err := d.receipt.wait(waiting)
+	written, err := d.plain.wait(waiting)
+	awaited := false
+	if err == nil && !written {
+		awaited, err = d.acking.wait(waiting)
+	}
 	cancel()
 	if err != nil && overdue && s.now().Sub(ref.Deadline) > s.config.WriteTimeout {
 		return d, outcomeOverdue, nil // what is being written began in time; by now that is over
@@ -128,13 +133,13 @@ func (s *Server) hand(ctx context.Context, in bus.Incoming, ref egress.Ref) (d *
 	if err != nil {
 		return d, outcomeFailed, fmt.Errorf("delivery %s: no connection took it yet: %w", ref.ID, err)
 	}
-	if !written {
-		return d, outcomeLost, nil // as if they had gone before: another instance may hold the user now
+	switch {
+	case written:
+		return d, outcomeDelivered, nil
+	case awaited:
+		return d, outcomeAwaited, nil
 	}
-	if d.waits {
-		return d, outcomeAwaited, nil // every connection that had it acknowledges by itself
-	}
-	return d, outcomeDelivered, nil
+	return d, outcomeLost, nil // as if they had gone before: another instance may hold the user now
 }
 
 // record settles an answer that was written.
@@ -169,18 +174,25 @@ func (s *Server) fanOut(d *delivery, in bus.Incoming, ref egress.Ref, conns []*c
 	if err != nil {
 		return err
 	}
-	d.waits = (len(d.had) == 0 || d.waits) && !slices.ContainsFunc(conns, func(c *conn) bool { return !c.acks })
-	for _, c := range conns {
-		if c.acks {
-			c.awaitAck(ref)
-		}
-	}
-	f.receipt, f.delivery, f.deadline = &d.receipt, ref.ID, ref.Deadline
+	f.delivery, f.attempt, f.deadline = ref.ID, ref.Attempt, ref.Deadline
 	if in.Event.UserID != "" { // what a whole room gets is not looked for when somebody connects
 		f.opened = ref.Opened()
 	}
-	d.receipt.expect(len(conns))
-	d.had = broadcast(f, conns, d.had)
+	var plain, acking []*conn
+	for _, c := range conns {
+		if c.acks {
+			c.awaitAck(ref)
+			acking = append(acking, c)
+		} else {
+			plain = append(plain, c)
+		}
+	}
+	d.plain.expect(len(plain))
+	d.acking.expect(len(acking))
+	f.receipt = &d.plain
+	d.had = broadcast(f, plain, d.had)
+	f.receipt = &d.acking
+	d.had = broadcast(f, acking, d.had)
 	return nil
 }
 

@@ -16,6 +16,7 @@ type frame struct {
 	kind     string // for the metrics
 	receipt  *receipt
 	delivery string    // id of the delivery that an answer belongs to
+	attempt  int       // how often that was redriven
 	opened   time.Time // when the entry of a user's answer was opened; zero if that is not known
 	deadline time.Time // after which it must not be written any more; zero for none
 }

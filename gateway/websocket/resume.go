@@ -3,6 +3,7 @@ package websocket
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"time"
 
@@ -22,6 +23,8 @@ const (
 	settlers = 16
 	// maxUnacked is how many answers a client that acknowledges may leave unacknowledged.
 	maxUnacked = 1000
+	// named stands for every attempt of an answer: the client says that it has it, however often it is redriven.
+	named = math.MaxInt
 )
 
 // got reads what a client that comes back says it has: the metadata.id of its last answers, each a parameter "after",
@@ -69,9 +72,9 @@ func (c *conn) resume(ctx context.Context, got []string) bool {
 		return false
 	}
 
-	c.resumed, c.until = make(map[string]struct{}, len(entries)+len(got)), backlog.Until
+	c.resumed, c.until = make(map[string]int, len(entries)+len(got)), backlog.Until
 	for _, id := range got {
-		c.resumed[id] = struct{}{}
+		c.resumed[id] = named
 	}
 	var pending []egress.Entry
 	var since time.Time // when the first of pending was written
@@ -86,14 +89,14 @@ func (c *conn) resume(ctx context.Context, got []string) bool {
 		if i > 0 && c.acks && entries[i-1].State == egress.Pending {
 			c.awaitAck(entries[i-1].Ref()) // before it is written: the client may be quick
 		}
-		if ok = c.writeAll([]frame{f}, c.server.config.WriteTimeout); !ok {
+		if ok = c.writeAll(ctx, []frame{f}, c.server.config.WriteTimeout); !ok {
 			break
 		}
 		if i == 0 {
 			continue
 		}
 		entry := entries[i-1]
-		c.resumed[entry.ID] = struct{}{}
+		c.resumed[entry.ID] = entry.Attempt
 		if entry.State == egress.Pending && !c.acks {
 			if len(pending) == 0 {
 				since = time.Now()

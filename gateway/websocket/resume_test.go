@@ -11,6 +11,7 @@ import (
 
 	gorilla "github.com/gorilla/websocket"
 
+	"parley.internal/shared/deadletter"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
 )
@@ -149,6 +150,62 @@ func TestOneConnectionWithoutAcknowledgementsIsEnoughToSettle(t *testing.T) {
 	if f.ledger.times("a") != 1 {
 		t.Errorf("settled %v", f.ledger.settled)
 	}
+}
+
+func TestWhatOnlyAnAcknowledgingConnectionTookWaitsForItsWord(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.WriteTimeout, c.PingInterval, c.QueueBytes = time.Minute, time.Minute, 1<<30 })
+	f.dial("1") // does not acknowledge, and does not read either
+	plain := f.hub.receivers(nil, "twitch:1", "")[0]
+	f.stall(plain)
+	acks := f.dialWith("ack=1")
+	acks.next()
+	delivered := make(chan error, 1)
+	go func() { delivered <- f.Deliver(t.Context(), incoming("a", "twitch:1", "", "now")) }()
+	if r := acks.next(); r.Metadata["id"] != "a" {
+		t.Fatalf("got %+v", r)
+	}
+	plain.end(CloseSlow) // before the network took it
+	if err := <-delivered; err != nil {
+		t.Fatal(err)
+	}
+	if f.ledger.times("a") != 0 || f.outcome(outcomeAwaited) != 1 {
+		t.Errorf("settled %v before the client said anything", f.ledger.settled)
+	}
+	acks.say(`{"type":"connection.ack","payload":{"ids":["a"]}}`)
+	eventually(t, "it is settled", func() bool { return f.ledger.times("a") == 1 })
+}
+
+func TestWhatAClientDidNotAcknowledgeComesAgainWhenItIsRedriven(t *testing.T) {
+	f := newFixture(t, nil)
+	f.ledger.backlog = func([]string) (egress.Backlog, error) {
+		return egress.Backlog{Recovered: true, Entries: []egress.Entry{ledgerEntry(t, "a", egress.Pending)}}, nil
+	}
+	c := f.dialWith("ack=1&after=named")
+	c.next()
+	c.next() // a, which it does not acknowledge: so that is given up
+	in := incoming("a", "twitch:1", "", "again")
+	if err := f.Deliver(t.Context(), in); err != nil { // the same attempt, by the bus
+		t.Fatal(err)
+	}
+	in.Attributes[deadletter.AttrRedrive] = "1"
+	if err := f.Deliver(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	if r := c.next(); r.Metadata["id"] != "a" {
+		t.Fatalf("got %+v; want the redriven answer", r)
+	}
+	c.join("a") // the next frame: it was written once more
+	c.say(`{"type":"connection.ack","payload":{"ids":["a"]}}`)
+	eventually(t, "it is settled", func() bool { return f.ledger.times("a") == 1 })
+
+	// what the client itself said that it has counts as acknowledged, however often it is redriven
+	in = incoming("named", "twitch:1", "", "again")
+	in.Attributes[deadletter.AttrRedrive] = "1"
+	if err := f.Deliver(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what it named is settled", func() bool { return f.ledger.times("named") == 1 })
+	c.join("b")
 }
 
 func TestWhatAClientHasDoesNotComeAgainWhenTheBusIsLate(t *testing.T) {

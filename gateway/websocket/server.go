@@ -27,9 +27,10 @@
 // it names comes again. connection.ready tells how many follow (missed) and whether that is all of them (recovered); it
 // is not where the ledger no longer has what the client names, or where too many were missed.
 //
-// An answer counts as delivered when the network took it. A client that wants to be sure connects with ack=1 and
-// acknowledges what it got: then an answer counts as delivered when the client says so, and what it leaves
-// unacknowledged comes again when it comes back, or is dead-lettered after its deadline.
+// An answer counts as delivered when the network took it for a connection that doesn't acknowledge. A client that wants
+// to be sure connects with ack=1 and acknowledges what it got: an answer that only such connections took counts as
+// delivered when one of them says so, and what is left unacknowledged comes again when the client comes back, or is
+// dead-lettered after its deadline.
 package websocket
 
 import (
