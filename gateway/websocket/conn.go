@@ -55,8 +55,8 @@ type conn struct {
 	readDone  chan struct{} // closed when the reader is done
 
 	// resumed are the deliveries that were written when the client connected, with how often each had been redriven, and
-	// those that it said it has, with named. until is when the last one that was looked at then was opened: an answer that was opened earlier, and comes over the bus
-	// late, is not for this connection. Both are the writer's alone.
+	// those that it said it has, with named. until is when the last one that was looked at then was opened: an answer
+	// that was opened earlier, and comes over the bus late, is not for this connection. Both are the writer's alone.
 	resumed map[string]int
 	until   time.Time
 

@@ -53,6 +53,8 @@ func TestBadFramesAreAnsweredAndTheConnectionGoesOn(t *testing.T) {
 		{"room with a line break", `{"type":"room.join","payload":{"room":"a\nb"}}`, ErrBadRoom, ""},
 		{"two rooms", `{"type":"room.join","payload":{"room":"a","channel":"b"}}`, ErrBadRoom, ""},
 		{"one room too many", `{"type":"room.join","payload":{"room":"third"},"metadata":{"id":"7"}}`, ErrTooManyRooms, "7"},
+		{"an action without a person", `{"type":"moderation.action.v1","payload":{"action":"ban","channel":"twitch:parley"},"metadata":{"id":"7"}}`, ErrBadFrame, "7"},
+		{"an action without anything", `{"type":"moderation.action.v1"}`, ErrBadFrame, ""},
 		{"the same by talking", `{"type":"chat.message.send","payload":{"room":"third","text":"x"}}`, ErrTooManyRooms, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

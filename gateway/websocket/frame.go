@@ -19,6 +19,7 @@ import (
 	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/moderation"
 )
 
 // The types of the frames that this package defines. A client sends the first four, and any other type outside of the
@@ -41,12 +42,14 @@ const (
 	// maxName is the most bytes that a type, a room or a message id may have; as parts of an event they become
 	// attributes on the bus, and may have 512.
 	maxName = 256
+	// maxProblems is how many things that are wrong with one frame are told of.
+	maxProblems = 8
 )
 
 // frameError is what is wrong with a client's frame; it becomes a chat.error frame.
 type frameError struct {
 	code    ErrorCode
-	message string // never repeats the client's own words, which may be anything
+	message string // repeats of the client's own words, which may be anything, no more than short names of members
 	id      string // of the frame, where it could be read
 }
 
@@ -158,6 +161,11 @@ func decode(data []byte, maxText int) (inbound, error) {
 		in.acked = ack.IDs
 		return in, nil
 	}
+	if kind == moderation.Type { // else everybody with a token could fill the operators' dead letters
+		if _, err := moderation.Parse(in.payload, ""); err != nil {
+			return fail(ErrBadFrame, "%s", inOneLine(err))
+		}
+	}
 	room, ok1 := optionalText(payload.Room)
 	channel, ok2 := optionalText(payload.Channel)
 	switch {
@@ -189,6 +197,15 @@ func decode(data []byte, maxText int) (inbound, error) {
 		in.text = text
 	}
 	return in, nil
+}
+
+// inOneLine tells the first of joined errors, and how many more there are.
+func inOneLine(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	if more := len(lines) - maxProblems; more > 0 {
+		lines = append(lines[:maxProblems], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(lines, "; ")
 }
 
 // optionalText reads a JSON string; a missing one and null are empty. It reports whether v is neither of these.

@@ -24,11 +24,32 @@ func TestDecodeKeepsNothingOfItsInput(t *testing.T) {
 	}
 }
 
+func TestAnActionThatNobodyCouldCarryOutIsRefusedByField(t *testing.T) {
+	for _, test := range []struct{ payload, want string }{
+		{`{"action":"ban","channel":"twitch:parley"}`, "payload.userId: missing"},
+		{`{"action":"bann","channel":7,"userId":"1","until":"then"}`,
+			"payload.channel: not a text; payload.until: no member of an action; payload.action: not one of ban, timeout, unban, delete"},
+		{`{"action":"ban","room":"twitch:parley","userId":"1"}`, "payload.room: no member of an action; payload.channel: missing"},
+		{`null`, "payload: not an object"},
+	} {
+		_, err := decode([]byte(`{"type":"moderation.action.v1","payload":`+test.payload+`,"metadata":{"id":"m"}}`), 100)
+		refused, ok := errors.AsType[*frameError](err)
+		if !ok || refused.code != ErrBadFrame || refused.id != "m" || refused.message != test.want {
+			t.Errorf("%s: %v; want %s", test.payload, err, test.want)
+		}
+	}
+	// whether it is allowed, the enrichment decides
+	in, err := decode([]byte(`{"type":"moderation.action.v1","payload":{"action":"ban","channel":"twitch:parley","userId":"1"}}`), 100)
+	if err != nil || in.room != "twitch:parley" {
+		t.Errorf("%+v, %v", in, err)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"chat.message.send","payload":{"text":"hello","room":"r"},"metadata":{"id":"m","timestamp":"2026-01-01T00:00:00Z"}}`,
 		`{"type":"room.join","payload":{"channel":"r"}}`, `{"type":"poll.vote","payload":{"a":[1,{"b":null}]}}`,
-		`{"type":"internal.x"}`, `null`, `[`, `{"type":"chat.message.send","payload":{"text":"\ud800"}}`, "\xff",
+		`{"type":"moderation.action.v1","payload":{"action":"ban","channel":"twitch:parley","userId":"1","x":1}}`, `{"type":"internal.x"}`, `null`, `[`, `{"type":"chat.message.send","payload":{"text":"\ud800"}}`, "\xff",
 	} {
 		f.Add([]byte(seed))
 	}
