@@ -104,6 +104,7 @@ const (
 	RefuseUnknownToken RefusalCode = "token_unknown"
 	RefuseExpired      RefusalCode = "token_expired"
 	RefuseRevoked      RefusalCode = "token_revoked"
+	RefuseParameter    RefusalCode = "bad_parameter"
 	RefusePerUser      RefusalCode = "too_many_connections"
 	RefuseFull         RefusalCode = "full"
 	RefuseUnavailable  RefusalCode = "unavailable"
@@ -126,6 +127,7 @@ var Refusals = []RefusalMeaning{
 	{RefuseUnknownToken, http.StatusUnauthorized, false, "The token is not known."},
 	{RefuseExpired, http.StatusUnauthorized, false, "The token has expired."},
 	{RefuseRevoked, http.StatusUnauthorized, false, "The token was revoked."},
+	{RefuseParameter, http.StatusBadRequest, false, "The parameter ack is neither 1 nor true: leave it out for a connection that does not acknowledge."},
 	{RefusePerUser, http.StatusTooManyRequests, true, "The user has as many connections to this instance as one may have."},
 	{RefuseFull, http.StatusServiceUnavailable, true, "The instance holds as many connections as it can; another one may have room."},
 	{RefuseUnavailable, http.StatusServiceUnavailable, true, "The token could not be looked up."},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -154,8 +155,12 @@ func (c *conn) settleAll(ctx context.Context, refs []egress.Ref, as string) {
 	g.Wait() // no call returns an error
 }
 
-// wantsAcks reads whether a client asked to say itself what it got, by the parameter ack=1.
-func wantsAcks(r *http.Request) bool { return r.URL.Query().Get("ack") == "1" }
+// wantsAcks reads whether a client asked to say itself what it got, by the parameter ack=1 or ack=true. Whoever writes
+// anything else means something, and would not learn that it is not so: then ok is false.
+func wantsAcks(r *http.Request) (acks, ok bool) {
+	values := r.URL.Query()["ack"]
+	return len(values) > 0, !slices.ContainsFunc(values, func(v string) bool { return v != "1" && v != "true" })
+}
 
 // awaitAck keeps an answer that was given to the connection until the client says that it has it.
 func (c *conn) awaitAck(ref egress.Ref) {

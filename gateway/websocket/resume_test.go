@@ -3,6 +3,7 @@ package websocket
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -269,7 +270,7 @@ func TestAnAcknowledgementThatComesAtOnceCounts(t *testing.T) {
 }
 
 func TestWhoseAnswersCantBeRecordedIsToldToComeBack(t *testing.T) {
-	for name, query := range map[string]string{"acknowledging": "ack=1", "not acknowledging": "ack=0"} {
+	for name, query := range map[string]string{"acknowledging": "ack=1", "not acknowledging": ""} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil)
 			f.ledger.backlog = func([]string) (egress.Backlog, error) {
@@ -286,5 +287,35 @@ func TestWhoseAnswersCantBeRecordedIsToldToComeBack(t *testing.T) {
 				t.Errorf("closed with %d; want %d", code, CloseNotRecorded)
 			}
 		})
+	}
+}
+
+func TestAcknowledgementsAreAskedForInWordsThatMeanSo(t *testing.T) {
+	f := newFixture(t, nil)
+	for _, query := range []string{"ack=yes", "ack=0", "ack=", "ack=1&ack=no"} {
+		url := "ws" + strings.TrimPrefix(f.http.URL, "http") + Path + "?" + query
+		conn, resp, err := gorilla.DefaultDialer.Dial(url, http.Header{"Authorization": {"Bearer token-1"}})
+		if err == nil {
+			conn.Close()
+			t.Errorf("%s was taken", query)
+			continue
+		}
+		if resp == nil || resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: %v, %+v; want 400", query, err, resp)
+			continue
+		}
+		body, _ := io.ReadAll(resp.Body)
+		if !strings.Contains(string(body), `"bad_parameter"`) || !strings.Contains(string(body), "ack") {
+			t.Errorf("%s: %s", query, body)
+		}
+	}
+	c := f.dialWith("ack=true")
+	c.next()
+	if err := f.Deliver(t.Context(), incoming("a", "twitch:1", "", "now")); err != nil {
+		t.Fatal(err)
+	}
+	c.next()
+	if f.ledger.times("a") != 0 || f.outcome(outcomeAwaited) != 1 {
+		t.Errorf("settled %v before the client said anything", f.ledger.settled)
 	}
 }

@@ -11,6 +11,7 @@
 //
 //	← connection.ready        {user_id, instance, missed?, recovered?}   the first frame
 //	→ chat.message.send       {text, room?}         becomes an event chat.message; joins the room. channel is another name for room
+//	→ moderation.action.v1    {action, channel, …}  becomes an event of that type, if its form is right (see package moderation)
 //	→ any other type          {…}                   becomes an event of that type
 //	→ room.join, room.leave   {room}
 //	← room.joined, room.left  {room}
@@ -151,6 +152,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, refused)
 		return
 	}
+	acks, ok := wantsAcks(r)
+	if !ok {
+		s.refuse(w, RefuseParameter)
+		return
+	}
 	if refused := s.hub.reserve(user.String()); refused != "" {
 		s.refuse(w, refused)
 		return
@@ -168,7 +174,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.metrics.auth.WithLabelValues("ok").Inc()
 	// the request's context carries its trace, and ends only when this handler returns
 	c := s.newConn(ws, user)
-	c.acks = wantsAcks(r)
+	c.acks = acks
 	s.serve(context.WithoutCancel(r.Context()), c, expires, got(r))
 }
 
