@@ -121,7 +121,7 @@ type Outgoing struct {
 // Publish hands an event over to Pub/Sub and returns when it is stored there. Messages of one ordering key
 // ([event.Event.OrderingKey]) that are published one after the other are delivered in that order. What fails for a
 // while is tried again, for up to 30 s or until ctx is done; an ordering key goes on by itself. The error matches
-// [event.ErrInvalid] if the event can't be written.
+// [event.ErrInvalid] if the event can't be written, or Pub/Sub takes none that is so large.
 func (c *Client) Publish(ctx context.Context, t topology.Topic, out Outgoing) error {
 	e := out.Event
 	data, err := event.Encode(e)
@@ -156,6 +156,10 @@ func (c *Client) publish(ctx context.Context, t topology.Topic, m *pubsub.Messag
 		}
 		if m.OrderingKey != "" {
 			p.ResumePublish(m.OrderingKey) // a failure stops the key until it is told to go on
+		}
+		if errors.Is(err, pubsub.ErrOversizedMessage) {
+			err = fmt.Errorf("publish to %s: %w: larger than a request may be, %d bytes", t, event.ErrInvalid, int(pubsub.MaxPublishRequestBytes))
+			return deadletter.New(deadletter.InvalidEvent, err)
 		}
 		if permanent(err) || ctx.Err() != nil {
 			return fmt.Errorf("publish to %s: %w", t, err)
@@ -254,8 +258,17 @@ func (c *Client) deadLetter(ctx context.Context, m Raw, id string, d *deadletter
 	})
 }
 
-// Announce publishes the data of a message that was given up, unchanged, on the dead-letter topic, and logs that.
+// maxAttributes is more than the attributes of one message can have, 100 of 256 and 1024 bytes
+// (https://cloud.google.com/pubsub/quotas#resource_limits), and the message's other fields with them.
+const maxAttributes = 256 << 10
+
+// Announce publishes the data of a message that was given up, unchanged, on the dead-letter topic, and logs that. Of
+// data that leaves no room for what is told of it, the end is cut off, and the announcement says so.
 func (c *Client) Announce(ctx context.Context, data []byte, attributes map[string]string, a deadletter.Announcement) error {
+	if most := int(pubsub.MaxPublishRequestBytes) - maxAttributes; len(data) > most {
+		a.Message = fmt.Sprintf("only the first %d of %d bytes are kept: %s", most, len(data), a.Message)
+		data = data[:most]
+	}
 	err := c.publish(ctx, topology.DeadLetter, &pubsub.Message{Data: data, Attributes: a.Attributes(attributes)})
 	if err != nil {
 		return err

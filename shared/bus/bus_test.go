@@ -279,6 +279,30 @@ func TestPoisonIsDeadLetteredWithItsBytes(t *testing.T) {
 	})
 }
 
+// A message may have 10 MB with its attributes, and a dead letter has more attributes than its message had.
+func TestWhatIsTooLargeIsDeadLetteredAtOnce(t *testing.T) {
+	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env, "")
+		ch := s.watch(t, topology.DeadLetter)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // less than is spent on what may yet succeed
+		defer cancel()
+		huge := []byte(strings.Repeat("x", 10_000_000-200))
+		if err := s.CloudEvent(ctx, pushed(t, huge, nil), nil); err != nil {
+			t.Fatalf("poison of %d bytes: %v; want it acknowledged", len(huge), err)
+		}
+		m := next(t, ch)
+		a, _ := deadletter.Announced(m.Attributes, m.ID)
+		if a.Reason != deadletter.InvalidEvent || !strings.Contains(a.Message, "of 9999800 bytes") || len(m.Data) < 9_000_000 {
+			t.Errorf("announced %+v with %d bytes", a, len(m.Data))
+		}
+
+		err := s.Republish(ctx, topology.Ingress, append(huge, huge...), nil)
+		if d, ok := errors.AsType[*deadletter.Error](err); !ok || d.Reason != deadletter.InvalidEvent || !errors.Is(err, event.ErrInvalid) || ctx.Err() != nil {
+			t.Errorf("Republish = %v; want it refused at once", err)
+		}
+	})
+}
+
 func TestAnotherCloudEventIsRefused(t *testing.T) {
 	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
 		ce := pushed(t, nil, nil)
