@@ -10,7 +10,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"cloud.google.com/go/firestore"
@@ -18,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"parley.internal/functions/enrichment/rule"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
 )
@@ -30,7 +30,8 @@ type Seed struct {
 	Identities    map[string]map[string]any `yaml:"identities"`
 }
 
-// ParseSeed reads a seed from YAML. The error names every document that has an unknown field or an id that can't be.
+// ParseSeed reads a seed from YAML. The error names everything that the parts could not read or do, by collection, id and
+// field: an id that can't be, a field that is unknown or of the wrong type, a rule that does not compile.
 func ParseSeed(data []byte) (Seed, error) {
 	var s Seed
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -42,6 +43,7 @@ func ParseSeed(data []byte) (Seed, error) {
 		return Seed{}, fmt.Errorf("read the seed: %w", err)
 	}
 	var errs []error
+	var rules []store.Rule
 	for _, c := range s.collections() {
 		for _, id := range slices.Sorted(maps.Keys(c.docs)) {
 			if c.name == "users" || c.name == "identities" {
@@ -49,14 +51,27 @@ func ParseSeed(data []byte) (Seed, error) {
 					errs = append(errs, fmt.Errorf("%s/%s: %w", c.name, id, err))
 				}
 			}
-			if c.name == "identities" {
-				errs = append(errs, s.checkLink(id))
+			read := reflect.New(c.as)
+			wrong := fill("", c.docs[id], read.Elem())
+			for _, err := range wrong {
+				errs = append(errs, fmt.Errorf("%s/%s: %w", c.name, id, err))
 			}
-			for _, field := range slices.Sorted(maps.Keys(c.docs[id])) {
-				if !c.fields[field] {
-					errs = append(errs, fmt.Errorf("%s/%s: unknown field %q", c.name, id, field))
-				}
+			if len(wrong) > 0 {
+				continue
 			}
+			switch doc := read.Interface().(type) {
+			case *store.Link:
+				errs = append(errs, s.checkLink(id, doc.User))
+			case *store.Rule:
+				doc.ID = id
+				rules = append(rules, *doc)
+			}
+		}
+	}
+	_, failures := rule.Compile(rules, nil)
+	for _, f := range failures {
+		for _, err := range flatten(f.Err) {
+			errs = append(errs, fmt.Errorf("rules/%s: %w", f.ID, err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -65,13 +80,20 @@ func ParseSeed(data []byte) (Seed, error) {
 	return s, nil
 }
 
+// flatten takes joined errors apart.
+func flatten(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
 // checkLink refuses a link that is not followed, and one to somebody who is linked to another.
-func (s Seed) checkLink(id string) error {
+func (s Seed) checkLink(id, user string) error {
 	who, err := identity.Parse(id)
 	if err != nil {
 		return nil // told already
 	}
-	user, _ := s.Identities[id]["user"].(string)
 	person, err := store.Link{ID: who, User: user}.Person()
 	if err != nil {
 		return err
@@ -83,30 +105,18 @@ func (s Seed) checkLink(id string) error {
 }
 
 type collection struct {
-	name   string
-	docs   map[string]map[string]any
-	fields map[string]bool
+	name string
+	docs map[string]map[string]any
+	as   reflect.Type // what the parts read a document into
 }
 
 func (s Seed) collections() []collection {
 	return []collection{
-		{"users", s.Users, fieldsOf[store.User]()},
-		{"personalities", s.Personalities, fieldsOf[store.Personality]()},
-		{"rules", s.Rules, fieldsOf[store.Rule]()},
-		{"identities", s.Identities, fieldsOf[store.Link]()},
+		{"users", s.Users, reflect.TypeFor[store.User]()},
+		{"personalities", s.Personalities, reflect.TypeFor[store.Personality]()},
+		{"rules", s.Rules, reflect.TypeFor[store.Rule]()},
+		{"identities", s.Identities, reflect.TypeFor[store.Link]()},
 	}
-}
-
-// fieldsOf lists the names under which Firestore keeps T's fields.
-func fieldsOf[T any]() map[string]bool {
-	t := reflect.TypeFor[T]()
-	names := map[string]bool{}
-	for i := range t.NumField() {
-		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("firestore"), ","); name != "-" {
-			names[name] = true
-		}
-	}
-	return names
 }
 
 // tokenLifetime is long enough for a day's work, and short enough that a token in a terminal's history is soon void.

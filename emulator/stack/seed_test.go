@@ -35,12 +35,49 @@ func TestASeedWithAMistakeIsRefusedByName(t *testing.T) {
 		"linked to nobody":   {"identities: {twitch:1: {user: ada}}", "identities/twitch:1: user: invalid user id"},
 		"linked to itself":   {"identities: {twitch:1: {user: 'twitch:1'}}", "linked to itself"},
 		"a chain of links":   {"identities: {twitch:1: {user: 'twitch:2'}, twitch:2: {user: 'twitch:3'}}", "identities/twitch:1: user: twitch:2 is linked itself"},
+		"a text for a list":  {"users: {twitch:1: {roles: moderator}}", "users/twitch:1: roles: not a list"},
+		"a number in a list": {"users: {twitch:1: {rolesMeta: {twitch: [moderator, 7]}}}", "users/twitch:1: rolesMeta.twitch.1: not a text"},
+		"no time":            {"users: {twitch:1: {lastSeenAt: yesterday}}", "users/twitch:1: lastSeenAt: not a time"},
+		"half a message":     {"users: {twitch:1: {sessionCount: 1.5}}", "users/twitch:1: sessionCount: not a whole number"},
+		"keys of a map":      {"users: {twitch:1: {profile: {1: 2}}}", "users/twitch:1: profile: not a list of names with values"},
+		"maybe":              {"rules: {r: {enabled: 1}}", "rules/r: enabled: not true or false"},
+		"deeper in a rule":   {"rules: {r: {enabled: true, candidates: [{text: a, priority: high}]}}", "rules/r: candidates.0.priority: not a number"},
+		"unknown, deeper":    {"rules: {r: {enabled: true, candidates: [{txt: a}]}}", `rules/r: candidates.0: unknown field "txt"`},
+		"a broken condition": {"rules: {r: {enabled: true, when: event.mesage.text == '', candidates: [{text: a}]}}", "rules/r: when: "},
+		"a broken template":  {"rules: {r: {enabled: true, when: 'true', candidates: [{text: '{{ event. }}'}]}}", "rules/r: candidates.0.text: "},
+		"nothing to add":     {"rules: {r: {enabled: true, when: 'true'}}", "rules/r: adds nothing"},
 		"not YAML":           {"users: [", "read the seed"},
 		"nothing":            {"# nothing", "it is empty"},
 	} {
 		if _, err := ParseSeed([]byte(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v; want %s", name, err, tt.want)
 		}
+	}
+}
+
+func TestAllThatIsWrongWithASeedIsToldAtOnce(t *testing.T) {
+	_, err := ParseSeed([]byte(`
+users: {twitch:1: {roles: moderator, tags: x}, twitch:2: {notes: 7}}
+personalities: {p: {text: [a]}}
+identities: {discord:1: {user: 7}}
+rules:
+  one: {enabled: true, when: "1", slip: [nowhere], candidates: [{}]}
+  two: {enabled: true, when: "event.", candidates: [{text: a}]}
+  off: {enabled: false, when: "event."}
+`))
+	if err == nil {
+		t.Fatal("it was taken")
+	}
+	for _, want := range []string{
+		"users/twitch:1: roles: ", "users/twitch:1: tags: ", "users/twitch:2: notes: ", "personalities/p: text: ", "identities/discord:1: user: not a text",
+		"rules/one: slip.0: ", "rules/one: candidates.0.text: missing", "rules/two: when: ",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("it lacks %q:\n%v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "rules/off") {
+		t.Errorf("a rule that is off is refused:\n%v", err)
 	}
 }
 
