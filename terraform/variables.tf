@@ -66,6 +66,16 @@ variable "environment" {
     ])
     error_message = "A part is not known, or does not know one of its settings, or gets that one from another variable or from a secret. environment.json lists the parts and their settings."
   }
+
+  validation {
+    # What a gateway begins to write just before the deadline may take it so long, settling that 5 s more; and clocks
+    # differ. Unset is what the parts themselves take.
+    condition = try(timecmp(
+      timeadd("2000-01-01T00:00:00Z", lookup(lookup(var.environment, "dlq", {}), "SWEEP_GRACE", "20s")),
+      timeadd(timeadd("2000-01-01T00:00:00Z", lookup(lookup(var.environment, "gateway", {}), "WS_WRITE_TIMEOUT", "10s")), "10s"),
+    ) >= 0, false)
+    error_message = "dlq.SWEEP_GRACE (20s if unset) has to be at least 10s more than gateway.WS_WRITE_TIMEOUT (10s if unset): otherwise answers that are written just before their deadline are dead-lettered although they arrive."
+  }
 }
 
 # Data

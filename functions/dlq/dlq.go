@@ -32,7 +32,7 @@ func init() { trigger.Register(Step, build) }
 type Config struct {
 	config.Deployment
 	SweepBudget time.Duration `env:"SWEEP_BUDGET" envDefault:"45s" help:"How long one sweep may take; what it leaves, the next one does. Less than the subscription's acknowledgement deadline."`
-	SweepGrace  time.Duration `env:"SWEEP_GRACE" envDefault:"20s" help:"How long after its deadline a delivery is given up; more than the instances' clocks differ."`
+	SweepGrace  time.Duration `env:"SWEEP_GRACE" envDefault:"20s" help:"How long after its deadline a delivery is given up, at least 1s: more than the instances' clocks differ, and a gateway takes to write an answer (WS_WRITE_TIMEOUT) and settle it. Terraform refuses less than WS_WRITE_TIMEOUT and 10s."`
 }
 
 // Validate checks what the types cannot.
@@ -41,8 +41,8 @@ func (c Config) Validate() error {
 	if c.SweepBudget <= 0 {
 		errs = append(errs, fmt.Errorf("SWEEP_BUDGET: %s is not a positive time", c.SweepBudget))
 	}
-	if c.SweepGrace < 0 {
-		errs = append(errs, fmt.Errorf("SWEEP_GRACE: %s is negative", c.SweepGrace))
+	if c.SweepGrace < time.Second { // without any, what is written just in time is given up although it arrives
+		errs = append(errs, fmt.Errorf("SWEEP_GRACE: %s is less than 1s", c.SweepGrace))
 	}
 	return errors.Join(errs...)
 }

@@ -18,6 +18,7 @@ import (
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/functions/dlq"
 	"parley.internal/shared/bus"
+	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/egress"
 	"parley.internal/shared/event"
@@ -282,4 +283,13 @@ func TestThePushDecidesWhatIsDone(t *testing.T) {
 			t.Errorf("kept %+v, %v", l, err)
 		}
 	})
+}
+
+func TestAGraceThatIsNoneIsRefused(t *testing.T) {
+	for value, want := range map[string]bool{"0s": false, "-1s": false, "999ms": false, "1s": true} {
+		_, err := config.Load[dlq.Config]([]string{"GOOGLE_CLOUD_PROJECT=p", "SWEEP_GRACE=" + value})
+		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "SWEEP_GRACE: ") {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
 }

@@ -20,7 +20,7 @@ type Config struct {
 	QueueFrames    int           `env:"WS_QUEUE_FRAMES" envDefault:"256" help:"Frames that may wait for one client; with one more it is disconnected as too slow."`
 	QueueBytes     int           `env:"WS_QUEUE_BYTES" envDefault:"2097152" help:"Bytes that may wait for one client."`
 	PingInterval   time.Duration `env:"WS_PING_INTERVAL" envDefault:"30s" help:"How often a client is pinged. One that is silent for two intervals is disconnected."`
-	WriteTimeout   time.Duration `env:"WS_WRITE_TIMEOUT" envDefault:"10s" help:"How long the network may take to accept one frame."`
+	WriteTimeout   time.Duration `env:"WS_WRITE_TIMEOUT" envDefault:"10s" help:"How long the network may take to accept one frame; at least 10s less than SWEEP_GRACE."`
 	MaxAge         time.Duration `env:"WS_MAX_AGE" envDefault:"55m" help:"After this time a client is told to reconnect. Cloud Run cuts every connection after 60 minutes."`
 	MaxAgeSpread   time.Duration `env:"WS_MAX_AGE_SPREAD" envDefault:"3m" help:"WS_MAX_AGE is this much more or less for each connection, so that they don't all return at once."`
 	TokenTTL       time.Duration `env:"WS_TOKEN_TTL" envDefault:"5m" help:"How long a token that was looked up counts as known; a revocation takes effect within this time."`

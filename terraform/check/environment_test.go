@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -69,6 +70,27 @@ func TestEveryPartIsToldWhatItReadsAndNothingElse(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestDefaultsThatTerraformComparesAreTheParts finds where a part's default changed and the copy in variables.tf did not.
+func TestDefaultsThatTerraformComparesAreTheParts(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(root, "terraform", "variables.tf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copies := regexp.MustCompile(`lookup\(lookup\(var\.environment, "(\w+)", \{\}\), "(\w+)", "([^"]*)"\)`).FindAllStringSubmatch(string(data), -1)
+	if len(copies) == 0 {
+		t.Error("there is none")
+	}
+	for _, m := range copies {
+		part, name, value := m[1], m[2], m[3]
+		i := slices.IndexFunc(parts.Variables()[part], func(v config.Variable) bool { return v.Name == name })
+		if i < 0 {
+			t.Errorf("%s does not read %s", part, name)
+		} else if v := parts.Variables()[part][i]; v.Default != value {
+			t.Errorf("the default of %s is %s, not %s", name, v.Default, value)
+		}
+	}
 }
 
 // TestWithEverythingSetEveryPartIsToldAll finds what Terraform keeps to itself and then forgets.

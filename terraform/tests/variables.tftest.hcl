@@ -234,6 +234,34 @@ run "refused" {
   ]
 }
 
+run "swept_before_it_can_be_settled" {
+  command = plan
+
+  variables {
+    environment = { dlq = { SWEEP_GRACE = "0s" } }
+  }
+
+  expect_failures = [var.environment]
+}
+
+run "swept_before_a_slow_write_can_be_settled" {
+  command = plan
+
+  variables {
+    environment = { gateway = { WS_WRITE_TIMEOUT = "11s" } }
+  }
+
+  expect_failures = [var.environment]
+}
+
+run "swept_after_a_slow_write" {
+  command = plan
+
+  variables {
+    environment = { gateway = { WS_WRITE_TIMEOUT = "1m" }, dlq = { SWEEP_GRACE = "1m10s" } }
+  }
+}
+
 # These look at other variables, which have to be right for that.
 run "refused_together" {
   command = plan
