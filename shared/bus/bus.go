@@ -265,11 +265,11 @@ const maxAttributes = 256 << 10
 // Announce publishes the data of a message that was given up, unchanged, on the dead-letter topic, and logs that. Of
 // data that leaves no room for what is told of it, the end is cut off, and the announcement says so.
 func (c *Client) Announce(ctx context.Context, data []byte, attributes map[string]string, a deadletter.Announcement) error {
-	if most := int(pubsub.MaxPublishRequestBytes) - maxAttributes; len(data) > most {
-		a.Message = fmt.Sprintf("only the first %d of %d bytes are kept: %s", most, len(data), a.Message)
-		data = data[:most]
-	}
 	err := c.publish(ctx, topology.DeadLetter, &pubsub.Message{Data: data, Attributes: a.Attributes(attributes)})
+	if most := int(pubsub.MaxPublishRequestBytes) - maxAttributes; errors.Is(err, event.ErrInvalid) && len(data) > most {
+		a.Message = fmt.Sprintf("only the first %d of %d bytes are kept: %s", most, len(data), a.Message)
+		err = c.publish(ctx, topology.DeadLetter, &pubsub.Message{Data: data[:most], Attributes: a.Attributes(attributes)})
+	}
 	if err != nil {
 		return err
 	}
