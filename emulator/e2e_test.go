@@ -777,22 +777,15 @@ func TestAModelThatFailsForAWhileLosesNothing(t *testing.T) {
 	}
 }
 
+// A seed with such rules is refused, but anybody can write one into the database.
 func TestABrokenRuleLosesNothing(t *testing.T) {
-	seed := filepath.Join(t.TempDir(), "seed.yaml")
-	broken := append(slices.Clone(defaultSeed), []byte(`
-  broken-syntax:
-    enabled: true
-    priority: 1
-    when: event.type ==
-  broken-at-run-time:
-    enabled: true
-    priority: 2
-    when: event.payload.nothing.here == 1
-`)...)
-	if err := os.WriteFile(seed, broken, 0o600); err != nil {
-		t.Fatal(err)
+	p := start(t, nil)
+	for id, when := range map[string]string{"broken-syntax": "event.type ==", "broken-at-run-time": "event.payload.nothing.here == 1"} {
+		rule := store.Rule{Enabled: true, Priority: 1, When: when, Slip: []string{"personality"}}
+		if _, err := firestoreClient(t, p).Doc("rules/"+id).Set(t.Context(), rule); err != nil {
+			t.Fatal(err)
+		}
 	}
-	p := start(t, nil, "--seed", seed)
 	c := connect(t, p, 0, "api-gateway:eve")
 	c.say("q1", "!ask hello", "")
 	if m := c.next("chat.message.received"); m.Metadata.ReplyTo != "q1" {
