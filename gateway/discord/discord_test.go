@@ -124,7 +124,7 @@ func TestAnswersAreSaidAsReplies(t *testing.T) {
 	before := w.answer(question, "pssst", privately)
 	inside := w.answer(direct, "the same")
 	gone := question
-	gone.ID = standin.IDAt(time.Now())
+	gone.ID = standin.IDAt(time.Now().Add(-time.Hour)) // which none that is said meanwhile can have
 	orphan := w.answer(gone, "to nobody")
 	empty := w.answer(question, "\u0007")
 	for _, a := range []answered{short, long, before, inside, orphan} {
