@@ -196,17 +196,7 @@ func RunPlatforms(ctx context.Context, o PlatformOptions) (_ *PlatformsReport, e
 		cancel()
 		err = errors.Join(err, p.close())
 	}()
-	if err := p.start(ctx); err != nil {
-		return nil, fmt.Errorf("soak: %w", err)
-	}
-	if err := p.run(ctx); err != nil {
-		return nil, fmt.Errorf("soak: %w", err)
-	}
-	report, err := p.audit(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("soak: %w", err)
-	}
-	return report, nil
+	return steps(ctx, p.start, p.run, p.audit)
 }
 
 func (p *platforms) close() error {

@@ -42,22 +42,28 @@ func grep(name string, ids []string) (lines []string) {
 	return lines
 }
 
-// Write writes the report as tables for people.
-func (r *Report) Write(w io.Writer) error {
-	for _, v := range r.Violations {
+// begin writes what is wrong, and begins the tables: row adds a row to them.
+func begin(w io.Writer, wrong []Violation) (tw *tabwriter.Writer, row func(cells ...any)) {
+	for _, v := range wrong {
 		fmt.Fprintf(w, "VIOLATION: %s\n", v.What)
 		for _, line := range v.History {
 			fmt.Fprintf(w, "    %s\n", line)
 		}
 	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(cells ...any) {
+	tw = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row = func(cells ...any) {
 		for _, c := range cells {
 			fmt.Fprintf(tw, "%v\t", c)
 		}
 		fmt.Fprintln(tw)
 	}
 	fmt.Fprintln(tw)
+	return tw, row
+}
+
+// Write writes the report as tables for people.
+func (r *Report) Write(w io.Writer) error {
+	tw, row := begin(w, r.Violations)
 	row("seed", r.Seed)
 	row("time", r.Elapsed.Round(time.Second))
 	row("gateways, one after the other", r.Gateways)
@@ -101,20 +107,7 @@ func (r *Report) Write(w io.Writer) error {
 
 // Write writes the report as tables for people.
 func (r *PlatformsReport) Write(w io.Writer) error {
-	for _, v := range r.Violations {
-		fmt.Fprintf(w, "VIOLATION: %s\n", v.What)
-		for _, line := range v.History {
-			fmt.Fprintf(w, "    %s\n", line)
-		}
-	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(cells ...any) {
-		for _, c := range cells {
-			fmt.Fprintf(tw, "%v\t", c)
-		}
-		fmt.Fprintln(tw)
-	}
-	fmt.Fprintln(tw)
+	tw, row := begin(w, r.Violations)
 	row("seed", r.Seed)
 	row("time", r.Elapsed.Round(time.Second))
 	row("gateways, one after the other", r.Gateways)

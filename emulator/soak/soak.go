@@ -190,13 +190,18 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		cancel()
 		err = errors.Join(err, w.close())
 	}()
-	if err := w.start(ctx); err != nil {
+	return steps(ctx, w.start, w.run, w.audit)
+}
+
+// steps goes through a soak.
+func steps[R any](ctx context.Context, start, run func(context.Context) error, audit func(context.Context) (*R, error)) (*R, error) {
+	if err := start(ctx); err != nil {
 		return nil, fmt.Errorf("soak: %w", err)
 	}
-	if err := w.run(ctx); err != nil {
+	if err := run(ctx); err != nil {
 		return nil, fmt.Errorf("soak: %w", err)
 	}
-	report, err := w.audit(ctx)
+	report, err := audit(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("soak: %w", err)
 	}

@@ -171,7 +171,7 @@ func (in *inlet) appeared(g *guild) {
 			l = &lane{channel: c.ID, guild: g.ID, last: id - 1, behind: newest > 0}
 		case !begun.IsZero():
 			// whoever had the session before did not come to write its watermark
-			l = &lane{channel: c.ID, guild: g.ID, last: max(id-1, min(newest, snowflakeAt(latest(begun, g.Joined))))}
+			l = &lane{channel: c.ID, guild: g.ID, last: max(id-1, min(newest, max(snowflakeAt(begun), snowflakeAt(g.Joined))))}
 			l.behind = newest > l.last
 		default:
 			l = &lane{channel: c.ID, guild: g.ID, last: max(newest, id)}
@@ -189,13 +189,6 @@ func (in *inlet) appeared(g *guild) {
 			in.work(l)
 		}
 	}
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // opened takes in a channel that was just made, or that the bot may see from now on.

@@ -18,7 +18,6 @@ import (
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"parley.internal/emulator/emulatortest"
@@ -83,11 +82,10 @@ func onStage(t *testing.T, repeats bool, run func(s *stage)) {
 	})
 }
 
-// dial connects to the Firestore at addr, whose writes fail while the test says so. The client library takes no
-// interceptors for an emulator, so the connection is made here.
+// dial connects to the Firestore at addr, whose writes fail while the test says so.
 func (s *stage) dial(t *testing.T, addr string) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(owner{}),
+	return emulatortest.Dial(t, addr,
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			s.mu.Lock()
 			fails := s.failing > 0 && strings.HasSuffix(method, "/Commit")
@@ -100,21 +98,7 @@ func (s *stage) dial(t *testing.T, addr string) *grpc.ClientConn {
 			}
 			return invoke(ctx, method, req, reply, cc, opts...)
 		}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
 }
-
-// owner is how emulators want to be addressed.
-type owner struct{}
-
-func (owner) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer owner"}, nil
-}
-
-func (owner) RequireTransportSecurity() bool { return false }
 
 func (s *stage) clock() time.Time {
 	s.mu.Lock()

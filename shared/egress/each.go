@@ -94,16 +94,11 @@ func (s *Sender) SendEach(ctx context.Context, e *event.Event, step string) ([]s
 // before.
 func (s *Sender) Resume(ctx context.Context, e *event.Event, step string, again bool) (decided bool, err error) {
 	parts := each(e, step)
-	id := DeliveryID(e.CorrelationID, parts[0].step)
-	var first Entry
-	var opened, givenUp bool
+	letter := ""
 	if again {
-		first, opened, givenUp, err = s.ledger.outcome(ctx, id, deadletter.ID(e.CorrelationID, step))
-	} else if first, err = s.ledger.Get(ctx, id); errors.Is(err, ErrNotFound) {
-		err = nil
-	} else {
-		opened = true
+		letter = deadletter.ID(e.CorrelationID, step)
 	}
+	first, opened, givenUp, err := s.ledger.outcome(ctx, DeliveryID(e.CorrelationID, parts[0].step), letter)
 	if err != nil || !opened {
 		return givenUp, err
 	}

@@ -24,7 +24,6 @@ import (
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"parley.internal/emulator/emulatortest"
@@ -91,13 +90,10 @@ func (n *network) pass(ctx context.Context) error {
 	}
 }
 
-// dial connects to the Firestore at addr by way of this network. The client library takes no interceptors for an
-// emulator, so the connection is made here.
+// dial connects to the Firestore at addr by way of this network.
 func (n *network) dial(t *testing.T, addr string) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient(addr,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithPerRPCCredentials(owner{}),
+	return emulatortest.Dial(t, addr,
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			if err := n.pass(ctx); err != nil {
 				return err
@@ -113,21 +109,7 @@ func (n *network) dial(t *testing.T, addr string) *grpc.ClientConn {
 			}
 			return stream(ctx, desc, cc, method, opts...)
 		}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
 }
-
-// owner is how emulators want to be addressed.
-type owner struct{}
-
-func (owner) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer owner"}, nil
-}
-
-func (owner) RequireTransportSecurity() bool { return false }
 
 // world is what is seen from outside: who holds what, and who believes to.
 type world struct {
