@@ -18,12 +18,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	standin "parley.internal/emulator/twitch"
+	"parley.internal/gateway/gatewaytest"
 	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/identity"
 )
-
-const patience = time.Minute // for what has to happen
 
 var quick = eventsub.Timing{
 	Slack: 100 * time.Millisecond, Linger: 100 * time.Millisecond, Look: 200 * time.Millisecond, Limit: 100 * time.Millisecond,
@@ -64,6 +63,13 @@ func newWorld(t *testing.T, opts ...standin.Option) *world {
 	}
 	t.Cleanup(func() { srv.Close() })
 	w := &world{Server: srv, t: t, metrics: prometheus.NewRegistry()}
+	t.Cleanup(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if t.Failed() {
+			t.Logf("the log:\n%s", w.log.String())
+		}
+	})
 	if w.app, err = srv.AddApp(standin.App{}); err != nil {
 		t.Fatal(err)
 	}
@@ -225,18 +231,7 @@ func (w *world) listen(absent time.Time) (stop func()) {
 
 func (w *world) eventually(what string, holds func() bool) {
 	w.t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.t.Fatalf("after %s still not: %s\n%s", patience, what, w.log.String())
-		}
-	}
+	gatewaytest.Eventually(w.t, what, holds)
 }
 
 // enabled are the types of the enabled subscriptions.
