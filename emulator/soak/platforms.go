@@ -446,7 +446,7 @@ func (p *platforms) make(ctx context.Context, f fault, discord bool) error {
 			return err
 		}
 		for _, s := range p.gateways {
-			if _, id := s.get(); id == owner {
+			if s.get().id == owner {
 				slot = s
 			}
 		}
@@ -479,14 +479,14 @@ func (p *platforms) owner(ctx context.Context) (string, error) {
 
 func (p *platforms) do(ctx context.Context, f fault, slot *gatewaySlot) error {
 	mending := context.WithoutCancel(ctx)
-	proc, id := slot.get()
+	gw := slot.get()
 	if f.kind == StopGateway {
-		if took, inTime, well := proc.terminate(exitTime); !inTime || !well {
-			return fmt.Errorf("%s was asked to end, and after %s had ended in time: %v, and well: %v", proc.name, took, inTime, well)
+		if took, inTime, well := gw.proc.terminate(exitTime); !inTime || !well {
+			return fmt.Errorf("%s was asked to end, and after %s had ended in time: %v, and well: %v", gw.proc.name, took, inTime, well)
 		}
 	} else {
 		if f.kind == KillBeforeSettling {
-			h, release := p.injector.holdSettling(id)
+			h, release := p.injector.holdSettling(gw.id)
 			defer release()
 			timeout := time.NewTimer(f.length)
 			defer timeout.Stop()
@@ -500,7 +500,7 @@ func (p *platforms) do(ctx context.Context, f fault, slot *gatewaySlot) error {
 			return err
 		}
 		p.claims.Lock()
-		p.claims.killed[id] = true
+		p.claims.killed[gw.id] = true
 		p.claims.Unlock()
 	}
 	wait(ctx, f.length/2)

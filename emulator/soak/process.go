@@ -2,6 +2,7 @@ package soak
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,7 @@ type Ready struct {
 // process is one part that runs.
 type process struct {
 	name  string
+	log   string // the file of what it logs
 	cmd   *exec.Cmd
 	guard io.Closer     // the other end of its standard input: it ends when this is closed
 	done  chan struct{} // closed when it has ended
@@ -38,12 +40,13 @@ const startTime = 30 * time.Second
 
 // spawn starts a part. What it logs is appended to a file of its name. out gets its standard output.
 func spawn(binary, dir, name string, environ []string, args ...string) (p *process, out io.Reader, err error) {
-	log, err := os.OpenFile(filepath.Join(dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	path := filepath.Join(dir, name+".log")
+	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	defer log.Close() // the child has its own
-	p = &process{name: name, cmd: exec.Command(binary, append([]string{"part"}, args...)...), done: make(chan struct{})}
+	p = &process{name: name, log: path, cmd: exec.Command(binary, append([]string{"part"}, args...)...), done: make(chan struct{})}
 	p.cmd.Env, p.cmd.Stderr, p.cmd.SysProcAttr = environ, log, attributes()
 	stdin, err := p.cmd.StdinPipe()
 	if err != nil {
@@ -102,7 +105,7 @@ func startGateway(ctx context.Context, binary, dir, name string, skew time.Durat
 	}
 	if l.err != nil {
 		p.kill()
-		return nil, Ready{}, fmt.Errorf("start %s: %w", name, l.err)
+		return nil, Ready{}, fmt.Errorf("start %s: %w: %s", name, l.err, p.lastLogged())
 	}
 	return p, l.ready, nil
 }
@@ -127,13 +130,25 @@ func startFunction(ctx context.Context, binary, dir, name, addr string, environ 
 		}
 		select {
 		case <-p.done:
-			return nil, fmt.Errorf("start %s: it ended: %s", name, p.cmd.ProcessState)
+			return nil, fmt.Errorf("start %s: it ended: %s: %s", name, p.cmd.ProcessState, p.lastLogged())
 		case <-ctx.Done():
 			p.kill()
 			return nil, fmt.Errorf("start %s: %w", name, ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// maxLastLogged is how much of a log an error shows, in bytes.
+const maxLastLogged = 1000
+
+// lastLogged is the end of what the process logged.
+func (p *process) lastLogged() string {
+	log, err := os.ReadFile(p.log)
+	if err != nil {
+		return "it can't be told why: " + err.Error()
+	}
+	return string(bytes.TrimSpace(log[max(0, len(log)-maxLastLogged):]))
 }
 
 // kill ends the process at once, also one that is stopped, and waits for its end.

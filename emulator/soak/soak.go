@@ -117,11 +117,15 @@ type gatewaySlot struct {
 
 	busy    sync.Mutex // held while a fault has the gateway
 	mu      sync.Mutex // guards what follows
-	addr    string
-	clients *link // to addr
+	gateway gateway    // that has this place now
+	born    int        // how many have had it
+}
+
+// gateway is an instance that runs.
+type gateway struct {
 	proc    *process
 	id      string
-	born    int // how many have had this place
+	clients *link // to where it listens
 }
 
 // functionSlot is the place of a function.
@@ -280,17 +284,11 @@ func (w *world) startParts(ctx context.Context, skew func() time.Duration, told 
 		if told != nil {
 			s.environ = told(i)
 		}
-		if s.addr, err = freeAddr(); err != nil {
+		if s.pubsub, err = w.network.link(s.name+"-pubsub", w.pubsub.Addr()); err != nil {
 			return errors.Join(err, g.Wait())
 		}
-		for _, l := range []struct {
-			to   **link
-			name string
-			addr string
-		}{{&s.pubsub, "pubsub", w.pubsub.Addr()}, {&s.firestore, "firestore", w.store.Addr()}, {&s.clients, "clients", s.addr}} {
-			if *l.to, err = w.network.link(s.name+"-"+l.name, l.addr); err != nil {
-				return errors.Join(err, g.Wait())
-			}
+		if s.firestore, err = w.network.link(s.name+"-firestore", w.store.Addr()); err != nil {
+			return errors.Join(err, g.Wait())
 		}
 		w.gateways = append(w.gateways, s)
 		own := skew()
@@ -337,32 +335,35 @@ func (w *world) environ(pubsub, firestore *link) []string {
 
 // start starts the gateway of a place that has none.
 func (s *gatewaySlot) start(ctx context.Context, w *world, skew time.Duration) error {
-	proc, ready, err := s.launch(ctx, w, s.addr, skew)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.proc, s.id = proc, ready.ID
-	s.born++
-	return nil
+	_, err := s.launch(ctx, w, skew)
+	return err
 }
 
-// launch starts a gateway.
-func (s *gatewaySlot) launch(ctx context.Context, w *world, addr string, skew time.Duration) (*process, Ready, error) {
-	environ := append(append(w.environ(s.pubsub, s.firestore), s.environ...), "LISTEN_ADDR="+addr)
+// launch starts a gateway, which has the place from then on and gets all clients that come, and tells who had it before.
+func (s *gatewaySlot) launch(ctx context.Context, w *world, skew time.Duration) (before gateway, err error) {
+	environ := append(append(w.environ(s.pubsub, s.firestore), s.environ...), "LISTEN_ADDR=127.0.0.1:0")
 	var errs []error
 	for range starts {
 		proc, ready, err := startGateway(ctx, w.Binary, w.Dir, s.name, skew, environ)
-		if err == nil {
-			return proc, ready, nil
+		if err != nil {
+			errs = append(errs, err)
+			if wait(ctx, 100*time.Millisecond) != nil {
+				break
+			}
+			continue
 		}
-		errs = append(errs, err)
-		if wait(ctx, 100*time.Millisecond) != nil {
-			break
+		clients, err := w.network.link(s.name+"-clients", ready.Addr)
+		if err != nil {
+			proc.kill()
+			return gateway{}, err
 		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		before, s.gateway = s.gateway, gateway{proc, ready.ID, clients}
+		s.born++
+		return before, nil
 	}
-	return nil, Ready{}, errors.Join(errs...)
+	return gateway{}, errors.Join(errs...)
 }
 
 // Departures are what became of gateways that were told to end.
@@ -379,27 +380,13 @@ const exitTime = 10 * time.Second
 // roll replaces the gateway as a new revision does: another one starts beside it, gets all clients that come from then
 // on, and only then it is told to end.
 func (s *gatewaySlot) roll(ctx context.Context, w *world, skew time.Duration) error {
-	addr, err := freeAddr()
+	old, err := s.launch(ctx, w, skew)
 	if err != nil {
 		return err
 	}
-	clients, err := w.network.link(s.name+"-clients", addr)
-	if err != nil {
-		return err
-	}
-	proc, ready, err := s.launch(ctx, w, addr, skew)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	old, oldID, oldClients := s.proc, s.id, s.clients
-	s.proc, s.id, s.addr, s.clients = proc, ready.ID, addr, clients
-	s.born++
-	s.mu.Unlock()
-
-	took, inTime, well := old.terminate(exitTime)
-	oldClients.proxy.Stop()
-	deleted, err := w.deleteSubscription(ctx, oldID)
+	took, inTime, well := old.proc.terminate(exitTime)
+	old.clients.proxy.Stop()
+	deleted, err := w.deleteSubscription(ctx, old.id)
 	if err != nil {
 		return err
 	}
@@ -441,22 +428,16 @@ const starts = 10
 func (s *gatewaySlot) kill(ctx context.Context, w *world) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.proc.kill()
-	_, err := w.deleteSubscription(ctx, s.id)
+	s.gateway.proc.kill()
+	s.gateway.clients.proxy.Stop()
+	_, err := w.deleteSubscription(ctx, s.gateway.id)
 	return err
 }
 
-func (s *gatewaySlot) get() (*process, string) {
+func (s *gatewaySlot) get() gateway {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.proc, s.id
-}
-
-// link is by what clients reach the gateway that has the place now.
-func (s *gatewaySlot) link() *link {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.clients
+	return s.gateway
 }
 
 // settle starts the function on a port of its own, where it then stays. Somebody else may take a port that was free.
@@ -496,7 +477,7 @@ func (f *functionSlot) get() *process {
 // close ends everything.
 func (w *world) close() error {
 	for _, s := range w.gateways {
-		if proc, _ := s.get(); proc != nil {
+		if proc := s.get().proc; proc != nil {
 			proc.kill()
 		}
 	}
@@ -706,8 +687,7 @@ func (w *world) watch(ctx context.Context) {
 	for wait(ctx, 100*time.Millisecond) == nil {
 		var procs []*process
 		for _, s := range w.gateways {
-			proc, _ := s.get()
-			procs = append(procs, proc)
+			procs = append(procs, s.get().proc)
 		}
 		for _, f := range w.functions {
 			procs = append(procs, f.get())
@@ -786,8 +766,7 @@ func (w *world) do(ctx context.Context, f fault, slot *gatewaySlot, function *fu
 	switch f.kind {
 	case KillGateway, KillBeforeSettling:
 		if f.kind == KillBeforeSettling {
-			_, id := slot.get()
-			h, release := w.injector.holdSettling(id)
+			h, release := w.injector.holdSettling(slot.get().id)
 			defer release()
 			timeout := time.NewTimer(f.length)
 			defer timeout.Stop()
@@ -809,7 +788,7 @@ func (w *world) do(ctx context.Context, f fault, slot *gatewaySlot, function *fu
 	case Roll:
 		return slot.roll(mending, w, skew)
 	case PauseGateway:
-		proc, _ := slot.get()
+		proc := slot.get().proc
 		proc.stop()
 		defer proc.resume()
 		wait(ctx, f.length)
@@ -819,7 +798,7 @@ func (w *world) do(ctx context.Context, f fault, slot *gatewaySlot, function *fu
 	case CutFirestore:
 		return slot.firestore.cut(ctx, f.length, f.silent)
 	case CutClients:
-		return slot.link().cut(ctx, f.length, f.silent)
+		return slot.get().clients.cut(ctx, f.length, f.silent)
 	default:
 		w.injector.begin(f.kind, f.rate)
 		defer w.injector.end(f.kind)

@@ -82,7 +82,7 @@ func (u *user) connect(ctx context.Context) (*session, error) {
 	dialer := websocket.Dialer{HandshakeTimeout: 5 * time.Second}
 	for {
 		slot := rand.IntN(len(u.world.gateways))
-		conn, _, err := dialer.DialContext(ctx, "ws://"+u.world.gateways[slot].link().addr+"/ws/v1?"+query.Encode(), http.Header{"Authorization": {"Bearer " + u.token}})
+		conn, _, err := dialer.DialContext(ctx, "ws://"+u.world.gateways[slot].get().clients.addr+"/ws/v1?"+query.Encode(), http.Header{"Authorization": {"Bearer " + u.token}})
 		if err == nil {
 			u.connections++
 			s := &session{Conn: conn, gateway: slot, release: context.AfterFunc(ctx, func() { conn.Close() })}
