@@ -239,16 +239,15 @@ func TestAHalfSaidAnswerIsADeadLetter(t *testing.T) {
 func TestOneInstanceHasTheSession(t *testing.T) {
 	w := newWorld(t)
 	all := []*running{w.start("a"), w.start("b"), w.start("c")}
-	eventually(t, "all three know each other", func() bool {
-		return !slices.ContainsFunc(all, func(m *running) bool { return m.leases.Members() != 3 })
-	})
-	eventually(t, "one of them has the session", func() bool { return owner(all...) != nil && w.discord.Connected(w.bot.ID) == 1 })
+	leaving := w.settled(all...)
+	if n := w.discord.Connected(w.bot.ID); n != 1 {
+		t.Errorf("%d connections; want one", n)
+	}
 	first := w.ask(w.room, "hello")
 	w.heard(first)
 	w.reaches(w.answer(first, "an answer"), egress.Delivered)
 
 	// who leaves gives the session back at once
-	leaving := owner(all...)
 	leaving.stop()
 	during := w.ask(w.room, "while it moves")
 	owed := w.answer(during, "owed")
@@ -594,12 +593,10 @@ func TestWhatIsTooMuchToReadIsAGap(t *testing.T) {
 func TestAnInstanceThatCantConnectLetsOthersTry(t *testing.T) {
 	w := newWorld(t)
 	all := []*running{w.start("a"), w.start("b")}
-	eventually(t, "both know each other", func() bool { return all[0].leases.Members() == 2 && all[1].leases.Members() == 2 })
-	eventually(t, "one of them has the session", func() bool { return owner(all...) != nil })
+	stranded := w.settled(all...)
 	first := w.ask(w.room, "hello?")
 	w.heard(first)
 	w.marked(first)
-	stranded := owner(all...)
 	stranded.cutOff()
 	missed := w.ask(w.room, "still there?")
 	a := w.answer(missed, "once more")

@@ -350,6 +350,17 @@ func owner(among ...*running) *running {
 	return nil
 }
 
+// settled waits until these are the instances that take part, one has the session, and it stays there.
+func (w *world) settled(among ...*running) *running {
+	w.t.Helper()
+	eventually(w.t, "the session stays where it is", func() bool {
+		return owner(among...) != nil && !slices.ContainsFunc(among, func(m *running) bool {
+			return m.leases.Members() != len(among) || m.leases.Moving() != 0
+		})
+	})
+	return owner(among...)
+}
+
 // discard publishes nothing: what is sent by it is only in the ledger.
 type discard struct{}
 

@@ -331,6 +331,7 @@ func TestManyInstances(t *testing.T) {
 			// a slow machine is not to be taken for an answer that never comes
 			patient := func(s *Service) { s.config.AnswerTimeout, s.chat.config.AnswerTimeout = 20*time.Second, 20*time.Second }
 			a, b := w.start("a", speak, rooms, patient), w.start("b", speak, rooms, patient)
+			w.settled(a, b)
 			w.joined(rooms...)
 			var all []answered
 			heard := map[string]bool{} // ids of lines that were said while somebody listened
@@ -350,11 +351,12 @@ func TestManyInstances(t *testing.T) {
 			round(true)
 			c := w.start("c", speak, rooms, patient)
 			round(false)
-			eventually(t, "all three take part", func() bool { return a.leases.Members() == 3 && b.leases.Members() == 3 && c.leases.Members() == 3 })
+			w.settled(a, b, c)
 			w.joined(rooms...)
 			round(true)
 			b.stop()
 			round(false)
+			w.settled(a, c)
 			w.joined(rooms...)
 			round(true)
 
@@ -369,9 +371,7 @@ func TestManyInstances(t *testing.T) {
 			for range 2 {
 				round(false)
 			}
-			eventually(t, "c has all", func() bool {
-				return !slices.ContainsFunc(rooms, func(r string) bool { return owner(r, c) == nil })
-			})
+			w.settled(c)
 			w.joined(rooms...)
 			round(true)
 

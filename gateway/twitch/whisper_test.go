@@ -153,7 +153,7 @@ func TestOneOfSeveralInstancesHearsWhispers(t *testing.T) {
 	room, other := w.channel("streamer"), w.channel("other")
 	w.user("alice")
 	a, b := w.start("a", SpeakAuto, []string{room, other}), w.start("b", SpeakAuto, []string{room, other})
-	eventually(t, "both take part", func() bool { return a.leases.Members() == 2 && b.leases.Members() == 2 })
+	w.settled(a, b)
 	// while another instance takes over, nobody hears anything
 	sent := 0
 	isHeard := func(what string) {

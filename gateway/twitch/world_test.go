@@ -2,6 +2,7 @@ package twitch
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -296,12 +297,21 @@ func (m *member) in(login string) bool {
 	return r != nil && r.in
 }
 
-// joined waits until each channel has one of the bot's connections in it.
+// settled waits until these are the instances that share the channels, and no channel moves any more.
+func (w *world) settled(among ...*member) {
+	w.t.Helper()
+	eventually(w.t, fmt.Sprint("the channels stay where they are, on ", len(among)), func() bool {
+		return !slices.ContainsFunc(among, func(m *member) bool { return m.leases.Members() != len(among) || m.leases.Moving() != 0 })
+	})
+}
+
+// joined waits until each channel has one of the bot's connections in it, which is that of the channel's owner: who gave
+// a channel back is in it a little longer, but leaves to the owner what EventSub tells as well.
 func (w *world) joined(channels ...string) {
 	w.t.Helper()
 	for _, c := range channels {
 		eventually(w.t, "the bot is in "+c, func() bool {
-			return slices.Equal(w.twitch.Joined(c), []string{w.bot.Login}) && slices.ContainsFunc(w.members, func(m *member) bool { return m.in(c) })
+			return slices.Equal(w.twitch.Joined(c), []string{w.bot.Login}) && slices.ContainsFunc(w.members, func(m *member) bool { return m.in(c) && owner(c, m) != nil })
 		})
 	}
 }

@@ -151,6 +151,7 @@ type Manager struct {
 	idle     func() time.Duration
 	metrics  *metrics
 	members  atomic.Int64
+	balance  atomic.Pointer[balance] // nil while it takes no part
 }
 
 // New makes a manager for an instance, on a client that stays the caller's to close. kind names what the keys are:
@@ -169,12 +170,35 @@ func New(client *firestore.Client, kind, instance string, c Config, o Options) (
 		m.idle = func() time.Duration { return 0 }
 	}
 	var err error
-	m.metrics, err = newMetrics(kind, o.Metrics)
+	m.metrics, err = newMetrics(kind, o.Metrics, m.Moving)
 	return m, err
 }
 
 // Members is how many sessions, this manager's own included, were alive when it last looked; at least 1.
 func (m *Manager) Members() int { return max(1, int(m.members.Load())) }
+
+// Moving is how many leases this instance is to have and has not yet, and is giving up and has still, given the
+// [Manager.Members]. Where it is 0 on all instances, and all see the same members, each key is where it stays.
+func (m *Manager) Moving() int {
+	b := m.balance.Load()
+	if b == nil {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	moving := 0
+	for _, key := range b.mine {
+		if h := b.held[key]; h == nil || !h.had {
+			moving++
+		}
+	}
+	for key, h := range b.held {
+		if h.had && !slices.Contains(b.mine, key) {
+			moving++
+		}
+	}
+	return moving
+}
 
 // Holder does the work of a key until ctx ends, and then returns soon: the lease is given back when it does. If it
 // returns before, the key is taken again by whoever should have it.
@@ -313,7 +337,6 @@ func (m *Manager) look(ctx context.Context) ([]member, error) {
 			return nil, err
 		}
 	}
-	m.members.Store(int64(len(alive)))
 	return alive, nil
 }
 
@@ -344,8 +367,12 @@ func isOutrun(err error) bool {
 // join begins a session. It is nil if all seats are taken.
 func (m *Manager) join(ctx context.Context) (*session, error) {
 	alive, err := m.look(ctx)
-	if err != nil || len(alive) >= m.config.Seats {
+	if err != nil {
 		return nil, err
+	}
+	m.members.Store(int64(len(alive)))
+	if len(alive) >= m.config.Seats {
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.config.TTL/2)
 	defer cancel()
@@ -440,6 +467,8 @@ func (m *Manager) serve(ctx context.Context, s *session, keys func() []string, h
 	}()
 
 	b := &balance{manager: m, session: s, hold: hold, held: map[string]*held{}}
+	m.balance.Store(b)
+	defer m.balance.Store(nil)
 	b.run(ctx, keys)
 	b.wg.Wait()
 	stopKeeping()
@@ -465,14 +494,16 @@ type balance struct {
 	hold    Holder
 	wg      sync.WaitGroup
 
-	mu   sync.Mutex
+	mu   sync.Mutex // guards what follows
 	held map[string]*held
+	mine []string // the keys that this session is to have
 }
 
 // held is a key that is had, or being claimed.
 type held struct {
 	cancel context.CancelCauseFunc
 	ctx    context.Context
+	had    bool
 }
 
 // claims is how many leases are taken at a time.
@@ -501,6 +532,7 @@ func (b *balance) run(ctx context.Context, keys func() []string) {
 		if ctx.Err() == nil {
 			mine := assigned(m.kind, s.id, alive, keys())
 			b.drop(mine)
+			m.members.Store(int64(len(alive)))
 			for _, key := range mine {
 				if h, ok := b.want(ctx, key); ok {
 					pending = true
@@ -557,6 +589,7 @@ func assigned(kind, session string, alive []member, keys []string) []string {
 func (b *balance) drop(mine []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.mine = mine
 	for key, h := range b.held {
 		if !slices.Contains(mine, key) {
 			h.cancel(ErrMoved)
@@ -595,6 +628,9 @@ func (b *balance) claim(h *held, key string) {
 		b.forget(key)
 		return
 	}
+	b.mu.Lock()
+	h.had = true
+	b.mu.Unlock()
 	m.metrics.taken.Inc()
 	m.metrics.held.Inc()
 	m.log.InfoContext(h.ctx, "lease taken", "key", key, "token", l.token)

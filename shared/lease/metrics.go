@@ -17,7 +17,7 @@ type metrics struct {
 	writes *prometheus.CounterVec // beside beats, by what for
 }
 
-func newMetrics(kind string, reg prometheus.Registerer) (*metrics, error) {
+func newMetrics(kind string, reg prometheus.Registerer, moving func() int) (*metrics, error) {
 	opts := func(name, help string) prometheus.Opts {
 		return prometheus.Opts{Namespace: "parley", Subsystem: "lease", Name: name, Help: help, ConstLabels: prometheus.Labels{"kind": kind}}
 	}
@@ -28,7 +28,8 @@ func newMetrics(kind string, reg prometheus.Registerer) (*metrics, error) {
 		beats:  prometheus.NewCounterVec(prometheus.CounterOpts(opts("beats_total", "Writes that keep the leases, by result.")), []string{"result"}),
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts(opts("writes_total", "Writes other than beats, by purpose.")), []string{"purpose"}),
 	}
-	if err := errors.Join(reg.Register(m.held), reg.Register(m.taken), reg.Register(m.lost), reg.Register(m.beats), reg.Register(m.writes)); err != nil {
+	inMotion := prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("moving", "Leases that this instance is to have and has not, or is giving up.")), func() float64 { return float64(moving()) })
+	if err := errors.Join(reg.Register(inMotion), reg.Register(m.held), reg.Register(m.taken), reg.Register(m.lost), reg.Register(m.beats), reg.Register(m.writes)); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return m, nil
