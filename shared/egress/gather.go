@@ -95,30 +95,33 @@ func (g *gatherer) take() (writes []*write) {
 	return writes
 }
 
+// commit makes a call, and returns when it has ended. What Firestore refuses for a while, since others write the same
+// document just now, the client tries again by itself, a second later or more; nobody else waits for that.
 func (g *gatherer) commit(ctx context.Context, writes []*write) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
 	if len(writes) == 1 {
+		defer cancel()
 		w := writes[0]
 		_, err := w.doc.Update(ctx, w.updates, firestore.LastUpdateTime(w.version))
 		w.done <- err
 		return
 	}
 	bulk := g.client.BulkWriter(ctx)
-	jobs := make([]*firestore.BulkWriterJob, len(writes))
-	for i, w := range writes {
+	var results sync.WaitGroup
+	for _, w := range writes {
 		job, err := bulk.Update(w.doc, w.updates, firestore.LastUpdateTime(w.version))
 		if err != nil {
 			w.done <- err
 			continue
 		}
-		jobs[i] = job
+		results.Go(func() { // ends with the result, or with ctx
+			_, err := job.Results()
+			w.done <- err
+		})
 	}
 	bulk.End()
-	for i, job := range jobs {
-		if job != nil {
-			_, err := job.Results()
-			writes[i].done <- err
-		}
-	}
+	go func() { // ends with the results
+		results.Wait()
+		cancel()
+	}()
 }

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"cloud.google.com/go/firestore/apiv1/firestorepb"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/emulator/firestore"
@@ -70,6 +74,10 @@ type held struct {
 	hold  atomic.Bool
 	calls chan struct{} // one for each call that was held
 	gate  chan struct{} // closed to let them go
+
+	contended string       // a delivery that others write just now, until settled is set
+	settled   atomic.Bool
+	refused   atomic.Int32 // how often it was not written for that
 }
 
 func hold(t *testing.T) *held {
@@ -79,6 +87,9 @@ func hold(t *testing.T) *held {
 		if h.hold.Load() {
 			h.calls <- struct{}{}
 			<-h.gate
+		}
+		if batch, ok := req.(*firestorepb.BatchWriteRequest); ok && h.contended != "" {
+			return h.contend(ctx, batch, handler)
 		}
 		return handler(ctx, req)
 	}))
@@ -94,6 +105,26 @@ func hold(t *testing.T) *held {
 	t.Cleanup(func() { client.Close() })
 	h.Ledger = egress.NewLedger(client, "one", time.Now)
 	return h
+}
+
+// contend writes all of a batch but the contended one.
+func (h *held) contend(ctx context.Context, batch *firestorepb.BatchWriteRequest, handler grpc.UnaryHandler) (any, error) {
+	all := &firestorepb.BatchWriteResponse{}
+	for _, w := range batch.Writes {
+		result, outcome := new(firestorepb.WriteResult), &statuspb.Status{Code: int32(codes.Aborted), Message: "too much contention"}
+		if path.Base(w.GetUpdate().GetName()) == h.contended && !h.settled.Load() {
+			h.refused.Add(1)
+		} else {
+			answer, err := handler(ctx, &firestorepb.BatchWriteRequest{Database: batch.Database, Writes: []*firestorepb.Write{w}})
+			if err != nil {
+				return nil, err
+			}
+			one := answer.(*firestorepb.BatchWriteResponse)
+			result, outcome = one.WriteResults[0], one.Status[0]
+		}
+		all.WriteResults, all.Status = append(all.WriteResults, result), append(all.Status, outcome)
+	}
+	return all, nil
 }
 
 func TestWhatIsSettledWhileFirestoreIsBusyGoesTogether(t *testing.T) {
@@ -193,4 +224,49 @@ func TestWhatNobodyWaitsForAnyMoreIsNotWritten(t *testing.T) {
 			t.Errorf("%s is %q, %v; want it left to who asks again", ref.ID, e.State, err)
 		}
 	}
+}
+
+func TestWhatOthersWriteJustNowHoldsNothingElseUp(t *testing.T) {
+	l := hold(t)
+	l.contended = "contended"
+	open := func(id string) egress.Ref {
+		e, _, err := l.Open(t.Context(), entry(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.Ref()
+	}
+	var busy, others []egress.Ref
+	for i := range 4 { // as many as go at a time
+		busy = append(busy, open(fmt.Sprint("busy", i)))
+	}
+	for i := range 19 {
+		others = append(others, open(fmt.Sprint("other", i)))
+	}
+	contended := open(l.contended)
+	l.hold.Store(true)
+	deliver := func(wg *sync.WaitGroup, ref egress.Ref) {
+		wg.Go(func() {
+			if state, err := l.Deliver(t.Context(), ref); err != nil || state != egress.Delivered {
+				t.Errorf("%s: %q, %v", ref.ID, state, err)
+			}
+		})
+	}
+	var free, alone sync.WaitGroup
+	for _, ref := range busy { // one after the other, or some would go together
+		deliver(&free, ref)
+		<-l.calls
+	}
+	deliver(&alone, contended)
+	for _, ref := range others {
+		deliver(&free, ref)
+	}
+	l.hold.Store(false)
+	close(l.gate)
+	free.Wait()
+	if n := l.refused.Load(); n > 3 {
+		t.Errorf("the others waited until the contended one was refused %d times", n)
+	}
+	l.settled.Store(true)
+	alone.Wait()
 }
