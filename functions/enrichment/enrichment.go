@@ -142,7 +142,6 @@ func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
 		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
 	}
 	f.book.report(ctx, d.outcome.Failed)
-	d.again = d.repeated || in.Attempt != 1 // Pub/Sub may not count
 	deliveries, err := f.publish(ctx, d, started)
 	if err != nil {
 		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
@@ -162,7 +161,6 @@ type decision struct {
 	request  request
 	excluded bool // only observers get it
 	repeated bool // it was counted before
-	again    bool // it may have been published before
 	attempts int  // how often it was decided, because the document changed meanwhile
 }
 
@@ -329,12 +327,8 @@ func (f *Function) publish(ctx context.Context, d decision, started time.Time) (
 	ids, errs := make([][]string, len(sends)), make([]error, len(sends))
 	var all errgroup.Group // not one that cancels: what one of them meets must not break off the others
 	all.SetLimit(1 + maxSending)
-	enriched := bus.Outgoing{Event: e, IdempotencyKey: deadletter.ID("enriched", e.CorrelationID)}
-	if d.again {
-		enriched.Attributes = map[string]string{bus.AttrAgain: "1"}
-	}
 	all.Go(func() error {
-		publishErr = f.bus.Publish(ctx, topology.Enriched, enriched)
+		publishErr = f.bus.Publish(ctx, topology.Enriched, bus.Outgoing{Event: e, IdempotencyKey: deadletter.ID("enriched", e.CorrelationID)})
 		return nil
 	})
 	for i, s := range sends {

@@ -293,31 +293,6 @@ func TestAPersonIsFoundByEmail(t *testing.T) {
 	})
 }
 
-// TestWhatMayHaveBeenPublishedBeforeIsMarked lets whoever is next know that it may have done its work already.
-func TestWhatMayHaveBeenPublishedBeforeIsMarked(t *testing.T) {
-	onFirestore(t, func(r *rig) {
-		one, two := onTwitch("c1", "5", "hi", `"displayName":"Bo"`), onTwitch("c2", "5", "hi", `"displayName":"Bo"`)
-		for i, tt := range []struct {
-			event   *event.Event
-			attempt int
-			marked  bool
-		}{
-			{one, 1, false},
-			{one, 1, true}, // published again by whoever sent it
-			{two, 2, true},
-			{onTwitch("c3", "5", "hi", `"displayName":"Bo"`), 0, true}, // Pub/Sub does not count
-		} {
-			if err := r.Enrich(t.Context(), bus.Incoming{Event: tt.event, ID: "1", Published: r.now, Attempt: tt.attempt}); err != nil {
-				t.Fatal(err)
-			}
-			sent := r.bus.sent[topology.Enriched]
-			if _, marked := sent[len(sent)-1].Attributes[bus.AttrAgain]; marked != tt.marked {
-				t.Errorf("delivery %d: marked %v; want %v", i, marked, tt.marked)
-			}
-		}
-	})
-}
-
 func TestARedeliveryCountsNothingAndDecidesTheSame(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("welcome", map[string]any{"when": `"NEW_USER" in event.user.tags`, "candidates": answer("Welcome, {{ event.user.displayName }}!"), "cooldownSeconds": 3600})

@@ -48,7 +48,7 @@ type Store interface {
 
 // Sender sends answers, each once. [egress.Sender] is one.
 type Sender interface {
-	Resume(ctx context.Context, e *event.Event, step string, again bool) (decided bool, err error)
+	Resume(ctx context.Context, e *event.Event, step string) (decided bool, err error)
 	SendEach(ctx context.Context, e *event.Event, step string) (ids []string, err error)
 }
 
@@ -104,11 +104,11 @@ type prepared struct {
 
 // prepare looks everything up at the same time. That the event was answered before counts more than a lookup that
 // failed.
-func (f *Function) prepare(ctx context.Context, e *event.Event, again bool) (prepared, error) {
+func (f *Function) prepare(ctx context.Context, e *event.Event) (prepared, error) {
 	var p prepared
 	var g errgroup.Group // not one that cancels: a lookup must not break off the publishing of an answer
 	g.Go(func() (err error) {
-		p.decided, err = f.sender.Resume(ctx, e, Step, again)
+		p.decided, err = f.sender.Resume(ctx, e, Step)
 		return err
 	})
 	g.Go(func() error {
@@ -130,9 +130,7 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 	e := in.Event.Clone()
 	line := []any{"correlationId", e.CorrelationID}
 	defer func() { f.report(ctx, started, line, err) }()
-	// It has come before if Pub/Sub delivers it again, or does not count, or the enrichment published it again.
-	_, again := in.Attributes[bus.AttrAgain]
-	p, err := f.prepare(ctx, e, again || in.Attempt != 1)
+	p, err := f.prepare(ctx, e)
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,6 @@ const (
 	AttrRoute          = "route"    // how an answer finds who delivers it: one of the routes below
 	AttrInstance       = "instance" // the one gateway instance that an answer is meant for
 	AttrNext           = "next"     // the next step of the routing slip
-	AttrAgain          = "again"    // there, with any value, if the event may have been published before
 )
 
 // The values of [AttrRoute].

@@ -90,15 +90,10 @@ func (s *Sender) SendEach(ctx context.Context, e *event.Event, step string) ([]s
 // Resume does what is still missing of an answer that was sent before: publishing it, if it may not have been, and
 // sending it to the places where it was not. It reports whether the event has its outcome: there is such an answer, or
 // the step gave the event up, and its dead letter is open. If not, the answer is still to be made. e is the event that
-// was answered. The dead letter, which is one more document to be read, is looked for only if the event may have come
-// before.
-func (s *Sender) Resume(ctx context.Context, e *event.Event, step string, again bool) (decided bool, err error) {
+// was answered.
+func (s *Sender) Resume(ctx context.Context, e *event.Event, step string) (decided bool, err error) {
 	parts := each(e, step)
-	letter := ""
-	if again {
-		letter = deadletter.ID(e.CorrelationID, step)
-	}
-	first, opened, givenUp, err := s.ledger.outcome(ctx, DeliveryID(e.CorrelationID, parts[0].step), letter)
+	first, opened, givenUp, err := s.ledger.outcome(ctx, DeliveryID(e.CorrelationID, parts[0].step), deadletter.ID(e.CorrelationID, step))
 	if err != nil || !opened {
 		return givenUp, err
 	}

@@ -113,7 +113,7 @@ func TestOnlyWhatIsMissingIsSent(t *testing.T) {
 			},
 			"resumed": func(s *egress.Sender, e *event.Event) error {
 				e.Candidates = nil
-				found, err := s.Resume(t.Context(), e, "personality", true)
+				found, err := s.Resume(t.Context(), e, "personality")
 				if !found {
 					t.Error("not found")
 				}
@@ -126,7 +126,7 @@ func TestOnlyWhatIsMissingIsSent(t *testing.T) {
 				e := forAll("yes @here")
 				e.CorrelationID = name + string(rune('0'+missing))
 				if missing&1 > 0 && name == "resumed" {
-					if found, err := s.Resume(t.Context(), e, "personality", true); found || err != nil {
+					if found, err := s.Resume(t.Context(), e, "personality"); found || err != nil {
 						t.Errorf("before anything is sent: Resume = %v, %v", found, err)
 					}
 					continue
@@ -187,7 +187,7 @@ func TestOnePlacesFailureLeavesTheOthersAlone(t *testing.T) {
 			t.Fatalf("%d published; want the two others", len(p.sent))
 		}
 		sent := map[string]bool{}
-		if found, err := s.Resume(t.Context(), forAll(""), "personality", true); !found || err != nil {
+		if found, err := s.Resume(t.Context(), forAll(""), "personality"); !found || err != nil {
 			t.Fatalf("Resume = %v, %v", found, err)
 		}
 		for _, out := range p.sent {

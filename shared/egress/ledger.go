@@ -127,20 +127,16 @@ func (l *Ledger) Get(ctx context.Context, id string) (Entry, error) {
 }
 
 // outcome finds at once what became of a step's work: the entry of its answer, if that was opened, and whether the step
-// gave the work up with a dead letter that is open. The letter is not looked for if it is empty.
+// gave the work up with a dead letter that is open.
 func (l *Ledger) outcome(ctx context.Context, delivery, letter string) (e Entry, opened, givenUp bool, err error) {
-	docs := []*firestore.DocumentRef{l.doc(delivery)}
-	if letter != "" {
-		docs = append(docs, deadletter.Doc(l.client, letter))
-	}
-	snaps, err := l.client.GetAll(ctx, docs)
+	snaps, err := l.client.GetAll(ctx, []*firestore.DocumentRef{l.doc(delivery), deadletter.Doc(l.client, letter)})
 	if err != nil {
 		return Entry{}, false, false, fmt.Errorf("read what became of delivery %s: %w", delivery, err)
 	}
 	if opened = snaps[0].Exists(); opened {
 		e, err = entryOf(snaps[0])
 	}
-	return e, opened, letter != "" && deadletter.IsOpen(snaps[1]), err
+	return e, opened, deadletter.IsOpen(snaps[1]), err
 }
 
 func entryOf(snap *firestore.DocumentSnapshot) (Entry, error) {

@@ -130,13 +130,13 @@ func TestSendingAgainPublishesWhatWasOpenedFirst(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := &publisher{fail: 1}
 		s := egress.NewSender(egress.NewLedger(connect(t, env), "one", time.Now), p, egress.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
-		if found, err := s.Resume(t.Context(), answer(""), "personality", true); err != nil || found {
+		if found, err := s.Resume(t.Context(), answer(""), "personality"); err != nil || found {
 			t.Fatalf("Resume before = %v, %v; want nothing", found, err)
 		}
 		if _, err := s.Send(t.Context(), answer("first"), "personality"); err == nil {
 			t.Fatal("the failure to publish was swallowed")
 		}
-		if found, err := s.Resume(t.Context(), answer(""), "personality", true); err != nil || !found {
+		if found, err := s.Resume(t.Context(), answer(""), "personality"); err != nil || !found {
 			t.Fatalf("Resume = %v, %v; want found", found, err)
 		}
 		if _, err := s.Send(t.Context(), answer("second"), "personality"); err != nil {
