@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"cloud.google.com/go/firestore"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -119,8 +122,14 @@ func (u *Undertaker) announce(ctx context.Context, e Entry) error {
 	return nil
 }
 
-// sweepPage is how many entries a sweep looks at in one query.
-const sweepPage = 200
+const (
+	// sweepPage is how many entries a sweep looks at in one query, and sweepTogether how many of them it sees to at a
+	// time.
+	sweepPage     = 200
+	sweepTogether = 32
+	// announceTime is how long a sweep tries to announce one. What could not be announced, a later sweep finds.
+	announceTime = 3 * time.Second
+)
 
 // Swept counts what a sweep did.
 type Swept struct {
@@ -132,13 +141,22 @@ type Swept struct {
 // ctx is done it goes on page by page; what it leaves, the next sweep finds. Several at once do no harm. The error joins
 // what went wrong with single entries, which keeps no other from being swept.
 func (u *Undertaker) Sweep(ctx context.Context) (Swept, error) {
-	var done Swept
+	var givenUp, announced atomic.Int64
+	announce := func(e Entry) error {
+		ctx, cancel := context.WithTimeout(ctx, announceTime)
+		defer cancel()
+		return u.announce(ctx, e)
+	}
 	shards := make([]int, Shards)
 	for i := range shards {
 		shards[i] = i
 	}
 	deliveries := u.ledger.client.Collection("deliveries")
-	var errs []error
+	type scan struct {
+		query firestore.Query
+		do    func(Entry) error
+	}
+	var scans []scan
 	for _, overdue := range []struct {
 		state State
 		field string
@@ -154,35 +172,47 @@ func (u *Undertaker) Sweep(ctx context.Context) (Swept, error) {
 	} {
 		limit := u.ledger.now().Add(-u.grace)
 		q := deliveries.Where("shard", "in", shards).Where("state", "==", overdue.state).Where(overdue.field, "<", limit).OrderBy(overdue.field, firestore.Asc)
-		errs = append(errs, u.pages(ctx, q, func(e Entry) error {
+		scans = append(scans, scan{q, func(e Entry) error {
 			killed, _, err := u.kill(ctx, e.ID, overdue.why(e), func(now Entry) bool {
 				return now.State == overdue.state && overdue.since(now).Before(limit) // and was not redriven or released since
 			})
 			if err != nil || killed == nil {
 				return err
 			}
-			done.GivenUp++
-			return u.announce(ctx, *killed)
-		}))
+			givenUp.Add(1)
+			return announce(*killed)
+		}})
 	}
 	silent := deliveries.Where("state", "==", Dead).Where("announced", "==", false).
 		Where("settledAt", "<", u.ledger.now().Add(-u.grace)).OrderBy("settledAt", firestore.Asc)
-	errs = append(errs, u.pages(ctx, silent, func(e Entry) error {
-		done.Announced++
-		return u.announce(ctx, e)
-	}))
-	return done, errors.Join(errs...)
+	scans = append(scans, scan{silent, func(e Entry) error {
+		err := announce(e)
+		if err == nil {
+			announced.Add(1)
+		}
+		return err
+	}})
+	errs := make([]error, len(scans))
+	var all sync.WaitGroup // side by side: none waits for another's backlog
+	for i, s := range scans {
+		all.Go(func() { errs[i] = u.pages(ctx, s.query, s.do) })
+	}
+	all.Wait()
+	return Swept{GivenUp: int(givenUp.Load()), Announced: int(announced.Load())}, errors.Join(errs...)
 }
 
 // maxFailures is how many errors a sweep tells of in one kind of entries.
 const maxFailures = 10
 
-// pages gives all that a query finds to do, page by page. What can't be read, or what do fails on, is left for another
-// time, and keeps nothing else from its turn.
+// pages gives all that a query finds to do, page by page, [sweepTogether] at a time. What can't be read, or what do fails
+// on, is left for another time, and keeps nothing else from its turn.
 func (u *Undertaker) pages(ctx context.Context, q firestore.Query, do func(Entry) error) error {
+	var mu sync.Mutex
 	var errs []error
 	failed := 0
 	fail := func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
 		if failed++; failed <= maxFailures {
 			errs = append(errs, err)
 		}
@@ -193,18 +223,24 @@ func (u *Undertaker) pages(ctx context.Context, q firestore.Query, do func(Entry
 			fail(fmt.Errorf("look into the ledger: %w", err))
 			break
 		}
+		var page errgroup.Group // not one that cancels
+		page.SetLimit(sweepTogether)
 		for _, snap := range snaps {
 			if ctx.Err() != nil {
 				break
 			}
-			e, err := entryOf(snap)
-			if err == nil {
-				err = do(e)
-			}
-			if err != nil {
-				fail(err)
-			}
+			page.Go(func() error {
+				e, err := entryOf(snap)
+				if err == nil {
+					err = do(e)
+				}
+				if err != nil {
+					fail(err)
+				}
+				return nil
+			})
 		}
+		page.Wait() // fail has the errors
 		if err := ctx.Err(); err != nil {
 			fail(err)
 			break

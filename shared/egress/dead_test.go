@@ -24,9 +24,23 @@ type announcer struct {
 	mu        sync.Mutex
 	fail      int
 	announced []deadletter.Announcement
+	together  *sync.WaitGroup // if set, each waits until so many are on their way
 }
 
 func (a *announcer) Announce(_ context.Context, _ []byte, _ map[string]string, n deadletter.Announcement) error {
+	if a.together != nil {
+		a.together.Done()
+		all := make(chan struct{})
+		go func() { // ends with the last of them
+			a.together.Wait()
+			close(all)
+		}()
+		select {
+		case <-all:
+		case <-time.After(time.Minute):
+			return errors.New("the others did not come")
+		}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.fail > 0 {
@@ -172,6 +186,30 @@ func TestSweepGivesUpWhatIsOverdueAndNothingElse(t *testing.T) {
 		}
 		if e, err := p.ledger.Get(t.Context(), "young"); err != nil || e.State != egress.Pending {
 			t.Errorf("the young one is %q, %v", e.State, err)
+		}
+	})
+}
+
+func TestSweepSeesToManyAtATime(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		const overdue = 8
+		for i := range overdue {
+			p.open(t, fmt.Sprintf("d%d", i))
+		}
+		if _, state, err := p.ledger.Claim(t.Context(), p.open(t, "claimed").Ref()); err != nil || state != egress.Claimed {
+			t.Fatalf("Claim = %q, %v", state, err)
+		}
+		p.open(t, "silent")
+		p.bus.fail = 1
+		if _, err := p.undertaker().GiveUp(t.Context(), "silent", deadletter.New(deadletter.NoText, errors.New("x"))); err == nil {
+			t.Fatal("the failure to announce was swallowed")
+		}
+		p.now = p.now.Add(time.Hour)
+		p.bus.together = new(sync.WaitGroup)
+		p.bus.together.Add(overdue + 2)
+		if done, err := p.undertaker().Sweep(t.Context()); err != nil || done != (egress.Swept{GivenUp: overdue + 1, Announced: 1}) {
+			t.Errorf("Sweep = %+v, %v", done, err)
 		}
 	})
 }

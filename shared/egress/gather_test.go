@@ -75,7 +75,7 @@ type held struct {
 	calls chan struct{} // one for each call that was held
 	gate  chan struct{} // closed to let them go
 
-	contended string       // a delivery that others write just now, until settled is set
+	contended string // a delivery that others write just now, until settled is set
 	settled   atomic.Bool
 	refused   atomic.Int32 // how often it was not written for that
 }
