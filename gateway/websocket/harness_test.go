@@ -69,11 +69,13 @@ func (s *tokens) put(raw string, t store.Token) {
 type publisher struct {
 	gate   chan struct{}
 	events chan *event.Event
+	asked  atomic.Int64 // how often it was asked to publish
 	mu     sync.Mutex
 	err    error
 }
 
 func (p *publisher) Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error {
+	p.asked.Add(1)
 	if p.gate != nil {
 		select {
 		case <-p.gate:
