@@ -39,6 +39,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	firestoreserver "parley.internal/emulator/firestore"
+	"parley.internal/emulator/port"
 	pubsubserver "parley.internal/emulator/pubsub"
 	"parley.internal/emulator/stack"
 	"parley.internal/functions/dlq"
@@ -445,7 +446,7 @@ func (f *functionSlot) settle(ctx context.Context, w *world) error {
 	var errs []error
 	for range starts {
 		var err error
-		if f.addr, err = freeAddr(); err != nil {
+		if f.addr, err = port.Free(); err != nil {
 			return err
 		}
 		if err = f.start(ctx, w); err == nil {
