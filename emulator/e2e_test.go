@@ -475,7 +475,7 @@ func TestChat(t *testing.T) {
 }
 
 func TestTwoRoomsShareOneTalk(t *testing.T) {
-	sides(t, []string{"EGRESS_DEADLINE=2s", "SWEEP_GRACE=1s", "RULES_CACHE_TTL=1s"}, []string{"--gateways", "2", "--sweep", "200ms"}, func(t *testing.T, p *parley) {
+	sides(t, []string{"EGRESS_DEADLINE=6s", "SWEEP_GRACE=1s", "RULES_CACHE_TTL=1s"}, []string{"--gateways", "2", "--sweep", "200ms"}, func(t *testing.T, p *parley) {
 		db := firestoreClient(t, p)
 		eve, frank := connect(t, p, 0, "api-gateway:eve"), connect(t, p, 1, "api-gateway:frank")
 		eve.join("stage")

@@ -81,7 +81,7 @@ rules:
 	p := start(t, []string{
 		"CREDENTIAL_KEY=" + key, "TWITCH_CLIENT_ID=" + app.ID, "TWITCH_CLIENT_SECRET=" + app.Secret, "TWITCH_BOT_USER_ID=" + bot.ID,
 		"TWITCH_API_URL=" + tw.HelixURL(), "TWITCH_OAUTH_URL=" + tw.OAuthURL(), "TWITCH_IRC_ADDR=" + tw.IRCAddr(), "TWITCH_IRC_TLS=false",
-		"TWITCH_CHANNELS=streamer,elsewhere", "LEASE_TTL=3s", "LEASE_BEAT=300ms",
+		"TWITCH_CHANNELS=streamer,elsewhere", "LEASE_SEATS=1", "LEASE_TTL=1m", // no channel moves while people speak: Twitch has no history of that
 	}, "--gateways", "2", "--seed", seed)
 	db := firestoreClient(t, p)
 	login(t, db, key, bot, app, tw, token, scopes)

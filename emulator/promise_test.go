@@ -313,7 +313,7 @@ func askAndLeave(t *testing.T, environ []string) *parley {
 }
 
 func TestWhoIsNowhereHasOneDeadLetter(t *testing.T) {
-	p := askAndLeave(t, []string{"EGRESS_DEADLINE=1s", "SWEEP_GRACE=1s"})
+	p := askAndLeave(t, []string{"EGRESS_DEADLINE=5s", "SWEEP_GRACE=1s"})
 	db := firestoreClient(t, p)
 	until(t, "the dead letter", func() bool { return len(letters(t, db)) > 0 })
 	c := connect(t, p, 0, "api-gateway:eve")

@@ -449,7 +449,7 @@ func TestCommandsAreLimited(t *testing.T) {
 }
 
 func TestHeartbeats(t *testing.T) {
-	w := newWorld(t, unlimited(), discord.WithTiming(discord.Timing{Heartbeat: 100 * time.Millisecond}))
+	w := newWorld(t, unlimited(), discord.WithTiming(discord.Timing{Heartbeat: time.Second}))
 	c, id := w.identified(0)
 	c.send(1, 1)
 	if p := c.read(); p.Op != 11 {

@@ -24,6 +24,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"parley.internal/emulator/port"
 )
 
 // ErrNotInstalled is returned, wrapped with what is missing, where the Google
@@ -131,6 +133,8 @@ func start(ctx context.Context, script string, args ...string) (*Process, error)
 	defer cancel()
 	// The emulators print no port of their own choosing, so a free one is
 	// picked here, and may be taken before the JVM gets to it: hence the tries.
+	// Whoever takes it could answer in the emulator's place until that has
+	// ended: hence a port that nobody is given by chance.
 	for try := 0; ; try++ {
 		p, err := startOnce(ctx, path, args)
 		if err == nil {
@@ -148,13 +152,16 @@ func start(ctx context.Context, script string, args ...string) (*Process, error)
 const guard = `{ "$@" </dev/null; kill -KILL 0; } & read -r _; kill -KILL 0`
 
 func startOnce(ctx context.Context, path string, args []string) (*Process, error) {
-	port, err := freePort()
+	addr, err := port.Free()
 	if err != nil {
-		return nil, fmt.Errorf("pick a port: %w", err)
+		return nil, fmt.Errorf("start %s: %w", filepath.Base(path), err)
 	}
-	addr := net.JoinHostPort("127.0.0.1", port)
+	host, number, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", filepath.Base(path), err)
+	}
 	argv := append([]string{"-c", guard, "guard", path}, args...)
-	argv = append(argv, "--host=127.0.0.1", "--port="+port)
+	argv = append(argv, "--host="+host, "--port="+number)
 	cmd := exec.Command("/bin/sh", argv...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out := &tail{}
@@ -222,16 +229,6 @@ func sdkRoot(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%w: gcloud info: %w", ErrNotInstalled, err)
 	}
 	return strings.TrimSpace(string(out)), nil
-}
-
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
 }
 
 // tail keeps the latest output of a process.

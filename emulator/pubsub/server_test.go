@@ -172,8 +172,8 @@ func TestPushOfAPoisonedMessageIsPacedAndDoesNotHoldUpOthers(t *testing.T) {
 			p.answer <- http.StatusOK
 			continue
 		}
+		b.publish(t, topic, text("other")) // before the pause begins, which it could outlast
 		p.answer <- http.StatusInternalServerError
-		b.publish(t, topic, text("other"))
 	}
 	// Pauses of 100, 200 and 400 ms.
 	if d := time.Since(begin); d < 690*time.Millisecond {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
+
+	"parley.internal/emulator/port"
 )
 
 // network makes links, which can be cut.
@@ -36,7 +38,7 @@ func (n *network) link(name, to string) (*link, error) {
 	var err error
 	for range 10 { // somebody else may be quicker to take the address
 		var addr string
-		if addr, err = freeAddr(); err != nil {
+		if addr, err = port.Free(); err != nil {
 			break
 		}
 		l := &link{proxy: toxiproxy.NewProxy(n.server, name, addr, to), addr: addr}

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -188,21 +186,4 @@ func (p *process) signal(s syscall.Signal) {
 	default:
 		syscall.Kill(-p.cmd.Process.Pid, s) // fails only where it has ended just now
 	}
-}
-
-// The ports that freeAddr gives out are below those that systems hand out to outgoing connections, by which one could
-// be taken while its listener is closed.
-const firstPort, lastPort = 2000, 15000
-
-// freeAddr finds an address for a listener that is to be closed and opened again.
-func freeAddr() (string, error) {
-	var err error
-	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(lastPort-firstPort))
-		var lis net.Listener
-		if lis, err = net.Listen("tcp", addr); err == nil {
-			return addr, lis.Close()
-		}
-	}
-	return "", fmt.Errorf("find a free port: %w", err)
 }

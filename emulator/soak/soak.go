@@ -39,6 +39,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	firestoreserver "parley.internal/emulator/firestore"
+	"parley.internal/emulator/port"
 	pubsubserver "parley.internal/emulator/pubsub"
 	"parley.internal/emulator/stack"
 	"parley.internal/functions/dlq"
@@ -163,6 +164,7 @@ type world struct {
 	dead     map[questionID]bool
 	egress   int // messages that the egress topic took
 	log      []happened
+	due      int // of the first Faults that were drawn, how many were made
 	departed Departures
 	failures []string // what must not happen beside the audit's findings
 }
@@ -445,7 +447,7 @@ func (f *functionSlot) settle(ctx context.Context, w *world) error {
 	var errs []error
 	for range starts {
 		var err error
-		if f.addr, err = freeAddr(); err != nil {
+		if f.addr, err = port.Free(); err != nil {
 			return err
 		}
 		if err = f.start(ctx, w); err == nil {
@@ -607,9 +609,9 @@ func (w *world) run(ctx context.Context) error {
 	began := time.Now()
 	more := func() bool {
 		w.mu.Lock()
-		faults := len(w.log)
+		due := w.due
 		w.mu.Unlock()
-		return time.Since(began) < w.For || int(w.asked.Load()) < w.Messages || faults < w.Faults
+		return time.Since(began) < w.For || int(w.asked.Load()) < w.Messages || due < w.Faults
 	}
 	waiting, giveUp := context.WithCancel(ctx)
 	defer giveUp()
@@ -718,7 +720,7 @@ func (w *world) breakThings(ctx context.Context) error {
 		if wait(ctx, f.after) != nil {
 			return g.Wait()
 		}
-		g.Go(func() error { return w.make(ctx, f, skew) })
+		g.Go(func() error { return w.make(ctx, f, skew, n < w.Faults) })
 	}
 	return g.Wait()
 }
@@ -726,8 +728,9 @@ func (w *world) breakThings(ctx context.Context) error {
 // maxAtOnce bounds how many faults are being made, or wait for the gateway that they are to meet.
 const maxAtOnce = 20
 
-// make makes one fault, and mends it.
-func (w *world) make(ctx context.Context, f fault, skew time.Duration) error {
+// make makes one fault, and mends it. due is whether it is one of those that have to be made, however long it waits for
+// its gateway: among them is one of each kind.
+func (w *world) make(ctx context.Context, f fault, skew time.Duration, due bool) error {
 	h := happened{fault: f, began: time.Now()}
 	slot := w.gateways[f.target%uint64(len(w.gateways))]
 	function := w.functions[f.target%uint64(len(w.functions))]
@@ -750,6 +753,9 @@ func (w *world) make(ctx context.Context, f fault, skew time.Duration) error {
 	w.mu.Lock()
 	at := len(w.log)
 	w.log = append(w.log, h)
+	if due {
+		w.due++
+	}
 	w.mu.Unlock()
 	err := w.do(ctx, f, slot, function, skew)
 	w.mu.Lock()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 
+	"parley.internal/emulator/port"
 	"parley.internal/functions/dlq"
 	"parley.internal/functions/enrichment"
 	"parley.internal/functions/personality"
@@ -69,20 +70,15 @@ func Usage(w io.Writer) error {
 // address. The framework can neither be given a listener nor be stopped: there is one such server in a process, and it
 // ends with it.
 func serveFunctions(ctx context.Context) (addr string, err error) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	if addr, err = port.Free(); err != nil {
 		return "", fmt.Errorf("find a port for the functions: %w", err)
 	}
-	addr = lis.Addr().String()
-	if err := lis.Close(); err != nil {
-		return "", fmt.Errorf("find a port for the functions: %w", err)
-	}
-	host, port, err := net.SplitHostPort(addr)
+	host, number, err := net.SplitHostPort(addr)
 	if err != nil {
 		return "", fmt.Errorf("find a port for the functions: %w", err)
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- funcframework.StartHostPort(host, port) }()
+	go func() { failed <- funcframework.StartHostPort(host, number) }()
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/", nil)
 		if err != nil {

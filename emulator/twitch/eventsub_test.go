@@ -315,7 +315,7 @@ func TestEventSubListsAndDeletes(t *testing.T) {
 }
 
 func TestEventSubReconnects(t *testing.T) {
-	w := newWorld(t, twitch.WithTiming(twitch.Timing{Reconnect: 500 * time.Millisecond}))
+	w := newWorld(t, twitch.WithTiming(twitch.Timing{Reconnect: 2 * time.Second}))
 	old := w.listen(t, "")
 	w.subscribe(old, "bot", "stream.online", "1", helix.EventSubCondition{BroadcasterUserID: w.channel.ID})
 	w.ReconnectEventSub()

@@ -584,7 +584,7 @@ func TestIRCDropsTheDeaf(t *testing.T) {
 }
 
 func TestIRCPings(t *testing.T) {
-	w := newWorld(t, twitch.WithTiming(twitch.Timing{Ping: 250 * time.Millisecond}))
+	w := newWorld(t, twitch.WithTiming(twitch.Timing{Ping: 700 * time.Millisecond}))
 	r := w.login(t, "bot", "")
 	for range 2 {
 		r.expect("PING :tmi.twitch.tv")

@@ -324,7 +324,7 @@ func TestWhatIsGivenUp(t *testing.T) {
 		{name: "500", arm: func(r *rig) { r.replies = []reply{{status: 500}} }, reason: deadletter.OutcomeUnknown, says: "may or may not", asked: 1},
 		{name: "502 from a proxy", arm: func(r *rig) { r.replies = []reply{{status: 502, said: "<html>"}} }, reason: deadletter.OutcomeUnknown, asked: 1},
 		{name: "connection broken", arm: func(r *rig) { r.replies = []reply{{drop: true}} }, reason: deadletter.OutcomeUnknown, says: "may or may not", asked: 1},
-		{name: "time-out", config: func(c *Config) { c.Twitch.Timeout = 100 * time.Millisecond }, arm: func(r *rig) { r.replies = []reply{{hang: true}} },
+		{name: "time-out", config: func(c *Config) { c.Twitch.Timeout = time.Second }, arm: func(r *rig) { r.replies = []reply{{hang: true}} },
 			reason: deadletter.OutcomeUnknown, says: "may or may not", asked: 1},
 		{name: "redirected", arm: func(r *rig) { r.replies = []reply{{status: 307}} }, reason: deadletter.NotConfigured, says: "TWITCH_API_URL", asked: 1},
 	}

@@ -560,7 +560,7 @@ func TestOverdueAnswersEndWithWhatStoodInTheWay(t *testing.T) {
 	w.connected()
 	question := w.ask(w.room, "hello?")
 	w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Times: 1000, Status: http.StatusTooManyRequests, RetryAfter: 300 * time.Millisecond})
-	w.sender = egress.NewSender(w.ledger, discard{}, egress.Config{Deadline: time.Second, Retention: time.Hour}, time.Now)
+	w.sender = egress.NewSender(w.ledger, discard{}, egress.Config{Deadline: 4 * time.Second, Retention: time.Hour}, time.Now) // in which it is tried for certain
 	w.refused(w.answer(question, "never"), deadletter.RateLimited, "429")
 }
 

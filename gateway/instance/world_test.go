@@ -56,7 +56,8 @@ type world struct {
 	ingress   chan *pubsubpb.PubsubMessage
 	logs      *logBuffer
 
-	gate atomic.Pointer[chan struct{}] // until it is closed, no delivery is settled
+	gate  atomic.Pointer[chan struct{}] // until it is closed, no delivery is settled
+	waits atomic.Pointer[chan struct{}] // likewise, no subscription is made
 
 	mu        sync.Mutex
 	published []*pubsubpb.PubsubMessage // everything, on any topic
@@ -79,7 +80,15 @@ func newWorld(t *testing.T) *world {
 		}
 	}
 	var err error
-	w.server, err = pubsubserver.New(pubsubserver.WithOnPublish(func(topic string, m *pubsubpb.PubsubMessage) {
+	held := grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		if gate := w.waits.Load(); gate != nil {
+			if _, ok := req.(*pubsubpb.Subscription); ok {
+				<-*gate
+			}
+		}
+		return handler(ctx, req)
+	})
+	w.server, err = pubsubserver.New(pubsubserver.WithServerOptions(held), pubsubserver.WithOnPublish(func(topic string, m *pubsubpb.PubsubMessage) {
 		w.mu.Lock()
 		w.published = append(w.published, m)
 		w.mu.Unlock()

@@ -131,6 +131,7 @@ func TestTheBotListensWhereNobodyHasLoggedIn(t *testing.T) {
 
 func TestAnotherInstanceGoesOnListening(t *testing.T) {
 	w := newWorld(t, nil)
+	w.lease = quickLease
 	room := w.channel("streamer")
 	w.logIn(room, broadcasterScopes...)
 	w.user("alice")

@@ -208,7 +208,7 @@ func TestAMissingScopeIsToldBeforeTwitchIsAsked(t *testing.T) {
 func TestWhatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
-	w.start("a", SpeakHelix, []string{room})
+	w.start("a", SpeakHelix, []string{room}, impatient)
 	w.joined(room)
 	for i, tt := range []struct {
 		name    string
@@ -278,6 +278,7 @@ func TestAnOrderThatComesTwiceIsDoneOnce(t *testing.T) {
 // The owner dies while Twitch has done it and not yet said so: who takes the channel over brings it to its end.
 func TestAnOrderOutlivesItsInstance(t *testing.T) {
 	w := newWorld(t, moderate)
+	w.lease = quickLease
 	room := w.channel("streamer")
 	alice := w.user("alice")
 	first := w.start("a", SpeakHelix, []string{room})

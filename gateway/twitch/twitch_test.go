@@ -202,7 +202,7 @@ func TestWhatNobodyKnowsIsNotSaidAgain(t *testing.T) {
 	room := w.channel("streamer")
 	w.user("alice")
 	for _, speak := range []string{SpeakIRC, SpeakHelix} {
-		m := w.start("by"+speak, speak, []string{room})
+		m := w.start("by"+speak, speak, []string{room}, impatient)
 		w.joined(room)
 		question := w.say(room, "alice", "hello?")
 		before := len(w.said(room))
@@ -233,7 +233,7 @@ func TestNothingIsSaidOnAConnectionThatIsGivenUp(t *testing.T) {
 	room := w.channel("streamer")
 	w.user("alice")
 	reading, release := make(chan struct{}), make(chan struct{})
-	w.start("a", SpeakIRC, []string{room}, func(s *Service) {
+	w.start("a", SpeakIRC, []string{room}, impatient, func(s *Service) {
 		s.chat.joined = func(string, time.Time, time.Time) {
 			select {
 			case <-reading: // the second connection's
@@ -323,14 +323,13 @@ func TestManyInstances(t *testing.T) {
 	for _, speak := range []string{SpeakHelix, SpeakIRC} {
 		t.Run(speak, func(t *testing.T) {
 			w := newWorld(t, write)
+			w.lease = quickLease
 			var rooms []string
 			for i := range 4 {
 				rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
 			}
 			w.user("alice")
-			// a slow machine is not to be taken for an answer that never comes
-			patient := func(s *Service) { s.config.AnswerTimeout, s.chat.config.AnswerTimeout = 20*time.Second, 20*time.Second }
-			a, b := w.start("a", speak, rooms, patient), w.start("b", speak, rooms, patient)
+			a, b := w.start("a", speak, rooms), w.start("b", speak, rooms)
 			w.settled(a, b)
 			w.joined(rooms...)
 			var all []answered
@@ -349,7 +348,7 @@ func TestManyInstances(t *testing.T) {
 				}
 			}
 			round(true)
-			c := w.start("c", speak, rooms, patient)
+			c := w.start("c", speak, rooms)
 			round(false)
 			w.settled(a, b, c)
 			w.joined(rooms...)
@@ -431,12 +430,10 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 	for _, speak := range []string{SpeakHelix, SpeakIRC} {
 		t.Run(speak, func(t *testing.T) {
 			w := newWorld(t, write)
+			w.lease = quickLease
 			room := w.channel("streamer")
 			w.user("alice")
-			victim := w.start("victim", speak, []string{room}, func(s *Service) {
-				s.config.AnswerTimeout = 20 * time.Second
-				s.chat.config.AnswerTimeout = 20 * time.Second
-			})
+			victim := w.start("victim", speak, []string{room})
 			w.joined(room)
 			question := w.say(room, "alice", "hello?")
 			w.reaches(w.answer(question, "before"), egress.Delivered)
@@ -481,7 +478,6 @@ func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
 	}
 	w.user("alice")
 	// a slow machine takes long to take over, and makes connections silent
-	w.lease = steadyLease
 	patient := func(s *Service) {
 		s.timing.linger, s.timing.flush, s.timing.ping = 3*time.Second, 6*time.Second, time.Minute
 	}
@@ -577,6 +573,7 @@ func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
 // TestAnAbsenceIsNotedThoughAnOwnerDiesInIt kills owners who could not yet store what is missed.
 func TestAnAbsenceIsNotedThoughAnOwnerDiesInIt(t *testing.T) {
 	w := newWorld(t, nil)
+	w.lease = quickLease
 	room := w.channel("streamer")
 	deaf := new(atomic.Bool)
 	start := func(name string) *member {
@@ -650,14 +647,13 @@ func TestAnAbsenceIsNotedThoughAnOwnerDiesInIt(t *testing.T) {
 
 func TestLimitsAreKept(t *testing.T) {
 	real := standin.Limits{
-		Joins:    standin.Window{N: 3, Per: 300 * time.Millisecond},
-		Messages: standin.Window{N: 4, Per: 600 * time.Millisecond}, ModeratorMessages: standin.Window{N: 8, Per: 600 * time.Millisecond},
+		Joins:    standin.Window{N: 3, Per: 200 * time.Millisecond},
+		Messages: standin.Window{N: 4, Per: 300 * time.Millisecond}, ModeratorMessages: standin.Window{N: 8, Per: 300 * time.Millisecond},
 		ChannelMessages: standin.Window{N: 1, Per: 50 * time.Millisecond},
 	}
 	for _, moderator := range []bool{false, true} {
 		t.Run(fmt.Sprint("moderator ", moderator), func(t *testing.T) {
 			w := newWorld(t, write, standin.WithLimits(real))
-			w.lease = steadyLease
 			var rooms []string
 			for i := range 5 {
 				rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
@@ -668,8 +664,8 @@ func TestLimitsAreKept(t *testing.T) {
 			w.user("alice")
 			m := w.start("a", SpeakIRC, rooms, func(s *Service) {
 				s.timing.join = 5 * time.Second // one that is refused would come too late
-				// what is sent in time may come late, on a busy machine: twice the time
-				s.limits = limits{joins: 3, joinWindow: 600 * time.Millisecond, says: 4, saysAsMod: 8, sayWindow: 1200 * time.Millisecond, spacing: 200 * time.Millisecond}
+				// what is sent in time may come late, on a busy machine: most of a second
+				s.limits = limits{joins: 3, joinWindow: time.Second, says: 4, saysAsMod: 8, sayWindow: 1200 * time.Millisecond, spacing: 800 * time.Millisecond}
 			})
 			w.joined(rooms...)
 			var all []answered
@@ -705,7 +701,7 @@ func TestOverdueAnswersEndWithWhatStoodInTheWay(t *testing.T) {
 	w.joined(room)
 	question := w.say(room, "alice", "hello?")
 	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusServiceUnavailable, Times: 1000})
-	w.sender = egress.NewSender(w.ledger, discard{}, egress.Config{Deadline: time.Second, Retention: time.Hour}, time.Now)
+	w.sender = egress.NewSender(w.ledger, discard{}, egress.Config{Deadline: 4 * time.Second, Retention: time.Hour}, time.Now) // in which it is tried for certain
 	if got := w.reaches(w.answer(question, "never"), egress.Dead); got.Reason != codeUnavailable {
 		t.Errorf("reason = %s; want %s", got.Reason, codeUnavailable)
 	}

@@ -150,6 +150,7 @@ func TestWhispersAreHeardThroughMovesAndBreaks(t *testing.T) {
 
 func TestOneOfSeveralInstancesHearsWhispers(t *testing.T) {
 	w := newWorld(t, mayWhisper)
+	w.lease = quickLease
 	room, other := w.channel("streamer"), w.channel("other")
 	w.user("alice")
 	a, b := w.start("a", SpeakAuto, []string{room, other}), w.start("b", SpeakAuto, []string{room, other})

@@ -29,10 +29,10 @@ var eventually = gatewaytest.Eventually
 
 // The timings of the tests are those of production in fast motion.
 var (
-	quickLease  = lease.Config{TTL: 900 * time.Millisecond, Beat: 120 * time.Millisecond, Seats: 8}
-	steadyLease = lease.Config{TTL: time.Minute, Beat: 120 * time.Millisecond, Seats: 8} // where nobody dies, nor is thought to
+	quickLease  = lease.Config{TTL: 2500 * time.Millisecond, Beat: 120 * time.Millisecond, Seats: 8}
+	steadyLease = lease.Config{TTL: 2 * gatewaytest.Patience, Beat: 120 * time.Millisecond, Seats: 8} // where nobody dies, nor is thought to
 	quickTiming = timing{
-		ping: 400 * time.Millisecond, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
+		ping: time.Second, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
 		maxBackoff: 200 * time.Millisecond, leave: 300 * time.Millisecond, scan: 250 * time.Millisecond,
 		retry: 50 * time.Millisecond, claim: 3 * time.Second, flush: time.Second,
 		linger: 400 * time.Millisecond, late: 50 * time.Millisecond,
@@ -61,7 +61,7 @@ type world struct {
 
 func newWorld(t *testing.T, scopes []string, opts ...standin.Option) *world {
 	t.Helper()
-	w := &world{t: t, lease: quickLease}
+	w := &world{t: t, lease: steadyLease}
 	var err error
 	must := func(err error) {
 		t.Helper()
@@ -249,7 +249,7 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 	ledger := egress.NewLedger(client, name, time.Now)
 	c := Config{
 		Channels: channels, Speak: speak, IRCAddr: w.twitch.IRCAddr(), EventSubURL: w.twitch.EventSubURL(),
-		AnswerTimeout: 400 * time.Millisecond,
+		AnswerTimeout: 20 * time.Second,
 	}
 	if err := c.Validate(); err != nil {
 		w.t.Fatal(err)
@@ -274,6 +274,11 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 	m.stop = w.Run(name, b, m.Run, m.Deliver)
 	w.members = append(w.members, m)
 	return m
+}
+
+// impatient is for tests in which an answer never comes; in others a slow machine is not to be taken for that.
+func impatient(s *Service) {
+	s.config.AnswerTimeout, s.chat.config.AnswerTimeout = time.Second, time.Second
 }
 
 // owner is who of some instances has a channel; nil if none does.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -251,27 +252,31 @@ func TestARedrivenAnswerIsWrittenAnew(t *testing.T) {
 	}
 }
 
-// stall has a connection take no more data, until the writer waits with at least one frame in its queue behind it.
+// stall has the writer of a connection wait with a frame that is more than the network takes while nobody reads, and
+// another frame in its queue behind that.
 func (f *fixture) stall(c *conn) {
 	f.t.Helper()
-	text := strings.Repeat("x", 200<<10)
-	for i := 0; ; i++ {
-		in := incoming(fmt.Sprint("filler", i), "twitch:1", "", text)
-		filler, err := prepare(answer(in.Event, "", testTime), "answer")
+	network := c.ws.NetConn().(*written)
+	if err := network.Conn.(*net.TCPConn).SetWriteBuffer(256 << 10); err != nil {
+		f.t.Fatal(err)
+	}
+	push := func(text string) {
+		f.t.Helper()
+		filler, err := prepare(answer(incoming("filler", "twitch:1", "", text).Event, "", testTime), "answer")
 		if err != nil {
 			f.t.Fatal(err)
 		}
 		if !c.push(filler) {
 			f.t.Fatal("the queue is full")
 		}
-		time.Sleep(10 * time.Millisecond)
-		c.queue.mu.Lock()
-		waiting := len(c.queue.frames)
-		c.queue.mu.Unlock()
-		if waiting > 0 {
-			return
-		}
 	}
+	push(strings.Repeat("x", 8<<20))
+	eventually(f.t, "it is being written", func() bool {
+		c.queue.mu.Lock()
+		defer c.queue.mu.Unlock()
+		return len(c.queue.frames) == 0 && network.now.Load()
+	})
+	push("behind it")
 }
 
 func TestAFrameThatWaitedBeyondItsDeadlineIsNotWritten(t *testing.T) {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,11 +69,13 @@ func (s *tokens) put(raw string, t store.Token) {
 type publisher struct {
 	gate   chan struct{}
 	events chan *event.Event
+	asked  atomic.Int64 // how often it was asked to publish
 	mu     sync.Mutex
 	err    error
 }
 
 func (p *publisher) Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error {
+	p.asked.Add(1)
 	if p.gate != nil {
 		select {
 		case <-p.gate:
@@ -132,6 +136,28 @@ func (l *ledger) times(id string) int {
 	return l.settled[id]
 }
 
+// listener makes connections that tell whether something is being written to them.
+type listener struct{ net.Listener }
+
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &written{Conn: c}, nil
+}
+
+type written struct {
+	net.Conn
+	now atomic.Bool
+}
+
+func (c *written) Write(p []byte) (int, error) {
+	c.now.Store(true)
+	defer c.now.Store(false)
+	return c.Conn.Write(p)
+}
+
 // fixture is a server on a real listener.
 type fixture struct {
 	*Server
@@ -172,7 +198,9 @@ func newFixture(t *testing.T, change func(c *Config)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.http = httptest.NewServer(f.Server)
+	f.http = httptest.NewUnstartedServer(f.Server)
+	f.http.Listener = listener{f.http.Listener}
+	f.http.Start()
 	f.drain = sync.OnceValue(func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 		defer cancel()
