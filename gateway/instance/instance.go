@@ -33,7 +33,8 @@ const (
 	drainTime = 8 * time.Second
 	// handlersTime is the part of it in which answers that are being delivered may end by themselves.
 	handlersTime = 2 * time.Second
-	// leaveTime is the part of it that is kept for deleting the subscription and disconnecting.
+	// leaveTime is the part of it that is kept for deleting the subscription and disconnecting; they may take what else is
+	// left.
 	leaveTime = 1500 * time.Millisecond
 
 	minBackoff, maxBackoff = 100 * time.Millisecond, 10 * time.Second
@@ -85,7 +86,9 @@ func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("start the gateway: %w", errors.Join(err, i.release(context.WithoutCancel(ctx))))
+			leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+			defer cancel()
+			err = fmt.Errorf("start the gateway: %w", errors.Join(err, i.release(leaving)))
 		}
 	}()
 	if i.id, err = newID(ctx, c.Service != "", askMetadata, o.Log); err != nil {
@@ -225,10 +228,8 @@ func (i *Instance) drain(ctx context.Context, stopReceiving func(), received, le
 	return nil
 }
 
-// release undoes what Start did, as far as that came.
+// release undoes what Start did, as far as that came and ctx gives it time.
 func (i *Instance) release(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, leaveTime)
-	defer cancel()
 	var errs []error
 	if i.sockets != nil {
 		errs = append(errs, i.sockets.Drain(ctx))
