@@ -16,6 +16,7 @@ import (
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 
 	firestoreserver "parley.internal/emulator/firestore"
+	"parley.internal/emulator/port"
 	pubsubserver "parley.internal/emulator/pubsub"
 	"parley.internal/functions/enrichment"
 	"parley.internal/shared/config"
@@ -128,18 +129,16 @@ func acknowledged(code int) bool {
 // serve starts the framework's server, which ends with the process, and waits until it listens.
 func serve(t *testing.T) string {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := port.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := lis.Addr().String()
-	lis.Close()
-	host, port, err := net.SplitHostPort(addr)
+	host, number, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- funcframework.StartHostPort(host, port) }()
+	go func() { failed <- funcframework.StartHostPort(host, number) }()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	for {

@@ -29,6 +29,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 
 	"parley.internal/emulator/firestore"
+	"parley.internal/emulator/port"
 	"parley.internal/emulator/pubsub"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
@@ -402,15 +403,12 @@ func counts(metric resource, line map[string]any, reason deadletter.Reason) bool
 // that it has written so far.
 func startFunction(t *testing.T, program, target string, env []string) (url string, began time.Time, logged func() []map[string]any) {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := port.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, err := net.SplitHostPort(lis.Addr().String())
+	_, number, err := net.SplitHostPort(addr)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := lis.Close(); err != nil {
 		t.Fatal(err)
 	}
 	output, err := os.Create(filepath.Join(t.TempDir(), "output"))
@@ -435,7 +433,7 @@ func startFunction(t *testing.T, program, target string, env []string) (url stri
 		return lines
 	}
 	cmd := exec.Command(program)
-	cmd.Env = append(env, "PORT="+port, "FUNCTION_TARGET="+target, "K_SERVICE=check")
+	cmd.Env = append(env, "PORT="+number, "FUNCTION_TARGET="+target, "K_SERVICE=check")
 	cmd.Stdout, cmd.Stderr = output, output
 	began = time.Now()
 	if err := cmd.Start(); err != nil {
@@ -450,7 +448,7 @@ func startFunction(t *testing.T, program, target string, env []string) (url stri
 			t.Logf("what the function wrote:\n%s", written())
 		}
 	})
-	return "http://127.0.0.1:" + port, began, logged
+	return "http://" + addr, began, logged
 }
 
 // pushRequest is a request as Pub/Sub makes it (https://cloud.google.com/pubsub/docs/push#receive_push).
