@@ -296,7 +296,8 @@ resource "google_monitoring_dashboard" "this" {
 }
 
 resource "google_billing_budget" "monthly" {
-  count = var.budget == null ? 0 : 1
+  provider = google.budget
+  count    = var.budget == null ? 0 : 1
 
   billing_account = var.budget.billing_account
   display_name    = "${var.name}, monthly"
