@@ -86,6 +86,12 @@ func TestBuildIsSound(t *testing.T) {
 			t.Errorf("%s is declared and not used", name)
 		}
 	}
+	// Cloud Build takes none that it does not find in the file
+	for _, m := range regexp.MustCompile(`\b(_[A-Z_]+)=`).FindAllStringSubmatch(readme(t), -1) {
+		if _, ok := b.Substitutions[m[1]]; !ok {
+			t.Errorf("README.md sets %s, which is not declared", m[1])
+		}
+	}
 	if b.Substitutions["_MODE"] != "plan" {
 		t.Error("without being told so, a build is not to apply")
 	}
