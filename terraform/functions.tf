@@ -191,12 +191,13 @@ resource "google_artifact_registry_repository" "images" {
   format        = "DOCKER"
   description   = "Images of the gateway and of the functions."
 
-  # Ten of each are enough to roll back; what is older goes.
+  # Ten are enough to roll back; what is older goes. Each image of the gateway is two versions of its package, because
+  # the list of what is in it (SBOM) is one of its own.
   cleanup_policies {
     id     = "keep-recent"
     action = "KEEP"
     most_recent_versions {
-      keep_count = 10
+      keep_count = 20
     }
   }
   cleanup_policies {

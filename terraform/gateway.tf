@@ -20,6 +20,12 @@ resource "google_cloud_run_v2_service" "gateway" {
   # It holds no data: whoever destroys it can make it again.
   deletion_protection = false
 
+  # Said, because it would otherwise stay where a rollback by hand has put it, whatever is applied afterwards.
+  traffic {
+    type    = "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"
+    percent = 100
+  }
+
   template {
     service_account                  = google_service_account.part["gateway"].email
     timeout                          = "3600s" # a socket is a request; this is the most that one may take
@@ -121,5 +127,11 @@ resource "google_cloud_run_domain_mapping" "gateway" {
   }
   spec {
     route_name = google_cloud_run_v2_service.gateway[0].name
+  }
+
+  # Google adds to it. Each difference would replace the mapping, and the domain would wait for a new certificate
+  # (https://github.com/hashicorp/terraform-provider-google/issues/8053).
+  lifecycle {
+    ignore_changes = [metadata]
   }
 }

@@ -9,6 +9,10 @@ locals {
 
   function_names = join(", ", [for f in local.functions : "\"${var.name}-${f}\""])
 
+  # What counts failures has no data where there are none; without this, an incident would stay open for a week, and
+  # nothing new be said meanwhile. It is the least that can be had (https://cloud.google.com/monitoring/alerts/incidents-events).
+  quiet = "1800s"
+
   channels = [for c in google_monitoring_notification_channel.email : c.id]
 
   metric_prefix      = replace(var.name, "-", "_")
@@ -76,6 +80,10 @@ resource "google_monitoring_alert_policy" "dead_letters" {
     }
   }
 
+  alert_strategy {
+    auto_close = local.quiet
+  }
+
   documentation {
     mime_type = "text/markdown"
     content   = "Answers or events were given up for the reason `$${metric.label.reason}`. See \"What to look at\" in terraform/README.md; `gateway/deadletters` lists and redrives them."
@@ -102,6 +110,10 @@ resource "google_monitoring_alert_policy" "unacked" {
         group_by_fields      = ["resource.label.subscription_id"]
       }
     }
+  }
+
+  alert_strategy {
+    auto_close = local.quiet
   }
 
   documentation {
@@ -134,6 +146,10 @@ resource "google_monitoring_alert_policy" "function_errors" {
     }
   }
 
+  alert_strategy {
+    auto_close = local.quiet
+  }
+
   documentation {
     mime_type = "text/markdown"
     content   = "`$${resource.label.service_name}` answers with errors; Pub/Sub tries again, then dead-letters. Its log says why."
@@ -146,13 +162,13 @@ resource "google_monitoring_alert_policy" "function_errors" {
 resource "google_monitoring_alert_policy" "no_gateway" {
   count = var.gateway_min_instances > 0 ? length(local.gateway) : 0
 
-  display_name          = "${var.name}: no gateway is ready"
+  display_name          = "${var.name}: no gateway runs"
   combiner              = "OR"
   severity              = "CRITICAL"
   notification_channels = local.channels
 
   conditions {
-    display_name = "no instance has passed its start-up probe"
+    display_name = "there is no instance"
     condition_threshold {
       filter                  = "metric.type=\"run.googleapis.com/container/instance_count\" AND resource.type=\"cloud_run_revision\" AND resource.label.service_name = \"${google_cloud_run_v2_service.gateway[0].name}\""
       comparison              = "COMPARISON_LT"
@@ -169,8 +185,45 @@ resource "google_monitoring_alert_policy" "no_gateway" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "Nobody can connect. An instance is ready when its subscription stands and Firestore can be reached: the service's log says which of them failed."
+    content   = "Nobody can connect. An instance starts when its subscription stands and Firestore can be reached: the service's log says which of them failed."
   }
+}
+
+# Cloud Run asks whether an instance is ready only while it starts. One that later loses what it needs keeps its sockets
+# and goes on trying, and only its log says so.
+resource "google_monitoring_alert_policy" "gateway_cut_off" {
+  count = length(local.gateway)
+
+  display_name          = "${var.name}: a gateway is cut off"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = local.channels
+
+  conditions {
+    display_name = "an instance has lost its subscription or can't reach Firestore"
+    condition_matched_log {
+      filter = <<-EOT
+        resource.type="cloud_run_revision"
+        resource.labels.service_name="${var.name}-gateway"
+        severity>=WARNING
+        jsonPayload.message=("${join("\" OR \"", local.gateway_cut_off)}")
+      EOT
+    }
+  }
+
+  alert_strategy {
+    auto_close = local.quiet
+    notification_rate_limit {
+      period = "3600s"
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "Answers reach nobody by that instance as long as this lasts. See \"What to look at\" in terraform/README.md."
+  }
+
+  depends_on = [google_project_service.api]
 }
 
 # Whoever speaks and listens on a platform has stopped, and will not start again by itself.
@@ -210,7 +263,16 @@ resource "google_monitoring_alert_policy" "platform" {
 }
 
 locals {
-  # what the code logs then; Discord's as an error only if trying again is of no use
+  # what the code logs then
+  gateway_cut_off = [
+    "the subscription is lost",
+    "the subscription can't be made anew",
+    "the store can't be reached",
+    "a token could not be looked up",
+    "this instance has lost its leases",
+  ]
+
+  # and then; Discord's as an error only if trying again is of no use
   platform_lost = [
     "credential of no use any more: they have to log in again",
     "no connection to Discord",
@@ -296,7 +358,8 @@ resource "google_monitoring_dashboard" "this" {
 }
 
 resource "google_billing_budget" "monthly" {
-  count = var.budget == null ? 0 : 1
+  provider = google.budget
+  count    = var.budget == null ? 0 : 1
 
   billing_account = var.budget.billing_account
   display_name    = "${var.name}, monthly"

@@ -191,6 +191,16 @@ variable "gateway_memory" {
     condition     = can(regex("^[0-9]+(Mi|Gi)$", var.gateway_memory))
     error_message = "Of the form 512Mi or 1Gi."
   }
+
+  validation {
+    # https://cloud.google.com/run/docs/configuring/services/cpu; an execution environment of the second generation,
+    # which the gateway has, takes no less than 512 MiB.
+    condition = try(alltrue([
+      for mib in [tonumber(substr(var.gateway_memory, 0, length(var.gateway_memory) - 2)) * (endswith(var.gateway_memory, "Gi") ? 1024 : 1)] :
+      mib >= { "1" = 512, "2" = 512, "4" = 2048, "8" = 4096 }[var.gateway_cpu] && mib <= tonumber(var.gateway_cpu) * 4096
+    ]), true) # what makes this fail is refused by itself
+    error_message = "Cloud Run gives at most 4 GiB for each of gateway_cpu, and at least 512 MiB: 2 GiB with 4 vCPUs, 4 GiB with 8."
+  }
 }
 
 variable "domain" {
@@ -258,6 +268,14 @@ variable "functions_memory" {
   validation {
     condition     = can(regex("^[0-9]+(Mi|Gi)$", var.functions_memory))
     error_message = "Of the form 512Mi or 1Gi."
+  }
+
+  validation {
+    condition = try(alltrue([
+      for mib in [tonumber(substr(var.functions_memory, 0, length(var.functions_memory) - 2)) * (endswith(var.functions_memory, "Gi") ? 1024 : 1)] :
+      mib >= 128 && mib <= 4096
+    ]), true)
+    error_message = "128Mi to 4Gi: a function has one vCPU."
   }
 }
 

@@ -23,6 +23,16 @@ provider "google" {
   }
 }
 
+# The one API here that asks whose quota a person's requests count for, and otherwise answers 403
+# (https://cloud.google.com/docs/authentication/adc-troubleshooting/user-creds). Who applies, needs serviceusage.services.use.
+provider "google" {
+  alias = "budget"
+
+  project               = var.project_id
+  billing_project       = var.project_id
+  user_project_override = true
+}
+
 # The numeric id of the project stands in the names of Google's own service agents.
 data "google_project" "this" {
   project_id = var.project_id

@@ -32,6 +32,7 @@ type step struct {
 	Script  string
 	Env     []string
 	WaitFor []string `yaml:"waitFor"`
+	Volumes []struct{ Name, Path string }
 }
 
 func readBuild(t *testing.T) build {
@@ -85,6 +86,12 @@ func TestBuildIsSound(t *testing.T) {
 			t.Errorf("%s is declared and not used", name)
 		}
 	}
+	// Cloud Build takes none that it does not find in the file
+	for _, m := range regexp.MustCompile(`\b(_[A-Z_]+)=`).FindAllStringSubmatch(readme(t), -1) {
+		if _, ok := b.Substitutions[m[1]]; !ok {
+			t.Errorf("README.md sets %s, which is not declared", m[1])
+		}
+	}
 	if b.Substitutions["_MODE"] != "plan" {
 		t.Error("without being told so, a build is not to apply")
 	}
@@ -93,12 +100,35 @@ func TestBuildIsSound(t *testing.T) {
 	}
 }
 
+// TestBuildKeepsItsCachesAwayFromTheSource because gofmt -l . goes into every folder, while another step fills the
+// caches. A volume has to be used by two steps (https://cloud.google.com/build/docs/build-config-file-schema#volumes).
+func TestBuildKeepsItsCachesAwayFromTheSource(t *testing.T) {
+	b := readBuild(t)
+	used := map[string]int{}
+	for _, s := range b.Steps {
+		for _, v := range s.Volumes {
+			used[v.Path]++
+		}
+	}
+	for _, name := range []string{"GOCACHE", "GOMODCACHE"} {
+		i := slices.IndexFunc(b.Options.Env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+		if i < 0 {
+			t.Errorf("%s is not shared by the steps", name)
+			continue
+		}
+		_, dir, _ := strings.Cut(b.Options.Env[i], "=")
+		if volume := filepath.Dir(dir); used[volume] < 2 || strings.HasPrefix(dir, "/workspace") {
+			t.Errorf("%s is in %s, which %d steps have as a volume", name, dir, used[volume])
+		}
+	}
+}
+
 // TestBuildAppliesOnlyWhenToldTo runs the scripts with programs that only note how they are called.
 func TestBuildAppliesOnlyWhenToldTo(t *testing.T) {
 	for mode, want := range map[string][]string{
-		"plan":  {"go run --push=false", "terraform init", "terraform plan -lock=false"},
-		"apply": {"go run --push=true", "terraform init", "terraform plan -lock=true", "terraform apply"},
-		"aplly": {"go run --push=false", "terraform init", "terraform plan -lock=false"},
+		"plan":  {"terraform init", "terraform output", "go run --push=false", "terraform plan -lock=false"},
+		"apply": {"terraform init", "terraform output", "go run --push=true", "terraform plan -lock=true", "terraform apply"},
+		"aplly": {"terraform init", "terraform output", "go run --push=false", "terraform plan -lock=false"},
 	} {
 		t.Run(mode, func(t *testing.T) {
 			work := t.TempDir()
@@ -110,10 +140,11 @@ func TestBuildAppliesOnlyWhenToldTo(t *testing.T) {
 				}
 			}
 			fakes := map[string]string{
-				"terraform": "#!/bin/sh\necho \"terraform $*\" >>" + calls + "\n",
+				"terraform": "#!/bin/sh\necho \"terraform $*\" >>" + calls + "\n" +
+					"if [ $1 = output ]; then printf r-docker.pkg.dev/p/parley; fi\n",
 				"go": "#!/bin/sh\necho \"go $*\" >>" + calls + "\n" +
-					"echo r-docker.pkg.dev/p/parley/gateway:abc@sha256:0123 >.cache/image\n",
-				"gcloud": "#!/bin/sh\ntrue\n",
+					"echo $KO_DOCKER_REPO:abc@sha256:0123 >.cache/image\n",
+				"gcloud": "#!/bin/sh\necho \"# $3\" >\"$4\"\n", // gcloud storage cp FROM TO
 			}
 			for name, script := range fakes {
 				if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
@@ -124,11 +155,16 @@ func TestBuildAppliesOnlyWhenToldTo(t *testing.T) {
 				if s.ID == "check" {
 					continue
 				}
+				if s.ID == "plan" {
+					if _, err := os.Stat(filepath.Join(work, "terraform", "terraform.tfvars")); err == nil || !slices.Contains(s.WaitFor, "check") {
+						t.Error("the values of a deployment are put among the source before it is checked")
+					}
+				}
 				cmd := exec.CommandContext(t.Context(), "bash")
 				cmd.Stdin = strings.NewReader(s.Script)
 				cmd.Dir = filepath.Join(work, s.Dir)
 				cmd.Env = append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "PROJECT_ID=p", "SHORT_SHA=abc",
-					"_MODE=" + mode, "_REGION=r", "_NAME=parley", "_STATE_BUCKET=b", "_STATE_PREFIX=parley"}, s.Env...)
+					"_MODE=" + mode, "_STATE_BUCKET=b", "_STATE_PREFIX=parley"}, s.Env...)
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Fatalf("%s: %v\n%s", s.ID, err, out)
 				}
@@ -145,11 +181,19 @@ func TestBuildAppliesOnlyWhenToldTo(t *testing.T) {
 					if strings.HasPrefix(w, "--push=") || strings.HasPrefix(w, "-lock=") {
 						call += " " + w
 					}
+					// what is planned for another project, region or name replaces the whole deployment
+					if strings.HasPrefix(w, "-var") && w != "-var=gateway_image=r-docker.pkg.dev/p/parley/gateway@sha256:0123" {
+						t.Errorf("the plan is told %s: the deployment's own terraform.tfvars is to say everything but the image", w)
+					}
 				}
 				got = append(got, call)
-				if words[1] == "plan" && !slices.Contains(words, "-var=gateway_image=r-docker.pkg.dev/p/parley/gateway@sha256:0123") {
+				if words[1] == "plan" && !strings.Contains(line, "-var=gateway_image=") {
 					t.Errorf("the plan is not for the image that was built: %s", line)
 				}
+			}
+			values, err := os.ReadFile(filepath.Join(work, "terraform", "terraform.tfvars"))
+			if err != nil || string(values) != "# gs://b/parley/terraform.tfvars\n" {
+				t.Errorf("it is planned with %q, %v; want what lies beside the state", values, err)
 			}
 			if !slices.Equal(got, want) {
 				t.Errorf("_MODE=%s ran\n%q\nwant\n%q", mode, got, want)

@@ -14,7 +14,15 @@ import (
 
 func TestFormatted(t *testing.T) {
 	need(t)
-	if out, err := terraform(t.Context(), filepath.Join(root, "terraform"), "fmt", "-check", "-recursive", "-diff"); err != nil {
+	args := []string{"fmt", "-check", "-diff"}
+	for _, pattern := range []string{"*.tf", "tests/*.tftest.hcl"} { // and not terraform.tfvars, which is the operator's
+		files, err := filepath.Glob(filepath.Join(root, "terraform", pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, files, err)
+		}
+		args = append(args, files...)
+	}
+	if out, err := terraform(t.Context(), root, args...); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -76,7 +84,7 @@ func TestExampleOfVariablesIsAPlan(t *testing.T) {
 }
 
 // TestAppliedTwiceAndDestroyed goes the whole way: what was applied is not changed by the next apply, and all of it can
-// be destroyed again, but the database, which is left alone.
+// be destroyed again, but the database with its documents.
 func TestAppliedTwiceAndDestroyed(t *testing.T) {
 	d := minimal(t)
 	dir := withState(t, d)
@@ -109,6 +117,27 @@ func TestTheKeyOfTheTokensIsNotDestroyed(t *testing.T) {
 	}
 	if _, err := terraform(t.Context(), dir, destroy...); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRestoreForgetsAllOfTheOldDatabase goes by what README.md says of a restore: what Terraform still knew of the old
+// database it would destroy there, and make on a restored one that has it.
+func TestRestoreForgetsAllOfTheOldDatabase(t *testing.T) {
+	dir := withState(t, minimal(t))
+	forget := regexp.MustCompile(`terraform state rm (google_firestore_[^\n\\]*(?:\\\n[^\n\\]*)*)`).FindStringSubmatch(readme(t))
+	if forget == nil {
+		t.Fatal("README.md does not say how to have Terraform forget the database")
+	}
+	addresses := strings.Fields(strings.ReplaceAll(forget[1], "\\\n", " "))
+	if _, err := terraform(t.Context(), dir, append([]string{"state", "rm"}, addresses...)...); err != nil {
+		t.Fatal(err)
+	}
+	left, err := terraform(t.Context(), dir, "state", "list")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(left, "google_firestore_") || !strings.Contains(left, "google_pubsub_topic") {
+		t.Errorf("after %s there is left\n%s", forget[0], left)
 	}
 }
 

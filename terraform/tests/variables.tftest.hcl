@@ -64,6 +64,10 @@ run "gateway" {
     error_message = "Clients are to wait until the instance is ready."
   }
   assert {
+    condition     = one([for t in google_cloud_run_v2_service.gateway[0].traffic : "${t.type} ${t.percent}"]) == "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST 100"
+    error_message = "What is applied is to reach people, also after a rollback by hand."
+  }
+  assert {
     condition     = length(google_cloud_run_v2_service_iam_member.public) == 1 && length(google_monitoring_alert_policy.no_gateway) == 1
     error_message = "A gateway that always runs is to be public, and missed."
   }
@@ -207,7 +211,6 @@ run "refused" {
     gateway_min_instances   = -1
     gateway_concurrency     = 1001
     gateway_cpu             = "0.5"
-    gateway_memory          = "lots"
     domain                  = "https://chat.example.com"
     functions_runtime       = "python312"
     functions_min_instances = 0.5
@@ -228,7 +231,7 @@ run "refused" {
   expect_failures = [
     var.project_id, var.region, var.name, var.bus_prefix, var.log_level, var.environment, var.firestore_location,
     var.firestore_database, var.backup_days, var.gateway_image, var.gateway_min_instances, var.gateway_concurrency,
-    var.gateway_cpu, var.gateway_memory, var.domain, var.functions_runtime,
+    var.gateway_cpu, var.domain, var.functions_runtime,
     var.functions_min_instances, var.functions_concurrency, var.functions_memory, var.model_provider,
     var.platforms, var.twitch_bot_user_id, var.oauth_allowed_users, var.public_url, var.discord_roles, var.kms_location, var.alert_emails, var.alert_unacked_seconds, var.budget,
   ]
@@ -269,6 +272,7 @@ run "refused_together" {
   variables {
     gateway_min_instances   = 11
     gateway_max_instances   = 10
+    gateway_memory          = "lots"
     functions_min_instances = 2
     functions_max_instances = 1
     model_provider          = "gemini"
@@ -277,7 +281,51 @@ run "refused_together" {
     twitch_client_id        = "My Bot"
   }
 
-  expect_failures = [var.gateway_max_instances, var.functions_max_instances, var.model_name, var.model_key_version, var.twitch_client_id]
+  expect_failures = [var.gateway_max_instances, var.gateway_memory, var.functions_max_instances, var.model_name, var.model_key_version, var.twitch_client_id]
+}
+
+# Cloud Run has sizes that don't go together.
+run "too_little_memory_for_four_cpus" {
+  command = plan
+
+  variables {
+    gateway_cpu      = "4"
+    gateway_memory   = "1Gi"
+    functions_memory = "64Mi"
+  }
+
+  expect_failures = [var.gateway_memory, var.functions_memory]
+}
+
+run "too_much_memory_for_one_cpu" {
+  command = plan
+
+  variables {
+    gateway_memory   = "4097Mi"
+    functions_memory = "5Gi"
+  }
+
+  expect_failures = [var.gateway_memory, var.functions_memory]
+}
+
+run "too_little_memory_for_the_second_generation" {
+  command = plan
+
+  variables {
+    gateway_memory = "256Mi"
+  }
+
+  expect_failures = [var.gateway_memory]
+}
+
+run "the_largest_sizes" {
+  command = plan
+
+  variables {
+    gateway_cpu      = "8"
+    gateway_memory   = "32Gi"
+    functions_memory = "4Gi"
+  }
 }
 
 run "discord" {

@@ -62,6 +62,14 @@ func computeGoogle(config map[string]string, typeName string, path []string, o m
 	return "computed"
 }
 
+// denyGoogle answers as the budgets' API does to a person's credentials that name no project.
+func denyGoogle(config map[string]string, typeName string) error {
+	if typeName == "google_billing_budget" && (config["billing_project"] == "" || config["user_project_override"] != "true") {
+		return errors.New("403: the billingbudgets.googleapis.com API requires a quota project")
+	}
+	return nil
+}
+
 // refuseGoogle keeps what the real provider would not delete either.
 func refuseGoogle(typeName string, o map[string]tftypes.Value) error {
 	var protected bool

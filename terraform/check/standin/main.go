@@ -34,7 +34,7 @@ func run(program string) error {
 	switch name {
 	case "google":
 		p.schema, err = schema.Google()
-		p.compute, p.refuse = computeGoogle, refuseGoogle
+		p.compute, p.deny, p.refuse = computeGoogle, denyGoogle, refuseGoogle
 	case "archive":
 		p.schema, err = schema.Archive()
 		p.read = zipFile

@@ -18,11 +18,13 @@ type provider struct {
 	tfprotov5.ProviderServer // nil: the methods that are not implemented
 
 	schema *schema.Provider
-	config map[string]string // the provider's own arguments, as far as they are strings
+	config map[string]string // the provider's own arguments, as far as they are strings, or true
 
 	// compute makes up what the provider would compute: the value of an attribute, "" for none in particular.
 	// object is the whole resource.
 	compute func(config map[string]string, typeName string, path []string, object map[string]tftypes.Value) string
+	// deny says why no resource of a type can be made with the provider's own arguments.
+	deny func(config map[string]string, typeName string) error
 	// refuse says why a resource can't be deleted.
 	refuse func(typeName string, object map[string]tftypes.Value) error
 	// read does what a data source does and gives its computed attributes.
@@ -78,9 +80,12 @@ func (p *provider) ConfigureProvider(_ context.Context, r *tfprotov5.ConfigurePr
 		return nil, err
 	}
 	p.config = map[string]string{}
-	for name := range object {
+	for name, v := range object {
 		if s := text(object, name); s != "" {
 			p.config[name] = s
+		}
+		if v.Equal(tftypes.NewValue(tftypes.Bool, true)) {
+			p.config[name] = "true"
 		}
 	}
 	return &tfprotov5.ConfigureProviderResponse{}, nil
@@ -188,6 +193,11 @@ func (p *provider) ApplyResourceChange(_ context.Context, r *tfprotov5.ApplyReso
 			}
 		}
 		return &tfprotov5.ApplyResourceChangeResponse{NewState: r.PlannedState}, nil
+	}
+	if p.deny != nil {
+		if err := p.deny(p.config, r.TypeName); err != nil {
+			return &tfprotov5.ApplyResourceChangeResponse{NewState: r.PriorState, Diagnostics: diagnose(err)}, nil
+		}
 	}
 	state, err := p.invent(b, t, r.TypeName, object)
 	if err != nil {

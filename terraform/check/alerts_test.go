@@ -1,0 +1,104 @@
+package check
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestAlertsFindWhatTheCodeLogs holds the filters of the alerts that read logs against the messages of the code: one
+// that is worded otherwise would never be seen again.
+func TestAlertsFindWhatTheCodeLogs(t *testing.T) {
+	d := full(t)
+	filters := map[string]string{}
+	for _, r := range d.all("google_monitoring_alert_policy") {
+		if f := r.text("conditions.0.condition_matched_log.0.filter"); f != "" {
+			filters[r.Address] = f
+		}
+	}
+	for _, want := range []string{"google_monitoring_alert_policy.gateway_cut_off[0]", "google_monitoring_alert_policy.platform[0]"} {
+		if filters[want] == "" {
+			t.Errorf("%s reads no log: %v", want, slices.Sorted(maps.Keys(filters)))
+		}
+	}
+	said := logged(t, "gateway", "functions/whisper", "shared")
+	for address, filter := range filters {
+		_, list, _ := strings.Cut(filter, "jsonPayload.message=(")
+		messages := regexp.MustCompile(`"([^"]*)"`).FindAllStringSubmatch(list, -1)
+		if len(messages) == 0 {
+			t.Errorf("%s looks for no message: %s", address, filter)
+		}
+		for _, m := range messages {
+			levels, ok := said[m[1]]
+			if !ok {
+				t.Errorf("%s looks for %q, which nothing logs", address, m[1])
+				continue
+			}
+			if strings.Contains(filter, "severity=ERROR") && !slices.Contains(levels, "ERROR") ||
+				strings.Contains(filter, "severity>=WARNING") && !slices.Contains(levels, "ERROR") && !slices.Contains(levels, "WARNING") {
+				t.Errorf("%s looks for %q, which is logged as %v", address, m[1], levels)
+			}
+		}
+	}
+}
+
+// TestAlertsOfFailuresEnd because a metric that counts failures has no more data when there are none, by which an
+// incident would end. The alert that there is no gateway has none as long as it is right.
+func TestAlertsOfFailuresEnd(t *testing.T) {
+	for _, r := range full(t).all("google_monitoring_alert_policy") {
+		missing := r.text("conditions.0.condition_threshold.0.evaluation_missing_data") == "EVALUATION_MISSING_DATA_ACTIVE"
+		if end := r.text("alert_strategy.0.auto_close"); (end == "") != missing {
+			t.Errorf("%s ends after %q without data", r.Address, end)
+		}
+	}
+}
+
+// logged are the messages of a logger's calls in these folders, with the severities under which they are logged.
+func logged(t *testing.T, folders ...string) map[string][]string {
+	t.Helper()
+	severities := map[string][]string{"ErrorContext": {"ERROR"}, "WarnContext": {"WARNING"}, "Log": {"ERROR", "WARNING"}}
+	said := map[string][]string{}
+	for _, folder := range folders {
+		err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(folder)), func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				call, ok := n.(*ast.CallExpr)
+				if !ok {
+					return true
+				}
+				f, ok := call.Fun.(*ast.SelectorExpr)
+				if !ok || severities[f.Sel.Name] == nil {
+					return true
+				}
+				for _, arg := range call.Args[:min(3, len(call.Args))] { // after the context, and the level where there is one
+					if text, ok := arg.(*ast.BasicLit); ok && text.Kind == token.STRING {
+						if message, err := strconv.Unquote(text.Value); err == nil {
+							said[message] = append(said[message], severities[f.Sel.Name]...)
+						}
+						break
+					}
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return said
+}
