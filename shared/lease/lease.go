@@ -537,7 +537,7 @@ func (b *balance) run(ctx context.Context, keys func() []string) {
 				if h, ok := b.want(ctx, key); ok {
 					pending = true
 					claiming.Go(func() error { // ends when the lease is refused, or handed to its hold
-						b.claim(h, key)
+						b.claim(ctx, h, key)
 						return nil
 					})
 				}
@@ -617,33 +617,66 @@ func (b *balance) forget(key string) {
 	delete(b.held, key)
 }
 
-// claim takes a key if it is free, and begins to hold it.
-func (b *balance) claim(h *held, key string) {
-	m, s := b.manager, b.session
-	l, err := m.take(h.ctx, s, key)
-	if err != nil && h.ctx.Err() == nil {
-		m.log.WarnContext(h.ctx, "can't take a lease", "key", key, "error", err)
-	}
-	if err != nil || l.session == nil {
+// claim takes a key if it is free, and begins to hold it. ctx is over when the session is, or is about to be.
+//
+// While the session goes on, a key is forgotten only when it is certain that the lease is not this session's: others
+// take a lease that names a living session for one that is had, and nobody would come to do its work. So neither is a
+// claim broken off where the key is not wanted any more; what it took is then given back.
+func (b *balance) claim(ctx context.Context, h *held, key string) {
+	m := b.manager
+	l, err := b.take(ctx, key)
+	if l.session == nil && !errors.Is(err, errUnclear) {
 		b.forget(key)
 		return
 	}
-	b.mu.Lock()
-	h.had = true
-	b.mu.Unlock()
-	m.metrics.taken.Inc()
-	m.metrics.held.Inc()
-	m.log.InfoContext(h.ctx, "lease taken", "key", key, "token", l.token)
-	b.wg.Go(func() { // ends when the hold returns and the lease is given back
-		defer m.metrics.held.Dec()
+	b.wg.Go(func() { // ends when the hold returns and the lease is given back, or soon after ctx
 		defer b.forget(key)
-		b.hold(h.ctx, l)
+		for err != nil {
+			if m.pause(ctx); ctx.Err() != nil {
+				return
+			}
+			l, err = b.take(ctx, key)
+		}
+		if l.session == nil {
+			return
+		}
+		b.mu.Lock()
+		h.had = true
+		b.mu.Unlock()
+		m.metrics.taken.Inc()
+		m.metrics.held.Inc()
+		defer m.metrics.held.Dec()
+		m.log.InfoContext(ctx, "lease taken", "key", key, "token", l.token)
+		if h.ctx.Err() == nil {
+			b.hold(h.ctx, l)
+		}
 		l.over.Store(true)
-		m.release(h.ctx, l)
+		m.release(ctx, l)
 	})
 }
 
-// take claims a key for a session. The lease is zero if another session has it.
+func (b *balance) take(ctx context.Context, key string) (Lease, error) {
+	l, err := b.manager.take(ctx, b.session, key)
+	if err != nil && !isOutrun(err) && ctx.Err() == nil {
+		b.manager.log.WarnContext(ctx, "can't take a lease", "key", key, "error", err)
+	}
+	return l, err
+}
+
+// pause passes before what Firestore failed at is tried again.
+func (m *Manager) pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(m.soon(m.config.Beat / 4)):
+	}
+}
+
+// errUnclear is part of an error after which a lease may be had all the same.
+var errUnclear = errors.New("it may be stored all the same")
+
+// take claims a key for a session. The lease is zero if another session has it. After an error that has [errUnclear] it
+// is to be called again until there is none: that puts an end to the write before, which was made under the condition
+// that nobody writes the document meanwhile.
 func (m *Manager) take(ctx context.Context, s *session, key string) (Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.config.TTL/2)
 	defer cancel()
@@ -663,7 +696,7 @@ func (m *Manager) take(ctx context.Context, s *session, key string) (Lease, erro
 	switch before.Session {
 	case "":
 	case s.id:
-		vacant = snap.ReadTime // given back just now, though the write failed; or taken, though the answer was lost
+		vacant = snap.ReadTime // taken just now, though the answer was lost
 	default:
 		owner, err := m.memberDoc(before.Session).Get(ctx)
 		switch {
@@ -708,11 +741,8 @@ func (m *Manager) take(ctx context.Context, s *session, key string) (Lease, erro
 	} else {
 		res, err = ref.Create(ctx, after)
 	}
-	switch {
-	case isOutrun(err):
-		return Lease{}, nil
-	case err != nil:
-		return fail(err)
+	if err != nil { // also one that says that somebody was faster: that may be an earlier try of the client's own
+		return fail(fmt.Errorf("%w: %w", errUnclear, err))
 	}
 	m.metrics.writes.WithLabelValues("take").Inc()
 	return Lease{
@@ -755,18 +785,21 @@ func (m *Manager) write(ctx context.Context, l Lease, updates ...firestore.Updat
 	}
 }
 
-// release gives one key back while the session goes on. Where the session ends, all its leases do, and nothing is
-// written for each.
+// release gives one key back while the session goes on, and tries until that is stored. Where the session ends, or is
+// about to, which ctx tells, all its leases do, and nothing is written for each.
 func (m *Manager) release(ctx context.Context, l Lease) {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ErrMoved) {
-		return
-	}
-	err := m.write(context.WithoutCancel(ctx), l,
-		firestore.Update{Path: "session", Value: ""},
-		firestore.Update{Path: "at", Value: firestore.ServerTimestamp},
-		firestore.Update{Path: "expireAt", Value: m.now().Add(retention)})
-	m.metrics.writes.WithLabelValues("release").Inc()
-	if err != nil && !errors.Is(err, ErrLost) {
-		m.log.WarnContext(ctx, "could not give a lease back", "key", l.key, "error", err)
+	for ctx.Err() == nil {
+		err := m.write(ctx, l,
+			firestore.Update{Path: "session", Value: ""},
+			firestore.Update{Path: "at", Value: firestore.ServerTimestamp},
+			firestore.Update{Path: "expireAt", Value: m.now().Add(retention)})
+		m.metrics.writes.WithLabelValues("release").Inc()
+		if err == nil || errors.Is(err, ErrLost) {
+			return
+		}
+		if ctx.Err() == nil {
+			m.log.WarnContext(ctx, "could not give a lease back: trying again", "key", l.key, "error", err)
+		}
+		m.pause(ctx)
 	}
 }

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/firestore"
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/api/option"
@@ -59,6 +61,9 @@ type network struct {
 	mu    sync.Mutex
 	state int
 	next  chan struct{} // closed when the state changes
+	// what happens to a write of a lease, given the session that it names, before it is sent and when it is stored; nil
+	// for nothing
+	meets func(ctx context.Context, session string, stored bool) error
 }
 
 func newNetwork() *network { return &network{next: make(chan struct{})} }
@@ -69,6 +74,13 @@ func (n *network) set(state int) {
 	n.state = state
 	close(n.next)
 	n.next = make(chan struct{})
+}
+
+// arm tells what happens to the writes of leases.
+func (n *network) arm(meets func(ctx context.Context, session string, stored bool) error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.meets = meets
 }
 
 func (n *network) pass(ctx context.Context) error {
@@ -90,18 +102,33 @@ func (n *network) pass(ctx context.Context) error {
 	}
 }
 
+func (n *network) meet(ctx context.Context, req any, stored bool) error {
+	n.mu.Lock()
+	meets := n.meets
+	n.mu.Unlock()
+	commit, ok := req.(*pb.CommitRequest)
+	if meets == nil || !ok || len(commit.Writes) != 1 {
+		return nil
+	}
+	doc := commit.Writes[0].GetUpdate()
+	if session, ok := doc.GetFields()["session"]; ok && strings.Contains(doc.GetName(), "/leases/") {
+		return meets(ctx, session.GetStringValue(), stored)
+	}
+	return nil
+}
+
 // dial connects to the Firestore at addr by way of this network.
 func (n *network) dial(t *testing.T, addr string) *grpc.ClientConn {
 	t.Helper()
 	return emulatortest.Dial(t, addr,
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			if err := n.pass(ctx); err != nil {
+			if err := cmp.Or(n.pass(ctx), n.meet(ctx, req, false)); err != nil {
 				return err
 			}
 			if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
 				return err
 			}
-			return n.pass(ctx) // the answer comes by the same way
+			return cmp.Or(n.meet(ctx, req, true), n.pass(ctx)) // the answer comes by the same way
 		}),
 		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 			if err := n.pass(ctx); err != nil {
@@ -233,11 +260,21 @@ type instance struct {
 	network *network
 	manager *Manager
 	metrics *prometheus.Registry
+	begin   func()
 	stop    context.CancelFunc
 	stopped chan struct{}
 }
 
+// start makes an instance that takes part.
 func (w *world) start(name string, c Config, skew time.Duration) *instance {
+	w.t.Helper()
+	i := w.prepare(name, c, skew)
+	i.begin()
+	return i
+}
+
+// prepare makes an instance that takes part when it begins.
+func (w *world) prepare(name string, c Config, skew time.Duration) *instance {
 	w.t.Helper()
 	i := &instance{name: name, network: newNetwork(), metrics: prometheus.NewRegistry(), stopped: make(chan struct{})}
 	client := dial(w.t, w.env.Project, option.WithGRPCConn(i.network.dial(w.t, w.env.Firestore)))
@@ -251,8 +288,14 @@ func (w *world) start(name string, c Config, skew time.Duration) *instance {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	i.stop = stop
+	begun := make(chan struct{})
+	i.begin = func() { close(begun) }
 	go func() { // ends with stop
 		defer close(i.stopped)
+		select {
+		case <-begun:
+		case <-ctx.Done():
+		}
 		i.manager.Run(ctx, func() []string { return w.keys }, func(ctx context.Context, l Lease) {
 			w.mu.Lock()
 			if w.leases[l.Key()] == nil {
@@ -456,6 +499,94 @@ func TestLeasesAreRenewedByOneWrite(t *testing.T) {
 		w.wait("four beats", func() bool { return beats() >= until })
 		if got := writes(); got != 41 {
 			t.Errorf("%v writes after four beats; want no more than the beats themselves", got-41)
+		}
+	})
+}
+
+func TestALeaseThatCanNotBeGivenBackAtOnceIsGivenBackLater(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		for name, whenStored := range map[string]bool{"not stored": false, "stored, and not answered": true} {
+			w := newWorld(t, env, 16)
+			a := w.start("a", calm, 0)
+			w.wait("a to have all", w.settled(a))
+			var failed atomic.Int32
+			a.network.arm(func(_ context.Context, session string, stored bool) error {
+				if session == "" && stored == whenStored && failed.Add(1) <= 3 {
+					return status.Error(codes.Internal, "broken")
+				}
+				return nil
+			})
+			b := w.start("b", calm, 0)
+			w.wait("a and b to share: "+name, func() bool { return failed.Load() > 0 && w.settled(a, b)() })
+			a.stop()
+			b.stop()
+			<-a.stopped
+			<-b.stopped
+		}
+	})
+}
+
+// A key that goes to another instance while it is being taken is that one's, whatever becomes of the write.
+func TestALeaseThatIsTakenTooLateIsGivenBack(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		for name, answer := range map[string]error{
+			"answered late": nil, "not answered": status.Error(codes.Internal, "broken"), "tried again": status.Error(codes.Unavailable, "broken"),
+		} {
+			w := newWorld(t, env, claims)
+			a := w.prepare("a", calm, 0)
+			var asked atomic.Int32
+			a.network.arm(func(ctx context.Context, session string, stored bool) error {
+				if session == "" || !stored || asked.Add(1) > claims {
+					return nil
+				}
+				for a.manager.Members() < 2 { // what is not its own any more is dropped before that is told
+					select {
+					case <-ctx.Done():
+						return ctx.Err()
+					case <-time.After(time.Millisecond):
+					}
+				}
+				return answer
+			})
+			a.begin()
+			w.wait("a to take all", func() bool { return asked.Load() >= claims })
+			b := w.start("b", calm, 0)
+			w.wait("a and b to share: "+name, w.settled(a, b))
+			a.stop()
+			b.stop()
+			<-a.stopped
+			<-b.stopped
+		}
+	})
+}
+
+func TestNobodyWaitsForLeasesThatCanNotBeGivenBackWhoLeaves(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		w := newWorld(t, env, 16)
+		a := w.start("a", calm, 0)
+		w.wait("a to have all", w.settled(a))
+		var failed atomic.Int32
+		a.network.arm(func(ctx context.Context, session string, _ bool) error {
+			if session != "" {
+				return nil
+			}
+			if failed.Add(1)%2 == 0 {
+				return status.Error(codes.Internal, "broken")
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		b := w.start("b", calm, 0)
+		w.wait("a to fail", func() bool { return failed.Load() > 1 })
+		a.stop()
+		began := time.Now()
+		<-a.stopped
+		if took := time.Since(began); took > calm.TTL/4 {
+			t.Errorf("it took %s to leave", took)
+		}
+		w.wait("b to have all", w.settled(b))
+		if took := time.Since(began); took > calm.TTL {
+			t.Errorf("it took %s until all were had; want them to be free when a left", took)
 		}
 	})
 }
