@@ -328,7 +328,7 @@ func (d *delivery) settle(ctx context.Context) (err error) {
 		d.state, err = f.deps.Undertaker.GiveUpClaim(ctx, d.claim, v.why)
 		return err
 	}
-	d.state, err = f.deps.Undertaker.GiveUp(ctx, d.ref.ID, v.why)
+	d.state, err = f.deps.Undertaker.GiveUpAttempt(ctx, d.ref.ID, d.ref.Attempt, v.why)
 	switch {
 	case errors.Is(err, egress.ErrNotFound):
 		return deadletter.New(deadletter.InvalidEvent, err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -492,6 +493,19 @@ func TestNothingIsPutOffBeyondItsDeadline(t *testing.T) {
 		if e := r.entry(t, late); e.State != egress.Pending {
 			t.Errorf("the redriven entry is %q", e.State)
 		}
+
+		// not even by what it says itself, when its own time is not over
+		early := late
+		early.Attributes = maps.Clone(late.Attributes)
+		early.Attributes[egress.AttrDeadline] = r.now.Add(time.Minute).Format(time.RFC3339Nano)
+		r.tokens.scopes = nil
+		if err := r.Whisper(t.Context(), early); err != nil {
+			t.Error(err)
+		}
+		if e := r.entry(t, early); e.State != egress.Pending {
+			t.Errorf("the redriven entry is %q for %q", e.State, e.Reason)
+		}
+		r.tokens.scopes = []string{scope}
 
 		r.tokens.err = credential.ErrUnavailable
 		last := r.send(t, "c4", nil)

@@ -19,7 +19,7 @@ import (
 // limits hold up. So an action keeps no order with what is said.
 func NewOrders(l *egress.Ledger, on identity.Platform, channel string, log *slog.Logger, t Timing, carry func(context.Context, *moderation.Job) (done bool, wait time.Duration)) *Lines[*moderation.Job] {
 	return NewLines(Work[*moderation.Job]{
-		Key: func(j *moderation.Job) (id, line string) { return j.Ref.ID, j.Event.Channel },
+		Key: func(j *moderation.Job) (id, line string) { return attempt(j.Ref), j.Event.Channel },
 		Find: func(ctx context.Context) (found []*moderation.Job, err error) {
 			entries, err := l.Repeatable(ctx, on, channel, event.EgressEvent)
 			for _, e := range entries {

@@ -114,11 +114,15 @@ type answer struct {
 func NewSpeaker(p Platform, o Options) *Speaker {
 	s := &Speaker{platform: p, Options: o, slots: make(chan struct{}, speaking)}
 	s.lines = NewLines(Work[*answer]{
-		Key:  func(a *answer) (id, line string) { return a.ref.ID, a.line },
+		Key:  func(a *answer) (id, line string) { return attempt(a.ref), a.line },
 		Find: s.find, Do: s.say, Log: o.Log, Timing: o.Timing,
 	})
 	return s
 }
+
+// attempt names a job. What was redriven is another one: of an entry that was given up and opened anew, the one that waits
+// here may know nothing.
+func attempt(r egress.Ref) string { return fmt.Sprintf("%s %d", r.ID, r.Attempt) }
 
 // Take takes an answer that came by the bus. It is not said yet when Take returns; if it never is, the next who has the
 // lease finds it in the ledger.
@@ -333,11 +337,11 @@ func (s *Speaker) settle(ctx context.Context, claim *egress.Claim, as string, re
 	}
 }
 
-// giveUp makes an answer dead that nobody has claimed.
+// giveUp makes an answer dead that nobody has claimed, or redriven.
 func (s *Speaker) giveUp(ctx context.Context, a *answer, why *deadletter.Error) (done bool, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	if _, err := s.Undertaker.GiveUp(ctx, a.ref.ID, why); err != nil && !errors.Is(err, egress.ErrNotFound) {
+	if _, err := s.Undertaker.GiveUpAttempt(ctx, a.ref.ID, a.ref.Attempt, why); err != nil && !errors.Is(err, egress.ErrNotFound) {
 		s.Log.WarnContext(ctx, "can't give up an answer", "delivery", a.ref.ID, "error", err)
 		return false, s.Timing.Retry
 	}
@@ -346,7 +350,7 @@ func (s *Speaker) giveUp(ctx context.Context, a *answer, why *deadletter.Error) 
 }
 
 // putOff remembers what stands in the way, so that an answer that is not said before its deadline ends with the reason
-// for that.
+// for that. It waits no longer than until then, or the sweep would give the answer up without knowing the reason.
 func (s *Speaker) putOff(ctx context.Context, a *answer, o Outcome) (done bool, wait time.Duration) {
 	if o.Err != nil {
 		a.last = nil
@@ -355,5 +359,5 @@ func (s *Speaker) putOff(ctx context.Context, a *answer, o Outcome) (done bool, 
 		}
 		s.Log.WarnContext(ctx, "an answer has to wait", "delivery", a.ref.ID, "code", o.Reason, "error", o.Err)
 	}
-	return false, max(o.After, s.Timing.Backoff)
+	return false, max(a.ref.Wait(o.After, s.Now()), s.Timing.Backoff)
 }

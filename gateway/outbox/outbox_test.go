@@ -393,6 +393,64 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 	})
 }
 
+// Whatever a platform asks for: past the deadline the sweep would end it as if nobody had been connected.
+func TestNobodyWaitsForLongerThanAnAnswersDeadline(t *testing.T) {
+	both(t, func(s *stage) {
+		s.blocked = func() (Outcome, bool) {
+			s.late = 59 * time.Second // a second, at most, is left
+			return Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: time.Hour}, false
+		}
+		id := s.answer("a")
+		s.run()
+		s.ends(id, egress.Dead, "rate_limited", "too fast")
+	})
+}
+
+// An answer that waits here may be given up and redriven meanwhile. What waits knows nothing of that, and what comes by
+// the bus is not the same.
+func TestARedrivenAnswerIsNotTheOneThatWaits(t *testing.T) {
+	both(t, func(s *stage) {
+		s.timing.Scan = time.Hour // it comes by the bus alone
+		waits := false
+		s.blocked = func() (Outcome, bool) {
+			waits = true
+			return Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: 2 * time.Second}, false
+		}
+		id := s.answer("a")
+		sp, _, _, _ := s.run()
+		s.eventually("it waits", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return waits
+		})
+		s.set(func() { s.late = 2 * time.Minute })
+		if _, err := s.undertaker.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.ends(id, egress.Dead)
+		err := s.store.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
+			write, err := s.ledger.ReopenIn(tx, id, 1, egress.Config{Deadline: time.Minute, Retention: time.Hour})
+			if err != nil {
+				return err
+			}
+			return write()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.set(func() { s.blocked = nil })
+		s.bring(sp, id)
+		s.eventually("it ends", func() bool {
+			state := s.entry(id).State
+			return state == egress.Delivered || state == egress.Dead
+		})
+		if e := s.entry(id); e.State != egress.Delivered {
+			t.Errorf("redriven, it is %s for %s; want it to be said", e.State, e.Reason)
+		}
+		s.said("a", "a")
+	})
+}
+
 func TestWhatThePlatformSaysDecides(t *testing.T) {
 	soon := Outcome{Reason: deadletter.PlatformUnavailable, Err: errors.New("down")}
 	for _, tt := range []struct {

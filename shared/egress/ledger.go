@@ -80,6 +80,14 @@ type Ref struct {
 	version  time.Time // of the document when the entry was seen pending; zero if that is not known
 }
 
+// Wait is how long to wait of d: no longer than until the deadline, which whoever waits has something to do at.
+func (r Ref) Wait(d time.Duration, now time.Time) time.Duration {
+	if r.Deadline.IsZero() {
+		return d
+	}
+	return max(0, min(d, r.Deadline.Sub(now)))
+}
+
 // Opened is when the entry was opened, by Firestore's clock to the microsecond, or zero if that is not known.
 func (r Ref) Opened() time.Time { return r.version }
 

@@ -123,11 +123,11 @@ func (x *Enforcer) Carry(ctx context.Context, j *Job, p Platform) (done bool, wa
 	return h.run(ctx, work)
 }
 
-// giveUp makes an order dead that nobody has claimed.
+// giveUp makes an order dead that nobody has claimed, or redriven.
 func (x *Enforcer) giveUp(ctx context.Context, j *Job, why *deadletter.Error) (done bool, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
 	defer cancel()
-	if _, err := x.undertaker.GiveUp(ctx, j.Ref.ID, why); err != nil && !errors.Is(err, egress.ErrNotFound) {
+	if _, err := x.undertaker.GiveUpAttempt(ctx, j.Ref.ID, j.Ref.Attempt, why); err != nil && !errors.Is(err, egress.ErrNotFound) {
 		x.log.WarnContext(ctx, "can't give up an action", "delivery", j.Ref.ID, "error", err)
 		return false, x.maxBackoff
 	}
@@ -261,7 +261,7 @@ func (h *holding) release(ctx, work context.Context, a Answer, begun bool) (done
 	h.job.Ref, h.job.Begun = egress.Ref{ID: h.job.Ref.ID, Deadline: h.job.Ref.Deadline, Attempt: h.job.Ref.Attempt}, false
 	h.log.WarnContext(ctx, "an action has to wait", "delivery", h.claim.ID(), "action", h.order.String(), "code", a.Code, "answer", a.Words, "error", err)
 	h.count(string(PutOff))
-	return false, max(a.After, h.backoff)
+	return false, max(h.job.Ref.Wait(a.After, h.now()), h.backoff) // at the deadline it is given up with the reason
 }
 
 // insist tries to write something for a while.

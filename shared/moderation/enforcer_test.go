@@ -216,15 +216,36 @@ func TestWhatHasToWaitIsDoneLaterOrGivenUpForThatReason(t *testing.T) {
 			t.Errorf("tries = %+v; want one, begun three times", r.Tries)
 		}
 
+		limited.After = time.Hour
 		d.answers = []moderation.Answer{limited}
 		late := d.order(`{"action":"unban","userId":"twitch:8"}`)
-		x.Carry(t.Context(), late, d.platform())
+		if done, wait := x.Carry(t.Context(), late, d.platform()); done || wait > 2*time.Minute {
+			t.Errorf("Carry = %v, %s; want to wait until the deadline at most", done, wait)
+		}
 		d.Advance(3 * time.Minute)
 		if done, _ := x.Carry(t.Context(), late, d.platform()); !done {
 			t.Fatal("something is left to do")
 		}
 		if e := d.entry(late.Ref.ID); e.State != egress.Dead || e.Reason != string(deadletter.RateLimited) || !strings.Contains(e.Message, "429") {
 			t.Errorf("entry = %s, %s: %s", e.State, e.Reason, e.Message)
+		}
+
+		// one that waits since before a redrive does not give up what the redrive opened anew
+		err := d.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
+			write, err := d.ledger.ReopenIn(tx, late.Ref.ID, 1, egress.Config{Deadline: time.Minute, Retention: time.Hour})
+			if err != nil {
+				return err
+			}
+			return write()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done, _ := x.Carry(t.Context(), late, d.platform()); !done {
+			t.Error("something is left to do")
+		}
+		if e := d.entry(late.Ref.ID); e.State != egress.Pending {
+			t.Errorf("the redriven entry is %s for %s", e.State, e.Reason)
 		}
 	})
 }
