@@ -43,6 +43,9 @@ const (
 	// [egress.ClaimLease].
 	workTime   = 45 * time.Second
 	settleTime = 10 * time.Second
+	// settleTry is how much of settleTime one try may take, and settlePause what lies between two.
+	settleTry   = 3 * time.Second
+	settlePause = 200 * time.Millisecond
 	// tokenTime bounds how long one waits for a token that somebody is refreshing.
 	tokenTime = 12 * time.Second
 
@@ -311,22 +314,21 @@ func (d *delivery) send(ctx context.Context, w words, text string) (meaning, *de
 func (d *delivery) settle(ctx context.Context) (err error) {
 	f, v := d.function, d.outcome
 	if v.why == nil {
-		// if this can't be written, the claim runs out as outcome_unknown: it is not sent again in any case
-		d.state, err = d.claim.Delivered(ctx, v.note)
-		return err
+		return d.record(ctx, func(ctx context.Context) (egress.State, error) { return d.claim.Delivered(ctx, v.note) })
 	}
 	if v.later && d.timeLeft(v.until) {
 		// not the dead letter's error itself, which would have the bus give the message up
 		err := fmt.Errorf("%w: %s: %w", errLater, v.why.Reason, v.why.Err)
 		if d.claim != nil {
-			err = errors.Join(err, d.claim.Release(ctx))
+			err = errors.Join(err, d.record(ctx, func(ctx context.Context) (egress.State, error) { return egress.Pending, d.claim.Release(ctx) }))
 		}
 		d.state = egress.Pending
 		return err
 	}
 	if d.claim != nil {
-		d.state, err = f.deps.Undertaker.GiveUpClaim(ctx, d.claim, v.why)
-		return err
+		return d.record(ctx, func(ctx context.Context) (egress.State, error) {
+			return f.deps.Undertaker.GiveUpClaim(ctx, d.claim, v.why)
+		})
 	}
 	d.state, err = f.deps.Undertaker.GiveUpAttempt(ctx, d.ref.ID, d.ref.Attempt, v.why)
 	switch {
@@ -336,6 +338,17 @@ func (d *delivery) settle(ctx context.Context) (err error) {
 		return errElsewhere
 	}
 	return err
+}
+
+// record settles the claim, and tries until ctx is done. If it can't be settled, it runs out as outcome_unknown: the
+// whisper is not sent again in any case.
+func (d *delivery) record(ctx context.Context, settle func(context.Context) (egress.State, error)) error {
+	return d.claim.Persist(ctx, settlePause, func() (err error) {
+		ctx, cancel := context.WithTimeout(ctx, settleTry)
+		defer cancel()
+		d.state, err = settle(ctx)
+		return err
+	})
 }
 
 // timeLeft reports whether a whisper that is put off can still be made in time.

@@ -13,10 +13,16 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"cloud.google.com/go/firestore"
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/shared/bus"
@@ -53,6 +59,7 @@ type platform struct {
 	got       []request
 	published []bus.Outgoing
 	announced []deadletter.Announcement
+	asked     func() // what happens when Helix is asked; nil for nothing
 	stopped   chan struct{}
 }
 
@@ -70,6 +77,9 @@ func (p *platform) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := reply{status: http.StatusNoContent}
 	if len(p.replies) > 0 {
 		answer, p.replies = p.replies[0], p.replies[1:]
+	}
+	if p.asked != nil {
+		p.asked()
 	}
 	p.mu.Unlock()
 	switch {
@@ -143,6 +153,9 @@ type rig struct {
 	logger *slog.Logger
 	now    time.Time
 	config Config
+
+	failing atomic.Int32 // so many writes of deliveries will fail
+	stored  atomic.Bool  // though they are stored
 }
 
 func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
@@ -152,7 +165,8 @@ func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
 	server := httptest.NewServer(r.platform)
 	t.Cleanup(func() { close(r.stopped); server.Close() })
 	var err error
-	if r.client, err = store.Connect(t.Context(), env.Deployment()); err != nil {
+	conn := emulatortest.Dial(t, env.Firestore, grpc.WithChainUnaryInterceptor(r.intercept))
+	if r.client, err = store.Connect(t.Context(), env.Deployment(), option.WithGRPCConn(conn)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.client.Close() })
@@ -170,6 +184,20 @@ func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
 	}
 	r.Function = r.another()
 	return r
+}
+
+// intercept passes on what the store is asked, and fails as it is told to.
+func (r *rig) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	commit, ok := req.(*pb.CommitRequest)
+	fails := ok && len(commit.Writes) > 0 && strings.Contains(fmt.Sprint(commit.Writes), "/deliveries/") && r.failing.Add(-1) >= 0
+	if fails && !r.stored.Load() {
+		return status.Error(codes.Internal, "broken")
+	}
+	err := invoke(ctx, method, req, reply, cc, opts...)
+	if fails && err == nil {
+		return status.Error(codes.DeadlineExceeded, "not answered")
+	}
+	return err
 }
 
 // another makes a second instance of the function.
@@ -513,6 +541,42 @@ func TestNothingIsPutOffBeyondItsDeadline(t *testing.T) {
 		check("the last attempt", last, deadletter.PlatformUnavailable)
 		if n := len(r.requests()); n != 1 {
 			t.Errorf("%d requests; want 1", n)
+		}
+	})
+}
+
+// What came of a whisper is recorded, although the store is away for a moment.
+func TestAnOutcomeThatIsKnownIsRecorded(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		bot := 200
+		for _, tt := range []struct {
+			name  string
+			reply reply
+			state egress.State
+			says  string
+		}{
+			{"taken", reply{status: 204}, egress.Delivered, "accepted"},
+			{"refused", reply{status: 400, said: "doesn't allow whispers"}, egress.Dead, string(deadletter.RecipientRefused)},
+			{"put off", reply{status: 429, said: "too many"}, egress.Pending, ""},
+		} {
+			for stored, failures := range map[bool]int32{false: 3, true: 1} {
+				bot++
+				r := newRig(t, env, func(c *Config) { c.Credential.Twitch.BotUserID = fmt.Sprint(bot) })
+				r.replies = []reply{tt.reply}
+				r.stored.Store(stored)
+				in := r.send(t, fmt.Sprint(tt.name, stored), nil)
+				r.asked = func() { r.failing.Store(failures) }
+				if err := r.Whisper(t.Context(), in); (err != nil) != (tt.state == egress.Pending) {
+					t.Errorf("%s, stored %v: %v", tt.name, stored, err)
+				}
+				e := r.entry(t, in)
+				if e.State != tt.state || e.Note+e.Reason != tt.says || e.Claim != "" && tt.state == egress.Pending || r.failing.Load() > 0 {
+					t.Errorf("%s, stored %v: the entry is %q: %s%s; want %q: %s", tt.name, stored, e.State, e.Note, e.Reason, tt.state, tt.says)
+				}
+				if n := len(r.requests()); n != 1 {
+					t.Errorf("%s, stored %v: %d requests; want 1", tt.name, stored, n)
+				}
+			}
 		}
 	})
 }

@@ -315,26 +315,27 @@ func (s *Speaker) release(ctx context.Context, a *answer, claim *egress.Claim, o
 	return s.putOff(ctx, a, o)
 }
 
-// settle records an outcome, and tries for as long as the claim holds.
+// settle records an outcome, and tries for as long as the claim holds; once if it has to stop.
 func (s *Speaker) settle(ctx context.Context, claim *egress.Claim, as string, record func(context.Context) (egress.State, error)) {
-	ctx, cancel := context.WithTimeout(ctx, s.Timing.Claim/2)
+	repeating, cancel := context.WithTimeout(s.stopped, s.Timing.Claim/2)
 	defer cancel()
-	for {
-		state, err := record(ctx)
-		if err == nil {
-			if as == "delivered" && state != egress.Delivered {
-				s.Log.WarnContext(ctx, "said after it had been given up", "delivery", claim.ID(), "state", state)
-				as = "late"
-			}
-			s.Count(as)
-			return
+	var state egress.State
+	err := claim.Persist(repeating, s.Timing.Backoff, func() (err error) {
+		ctx, cancel := context.WithTimeout(ctx, storeTime)
+		defer cancel()
+		if state, err = record(ctx); err != nil {
+			s.Log.WarnContext(ctx, "can't record what became of an answer", "delivery", claim.ID(), "outcome", as, "error", err)
 		}
-		s.Log.WarnContext(ctx, "can't record what became of an answer", "delivery", claim.ID(), "outcome", as, "error", err)
-		if sleep(ctx, s.Timing.Backoff); ctx.Err() != nil || s.stopped.Err() != nil {
-			s.Count("unrecorded")
-			return
-		}
+		return err
+	})
+	switch {
+	case err != nil:
+		as = "unrecorded"
+	case as == "delivered" && state != egress.Delivered:
+		s.Log.WarnContext(ctx, "said after it had been given up", "delivery", claim.ID(), "state", state)
+		as = "late"
 	}
+	s.Count(as)
 }
 
 // giveUp makes an answer dead that nobody has claimed, or redriven.

@@ -268,15 +268,7 @@ func (h *holding) release(ctx, work context.Context, a Answer, begun bool) (done
 func (h *holding) insist(ctx context.Context, write func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
-	for {
-		err := write(ctx)
-		if err == nil {
-			return nil
-		}
-		if sleep(ctx, h.backoff); ctx.Err() != nil {
-			return err
-		}
-	}
+	return h.claim.Persist(ctx, h.backoff, func() error { return write(ctx) })
 }
 
 func sleep(ctx context.Context, d time.Duration) {
