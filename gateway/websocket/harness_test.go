@@ -105,6 +105,7 @@ func (p *publisher) fail(err error) {
 type ledger struct {
 	mu      sync.Mutex
 	backlog func(got []string) (egress.Backlog, error)
+	waiting func(from time.Time) ([]egress.Entry, time.Time, error)
 	settled map[string]int
 	state   egress.State
 	err     error
@@ -122,6 +123,10 @@ func (l *ledger) Resume(_ context.Context, _ identity.UserID, got []string) (egr
 		return egress.Backlog{Recovered: true}, nil
 	}
 	return l.backlog(got)
+}
+
+func (l *ledger) Waiting(_ context.Context, _ identity.UserID, from time.Time) ([]egress.Entry, time.Time, error) {
+	return l.waiting(from)
 }
 
 func (l *ledger) set(state egress.State, err error) {

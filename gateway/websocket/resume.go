@@ -40,63 +40,109 @@ func got(r *http.Request) []string {
 // in the queue and the order stays; of that, the writer leaves out what was written here. It reports whether the
 // connection can go on.
 func (c *conn) resume(ctx context.Context, got []string) bool {
-	looking, cancel := context.WithTimeout(ctx, resumeWait)
-	stop := context.AfterFunc(c.over, cancel)
-	backlog, err := c.server.ledger.Resume(looking, c.user, got)
-	stop()
-	cancel()
-	if c.over.Err() != nil {
-		return false
-	}
+	var backlog egress.Backlog
+	err := c.look(ctx, func(ctx context.Context) (err error) {
+		backlog, err = c.server.ledger.Resume(ctx, c.user, got)
+		return err
+	})
 	if err != nil {
-		c.log.ErrorContext(ctx, "what a client missed could not be found", "error", err)
-		c.end(CloseNotResumed)
 		return false
 	}
-	frames := make([]frame, 1, 1+len(backlog.Entries))
-	var entries []egress.Entry
-	for _, entry := range backlog.Entries {
-		f, err := c.backlogFrame(entry)
-		if err != nil {
-			c.log.ErrorContext(ctx, "an answer in the ledger can't be read", "error", err, "delivery", entry.ID)
-			continue
-		}
-		frames, entries = append(frames, f), append(entries, entry)
-	}
-	ready := readyPayload{UserID: c.userID, Instance: c.server.instance, Missed: len(entries)}
+	first := c.readAll(ctx, backlog.Entries)
+	ready := readyPayload{UserID: c.userID, Instance: c.server.instance, Missed: len(first)}
 	if len(got) > 0 {
 		ready.Recovered = &backlog.Recovered
 	}
-	if frames[0], err = prepare(control(TypeReady, ready, "", c.server.now()), "control"); err != nil {
+	f, err := prepare(control(TypeReady, ready, "", c.server.now()), "control")
+	if err != nil {
 		c.log.ErrorContext(ctx, "a frame could not be made", "error", err)
 		c.end(CloseNotResumed)
 		return false
 	}
 
-	c.resumed, c.until = make(map[string]int, len(entries)+len(got)), backlog.Until
+	c.resumed, c.until = make(map[string]int, len(first)+len(got)), backlog.Until
 	for _, id := range got {
 		c.resumed[id] = named
 	}
+	ok := c.writeAll(ctx, []frame{f}, c.server.config.WriteTimeout) && c.writeMissed(ctx, first)
+	for rest := backlog.Rest; ok && !rest.IsZero() && c.over.Err() == nil; {
+		var more []egress.Entry
+		err := c.look(ctx, func(ctx context.Context) (err error) {
+			more, rest, err = c.server.ledger.Waiting(ctx, c.user, rest)
+			return err
+		})
+		if err != nil {
+			return false
+		}
+		ok = c.writeMissed(ctx, c.readAll(ctx, more))
+	}
+	if !ok {
+		c.end(CloseSlow)
+	}
+	return ok
+}
+
+// look looks into the ledger for what the client missed. After an error the connection can't go on.
+func (c *conn) look(ctx context.Context, find func(context.Context) error) error {
+	looking, cancel := context.WithTimeout(ctx, resumeWait)
+	defer cancel()
+	defer context.AfterFunc(c.over, cancel)()
+	err := find(looking)
+	if c.over.Err() != nil {
+		return c.over.Err()
+	}
+	if err != nil {
+		c.log.ErrorContext(ctx, "what a client missed could not be found", "error", err)
+		c.end(CloseNotResumed)
+	}
+	return err
+}
+
+// missed is an answer that a client has not got.
+type missed struct {
+	entry egress.Entry
+	frame frame
+}
+
+// readAll reads entries, and leaves out those that can't be read.
+func (c *conn) readAll(ctx context.Context, entries []egress.Entry) []missed {
+	all := make([]missed, 0, len(entries))
+	for _, entry := range entries {
+		f, err := c.backlogFrame(entry)
+		if err != nil {
+			c.log.ErrorContext(ctx, "an answer in the ledger can't be read", "error", err, "delivery", entry.ID)
+			continue
+		}
+		all = append(all, missed{entry, f})
+	}
+	return all
+}
+
+// writeMissed writes what the client has not got, and settles it. It reports whether the network took it all.
+func (c *conn) writeMissed(ctx context.Context, all []missed) bool {
 	var pending []egress.Entry
 	var since time.Time // when the first of pending was written
 	ok := true
-	for i, f := range frames {
+	for _, m := range all {
 		if c.over.Err() != nil {
 			break // what was not written stays as it is
 		}
-		if i > 0 && entries[i-1].State == egress.Pending && c.overdue(entries[i-1].Deadline) {
-			continue // it waited too long behind those before it
-		}
-		if i > 0 && c.acks && entries[i-1].State == egress.Pending {
-			c.awaitAck(entries[i-1].Ref()) // before it is written: the client may be quick
-		}
-		if ok = c.writeAll(ctx, []frame{f}, c.server.config.WriteTimeout); !ok {
-			break
-		}
-		if i == 0 {
+		entry := m.entry
+		if attempt, had := c.resumed[entry.ID]; had && entry.Attempt <= attempt {
+			if attempt == named {
+				c.settle(ctx, []egress.Entry{entry})
+			}
 			continue
 		}
-		entry := entries[i-1]
+		if entry.State == egress.Pending && c.overdue(entry.Deadline) {
+			continue // it waited too long behind those before it
+		}
+		if c.acks && entry.State == egress.Pending {
+			c.awaitAck(entry.Ref()) // before it is written: the client may be quick
+		}
+		if ok = c.writeAll(ctx, []frame{m.frame}, c.server.config.WriteTimeout); !ok {
+			break
+		}
 		c.resumed[entry.ID] = entry.Attempt
 		if entry.State == egress.Pending && !c.acks {
 			if len(pending) == 0 {
@@ -110,9 +156,6 @@ func (c *conn) resume(ctx context.Context, got []string) bool {
 		}
 	}
 	c.settle(ctx, pending)
-	if !ok {
-		c.end(CloseSlow)
-	}
 	return ok
 }
 

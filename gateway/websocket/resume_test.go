@@ -90,6 +90,74 @@ func TestAClientThatComesBackGetsWhatItMissedInOrder(t *testing.T) {
 	}
 }
 
+// What is pending is found page by page, and all of it is written before anything that came meanwhile.
+func TestAClientGetsAllThatIsPendingHoweverMuchThatIs(t *testing.T) {
+	for _, query := range []string{"after=named", "ack=1&after=named"} {
+		f := newFixture(t, nil)
+		begun, look := make(chan struct{}), make(chan struct{})
+		f.ledger.backlog = func([]string) (egress.Backlog, error) {
+			close(begun)
+			return egress.Backlog{Rest: testTime, Entries: []egress.Entry{ledgerEntry(t, "m1", egress.Pending), ledgerEntry(t, "m2", egress.Pending)}}, nil
+		}
+		f.ledger.waiting = func(from time.Time) ([]egress.Entry, time.Time, error) {
+			<-look
+			if from.Equal(testTime) { // the last one again, and one that the client said it has
+				return []egress.Entry{ledgerEntry(t, "m2", egress.Pending), ledgerEntry(t, "named", egress.Pending), ledgerEntry(t, "m3", egress.Pending)}, testTime.Add(time.Second), nil
+			}
+			return []egress.Entry{ledgerEntry(t, "m4", egress.Pending)}, time.Time{}, nil
+		}
+		c := f.dialWith(query)
+		<-begun
+		delivered := make(chan error, 1)
+		go func() { delivered <- f.Deliver(t.Context(), incoming("live", "twitch:1", "", "now")) }()
+		eventually(t, "it waits", func() bool {
+			conns := f.hub.receivers(nil, "twitch:1", "")
+			conns[0].queue.mu.Lock()
+			defer conns[0].queue.mu.Unlock()
+			return len(conns[0].queue.frames) == 1
+		})
+		close(look)
+		if r := c.next(); r.Payload["missed"] != 2.0 || r.Payload["recovered"] != false {
+			t.Errorf("%s: ready = %+v", query, r)
+		}
+		var order []string
+		for range 5 {
+			order = append(order, c.next().Metadata["id"].(string))
+		}
+		if want := []string{"m1", "m2", "m3", "m4", "live"}; !slices.Equal(order, want) {
+			t.Errorf("%s: got %q; want %q", query, order, want)
+		}
+		if err := <-delivered; err != nil {
+			t.Error(err)
+		}
+		settled := 1
+		if query == "ack=1&after=named" {
+			settled = 0
+		}
+		for _, id := range []string{"m1", "m2", "m3", "m4"} {
+			if f.ledger.times(id) != settled {
+				t.Errorf("%s: settled %v", query, f.ledger.settled)
+			}
+		}
+		if f.ledger.times("named") != 1 {
+			t.Errorf("%s: what the client said it has is settled %d times", query, f.ledger.times("named"))
+		}
+	}
+}
+
+func TestAClientIsToldToComeBackIfTheRestCantBeFound(t *testing.T) {
+	f := newFixture(t, nil)
+	f.ledger.backlog = func([]string) (egress.Backlog, error) { return egress.Backlog{Recovered: true, Rest: testTime}, nil }
+	f.ledger.waiting = func(time.Time) ([]egress.Entry, time.Time, error) {
+		return nil, time.Time{}, errors.New("store is down")
+	}
+	c := f.dialWith("")
+	c.next()
+	if code := c.closeCode(); code != CloseNotResumed {
+		t.Errorf("closed with %d; want %d", code, CloseNotResumed)
+	}
+}
+
 func TestAClientIsToldToComeBackIfTheLedgerIsAway(t *testing.T) {
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (egress.Backlog, error) { return egress.Backlog{}, errors.New("store is down") }

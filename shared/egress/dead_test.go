@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/firestore"
+	"golang.org/x/sync/errgroup"
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/shared/deadletter"
@@ -268,11 +269,7 @@ func TestResumeFindsWhatAClientMissed(t *testing.T) {
 			{"what it got is settled, and not sent again", "twitch:1", []string{"a", "b", "c", "d"}, "[]", true, "b"},
 		}
 		for _, tt := range tests {
-			user, err := identity.Parse(tt.user)
-			if err != nil {
-				t.Fatal(err)
-			}
-			b, err := p.ledger.Resume(t.Context(), user, tt.got)
+			b, err := p.ledger.Resume(t.Context(), person(t, tt.user), tt.got)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -371,6 +368,101 @@ func TestAClaimThatRanOutIsAnUnknownOutcome(t *testing.T) {
 	})
 }
 
+// many opens deliveries, some at a time, and gives their ids.
+func (p *parts) many(t *testing.T, n int) []string {
+	t.Helper()
+	ids := make([]string, n)
+	var g errgroup.Group
+	g.SetLimit(16)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("d%03d", i)
+		g.Go(func() error {
+			p.open(t, ids[i])
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func TestAllThatIsPendingIsFoundHoweverMuchThatIs(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		ids := p.many(t, 1200)
+		for _, got := range [][]string{nil, {"d000"}} {
+			b, err := p.ledger.Resume(t.Context(), person(t, "twitch:1"), got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(b.Entries) > 500 || b.Recovered != (got == nil) || b.Until.After(b.Rest) {
+				t.Errorf("named %v: %d at first, recovered %v, until %s, rest %s", got, len(b.Entries), b.Recovered, b.Until, b.Rest)
+			}
+			all := b.Entries
+			for rest := b.Rest; !rest.IsZero(); {
+				var more []egress.Entry
+				if more, rest, err = p.ledger.Waiting(t.Context(), person(t, "twitch:1"), rest); err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, more...)
+			}
+			found := map[string]bool{}
+			var last time.Time
+			for _, e := range all {
+				if e.OpenedAt.Before(last) {
+					t.Errorf("named %v: %s was opened at %s, and the one before it at %s", got, e.ID, e.OpenedAt, last)
+				}
+				found[e.ID], last = true, e.OpenedAt
+			}
+			if want := len(ids) - len(got); len(found) != want {
+				t.Errorf("named %v: found %d; want %d", got, len(found), want)
+			}
+		}
+	})
+}
+
+// What the ledger has no more time to look through may be what the client missed, although all of what was looked through
+// is dead.
+func TestAClientIsToldThatMoreMayBeMissing(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		p := newParts(t, env)
+		p.open(t, "last")
+		var g errgroup.Group
+		g.SetLimit(16)
+		for _, id := range p.many(t, 650) {
+			g.Go(func() error {
+				_, err := p.client.Collection("deliveries").Doc(id).Update(t.Context(), []firestore.Update{{Path: "state", Value: egress.Dead}})
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{"last", p.open(t, "elsewhere").ID} {
+			if _, err := p.ledger.Deliver(t.Context(), egress.Ref{ID: id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, err := p.ledger.Resume(t.Context(), person(t, "twitch:1"), []string{"last"})
+		if err != nil || len(b.Entries) != 0 || b.Recovered {
+			t.Errorf("Resume = %d entries, recovered %v, %v; want none, and to be told so", len(b.Entries), b.Recovered, err)
+		}
+		if elsewhere, err := p.ledger.Get(t.Context(), "elsewhere"); err != nil || !elsewhere.OpenedAt.After(b.Until) {
+			t.Errorf("looked until %s, %v; what was opened at %s was not looked at", b.Until, err, elsewhere.OpenedAt)
+		}
+	})
+}
+
+func person(t *testing.T, id string) identity.UserID {
+	t.Helper()
+	user, err := identity.Parse(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return user
+}
+
 func TestWhatIsOverdueIsLeftToTheSweepWhenAClientConnects(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
@@ -378,11 +470,7 @@ func TestWhatIsOverdueIsLeftToTheSweepWhenAClientConnects(t *testing.T) {
 			p.open(t, id)
 		}
 		p.now = p.now.Add(time.Minute + time.Millisecond)
-		user, err := identity.Parse("twitch:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := p.ledger.Resume(t.Context(), user, []string{"a"})
+		b, err := p.ledger.Resume(t.Context(), person(t, "twitch:1"), []string{"a"})
 		if err != nil || len(b.Entries) != 0 {
 			t.Errorf("Resume = %+v, %v; want nothing to write", b.Entries, err)
 		}

@@ -15,8 +15,12 @@ import (
 
 // Backlog is what a client that connects has not got yet.
 type Backlog struct {
-	Entries   []Entry // in the order in which they were opened
-	Recovered bool    // false if there may be more that the ledger no longer has, or that are too many
+	Entries []Entry // in the order in which they were opened
+	// Recovered is false if the client named what it got, and there may be more that was delivered elsewhere since: what
+	// the ledger no longer has, or too many.
+	Recovered bool
+	// Rest is zero, or else more is pending: see [Ledger.Waiting].
+	Rest time.Time
 	// Until is when the last entry that was looked at was opened, if the client named something that the ledger has:
 	// what was opened no later is among Entries, or the client has it or needs no more to get it.
 	Until time.Time
@@ -28,8 +32,26 @@ const MaxGot = 100
 // deliveryID is what an id of a delivery can be at most; [DeliveryID] makes 32 hexadecimal digits.
 var deliveryID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
-// maxBacklog bounds what a client gets when it connects.
+// maxBacklog bounds what is found for a client at a time.
 const maxBacklog = 500
+
+// ofClients are the answers for a user's clients at the WebSocket gateway, in the order in which they were opened.
+func (l *Ledger) ofClients(user identity.UserID) firestore.Query {
+	return l.client.Collection("deliveries").Where("userId", "==", user.String()).
+		Where("destination", "==", string(identity.APIGateway)).OrderBy("openedAt", firestore.Asc)
+}
+
+// Waiting finds the answers for a user's clients at the WebSocket gateway that are pending and were opened at a time or
+// later, in that order. If these are not all, it is to be called again with rest, which is zero otherwise; what was
+// opened at that very time comes again then, unless it has been settled.
+func (l *Ledger) Waiting(ctx context.Context, user identity.UserID, from time.Time) (entries []Entry, rest time.Time, err error) {
+	entries, err = l.find(ctx, l.ofClients(user).Where("state", "==", Pending).Where("openedAt", ">=", from).Limit(maxBacklog))
+	if len(entries) == maxBacklog && entries[maxBacklog-1].OpenedAt.After(from) {
+		rest = entries[maxBacklog-1].OpenedAt
+	}
+	slices.SortStableFunc(entries, before)
+	return entries, rest, err
+}
 
 // Resume finds what a user's client at the WebSocket gateway has not got: the answers that are pending, and, if got
 // names the last ones that it did get, the earliest first, everything that was opened after these began and is not among
@@ -37,13 +59,14 @@ const maxBacklog = 500
 //
 // Naming one answer is enough to go on after it. Naming several also finds one that was overtaken by a later one, and
 // settles those that an instance wrote but did not live to settle, so that they don't come twice.
+//
+// Of what is pending nothing is left out: what is too much for once is found by [Ledger.Waiting]. Of what was delivered
+// elsewhere, the earliest is found, up to a bound on what there is to look through.
 func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string) (Backlog, error) {
-	mine := l.client.Collection("deliveries").Where("userId", "==", user.String()).Where("destination", "==", string(identity.APIGateway))
-	pending, err := l.find(ctx, mine.Where("state", "==", Pending).OrderBy("openedAt", firestore.Asc).Limit(maxBacklog+MaxGot))
+	all, rest, err := l.Waiting(ctx, user, time.Time{})
 	if err != nil {
 		return Backlog{}, err
 	}
-	all := pending
 	b := Backlog{Recovered: true}
 	if len(got) > 0 {
 		first, err := l.position(ctx, user, got)
@@ -52,10 +75,11 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 		} else if err != nil {
 			return Backlog{}, err
 		} else {
-			since, err := l.find(ctx, mine.Where("openedAt", ">=", first.OpenedAt).OrderBy("openedAt", firestore.Asc).Limit(maxBacklog+MaxGot))
+			since, err := l.find(ctx, l.ofClients(user).Where("openedAt", ">=", first.OpenedAt).Limit(maxBacklog+MaxGot))
 			if err != nil {
 				return Backlog{}, err
 			}
+			b.Recovered = len(since) < maxBacklog+MaxGot // the last of them may be dead ones, or all
 			for _, e := range since {
 				if before(e, first) >= 0 {
 					all = append(all, e)
@@ -69,6 +93,9 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 	slices.SortStableFunc(all, before)
 	seen := map[string]bool{}
 	for _, e := range all {
+		if !rest.IsZero() && e.OpenedAt.After(rest) {
+			break // what is pending in between comes first
+		}
 		if seen[e.ID] {
 			continue
 		}
@@ -86,7 +113,13 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 		}
 	}
 	if len(b.Entries) > maxBacklog {
-		b.Entries, b.Recovered, b.Until = b.Entries[:maxBacklog], false, b.Entries[maxBacklog-1].created
+		b.Entries, rest = b.Entries[:maxBacklog], b.Entries[maxBacklog-1].OpenedAt
+	}
+	if b.Rest = rest; !rest.IsZero() {
+		b.Recovered = len(got) == 0
+		if b.Until.After(rest) {
+			b.Until = rest
+		}
 	}
 	return b, nil
 }
