@@ -72,7 +72,7 @@ func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
 	if a.Reason == deadletter.Exhausted {
 		if id := attributes[egress.AttrDelivery]; id != "" {
 			// the outcome of a delivery stands in the ledger, and its letter is written with that
-			_, err := f.undertaker.GiveUpAttempt(ctx, id, a.Redrive, deadletter.New(a.Reason, fmt.Errorf("%s did not get it done in %d attempts", a.Source, a.Attempts)))
+			_, err := f.undertaker.GiveUp(ctx, id, a.Redrive, deadletter.New(a.Reason, fmt.Errorf("%s did not get it done in %d attempts", a.Source, a.Attempts)))
 			if !errors.Is(err, egress.ErrNotFound) {
 				return err
 			}

@@ -104,7 +104,7 @@ func TestEachPlaceHasItsOwnOutcomeAndARedeliveryAddsNone(t *testing.T) {
 		for i, id := range ids {
 			var err error
 			if i == 1 {
-				_, err = undertaker.GiveUp(t.Context(), id, deadletter.New(deadletter.NoConnection, errors.New("nobody there")))
+				_, err = undertaker.GiveUp(t.Context(), id, 0, deadletter.New(deadletter.NoConnection, errors.New("nobody there")))
 			} else {
 				_, err = r.ledger.Deliver(t.Context(), egress.Ref{ID: id})
 			}

@@ -330,7 +330,7 @@ func (d *delivery) settle(ctx context.Context) (err error) {
 			return f.deps.Undertaker.GiveUpClaim(ctx, d.claim, v.why)
 		})
 	}
-	d.state, err = f.deps.Undertaker.GiveUpAttempt(ctx, d.ref.ID, d.ref.Attempt, v.why)
+	d.state, err = f.deps.Undertaker.GiveUp(ctx, d.ref.ID, d.ref.Attempt, v.why)
 	switch {
 	case errors.Is(err, egress.ErrNotFound):
 		return deadletter.New(deadletter.InvalidEvent, err)

@@ -342,7 +342,7 @@ func (s *Speaker) settle(ctx context.Context, claim *egress.Claim, as string, re
 func (s *Speaker) giveUp(ctx context.Context, a *answer, why *deadletter.Error) (done bool, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	if _, err := s.Undertaker.GiveUpAttempt(ctx, a.ref.ID, a.ref.Attempt, why); err != nil && !errors.Is(err, egress.ErrNotFound) {
+	if _, err := s.Undertaker.GiveUp(ctx, a.ref.ID, a.ref.Attempt, why); err != nil && !errors.Is(err, egress.ErrNotFound) {
 		s.Log.WarnContext(ctx, "can't give up an answer", "delivery", a.ref.ID, "error", err)
 		return false, s.Timing.Retry
 	}

@@ -41,18 +41,9 @@ func NewUndertaker(l *Ledger, box *deadletter.Box, bus Announcer, source string,
 
 // GiveUp moves a pending delivery to dead, for the reason that why holds, and returns the state in which the entry is
 // afterwards: [Dead], whoever gave it up and for which reason, or [Delivered] if it had been delivered before. However
-// many give up one delivery, there is one dead letter.
-func (u *Undertaker) GiveUp(ctx context.Context, id string, why *deadletter.Error) (State, error) {
-	entry, state, err := u.kill(ctx, id, why, func(e Entry) bool { return e.State == Pending })
-	if err != nil || entry == nil {
-		return state, err
-	}
-	return Dead, u.announce(ctx, *entry)
-}
-
-// GiveUpAttempt is [Undertaker.GiveUp] for a delivery whose message came to nothing. attempt is how often it had been
-// redriven when it was published: one that was redriven since has another message, and stays as it is.
-func (u *Undertaker) GiveUpAttempt(ctx context.Context, id string, attempt int, why *deadletter.Error) (State, error) {
+// many give up one delivery, there is one dead letter. attempt is how often it had been redriven when its message was
+// published: one that was redriven since has another message, and stays as it is.
+func (u *Undertaker) GiveUp(ctx context.Context, id string, attempt int, why *deadletter.Error) (State, error) {
 	entry, state, err := u.kill(ctx, id, why, func(e Entry) bool { return e.State == Pending && e.Attempt == attempt })
 	if err != nil || entry == nil {
 		return state, err

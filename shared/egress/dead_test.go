@@ -105,7 +105,7 @@ func TestTenInstancesGiveUpOneDeliveryOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 10 {
 			wg.Go(func() {
-				state, err := p.undertaker().GiveUp(t.Context(), "d1", deadletter.New(deadletter.NoText, fmt.Errorf("instance %d", i)))
+				state, err := p.undertaker().GiveUp(t.Context(), "d1", 0, deadletter.New(deadletter.NoText, fmt.Errorf("instance %d", i)))
 				if err != nil || state != egress.Dead {
 					t.Errorf("GiveUp = %q, %v", state, err)
 				}
@@ -133,13 +133,13 @@ func TestWhatWasDeliveredIsNotGivenUp(t *testing.T) {
 		if _, err := p.ledger.Deliver(t.Context(), e.Ref()); err != nil {
 			t.Fatal(err)
 		}
-		state, err := p.undertaker().GiveUp(t.Context(), "d1", deadletter.New(deadletter.NoText, errors.New("late")))
+		state, err := p.undertaker().GiveUp(t.Context(), "d1", 0, deadletter.New(deadletter.NoText, errors.New("late")))
 		if err != nil || state != egress.Delivered || len(p.letters(t)) != 0 {
 			t.Errorf("GiveUp = %q, %v, with %d dead letters", state, err, len(p.letters(t)))
 		}
 		// and the other way round
 		dead := p.open(t, "d2")
-		if _, err := p.undertaker().GiveUp(t.Context(), "d2", deadletter.New(deadletter.NoText, errors.New("first"))); err != nil {
+		if _, err := p.undertaker().GiveUp(t.Context(), "d2", 0, deadletter.New(deadletter.NoText, errors.New("first"))); err != nil {
 			t.Fatal(err)
 		}
 		if state, err := p.ledger.Deliver(t.Context(), dead.Ref()); err != nil || state != egress.Dead {
@@ -203,7 +203,7 @@ func TestSweepSeesToManyAtATime(t *testing.T) {
 		}
 		p.open(t, "silent")
 		p.bus.fail = 1
-		if _, err := p.undertaker().GiveUp(t.Context(), "silent", deadletter.New(deadletter.NoText, errors.New("x"))); err == nil {
+		if _, err := p.undertaker().GiveUp(t.Context(), "silent", 0, deadletter.New(deadletter.NoText, errors.New("x"))); err == nil {
 			t.Fatal("the failure to announce was swallowed")
 		}
 		p.now = p.now.Add(time.Hour)
@@ -220,7 +220,7 @@ func TestSweepAnnouncesWhatNobodyToldOf(t *testing.T) {
 		p := newParts(t, env)
 		p.open(t, "d1")
 		p.bus.fail = 1
-		if _, err := p.undertaker().GiveUp(t.Context(), "d1", deadletter.New(deadletter.NoText, errors.New("x"))); err == nil {
+		if _, err := p.undertaker().GiveUp(t.Context(), "d1", 0, deadletter.New(deadletter.NoText, errors.New("x"))); err == nil {
 			t.Fatal("the failure to announce was swallowed")
 		}
 		if len(p.letters(t)) != 1 {
@@ -305,7 +305,7 @@ func TestAClaimIsOnePersonsUntilItIsSettled(t *testing.T) {
 		if second, state, err := p.ledger.Claim(t.Context(), e.Ref()); err != nil || second != nil || state != egress.Claimed {
 			t.Errorf("second Claim = %v, %q, %v; want none", second, state, err)
 		}
-		if state, err := p.undertaker().GiveUp(t.Context(), "d1", deadletter.New(deadletter.NoText, errors.New("x"))); err != nil || state != egress.Claimed {
+		if state, err := p.undertaker().GiveUp(t.Context(), "d1", 0, deadletter.New(deadletter.NoText, errors.New("x"))); err != nil || state != egress.Claimed {
 			t.Errorf("GiveUp of somebody's claim = %q, %v", state, err)
 		}
 		if err := claim.Release(t.Context()); err != nil {
@@ -494,7 +494,7 @@ func TestOneEntryThatCantBeGivenUpKeepsNoOtherFromIt(t *testing.T) {
 		}
 		p.open(t, "silent")
 		p.bus.fail = 1
-		if _, err := p.undertaker().GiveUp(t.Context(), "silent", deadletter.New(deadletter.NoText, errors.New("x"))); err == nil {
+		if _, err := p.undertaker().GiveUp(t.Context(), "silent", 0, deadletter.New(deadletter.NoText, errors.New("x"))); err == nil {
 			t.Fatal("the failure to announce was swallowed")
 		}
 		p.now = p.now.Add(2 * time.Minute)
@@ -528,7 +528,7 @@ func TestADeadAnswerIsKeptAsLongAsItsLetter(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		p.open(t, "d1")
-		if _, err := p.undertaker().GiveUp(t.Context(), "d1", deadletter.New(deadletter.NoText, errors.New("x"))); err != nil {
+		if _, err := p.undertaker().GiveUp(t.Context(), "d1", 0, deadletter.New(deadletter.NoText, errors.New("x"))); err != nil {
 			t.Fatal(err)
 		}
 		e, err := p.ledger.Get(t.Context(), "d1")

@@ -144,7 +144,7 @@ func TestOnlyWhatIsMissingIsSent(t *testing.T) {
 							t.Fatal(err)
 						}
 					case i == 1: // given up there
-						if _, err := undertaker.GiveUp(t.Context(), id, deadletter.New(deadletter.NoConnection, errors.New("nobody there"))); err != nil {
+						if _, err := undertaker.GiveUp(t.Context(), id, 0, deadletter.New(deadletter.NoConnection, errors.New("nobody there"))); err != nil {
 							t.Fatal(err)
 						}
 					default:

@@ -39,7 +39,7 @@ func TestOfManySettledTogetherEachHasItsOwnOutcome(t *testing.T) {
 				}
 				refs[i] = e.Ref()
 				if i%10 == 0 { // given up meanwhile
-					if _, err := u.GiveUp(t.Context(), e.ID, deadletter.New(deadletter.NoConnection, errors.New("nobody"))); err != nil {
+					if _, err := u.GiveUp(t.Context(), e.ID, 0, deadletter.New(deadletter.NoConnection, errors.New("nobody"))); err != nil {
 						t.Error(err)
 					}
 				}

@@ -127,7 +127,7 @@ func (x *Enforcer) Carry(ctx context.Context, j *Job, p Platform) (done bool, wa
 func (x *Enforcer) giveUp(ctx context.Context, j *Job, why *deadletter.Error) (done bool, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
 	defer cancel()
-	if _, err := x.undertaker.GiveUpAttempt(ctx, j.Ref.ID, j.Ref.Attempt, why); err != nil && !errors.Is(err, egress.ErrNotFound) {
+	if _, err := x.undertaker.GiveUp(ctx, j.Ref.ID, j.Ref.Attempt, why); err != nil && !errors.Is(err, egress.ErrNotFound) {
 		x.log.WarnContext(ctx, "can't give up an action", "delivery", j.Ref.ID, "error", err)
 		return false, x.maxBackoff
 	}

@@ -112,7 +112,7 @@ func TestADeliveryIsRedrivenOncePerDecision(t *testing.T) {
 		}
 		s.next(t, topology.Egress)
 		why := deadletter.New(deadletter.NoConnection, errors.New("nobody there"))
-		if _, err := s.undertaker.GiveUp(t.Context(), id, why); err != nil {
+		if _, err := s.undertaker.GiveUp(t.Context(), id, 0, why); err != nil {
 			t.Fatal(err)
 		}
 
@@ -140,7 +140,7 @@ func TestADeliveryIsRedrivenOncePerDecision(t *testing.T) {
 		}
 
 		// it fails again: a further attempt of the same letter
-		if state, err := s.undertaker.GiveUp(t.Context(), id, why); err != nil || state != egress.Dead {
+		if state, err := s.undertaker.GiveUp(t.Context(), id, ref.Attempt, why); err != nil || state != egress.Dead {
 			t.Fatalf("GiveUp = %q, %v", state, err)
 		}
 		l, err := s.box.Get(t.Context(), id)
@@ -173,7 +173,7 @@ func TestARedriveThatDidNotFinishIsNotTakenOverWhileTheAnswerIsBeingMade(t *test
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.undertaker.GiveUp(t.Context(), id, deadletter.New(deadletter.OutcomeUnknown, errors.New("died"))); err != nil {
+		if _, err := s.undertaker.GiveUp(t.Context(), id, 0, deadletter.New(deadletter.OutcomeUnknown, errors.New("died"))); err != nil {
 			t.Fatal(err)
 		}
 		// one who redrives it dies after publishing, before that is on record
