@@ -3,7 +3,6 @@ locals {
   # that is sorted by. A query without its index fails, so a test runs every query and looks it up in the plan.
   indexes = {
     "deliveries-backlog"         = { collection = "deliveries", equal = ["userId", "destination", "state"], by = "openedAt", order = "ASCENDING" }
-    "deliveries-missed"          = { collection = "deliveries", equal = ["userId", "destination"], by = "openedAt", order = "ASCENDING" }
     "deliveries-overdue"         = { collection = "deliveries", equal = ["shard", "state"], by = "deadline", order = "ASCENDING" }
     "deliveries-abandoned"       = { collection = "deliveries", equal = ["shard", "state"], by = "leaseUntil", order = "ASCENDING" }
     "deliveries-silent"          = { collection = "deliveries", equal = ["state", "announced"], by = "settledAt", order = "ASCENDING" }

@@ -55,13 +55,14 @@ func (l *Ledger) Waiting(ctx context.Context, user identity.UserID, from time.Ti
 
 // Resume finds what a user's client at the WebSocket gateway has not got: the answers that are pending, and, if got
 // names the last ones that it did get, the earliest first, everything that was opened after these began and is not among
-// them, whoever else it was delivered to. What the client says it got is settled as delivered.
+// them, whoever else it was delivered to; dead ones are the operators'. What the client says it got is settled as
+// delivered.
 //
 // Naming one answer is enough to go on after it. Naming several also finds one that was overtaken by a later one, and
 // settles those that an instance wrote but did not live to settle, so that they don't come twice.
 //
 // Of what is pending nothing is left out: what is too much for once is found by [Ledger.Waiting]. Of what was delivered
-// elsewhere, the earliest is found, up to a bound on what there is to look through.
+// elsewhere, the earliest is found, up to a bound; naming the last of that goes on from there.
 func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string) (Backlog, error) {
 	all, rest, err := l.Waiting(ctx, user, time.Time{})
 	if err != nil {
@@ -75,11 +76,11 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 		} else if err != nil {
 			return Backlog{}, err
 		} else {
-			since, err := l.find(ctx, l.ofClients(user).Where("openedAt", ">=", first.OpenedAt).Limit(maxBacklog+MaxGot))
+			since, err := l.find(ctx, l.ofClients(user).Where("state", "in", []State{Pending, Delivered}).Where("openedAt", ">=", first.OpenedAt).Limit(maxBacklog+MaxGot))
 			if err != nil {
 				return Backlog{}, err
 			}
-			b.Recovered = len(since) < maxBacklog+MaxGot // the last of them may be dead ones, or all
+			b.Recovered = len(since) < maxBacklog+MaxGot
 			for _, e := range since {
 				if before(e, first) >= 0 {
 					all = append(all, e)
@@ -108,7 +109,7 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 				}
 			}
 		case e.State == Pending && l.now().After(e.Deadline): // the sweep is giving it up: to write it now would race with that
-		case e.State != Dead: // dead ones are the operators'
+		default:
 			b.Entries = append(b.Entries, e)
 		}
 	}
