@@ -8,8 +8,9 @@ import (
 )
 
 // The ports that are given out are below those that systems hand out to outgoing connections, and to listeners that leave
-// the choice to them: by one of these it could be taken meanwhile.
-const first, last = 2000, 15000
+// the choice to them: by one of these it could be taken meanwhile. And they are above those that the emulator's gateways
+// have by default, which listen later.
+const first, last = 9000, 15000
 
 // Free finds a loopback address on which nobody listens.
 func Free() (addr string, err error) {

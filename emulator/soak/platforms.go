@@ -484,6 +484,7 @@ func (p *platforms) do(ctx context.Context, f fault, slot *gatewaySlot) error {
 		if took, inTime, well := gw.proc.terminate(exitTime); !inTime || !well {
 			return fmt.Errorf("%s was asked to end, and after %s had ended in time: %v, and well: %v", gw.proc.name, took, inTime, well)
 		}
+		gw.clients.proxy.Stop()
 	} else {
 		if f.kind == KillBeforeSettling {
 			h, release := p.injector.holdSettling(gw.id)

@@ -315,7 +315,7 @@ func (s *Speaker) release(ctx context.Context, a *answer, claim *egress.Claim, o
 	return s.putOff(ctx, a, o)
 }
 
-// settle records an outcome, and tries for as long as the claim holds; once if it has to stop.
+// settle records an outcome, and tries for half of the time that a claim is good for; once if it has to stop.
 func (s *Speaker) settle(ctx context.Context, claim *egress.Claim, as string, record func(context.Context) (egress.State, error)) {
 	repeating, cancel := context.WithTimeout(s.stopped, s.Timing.Claim/2)
 	defer cancel()

@@ -63,6 +63,7 @@ type conn struct {
 	acks    bool // an answer counts as delivered when the client says that it has it
 	ackMu   sync.Mutex
 	unacked map[string]egress.Ref // what it was given and has not acknowledged, by id
+	fewer   chan struct{}         // gets one when there are fewer of them; has room for that
 
 	endOnce sync.Once
 	over    context.Context // done when the end has begun
@@ -352,7 +353,7 @@ func (c *conn) write(ctx context.Context, got []string) {
 	defer c.discard()  // nobody else writes what still waits, or is pushed by one who found the connection before its end
 	ping := time.NewTicker(c.server.config.PingInterval)
 	defer ping.Stop()
-	if !c.resume(ctx, got) {
+	if !c.resume(ctx, got, ping.C) {
 		c.farewell(ctx)
 		return
 	}
@@ -367,13 +368,17 @@ func (c *conn) write(ctx context.Context, got []string) {
 			}
 			spare = batch
 		case <-ping.C:
-			if c.ws.WriteControl(gorilla.PingMessage, nil, time.Now().Add(c.server.config.WriteTimeout)) != nil {
-				c.end(CloseSilent)
-			}
+			c.ping()
 		case <-c.over.Done():
 			c.farewell(ctx)
 			return
 		}
+	}
+}
+
+func (c *conn) ping() {
+	if c.ws.WriteControl(gorilla.PingMessage, nil, time.Now().Add(c.server.config.WriteTimeout)) != nil {
+		c.end(CloseSilent)
 	}
 }
 

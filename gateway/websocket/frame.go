@@ -286,8 +286,8 @@ func control(kind string, payload any, replyTo string, now time.Time) outbound {
 type readyPayload struct {
 	UserID    string `json:"user_id"`
 	Instance  string `json:"instance"`
-	Missed    int    `json:"missed,omitzero"`    // answers that follow because the client had not got them; of very many pending ones, the first
-	Recovered *bool  `json:"recovered,omitzero"` // to a client that came back: false if there may be more, which the ledger no longer has or which is too much
+	Missed    int    `json:"missed,omitzero"`    // answers that follow because the client had not got them; of very many, the first
+	Recovered *bool  `json:"recovered,omitzero"` // to a client that came back: false if there may be more, which the ledger no longer has
 }
 
 type ackPayload struct {

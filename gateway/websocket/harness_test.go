@@ -105,7 +105,7 @@ func (p *publisher) fail(err error) {
 type ledger struct {
 	mu      sync.Mutex
 	backlog func(got []string) (egress.Backlog, error)
-	waiting func(from time.Time) ([]egress.Entry, time.Time, error)
+	rest    func(from time.Time) (egress.Backlog, error)
 	settled map[string]int
 	state   egress.State
 	err     error
@@ -125,8 +125,8 @@ func (l *ledger) Resume(_ context.Context, _ identity.UserID, got []string) (egr
 	return l.backlog(got)
 }
 
-func (l *ledger) Waiting(_ context.Context, _ identity.UserID, from time.Time) ([]egress.Entry, time.Time, error) {
-	return l.waiting(from)
+func (l *ledger) Continue(_ context.Context, _ identity.UserID, _ []string, from egress.Rest) (egress.Backlog, error) {
+	return l.rest(from.From)
 }
 
 func (l *ledger) set(state egress.State, err error) {

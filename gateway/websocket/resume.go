@@ -38,8 +38,8 @@ func got(r *http.Request) []string {
 // resume writes the first frame, and what the client has not got: what is pending for its user and, if it says what it
 // has, what came after that. It runs in the writer, before anything else is written, so that what comes meanwhile waits
 // in the queue and the order stays; of that, the writer leaves out what was written here. It reports whether the
-// connection can go on.
-func (c *conn) resume(ctx context.Context, got []string) bool {
+// connection can go on. It pings meanwhile.
+func (c *conn) resume(ctx context.Context, got []string, ping <-chan time.Time) bool {
 	var backlog egress.Backlog
 	err := c.look(ctx, func(ctx context.Context) (err error) {
 		backlog, err = c.server.ledger.Resume(ctx, c.user, got)
@@ -65,21 +65,24 @@ func (c *conn) resume(ctx context.Context, got []string) bool {
 		c.resumed[id] = named
 	}
 	ok := c.writeAll(ctx, []frame{f}, c.server.config.WriteTimeout) && c.writeMissed(ctx, first)
-	for rest := backlog.Rest; ok && !rest.IsZero() && c.over.Err() == nil; {
-		var more []egress.Entry
+	for ok {
+		if !c.awaitRoom(ping) {
+			return false
+		}
+		if backlog.Rest.IsZero() {
+			return true
+		}
 		err := c.look(ctx, func(ctx context.Context) (err error) {
-			more, rest, err = c.server.ledger.Waiting(ctx, c.user, rest)
+			backlog, err = c.server.ledger.Continue(ctx, c.user, got, backlog.Rest)
 			return err
 		})
 		if err != nil {
 			return false
 		}
-		ok = c.writeMissed(ctx, c.readAll(ctx, more))
+		ok = c.writeMissed(ctx, c.readAll(ctx, backlog.Entries))
 	}
-	if !ok {
-		c.end(CloseSlow)
-	}
-	return ok
+	c.end(CloseSlow)
+	return false
 }
 
 // look looks into the ledger for what the client missed. After an error the connection can't go on.
@@ -129,9 +132,6 @@ func (c *conn) writeMissed(ctx context.Context, all []missed) bool {
 		}
 		entry := m.entry
 		if attempt, had := c.resumed[entry.ID]; had && entry.Attempt <= attempt {
-			if attempt == named {
-				c.settle(ctx, []egress.Entry{entry})
-			}
 			continue
 		}
 		if entry.State == egress.Pending && c.overdue(entry.Deadline) {
@@ -215,11 +215,44 @@ func (c *conn) awaitAck(ref egress.Ref) {
 	}
 }
 
+// awaitRoom waits until the client has acknowledged so much that it can be given more, and reports false if the
+// connection ends before: as it does when so much waits meanwhile that the queue is full.
+func (c *conn) awaitRoom(ping <-chan time.Time) bool {
+	for {
+		select {
+		case <-ping:
+			c.ping()
+		default:
+		}
+		c.ackMu.Lock()
+		room := len(c.unacked) <= maxUnacked/2
+		c.ackMu.Unlock()
+		if room || c.over.Err() != nil {
+			return c.over.Err() == nil
+		}
+		select {
+		case <-c.fewer:
+		case <-ping:
+			c.ping()
+		case <-c.over.Done():
+		}
+	}
+}
+
 // forget expects no acknowledgement of an answer any more.
 func (c *conn) forget(delivery string) {
 	c.ackMu.Lock()
 	defer c.ackMu.Unlock()
 	delete(c.unacked, delivery)
+	c.tellFewer()
+}
+
+// tellFewer wakes [conn.awaitRoom].
+func (c *conn) tellFewer() {
+	select {
+	case c.fewer <- struct{}{}:
+	default:
+	}
 }
 
 // acked settles what the client says it has. Ids of what it was not given are ignored. It runs in the reader, so that a
@@ -234,5 +267,6 @@ func (c *conn) acked(ctx context.Context, ids []string) {
 		}
 	}
 	c.ackMu.Unlock()
+	c.tellFewer()
 	c.settleAll(ctx, refs, outcomeDelivered)
 }

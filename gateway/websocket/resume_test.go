@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,14 +98,14 @@ func TestAClientGetsAllThatIsPendingHoweverMuchThatIs(t *testing.T) {
 		begun, look := make(chan struct{}), make(chan struct{})
 		f.ledger.backlog = func([]string) (egress.Backlog, error) {
 			close(begun)
-			return egress.Backlog{Rest: testTime, Entries: []egress.Entry{ledgerEntry(t, "m1", egress.Pending), ledgerEntry(t, "m2", egress.Pending)}}, nil
+			return egress.Backlog{Recovered: true, Rest: egress.Rest{From: testTime}, Entries: []egress.Entry{ledgerEntry(t, "m1", egress.Pending), ledgerEntry(t, "m2", egress.Pending)}}, nil
 		}
-		f.ledger.waiting = func(from time.Time) ([]egress.Entry, time.Time, error) {
+		f.ledger.rest = func(from time.Time) (egress.Backlog, error) {
 			<-look
-			if from.Equal(testTime) { // the last one again, and one that the client said it has
-				return []egress.Entry{ledgerEntry(t, "m2", egress.Pending), ledgerEntry(t, "named", egress.Pending), ledgerEntry(t, "m3", egress.Pending)}, testTime.Add(time.Second), nil
+			if from.Equal(testTime) { // the last one again
+				return egress.Backlog{Rest: egress.Rest{From: testTime.Add(time.Second)}, Entries: []egress.Entry{ledgerEntry(t, "m2", egress.Pending), ledgerEntry(t, "m3", egress.Pending)}}, nil
 			}
-			return []egress.Entry{ledgerEntry(t, "m4", egress.Pending)}, time.Time{}, nil
+			return egress.Backlog{Entries: []egress.Entry{ledgerEntry(t, "m4", egress.Pending)}}, nil
 		}
 		c := f.dialWith(query)
 		<-begun
@@ -117,7 +118,7 @@ func TestAClientGetsAllThatIsPendingHoweverMuchThatIs(t *testing.T) {
 			return len(conns[0].queue.frames) == 1
 		})
 		close(look)
-		if r := c.next(); r.Payload["missed"] != 2.0 || r.Payload["recovered"] != false {
+		if r := c.next(); r.Payload["missed"] != 2.0 || r.Payload["recovered"] != true {
 			t.Errorf("%s: ready = %+v", query, r)
 		}
 		var order []string
@@ -139,17 +140,68 @@ func TestAClientGetsAllThatIsPendingHoweverMuchThatIs(t *testing.T) {
 				t.Errorf("%s: settled %v", query, f.ledger.settled)
 			}
 		}
-		if f.ledger.times("named") != 1 {
-			t.Errorf("%s: what the client said it has is settled %d times", query, f.ledger.times("named"))
+	}
+}
+
+// A client that acknowledges is not given so much that it is taken for one that is too slow, however much is pending. It
+// is pinged while it has not acknowledged enough.
+func TestAClientIsGivenNoMoreThanItAcknowledges(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.PingInterval = time.Second })
+	part := func(from, n int) (part []egress.Entry) {
+		for i := range n {
+			part = append(part, ledgerEntry(t, fmt.Sprint("m", from+i), egress.Pending))
+		}
+		return part
+	}
+	const first, rest = maxUnacked - 1, maxUnacked / 2
+	f.ledger.backlog = func([]string) (egress.Backlog, error) {
+		return egress.Backlog{Rest: egress.Rest{From: testTime}, Entries: part(0, first)}, nil
+	}
+	var acked atomic.Bool
+	f.ledger.rest = func(time.Time) (egress.Backlog, error) {
+		if !acked.Load() {
+			t.Error("the rest was looked for before anything was acknowledged")
+		}
+		return egress.Backlog{Entries: part(first, rest)}, nil
+	}
+	c := f.dialWith("ack=1")
+	ack := func(from, n int) {
+		var ids []string
+		for i := range n {
+			ids = append(ids, fmt.Sprintf("%q", fmt.Sprint("m", from+i)))
+		}
+		c.say(`{"type":"connection.ack","payload":{"ids":[` + strings.Join(ids, ",") + `]}}`)
+	}
+	pings, pong := 0, c.PingHandler()
+	c.SetPingHandler(func(data string) error {
+		if pings++; pings == 2 { // all that it has been given was read by then
+			acked.Store(true)
+			ack(0, first)
+		}
+		return pong(data)
+	})
+	c.next() // ready
+	for i := range first + rest {
+		if id := c.next().Metadata["id"]; id != fmt.Sprint("m", i) {
+			t.Fatalf("frame %d is %s", i, id)
 		}
 	}
+	ack(first, rest)
+	c.join("works")
+	eventually(t, "all is settled", func() bool {
+		f.ledger.mu.Lock()
+		defer f.ledger.mu.Unlock()
+		return len(f.ledger.settled) == first+rest
+	})
 }
 
 func TestAClientIsToldToComeBackIfTheRestCantBeFound(t *testing.T) {
 	f := newFixture(t, nil)
-	f.ledger.backlog = func([]string) (egress.Backlog, error) { return egress.Backlog{Recovered: true, Rest: testTime}, nil }
-	f.ledger.waiting = func(time.Time) ([]egress.Entry, time.Time, error) {
-		return nil, time.Time{}, errors.New("store is down")
+	f.ledger.backlog = func([]string) (egress.Backlog, error) {
+		return egress.Backlog{Recovered: true, Rest: egress.Rest{From: testTime}}, nil
+	}
+	f.ledger.rest = func(time.Time) (egress.Backlog, error) {
+		return egress.Backlog{}, errors.New("store is down")
 	}
 	c := f.dialWith("")
 	c.next()

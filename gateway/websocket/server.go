@@ -25,10 +25,8 @@
 //
 // A client that connects gets the answers that are pending for its user. One that comes back names the metadata.id of
 // the last answers that it got, the earliest first (/ws/v1?after=ID&after=ID), and gets what came since; nothing that
-// it names comes again. connection.ready tells how many follow (missed), at most 500, and whether that is all of them
-// (recovered). It is not where the ledger no longer has what the client names, or where too many were missed: of these,
-// what is pending follows as well, and what was delivered elsewhere is for a client that comes back with the last of the
-// missed ones.
+// it names comes again. connection.ready tells how many follow (missed; where it is very much, at least so many), and
+// whether that is all of them (recovered): it is not where the ledger no longer has what the client names.
 //
 // An answer counts as delivered when the network took it for a connection that doesn't acknowledge. A client that wants
 // to be sure connects with ack=1 and acknowledges what it got: an answer that only such connections took counts as
@@ -75,8 +73,8 @@ type Ledger interface {
 	Deliver(ctx context.Context, ref egress.Ref) (egress.State, error)
 	// Resume finds what a user's client that connects has not got.
 	Resume(ctx context.Context, user identity.UserID, got []string) (egress.Backlog, error)
-	// Waiting finds what more is pending for it.
-	Waiting(ctx context.Context, user identity.UserID, from time.Time) (entries []egress.Entry, rest time.Time, err error)
+	// Continue finds the next part of it.
+	Continue(ctx context.Context, user identity.UserID, got []string, from egress.Rest) (egress.Backlog, error)
 }
 
 // Dependencies are what a [Server] works with. All are needed.
@@ -204,6 +202,7 @@ func (s *Server) newConn(ws *gorilla.Conn, user identity.UserID) *conn {
 		inbox:     inbox{ch: make(chan inbound, s.config.Inbox)},
 		rooms:     map[string]struct{}{},
 		unacked:   map[string]egress.Ref{},
+		fewer:     make(chan struct{}, 1),
 		rate:      rate.NewLimiter(rate.Limit(s.config.Rate), s.config.Burst),
 		flood:     rate.NewLimiter(rate.Limit(s.config.Rate*floodFactor), s.config.Burst*floodFactor),
 		published: make(chan struct{}), readDone: make(chan struct{}),

@@ -21,8 +21,8 @@ const ClaimLease = time.Minute
 
 // Claim is the right to make one answer, which may be made only once. It is taken before the platform is called and
 // settled after: by [Claim.Delivered], by [Undertaker.GiveUpClaim], or, where it is certain that the answer was not
-// made, by [Claim.Release]; see [Claim.Persist]. A claim that is not settled is not taken by anybody else, either, but for what may be made
-// again without harm: see [Ledger.Reclaim] and [Ledger.TakeOver].
+// made, by [Claim.Release]; see [Claim.Persist]. A claim that is not settled is not taken by anybody else, either, but for
+// what may be made again without harm: see [Ledger.Reclaim] and [Ledger.TakeOver].
 type Claim struct {
 	ledger  *Ledger
 	id      string
@@ -148,8 +148,8 @@ func (c *Claim) Release(ctx context.Context) error {
 	return err
 }
 
-// Persist has the claim settled: it calls settle, and again after a pause until there is no error, for as long as ctx
-// lasts and the claim holds. Once it does so whatever ctx. What is known of an answer is known to nobody else, and would
+// Persist has the claim settled: it calls settle at least once, and again after a pause until there is no error, for as
+// long as ctx lasts and the claim holds. What is known of an answer is known to nobody else, and would
 // end as [deadletter.OutcomeUnknown] because one write failed; all ways to settle a claim recognise what an earlier try
 // stored without learning it.
 func (c *Claim) Persist(ctx context.Context, pause time.Duration, settle func() error) error {

@@ -11,8 +11,8 @@ import (
 const (
 	// maxTogether is how many writes go in one call: what the client's BulkWriter puts into one BatchWrite.
 	maxTogether = 20
-	// maxCalls is how many such calls are under way at a time. Writes that come while all are wait for the first that
-	// ends, and then go together.
+	// maxCalls is how many such calls are under way at a time, beside those that Firestore refused for a while and that
+	// are made again. Writes that come while all are wait for the first that ends, and then go together.
 	maxCalls = 4
 	// callTime bounds one call, whoever waits for what is in it.
 	callTime = 10 * time.Second
@@ -96,7 +96,8 @@ func (g *gatherer) take() (writes []*write) {
 }
 
 // commit makes a call, and returns when it has ended. What Firestore refuses for a while, since others write the same
-// document just now, the client tries again by itself, a second later or more; nobody else waits for that.
+// document just now or it has too much to do, the client tries again by itself, a second later or more; nobody else waits
+// for that.
 func (g *gatherer) commit(ctx context.Context, writes []*write) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	if len(writes) == 1 {

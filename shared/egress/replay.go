@@ -15,16 +15,22 @@ import (
 
 // Backlog is what a client that connects has not got yet.
 type Backlog struct {
-	Entries []Entry // in the order in which they were opened
-	// Recovered is false if the client named what it got, and there may be more that was delivered elsewhere since: what
-	// the ledger no longer has, or too many.
-	Recovered bool
-	// Rest is zero, or else more is pending: see [Ledger.Waiting].
-	Rest time.Time
+	Entries   []Entry // in the order in which they were opened
+	Recovered bool    // false if the client named what it got and the ledger has nothing of that: there may be more
+	Rest      Rest    // zero, or where the next part begins: see [Ledger.Continue]
 	// Until is when the last entry that was looked at was opened, if the client named something that the ledger has:
 	// what was opened no later is among Entries, or the client has it or needs no more to get it.
 	Until time.Time
 }
+
+// Rest is where a part of a backlog begins.
+type Rest struct {
+	From  time.Time // when the first entry was opened
+	after Entry     // from this one on what was delivered counts, too; none if it has no ID
+}
+
+// IsZero reports whether there is no such part.
+func (r Rest) IsZero() bool { return r.From.IsZero() }
 
 // MaxGot is how many ids of answers that it got a client may name when it comes back.
 const MaxGot = 100
@@ -32,26 +38,8 @@ const MaxGot = 100
 // deliveryID is what an id of a delivery can be at most; [DeliveryID] makes 32 hexadecimal digits.
 var deliveryID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
-// maxBacklog bounds what is found for a client at a time.
+// maxBacklog is how many entries are looked at for a client at a time.
 const maxBacklog = 500
-
-// ofClients are the answers for a user's clients at the WebSocket gateway, in the order in which they were opened.
-func (l *Ledger) ofClients(user identity.UserID) firestore.Query {
-	return l.client.Collection("deliveries").Where("userId", "==", user.String()).
-		Where("destination", "==", string(identity.APIGateway)).OrderBy("openedAt", firestore.Asc)
-}
-
-// Waiting finds the answers for a user's clients at the WebSocket gateway that are pending and were opened at a time or
-// later, in that order. If these are not all, it is to be called again with rest, which is zero otherwise; what was
-// opened at that very time comes again then, unless it has been settled.
-func (l *Ledger) Waiting(ctx context.Context, user identity.UserID, from time.Time) (entries []Entry, rest time.Time, err error) {
-	entries, err = l.find(ctx, l.ofClients(user).Where("state", "==", Pending).Where("openedAt", ">=", from).Limit(maxBacklog))
-	if len(entries) == maxBacklog && entries[maxBacklog-1].OpenedAt.After(from) {
-		rest = entries[maxBacklog-1].OpenedAt
-	}
-	slices.SortStableFunc(entries, before)
-	return entries, rest, err
-}
 
 // Resume finds what a user's client at the WebSocket gateway has not got: the answers that are pending, and, if got
 // names the last ones that it did get, the earliest first, everything that was opened after these began and is not among
@@ -61,46 +49,65 @@ func (l *Ledger) Waiting(ctx context.Context, user identity.UserID, from time.Ti
 // Naming one answer is enough to go on after it. Naming several also finds one that was overtaken by a later one, and
 // settles those that an instance wrote but did not live to settle, so that they don't come twice.
 //
-// Of what is pending nothing is left out: what is too much for once is found by [Ledger.Waiting]. Of what was delivered
-// elsewhere, the earliest is found, up to a bound; naming the last of that goes on from there.
+// Where it is very much, this is the first part.
 func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string) (Backlog, error) {
-	all, rest, err := l.Waiting(ctx, user, time.Time{})
-	if err != nil {
-		return Backlog{}, err
-	}
 	b := Backlog{Recovered: true}
 	if len(got) > 0 {
-		first, err := l.position(ctx, user, got)
+		after, err := l.position(ctx, user, got)
 		if errors.Is(err, ErrNotFound) {
 			b.Recovered = false
 		} else if err != nil {
 			return Backlog{}, err
-		} else {
-			since, err := l.find(ctx, l.ofClients(user).Where("state", "in", []State{Pending, Delivered}).Where("openedAt", ">=", first.OpenedAt).Limit(maxBacklog+MaxGot))
-			if err != nil {
-				return Backlog{}, err
-			}
-			b.Recovered = len(since) < maxBacklog+MaxGot
-			for _, e := range since {
-				if before(e, first) >= 0 {
-					all = append(all, e)
-				}
-				if e.created.After(b.Until) {
-					b.Until = e.created
-				}
-			}
+		}
+		b.Rest.after = after
+	}
+	for {
+		part, err := l.Continue(ctx, user, got, b.Rest)
+		if err != nil {
+			return Backlog{}, err
+		}
+		b.Entries, b.Rest = append(b.Entries, part.Entries...), part.Rest
+		if part.Until.After(b.Until) {
+			b.Until = part.Until
+		}
+		if b.Rest.IsZero() || len(b.Entries) >= maxBacklog {
+			return b, nil
 		}
 	}
-	slices.SortStableFunc(all, before)
-	seen := map[string]bool{}
-	for _, e := range all {
-		if !rest.IsZero() && e.OpenedAt.After(rest) {
-			break // what is pending in between comes first
+}
+
+// Continue finds the next part of a backlog. What was opened at the very time at which it begins may have been in the one
+// before.
+func (l *Ledger) Continue(ctx context.Context, user identity.UserID, got []string, from Rest) (Backlog, error) {
+	q := l.client.Collection("deliveries").Where("userId", "==", user.String()).
+		Where("destination", "==", string(identity.APIGateway)).Where("openedAt", ">=", from.From).
+		OrderBy("openedAt", firestore.Asc).Limit(maxBacklog)
+	after := from.after
+	named := after.ID != ""
+	early := named && from.From.Before(after.OpenedAt)
+	switch {
+	case early:
+		q = q.Where("state", "==", Pending).Where("openedAt", "<", after.OpenedAt)
+	case named:
+		q = q.Where("state", "in", []State{Pending, Delivered})
+	default:
+		q = q.Where("state", "==", Pending)
+	}
+	found, err := l.find(ctx, q)
+	if err != nil {
+		return Backlog{}, err
+	}
+	b := Backlog{Recovered: true}
+	if n := len(found); n == maxBacklog && found[n-1].OpenedAt.After(from.From) {
+		b.Rest = Rest{found[n-1].OpenedAt, after}
+	} else if early {
+		b.Rest = Rest{after.OpenedAt, after}
+	}
+	slices.SortStableFunc(found, before)
+	for _, e := range found {
+		if named && !early && e.created.After(b.Until) {
+			b.Until = e.created
 		}
-		if seen[e.ID] {
-			continue
-		}
-		seen[e.ID] = true
 		switch {
 		case slices.Contains(got, e.ID):
 			if e.State == Pending {
@@ -109,17 +116,9 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 				}
 			}
 		case e.State == Pending && l.now().After(e.Deadline): // the sweep is giving it up: to write it now would race with that
+		case e.State == Delivered && before(e, after) < 0: // at the same time, but before it
 		default:
 			b.Entries = append(b.Entries, e)
-		}
-	}
-	if len(b.Entries) > maxBacklog {
-		b.Entries, rest = b.Entries[:maxBacklog], b.Entries[maxBacklog-1].OpenedAt
-	}
-	if b.Rest = rest; !rest.IsZero() {
-		b.Recovered = len(got) == 0
-		if b.Until.After(rest) {
-			b.Until = rest
 		}
 	}
 	return b, nil

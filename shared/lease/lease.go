@@ -174,7 +174,8 @@ func New(client *firestore.Client, kind, instance string, c Config, o Options) (
 	return m, err
 }
 
-// Members is how many sessions, this manager's own included, were alive when it last looked; at least 1.
+// Members is how many sessions were alive when it last looked; at least 1. This manager's own is among them once it
+// takes part.
 func (m *Manager) Members() int { return max(1, int(m.members.Load())) }
 
 // Moving is how many leases this instance is to have and has not yet, and is giving up and has still, given the
