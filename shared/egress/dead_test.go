@@ -390,14 +390,21 @@ func (p *parts) many(t *testing.T, n int) []string {
 func TestAllThatIsPendingIsFoundHoweverMuchThatIs(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
-		ids := p.many(t, 1200)
-		for _, got := range [][]string{nil, {"d000"}} {
+		ids := append([]string{p.open(t, "first").ID}, p.many(t, 1200)...)
+		for _, got := range [][]string{nil, {"first"}} {
 			b, err := p.ledger.Resume(t.Context(), person(t, "twitch:1"), got)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if len(b.Entries) > 1000 || !b.Recovered {
 				t.Errorf("named %v: %d at first, recovered %v", got, len(b.Entries), b.Recovered)
+			}
+			first := map[string]bool{}
+			for _, e := range b.Entries {
+				if first[e.ID] {
+					t.Errorf("named %v: %s is found twice at first", got, e.ID)
+				}
+				first[e.ID] = true
 			}
 			all := b.Entries
 			for !b.Rest.IsZero() {

@@ -61,12 +61,18 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 		}
 		b.Rest.after = after
 	}
+	seen := map[string]bool{}
 	for {
 		part, err := l.Continue(ctx, user, got, b.Rest)
 		if err != nil {
 			return Backlog{}, err
 		}
-		b.Entries, b.Rest = append(b.Entries, part.Entries...), part.Rest
+		b.Rest = part.Rest
+		for _, e := range part.Entries {
+			if !seen[e.ID] {
+				seen[e.ID], b.Entries = true, append(b.Entries, e)
+			}
+		}
 		if part.Until.After(b.Until) {
 			b.Until = part.Until
 		}
