@@ -481,10 +481,9 @@ func (p *platforms) do(ctx context.Context, f fault, slot *gatewaySlot) error {
 	mending := context.WithoutCancel(ctx)
 	gw := slot.get()
 	if f.kind == StopGateway {
-		if took, inTime, well := gw.proc.terminate(exitTime); !inTime || !well {
+		if took, inTime, well := gw.terminate(); !inTime || !well {
 			return fmt.Errorf("%s was asked to end, and after %s had ended in time: %v, and well: %v", gw.proc.name, took, inTime, well)
 		}
-		gw.clients.proxy.Stop()
 	} else {
 		if f.kind == KillBeforeSettling {
 			h, release := p.injector.holdSettling(gw.id)

@@ -129,6 +129,13 @@ type gateway struct {
 	clients *link // to where it listens
 }
 
+// terminate asks the gateway to end, as [process.terminate] does, in the time that the platform gives it. From then on no
+// client reaches it.
+func (g gateway) terminate() (took time.Duration, inTime, well bool) {
+	defer g.clients.proxy.Stop()
+	return g.proc.terminate(exitTime)
+}
+
 // functionSlot is the place of a function.
 type functionSlot struct {
 	name, addr string
@@ -386,8 +393,7 @@ func (s *gatewaySlot) roll(ctx context.Context, w *world, skew time.Duration) er
 	if err != nil {
 		return err
 	}
-	took, inTime, well := old.proc.terminate(exitTime)
-	old.clients.proxy.Stop()
+	took, inTime, well := old.terminate()
 	deleted, err := w.deleteSubscription(ctx, old.id)
 	if err != nil {
 		return err

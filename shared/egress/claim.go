@@ -149,9 +149,9 @@ func (c *Claim) Release(ctx context.Context) error {
 }
 
 // Persist has the claim settled: it calls settle at least once, and again after a pause until there is no error, for as
-// long as ctx lasts and the claim holds. What is known of an answer is known to nobody else, and would
-// end as [deadletter.OutcomeUnknown] because one write failed; all ways to settle a claim recognise what an earlier try
-// stored without learning it.
+// long as ctx lasts and the claim holds. What is known of an answer is known to nobody else, and would end as
+// [deadletter.OutcomeUnknown] because one write failed; all ways to settle a claim recognise what an earlier try stored
+// without learning it.
 func (c *Claim) Persist(ctx context.Context, pause time.Duration, settle func() error) error {
 	for {
 		err := settle()

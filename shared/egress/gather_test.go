@@ -107,6 +107,25 @@ func hold(t *testing.T) *held {
 	return h
 }
 
+// open opens a delivery.
+func (h *held) open(t *testing.T, id string) egress.Ref {
+	t.Helper()
+	e, _, err := h.Open(t.Context(), entry(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.Ref()
+}
+
+// deliver settles a delivery, beside what else is done until wg has it.
+func (h *held) deliver(t *testing.T, wg *sync.WaitGroup, ref egress.Ref) {
+	wg.Go(func() {
+		if state, err := h.Deliver(t.Context(), ref); err != nil || state != egress.Delivered {
+			t.Errorf("%s: %q, %v", ref.ID, state, err)
+		}
+	})
+}
+
 // contend writes all of a batch but the contended one.
 func (h *held) contend(ctx context.Context, batch *firestorepb.BatchWriteRequest, handler grpc.UnaryHandler) (any, error) {
 	all := &firestorepb.BatchWriteResponse{}
@@ -184,29 +203,15 @@ func TestWhoGivesUpWaitingLearnsWhatCameOfItLater(t *testing.T) {
 
 func TestWhatNobodyWaitsForAnyMoreIsNotWritten(t *testing.T) {
 	l := hold(t)
-	open := func(id string) egress.Ref {
-		e, _, err := l.Open(t.Context(), entry(id))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return e.Ref()
-	}
 	var busy, left []egress.Ref
 	for i := range 4 { // as many as go at a time
-		busy, left = append(busy, open(fmt.Sprint("busy", i))), append(left, open(fmt.Sprint("left", i)))
+		busy, left = append(busy, l.open(t, fmt.Sprint("busy", i))), append(left, l.open(t, fmt.Sprint("left", i)))
 	}
-	live := open("live")
+	live := l.open(t, "live")
 	l.hold.Store(true)
 	var wg sync.WaitGroup
-	deliver := func(ref egress.Ref) {
-		wg.Go(func() {
-			if state, err := l.Deliver(t.Context(), ref); err != nil || state != egress.Delivered {
-				t.Errorf("%s: %q, %v", ref.ID, state, err)
-			}
-		})
-	}
 	for _, ref := range busy { // one after the other, or some would go together
-		deliver(ref)
+		l.deliver(t, &wg, ref)
 		<-l.calls
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -216,7 +221,7 @@ func TestWhatNobodyWaitsForAnyMoreIsNotWritten(t *testing.T) {
 			t.Errorf("Deliver = %v", err)
 		}
 	}
-	deliver(live)
+	l.deliver(t, &wg, live)
 	close(l.gate)
 	wg.Wait()
 	for _, ref := range left {
@@ -229,37 +234,23 @@ func TestWhatNobodyWaitsForAnyMoreIsNotWritten(t *testing.T) {
 func TestWhatOthersWriteJustNowHoldsNothingElseUp(t *testing.T) {
 	l := hold(t)
 	l.contended = "contended"
-	open := func(id string) egress.Ref {
-		e, _, err := l.Open(t.Context(), entry(id))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return e.Ref()
-	}
 	var busy, others []egress.Ref
 	for i := range 4 { // as many as go at a time
-		busy = append(busy, open(fmt.Sprint("busy", i)))
+		busy = append(busy, l.open(t, fmt.Sprint("busy", i)))
 	}
 	for i := range 19 {
-		others = append(others, open(fmt.Sprint("other", i)))
+		others = append(others, l.open(t, fmt.Sprint("other", i)))
 	}
-	contended := open(l.contended)
+	contended := l.open(t, l.contended)
 	l.hold.Store(true)
-	deliver := func(wg *sync.WaitGroup, ref egress.Ref) {
-		wg.Go(func() {
-			if state, err := l.Deliver(t.Context(), ref); err != nil || state != egress.Delivered {
-				t.Errorf("%s: %q, %v", ref.ID, state, err)
-			}
-		})
-	}
 	var free, alone sync.WaitGroup
 	for _, ref := range busy { // one after the other, or some would go together
-		deliver(&free, ref)
+		l.deliver(t, &free, ref)
 		<-l.calls
 	}
-	deliver(&alone, contended)
+	l.deliver(t, &alone, contended)
 	for _, ref := range others {
-		deliver(&free, ref)
+		l.deliver(t, &free, ref)
 	}
 	l.hold.Store(false)
 	close(l.gate)
