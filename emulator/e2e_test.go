@@ -31,7 +31,8 @@ import (
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/emulator/google"
 	"parley.internal/emulator/stack"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/answer"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
@@ -306,15 +307,15 @@ func user(t *testing.T, db *firestore.Client, id string) store.User {
 	return u
 }
 
-func deliveries(t *testing.T, db *firestore.Client, userID string) []egress.Entry {
+func deliveries(t *testing.T, db *firestore.Client, userID string) []delivery.Entry {
 	t.Helper()
 	snaps, err := db.Collection("deliveries").Where("userId", "==", userID).Documents(t.Context()).GetAll()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []egress.Entry
+	var all []delivery.Entry
 	for _, snap := range snaps {
-		var e egress.Entry
+		var e delivery.Entry
 		if err := snap.DataTo(&e); err != nil {
 			t.Fatal(err)
 		}
@@ -346,7 +347,7 @@ func TestChat(t *testing.T) {
 			for _, d := range deliveries(t, db, "api-gateway:eve") {
 				until(t, "delivery "+d.ID+" to be settled", func() bool {
 					snap, err := db.Doc("deliveries/" + d.ID).Get(t.Context())
-					return err == nil && snap.Data()["state"] == string(egress.Delivered)
+					return err == nil && snap.Data()["state"] == string(delivery.Delivered)
 				})
 			}
 		})
@@ -481,13 +482,13 @@ func TestTwoRoomsShareOneTalk(t *testing.T) {
 		eve.join("stage")
 		frank.join("balcony")
 		eve.say("m1", "hello over there", "stage")
-		if m := frank.next("chat.message.received"); egress.Plain(m.Payload.Text) != "[api-gateway] Eve: hello over there" || m.Metadata.ReplyTo != "" {
+		if m := frank.next("chat.message.received"); answer.StripMarks(m.Payload.Text) != "[api-gateway] Eve: hello over there" || m.Metadata.ReplyTo != "" {
 			t.Errorf("Frank got %+v", m)
 		} else {
 			frank.say("m2", m.Payload.Text, "balcony") // a program would do so, and is not relayed
 		}
 		frank.say("m3", "hello back", "balcony")
-		if m := eve.next("chat.message.received"); egress.Plain(m.Payload.Text) != "[api-gateway] Frank: hello back" {
+		if m := eve.next("chat.message.received"); answer.StripMarks(m.Payload.Text) != "[api-gateway] Frank: hello back" {
 			t.Errorf("Eve got %+v", m)
 		}
 		eve.nothingMore()
@@ -510,12 +511,12 @@ func TestTwoRoomsShareOneTalk(t *testing.T) {
 			eve.say(fmt.Sprintf("w%d", n), "!wide news", "stage")
 			select {
 			case m := <-frank.frames:
-				return egress.Plain(m.Payload.Text) == "!wide news"
+				return answer.StripMarks(m.Payload.Text) == "!wide news"
 			case <-time.After(100 * time.Millisecond):
 				return false
 			}
 		})
-		want := map[string]egress.State{"balcony": egress.Delivered, "cellar": egress.Dead, "discord:7": egress.Dead}
+		want := map[string]delivery.State{"balcony": delivery.Delivered, "cellar": delivery.Dead, "discord:7": delivery.Dead}
 		until(t, "three outcomes", func() bool {
 			snaps, err := db.Collection("deliveries").Where("step", ">=", "rule:wide@").Where("step", "<", "rule:wideA").Documents(t.Context()).GetAll()
 			if err != nil {
@@ -523,13 +524,13 @@ func TestTwoRoomsShareOneTalk(t *testing.T) {
 			}
 			settled := 0
 			for _, snap := range snaps {
-				var e egress.Entry
+				var e delivery.Entry
 				if err := snap.DataTo(&e); err != nil {
 					t.Fatal(err)
 				}
 				if e.State == want[e.Channel] {
 					settled++
-				} else if e.State != egress.Pending && e.State != egress.Claimed {
+				} else if e.State != delivery.Pending && e.State != delivery.Claimed {
 					t.Fatalf("%s ended %s", e.Channel, e.State)
 				}
 			}

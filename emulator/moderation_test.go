@@ -13,9 +13,10 @@ import (
 	"cloud.google.com/go/firestore"
 
 	standin "parley.internal/emulator/twitch"
+	"parley.internal/gateway/moderator"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/moderation"
@@ -119,10 +120,10 @@ rules:
 	}
 	want := []string{"parleybot ban bob 0s spam", "parleybot timeout carl 1m0s asked for by mod"}
 	until(t, "Twitch to do both", func() bool { return len(done("streamer")) >= len(want) })
-	var refused []deadletter.Letter
+	var refused []deadletter.DeadLetter
 	until(t, "the dead letter of who may not", func() bool {
 		refused = nil
-		err := deadletter.NewBox(db, time.Now).List(t.Context(), deadletter.Selection{Reason: deadletter.Forbidden}, func(l deadletter.Letter) error {
+		err := deadletter.NewStore(db, time.Now).List(t.Context(), deadletter.Filter{Reason: deadletter.Forbidden}, func(l deadletter.DeadLetter) error {
 			refused = append(refused, l)
 			return nil
 		})
@@ -132,17 +133,17 @@ rules:
 		return slices.ContainsFunc(tw.Said("elsewhere"), func(l standin.Line) bool { return l.Login == bot.Login && l.Text == "pong" })
 	})
 	for _, id := range []string{"api-gateway:eve", "twitch:" + mod.ID} {
-		orders := func() []egress.Entry {
-			return slices.DeleteFunc(deliveries(t, db, id), func(e egress.Entry) bool { return e.Type != event.EgressEvent })
+		orders := func() []delivery.Entry {
+			return slices.DeleteFunc(deliveries(t, db, id), func(e delivery.Entry) bool { return e.Type != event.EgressEvent })
 		}
 		ds := orders()
 		if len(ds) != 1 {
 			t.Errorf("%d orders of %s; want 1: a moderator of one channel is none of another", len(ds), id)
 			continue
 		}
-		until(t, "the order to be settled", func() bool { return orders()[0].State == egress.Delivered })
-		r, err := moderation.NewRecords(db, "test", time.Now).Get(t.Context(), ds[0].ID)
-		if err != nil || r.AskedBy.UserID != id || r.Outcome != moderation.Done && r.Outcome != moderation.Held {
+		until(t, "the order to be settled", func() bool { return orders()[0].State == delivery.Delivered })
+		r, err := moderator.NewRecords(db, "test", time.Now).Get(t.Context(), ds[0].ID)
+		if err != nil || r.AskedBy.UserID != id || r.Outcome != moderator.Done && r.Outcome != moderator.Held {
 			t.Errorf("record = %+v, %v", r, err)
 		}
 	}

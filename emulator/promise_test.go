@@ -25,7 +25,7 @@ import (
 	firestoreserver "parley.internal/emulator/firestore"
 	pubsubserver "parley.internal/emulator/pubsub"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/topology"
 )
 
@@ -83,7 +83,7 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 // settles reports whether a commit records that an answer was delivered.
 func settles(r *firestorepb.CommitRequest) bool {
 	for _, w := range r.Writes {
-		if d := w.GetUpdate(); d != nil && strings.Contains(d.Name, "/deliveries/") && d.Fields["state"].GetStringValue() == string(egress.Delivered) {
+		if d := w.GetUpdate(); d != nil && strings.Contains(d.Name, "/deliveries/") && d.Fields["state"].GetStringValue() == string(delivery.Delivered) {
 			return true
 		}
 	}
@@ -255,10 +255,10 @@ func TestOrderingKeysGoOnWhenPublishingFailedForAWhile(t *testing.T) {
 }
 
 // letters reads every dead letter that there is, with all of its data.
-func letters(t *testing.T, db *firestore.Client) (all []deadletter.Letter) {
+func letters(t *testing.T, db *firestore.Client) (all []deadletter.DeadLetter) {
 	t.Helper()
-	box := deadletter.NewBox(db, time.Now)
-	err := box.List(t.Context(), deadletter.Selection{}, func(l deadletter.Letter) error {
+	box := deadletter.NewStore(db, time.Now)
+	err := box.List(t.Context(), deadletter.Filter{}, func(l deadletter.DeadLetter) error {
 		whole, err := box.Get(t.Context(), l.ID)
 		all = append(all, whole)
 		return err
@@ -334,7 +334,7 @@ func TestWhoComesBeforeTheDeadlineGetsTheAnswer(t *testing.T) {
 	}
 	c.nothingMore()
 	until(t, "the delivery to be recorded", func() bool {
-		return deliveries(t, db, "api-gateway:eve")[0].State == egress.Delivered
+		return deliveries(t, db, "api-gateway:eve")[0].State == delivery.Delivered
 	})
 	if all := letters(t, db); len(all) != 0 {
 		t.Errorf("dead letters %+v; want none", all)

@@ -16,8 +16,9 @@ import (
 	"parley.internal/emulator/discord"
 	"parley.internal/emulator/stack"
 	"parley.internal/emulator/twitch"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 )
 
@@ -182,25 +183,25 @@ func (w *talk) refuseInOnePlace(t *testing.T) {
 	w.allowOnDiscord(false)
 	w.adaSays("not for Discord")
 	w.adaSays("!everywhere how are you?")
-	until(t, "two refusals", func() bool { return len(w.inState(egress.Dead)) == 2 })
+	until(t, "two refusals", func() bool { return len(w.inState(delivery.Dead)) == 2 })
 	w.allowOnDiscord(true)
 	w.adaSays("back on Discord")
 	until(t, "the last line everywhere", func() bool {
 		heard := w.heard()
 		return len(heard[onTwitch]) == 3 && len(heard[onDiscord]) == 1 && len(heard[onWeb]) == 1
 	})
-	until(t, "every outcome", func() bool { return len(w.inState(egress.Pending, egress.Claimed)) == 0 })
-	states := map[string][]egress.State{}
+	until(t, "every outcome", func() bool { return len(w.inState(delivery.Pending, delivery.Claimed)) == 0 })
+	states := map[string][]delivery.State{}
 	for _, e := range w.ledger() {
 		states[e.Channel] = append(states[e.Channel], e.State)
 	}
 	for _, s := range states {
 		slices.Sort(s)
 	}
-	want := map[string][]egress.State{
-		onTwitch:  {egress.Delivered, egress.Delivered, egress.Delivered},
-		onDiscord: {egress.Dead, egress.Dead, egress.Delivered},
-		onWeb:     {egress.Delivered}, // the room in which the model was asked
+	want := map[string][]delivery.State{
+		onTwitch:  {delivery.Delivered, delivery.Delivered, delivery.Delivered},
+		onDiscord: {delivery.Dead, delivery.Dead, delivery.Delivered},
+		onWeb:     {delivery.Delivered}, // the room in which the model was asked
 	}
 	if diff := cmp.Diff(want, states); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
@@ -209,14 +210,14 @@ func (w *talk) refuseInOnePlace(t *testing.T) {
 		t.Errorf("Discord heard %q", got)
 	}
 
-	letters := map[string]deadletter.Letter{}
-	if err := deadletter.NewBox(w.db, time.Now).List(t.Context(), deadletter.Selection{}, func(l deadletter.Letter) error {
+	letters := map[string]deadletter.DeadLetter{}
+	if err := deadletter.NewStore(w.db, time.Now).List(t.Context(), deadletter.Filter{}, func(l deadletter.DeadLetter) error {
 		letters[l.ID] = l
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	refused := w.inState(egress.Dead)
+	refused := w.inState(delivery.Dead)
 	for _, e := range refused {
 		l := letters[e.ID]
 		if e.Reason != string(deadletter.SenderRefused) || l.Reason != deadletter.SenderRefused || l.Attempts != 1 || !l.Delivery || !strings.Contains(l.Message, "Missing Permissions") {
@@ -375,10 +376,10 @@ func (w *talk) heard() map[string][]string {
 	}
 	heard := map[string][]string{onWeb: slices.Clone(w.toEve[w.heardBefore[onWeb]:both])}
 	for _, l := range w.twitchLines() {
-		heard[onTwitch] = append(heard[onTwitch], egress.Plain(l.Text))
+		heard[onTwitch] = append(heard[onTwitch], answer.StripMarks(l.Text))
 	}
 	for _, m := range w.discordMessages() {
-		heard[onDiscord] = append(heard[onDiscord], egress.Plain(m.Text))
+		heard[onDiscord] = append(heard[onDiscord], answer.StripMarks(m.Text))
 	}
 	w.heardNow = map[string]int{}
 	for _, place := range []string{onTwitch, onDiscord, onWeb} {
@@ -427,7 +428,7 @@ func (w *talk) hears(want map[string][]string) {
 }
 
 // ledger is the deliveries of this test.
-func (w *talk) ledger() (all []egress.Entry) {
+func (w *talk) ledger() (all []delivery.Entry) {
 	w.t.Helper()
 	snaps, err := w.db.Collection("deliveries").Documents(w.t.Context()).GetAll()
 	if err != nil {
@@ -439,7 +440,7 @@ func (w *talk) ledger() (all []egress.Entry) {
 		if w.openedBefore[snap.Ref.ID] {
 			continue
 		}
-		var e egress.Entry
+		var e delivery.Entry
 		if err := snap.DataTo(&e); err != nil {
 			w.t.Fatal(err)
 		}
@@ -449,16 +450,16 @@ func (w *talk) ledger() (all []egress.Entry) {
 	return all
 }
 
-func (w *talk) inState(states ...egress.State) []egress.Entry {
+func (w *talk) inState(states ...delivery.State) []delivery.Entry {
 	w.t.Helper()
-	return slices.DeleteFunc(w.ledger(), func(e egress.Entry) bool { return !slices.Contains(states, e.State) })
+	return slices.DeleteFunc(w.ledger(), func(e delivery.Entry) bool { return !slices.Contains(states, e.State) })
 }
 
 // delivered waits until every delivery of this test is settled. So many there have to be for each place, each of another
 // line that was said elsewhere, and all delivered.
-func (w *talk) delivered(want map[string]int) []egress.Entry {
+func (w *talk) delivered(want map[string]int) []delivery.Entry {
 	w.t.Helper()
-	until(w.t, "every outcome", func() bool { return len(w.inState(egress.Pending, egress.Claimed)) == 0 })
+	until(w.t, "every outcome", func() bool { return len(w.inState(delivery.Pending, delivery.Claimed)) == 0 })
 	entries := w.ledger()
 	got, lines := map[string]int{}, map[string]bool{}
 	for _, e := range entries {
@@ -467,7 +468,7 @@ func (w *talk) delivered(want map[string]int) []egress.Entry {
 			w.t.Fatal(err)
 		}
 		line := e.CorrelationID + " in " + e.Channel
-		if relay := decoded.Egress.Relay; e.State != egress.Delivered || relay == nil || relay.Channel == e.Channel || lines[line] {
+		if relay := decoded.Egress.Relay; e.State != delivery.Delivered || relay == nil || relay.Channel == e.Channel || lines[line] {
 			w.t.Errorf("%s, %s: %s, relayed as %+v", e.ID, line, e.State, relay)
 		}
 		lines[line] = true

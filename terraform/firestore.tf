@@ -1,5 +1,5 @@
 locals {
-  # What the queries of shared/store, shared/egress and shared/deadletter need: fields that are compared, then the one
+  # What the queries of shared/store, shared/delivery and shared/deadletter need: fields that are compared, then the one
   # that is sorted by. A query without its index fails, so a test runs every query and looks it up in the plan.
   indexes = {
     "deliveries-backlog"         = { collection = "deliveries", equal = ["userId", "destination", "state"], by = "openedAt", order = "ASCENDING" }

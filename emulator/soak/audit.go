@@ -14,7 +14,7 @@ import (
 	"google.golang.org/api/iterator"
 
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 )
 
 // entry is what the ledger says of a delivery.
@@ -121,11 +121,11 @@ func (w *world) settled(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		pending, err := w.entries(ctx, w.deliveries().Where("state", "==", egress.Pending))
+		pending, err := w.entries(ctx, w.deliveries().Where("state", "==", delivery.Pending))
 		if err != nil {
 			return err
 		}
-		silent, err := w.entries(ctx, w.deliveries().Where("state", "==", egress.Dead).Where("announced", "==", false))
+		silent, err := w.entries(ctx, w.deliveries().Where("state", "==", delivery.Dead).Where("announced", "==", false))
 		if err != nil {
 			return err
 		}
@@ -284,7 +284,7 @@ func (a *auditor) compare(entries []entry, letters []letter) {
 		}
 	}
 	for _, l := range letters {
-		if !slices.ContainsFunc(deadletter.Reasons, func(x deadletter.Explained) bool { return string(x.Reason) == l.Reason }) {
+		if !slices.ContainsFunc(deadletter.Reasons, func(x deadletter.ReasonInfo) bool { return string(x.Reason) == l.Reason }) {
 			a.violation(Violation{What: fmt.Sprintf("dead letter %s has the reason %q", l.ID, l.Reason)}, entry{})
 		}
 		if l.Attempts != 1 {
@@ -304,8 +304,8 @@ func (a *auditor) compare(entries []entry, letters []letter) {
 func (a *auditor) entry(e entry) {
 	given := len(a.given[e.ID])
 	mine := slices.ContainsFunc(a.letters[e.CorrelationID], func(l letter) bool { return l.ID == e.ID && l.Delivery })
-	switch egress.State(e.State) {
-	case egress.Delivered:
+	switch delivery.State(e.State) {
+	case delivery.Delivered:
 		a.report.Delivered++
 		if given == 0 {
 			a.violation(Violation{What: "delivered, and in no transcript", Lost: true}, e)
@@ -313,7 +313,7 @@ func (a *auditor) entry(e entry) {
 		if mine {
 			a.violation(Violation{What: "delivered, and a dead letter", Doubled: true}, e)
 		}
-	case egress.Dead:
+	case delivery.Dead:
 		a.report.Dead[e.Reason]++
 		if given > 0 {
 			a.violation(Violation{What: "dead, and in a transcript", Doubled: true}, e)

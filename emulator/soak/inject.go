@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 )
 
 // injector makes the servers' answers go wrong while faults are on. Which of the calls are met is drawn anew in every
@@ -94,10 +94,10 @@ func (i *injector) settling(r writing) *hold {
 			continue
 		}
 		instance := d.Fields["instance"].GetStringValue()
-		switch egress.State(d.Fields["state"].GetStringValue()) {
-		case egress.Pending:
+		switch delivery.State(d.Fields["state"].GetStringValue()) {
+		case delivery.Pending:
 			continue
-		case egress.Claimed:
+		case delivery.Claimed:
 			i.claims[d.Name] = instance
 			continue
 		}

@@ -19,10 +19,10 @@ import (
 	"parley.internal/emulator/discord"
 	"parley.internal/emulator/stack"
 	"parley.internal/emulator/twitch"
+	"parley.internal/gateway/gap"
 	"parley.internal/gateway/oauth"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
-	"parley.internal/shared/gap"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/topology"
 )
@@ -511,7 +511,7 @@ func (p *platforms) do(ctx context.Context, f fault, slot *gatewaySlot) error {
 // them over while they hold.
 func (p *platforms) hurry(ctx context.Context) {
 	for wait(ctx, p.Pace.Sweep) == nil {
-		snaps, err := p.deliveries().Where("state", "==", egress.Claimed).Documents(ctx).GetAll()
+		snaps, err := p.deliveries().Where("state", "==", delivery.Claimed).Documents(ctx).GetAll()
 		for _, snap := range snaps {
 			p.claims.Lock()
 			killed := p.claims.killed[fmt.Sprint(snap.Data()["instance"])]
@@ -521,7 +521,7 @@ func (p *platforms) hurry(ctx context.Context) {
 				continue
 			}
 			// under the condition that nobody wrote it since; whoever did is looked at the next time
-			_, _ = snap.Ref.Update(ctx, []firestore.Update{{Path: "leaseUntil", Value: time.Now().Add(-egress.ClaimLease)}}, firestore.LastUpdateTime(snap.UpdateTime))
+			_, _ = snap.Ref.Update(ctx, []firestore.Update{{Path: "leaseUntil", Value: time.Now().Add(-delivery.ClaimLease)}}, firestore.LastUpdateTime(snap.UpdateTime))
 		}
 		if err != nil && ctx.Err() == nil {
 			p.fail("look for claims: %v", err)
@@ -532,7 +532,7 @@ func (p *platforms) hurry(ctx context.Context) {
 
 // outcomes waits until every question was heard or missed, and every answer is settled, but not for ever.
 func (p *platforms) outcomes(ctx context.Context) error {
-	limit := time.Now().Add(p.Pace.Deadline + p.Pace.Grace + egress.ClaimLease)
+	limit := time.Now().Add(p.Pace.Deadline + p.Pace.Grace + delivery.ClaimLease)
 	for {
 		open, err := p.open(ctx)
 		if err != nil || open == 0 {
@@ -569,7 +569,7 @@ func (p *platforms) open(ctx context.Context) (int, error) {
 			settled := false
 			for correlation := range correlations {
 				for _, e := range f.entries[correlation] {
-					settled = settled || e.State == string(egress.Delivered) || e.State == string(egress.Dead) && len(f.letters[correlation]) > 0
+					settled = settled || e.State == string(delivery.Delivered) || e.State == string(delivery.Dead) && len(f.letters[correlation]) > 0
 				}
 				settled = settled || len(f.entries[correlation]) == 0 && len(f.letters[correlation]) > 0
 			}
@@ -802,21 +802,21 @@ func (a *platformAuditor) question(q asked, known map[string]bool) {
 		return
 	}
 	e := entries[0]
-	switch state := egress.State(e.State); {
-	case state == egress.Delivered && len(letters) > 0:
+	switch state := delivery.State(e.State); {
+	case state == delivery.Delivered && len(letters) > 0:
 		broken(false, true, "delivered, and a dead letter (%s)", letters[0].Reason)
-	case state == egress.Delivered && len(lines) == 0:
+	case state == delivery.Delivered && len(lines) == 0:
 		broken(true, false, "delivered, and not said")
-	case state == egress.Delivered:
+	case state == delivery.Delivered:
 		a.tally.Answered++
-	case state == egress.Dead && len(letters) == 0:
+	case state == delivery.Dead && len(letters) == 0:
 		broken(true, false, "dead, without a dead letter")
-	case state == egress.Dead && e.Reason == string(deadletter.OutcomeUnknown):
+	case state == delivery.Dead && e.Reason == string(deadletter.OutcomeUnknown):
 		a.tally.Unknown++
 		a.tally.UnknownSaid += len(lines)
-	case state == egress.Dead && len(lines) > 0:
+	case state == delivery.Dead && len(lines) > 0:
 		broken(false, true, "dead (%s), and said", e.Reason)
-	case state == egress.Dead:
+	case state == delivery.Dead:
 		a.tally.Dead++
 	default:
 		broken(true, false, "neither delivered nor dead: %s", e.State)

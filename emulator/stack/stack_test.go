@@ -16,7 +16,7 @@ import (
 	"parley.internal/emulator/discord"
 	"parley.internal/emulator/stack"
 	"parley.internal/emulator/twitch"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 )
 
 // There can be one stack in a process, so one test shows all that needs it.
@@ -120,7 +120,7 @@ func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
 		}
 		await("a whispered answer to "+q.text, tw.Await, func() bool { return len(tw.Whispers("ada")) > i })
 		got := tw.Whispers("ada")
-		if w := got[i]; len(got) != i+1 || w.From != "parley" || !strings.HasPrefix(w.Text, q.answer) || egress.Units(w.Text) < q.atLeast || strings.HasSuffix(w.Text, "…") {
+		if w := got[i]; len(got) != i+1 || w.From != "parley" || !strings.HasPrefix(w.Text, q.answer) || answer.UTF16Length(w.Text) < q.atLeast || strings.HasSuffix(w.Text, "…") {
 			t.Errorf("whispered %+v; want one more, which begins with %q and is at least %d characters long", got, q.answer, q.atLeast)
 		}
 	}
@@ -144,7 +144,7 @@ func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
 		if err != nil || frame.Type != kind {
 			t.Fatalf("frame %+v, %v; want a %s", frame, err, kind)
 		}
-		return egress.Plain(frame.Payload.Text)
+		return answer.StripMarks(frame.Payload.Text)
 	}
 	send := func(frame string) {
 		t.Helper()
@@ -163,7 +163,7 @@ func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
 	}
 	onDiscord := func() (texts []string) {
 		for _, m := range dc.Said("3002") {
-			texts = append(texts, egress.Plain(m.Text))
+			texts = append(texts, answer.StripMarks(m.Text))
 		}
 		return texts
 	}
@@ -175,7 +175,7 @@ func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
 	}
 	onTwitch := func() (texts []string) {
 		for _, l := range tw.Said("bruno") {
-			texts = append(texts, egress.Plain(l.Text))
+			texts = append(texts, answer.StripMarks(l.Text))
 		}
 		return texts
 	}

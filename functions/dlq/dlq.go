@@ -16,7 +16,8 @@ import (
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/telemetry"
 	"parley.internal/shared/topology"
@@ -49,31 +50,31 @@ func (c Config) Validate() error {
 
 // Function keeps dead letters and sweeps the ledger. It is safe for concurrent use.
 type Function struct {
-	box        *deadletter.Box
-	undertaker *egress.Undertaker
-	prefix     topology.Prefix
-	budget     time.Duration
-	log        *slog.Logger
+	box    *deadletter.Store
+	reaper *delivery.Reaper
+	prefix topology.Prefix
+	budget time.Duration
+	log    *slog.Logger
 }
 
 // New makes the function of its parts.
-func New(box *deadletter.Box, u *egress.Undertaker, c Config, log *slog.Logger) *Function {
-	return &Function{box: box, undertaker: u, prefix: c.Prefix, budget: c.SweepBudget, log: log}
+func New(box *deadletter.Store, u *delivery.Reaper, c Config, log *slog.Logger) *Function {
+	return &Function{box: box, reaper: u, prefix: c.Prefix, budget: c.SweepBudget, log: log}
 }
 
 // Keep keeps one message of the dead-letter topic.
 func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
 	ctx = telemetry.Extract(ctx, m.Attributes)
-	a, attributes := deadletter.Announced(m.Attributes, m.ID)
-	letter := deadletter.Letter{
+	a, attributes := deadletter.ParseAnnouncement(m.Attributes, m.ID)
+	letter := deadletter.DeadLetter{
 		ID: a.ID, Reason: a.Reason, Message: a.Message, Source: a.Source, Topic: a.Topic,
-		Data: m.Data, Attributes: attributes, Delivery: attributes[egress.AttrDelivery] == a.ID,
+		Data: m.Data, Attributes: attributes, Delivery: attributes[delivery.AttrDelivery] == a.ID,
 	}
 	if a.Reason == deadletter.Exhausted {
-		if id := attributes[egress.AttrDelivery]; id != "" {
+		if id := attributes[delivery.AttrDelivery]; id != "" {
 			// the outcome of a delivery stands in the ledger, and its letter is written with that
-			_, err := f.undertaker.GiveUp(ctx, id, a.Redrive, deadletter.New(a.Reason, fmt.Errorf("%s did not get it done in %d attempts", a.Source, a.Attempts)))
-			if !errors.Is(err, egress.ErrNotFound) {
+			_, err := f.reaper.MarkDead(ctx, id, a.Redrive, deadletter.New(a.Reason, fmt.Errorf("%s did not get it done in %d attempts", a.Source, a.Attempts)))
+			if !errors.Is(err, delivery.ErrNotFound) {
 				return err
 			}
 		}
@@ -81,7 +82,7 @@ func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
 		letter.Topic = string(subscription.Topic)
 		// Pub/Sub's message has another id each time that one event is given up; the part's own letter has not
 		if e, err := event.Decode(m.Data); err == nil && subscription.Function != "" {
-			letter.ID = deadletter.ID(e.CorrelationID, subscription.Function)
+			letter.ID = digest.Of(e.CorrelationID, subscription.Function)
 		}
 	}
 	// a delivery's letter was written with its outcome; what came here is only the news of it
@@ -103,9 +104,9 @@ func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
 func (f *Function) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.budget)
 	defer cancel()
-	done, err := f.undertaker.Sweep(ctx)
-	if done != (egress.Swept{}) {
-		f.log.InfoContext(ctx, "swept the ledger", "givenUp", done.GivenUp, "announced", done.Announced)
+	done, err := f.reaper.Sweep(ctx)
+	if done != (delivery.SweepResult{}) {
+		f.log.InfoContext(ctx, "swept the ledger", "givenUp", done.MarkedDead, "announced", done.Announced)
 	}
 	if err != nil {
 		return fmt.Errorf("sweep the ledger: %w", err)
@@ -123,9 +124,9 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	if err != nil {
 		return nil, err
 	}
-	box := deadletter.NewBox(to.Firestore, time.Now)
-	ledger := egress.NewLedger(to.Firestore, Step, time.Now)
-	f := New(box, egress.NewUndertaker(ledger, box, to.Bus, Step, c.SweepGrace), c, to.Log)
+	box := deadletter.NewStore(to.Firestore, time.Now)
+	ledger := delivery.NewLedger(to.Firestore, Step, time.Now)
+	f := New(box, delivery.NewReaper(ledger, box, to.Bus, Step, c.SweepGrace), c, to.Log)
 	return func(ctx context.Context, ce cloudevents.Event) error {
 		m, err := to.Bus.Pushed(ce)
 		if err != nil {

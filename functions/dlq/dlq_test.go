@@ -20,7 +20,8 @@ import (
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
@@ -31,8 +32,8 @@ func TestMain(m *testing.M) { emulatortest.Main(m) }
 type system struct {
 	*dlq.Function
 	client *firestore.Client
-	box    *deadletter.Box
-	ledger *egress.Ledger
+	box    *deadletter.Store
+	ledger *delivery.Ledger
 	log    *bytes.Buffer
 	now    time.Time
 }
@@ -61,9 +62,9 @@ func open(t *testing.T, env emulatortest.Env) *system {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	s.box = deadletter.NewBox(s.client, clock)
-	s.ledger = egress.NewLedger(s.client, "sweep", clock)
-	s.Function = dlq.New(s.box, egress.NewUndertaker(s.ledger, s.box, b, "sweep", c.SweepGrace), c, log)
+	s.box = deadletter.NewStore(s.client, clock)
+	s.ledger = delivery.NewLedger(s.client, "sweep", clock)
+	s.Function = dlq.New(s.box, delivery.NewReaper(s.ledger, s.box, b, "sweep", c.SweepGrace), c, log)
 	return s
 }
 
@@ -72,26 +73,26 @@ func TestEachMessageIsKeptAndToldOfOnce(t *testing.T) {
 	tests := []struct {
 		name string
 		in   bus.Raw
-		want deadletter.Letter
+		want deadletter.DeadLetter
 	}{
 		{
 			"a part's decision",
 			bus.Raw{ID: "m1", Data: []byte(`{"v":"2","source":"s","correlationId":"c1","type":"chat.message"}`), Attributes: deadletter.Announcement{
 				ID: "d1", Reason: deadletter.ModelRefused, Message: "blocked", Source: "personality", Topic: "internal.user.enriched.v1",
 			}.Attributes(map[string]string{"correlationId": "c1"})},
-			deadletter.Letter{ID: "d1", Reason: deadletter.ModelRefused, Message: "blocked", Source: "personality", CorrelationID: "c1", Topic: "internal.user.enriched.v1"},
+			deadletter.DeadLetter{ID: "d1", Reason: deadletter.ModelRefused, Message: "blocked", Source: "personality", CorrelationID: "c1", Topic: "internal.user.enriched.v1"},
 		},
 		{
 			"poison, longer than a document",
 			bus.Raw{ID: "m2", Data: long, Attributes: deadletter.Announcement{ID: "d2", Reason: deadletter.InvalidEvent, Source: "enrichment"}.Attributes(nil)},
-			deadletter.Letter{ID: "d2", Reason: deadletter.InvalidEvent, Source: "enrichment"},
+			deadletter.DeadLetter{ID: "d2", Reason: deadletter.InvalidEvent, Source: "enrichment"},
 		},
 		{
 			"what Pub/Sub gave up",
 			bus.Raw{ID: "m3", Data: []byte("\xff"), Attributes: map[string]string{
 				"CloudPubSubDeadLetterSourceSubscription": "personality", "CloudPubSubDeadLetterSourceDeliveryCount": "10", "correlationId": "c3",
 			}},
-			deadletter.Letter{ID: deadletter.ID("message", "m3"), Reason: deadletter.Exhausted, Source: "personality", CorrelationID: "c3", Topic: "internal.user.enriched.v1"},
+			deadletter.DeadLetter{ID: digest.Of("message", "m3"), Reason: deadletter.Exhausted, Source: "personality", CorrelationID: "c3", Topic: "internal.user.enriched.v1"},
 		},
 	}
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
@@ -135,13 +136,13 @@ func forwarded(t *testing.T, id, subscription string, attributes map[string]stri
 func TestADeliveryWhoseMessagePubSubGaveUpIsOneDeadLetter(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
-		in := forwarded(t, "m1", "whisper", map[string]string{egress.AttrDelivery: "d1"})
-		_, _, err := s.ledger.Open(t.Context(), egress.Entry{ID: "d1", State: egress.Pending, CorrelationID: "c", Deadline: s.now.Add(time.Minute), Event: in.Data})
+		in := forwarded(t, "m1", "whisper", map[string]string{delivery.AttrDelivery: "d1"})
+		_, _, err := s.ledger.Open(t.Context(), delivery.Entry{ID: "d1", State: delivery.Pending, CorrelationID: "c", Deadline: s.now.Add(time.Minute), Event: in.Data})
 		if err != nil {
 			t.Fatal(err)
 		}
-		letters := func() (all []deadletter.Letter) {
-			if err := s.box.List(t.Context(), deadletter.Selection{}, func(l deadletter.Letter) error { all = append(all, l); return nil }); err != nil {
+		letters := func() (all []deadletter.DeadLetter) {
+			if err := s.box.List(t.Context(), deadletter.Filter{}, func(l deadletter.DeadLetter) error { all = append(all, l); return nil }); err != nil {
 				t.Fatal(err)
 			}
 			return all
@@ -161,11 +162,11 @@ func TestADeliveryWhoseMessagePubSubGaveUpIsOneDeadLetter(t *testing.T) {
 
 		// the old message is nothing to what a redrive opened anew
 		err = s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
-			mark, n, err := s.box.MarkIn(tx, "d1", "olga")
+			mark, n, err := s.box.MarkRedrivingTx(tx, "d1", "olga")
 			if err != nil {
 				return err
 			}
-			reopen, err := s.ledger.ReopenIn(tx, "d1", n, egress.Config{Deadline: time.Minute, Retention: time.Hour})
+			reopen, err := s.ledger.ReopenTx(tx, "d1", n, delivery.Config{Deadline: time.Minute, Retention: time.Hour})
 			if err != nil {
 				return err
 			}
@@ -177,12 +178,12 @@ func TestADeliveryWhoseMessagePubSubGaveUpIsOneDeadLetter(t *testing.T) {
 		if err := s.Keep(t.Context(), in); err != nil {
 			t.Fatal(err)
 		}
-		if e, err := s.ledger.Get(t.Context(), "d1"); err != nil || e.State != egress.Pending {
+		if e, err := s.ledger.Get(t.Context(), "d1"); err != nil || e.State != delivery.Pending {
 			t.Errorf("the redriven one is %q, %v", e.State, err)
 		}
 
 		// one that the ledger does not know has no other place
-		if err := s.Keep(t.Context(), forwarded(t, "m2", "whisper", map[string]string{egress.AttrDelivery: "d2"})); err != nil {
+		if err := s.Keep(t.Context(), forwarded(t, "m2", "whisper", map[string]string{delivery.AttrDelivery: "d2"})); err != nil {
 			t.Fatal(err)
 		}
 		if all := letters(); len(all) != 2 {
@@ -194,12 +195,12 @@ func TestADeliveryWhoseMessagePubSubGaveUpIsOneDeadLetter(t *testing.T) {
 func TestAnEventThatIsGivenUpAgainIsAFurtherAttemptOfItsLetter(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
-		id := deadletter.ID("c", "personality") // as the part itself would call it
+		id := digest.Of("c", "personality") // as the part itself would call it
 		if err := s.Keep(t.Context(), forwarded(t, "m1", "personality", nil)); err != nil {
 			t.Fatal(err)
 		}
 		err := s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
-			mark, _, err := s.box.MarkIn(tx, id, "olga")
+			mark, _, err := s.box.MarkRedrivingTx(tx, id, "olga")
 			if err != nil {
 				return err
 			}
@@ -226,7 +227,7 @@ func TestAUserConnectedNowhereIsOneDeadLetterAfterTheDeadline(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _, err = s.ledger.Open(t.Context(), egress.Entry{ID: "d1", State: egress.Pending, CorrelationID: "c", Deadline: s.now.Add(time.Minute), Event: data})
+		_, _, err = s.ledger.Open(t.Context(), delivery.Entry{ID: "d1", State: delivery.Pending, CorrelationID: "c", Deadline: s.now.Add(time.Minute), Event: data})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +280,7 @@ func TestThePushDecidesWhatIsDone(t *testing.T) {
 		if err := handle(t.Context(), push(topology.DeadLetter, "poison")); err != nil {
 			t.Errorf("dead letter: %v", err)
 		}
-		if l, err := s.box.Get(t.Context(), deadletter.ID("message", "m1")); err != nil || string(l.Data) != "poison" {
+		if l, err := s.box.Get(t.Context(), digest.Of("message", "m1")); err != nil || string(l.Data) != "poison" {
 			t.Errorf("kept %+v, %v", l, err)
 		}
 	})

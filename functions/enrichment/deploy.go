@@ -7,7 +7,7 @@ import (
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 
 	"parley.internal/shared/config"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/store"
 	"parley.internal/shared/trigger"
 )
@@ -26,7 +26,7 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	}
 	f := New(Deps{
 		Config: c, Store: store.New(to.Firestore), Bus: to.Bus,
-		Sender: egress.NewSender(egress.NewLedger(to.Firestore, Step, time.Now), to.Bus, c.Egress, time.Now),
+		Sender: delivery.NewSender(delivery.NewLedger(to.Firestore, Step, time.Now), to.Bus, c.Egress, time.Now),
 		Now:    time.Now, Log: to.Log,
 	})
 	return func(ctx context.Context, ce cloudevents.Event) error { return to.Bus.CloudEvent(ctx, ce, f.Enrich) }, nil

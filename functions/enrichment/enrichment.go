@@ -54,7 +54,8 @@ import (
 	"parley.internal/functions/enrichment/rule"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
@@ -85,9 +86,9 @@ type Publisher interface {
 	Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error
 }
 
-// Sender sends answers, each once. [egress.Sender] is one.
+// Sender sends answers, each once. [delivery.Sender] is one.
 type Sender interface {
-	SendEach(ctx context.Context, e *event.Event, step string) (ids []string, err error)
+	SendToAll(ctx context.Context, e *event.Event, step string) (ids []string, err error)
 }
 
 // Deps is what a [Function] works with. All of it is required.
@@ -126,14 +127,14 @@ func New(d Deps) *Function {
 
 // Enrich is the function's [bus.Handler].
 func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
-	started := event.Now(f.now())
+	started := event.TruncateToMicros(f.now())
 	rules, err := f.book.rules(ctx)
 	if err != nil {
 		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
 	}
 	// The time of publishing is the same at each delivery, so what is dated by it is, too; and it keeps sessions right
 	// when events wait for long.
-	at := event.Now(in.Published)
+	at := event.TruncateToMicros(in.Published)
 	if in.Published.IsZero() {
 		at = started
 	}
@@ -311,7 +312,7 @@ const maxSending = 4
 // it has to come first, because all are told from their repetition. It returns the deliveries' ids.
 func (f *Function) publish(ctx context.Context, d decision, started time.Time) (deliveries []string, err error) {
 	e := d.event
-	e.Finish(Step, started, event.Now(f.now()), nil)
+	e.Finish(Step, started, event.TruncateToMicros(f.now()), nil)
 	if d.excluded {
 		skipPending(e)
 	}
@@ -328,12 +329,12 @@ func (f *Function) publish(ctx context.Context, d decision, started time.Time) (
 	var all errgroup.Group // not one that cancels: what one of them meets must not break off the others
 	all.SetLimit(1 + maxSending)
 	all.Go(func() error {
-		publishErr = f.bus.Publish(ctx, topology.Enriched, bus.Outgoing{Event: e, IdempotencyKey: deadletter.ID("enriched", e.CorrelationID)})
+		publishErr = f.bus.Publish(ctx, topology.Enriched, bus.Outgoing{Event: e, IdempotencyKey: digest.Of("enriched", e.CorrelationID)})
 		return nil
 	})
 	for i, s := range sends {
 		all.Go(func() error {
-			ids[i], errs[i] = f.sender.SendEach(ctx, s.Event, s.Step)
+			ids[i], errs[i] = f.sender.SendToAll(ctx, s.Event, s.Step)
 			return nil
 		})
 	}
@@ -342,7 +343,7 @@ func (f *Function) publish(ctx context.Context, d decision, started time.Time) (
 	if publishErr != nil && errors.Is(publishErr, event.ErrInvalid) {
 		publishErr = deadletter.New(deadletter.InvalidEvent, publishErr)
 	}
-	return slices.Concat(ids...), egress.Worst(append([]error{d.request.refusal(), publishErr}, errs...))
+	return slices.Concat(ids...), delivery.WorstError(append([]error{d.request.refusal(), publishErr}, errs...))
 }
 
 func pending(e *event.Event, step string) bool {

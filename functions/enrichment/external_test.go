@@ -5,7 +5,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
 	"parley.internal/shared/topology"
 )
@@ -26,7 +26,7 @@ func happened(id, kind, user, payload string) *event.Event {
 func TestRulesAnswerWhatHappens(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		welcome := func(when, text string) map[string]any {
-			return map[string]any{"when": when, "candidates": answer(text), "egress": map[string]any{"audience": "channel"}}
+			return map[string]any{"when": when, "candidates": textCandidate(text), "egress": map[string]any{"audience": "channel"}}
 		}
 		r.rule("raid", welcome(`event.type == "twitch.raid" && event.externalEvent.payload.viewers >= 5`,
 			"Welcome, {{ event.user.displayName }} and {{ event.externalEvent.payload.viewers }} raiders!"))
@@ -58,7 +58,7 @@ func TestRulesAnswerWhatHappens(t *testing.T) {
 			sent := r.bus.sent[topology.Egress][before:]
 			if test.want == "" {
 				if len(sent) != 0 {
-					t.Errorf("%s: answered %q", test.name, egress.Text(sent[0].Event))
+					t.Errorf("%s: answered %q", test.name, answer.Text(sent[0].Event))
 				}
 				continue
 			}
@@ -67,8 +67,8 @@ func TestRulesAnswerWhatHappens(t *testing.T) {
 				continue
 			}
 			out := sent[0].Event
-			if egress.Text(out) != test.want || out.Channel != "twitch:streamer" || out.UserID != "" || out.Egress.Destination != "twitch" || out.Egress.Type != event.EgressChat {
-				t.Errorf("%s: answered %q to %s, user %q, %+v", test.name, egress.Text(out), out.Channel, out.UserID, out.Egress)
+			if answer.Text(out) != test.want || out.Channel != "twitch:streamer" || out.UserID != "" || out.Egress.Destination != "twitch" || out.Egress.Type != event.EgressChat {
+				t.Errorf("%s: answered %q to %s, user %q, %+v", test.name, answer.Text(out), out.Channel, out.UserID, out.Egress)
 			}
 			if got := r.deliveries() - entries; got != map[bool]int{true: 0, false: 1}[test.repeated] {
 				t.Errorf("%s: %d deliveries were opened", test.name, got)

@@ -19,10 +19,11 @@ import (
 	"parley.internal/emulator/emulatortest"
 	firestoreserver "parley.internal/emulator/firestore"
 	"parley.internal/functions/enrichment"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
@@ -78,7 +79,7 @@ type rig struct {
 	bus    *publisher
 	client *firestore.Client
 	store  *meddling
-	ledger *egress.Ledger
+	ledger *delivery.Ledger
 	log    *bytes.Buffer
 	now    time.Time
 }
@@ -101,9 +102,9 @@ func newRig(t *testing.T, d config.Deployment, environ ...string) *rig {
 		bus: &publisher{fail: map[topology.Topic]int{}, sent: map[topology.Topic][]bus.Outgoing{}},
 	}
 	clock := func() time.Time { return r.now }
-	r.ledger = egress.NewLedger(client, "test", clock)
+	r.ledger = delivery.NewLedger(client, "test", clock)
 	r.Function = enrichment.New(enrichment.Deps{
-		Config: cfg, Store: r.store, Bus: r.bus, Sender: egress.NewSender(r.ledger, r.bus, cfg.Egress, clock),
+		Config: cfg, Store: r.store, Bus: r.bus, Sender: delivery.NewSender(r.ledger, r.bus, cfg.Egress, clock),
 		Now: clock, Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	return r
@@ -164,7 +165,7 @@ func (r *rig) enrich(e *event.Event) *event.Event {
 func (r *rig) answers() []string {
 	var texts []string
 	for _, out := range r.bus.sent[topology.Egress] {
-		texts = append(texts, egress.Text(out.Event))
+		texts = append(texts, answer.Text(out.Event))
 	}
 	return texts
 }
@@ -186,7 +187,7 @@ func onTwitch(id, user, text, payload string) *event.Event {
 	}
 }
 
-func answer(text string) []map[string]any { return []map[string]any{{"text": text}} }
+func textCandidate(text string) []map[string]any { return []map[string]any{{"text": text}} }
 
 func TestAnEventIsTiedToAPerson(t *testing.T) {
 	onFirestore(t, func(r *rig) {
@@ -295,7 +296,7 @@ func TestAPersonIsFoundByEmail(t *testing.T) {
 
 func TestARedeliveryCountsNothingAndDecidesTheSame(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("welcome", map[string]any{"when": `"NEW_USER" in event.user.tags`, "candidates": answer("Welcome, {{ event.user.displayName }}!"), "cooldownSeconds": 3600})
+		r.rule("welcome", map[string]any{"when": `"NEW_USER" in event.user.tags`, "candidates": textCandidate("Welcome, {{ event.user.displayName }}!"), "cooldownSeconds": 3600})
 		r.bus.fail[topology.Enriched] = 1
 		e := onTwitch("c1", "5", "hi", `"displayName":"Bo","isMod":true`)
 		if err := r.try(e); err == nil {
@@ -383,9 +384,9 @@ func raw(id, source, payload string) *event.Event {
 
 func TestARuleAnswersByItself(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("hello", map[string]any{"when": `event.message.text == "!hello"`, "priority": 2, "candidates": answer("Hello {{ event.user.displayName }}"),
+		r.rule("hello", map[string]any{"when": `event.message.text == "!hello"`, "priority": 2, "candidates": textCandidate("Hello {{ event.user.displayName }}"),
 			"annotations": []map[string]any{{"kind": "mood", "value": "cheerful"}}})
-		r.rule("fallback", map[string]any{"when": `event.message.text.startsWith("!")`, "priority": 5, "candidates": answer("What?")})
+		r.rule("fallback", map[string]any{"when": `event.message.text.startsWith("!")`, "priority": 5, "candidates": textCandidate("What?")})
 		r.put("users/twitch:5", map[string]any{"displayName": "Ada"})
 		got := r.enrich(says("c1", "twitch:5", "!hello"))
 		if got.Next() != "" || len(got.Candidates) != 2 || len(got.Annotations) != 1 {
@@ -395,14 +396,14 @@ func TestARuleAnswersByItself(t *testing.T) {
 			t.Fatalf("answers (-want +got):\n%s", diff)
 		}
 		out := r.bus.sent[topology.Egress][0]
-		if out.IdempotencyKey != egress.DeliveryID("c1", "rule:hello") || out.Event.UserID != "twitch:5" || out.Event.Egress.Destination != "api-gateway" {
+		if out.IdempotencyKey != delivery.ID("c1", "rule:hello") || out.Event.UserID != "twitch:5" || out.Event.Egress.Destination != "api-gateway" {
 			t.Errorf("answer = %+v, %+v", out, out.Event)
 		}
 		if key := r.bus.sent[topology.Enriched][0].IdempotencyKey; key == "" || key == "c1" || key == out.IdempotencyKey {
 			t.Errorf("idempotency key for observers = %q", key)
 		}
 		entry, err := r.ledger.Get(t.Context(), out.IdempotencyKey)
-		if err != nil || entry.Step != "rule:hello" || entry.State != egress.Pending {
+		if err != nil || entry.Step != "rule:hello" || entry.State != delivery.Pending {
 			t.Errorf("ledger entry = %+v, %v", entry, err)
 		}
 		r.enrich(says("c2", "twitch:5", "nothing special"))
@@ -414,7 +415,7 @@ func TestARuleAnswersByItself(t *testing.T) {
 
 func TestAnAnswerToTheChannelNamesNobody(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("hello", map[string]any{"candidates": answer("Hello all"), "egress": map[string]any{"audience": "channel", "type": "chat"}})
+		r.rule("hello", map[string]any{"candidates": textCandidate("Hello all"), "egress": map[string]any{"audience": "channel", "type": "chat"}})
 		got := r.enrich(says("c1", "twitch:5", "!hello"))
 		out := r.bus.sent[topology.Egress][0].Event
 		if out.UserID != "" || out.Channel != "lobby" || out.Egress.Destination != "api-gateway" {
@@ -447,11 +448,11 @@ func TestARuleAsksForAModel(t *testing.T) {
 
 func TestARuleThatFailsLeavesTheRest(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("syntax", map[string]any{"when": `event.`, "candidates": answer("a"), "priority": 1})
-		r.rule("runtime", map[string]any{"when": `event.payload.gone == "TOPSECRET"`, "candidates": answer("b"), "priority": 2})
-		r.rule("text", map[string]any{"candidates": answer("{{ int(event.message.text) }}"), "priority": 3})
+		r.rule("syntax", map[string]any{"when": `event.`, "candidates": textCandidate("a"), "priority": 1})
+		r.rule("runtime", map[string]any{"when": `event.payload.gone == "TOPSECRET"`, "candidates": textCandidate("b"), "priority": 2})
+		r.rule("text", map[string]any{"candidates": textCandidate("{{ int(event.message.text) }}"), "priority": 3})
 		r.put("rules/shape", map[string]any{"enabled": true, "priority": "first"})
-		r.rule("ok", map[string]any{"candidates": answer("fine"), "priority": 4})
+		r.rule("ok", map[string]any{"candidates": textCandidate("fine"), "priority": 4})
 		r.enrich(says("c1", "twitch:5", "my own words"))
 		if diff := cmp.Diff([]string{"fine"}, r.answers()); diff != "" {
 			t.Errorf("answers (-want +got):\n%s", diff)
@@ -480,7 +481,7 @@ func TestARuleThatFailsLeavesTheRest(t *testing.T) {
 
 func TestACooldownIsPerUserAndChannel(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("hello", map[string]any{"candidates": answer("Hello"), "cooldownSeconds": 60})
+		r.rule("hello", map[string]any{"candidates": textCandidate("Hello"), "cooldownSeconds": 60})
 		say := func(id, user, channel string, want int) {
 			t.Helper()
 			before := len(r.answers())
@@ -511,7 +512,7 @@ func TestACooldownIsPerUserAndChannel(t *testing.T) {
 
 func TestTheBlockedAreOnlyObserved(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("hello", map[string]any{"candidates": answer("Hello"), "annotations": []map[string]any{{"kind": "mood"}}})
+		r.rule("hello", map[string]any{"candidates": textCandidate("Hello"), "annotations": []map[string]any{{"kind": "mood"}}})
 		for _, status := range []string{"blocked", "Banned"} {
 			r.put("users/twitch:5", map[string]any{"status": status})
 			e := says(status, "twitch:5", "hi")
@@ -534,7 +535,7 @@ func TestTheBlockedAreOnlyObserved(t *testing.T) {
 
 func TestAConflictIsDecidedAnew(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("hello", map[string]any{"when": `event.user.displayName == "Ada"`, "candidates": answer("Hello {{ event.user.displayName }}")})
+		r.rule("hello", map[string]any{"when": `event.user.displayName == "Ada"`, "candidates": textCandidate("Hello {{ event.user.displayName }}")})
 		times := 1
 		r.store.before = func() {
 			if times--; times >= 0 {
@@ -563,7 +564,7 @@ func TestAConflictIsDecidedAnew(t *testing.T) {
 // very event.
 func TestAWriteWhoseAnswerWasLostCountsOnce(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("hello", map[string]any{"candidates": answer("Hello"), "cooldownSeconds": 60})
+		r.rule("hello", map[string]any{"candidates": textCandidate("Hello"), "cooldownSeconds": 60})
 		r.store.after = func() error { r.store.after = nil; return store.ErrConflict }
 		got := r.enrich(says("c1", "twitch:5", "hi"))
 		if n := r.user("twitch:5").MessageCountAllTime; n != 1 || r.store.puts != 1 || len(r.answers()) != 1 || !slices.Contains(got.User.Tags, "NEW_USER") {
@@ -597,7 +598,7 @@ func TestTwiceAtTheSameTimeCountsOnce(t *testing.T) {
 
 func TestWhatCanNeverSucceedIsDeadLettered(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("hello", map[string]any{"candidates": answer("Hello")})
+		r.rule("hello", map[string]any{"candidates": textCandidate("Hello")})
 		e := says("late", "twitch:5", "hi")
 		e.TimeoutAt = start.Add(-time.Second)
 		big := says("big", "twitch:5", strings.Repeat("x", event.MaxSize-200))
@@ -618,9 +619,9 @@ func TestWhatCanNeverSucceedIsDeadLettered(t *testing.T) {
 
 func TestRulesAreKeptForAWhile(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("a", map[string]any{"candidates": answer("a")})
+		r.rule("a", map[string]any{"candidates": textCandidate("a")})
 		r.enrich(says("c1", "twitch:5", "hi"))
-		r.rule("a", map[string]any{"candidates": answer("b")})
+		r.rule("a", map[string]any{"candidates": textCandidate("b")})
 		r.enrich(says("c2", "twitch:5", "hi"))
 		r.now = r.now.Add(time.Minute)
 		r.enrich(says("c3", "twitch:5", "hi"))
@@ -640,7 +641,7 @@ func TestRoundTrips(t *testing.T) {
 	t.Cleanup(func() { server.Close() })
 	t.Setenv("FIRESTORE_EMULATOR_HOST", server.Addr())
 	r := newRig(t, emulatortest.Env{Project: "counts"}.Deployment())
-	r.rule("hello", map[string]any{"when": `event.message.text == "!hello"`, "candidates": answer("Hello"), "cooldownSeconds": 60})
+	r.rule("hello", map[string]any{"when": `event.message.text == "!hello"`, "candidates": textCandidate("Hello"), "cooldownSeconds": 60})
 	r.rule("ask", map[string]any{"when": `event.message.text == "!ask"`, "slip": []string{"personality"}})
 	r.put("users/twitch:1", map[string]any{"email": "a@example.com"})
 	r.enrich(says("warm", "twitch:9", "hi"))

@@ -32,7 +32,7 @@ const allowedMark = "moderation/"
 
 // request is what becomes of an event that asks for an action by itself. The zero value is one that asks for none.
 type request struct {
-	order   *moderation.Order
+	order   *moderation.Command
 	refused *deadletter.Error
 }
 
@@ -76,7 +76,7 @@ func asks(e *event.Event, doc store.User, f facts, held []string, excluded bool)
 }
 
 func allowed(a moderation.Action, e *event.Event, right string) request {
-	return request{order: &moderation.Order{Action: a, By: asker(e, "", right)}}
+	return request{order: &moderation.Command{Action: a, By: asker(e, "", right)}}
 }
 
 // asksUnknown is asks for an event of nobody.
@@ -121,8 +121,8 @@ func rightTo(a moderation.Action, e *event.Event, doc store.User, f facts) strin
 	return ""
 }
 
-func asker(e *event.Event, rule, right string) moderation.Asker {
-	by := moderation.Asker{UserID: e.UserID, Channel: e.Channel, Source: e.Source, Rule: rule, Right: right}
+func asker(e *event.Event, rule, right string) moderation.Requester {
+	by := moderation.Requester{UserID: e.UserID, Channel: e.Channel, Source: e.Source, Rule: rule, Right: right}
 	if e.User != nil {
 		by.Roles = e.User.Roles
 	}
@@ -137,7 +137,7 @@ func (d decision) orders() []rule.Relay {
 	}
 	for _, a := range d.outcome.Applied {
 		if a.Action != nil {
-			o := moderation.Order{Action: *a.Action, By: asker(d.event, a.ID, "rule "+a.ID)}
+			o := moderation.Command{Action: *a.Action, By: asker(d.event, a.ID, "rule "+a.ID)}
 			all = append(all, rule.Relay{Step: stepAction + ":" + a.ID, Event: o.Event(d.event)})
 		}
 	}

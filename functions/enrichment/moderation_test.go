@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/moderation"
 	"parley.internal/shared/topology"
@@ -26,7 +26,7 @@ func wants(id, user, payload string) *event.Event {
 const aBan = `{"action":"ban","channel":"twitch:streamer","userId":"twitch:666","reason":"spam"}`
 
 // orders are those that were sent.
-func (r *rig) orders() (orders []moderation.Order, keys []string) {
+func (r *rig) orders() (orders []moderation.Command, keys []string) {
 	r.t.Helper()
 	for _, out := range r.bus.sent[topology.Egress] {
 		if out.Event.Type != moderation.Type {
@@ -133,7 +133,7 @@ func TestWhoMayAskForAnAction(t *testing.T) {
 					t.Errorf("egress event = %+v", out)
 				}
 				e, err := r.ledger.Get(t.Context(), keys[0])
-				if err != nil || e.State != egress.Pending || e.Channel != "twitch:streamer" || e.Destination != "twitch" || e.Type != event.EgressEvent {
+				if err != nil || e.State != delivery.Pending || e.Channel != "twitch:streamer" || e.Destination != "twitch" || e.Type != event.EgressEvent {
 					t.Errorf("entry = %+v, %v", e, err)
 				}
 			})
@@ -178,7 +178,7 @@ func TestARedeliveredRequestIsOneOrder(t *testing.T) {
 			}
 		}
 		orders, keys := r.orders()
-		if len(orders) != 2 || keys[0] != keys[1] || keys[0] != egress.DeliveryID("c1", "action") || orders[0].By.Right != "moderator by hand" {
+		if len(orders) != 2 || keys[0] != keys[1] || keys[0] != delivery.ID("c1", "action") || orders[0].By.Right != "moderator by hand" {
 			t.Errorf("orders = %+v, keys = %v; want one delivery, published twice", orders, keys)
 		}
 
@@ -200,7 +200,7 @@ func TestRulesAct(t *testing.T) {
 		r.rule("timeout", map[string]any{
 			"when":       `event.message.text.startsWith("!timeout ") && "moderator" in event.user.roles`,
 			"action":     map[string]any{"action": "timeout", "login": `{{ event.message.text.split(" ")[1] }}`, "durationSeconds": `{{ event.message.text.split(" ")[2] }}`},
-			"candidates": answer("Done."),
+			"candidates": textCandidate("Done."),
 		})
 		r.rule("filter", map[string]any{
 			"when":   `event.message.text.contains("badword")`,
@@ -236,9 +236,9 @@ func TestRulesAct(t *testing.T) {
 			}
 		}
 		want := map[string]string{
-			egress.DeliveryID("c1", "action:timeout"): "timeout twitch @bob in twitch:streamer for 60 s by twitch:5, rule timeout",
-			egress.DeliveryID("c4", "action:filter"):  "delete message m-c4 in twitch:streamer by twitch:5, rule filter",
-			egress.DeliveryID("c4", "action:strict"):  "timeout twitch:5 in twitch:streamer for 10 s by twitch:5, rule strict",
+			delivery.ID("c1", "action:timeout"): "timeout twitch @bob in twitch:streamer for 60 s by twitch:5, rule timeout",
+			delivery.ID("c4", "action:filter"):  "delete message m-c4 in twitch:streamer by twitch:5, rule filter",
+			delivery.ID("c4", "action:strict"):  "timeout twitch:5 in twitch:streamer for 10 s by twitch:5, rule strict",
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("orders = %v; want %v", got, want)

@@ -101,7 +101,7 @@ func TestALinkedUserIsAnsweredWhereTheyAre(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.link("discord:6", "twitch:5")
 		r.link("api-gateway:eve", "twitch:5")
-		r.rule("hello", map[string]any{"candidates": answer("Hello {{ event.user.id }}"), "cooldownSeconds": 60})
+		r.rule("hello", map[string]any{"candidates": textCandidate("Hello {{ event.user.id }}"), "cooldownSeconds": 60})
 		r.enrich(onDiscord("d1", "6", ""))
 		r.enrich(says("w1", "api-gateway:eve", "hi"))
 		r.enrich(says("w2", "discord:6", "hi")) // a client that is authenticated as the Discord user; silent in this room
@@ -122,7 +122,7 @@ func TestALinkedUserIsAnsweredWhereTheyAre(t *testing.T) {
 
 func TestWhoIsBlockedIsBlockedWithEveryID(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("hello", map[string]any{"candidates": answer("Hello")})
+		r.rule("hello", map[string]any{"candidates": textCandidate("Hello")})
 		r.put("users/twitch:5", map[string]any{"status": "blocked"})
 		r.link("discord:6", "twitch:5")
 		r.enrich(onDiscord("d1", "6", ""))

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 )
@@ -36,5 +36,5 @@ func (c RelayConfig) unheard() map[string]bool {
 // echo reports whether an event must not be relayed: it was relayed before, no person said it, or who said it is one of
 // those whom the configuration names.
 func (f *Function) echo(e *event.Event, id identity.UserID) bool {
-	return egress.Relayed(e) || e.Message != nil && !said(e) || f.unheard[id.String()]
+	return answer.WasRelayed(e) || e.Message != nil && !said(e) || f.unheard[id.String()]
 }

@@ -11,9 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"parley.internal/functions/enrichment"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/topology"
 )
@@ -23,7 +24,7 @@ const relayText = "[{{ event.auth.provider }}] {{ event.user.displayName }}: {{ 
 // shareTalk makes a Twitch channel, a Discord channel and a web room share one talk.
 func (r *rig) shareTalk() {
 	r.rule("relay", map[string]any{
-		"when": `event.type == "chat.message"`, "candidates": answer(relayText),
+		"when": `event.type == "chat.message"`, "candidates": textCandidate(relayText),
 		"egress": map[string]any{"to": []map[string]any{
 			{"destination": "twitch", "channel": "twitch:parley"}, {"destination": "discord", "channel": "discord:7"}, {"destination": "api-gateway", "channel": "lobby"},
 		}},
@@ -34,7 +35,7 @@ func (r *rig) shareTalk() {
 func (r *rig) said() map[string][]string {
 	m := map[string][]string{}
 	for _, out := range r.bus.sent[topology.Egress] {
-		m[out.Event.Channel] = append(m[out.Event.Channel], egress.Plain(egress.Text(out.Event)))
+		m[out.Event.Channel] = append(m[out.Event.Channel], answer.StripMarks(answer.Text(out.Event)))
 	}
 	return m
 }
@@ -50,7 +51,7 @@ func (a *announcements) Announce(context.Context, []byte, map[string]string, dea
 func TestThreePlacesShareOneTalk(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.shareTalk()
-		r.rule("hello", map[string]any{"when": `event.message.text == "!hello"`, "candidates": answer("Hello {{ event.user.displayName }}")})
+		r.rule("hello", map[string]any{"when": `event.message.text == "!hello"`, "candidates": textCandidate("Hello {{ event.user.displayName }}")})
 		r.put("users/twitch:5", map[string]any{"displayName": "Ada"})
 		r.put("users/discord:6", map[string]any{"displayName": "Bo"})
 		onTwitch := onTwitch("t1", "5", "@everyone hi", `"isMod":false`)
@@ -76,8 +77,8 @@ func TestThreePlacesShareOneTalk(t *testing.T) {
 			t.Errorf("what was said where (-want +got):\n%s", diff)
 		}
 		for _, out := range r.bus.sent[topology.Egress] {
-			if out.Event.Channel == "discord:7" && strings.Contains(egress.Text(out.Event), "@everyone") {
-				t.Errorf("%q rings everybody", egress.Text(out.Event))
+			if out.Event.Channel == "discord:7" && strings.Contains(answer.Text(out.Event), "@everyone") {
+				t.Errorf("%q rings everybody", answer.Text(out.Event))
 			}
 		}
 	})
@@ -85,7 +86,7 @@ func TestThreePlacesShareOneTalk(t *testing.T) {
 
 func TestEachPlaceHasItsOwnOutcomeAndARedeliveryAddsNone(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("relay", map[string]any{"candidates": answer(relayText), "egress": map[string]any{"to": []map[string]any{
+		r.rule("relay", map[string]any{"candidates": textCandidate(relayText), "egress": map[string]any{"to": []map[string]any{
 			{"destination": "twitch", "channel": "twitch:parley"}, {"destination": "discord", "channel": "discord:7"}, {"destination": "api-gateway", "channel": "stage"},
 		}}})
 		e := says("c1", "twitch:5", "hi")
@@ -98,15 +99,15 @@ func TestEachPlaceHasItsOwnOutcomeAndARedeliveryAddsNone(t *testing.T) {
 		r.enrich(e)
 		var ids []string
 		for _, channel := range []string{"twitch:parley", "discord:7", "stage"} {
-			ids = append(ids, egress.DeliveryID("c1", "rule:relay@"+channel))
+			ids = append(ids, delivery.ID("c1", "rule:relay@"+channel))
 		}
-		undertaker := egress.NewUndertaker(r.ledger, deadletter.NewBox(r.client, func() time.Time { return r.now }), &announcements{}, "test", time.Second)
+		reaper := delivery.NewReaper(r.ledger, deadletter.NewStore(r.client, func() time.Time { return r.now }), &announcements{}, "test", time.Second)
 		for i, id := range ids {
 			var err error
 			if i == 1 {
-				_, err = undertaker.GiveUp(t.Context(), id, 0, deadletter.New(deadletter.NoConnection, errors.New("nobody there")))
+				_, err = reaper.MarkDead(t.Context(), id, 0, deadletter.New(deadletter.NoConnection, errors.New("nobody there")))
 			} else {
-				_, err = r.ledger.Deliver(t.Context(), egress.Ref{ID: id})
+				_, err = r.ledger.MarkDelivered(t.Context(), delivery.Ref{ID: id})
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -118,7 +119,7 @@ func TestEachPlaceHasItsOwnOutcomeAndARedeliveryAddsNone(t *testing.T) {
 		if err != nil || len(refs) != 3 || len(r.bus.sent[topology.Egress]) != 0 {
 			t.Fatalf("%d deliveries, %d published again, %v", len(refs), len(r.bus.sent[topology.Egress]), err)
 		}
-		for i, want := range []egress.State{egress.Delivered, egress.Dead, egress.Delivered} {
+		for i, want := range []delivery.State{delivery.Delivered, delivery.Dead, delivery.Delivered} {
 			if got, err := r.ledger.Get(t.Context(), ids[i]); err != nil || got.State != want {
 				t.Errorf("delivery %d = %s, %v; want %s", i, got.State, err, want)
 			}
@@ -132,14 +133,14 @@ func TestEachPlaceHasItsOwnOutcomeAndARedeliveryAddsNone(t *testing.T) {
 func TestWhatWasRelayedIsNotRelayedAgain(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.shareTalk()
-		r.rule("hello", map[string]any{"when": `event.message.text.contains("hi")`, "candidates": answer("Hello")})
+		r.rule("hello", map[string]any{"when": `event.message.text.contains("hi")`, "candidates": textCandidate("Hello")})
 		r.put("users/twitch:5", map[string]any{"displayName": "Ada"})
 		r.enrich(says("c0", "twitch:5", "hi"))
 		relayed := map[string]*event.Event{}
 		for _, out := range r.bus.sent[topology.Egress] {
 			relayed[out.Event.Channel] = out.Event
 		}
-		text := egress.Text(relayed["discord:7"])
+		text := answer.Text(relayed["discord:7"])
 
 		otherBot := onTwitch("c1", "99", text, `"username":"otherbot"`)
 		client := says("c2", "api-gateway:eve", "> "+text)
@@ -157,14 +158,14 @@ func TestWhatWasRelayedIsNotRelayedAgain(t *testing.T) {
 				r.enrich(e)
 			}
 			for _, out := range r.bus.sent[topology.Egress][before:] {
-				if text := egress.Plain(egress.Text(out.Event)); text != "Hello" {
-					t.Errorf("%s: relayed to %s: %q", name, out.Event.Channel, egress.Text(out.Event))
+				if text := answer.StripMarks(answer.Text(out.Event)); text != "Hello" {
+					t.Errorf("%s: relayed to %s: %q", name, out.Event.Channel, answer.Text(out.Event))
 				}
 			}
 		}
 		// somebody who writes it anew is somebody who says something
 		before := len(r.bus.sent[topology.Egress])
-		r.enrich(says("c6", "api-gateway:eve", egress.Plain(text)))
+		r.enrich(says("c6", "api-gateway:eve", answer.StripMarks(text)))
 		if n := len(r.bus.sent[topology.Egress]) - before; n != 3 {
 			t.Errorf("%d answers; want two relays and Hello", n)
 		}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"parley.internal/shared/deadletter"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 )
@@ -78,7 +78,7 @@ func record(doc store.User, who subject, h happening, sessionLength time.Duratio
 	if d.LastSessionActivityAt.IsZero() || h.at.Sub(d.LastSessionActivityAt) >= sessionLength {
 		d.SessionCount++
 		d.LastSessionStartedAt = h.at
-		d.LastSessionID = deadletter.ID("session", who.person.String(), h.at.Format(time.RFC3339Nano))
+		d.LastSessionID = digest.Of("session", who.person.String(), h.at.Format(time.RFC3339Nano))
 	}
 	if h.message {
 		if d.MessageCountAllTime == 0 {
@@ -188,7 +188,7 @@ func byHand(roles []string, meta map[string][]string) []string {
 
 // cooldownKey names a rule in a channel. It is a hash, because a channel's name may be long and hold anything.
 func cooldownKey(rule, channel string) string {
-	return deadletter.ID("cooldown", rule, channel)[:16]
+	return digest.Of("cooldown", rule, channel)[:16]
 }
 
 // cooldowns is which rules are silent for one user in one channel. It does not change the map that it is made of.

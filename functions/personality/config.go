@@ -8,13 +8,13 @@ import (
 	"time"
 
 	"parley.internal/shared/config"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 )
 
 // Config is everything that the function is told by its environment.
 type Config struct {
 	Deployment config.Deployment
-	Egress     egress.Config
+	Egress     delivery.Config
 	Prompt     PromptConfig
 	Memory     MemoryConfig
 	Model      ModelConfig

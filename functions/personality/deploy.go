@@ -9,7 +9,7 @@ import (
 
 	"parley.internal/functions/personality/model"
 	"parley.internal/shared/config"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/store"
 	"parley.internal/shared/trigger"
 )
@@ -32,7 +32,7 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	}
 	f := New(Deps{
 		Config: c, Store: store.New(to.Firestore), Model: m,
-		Sender: egress.NewSender(egress.NewLedger(to.Firestore, Step, time.Now), to.Bus, c.Egress, time.Now),
+		Sender: delivery.NewSender(delivery.NewLedger(to.Firestore, Step, time.Now), to.Bus, c.Egress, time.Now),
 		Now:    time.Now, Log: to.Log,
 	})
 	return func(ctx context.Context, ce cloudevents.Event) error { return to.Bus.CloudEvent(ctx, ce, f.Answer) }, nil

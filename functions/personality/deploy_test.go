@@ -11,9 +11,10 @@ import (
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/functions/personality/model"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
@@ -39,12 +40,12 @@ func TestAsItIsDeployedItAnswersWhatIsPushed(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "MODEL_PROVIDER: ") || !strings.Contains(err.Error(), "GOOGLE_CLOUD_PROJECT: ") {
 			t.Fatalf("build = %v; want what is wrong with the configuration", err)
 		}
-		answer, err := build(t.Context(), []string{"GOOGLE_CLOUD_PROJECT=" + env.Project})
+		handle, err := build(t.Context(), []string{"GOOGLE_CLOUD_PROJECT=" + env.Project})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if err := answer(t.Context(), ce); err != nil {
+			if err := handle(t.Context(), ce); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -54,11 +55,11 @@ func TestAsItIsDeployedItAnswersWhatIsPushed(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer client.Close()
-		entry, err := egress.NewLedger(client, "test", time.Now).Get(t.Context(), egress.DeliveryID("c1", Step))
+		entry, err := delivery.NewLedger(client, "test", time.Now).Get(t.Context(), delivery.ID("c1", Step))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if answer, err := event.Decode(entry.Event); err != nil || !strings.Contains(egress.Text(answer), "hello") {
+		if said, err := event.Decode(entry.Event); err != nil || !strings.Contains(answer.Text(said), "hello") {
 			t.Errorf("the ledger holds %s, %v", entry.Event, err)
 		}
 	})

@@ -17,10 +17,12 @@ import (
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/functions/personality"
 	"parley.internal/functions/personality/model"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
@@ -112,7 +114,7 @@ type rig struct {
 	model  *scripted
 	client *firestore.Client
 	store  *faulty
-	ledger *egress.Ledger
+	ledger *delivery.Ledger
 	log    *strings.Builder
 }
 
@@ -127,10 +129,10 @@ func newRig(t *testing.T, env emulatortest.Env, environ ...string) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	r := &rig{Clock: emulatortest.NewClock(event.Now(time.Now())), bus: &publisher{}, model: &scripted{}, client: client, store: &faulty{Store: store.New(client)}, log: &strings.Builder{}}
-	r.ledger = egress.NewLedger(client, "test", r.Now)
+	r := &rig{Clock: emulatortest.NewClock(event.TruncateToMicros(time.Now())), bus: &publisher{}, model: &scripted{}, client: client, store: &faulty{Store: store.New(client)}, log: &strings.Builder{}}
+	r.ledger = delivery.NewLedger(client, "test", r.Now)
 	r.Function = personality.New(personality.Deps{
-		Config: cfg, Store: r.store, Sender: egress.NewSender(r.ledger, r.bus, cfg.Egress, r.Now),
+		Config: cfg, Store: r.store, Sender: delivery.NewSender(r.ledger, r.bus, cfg.Egress, r.Now),
 		Model: r.model, Now: r.Now, Log: slog.New(slog.NewTextHandler(&locked{w: r.log}, nil)),
 	})
 	return r
@@ -237,7 +239,7 @@ func TestTheAnswerAndWhatItIsMadeOf(t *testing.T) {
 		r.check(t, 1, 1)
 		out := r.bus.sent[0].Event
 		for _, want := range []string{"Ada", "“what is new?”", "You are Parley"} {
-			if text := egress.Text(out); !strings.Contains(text, want) {
+			if text := answer.Text(out); !strings.Contains(text, want) {
 				t.Errorf("the answer %q lacks %q", text, want)
 			}
 		}
@@ -374,9 +376,9 @@ func TestTheSameEventIsAnsweredOnce(t *testing.T) {
 			if len(r.model.asked) != 1 {
 				t.Errorf("the model was asked %d times", len(r.model.asked))
 			}
-			first := egress.Text(r.bus.sent[0].Event)
+			first := answer.Text(r.bus.sent[0].Event)
 			for _, out := range r.bus.sent { // until it is settled it may be published again: its receivers know it
-				if out.Attributes[egress.AttrDelivery] != egress.DeliveryID("sequential", personality.Step) || egress.Text(out.Event) != first {
+				if out.Attributes[delivery.AttrDelivery] != delivery.ID("sequential", personality.Step) || answer.Text(out.Event) != first {
 					t.Errorf("published %+v", out)
 				}
 			}
@@ -406,7 +408,7 @@ func TestTheSameEventIsAnsweredOnce(t *testing.T) {
 			if len(r.model.asked) != 1 {
 				t.Errorf("the model was asked %d times", len(r.model.asked))
 			}
-			if ids := r.entries(t); !slices.Contains(ids, egress.DeliveryID("concurrent", personality.Step)) || len(ids) != 2 { // with the other half's
+			if ids := r.entries(t); !slices.Contains(ids, delivery.ID("concurrent", personality.Step)) || len(ids) != 2 { // with the other half's
 				t.Errorf("the ledger's entries are %v", ids)
 			}
 		})
@@ -455,7 +457,7 @@ func TestAModelThatFailsAndRecovers(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.check(t, 3, 1)
-		if got := egress.Text(r.bus.sent[0].Event); got != "recovered" {
+		if got := answer.Text(r.bus.sent[0].Event); got != "recovered" {
 			t.Errorf("answered %q", got)
 		}
 	})
@@ -511,9 +513,9 @@ func TestARefusalIsDeadLetteredAtOnce(t *testing.T) {
 func TestWhatWasGivenUpIsNotAskedAgain(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env)
-		box := deadletter.NewBox(r.client, r.Now)
-		id := deadletter.ID("c1", personality.Step)
-		letter := deadletter.Letter{ID: id, Reason: deadletter.ModelRefused, Message: "blocked", Source: personality.Step}
+		box := deadletter.NewStore(r.client, r.Now)
+		id := digest.Of("c1", personality.Step)
+		letter := deadletter.DeadLetter{ID: id, Reason: deadletter.ModelRefused, Message: "blocked", Source: personality.Step}
 		if _, err := box.Put(t.Context(), letter, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -524,7 +526,7 @@ func TestWhatWasGivenUpIsNotAskedAgain(t *testing.T) {
 		}
 		r.check(t, 0, 0)
 		err := r.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
-			write, _, err := box.MarkIn(tx, id, "operator")
+			write, _, err := box.MarkRedrivingTx(tx, id, "operator")
 			if err != nil {
 				return err
 			}
@@ -549,8 +551,8 @@ func TestAnAnswerGoesOnBesideADeadLetter(t *testing.T) {
 		if err := r.Answer(t.Context(), in); err == nil {
 			t.Fatal("the failure to publish was swallowed")
 		}
-		letter := deadletter.Letter{ID: deadletter.ID("c1", personality.Step), Reason: deadletter.ModelRefused, Source: personality.Step}
-		if _, err := deadletter.NewBox(r.client, r.Now).Put(t.Context(), letter, 0); err != nil {
+		letter := deadletter.DeadLetter{ID: digest.Of("c1", personality.Step), Reason: deadletter.ModelRefused, Source: personality.Step}
+		if _, err := deadletter.NewStore(r.client, r.Now).Put(t.Context(), letter, 0); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.Answer(t.Context(), in); err != nil {
@@ -628,7 +630,7 @@ func TestARulesBetterCandidateIsSentWithoutTheModel(t *testing.T) {
 				if err := r.Answer(t.Context(), r.incoming(e)); err != nil {
 					t.Fatal(err)
 				}
-				if got := egress.Text(r.bus.sent[0].Event); got != tt.want || len(r.model.asked) != tt.asked {
+				if got := answer.Text(r.bus.sent[0].Event); got != tt.want || len(r.model.asked) != tt.asked {
 					t.Errorf("answered %q after asking the model %d times; want %q after %d", got, len(r.model.asked), tt.want, tt.asked)
 				}
 			})
@@ -643,7 +645,7 @@ func TestALongReplyIsCut(t *testing.T) {
 			return model.Reply{Text: "éééééé", Model: "m"}, nil
 		}
 		r.answer(t, asks("c1", "hello"))
-		if got := egress.Text(r.bus.sent[0].Event); got != "éééé…" {
+		if got := answer.Text(r.bus.sent[0].Event); got != "éééé…" {
 			t.Errorf("answered %q", got)
 		}
 	})
@@ -727,7 +729,7 @@ func TestATurnStandsOnceAndNeverRemindsOfItself(t *testing.T) {
 			t.Fatal(err)
 		}
 		// as if the turn had been written, and the answer not
-		if _, err := r.client.Collection("deliveries").Doc(egress.DeliveryID("c1", personality.Step)).Delete(t.Context()); err != nil {
+		if _, err := r.client.Collection("deliveries").Doc(delivery.ID("c1", personality.Step)).Delete(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		got := r.answer(t, in.Event)

@@ -29,9 +29,11 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"parley.internal/functions/personality/model"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 )
@@ -46,10 +48,10 @@ type Store interface {
 	PutConversation(ctx context.Context, user, channel string, c store.Conversation) error
 }
 
-// Sender sends answers, each once. [egress.Sender] is one.
+// Sender sends answers, each once. [delivery.Sender] is one.
 type Sender interface {
 	Resume(ctx context.Context, e *event.Event, step string) (decided bool, err error)
-	SendEach(ctx context.Context, e *event.Event, step string) (ids []string, err error)
+	SendToAll(ctx context.Context, e *event.Event, step string) (ids []string, err error)
 }
 
 // Deps is what a [Function] works with. All of it is required.
@@ -88,7 +90,7 @@ func (f *Function) Answer(ctx context.Context, in bus.Incoming) error {
 	if in.Attributes[bus.AttrNext] != Step {
 		return nil
 	}
-	_, err, _ := f.running.Do(egress.DeliveryID(in.Event.CorrelationID, Step), func() (any, error) {
+	_, err, _ := f.running.Do(delivery.ID(in.Event.CorrelationID, Step), func() (any, error) {
 		return nil, f.answer(ctx, in)
 	})
 	return err
@@ -156,13 +158,13 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 		if err != nil {
 			return err
 		}
-		text := shorten(egress.Unquote(reply.Text), f.config.Reply.MaxChars)
+		text := shorten(answer.Unquote(reply.Text), f.config.Reply.MaxChars)
 		line = append(line, "model", reply.Model, "turns", len(turns), "inputTokens", reply.InputTokens, "outputTokens", reply.OutputTokens)
-		now := event.Now(f.now())
+		now := event.TruncateToMicros(f.now())
 		propose(e, candidate(e.CorrelationID, text, reply.Model, now, f.config.Reply))
 		turn = &store.Turn{ID: e.CorrelationID, Question: q, Answer: text, At: now}
 	}
-	e.Finish(Step, event.Now(started), event.Now(f.now()), nil)
+	e.Finish(Step, event.TruncateToMicros(started), event.TruncateToMicros(f.now()), nil)
 
 	// The ledger decides what is answered, so the memory needn't wait for it: a turn of an answer that was not sent is
 	// renewed by the next attempt.
@@ -174,7 +176,7 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 		})
 	}
 	g.Go(func() error {
-		ids, err := f.sender.SendEach(ctx, e, Step)
+		ids, err := f.sender.SendToAll(ctx, e, Step)
 		if err != nil {
 			return fmt.Errorf("send the answer to %s: %w", e.CorrelationID, err)
 		}
@@ -200,7 +202,7 @@ func (f *Function) ask(ctx context.Context, in bus.Incoming, s shape, question s
 	calling, cancel := context.WithTimeout(ctx, f.config.Model.Timeout)
 	defer cancel()
 	reply, err := f.model.Generate(calling, request)
-	if err == nil && egress.Unquote(reply.Text) == "" {
+	if err == nil && answer.Unquote(reply.Text) == "" {
 		err = deadletter.New(deadletter.ModelRefused, errors.New("the model's answer is empty"))
 	}
 	if err == nil {
@@ -242,7 +244,7 @@ func (f *Function) report(ctx context.Context, started time.Time, line []any, er
 func candidate(correlationID, text, by string, now time.Time, c ReplyConfig) event.Candidate {
 	confidence := 0.5 // a model tells none: between what a rule is sure of and what it is not
 	return event.Candidate{
-		ID: deadletter.ID("candidate", correlationID, Step), Kind: "text", Source: Step, CreatedAt: now,
+		ID: digest.Of("candidate", correlationID, Step), Kind: "text", Source: Step, CreatedAt: now,
 		Status: event.CandidateProposed, Priority: &c.Priority, Confidence: &confidence,
 		Text: text, Format: "plain", Metadata: event.Raw(map[string]string{"model": by}),
 	}
@@ -262,6 +264,6 @@ func propose(e *event.Event, c event.Candidate) {
 // outranked reports whether an event holds a candidate already that would win against whatever a model says: one of a
 // lower priority. Asking would cost money and time for nothing.
 func outranked(candidates []event.Candidate, c ReplyConfig) bool {
-	i := egress.Best(candidates)
+	i := answer.Best(candidates)
 	return i >= 0 && candidates[i].Source != Step && candidates[i].Priority != nil && *candidates[i].Priority < c.Priority
 }

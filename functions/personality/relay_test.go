@@ -7,14 +7,15 @@ import (
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/functions/personality/model"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/answer"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 )
 
 // everywhere is a question whose rule named three places, the one where it was asked among them.
 func everywhere(id string) *event.Event {
 	e := asks(id, "!ask what is new?")
-	e.Egress = &event.Egress{Type: event.EgressChat, To: []event.Place{
+	e.Egress = &event.Egress{Type: event.EgressChat, To: []event.Address{
 		{Destination: "twitch", Channel: "twitch:parley"}, {Destination: "discord", Channel: "discord:7"}, {Destination: "api-gateway", Channel: "lobby"},
 	}}
 	return e
@@ -32,11 +33,11 @@ func TestAnAnswerForSeveralPlacesIsAskedForOnce(t *testing.T) {
 			t.Fatalf("Answer = %v; want an error that has it delivered again", err)
 		}
 		// one place's entry is missing altogether, as if the function had died before it
-		lost := egress.DeliveryID("c1", "personality@discord:7")
+		lost := delivery.ID("c1", "personality@discord:7")
 		if _, err := r.client.Doc("deliveries/" + lost).Delete(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.ledger.Deliver(t.Context(), egress.Ref{ID: egress.DeliveryID("c1", "personality@lobby")}); err != nil {
+		if _, err := r.ledger.MarkDelivered(t.Context(), delivery.Ref{ID: delivery.ID("c1", "personality@lobby")}); err != nil {
 			t.Fatal(err)
 		}
 		r.bus.sent = nil
@@ -47,8 +48,8 @@ func TestAnAnswerForSeveralPlacesIsAskedForOnce(t *testing.T) {
 			t.Fatalf("asked %d times, %d entries, %d published; want 1, 3, and the two that are not delivered", len(r.model.asked), len(r.entries(t)), len(r.bus.sent))
 		}
 		for _, out := range r.bus.sent {
-			text := egress.Text(out.Event)
-			if strings.Contains(text, "@everyone") || !strings.HasSuffix(text, "all is new") || strings.Contains(text, "again") || out.Event.UserID != "" || !egress.Relayed(out.Event) {
+			text := answer.Text(out.Event)
+			if strings.Contains(text, "@everyone") || !strings.HasSuffix(text, "all is new") || strings.Contains(text, "again") || out.Event.UserID != "" || !answer.WasRelayed(out.Event) {
 				t.Errorf("at %s: %q", out.Event.Channel, text)
 			}
 		}
@@ -61,8 +62,8 @@ func TestThePlaceOfTheQuestionGetsTheAnswerAsItIs(t *testing.T) {
 		r.answer(t, everywhere("c1"))
 		for _, out := range r.bus.sent {
 			home := out.Event.Channel == "lobby"
-			if egress.Relayed(out.Event) == home || (out.Event.Message.ID == "m-c1") != home {
-				t.Errorf("at %s: %+v, %q", out.Event.Channel, out.Event.Egress, egress.Text(out.Event))
+			if answer.WasRelayed(out.Event) == home || (out.Event.Message.ID == "m-c1") != home {
+				t.Errorf("at %s: %+v, %q", out.Event.Channel, out.Event.Egress, answer.Text(out.Event))
 			}
 		}
 		if len(r.bus.sent) != 3 {

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"parley.internal/shared/config"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/topology"
 )
 
@@ -62,8 +62,8 @@ func TestTheSubscriptionSuitsTheFunction(t *testing.T) {
 	if s.Function != Step || s.Topic != topology.Egress || s.Filter != `attributes.route = "whisper"` || !s.Ordered {
 		t.Errorf("subscription = %+v", s)
 	}
-	if longest := workTime + settleTime; longest >= s.AckDeadline() || longest >= egress.ClaimLease {
-		t.Errorf("a whisper may take %s; the acknowledgement deadline is %s, a claim lasts %s", longest, s.AckDeadline(), egress.ClaimLease)
+	if longest := workTime + settleTime; longest >= s.AckDeadline() || longest >= delivery.ClaimLease {
+		t.Errorf("a whisper may take %s; the acknowledgement deadline is %s, a claim lasts %s", longest, s.AckDeadline(), delivery.ClaimLease)
 	}
 	if 2*maxTimeout+tokenTime > workTime {
 		t.Errorf("two requests and a new token may take longer than %s", workTime)

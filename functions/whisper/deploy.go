@@ -9,7 +9,7 @@ import (
 	"parley.internal/shared/config"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/trigger"
 )
@@ -32,12 +32,12 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	if err != nil {
 		return nil, err
 	}
-	ledger := egress.NewLedger(to.Firestore, Step, time.Now)
+	ledger := delivery.NewLedger(to.Firestore, Step, time.Now)
 	d := Deps{
 		Config: c, Ledger: ledger,
-		Undertaker: egress.NewUndertaker(ledger, deadletter.NewBox(to.Firestore, time.Now), to.Bus, Step, 0),
-		Limiter:    NewLimiter(to.Firestore, c.Limits, time.Now),
-		Now:        time.Now, Log: to.Log,
+		Reaper:  delivery.NewReaper(ledger, deadletter.NewStore(to.Firestore, time.Now), to.Bus, Step, 0),
+		Limiter: NewLimiter(to.Firestore, c.Limits, time.Now),
+		Now:     time.Now, Log: to.Log,
 	}
 	if key != nil {
 		d.Tokens = credential.NewKeeper(credential.Dependencies{

@@ -17,7 +17,7 @@ import (
 	"parley.internal/shared/bus"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/topology"
@@ -143,7 +143,7 @@ func TestAsItIsDeployedItWhispersWhatIsPushed(t *testing.T) {
 		if want := []string{bot.ID + ": hello you"}; !slices.Equal(got, want) {
 			t.Errorf("ada got %q; want %q", got, want)
 		}
-		if e := r.entry(t, in); e.State != egress.Delivered {
+		if e := r.entry(t, in); e.State != delivery.Delivered {
 			t.Errorf("the entry is %q for %q: %s", e.State, e.Reason, e.Message)
 		}
 		if e := r.entry(t, gone); e.Reason != string(deadletter.LoginNeeded) || !strings.Contains(e.Message, "/oauth/twitch/login") {

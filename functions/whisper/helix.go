@@ -58,7 +58,7 @@ func newAPI(clientID, url string, timeout time.Duration) *api {
 }
 
 // answer is what came of one request.
-type answer struct {
+type response struct {
 	connected bool   // there was a connection: from then on, Twitch may have got the request
 	status    int    // 0 if there was no answer
 	said      string // Twitch's message
@@ -71,7 +71,7 @@ type answer struct {
 type exchange struct {
 	client    *http.Client
 	connected atomic.Bool
-	answer    answer
+	answer    response
 }
 
 // Do implements [helix.HTTPClient].
@@ -93,7 +93,7 @@ func (x *exchange) Do(req *http.Request) (*http.Response, error) {
 }
 
 // send asks Twitch, once, to whisper. Here, and nowhere before, ids lose their platform.
-func (a *api) send(ctx context.Context, token credential.Token, from, to identity.UserID, text string) answer {
+func (a *api) send(ctx context.Context, token credential.Token, from, to identity.UserID, text string) response {
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	x := &exchange{client: a.client}
@@ -101,7 +101,7 @@ func (a *api) send(ctx context.Context, token credential.Token, from, to identit
 		ClientID: a.clientID, UserAccessToken: token.Access.Reveal(), APIBaseURL: a.url, HTTPClient: x,
 	})
 	if err != nil {
-		return answer{err: err}
+		return response{err: err}
 	}
 	resp, err := client.SendUserWhisper(&helix.SendUserWhisperParams{FromUserID: from.ID(), ToUserID: to.ID(), Message: text})
 	got := x.answer
@@ -141,7 +141,7 @@ const (
 
 // judge decides what an answer means, by the page's table of response codes. For refused and unknown, why is the dead
 // letter's; for the others, the one that it will be if there is no time left to try again.
-func judge(a answer) (m meaning, why *deadletter.Error) {
+func judge(a response) (m meaning, why *deadletter.Error) {
 	said := fmt.Errorf("status %d from Twitch: %s", a.status, a.said)
 	switch {
 	case a.status == 0 && !a.connected:

@@ -15,25 +15,25 @@ func TestJudge(t *testing.T) {
 	broken := errors.New("broken")
 	tests := []struct {
 		name   string
-		in     answer
+		in     response
 		want   meaning
 		reason deadletter.Reason
 	}{
-		{"taken", answer{connected: true, status: 204}, accepted, ""},
-		{"taken, with another status", answer{connected: true, status: 200}, accepted, ""},
-		{"no connection", answer{err: broken}, unsent, deadletter.PlatformUnavailable},
-		{"connection broken after that", answer{connected: true, err: broken}, unknown, deadletter.OutcomeUnknown},
-		{"bad request", answer{connected: true, status: 400}, refused, deadletter.RecipientRefused},
-		{"bad token", answer{connected: true, status: 401, said: "Invalid OAuth token"}, unauthorized, deadletter.SenderRefused},
-		{"scope not granted", answer{connected: true, status: 401, said: "Missing scope: user:manage:whispers"}, refused, deadletter.MissingScope},
-		{"suspended", answer{connected: true, status: 403}, refused, deadletter.SenderRefused},
-		{"no such user", answer{connected: true, status: 404}, refused, deadletter.RecipientRefused},
-		{"time-out at the server", answer{connected: true, status: 408}, unknown, deadletter.OutcomeUnknown},
-		{"something else", answer{connected: true, status: 422}, refused, deadletter.RecipientRefused},
-		{"too many", answer{connected: true, status: 429}, limited, deadletter.RateLimited},
-		{"fault", answer{connected: true, status: 500}, unknown, deadletter.OutcomeUnknown},
-		{"unavailable", answer{connected: true, status: 503}, unknown, deadletter.OutcomeUnknown},
-		{"redirected", answer{connected: true, status: http.StatusTemporaryRedirect}, refused, deadletter.NotConfigured},
+		{"taken", response{connected: true, status: 204}, accepted, ""},
+		{"taken, with another status", response{connected: true, status: 200}, accepted, ""},
+		{"no connection", response{err: broken}, unsent, deadletter.PlatformUnavailable},
+		{"connection broken after that", response{connected: true, err: broken}, unknown, deadletter.OutcomeUnknown},
+		{"bad request", response{connected: true, status: 400}, refused, deadletter.RecipientRefused},
+		{"bad token", response{connected: true, status: 401, said: "Invalid OAuth token"}, unauthorized, deadletter.SenderRefused},
+		{"scope not granted", response{connected: true, status: 401, said: "Missing scope: user:manage:whispers"}, refused, deadletter.MissingScope},
+		{"suspended", response{connected: true, status: 403}, refused, deadletter.SenderRefused},
+		{"no such user", response{connected: true, status: 404}, refused, deadletter.RecipientRefused},
+		{"time-out at the server", response{connected: true, status: 408}, unknown, deadletter.OutcomeUnknown},
+		{"something else", response{connected: true, status: 422}, refused, deadletter.RecipientRefused},
+		{"too many", response{connected: true, status: 429}, limited, deadletter.RateLimited},
+		{"fault", response{connected: true, status: 500}, unknown, deadletter.OutcomeUnknown},
+		{"unavailable", response{connected: true, status: 503}, unknown, deadletter.OutcomeUnknown},
+		{"redirected", response{connected: true, status: http.StatusTemporaryRedirect}, refused, deadletter.NotConfigured},
 	}
 	for _, tt := range tests {
 		got, why := judge(tt.in)

@@ -95,7 +95,7 @@ func (l *Limiter) Take(ctx context.Context, from, to identity.UserID) (Grant, er
 				return err
 			}
 		}
-		now := event.Now(l.now())
+		now := event.TruncateToMicros(l.now())
 		g = l.limits.grant(&s, r, now)
 		if !g.Until.IsZero() {
 			return nil

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"unicode"
 
-	"parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 )
 
 // The longest whispers, to somebody who has never whispered to the bot and to somebody who has. Twitch cuts longer ones
@@ -20,11 +20,11 @@ const ellipsis = '…'
 // fit shortens a text to a number of characters, counted in units, between two words where there are some. The note says
 // that it did; it is empty if the text fits.
 func fit(text string, limit int) (fitting, note string) {
-	units := egress.Units(text)
+	units := answer.UTF16Length(text)
 	if units <= limit {
 		return text, ""
 	}
-	fitting = egress.Head(text, limit-1)
+	fitting = answer.Truncate(text, limit-1)
 	end := len(fitting)
 	if !startsWithSpace(text[end:]) {
 		// a word that is longer than half of what fits is rather broken than left out
@@ -33,7 +33,7 @@ func fit(text string, limit int) (fitting, note string) {
 		}
 	}
 	fitting = strings.TrimRightFunc(fitting, unicode.IsSpace) + string(ellipsis)
-	return fitting, fmt.Sprintf("cut to %d of %d characters", egress.Units(fitting), units)
+	return fitting, fmt.Sprintf("cut to %d of %d characters", answer.UTF16Length(fitting), units)
 }
 
 func startsWithSpace(s string) bool {

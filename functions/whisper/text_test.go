@@ -5,7 +5,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 )
 
 func TestFit(t *testing.T) {
@@ -39,7 +39,7 @@ func FuzzFit(f *testing.F) {
 			return
 		}
 		got, note := fit(text, limit)
-		if n := egress.Units(got); n > limit {
+		if n := answer.UTF16Length(got); n > limit {
 			t.Errorf("%d characters; at most %d are wanted", n, limit)
 		}
 		if (note == "") != (got == text) && !strings.HasSuffix(text, "…") {

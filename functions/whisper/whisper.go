@@ -26,10 +26,11 @@ import (
 	"strings"
 	"time"
 
+	"parley.internal/shared/answer"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 )
@@ -40,7 +41,7 @@ const Step = "whisper"
 const (
 	// workTime is how long a whisper may take until what came of it is known, and settleTime how long the ledger may
 	// take to record that. Together they are less than the acknowledgement deadline of the subscription, and than
-	// [egress.ClaimLease].
+	// [delivery.ClaimLease].
 	workTime   = 45 * time.Second
 	settleTime = 10 * time.Second
 	// settleTry is how much of settleTime one try may take, and settlePause what lies between two.
@@ -67,13 +68,13 @@ type Tokens interface {
 
 // Deps is what a [Function] works with. All of it is required, but Tokens only where whispering is configured.
 type Deps struct {
-	Config     Config
-	Ledger     *egress.Ledger
-	Undertaker *egress.Undertaker
-	Limiter    *Limiter
-	Tokens     Tokens
-	Now        func() time.Time
-	Log        *slog.Logger
+	Config  Config
+	Ledger  *delivery.Ledger
+	Reaper  *delivery.Reaper
+	Limiter *Limiter
+	Tokens  Tokens
+	Now     func() time.Time
+	Log     *slog.Logger
 }
 
 // Function whispers. It is safe for concurrent use.
@@ -105,7 +106,7 @@ func (f *Function) Whisper(ctx context.Context, in bus.Incoming) error {
 	if in.Attributes[bus.AttrRoute] != bus.RouteWhisper {
 		return nil
 	}
-	ref, err := egress.Receive(in)
+	ref, err := delivery.ParseRef(in)
 	if err != nil {
 		return err
 	}
@@ -113,20 +114,20 @@ func (f *Function) Whisper(ctx context.Context, in bus.Incoming) error {
 	// What has begun is brought to its end, although Pub/Sub may have stopped waiting for it: to break off in the midst
 	// would leave an outcome that nobody knows.
 	ctx = context.WithoutCancel(ctx)
-	d := &delivery{function: f, in: in, ref: ref}
+	d := &job{function: f, in: in, ref: ref}
 	err = d.run(ctx)
 	d.report(ctx, started, err)
 	return err
 }
 
-// delivery is the work on one message.
-type delivery struct {
+// job is the work on one message.
+type job struct {
 	function *Function
 	in       bus.Incoming
-	ref      egress.Ref
-	claim    *egress.Claim // nil until there is one
+	ref      delivery.Ref
+	claim    *delivery.Claim // nil until there is one
 	outcome  verdict
-	state    egress.State // of the entry at the end, as far as it is known
+	state    delivery.State // of the entry at the end, as far as it is known
 }
 
 // verdict is what is to become of a whisper.
@@ -143,7 +144,7 @@ func putOff(r deadletter.Reason, err error, until time.Time) verdict {
 	return verdict{why: deadletter.New(r, err), later: true, until: until}
 }
 
-func (d *delivery) run(ctx context.Context) error {
+func (d *job) run(ctx context.Context) error {
 	f := d.function
 	if !d.ref.Deadline.IsZero() && !f.deps.Now().Before(d.ref.Deadline) {
 		return d.late(ctx)
@@ -156,11 +157,11 @@ func (d *delivery) run(ctx context.Context) error {
 		var err error
 		d.claim, d.state, err = f.deps.Ledger.Claim(working, d.ref)
 		switch {
-		case errors.Is(err, egress.ErrNotFound):
+		case errors.Is(err, delivery.ErrNotFound):
 			return deadletter.New(deadletter.InvalidEvent, err)
 		case err != nil:
 			return err
-		case d.claim == nil && d.state == egress.Claimed:
+		case d.claim == nil && d.state == delivery.Claimed:
 			return errElsewhere
 		case d.claim == nil:
 			return nil
@@ -182,7 +183,7 @@ type words struct {
 }
 
 // prepare finds out all that can be found out without a claim. The verdict is nil if the whisper can be made.
-func (d *delivery) prepare(ctx context.Context) (words, *verdict) {
+func (d *job) prepare(ctx context.Context) (words, *verdict) {
 	f := d.function
 	if missing := f.deps.Config.missing(); len(missing) > 0 {
 		v := giveUp(deadletter.NotConfigured, fmt.Errorf("nothing can be whispered without %s", strings.Join(missing, " and ")))
@@ -192,7 +193,7 @@ func (d *delivery) prepare(ctx context.Context) (words, *verdict) {
 	if err != nil {
 		return words{}, &verdict{why: err}
 	}
-	text := egress.Text(d.in.Event)
+	text := answer.Text(d.in.Event)
 	if text == "" {
 		v := giveUp(deadletter.NoText, errors.New("no candidate has a text, and the payload has none"))
 		return words{}, &v
@@ -220,7 +221,7 @@ func addressee(e *event.Event, bot identity.UserID) (identity.UserID, *deadlette
 
 // token obtains a token that may whisper, and decides what a failure means. Nothing has been sent, so whatever may mend
 // by itself is tried again.
-func (d *delivery) token(ctx context.Context, obtain func(context.Context) (credential.Token, error)) (credential.Token, *verdict) {
+func (d *job) token(ctx context.Context, obtain func(context.Context) (credential.Token, error)) (credential.Token, *verdict) {
 	ctx, cancel := context.WithTimeout(ctx, tokenTime)
 	defer cancel()
 	token, err := obtain(ctx)
@@ -244,7 +245,7 @@ func (d *delivery) token(ctx context.Context, obtain func(context.Context) (cred
 }
 
 // whisper makes the whisper that was claimed.
-func (d *delivery) whisper(ctx context.Context, w words) verdict {
+func (d *job) whisper(ctx context.Context, w words) verdict {
 	f := d.function
 	g, err := f.deps.Limiter.Take(ctx, f.bot, w.to)
 	if err != nil {
@@ -276,7 +277,7 @@ func (d *delivery) whisper(ctx context.Context, w words) verdict {
 }
 
 // send asks Twitch, and after a 401 once more with another token. The verdict is nil if the meaning says it all.
-func (d *delivery) send(ctx context.Context, w words, text string) (meaning, *deadletter.Error, *verdict) {
+func (d *job) send(ctx context.Context, w words, text string) (meaning, *deadletter.Error, *verdict) {
 	f := d.function
 	for again := false; ; again = true {
 		if err := ctx.Err(); err != nil {
@@ -311,30 +312,30 @@ func (d *delivery) send(ctx context.Context, w words, text string) (meaning, *de
 }
 
 // settle records the verdict. It returns an error if the message has to come again.
-func (d *delivery) settle(ctx context.Context) (err error) {
+func (d *job) settle(ctx context.Context) (err error) {
 	f, v := d.function, d.outcome
 	if v.why == nil {
-		return d.record(ctx, func(ctx context.Context) (egress.State, error) { return d.claim.Delivered(ctx, v.note) })
+		return d.record(ctx, func(ctx context.Context) (delivery.State, error) { return d.claim.MarkDelivered(ctx, v.note) })
 	}
 	if v.later && d.timeLeft(v.until) {
 		// not the dead letter's error itself, which would have the bus give the message up
 		err := fmt.Errorf("%w: %s: %w", errLater, v.why.Reason, v.why.Err)
 		if d.claim != nil {
-			err = errors.Join(err, d.record(ctx, func(ctx context.Context) (egress.State, error) { return egress.Pending, d.claim.Release(ctx) }))
+			err = errors.Join(err, d.record(ctx, func(ctx context.Context) (delivery.State, error) { return delivery.Pending, d.claim.Release(ctx) }))
 		}
-		d.state = egress.Pending
+		d.state = delivery.Pending
 		return err
 	}
 	if d.claim != nil {
-		return d.record(ctx, func(ctx context.Context) (egress.State, error) {
-			return f.deps.Undertaker.GiveUpClaim(ctx, d.claim, v.why)
+		return d.record(ctx, func(ctx context.Context) (delivery.State, error) {
+			return f.deps.Reaper.MarkClaimDead(ctx, d.claim, v.why)
 		})
 	}
-	d.state, err = f.deps.Undertaker.GiveUp(ctx, d.ref.ID, d.ref.Attempt, v.why)
+	d.state, err = f.deps.Reaper.MarkDead(ctx, d.ref.ID, d.ref.RedriveCount, v.why)
 	switch {
-	case errors.Is(err, egress.ErrNotFound):
+	case errors.Is(err, delivery.ErrNotFound):
 		return deadletter.New(deadletter.InvalidEvent, err)
-	case err == nil && d.state == egress.Claimed:
+	case err == nil && d.state == delivery.Claimed:
 		return errElsewhere
 	}
 	return err
@@ -342,7 +343,7 @@ func (d *delivery) settle(ctx context.Context) (err error) {
 
 // record settles the claim, and tries until ctx is done. If it can't be settled, it runs out as outcome_unknown: the
 // whisper is not sent again in any case.
-func (d *delivery) record(ctx context.Context, settle func(context.Context) (egress.State, error)) error {
+func (d *job) record(ctx context.Context, settle func(context.Context) (delivery.State, error)) error {
 	return d.claim.Persist(ctx, settlePause, func() (err error) {
 		ctx, cancel := context.WithTimeout(ctx, settleTry)
 		defer cancel()
@@ -352,7 +353,7 @@ func (d *delivery) record(ctx context.Context, settle func(context.Context) (egr
 }
 
 // timeLeft reports whether a whisper that is put off can still be made in time.
-func (d *delivery) timeLeft(until time.Time) bool {
+func (d *job) timeLeft(until time.Time) bool {
 	if d.in.Attempt >= maxAttempts-1 {
 		return false
 	}
@@ -364,22 +365,22 @@ func (d *delivery) timeLeft(until time.Time) bool {
 
 // late gives up a whisper that comes after its deadline. It looks first whether the entry was opened anew since, by a
 // redrive: then it is not this message's any more.
-func (d *delivery) late(ctx context.Context) error {
+func (d *job) late(ctx context.Context) error {
 	f := d.function
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	e, err := f.deps.Ledger.Get(ctx, d.ref.ID)
 	switch {
-	case errors.Is(err, egress.ErrNotFound):
+	case errors.Is(err, delivery.ErrNotFound):
 		return nil // so late that the ledger has forgotten it, and with it what became of it
 	case err != nil:
 		return err
 	}
 	d.state = e.State
 	switch {
-	case e.State == egress.Claimed:
+	case e.State == delivery.Claimed:
 		return errElsewhere
-	case e.State != egress.Pending || f.deps.Now().Before(e.Deadline):
+	case e.State != delivery.Pending || f.deps.Now().Before(e.Deadline):
 		return nil
 	}
 	d.outcome = giveUp(deadletter.Expired, fmt.Errorf("it could not be whispered until %s", e.Deadline.UTC().Format(time.RFC3339)))
@@ -387,13 +388,13 @@ func (d *delivery) late(ctx context.Context) error {
 }
 
 // report logs the one line that a message leaves.
-func (d *delivery) report(ctx context.Context, started time.Time, err error) {
+func (d *job) report(ctx context.Context, started time.Time, err error) {
 	log, v := d.function.deps.Log, d.outcome
 	line := []any{"correlationId", d.in.Event.CorrelationID, "delivery", d.ref.ID, "state", d.state, "ms", d.function.deps.Now().Sub(started).Milliseconds()}
 	switch {
 	case err != nil:
 		log.WarnContext(ctx, "not whispered", append(line, "error", err)...)
-	case v.why != nil && d.state == egress.Dead:
+	case v.why != nil && d.state == delivery.Dead:
 		log.WarnContext(ctx, "whisper given up", append(line, "reason", v.why.Reason, "error", v.why.Err)...)
 	case d.claim != nil:
 		log.InfoContext(ctx, "whispered", append(line, "note", v.note)...)

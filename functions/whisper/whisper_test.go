@@ -28,7 +28,7 @@ import (
 	"parley.internal/shared/bus"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/recipient"
@@ -147,8 +147,8 @@ type rig struct {
 	*platform
 	tokens *tokens
 	client *firestore.Client
-	ledger *egress.Ledger
-	box    *deadletter.Box
+	ledger *delivery.Ledger
+	box    *deadletter.Store
 	log    *bytes.Buffer
 	logger *slog.Logger
 	now    time.Time
@@ -160,7 +160,7 @@ type rig struct {
 
 func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
 	t.Helper()
-	r := &rig{platform: &platform{stopped: make(chan struct{})}, tokens: &tokens{scopes: []string{"chat:read", scope}}, log: &bytes.Buffer{}, now: event.Now(time.Now())}
+	r := &rig{platform: &platform{stopped: make(chan struct{})}, tokens: &tokens{scopes: []string{"chat:read", scope}}, log: &bytes.Buffer{}, now: event.TruncateToMicros(time.Now())}
 	r.logger = slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	server := httptest.NewServer(r.platform)
 	t.Cleanup(func() { close(r.stopped); server.Close() })
@@ -171,7 +171,7 @@ func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
 	}
 	t.Cleanup(func() { r.client.Close() })
 	clock := func() time.Time { return r.now }
-	r.ledger, r.box = egress.NewLedger(r.client, "tester", clock), deadletter.NewBox(r.client, clock)
+	r.ledger, r.box = delivery.NewLedger(r.client, "tester", clock), deadletter.NewStore(r.client, clock)
 	r.config = Config{
 		Credential: credential.Config{Twitch: credential.TwitchConfig{
 			ClientID: "client", ClientSecret: credential.NewSecret("hush"), BotUserID: "9", APIURL: server.URL + "/helix/",
@@ -204,7 +204,7 @@ func (r *rig) intercept(ctx context.Context, method string, req, reply any, cc *
 func (r *rig) another() *Function {
 	clock := func() time.Time { return r.now }
 	return New(Deps{
-		Config: r.config, Ledger: r.ledger, Undertaker: egress.NewUndertaker(r.ledger, r.box, r.platform, Step, 0),
+		Config: r.config, Ledger: r.ledger, Reaper: delivery.NewReaper(r.ledger, r.box, r.platform, Step, 0),
 		Limiter: NewLimiter(r.client, r.config.Limits, clock), Tokens: r.tokens, Now: clock,
 		Log: r.logger,
 	})
@@ -221,7 +221,7 @@ func (r *rig) send(t *testing.T, id string, alter func(*event.Event)) bus.Incomi
 	if alter != nil {
 		alter(e)
 	}
-	s := egress.NewSender(r.ledger, r.platform, egress.Config{Deadline: 2 * time.Minute, Retention: time.Hour}, func() time.Time { return r.now })
+	s := delivery.NewSender(r.ledger, r.platform, delivery.Config{Deadline: 2 * time.Minute, Retention: time.Hour}, func() time.Time { return r.now })
 	if _, err := s.Send(t.Context(), e, "tester"); err != nil {
 		t.Fatal(err)
 	}
@@ -235,9 +235,9 @@ func (r *rig) last() bus.Incoming {
 	return bus.Incoming{Event: out.Event, Attributes: out.Attributes, ID: "m", Published: r.now}
 }
 
-func (r *rig) entry(t *testing.T, in bus.Incoming) egress.Entry {
+func (r *rig) entry(t *testing.T, in bus.Incoming) delivery.Entry {
 	t.Helper()
-	e, err := r.ledger.Get(t.Context(), in.Attributes[egress.AttrDelivery])
+	e, err := r.ledger.Get(t.Context(), in.Attributes[delivery.AttrDelivery])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ func TestAWhisperReachesTwitchOnce(t *testing.T) {
 		if got := r.requests(); len(got) != 1 || got[0] != want {
 			t.Errorf("Twitch got %+v; want %+v once", got, want)
 		}
-		if e := r.entry(t, in); e.State != egress.Delivered || e.Note != "accepted" {
+		if e := r.entry(t, in); e.State != delivery.Delivered || e.Note != "accepted" {
 			t.Errorf("the entry is %q with note %q", e.State, e.Note)
 		}
 	})
@@ -298,12 +298,12 @@ func TestWhatIsNotAWhisperIsLeftAlone(t *testing.T) {
 		if err := r.Whisper(t.Context(), in); err != nil {
 			t.Error(err)
 		}
-		if e := r.entry(t, in); e.State != egress.Pending || len(r.requests()) != 0 {
+		if e := r.entry(t, in); e.State != delivery.Pending || len(r.requests()) != 0 {
 			t.Errorf("the entry is %q, Twitch got %v", e.State, r.requests())
 		}
 		for name, attributes := range map[string]map[string]string{
 			"without an entry":       {bus.AttrRoute: bus.RouteWhisper},
-			"of which there is none": {bus.AttrRoute: bus.RouteWhisper, egress.AttrDelivery: "nope"},
+			"of which there is none": {bus.AttrRoute: bus.RouteWhisper, delivery.AttrDelivery: "nope"},
 		} {
 			err := r.Whisper(t.Context(), bus.Incoming{Event: in.Event, Attributes: attributes})
 			if dead, ok := errors.AsType[*deadletter.Error](err); !ok || dead.Reason != deadletter.InvalidEvent {
@@ -371,7 +371,7 @@ func TestWhatIsGivenUp(t *testing.T) {
 				}
 			}
 			e := r.entry(t, in)
-			if e.State != egress.Dead || e.Reason != string(tt.reason) || !strings.Contains(e.Message, tt.says) {
+			if e.State != delivery.Dead || e.Reason != string(tt.reason) || !strings.Contains(e.Message, tt.says) {
 				t.Errorf("%s: %q for %q: %q; want %q: %q", tt.name, e.State, e.Reason, e.Message, tt.reason, tt.says)
 			}
 			if n := len(r.requests()); n != tt.asked {
@@ -410,7 +410,7 @@ func TestAWornOutTokenIsReplacedOnce(t *testing.T) {
 		if len(got) != 2 || got[0].token != "token-1" || got[1].token != "token-2" || r.tokens.invalid != 1 {
 			t.Errorf("Twitch got %+v after %d refreshes", got, r.tokens.invalid)
 		}
-		if e := r.entry(t, in); e.State != egress.Delivered {
+		if e := r.entry(t, in); e.State != delivery.Delivered {
 			t.Errorf("the entry is %q", e.State)
 		}
 	})
@@ -457,7 +457,7 @@ func TestWhatIsPutOff(t *testing.T) {
 			if err := r.Whisper(t.Context(), in); !again(err) || !strings.Contains(err.Error(), string(tt.reason)) {
 				t.Errorf("%s: %v; want to be called again for %s", tt.name, err, tt.reason)
 			}
-			if e := r.entry(t, in); e.State != egress.Pending || e.Claim != "" {
+			if e := r.entry(t, in); e.State != delivery.Pending || e.Claim != "" {
 				t.Errorf("%s: the entry is %q", tt.name, e.State)
 			}
 			if tt.wait > 10*time.Second { // too early: another instance doesn't bother Twitch
@@ -474,7 +474,7 @@ func TestWhatIsPutOff(t *testing.T) {
 			if err := r.Whisper(t.Context(), in); err != nil {
 				t.Errorf("%s: later: %v", tt.name, err)
 			}
-			if e := r.entry(t, in); e.State != egress.Delivered || len(r.requests()) != tt.asked+1 {
+			if e := r.entry(t, in); e.State != delivery.Delivered || len(r.requests()) != tt.asked+1 {
 				t.Errorf("%s: the entry is %q after %d requests", tt.name, e.State, len(r.requests()))
 			}
 			r.secretsAreKept(t, tt.name, "")
@@ -493,7 +493,7 @@ func TestNothingIsPutOffBeyondItsDeadline(t *testing.T) {
 			if err := r.Whisper(t.Context(), in); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			if e := r.entry(t, in); e.State != egress.Dead || e.Reason != string(reason) {
+			if e := r.entry(t, in); e.State != delivery.Dead || e.Reason != string(reason) {
 				t.Errorf("%s: %q for %q; want %q", name, e.State, e.Reason, reason)
 			}
 		}
@@ -506,7 +506,7 @@ func TestNothingIsPutOffBeyondItsDeadline(t *testing.T) {
 
 		// a message from before a redrive does not give up what the redrive opened anew
 		err := r.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
-			write, err := r.ledger.ReopenIn(tx, late.Attributes[egress.AttrDelivery], 1, egress.Config{Deadline: time.Minute, Retention: time.Hour})
+			write, err := r.ledger.ReopenTx(tx, late.Attributes[delivery.AttrDelivery], 1, delivery.Config{Deadline: time.Minute, Retention: time.Hour})
 			if err != nil {
 				return err
 			}
@@ -518,19 +518,19 @@ func TestNothingIsPutOffBeyondItsDeadline(t *testing.T) {
 		if err := r.Whisper(t.Context(), late); err != nil {
 			t.Error(err)
 		}
-		if e := r.entry(t, late); e.State != egress.Pending {
+		if e := r.entry(t, late); e.State != delivery.Pending {
 			t.Errorf("the redriven entry is %q", e.State)
 		}
 
 		// not even by what it says itself, when its own time is not over
 		early := late
 		early.Attributes = maps.Clone(late.Attributes)
-		early.Attributes[egress.AttrDeadline] = r.now.Add(time.Minute).Format(time.RFC3339Nano)
+		early.Attributes[delivery.AttrDeadline] = r.now.Add(time.Minute).Format(time.RFC3339Nano)
 		r.tokens.scopes = nil
 		if err := r.Whisper(t.Context(), early); err != nil {
 			t.Error(err)
 		}
-		if e := r.entry(t, early); e.State != egress.Pending {
+		if e := r.entry(t, early); e.State != delivery.Pending {
 			t.Errorf("the redriven entry is %q for %q", e.State, e.Reason)
 		}
 		r.tokens.scopes = []string{scope}
@@ -552,12 +552,12 @@ func TestAnOutcomeThatIsKnownIsRecorded(t *testing.T) {
 		for _, tt := range []struct {
 			name  string
 			reply reply
-			state egress.State
+			state delivery.State
 			says  string
 		}{
-			{"taken", reply{status: 204}, egress.Delivered, "accepted"},
-			{"refused", reply{status: 400, said: "doesn't allow whispers"}, egress.Dead, string(deadletter.RecipientRefused)},
-			{"put off", reply{status: 429, said: "too many"}, egress.Pending, ""},
+			{"taken", reply{status: 204}, delivery.Delivered, "accepted"},
+			{"refused", reply{status: 400, said: "doesn't allow whispers"}, delivery.Dead, string(deadletter.RecipientRefused)},
+			{"put off", reply{status: 429, said: "too many"}, delivery.Pending, ""},
 		} {
 			for stored, failures := range map[bool]int32{false: 3, true: 1} {
 				bot++
@@ -566,11 +566,11 @@ func TestAnOutcomeThatIsKnownIsRecorded(t *testing.T) {
 				r.stored.Store(stored)
 				in := r.send(t, fmt.Sprint(tt.name, stored), nil)
 				r.asked = func() { r.failing.Store(failures) }
-				if err := r.Whisper(t.Context(), in); (err != nil) != (tt.state == egress.Pending) {
+				if err := r.Whisper(t.Context(), in); (err != nil) != (tt.state == delivery.Pending) {
 					t.Errorf("%s, stored %v: %v", tt.name, stored, err)
 				}
 				e := r.entry(t, in)
-				if e.State != tt.state || e.Note+e.Reason != tt.says || e.Claim != "" && tt.state == egress.Pending || r.failing.Load() > 0 {
+				if e.State != tt.state || e.Note+e.Reason != tt.says || e.Claim != "" && tt.state == delivery.Pending || r.failing.Load() > 0 {
 					t.Errorf("%s, stored %v: the entry is %q: %s%s; want %q: %s", tt.name, stored, e.State, e.Note, e.Reason, tt.state, tt.says)
 				}
 				if n := len(r.requests()); n != 1 {
@@ -585,7 +585,7 @@ func TestWhatNobodySettledIsNotSentAgain(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env, nil)
 		in := r.send(t, "c1", nil)
-		ref, err := egress.Receive(in)
+		ref, err := delivery.ParseRef(in)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -595,8 +595,8 @@ func TestWhatNobodySettledIsNotSentAgain(t *testing.T) {
 		if err := r.Whisper(t.Context(), in); !errors.Is(err, errElsewhere) {
 			t.Errorf("Whisper = %v; want %v", err, errElsewhere)
 		}
-		r.now = r.now.Add(egress.ClaimLease + time.Second)
-		if _, err := egress.NewUndertaker(r.ledger, r.box, r.platform, "dlq", 0).Sweep(t.Context()); err != nil {
+		r.now = r.now.Add(delivery.ClaimLease + time.Second)
+		if _, err := delivery.NewReaper(r.ledger, r.box, r.platform, "dlq", 0).Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.Whisper(t.Context(), in); err != nil {
@@ -651,7 +651,7 @@ func TestACancelledPushLeavesNothingUnknown(t *testing.T) {
 		if err := r.Whisper(ctx, in); err != nil {
 			t.Fatal(err)
 		}
-		if e := r.entry(t, in); e.State != egress.Delivered {
+		if e := r.entry(t, in); e.State != delivery.Delivered {
 			t.Errorf("the entry is %q", e.State)
 		}
 	})

@@ -18,7 +18,7 @@ import (
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/redrive"
 	"parley.internal/shared/store"
 	"parley.internal/shared/telemetry"
@@ -27,7 +27,7 @@ import (
 // Config is what the command reads from the environment.
 type Config struct {
 	config.Deployment
-	egress.Config
+	delivery.Config
 }
 
 // Validate checks both parts.
@@ -48,8 +48,8 @@ func (s *selection) register(cmd *cobra.Command) {
 }
 
 // parse makes a selection of ids and flags. now is what "ago" counts from.
-func (s *selection) parse(ids []string, now time.Time) (deadletter.Selection, error) {
-	sel := deadletter.Selection{IDs: ids, Reason: deadletter.Reason(s.reason), Limit: s.limit}
+func (s *selection) parse(ids []string, now time.Time) (deadletter.Filter, error) {
+	sel := deadletter.Filter{IDs: ids, Reason: deadletter.Reason(s.reason), Limit: s.limit}
 	var errs []error
 	if s.reason != "" && !known(sel.Reason) {
 		errs = append(errs, fmt.Errorf("--reason: there is no %q; gateway deadletters --help lists them", s.reason))
@@ -125,7 +125,7 @@ func Command(environ []string) *cobra.Command {
 
 // session is the connections of one run of the command.
 type session struct {
-	box      *deadletter.Box
+	box      *deadletter.Store
 	redriver *redrive.Redriver
 	close    func() error
 }
@@ -147,11 +147,11 @@ func connect(ctx context.Context, environ []string, stderr io.Writer) (*session,
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	box := deadletter.NewBox(client, time.Now)
-	ledger := egress.NewLedger(client, "operator", time.Now)
+	box := deadletter.NewStore(client, time.Now)
+	ledger := delivery.NewLedger(client, "operator", time.Now)
 	return &session{
 		box:      box,
-		redriver: redrive.New(client, box, ledger, egress.NewSender(ledger, b, c.Config, time.Now), b, c.Config),
+		redriver: redrive.New(client, box, ledger, delivery.NewSender(ledger, b, c.Config, time.Now), b, c.Config),
 		close:    func() error { return errors.Join(b.Close(), client.Close()) },
 	}, nil
 }
@@ -176,12 +176,12 @@ func listCommand(environ []string) *cobra.Command {
 			out := cmd.OutOrStdout()
 			if asJSON {
 				enc := json.NewEncoder(out)
-				return session.box.List(cmd.Context(), sel, func(l deadletter.Letter) error { return enc.Encode(view(l)) })
+				return session.box.List(cmd.Context(), sel, func(l deadletter.DeadLetter) error { return enc.Encode(view(l)) })
 			}
 			tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(tw, "ID\tAT\tSTATUS\tATTEMPTS\tREASON\tSOURCE\tCORRELATION\tERROR")
 			n := 0
-			err = session.box.List(cmd.Context(), sel, func(l deadletter.Letter) error {
+			err = session.box.List(cmd.Context(), sel, func(l deadletter.DeadLetter) error {
 				n++
 				_, err := fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", l.ID, l.At.Local().Format(time.DateTime), l.Status, l.Attempts, l.Reason, l.Source, l.CorrelationID, short(l.Message))
 				return err
@@ -230,7 +230,7 @@ type shown struct {
 	Event         json.RawMessage      `json:"event,omitempty"`
 }
 
-func view(l deadletter.Letter) shown {
+func view(l deadletter.DeadLetter) shown {
 	v := shown{
 		ID: l.ID, Status: l.Status, Reason: l.Reason, Error: l.Message, Source: l.Source, CorrelationID: l.CorrelationID,
 		OriginalType: l.OriginalType, LastStepID: l.LastStepID, SlipSummary: l.SlipSummary, Topic: l.Topic, Delivery: l.Delivery,
@@ -348,7 +348,7 @@ func purgeCommand(environ []string) *cobra.Command {
 			}
 			defer func() { err = errors.Join(err, session.close()) }()
 			n := 0
-			err = session.box.List(cmd.Context(), sel, func(l deadletter.Letter) error {
+			err = session.box.List(cmd.Context(), sel, func(l deadletter.DeadLetter) error {
 				n++
 				fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %s\n", l.ID, l.Reason, l.CorrelationID)
 				if !yes {

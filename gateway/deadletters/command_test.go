@@ -48,8 +48,8 @@ func TestAnOperatorLooksDecidesAndPurges(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { client.Close() })
-		box := deadletter.NewBox(client, time.Now)
-		for _, l := range []deadletter.Letter{
+		box := deadletter.NewStore(client, time.Now)
+		for _, l := range []deadletter.DeadLetter{
 			{ID: "one", Reason: deadletter.ModelFailed, Message: "timed out", Source: "personality", Topic: string(topology.Ingress), Data: []byte(`{"a":1}`)},
 			{ID: "two", Reason: deadletter.InvalidEvent, Message: "not JSON", Source: "enrichment", Topic: string(topology.Ingress), Data: []byte("\xffpoison")},
 		} {

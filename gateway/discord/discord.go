@@ -35,24 +35,24 @@ import (
 	"github.com/bwmarrin/discordgo"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley.internal/shared/egress"
-	"parley.internal/shared/gap"
+	"parley.internal/gateway/gap"
+	"parley.internal/gateway/moderator"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
-	"parley.internal/shared/moderation"
 )
 
 // Dependencies are what a service needs. All but those that say so must be set.
 type Dependencies struct {
-	Instance   string
-	Firestore  *firestore.Client // for the lease, watermarks and gaps; stays the caller's to close
-	Ledger     *egress.Ledger
-	Undertaker *egress.Undertaker
-	Publisher  Publisher
-	Lease      lease.Config
-	Log        *slog.Logger
-	Metrics    prometheus.Registerer
-	Now        func() time.Time // time.Now if nil
+	Instance  string
+	Firestore *firestore.Client // for the lease, watermarks and gaps; stays the caller's to close
+	Ledger    *delivery.Ledger
+	Reaper    *delivery.Reaper
+	Publisher Publisher
+	Lease     lease.Config
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+	Now       func() time.Time // time.Now if nil
 
 	HTTP *http.Client                                                      // for the API; one of its own if nil
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // for the gateway, before TLS; net.Dialer's if nil
@@ -63,25 +63,25 @@ type Dependencies struct {
 // An answer that Deliver takes is not said yet when Deliver returns. Its entry stands in the ledger as pending: if this
 // instance dies, the next owner of the session finds it there.
 type Service struct {
-	config     Config
-	timing     timing
-	firestore  *firestore.Client
-	ledger     *egress.Ledger
-	undertaker *egress.Undertaker
-	enforcer   *moderation.Enforcer
-	publisher  Publisher
-	log        *slog.Logger
-	metrics    *metrics
-	now        func() time.Time
-	dial       func(ctx context.Context, network, addr string) (net.Conn, error)
-	instance   string
+	config    Config
+	timing    timing
+	firestore *firestore.Client
+	ledger    *delivery.Ledger
+	reaper    *delivery.Reaper
+	enforcer  *moderator.Executor
+	publisher Publisher
+	log       *slog.Logger
+	metrics   *metrics
+	now       func() time.Time
+	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
+	instance  string
 
 	rest   *rest
 	leases *lease.Manager
 
 	mu        sync.Mutex
-	speaker   *speaker   // nil while another instance has the session
-	moderator *moderator // likewise
+	speaker   *speaker  // nil while another instance has the session
+	moderator *enforcer // likewise
 }
 
 // leaseKey is what the lease is for: the bot's one session.
@@ -90,7 +90,7 @@ const leaseKey = "bot"
 // New makes the service of a configuration that is [Config.Enabled]. Nothing happens before Run.
 func New(c Config, d Dependencies) (*Service, error) {
 	s := &Service{
-		config: c, timing: defaultTiming, firestore: d.Firestore, ledger: d.Ledger, undertaker: d.Undertaker,
+		config: c, timing: defaultTiming, firestore: d.Firestore, ledger: d.Ledger, reaper: d.Reaper,
 		publisher: d.Publisher, log: d.Log.With("platform", "discord"), now: d.Now, dial: d.Dial, instance: d.Instance,
 	}
 	if s.now == nil {
@@ -110,11 +110,11 @@ func New(c Config, d Dependencies) (*Service, error) {
 	if s.metrics, err = newMetrics(d.Metrics); err != nil {
 		return nil, err
 	}
-	s.enforcer = moderation.NewEnforcer(d.Ledger, d.Undertaker, moderation.NewRecords(d.Firestore, d.Instance, s.now), moderation.Options{
+	s.enforcer = moderator.NewExecutor(d.Ledger, d.Reaper, moderator.NewRecords(d.Firestore, d.Instance, s.now), moderator.Options{
 		Log: s.log, Now: s.now, Count: func(outcome string) { s.metrics.actions.WithLabelValues(outcome).Inc() },
 	})
 	s.leases, err = lease.New(d.Firestore, string(identity.Discord), d.Instance, d.Lease, lease.Options{
-		Log: d.Log, Metrics: d.Metrics, Now: d.Now, Duties: []string{gap.Chat},
+		Log: d.Log, Metrics: d.Metrics, Now: d.Now, Tasks: []string{gap.Chat},
 	})
 	if err != nil {
 		return nil, err

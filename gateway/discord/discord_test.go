@@ -13,7 +13,7 @@ import (
 
 	standin "parley.internal/emulator/discord"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 )
 
@@ -128,7 +128,7 @@ func TestAnswersAreSaidAsReplies(t *testing.T) {
 	orphan := w.answer(gone, "to nobody")
 	empty := w.answer(question, "\u0007")
 	for _, a := range []answered{short, long, before, inside, orphan} {
-		w.reaches(a, egress.Delivered)
+		w.reaches(a, delivery.Delivered)
 	}
 	w.refused(empty, deadletter.NoText, "")
 
@@ -194,7 +194,7 @@ func TestRefusalsAreDeadLettersWithDiscordsCode(t *testing.T) {
 	w.refused(w.answer(question, "elsewhere", to("lobby")), deadletter.NoRecipient, "lobby")
 	w.refused(w.answer(question, "blocked", privately, func(e *event.Event) { e.UserID = "discord:" + shy.ID }), deadletter.RecipientRefused, "50007")
 	w.refused(w.answer(question, "another platform's", privately, func(e *event.Event) { e.UserID = "twitch:1" }), deadletter.NoRecipient, "twitch:1")
-	w.reaches(w.answer(question, "and this is fine"), egress.Delivered)
+	w.reaches(w.answer(question, "and this is fine"), delivery.Delivered)
 	if n := len(w.said(w.room.ID)) + len(w.said(silent.ID)); n != 1 {
 		t.Errorf("%d messages; want the one that is fine", n)
 	}
@@ -213,7 +213,7 @@ func TestWhatDiscordDidNotConfirmIsSaidOnce(t *testing.T) {
 		f.Method, f.Path = http.MethodPost, "/messages"
 		w.discord.FailHTTP(f)
 		a := w.answer(question, fmt.Sprint("answer ", i))
-		w.reaches(a, egress.Delivered)
+		w.reaches(a, delivery.Delivered)
 		all = append(all, a)
 	}
 	w.once(w.room.ID, all...)
@@ -245,13 +245,13 @@ func TestOneInstanceHasTheSession(t *testing.T) {
 	}
 	first := w.ask(w.room, "hello")
 	w.heard(first)
-	w.reaches(w.answer(first, "an answer"), egress.Delivered)
+	w.reaches(w.answer(first, "an answer"), delivery.Delivered)
 
 	// who leaves gives the session back at once
 	leaving.stop()
 	during := w.ask(w.room, "while it moves")
 	owed := w.answer(during, "owed")
-	w.reaches(owed, egress.Delivered)
+	w.reaches(owed, delivery.Delivered)
 	w.heard(first, during)
 	w.once(w.room.ID, owed)
 	if n := w.gaps(); n != 0 {
@@ -278,7 +278,7 @@ func TestTheOwnerDies(t *testing.T) {
 	midst := w.answer(before[0], "in the midst")
 	behind := w.answer(before[0], "behind it")
 	eventually(t, "it is said", func() bool { return len(w.said(w.room.ID)) == 1 })
-	if got := w.entry(midst); got.State != egress.Claimed || got.Instance != victim.name {
+	if got := w.entry(midst); got.State != delivery.Claimed || got.Instance != victim.name {
 		t.Fatalf("state = %s of %s; want it claimed before it is said", got.State, got.Instance)
 	}
 	victim.kill()
@@ -299,13 +299,13 @@ func TestTheOwnerDies(t *testing.T) {
 	whisper := w.answer(missed[0], "owed directly", privately)
 
 	w.start("heir")
-	w.reaches(owed, egress.Delivered)
-	w.reaches(behind, egress.Delivered)
-	w.reaches(whisper, egress.Delivered)
+	w.reaches(owed, delivery.Delivered)
+	w.reaches(behind, delivery.Delivered)
+	w.reaches(whisper, delivery.Delivered)
 	after := w.ask(w.room, "after")
 	w.heard(slices.Concat(before, missed, []standin.Message{after})...)
 	w.once(w.room.ID, midst, behind, owed)
-	if got := w.reaches(midst, egress.Delivered); got.Note != w.said(w.room.ID)[0].ID {
+	if got := w.reaches(midst, delivery.Delivered); got.Note != w.said(w.room.ID)[0].ID {
 		t.Errorf("it is noted as %s; want it taken over, as %s", got.Note, w.said(w.room.ID)[0].ID)
 	}
 	var order []string
@@ -391,7 +391,7 @@ func TestManyInstances(t *testing.T) {
 		round()
 	}
 	for _, a := range answers {
-		w.reaches(a, egress.Delivered)
+		w.reaches(a, delivery.Delivered)
 	}
 	eventually(t, "every message is an event", func() bool {
 		n := w.times()
@@ -434,7 +434,7 @@ func TestASessionIsTakenUpAgain(t *testing.T) {
 		eventually(t, fmt.Sprintf("resumed after break %d", i), func() bool { return counter(m.metrics.sessions.WithLabelValues("resumed")) > before })
 		all = append(all, w.ask(w.room, fmt.Sprint("after it ", i)))
 		w.heard(all...)
-		w.reaches(w.answer(all[len(all)-1], fmt.Sprint("answer ", i)), egress.Delivered)
+		w.reaches(w.answer(all[len(all)-1], fmt.Sprint("answer ", i)), delivery.Delivered)
 	}
 	if n := counter(m.metrics.sessions.WithLabelValues("new")); n != 1 {
 		t.Errorf("%v new sessions; want the first alone", n)
@@ -478,12 +478,12 @@ func TestATokenThatIsRefusedIsSaidSoAndNotHammered(t *testing.T) {
 		return counter(m.metrics.disconnects.WithLabelValues("unauthorized")) > 0 || counter(m.metrics.disconnects.WithLabelValues("4004")) > 0
 	})
 	waiting := w.answer(question, "for later")
-	if got := w.entry(waiting).State; got != egress.Pending {
+	if got := w.entry(waiting).State; got != delivery.Pending {
 		t.Errorf("state = %s; want it pending until the token is right", got)
 	}
 	_, err = w.discord.AddBot(w.bot)
 	w.must(err)
-	w.reaches(waiting, egress.Delivered)
+	w.reaches(waiting, delivery.Delivered)
 }
 
 func TestLimitsAreWaitedFor(t *testing.T) {
@@ -495,7 +495,7 @@ func TestLimitsAreWaitedFor(t *testing.T) {
 		w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Status: http.StatusTooManyRequests, RetryAfter: 700 * time.Millisecond, Global: global})
 		began, before := time.Now(), len(w.discord.Requests("/messages"))
 		a := w.answer(question, fmt.Sprint("limited ", i))
-		w.reaches(a, egress.Delivered)
+		w.reaches(a, delivery.Delivered)
 		if took := time.Since(began); took < 700*time.Millisecond {
 			t.Errorf("it was said after %s; want it after the limit", took)
 		}
@@ -518,7 +518,7 @@ func TestDiscordsOwnLimitsAreKept(t *testing.T) {
 		all = append(all, w.answer(question, fmt.Sprint("answer ", i)))
 	}
 	for _, a := range all {
-		w.reaches(a, egress.Delivered)
+		w.reaches(a, delivery.Delivered)
 	}
 	w.once(w.room.ID, all...)
 	for _, r := range w.discord.Requests("/messages") {
@@ -539,13 +539,13 @@ func TestAnswersWaitForAConnection(t *testing.T) {
 	}
 	eventually(t, "it has tried several times", func() bool { return counter(m.metrics.disconnects.WithLabelValues("unreachable")) > 3 })
 	for _, a := range waiting {
-		if got := w.entry(a).State; got != egress.Pending {
+		if got := w.entry(a).State; got != delivery.Pending {
 			t.Errorf("state = %s; want it pending until somebody is connected", got)
 		}
 	}
 	w.discord.ClearFaults()
 	for _, a := range waiting {
-		w.reaches(a, egress.Delivered)
+		w.reaches(a, delivery.Delivered)
 	}
 	for i, s := range w.said(w.room.ID) {
 		if s.Text != waiting[i].text {
@@ -560,7 +560,7 @@ func TestOverdueAnswersEndWithWhatStoodInTheWay(t *testing.T) {
 	w.connected()
 	question := w.ask(w.room, "hello?")
 	w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Times: 1000, Status: http.StatusTooManyRequests, RetryAfter: 300 * time.Millisecond})
-	w.sender = egress.NewSender(w.ledger, discard{}, egress.Config{Deadline: 4 * time.Second, Retention: time.Hour}, time.Now) // in which it is tried for certain
+	w.sender = delivery.NewSender(w.ledger, discard{}, delivery.Config{Deadline: 4 * time.Second, Retention: time.Hour}, time.Now) // in which it is tried for certain
 	w.refused(w.answer(question, "never"), deadletter.RateLimited, "429")
 }
 
@@ -600,7 +600,7 @@ func TestAnInstanceThatCantConnectLetsOthersTry(t *testing.T) {
 	stranded.cutOff()
 	missed := w.ask(w.room, "still there?")
 	a := w.answer(missed, "once more")
-	w.reaches(a, egress.Delivered)
+	w.reaches(a, delivery.Delivered)
 	if got := w.entry(a).Instance; got == stranded.name {
 		t.Errorf("it was said by %s, which is cut off", got)
 	}
@@ -710,6 +710,6 @@ func TestTheStoreGoesAwayForAWhile(t *testing.T) {
 	a := w.answer(missed, "once more")
 	m.lose(false)
 	w.heard(first, missed)
-	w.reaches(a, egress.Delivered)
+	w.reaches(a, delivery.Delivered)
 	w.once(w.room.ID, a)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"parley.internal/shared/deadletter"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 )
@@ -336,7 +336,7 @@ func (l listener) edited(m *message) []item {
 	if !l.fromPerson(m) || m.EditedAt == nil {
 		return nil
 	}
-	id := deadletter.ID("message_edited", m.ID, m.EditedAt.UTC().Format(time.RFC3339Nano))
+	id := digest.Of("message_edited", m.ID, m.EditedAt.UTC().Format(time.RFC3339Nano))
 	e := newEvent(TypeEdited, id, m.ChannelID)
 	e.UserID = string(identity.Discord) + ":" + m.Author.ID
 	e.ReplyTo = m.ID
@@ -349,7 +349,7 @@ func (l listener) edited(m *message) []item {
 
 // deleted is of nobody: Discord does not say who did it.
 func (l listener) deleted(id, channelID, guildID string) item {
-	key := deadletter.ID("message_deleted", id)
+	key := digest.Of("message_deleted", id)
 	e := newEvent(TypeDeleted, key, channelID)
 	e.ReplyTo = id
 	external(e, key, time.Time{}, struct {
@@ -370,9 +370,9 @@ func (l listener) person(kind, guildID string, m *member, joined time.Time) []it
 	// Discord gives bans and departures neither an id nor a time: that they were seen tells them apart.
 	at := joined.UTC()
 	if joined.IsZero() {
-		at = event.Now(time.Now())
+		at = event.TruncateToMicros(time.Now())
 	}
-	id := deadletter.ID(name, guildID, u.ID, at.Format(time.RFC3339Nano))
+	id := digest.Of(name, guildID, u.ID, at.Format(time.RFC3339Nano))
 	e := newEvent(name, id, p.system)
 	if kind == "GUILD_MEMBER_ADD" || kind == "GUILD_MEMBER_REMOVE" {
 		e.UserID = string(identity.Discord) + ":" + u.ID

@@ -12,9 +12,9 @@ import (
 
 	"github.com/bwmarrin/discordgo"
 
+	"parley.internal/gateway/gap"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/event"
-	"parley.internal/shared/gap"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
 	"parley.internal/shared/telemetry"
@@ -153,7 +153,7 @@ func (in *inlet) appeared(g *guild) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	since, known := in.known[g.ID]
-	begun := in.lease.Vacant(gap.Chat) // since when somebody should have listened; zero if this is the first who does
+	begun := in.lease.IdleSince(gap.Chat) // since when somebody should have listened; zero if this is the first who does
 	seen := map[string]bool{}
 	for _, c := range slices.Concat(g.Channels, g.Threads) {
 		id, ok := parseSnowflake(c.ID)

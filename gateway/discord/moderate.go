@@ -10,6 +10,7 @@ import (
 
 	"github.com/bwmarrin/discordgo"
 
+	"parley.internal/gateway/moderator"
 	"parley.internal/gateway/outbox"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/identity"
@@ -26,8 +27,8 @@ const (
 
 // moderator carries out the orders while this instance has the session: those for one channel one after the other, those
 // for several at the same time.
-type moderator struct {
-	*outbox.Lines[*moderation.Job]
+type enforcer struct {
+	*outbox.KeyedQueue[*moderator.Job]
 	service *Service
 	lease   lease.Lease
 	gateway *gateway
@@ -35,13 +36,13 @@ type moderator struct {
 	slots   chan struct{}
 }
 
-func newModerator(s *Service, l lease.Lease, g *gateway, known *guilds) *moderator {
-	m := &moderator{service: s, lease: l, gateway: g, guilds: known, slots: make(chan struct{}, acting)}
-	m.Lines = outbox.NewOrders(s.ledger, identity.Discord, "", s.log, s.timing.outbox(), m.carry)
+func newModerator(s *Service, l lease.Lease, g *gateway, known *guilds) *enforcer {
+	m := &enforcer{service: s, lease: l, gateway: g, guilds: known, slots: make(chan struct{}, acting)}
+	m.KeyedQueue = outbox.NewCommands(s.ledger, identity.Discord, "", s.log, s.timing.outbox(), m.carry)
 	return m
 }
 
-func (m *moderator) carry(ctx context.Context, j *moderation.Job) (done bool, pause time.Duration) {
+func (m *enforcer) carry(ctx context.Context, j *moderator.Job) (done bool, pause time.Duration) {
 	if !m.gateway.up.Load() {
 		return false, m.service.timing.minBackoff
 	}
@@ -51,20 +52,20 @@ func (m *moderator) carry(ctx context.Context, j *moderation.Job) (done bool, pa
 	case <-ctx.Done():
 		return false, 0
 	}
-	done, pause = m.service.enforcer.Carry(ctx, j, moderation.Platform{Mine: m.lease.Valid, Act: m.act})
+	done, pause = m.service.enforcer.Execute(ctx, j, moderator.Platform{HoldsLease: m.lease.Valid, Act: m.act})
 	return done, min(pause, maxPause)
 }
 
-func refuse(code deadletter.Reason, words string) moderation.Answer {
-	return moderation.Answer{Outcome: moderation.Refused, Code: code, Words: words}
+func refuse(code deadletter.Reason, words string) moderator.Answer {
+	return moderator.Answer{Outcome: moderator.Refused, Code: code, Words: words}
 }
 
-func held(words string) moderation.Answer {
-	return moderation.Answer{Outcome: moderation.Held, Words: words}
+func held(words string) moderator.Answer {
+	return moderator.Answer{Outcome: moderator.Held, Words: words}
 }
 
 // act asks Discord once. Here, and nowhere before, ids lose their platform.
-func (m *moderator) act(ctx context.Context, o moderation.Order) moderation.Answer {
+func (m *enforcer) act(ctx context.Context, o moderation.Command) moderator.Answer {
 	if o.Platform() != identity.Discord {
 		return refuse(deadletter.InvalidEvent, fmt.Sprintf("%s is no channel of Discord", o.Channel))
 	}
@@ -88,7 +89,7 @@ func (m *moderator) act(ctx context.Context, o moderation.Order) moderation.Answ
 
 // guildOf finds the server that a channel belongs to. What the gateway has not told, as of a thread that is archived,
 // Discord is asked for (https://discord.com/developers/docs/resources/channel#get-channel).
-func (m *moderator) guildOf(ctx context.Context, channel string) (id string, failed *moderation.Answer) {
+func (m *enforcer) guildOf(ctx context.Context, channel string) (id string, failed *moderator.Answer) {
 	if id := m.guilds.place(channel, "").guildID; id != "" {
 		return id, nil
 	}
@@ -107,11 +108,11 @@ func (m *moderator) guildOf(ctx context.Context, channel string) (id string, fai
 }
 
 // deleteMessage is https://discord.com/developers/docs/resources/message#delete-message
-func (m *moderator) deleteMessage(ctx context.Context, o moderation.Order) moderation.Answer {
+func (m *enforcer) deleteMessage(ctx context.Context, o moderation.Command) moderator.Answer {
 	f := m.ask(ctx, http.MethodDelete, "channels/"+o.Room()+"/messages/", o.MessageID, o.Reason, nil, nil)
 	switch {
 	case f == nil:
-		return moderation.Answer{Outcome: moderation.Done}
+		return moderator.Answer{Outcome: moderator.Done}
 	case f.code == discordgo.ErrCodeUnknownMessage:
 		return held(f.Error())
 	}
@@ -120,11 +121,11 @@ func (m *moderator) deleteMessage(ctx context.Context, o moderation.Order) moder
 
 // ban is https://discord.com/developers/docs/resources/guild#create-guild-ban, which does nothing more, and says so in no
 // way, to one who is banned.
-func (m *moderator) ban(ctx context.Context, o moderation.Order, guild string) moderation.Answer {
+func (m *enforcer) ban(ctx context.Context, o moderation.Command, guild string) moderator.Answer {
 	if f := m.ask(ctx, http.MethodPut, "guilds/"+guild+"/bans/", o.User.ID(), o.Reason, struct{}{}, nil); f != nil {
 		return m.judge(f)
 	}
-	return moderation.Answer{Outcome: moderation.Done}
+	return moderator.Answer{Outcome: moderator.Done}
 }
 
 // silence is the change of a member that is a time-out
@@ -134,12 +135,12 @@ type silence struct {
 }
 
 // timeOut silences a member. One who is banned is no member, and is silent for longer.
-func (m *moderator) timeOut(ctx context.Context, o moderation.Order, guild string) moderation.Answer {
+func (m *enforcer) timeOut(ctx context.Context, o moderation.Command, guild string) moderator.Answer {
 	until := m.service.now().Add(time.Duration(o.Seconds) * time.Second).UTC().Truncate(time.Millisecond)
 	f := m.ask(ctx, http.MethodPatch, "guilds/"+guild+"/members/", o.User.ID(), o.Reason, silence{&until}, nil)
 	switch {
 	case f == nil:
-		return moderation.Answer{Outcome: moderation.Done, Words: "until " + until.Format(time.RFC3339)}
+		return moderator.Answer{Outcome: moderator.Done, Words: "until " + until.Format(time.RFC3339)}
 	case f.code != discordgo.ErrCodeUnknownMember:
 		return m.judge(f)
 	}
@@ -155,11 +156,11 @@ func (m *moderator) timeOut(ctx context.Context, o moderation.Order, guild strin
 }
 
 // unban ends a ban (https://discord.com/developers/docs/resources/guild#remove-guild-ban), or else a time-out.
-func (m *moderator) unban(ctx context.Context, o moderation.Order, guild string) moderation.Answer {
+func (m *enforcer) unban(ctx context.Context, o moderation.Command, guild string) moderator.Answer {
 	f := m.ask(ctx, http.MethodDelete, "guilds/"+guild+"/bans/", o.User.ID(), o.Reason, nil, nil)
 	switch {
 	case f == nil:
-		return moderation.Answer{Outcome: moderation.Done}
+		return moderator.Answer{Outcome: moderator.Done}
 	case f.code != discordgo.ErrCodeUnknownBan:
 		return m.judge(f)
 	}
@@ -177,7 +178,7 @@ func (m *moderator) unban(ctx context.Context, o moderation.Order, guild string)
 	f = m.ask(ctx, http.MethodPatch, "guilds/"+guild+"/members/", o.User.ID(), o.Reason, silence{}, nil)
 	switch {
 	case f == nil:
-		return moderation.Answer{Outcome: moderation.Done, Words: "the time-out"}
+		return moderator.Answer{Outcome: moderator.Done, Words: "the time-out"}
 	case f.code == discordgo.ErrCodeUnknownMember:
 		return held(f.Error()) // has left meanwhile
 	}
@@ -186,7 +187,7 @@ func (m *moderator) unban(ctx context.Context, o moderation.Order, guild string)
 
 // ask makes one request for what is called id in path; the limits are those of the path. The reason goes into the
 // server's audit log (https://discord.com/developers/docs/resources/audit-log).
-func (m *moderator) ask(ctx context.Context, method, path, id, reason string, in, out any) *failure {
+func (m *enforcer) ask(ctx context.Context, method, path, id, reason string, in, out any) *failure {
 	var options []discordgo.RequestOption
 	if reason != "" {
 		options = append(options, discordgo.WithAuditLogReason(url.PathEscape(reason)))
@@ -197,15 +198,15 @@ func (m *moderator) ask(ctx context.Context, method, path, id, reason string, in
 }
 
 // judge decides what an answer means that is no success.
-func (m *moderator) judge(f *failure) moderation.Answer {
+func (m *enforcer) judge(f *failure) moderator.Answer {
 	switch {
 	case f.unknown:
-		return moderation.Answer{Outcome: moderation.Unknown, Words: f.Error()}
+		return moderator.Answer{Outcome: moderator.Unknown, Words: f.Error()}
 	case decided(f):
 		why := reason(f)
 		return refuse(why.Reason, why.Err.Error())
 	}
-	a := moderation.Answer{Outcome: moderation.PutOff, Code: deadletter.PlatformUnavailable, Words: f.Error(), After: m.service.timing.retry}
+	a := moderator.Answer{Outcome: moderator.PutOff, Code: deadletter.PlatformUnavailable, Words: f.Error(), After: m.service.timing.retry}
 	switch {
 	case f.status == http.StatusUnauthorized:
 		// the same as no connection, which is looked at again
@@ -218,10 +219,10 @@ func (m *moderator) judge(f *failure) moderation.Answer {
 }
 
 // nothingDone is judge for a question, which does nothing to anybody: it is never unknown what came of it.
-func (m *moderator) nothingDone(f *failure) moderation.Answer {
+func (m *enforcer) nothingDone(f *failure) moderator.Answer {
 	a := m.judge(f)
-	if a.Outcome == moderation.Unknown {
-		a.Outcome, a.Code, a.After = moderation.PutOff, deadletter.PlatformUnavailable, m.service.timing.retry
+	if a.Outcome == moderator.Unknown {
+		a.Outcome, a.Code, a.After = moderator.PutOff, deadletter.PlatformUnavailable, m.service.timing.retry
 	}
 	return a
 }

@@ -10,8 +10,9 @@ import (
 	"cloud.google.com/go/firestore"
 
 	standin "parley.internal/emulator/discord"
+	"parley.internal/gateway/moderator"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/moderation"
 )
@@ -43,15 +44,15 @@ func (w *world) order(f moderation.Fields) answered {
 	a, err := f.Parse()
 	w.must(err)
 	asked := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: fmt.Sprintf("%s %d", a, time.Now().UnixNano()), Type: moderation.Type, UserID: "api-gateway:eve"}
-	o := moderation.Order{Action: a, By: moderation.Asker{UserID: "api-gateway:eve", Roles: []string{"moderator"}, Source: "api-gateway", Right: "moderator by hand"}}
+	o := moderation.Command{Action: a, By: moderation.Requester{UserID: "api-gateway:eve", Roles: []string{"moderator"}, Source: "api-gateway", Right: "moderator by hand"}}
 	id, err := w.sender.Send(w.t.Context(), o.Event(asked), "action")
 	w.must(err)
 	return answered{id, a.String()}
 }
 
-func (w *world) record(a answered) moderation.Record {
+func (w *world) record(a answered) moderator.Record {
 	w.t.Helper()
-	r, err := moderation.NewRecords(w.firestore, "test", time.Now).Get(w.t.Context(), a.id)
+	r, err := moderator.NewRecords(w.firestore, "test", time.Now).Get(w.t.Context(), a.id)
 	w.must(err)
 	return r
 }
@@ -106,7 +107,7 @@ func TestModeratorsOrdersAreCarriedOut(t *testing.T) {
 	} {
 		before := len(w.done())
 		a := w.order(tt.order)
-		entry, record := w.reaches(a, egress.Delivered), w.record(a)
+		entry, record := w.reaches(a, delivery.Delivered), w.record(a)
 		if did := w.done()[before:]; len(did) != 1 || did[0] != tt.want {
 			t.Errorf("%s: did %q; want %q", a.text, did, tt.want)
 		}
@@ -116,7 +117,7 @@ func TestModeratorsOrdersAreCarriedOut(t *testing.T) {
 		if !strings.HasPrefix(entry.Note, tt.note) {
 			t.Errorf("%s: note = %q; want %q", a.text, entry.Note, tt.note)
 		}
-		if record.Outcome != moderation.Done || record.AskedBy.UserID != "api-gateway:eve" || record.Tries[0].Instance != "a" {
+		if record.Outcome != moderator.Done || record.AskedBy.UserID != "api-gateway:eve" || record.Tries[0].Instance != "a" {
 			t.Errorf("%s: record = %+v", a.text, record)
 		}
 	}
@@ -142,7 +143,7 @@ func TestWhatModeratorsWantAndIsSoAlreadyIsDelivered(t *testing.T) {
 		{moderation.Fields{Action: "unban", UserID: w.user("carol").ID}, "10026: Unknown Ban"},
 	} {
 		a := w.order(tt.order)
-		if e := w.reaches(a, egress.Delivered); !strings.HasPrefix(e.Note, "held: ") || !strings.Contains(e.Note, tt.note) || w.record(a).Outcome != moderation.Held {
+		if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, "held: ") || !strings.Contains(e.Note, tt.note) || w.record(a).Outcome != moderator.Held {
 			t.Errorf("%s: note = %q, record = %s; want %q", a.text, e.Note, w.record(a).Outcome, tt.note)
 		}
 	}
@@ -150,7 +151,7 @@ func TestWhatModeratorsWantAndIsSoAlreadyIsDelivered(t *testing.T) {
 		t.Errorf("did %q", got)
 	}
 	// Discord does not tell that somebody was banned before
-	w.reaches(w.order(moderation.Fields{Action: "ban", UserID: bob.ID}), egress.Delivered)
+	w.reaches(w.order(moderation.Fields{Action: "ban", UserID: bob.ID}), delivery.Delivered)
 	if b := w.discord.Bans(w.guild.ID); len(b) != 1 || b[0].ByID != "" {
 		t.Errorf("bans = %+v; want the first as it was", b)
 	}
@@ -168,7 +169,7 @@ func TestAModeratorsOrderThatDiscordRefusesIsADeadLetter(t *testing.T) {
 		t.Helper()
 		a := w.order(f)
 		w.refused(a, why, words)
-		if r := w.record(a); r.Outcome != moderation.Refused || r.Tries[0].Code != why || !strings.Contains(r.Tries[0].Answer, words) {
+		if r := w.record(a); r.Outcome != moderator.Refused || r.Tries[0].Code != why || !strings.Contains(r.Tries[0].Answer, words) {
 			t.Errorf("%s: record = %+v", a.text, r)
 		}
 	}
@@ -214,14 +215,14 @@ func TestModerationThatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
 		tt.fault.Path, tt.fault.Method = "/members/"+viewer.ID, http.MethodPatch
 		w.discord.FailHTTP(tt.fault)
 		a := w.order(moderation.Fields{Action: "timeout", UserID: viewer.ID, DurationSeconds: "600"})
-		if e := w.reaches(a, egress.Delivered); !strings.HasPrefix(e.Note, "done: until ") {
+		if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, "done: until ") {
 			t.Errorf("%s: note = %q", tt.name, e.Note)
 		}
 		// a slow machine may take an answer for lost that is not
 		if n := len(w.done()) - before; n < tt.times || w.timedOut(viewer) == 0 {
 			t.Errorf("%s: done %d times; want %d", tt.name, n, tt.times)
 		}
-		if r := w.record(a); r.Outcome != moderation.Done || len(r.Tries) != 1 {
+		if r := w.record(a); r.Outcome != moderator.Done || len(r.Tries) != 1 {
 			t.Errorf("%s: record = %+v", tt.name, r)
 		}
 	}
@@ -236,11 +237,11 @@ func TestAModeratorsOrderThatComesTwiceIsDoneOnce(t *testing.T) {
 	w.connected()
 	a := w.order(moderation.Fields{Action: "timeout", UserID: w.alice.ID, DurationSeconds: "60"})
 	for range 3 {
-		w.must(w.sender.SendEntry(t.Context(), a.id))
+		w.must(w.sender.PublishEntry(t.Context(), a.id))
 	}
-	w.reaches(a, egress.Delivered)
+	w.reaches(a, delivery.Delivered)
 	// one more order, behind which nothing of the first can be left
-	w.reaches(w.order(moderation.Fields{Action: "unban", UserID: w.alice.ID}), egress.Delivered)
+	w.reaches(w.order(moderation.Fields{Action: "unban", UserID: w.alice.ID}), delivery.Delivered)
 	if got := w.done(); len(got) != 2 {
 		t.Errorf("did %q; want each once", got)
 	}
@@ -258,14 +259,14 @@ func TestAModeratorsOrderOutlivesItsInstance(t *testing.T) {
 	a := w.order(moderation.Fields{Action: "ban", UserID: w.alice.ID})
 	eventually(t, "Discord did it", func() bool { return len(w.done()) == 1 })
 	first.kill()
-	if e := w.entry(a); e.State != egress.Claimed || w.record(a).Outcome != moderation.Begun {
+	if e := w.entry(a); e.State != delivery.Claimed || w.record(a).Outcome != moderator.Begun {
 		t.Fatalf("entry = %s, record = %s", e.State, w.record(a).Outcome)
 	}
 	w.start("b")
 	_, err := w.firestore.Doc("deliveries/"+a.id).Update(t.Context(), []firestore.Update{{Path: "leaseUntil", Value: time.Now().Add(-time.Second)}})
 	w.must(err)
-	w.reaches(a, egress.Delivered)
-	if r := w.record(a); r.Outcome != moderation.Done || len(r.Tries) != 1 || r.Tries[0].Times != 2 || r.Tries[0].Instance != "b" {
+	w.reaches(a, delivery.Delivered)
+	if r := w.record(a); r.Outcome != moderator.Done || len(r.Tries) != 1 || r.Tries[0].Times != 2 || r.Tries[0].Instance != "b" {
 		t.Errorf("record = %+v", r)
 	}
 	if b := w.discord.Bans(w.guild.ID); len(b) != 1 {
@@ -284,7 +285,7 @@ func TestModerationFindsTheServerOfAChannelThatWasNotTold(t *testing.T) {
 	hidden := w.channel("hidden")
 	w.discord.FailHTTP(standin.HTTPFault{Path: "/channels/" + hidden.ID, Drop: true}) // and what is asked may be lost
 	a := w.order(moderation.Fields{Action: "ban", UserID: w.alice.ID, Channel: Channel(hidden.ID)})
-	w.reaches(a, egress.Delivered)
+	w.reaches(a, delivery.Delivered)
 	if b := w.discord.Bans(w.guild.ID); len(b) != 1 || len(w.discord.Requests("/channels/"+hidden.ID)) != 2 {
 		t.Errorf("bans = %+v", b)
 	}

@@ -12,10 +12,12 @@ import (
 
 	"github.com/bwmarrin/discordgo"
 
+	"parley.internal/gateway/moderator"
 	"parley.internal/gateway/outbox"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
@@ -35,7 +37,7 @@ const (
 // speaker says answers while this instance has the session: those for one channel or person one after the other, those
 // for several at the same time.
 type speaker struct {
-	*outbox.Speaker
+	*outbox.Dispatcher
 	service *Service
 	lease   lease.Lease
 	gateway *gateway
@@ -46,8 +48,8 @@ type speaker struct {
 
 func newSpeaker(s *Service, l lease.Lease, g *gateway) *speaker {
 	sp := &speaker{service: s, lease: l, gateway: g, conversations: map[string]string{}}
-	sp.Speaker = outbox.NewSpeaker(outbox.Platform{Owed: sp.owed, Address: sp.address, Split: parts, Repeats: true}, outbox.Options{
-		Ledger: s.ledger, Undertaker: s.undertaker, Mine: l.Valid, Log: s.log, Now: s.now,
+	sp.Dispatcher = outbox.NewDispatcher(outbox.Platform{Pending: sp.owed, Address: sp.address, Split: parts, Repeats: true}, outbox.Options{
+		Ledger: s.ledger, Reaper: s.reaper, HoldsLease: l.Valid, Log: s.log, Now: s.now,
 		Count:  func(outcome string) { s.metrics.answers.WithLabelValues(outcome).Inc() },
 		Timing: s.timing.outbox(),
 	})
@@ -59,11 +61,11 @@ func (t timing) outbox() outbox.Timing {
 	return outbox.Timing{Scan: t.scan, Retry: t.retry, Backoff: t.minBackoff, MaxBackoff: t.maxBackoff, Claim: t.claim}
 }
 
-func (sp *speaker) owed(ctx context.Context) ([]egress.Entry, error) {
-	entries, err := sp.service.ledger.UnsettledOn(ctx, identity.Discord)
+func (sp *speaker) owed(ctx context.Context) ([]delivery.Entry, error) {
+	entries, err := sp.service.ledger.Unsettled(ctx, identity.Discord)
 	now := sp.service.now()
-	return slices.DeleteFunc(entries, func(e egress.Entry) bool {
-		return e.Type == event.EgressEvent || e.State == egress.Claimed && now.Sub(e.OpenedAt) > takeover
+	return slices.DeleteFunc(entries, func(e delivery.Entry) bool {
+		return e.Type == event.EgressEvent || e.State == delivery.Claimed && now.Sub(e.OpenedAt) > takeover
 	}), err
 }
 
@@ -94,10 +96,10 @@ func recipientOf(e *event.Event) (recipient, error) {
 }
 
 // address gives the voice of an answer. There is a line for each channel and each person.
-func (sp *speaker) address(ref egress.Ref, e *event.Event) (line string, _ outbox.Voice, err error) {
+func (sp *speaker) address(ref delivery.Ref, e *event.Event) (line string, _ outbox.Transport, err error) {
 	to, err := recipientOf(e)
 	v := &voice{speaker: sp, ref: ref, recipient: to}
-	id := outbox.Question(e, identity.Discord)
+	id := outbox.ReplyTarget(e, identity.Discord)
 	if _, ok := parseSnowflake(id); ok && to.channel != "" {
 		v.parent = id
 	}
@@ -107,12 +109,12 @@ func (sp *speaker) address(ref egress.Ref, e *event.Event) (line string, _ outbo
 // voice says one answer.
 type voice struct {
 	*speaker
-	ref       egress.Ref
+	ref       delivery.Ref
 	recipient        // its channel becomes that of the conversation with its user
 	parent    string // what the first message replies to; empty if nothing
 }
 
-// Ready implements [outbox.Voice].
+// Ready implements [outbox.Transport].
 func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bool) {
 	if part == 0 && !v.gateway.up.Load() {
 		return o, false
@@ -126,8 +128,8 @@ func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bo
 	return o, v.service.rest.room(ctx, route(v.channel)) == nil
 }
 
-// Say implements [outbox.Voice].
-func (v *voice) Say(ctx context.Context, part int, text string) outbox.Outcome {
+// Send implements [outbox.Transport].
+func (v *voice) Send(ctx context.Context, part int, text string) outbox.Outcome {
 	out := outgoing{Content: text, Nonce: nonce(v.ref, part), EnforceNonce: true, Mentions: noMentions}
 	if part == 0 && v.parent != "" {
 		out.Reference = &reference{v.parent, v.channel, false}
@@ -139,12 +141,12 @@ func (v *voice) Say(ctx context.Context, part int, text string) outbox.Outcome {
 	f, failed := errors.AsType[*failure](err)
 	switch {
 	case !failed:
-		return outbox.Outcome{Kind: outbox.Said, ID: said.ID}
+		return outbox.Outcome{Kind: outbox.Sent, ID: said.ID}
 	case f.unknown:
 		v.service.metrics.resent.Inc()
 	case out.Reference != nil && decided(f) && (f.code == discordgo.ErrCodeInvalidFormBody || f.code == discordgo.ErrCodeCannotReplyWithoutPermissionToReadMessageHistory || f.code == discordgo.ErrCodeUnknownMessage):
 		v.parent = "" // what is answered may be in another channel, or may not be read: answer without pointing at it
-		return v.Say(ctx, part, text)
+		return v.Send(ctx, part, text)
 	}
 	return v.judge(f)
 }
@@ -195,8 +197,8 @@ type reference struct {
 
 // nonce tells Discord one message from another: at most 25 characters, and the same whenever the same message of the
 // same attempt is sent.
-func nonce(ref egress.Ref, part int) string {
-	return deadletter.ID("nonce", ref.ID, strconv.Itoa(ref.Attempt), strconv.Itoa(part))[:24]
+func nonce(ref delivery.Ref, part int) string {
+	return digest.Of("nonce", ref.ID, strconv.Itoa(ref.RedriveCount), strconv.Itoa(part))[:24]
 }
 
 // route is what Discord counts messages to a channel by.
@@ -274,7 +276,7 @@ func (sp *speaker) conversation(ctx context.Context, user string) (string, error
 // Deliver takes an answer or a moderator's order from the egress topic, if this instance has the bot's session. It
 // returns before the answer is said, and nothing is lost by that: see [Service].
 func (s *Service) Deliver(ctx context.Context, in bus.Incoming) error {
-	ref, err := egress.Receive(in)
+	ref, err := delivery.ParseRef(in)
 	if err != nil {
 		return err
 	}
@@ -285,10 +287,10 @@ func (s *Service) Deliver(ctx context.Context, in bus.Incoming) error {
 		return nil // another instance's, or the next owner's
 	}
 	switch e := in.Event; {
-	case moderation.IsOrder(e):
-		m.Take(&moderation.Job{Ref: ref, Event: e})
+	case moderation.IsCommand(e):
+		m.Enqueue(&moderator.Job{Ref: ref, Event: e})
 	case e.Egress == nil || e.Egress.Type != event.EgressEvent: // else another part's
-		sp.Take(ref, e)
+		sp.Enqueue(ref, e)
 	}
 	return nil
 }

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"unicode"
 
-	"parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 )
 
 const (
@@ -33,7 +33,7 @@ func parts(text string) []string {
 	if text == "" {
 		return nil
 	}
-	if egress.Units(text) <= maxText {
+	if answer.UTF16Length(text) <= maxText {
 		return []string{text}
 	}
 	var s splitter
@@ -58,7 +58,7 @@ func parts(text string) []string {
 	if strings.Count(last, ticks) > 0 && strings.HasSuffix(last, "\n"+ticks) {
 		last, closing = strings.TrimSuffix(last, "\n"+ticks), "\n"+ticks
 	}
-	last = egress.Head(last, maxText-egress.Units(ellipsis)-egress.Units(closing))
+	last = answer.Truncate(last, maxText-answer.UTF16Length(ellipsis)-answer.UTF16Length(closing))
 	return append(s.parts[:maxParts-1:maxParts-1], strings.TrimRight(last, " \n")+ellipsis+closing)
 }
 
@@ -91,7 +91,7 @@ func (s *splitter) after(piece string) (open bool, info string) {
 
 // fits reports whether a piece has room, together with what closes the block that would be open after it.
 func (s *splitter) fits(piece string) bool {
-	n := s.length + egress.Units(piece)
+	n := s.length + answer.UTF16Length(piece)
 	if open, _ := s.after(piece); open {
 		n += len("\n" + ticks)
 	}
@@ -101,7 +101,7 @@ func (s *splitter) fits(piece string) bool {
 func (s *splitter) add(piece string) {
 	s.open, s.info = s.after(piece)
 	s.text.WriteString(piece)
-	s.length += egress.Units(piece)
+	s.length += answer.UTF16Length(piece)
 	s.content = s.content || strings.TrimSpace(piece) != ""
 }
 
@@ -111,7 +111,7 @@ func (s *splitter) addWord(word string) {
 		s.end()
 	}
 	for !s.fits(word) {
-		head := egress.Head(word, maxText-s.length-len("\n"+ticks))
+		head := answer.Truncate(word, maxText-s.length-len("\n"+ticks))
 		s.add(head)
 		s.end()
 		word = word[len(head):]
@@ -133,6 +133,6 @@ func (s *splitter) end() {
 	if s.open {
 		opening := ticks + s.info + "\n"
 		s.text.WriteString(opening)
-		s.length = egress.Units(opening)
+		s.length = answer.UTF16Length(opening)
 	}
 }

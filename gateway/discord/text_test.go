@@ -5,7 +5,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 )
 
 func TestParts(t *testing.T) {
@@ -79,8 +79,8 @@ func FuzzParts(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		got := parts(text)
 		for i, p := range got {
-			if egress.Units(p) > maxText || strings.TrimSpace(p) == "" || !utf8.ValidString(p) {
-				t.Fatalf("part %d of %d is %q (%d)", i, len(got), p, egress.Units(p))
+			if answer.UTF16Length(p) > maxText || strings.TrimSpace(p) == "" || !utf8.ValidString(p) {
+				t.Fatalf("part %d of %d is %q (%d)", i, len(got), p, answer.UTF16Length(p))
 			}
 		}
 		if len(got) > maxParts {

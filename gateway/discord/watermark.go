@@ -106,7 +106,7 @@ func (in *inlet) write(ctx context.Context, channel, guild string, last snowflak
 	s := in.service
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	ref, now := s.watermarkRef(channel), event.Now(s.now())
+	ref, now := s.watermarkRef(channel), event.TruncateToMicros(s.now())
 	for {
 		var res *firestore.WriteResult
 		var err error

@@ -23,7 +23,7 @@ import (
 	"parley.internal/shared/bus"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/lease"
 	"parley.internal/shared/topology"
@@ -35,8 +35,8 @@ var eventually = gatewaytest.Eventually
 
 // The timings of the tests are those of production in fast motion.
 var (
-	quickLease  = lease.Config{TTL: time.Second, Beat: 120 * time.Millisecond, Seats: 8}
-	steadyLease = lease.Config{TTL: 2 * patience, Beat: 120 * time.Millisecond, Seats: 8} // where nobody dies, nor is thought to
+	quickLease  = lease.Config{TTL: time.Second, Heartbeat: 120 * time.Millisecond, MaxMembers: 8}
+	steadyLease = lease.Config{TTL: 2 * patience, Heartbeat: 120 * time.Millisecond, MaxMembers: 8} // where nobody dies, nor is thought to
 	quickTiming = timing{
 		hello: 2 * time.Second, write: time.Second, identify: 100 * time.Millisecond,
 		minBackoff: 20 * time.Millisecond, maxBackoff: 200 * time.Millisecond, hopeless: 300 * time.Millisecond,
@@ -52,8 +52,8 @@ type world struct {
 	t            *testing.T
 	discord      *standin.Server
 	firestore    *firestore.Client
-	ledger       *egress.Ledger
-	sender       *egress.Sender
+	ledger       *delivery.Ledger
+	sender       *delivery.Sender
 	bot          standin.Bot
 	owner, alice standin.User
 	guild        standin.Guild
@@ -214,12 +214,12 @@ func (w *world) answer(m standin.Message, text string, adjust ...func(*event.Eve
 
 func privately(e *event.Event) { e.Egress.Type = event.EgressDM }
 
-func (w *world) entry(a answered) egress.Entry {
+func (w *world) entry(a answered) delivery.Entry {
 	w.t.Helper()
 	return w.Entry(a.id)
 }
 
-func (w *world) reaches(a answered, state egress.State) egress.Entry {
+func (w *world) reaches(a answered, state delivery.State) delivery.Entry {
 	w.t.Helper()
 	return w.Reaches(a.id, a.text, state)
 }
@@ -227,11 +227,11 @@ func (w *world) reaches(a answered, state egress.State) egress.Entry {
 // refused waits until an answer is dead, and checks that its dead letter says why.
 func (w *world) refused(a answered, why deadletter.Reason, says string) {
 	w.t.Helper()
-	e := w.reaches(a, egress.Dead)
+	e := w.reaches(a, delivery.Dead)
 	if e.Reason != string(why) || !strings.Contains(e.Message, says) {
 		w.t.Errorf("%.40q: reason = %s (%s); want %s with %q", a.text, e.Reason, e.Message, why, says)
 	}
-	l, err := deadletter.NewBox(w.firestore, time.Now).Get(w.t.Context(), a.id)
+	l, err := deadletter.NewStore(w.firestore, time.Now).Get(w.t.Context(), a.id)
 	if err != nil || l.Reason != why {
 		w.t.Errorf("%.40q: dead letter = %+v, %v; want one with reason %s", a.text, l, err, why)
 	}
@@ -310,7 +310,7 @@ func (w *world) start(name string, adjust ...func(*Service)) *running {
 	w.t.Helper()
 	m := &running{name: name, Network: gatewaytest.NewNetwork(), bus: w.Bus("gateway")}
 	client := m.Store(w.World)
-	ledger := egress.NewLedger(client, name, time.Now)
+	ledger := delivery.NewLedger(client, name, time.Now)
 	c := Config{
 		Token: credential.NewSecret(w.bot.Token), APIURL: w.discord.APIURL(), AnswerTimeout: 20 * time.Second,
 		BackfillAge: time.Hour, BackfillMessages: 1000, Members: true,
@@ -321,8 +321,8 @@ func (w *world) start(name string, adjust ...func(*Service)) *running {
 	var err error
 	m.Service, err = New(c, Dependencies{
 		Instance: name, Firestore: client, Ledger: ledger,
-		Undertaker: egress.NewUndertaker(ledger, deadletter.NewBox(client, time.Now), m.bus, "gateway", time.Second),
-		Publisher:  m, Lease: w.lease, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("i", name), Metrics: metrics,
+		Reaper:    delivery.NewReaper(ledger, deadletter.NewStore(client, time.Now), m.bus, "gateway", time.Second),
+		Publisher: m, Lease: w.lease, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("i", name), Metrics: metrics,
 		HTTP: &http.Client{Transport: m.Network}, Dial: m.Dial,
 	})
 	w.must(err)

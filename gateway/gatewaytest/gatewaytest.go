@@ -27,7 +27,7 @@ import (
 	pubsubserver "parley.internal/emulator/pubsub"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/topology"
 )
@@ -55,8 +55,8 @@ func Eventually(t *testing.T, what string, holds func() bool) {
 // World is a bus and a store, on the embedded servers.
 type World struct {
 	Firestore *firestore.Client
-	Ledger    *egress.Ledger
-	Sender    *egress.Sender // of answers with a minute to their deadline
+	Ledger    *delivery.Ledger
+	Sender    *delivery.Sender // of answers with a minute to their deadline
 
 	t         *testing.T
 	storeAddr string
@@ -100,10 +100,10 @@ func NewWorld(t *testing.T) *World {
 	w.Firestore, err = firestore.NewClient(t.Context(), project)
 	w.must(err)
 	t.Cleanup(func() { w.Firestore.Close() })
-	w.Ledger = egress.NewLedger(w.Firestore, "test", time.Now)
+	w.Ledger = delivery.NewLedger(w.Firestore, "test", time.Now)
 	b := w.Bus("test")
 	t.Cleanup(func() { b.Close() })
-	w.Sender = egress.NewSender(w.Ledger, b, egress.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
+	w.Sender = delivery.NewSender(w.Ledger, b, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
 	return w
 }
 
@@ -136,7 +136,7 @@ func (w *World) Events(kind string) []*event.Event {
 }
 
 // Entry is what the ledger says of a delivery.
-func (w *World) Entry(id string) egress.Entry {
+func (w *World) Entry(id string) delivery.Entry {
 	w.t.Helper()
 	e, err := w.Ledger.Get(w.t.Context(), id)
 	w.must(err)
@@ -144,7 +144,7 @@ func (w *World) Entry(id string) egress.Entry {
 }
 
 // Reaches waits until a delivery has a state.
-func (w *World) Reaches(id, text string, state egress.State) egress.Entry {
+func (w *World) Reaches(id, text string, state delivery.State) delivery.Entry {
 	w.t.Helper()
 	Eventually(w.t, fmt.Sprintf("%.40q is %s", text, state), func() bool { return w.Entry(id).State == state })
 	return w.Entry(id)

@@ -67,7 +67,7 @@ func linkCommand(environ []string) *cobra.Command {
 				return err
 			}
 			return with(cmd.Context(), environ, func(s *store.Store) error {
-				l := store.Link{ID: id, User: person.String(), LinkedAt: event.Now(time.Now()), LinkedBy: by}
+				l := store.Link{ID: id, User: person.String(), LinkedAt: event.TruncateToMicros(time.Now()), LinkedBy: by}
 				if err := s.Link(cmd.Context(), l); err != nil {
 					return err
 				}

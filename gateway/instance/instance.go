@@ -20,9 +20,10 @@ import (
 
 	"parley.internal/gateway/page"
 	"parley.internal/gateway/websocket"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/credential"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
 )
@@ -108,7 +109,7 @@ func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if i.sockets, err = websocket.New(c.Socket, websocket.Dependencies{
-		Instance: i.id, Tokens: st, Publisher: i.bus, Ledger: egress.NewLedger(i.firestore, i.id, now),
+		Instance: i.id, Tokens: st, Publisher: i.bus, Ledger: delivery.NewLedger(i.firestore, i.id, now),
 		Log: i.log, Metrics: registry, Now: now,
 	}); err != nil {
 		return nil, err
@@ -164,7 +165,7 @@ func (i *Instance) Run(ctx context.Context) error {
 	receiving, stopReceiving := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReceiving()
 	received := make(chan struct{})
-	recall := i.sockets.Recall
+	recall := i.sockets.DisconnectAll
 	go func() { // ends when drain stops the receiving
 		defer close(received)
 		i.receive(receiving, recall)
@@ -302,7 +303,7 @@ func (i *Instance) deliver(ctx context.Context, in bus.Incoming) error {
 	if in.Attributes[bus.AttrRoute] != bus.RouteBroadcast && in.Attributes[bus.AttrInstance] != i.id {
 		return nil
 	}
-	destination, err := egress.Platform(in.Event)
+	destination, err := answer.Platform(in.Event)
 	if err != nil {
 		return err
 	}

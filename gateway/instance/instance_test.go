@@ -17,7 +17,7 @@ import (
 	"parley.internal/gateway/instance"
 	"parley.internal/gateway/websocket"
 	"parley.internal/shared/config"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/topology"
 )
 
@@ -44,7 +44,7 @@ func TestAMessageGoesOutAndItsAnswerComesBack(t *testing.T) {
 		f.Metadata["correlationId"] != e.CorrelationID || f.Metadata["channel"] != "lobby" {
 		t.Errorf("frame = %+v", f)
 	}
-	eventually(t, "delivered", func() bool { return w.state(id) == egress.Delivered })
+	eventually(t, "delivered", func() bool { return w.state(id) == delivery.Delivered })
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -107,7 +107,7 @@ func TestEveryConnectionOfAUserGetsTheAnswerOnce(t *testing.T) {
 			t.Errorf("connection %d: %+v", i, f)
 		}
 	}
-	eventually(t, "delivered", func() bool { return w.state(id) == egress.Delivered })
+	eventually(t, "delivered", func() bool { return w.state(id) == delivery.Delivered })
 
 	// the same again, as a redelivery or a publisher that is unsure would bring it
 	w.republish(id)
@@ -144,7 +144,7 @@ func TestARoomHearsItsAnswers(t *testing.T) {
 			t.Errorf("member %d: %+v", i, f)
 		}
 	}
-	eventually(t, "delivered", func() bool { return w.state(id) == egress.Delivered })
+	eventually(t, "delivered", func() bool { return w.state(id) == delivery.Delivered })
 	for i, c := range []*client{left, outside} {
 		if got := c.barrier(); len(got) != 0 {
 			t.Errorf("who is not in the room (%d) got %+v", i, got)
@@ -165,10 +165,10 @@ func TestAnswersThatAreNotForHereLeaveTheLedgerAlone(t *testing.T) {
 	if reads := w.reads() - before; reads != 0 {
 		t.Errorf("%d documents were read; want none", reads)
 	}
-	if s := w.state(absent); s != egress.Pending {
+	if s := w.state(absent); s != delivery.Pending {
 		t.Errorf("the answer to nobody is %s", s)
 	}
-	if s := w.state(id); s != egress.Delivered {
+	if s := w.state(id); s != delivery.Delivered {
 		t.Errorf("the answer to somebody is %s", s)
 	}
 }
@@ -179,7 +179,7 @@ func TestDrainDeliversClosesAndDeletes(t *testing.T) {
 	c := g.dial(w.token("twitch:1"))
 	id := w.answer("c1", "twitch:1", "", "before the end")
 	began := time.Now()
-	eventually(t, "delivered", func() bool { return w.state(id) == egress.Delivered })
+	eventually(t, "delivered", func() bool { return w.state(id) == delivery.Delivered })
 	stopped := make(chan error, 1)
 	go func() { stopped <- g.stop() }()
 	if f := c.next(); f.Metadata["id"] != id {
@@ -297,7 +297,7 @@ func TestWhatCameWhileAwayComesOnConnecting(t *testing.T) {
 	if f := c.next(); f.Metadata["id"] != first || f.Payload["text"] != "while nobody was there" {
 		t.Errorf("frame = %+v", f)
 	}
-	eventually(t, "delivered", func() bool { return w.state(first) == egress.Delivered })
+	eventually(t, "delivered", func() bool { return w.state(first) == delivery.Delivered })
 	c.Close()
 
 	// the next goes to another connection of the same user; who comes back gets it, but not the first one again
@@ -345,12 +345,12 @@ func TestTheNextAnswerDoesNotWaitUntilTheOneBeforeIsRecorded(t *testing.T) {
 		if f := c.next(); f.Metadata["id"] != id {
 			t.Errorf("frame %d = %+v; want %s", i, f, id)
 		}
-		if s := w.state(id); s != egress.Pending {
+		if s := w.state(id); s != delivery.Pending {
 			t.Errorf("answer %d is %s while Firestore waits", i, s)
 		}
 	}
 	close(gate)
 	for _, id := range ids {
-		eventually(t, "recorded", func() bool { return w.state(id) == egress.Delivered })
+		eventually(t, "recorded", func() bool { return w.state(id) == delivery.Delivered })
 	}
 }

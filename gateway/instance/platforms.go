@@ -14,7 +14,7 @@ import (
 	"parley.internal/gateway/twitch"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/identity"
 )
 
@@ -29,11 +29,11 @@ type service interface {
 // connect makes the services of the platforms that are configured, and the pages on which people let Parley act for
 // them, which it adds to mux. Nothing runs yet.
 func (i *Instance) connect(ctx context.Context, c Config, mux *http.ServeMux, metrics prometheus.Registerer, now func() time.Time) error {
-	ledger := egress.NewLedger(i.firestore, i.id, now)
-	undertaker := egress.NewUndertaker(ledger, deadletter.NewBox(i.firestore, now), i.bus, "gateway", 0)
+	ledger := delivery.NewLedger(i.firestore, i.id, now)
+	reaper := delivery.NewReaper(ledger, deadletter.NewStore(i.firestore, now), i.bus, "gateway", 0)
 	if c.Discord.Enabled() {
 		s, err := discord.New(c.Discord, discord.Dependencies{
-			Instance: i.id, Firestore: i.firestore, Ledger: ledger, Undertaker: undertaker,
+			Instance: i.id, Firestore: i.firestore, Ledger: ledger, Reaper: reaper,
 			Publisher: i.bus, Lease: c.Lease, Log: i.log, Metrics: metrics, Now: now,
 		})
 		if err != nil {
@@ -65,7 +65,7 @@ func (i *Instance) connect(ctx context.Context, c Config, mux *http.ServeMux, me
 	}
 	chat, err := twitch.New(c.Twitch, twitch.Dependencies{
 		Instance: i.id, App: app, Tokens: i.keeper, Firestore: i.firestore, Ledger: ledger,
-		Undertaker: undertaker, Publisher: i.bus, Lease: c.Lease, Log: i.log, Metrics: metrics, Now: now,
+		Reaper: reaper, Publisher: i.bus, Lease: c.Lease, Log: i.log, Metrics: metrics, Now: now,
 	})
 	if err != nil {
 		return fmt.Errorf("connect to Twitch: %w", err)

@@ -28,7 +28,7 @@ import (
 	"parley.internal/gateway/websocket"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
@@ -51,8 +51,8 @@ type world struct {
 	pubsub    *pubsub.Client
 	server    *pubsubserver.Server
 	store     *store.Store
-	ledger    *egress.Ledger
-	sender    *egress.Sender
+	ledger    *delivery.Ledger
+	sender    *delivery.Sender
 	ingress   chan *pubsubpb.PubsubMessage
 	logs      *logBuffer
 
@@ -66,7 +66,7 @@ type world struct {
 // settles reports whether writes record a delivery.
 func settles(writes []*firestorepb.Write) bool {
 	return slices.ContainsFunc(writes, func(w *firestorepb.Write) bool {
-		return w.GetUpdate().GetFields()["state"].GetStringValue() == string(egress.Delivered)
+		return w.GetUpdate().GetFields()["state"].GetStringValue() == string(delivery.Delivered)
 	})
 }
 
@@ -126,11 +126,11 @@ func newWorld(t *testing.T) *world {
 	must(err)
 	t.Cleanup(func() { w.firestore.Close() })
 	w.store = store.New(w.firestore)
-	w.ledger = egress.NewLedger(w.firestore, "test", time.Now)
+	w.ledger = delivery.NewLedger(w.firestore, "test", time.Now)
 	b, err := bus.Open(t.Context(), d, "test", slog.New(slog.DiscardHandler))
 	must(err)
 	t.Cleanup(func() { b.Close() })
-	w.sender = egress.NewSender(w.ledger, b, egress.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
+	w.sender = delivery.NewSender(w.ledger, b, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
 	return w
 }
 
@@ -276,9 +276,9 @@ func (w *world) answer(correlationID, user, room, text string) string {
 	return id
 }
 
-func (w *world) state(delivery string) egress.State {
+func (w *world) state(id string) delivery.State {
 	w.t.Helper()
-	e, err := w.ledger.Get(w.t.Context(), delivery)
+	e, err := w.ledger.Get(w.t.Context(), id)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -305,18 +305,18 @@ func (l *logBuffer) String() string {
 func candidates(text string) []event.Candidate { return []event.Candidate{{ID: "a", Text: text}} }
 
 // republish puts an answer on the bus a second time, as it was.
-func (w *world) republish(delivery string) {
+func (w *world) republish(id string) {
 	w.t.Helper()
 	w.mu.Lock()
 	var found *pubsubpb.PubsubMessage
 	for _, m := range w.published {
-		if m.Attributes[egress.AttrDelivery] == delivery {
+		if m.Attributes[delivery.AttrDelivery] == id {
 			found = m
 		}
 	}
 	w.mu.Unlock()
 	if found == nil {
-		w.t.Fatalf("delivery %s was not published", delivery)
+		w.t.Fatalf("delivery %s was not published", id)
 	}
 	p := w.pubsub.Publisher(topology.Prefix{}.Topic(project, topology.Egress).String())
 	p.EnableMessageOrdering = true

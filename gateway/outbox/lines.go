@@ -26,7 +26,7 @@ type Timing struct {
 	Claim      time.Duration // how old a claim may be when something is said by it; less than egress.ClaimLease
 }
 
-// Work is what [Lines] do.
+// Work is what [KeyedQueue] do.
 type Work[J any] struct {
 	Key    func(J) (id, line string)                                      // names a job, and the line in which it waits
 	Find   func(context.Context) ([]J, error)                             // the jobs that the ledger has, in its order
@@ -35,19 +35,19 @@ type Work[J any] struct {
 	Timing Timing
 }
 
-// Lines do jobs: those of one line one after the other, those of several lines at the same time.
+// KeyedQueue do jobs: those of one line one after the other, those of several lines at the same time.
 //
 // The ledger is what tells which jobs there are; what comes by the bus only tells it sooner. A job's entry is opened
 // before it is published, and the ledger is looked into when the lines begin, and then again and again. So one that was
 // published while nobody had the lease, or that its last owner did not come to or gave back, is found by the next.
-type Lines[J any] struct {
+type KeyedQueue[J any] struct {
 	work Work[J]
 	ctx  context.Context // of Run
 	busy sync.WaitGroup
 	room chan struct{} // for what was left in the ledger
 
 	mu    sync.Mutex
-	lines map[string]*line[J]
+	lines map[string]*keyQueue[J]
 	jobs  int  // in all lines
 	begun bool // what comes by the bus before the ledger has been asked could be out of order
 	ended bool
@@ -57,8 +57,8 @@ type Lines[J any] struct {
 	underWay map[string]bool
 }
 
-// line is the jobs that are done one after the other.
-type line[J any] struct {
+// keyQueue is the jobs that are done one after the other.
+type keyQueue[J any] struct {
 	name   string
 	queue  []queued[J]
 	queued map[string]bool // by id
@@ -72,13 +72,13 @@ type queued[J any] struct {
 	job J
 }
 
-// NewLines makes lines that do nothing before Run.
-func NewLines[J any](w Work[J]) *Lines[J] {
-	return &Lines[J]{work: w, room: make(chan struct{}, 1), lines: map[string]*line[J]{}}
+// NewKeyedQueue makes lines that do nothing before Run.
+func NewKeyedQueue[J any](w Work[J]) *KeyedQueue[J] {
+	return &KeyedQueue[J]{work: w, room: make(chan struct{}, 1), lines: map[string]*keyQueue[J]{}}
 }
 
-// Take takes a job that came by the bus, unless it is there already. It does not wait for it.
-func (l *Lines[J]) Take(j J) {
+// Enqueue takes a job that came by the bus, unless it is there already. It does not wait for it.
+func (l *KeyedQueue[J]) Enqueue(j J) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.lineOf(j)
@@ -90,17 +90,17 @@ func (l *Lines[J]) Take(j J) {
 }
 
 // lineOf gives the line of a job. l.mu is held, as it is for add and serve.
-func (l *Lines[J]) lineOf(j J) *line[J] {
+func (l *KeyedQueue[J]) lineOf(j J) *keyQueue[J] {
 	_, name := l.work.Key(j)
 	ln := l.lines[name]
 	if ln == nil {
-		ln = &line[J]{name: name, queued: map[string]bool{}}
+		ln = &keyQueue[J]{name: name, queued: map[string]bool{}}
 		l.lines[name] = ln
 	}
 	return ln
 }
 
-func (l *Lines[J]) add(ln *line[J], j J) {
+func (l *KeyedQueue[J]) add(ln *keyQueue[J], j J) {
 	id, _ := l.work.Key(j)
 	switch {
 	case ln.queued[id]:
@@ -114,7 +114,7 @@ func (l *Lines[J]) add(ln *line[J], j J) {
 }
 
 // serve has a line's jobs done.
-func (l *Lines[J]) serve(ln *line[J]) {
+func (l *KeyedQueue[J]) serve(ln *keyQueue[J]) {
 	if ln.served || !l.begun || l.ended || len(ln.queue) == 0 {
 		return
 	}
@@ -131,7 +131,7 @@ func (l *Lines[J]) serve(ln *line[J]) {
 }
 
 // next is the job of a line that is to be done. If there is none, nobody serves the line any more.
-func (l *Lines[J]) next(ln *line[J]) (first queued[J], ok bool) {
+func (l *KeyedQueue[J]) next(ln *keyQueue[J]) (first queued[J], ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(ln.queue) > 0 && l.ctx.Err() == nil {
@@ -146,7 +146,7 @@ func (l *Lines[J]) next(ln *line[J]) (first queued[J], ok bool) {
 }
 
 // tidy forgets a line that is empty, or has the ledger looked into for what was left there. l.mu is held.
-func (l *Lines[J]) tidy(ln *line[J]) {
+func (l *KeyedQueue[J]) tidy(ln *keyQueue[J]) {
 	switch {
 	case ln.served || len(ln.queue) > 0:
 	case !ln.full:
@@ -159,7 +159,7 @@ func (l *Lines[J]) tidy(ln *line[J]) {
 	}
 }
 
-func (l *Lines[J]) drop(ln *line[J], id string) {
+func (l *KeyedQueue[J]) drop(ln *keyQueue[J], id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.jobs--
@@ -169,7 +169,7 @@ func (l *Lines[J]) drop(ln *line[J], id string) {
 
 // Run does jobs until ctx is done, and returns when those that it had begun are brought to their end. It must be called
 // once.
-func (l *Lines[J]) Run(ctx context.Context) {
+func (l *KeyedQueue[J]) Run(ctx context.Context) {
 	l.ctx = ctx
 	for ctx.Err() == nil {
 		wait := l.work.Timing.Scan
@@ -192,7 +192,7 @@ func (l *Lines[J]) Run(ctx context.Context) {
 }
 
 // look takes what the ledger has, in its order and before what it does not have, which is later, unless it was under way.
-func (l *Lines[J]) look(ctx context.Context) error {
+func (l *KeyedQueue[J]) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	l.mu.Lock()

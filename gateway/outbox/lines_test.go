@@ -17,7 +17,7 @@ import (
 // the beginning, or open does it, and none any more once it was done.
 type book struct {
 	t     *testing.T
-	lines *Lines[string]
+	lines *KeyedQueue[string]
 	stop  func()
 
 	mu      sync.Mutex
@@ -34,7 +34,7 @@ var bookTiming = Timing{Scan: 15 * time.Second, Retry: 3 * time.Second, Backoff:
 
 func newBook(t *testing.T, open ...string) *book {
 	b := &book{t: t, open: open}
-	b.lines = NewLines(Work[string]{
+	b.lines = NewKeyedQueue(Work[string]{
 		Key: func(job string) (id, line string) {
 			line, _, _ = strings.Cut(job, "/")
 			return job, line
@@ -89,7 +89,7 @@ func (b *book) add(lost func(job string) bool, jobs ...string) {
 		b.open = append(b.open, job)
 		b.mu.Unlock()
 		if lost == nil || !lost(job) {
-			b.lines.Take(job)
+			b.lines.Enqueue(job)
 		}
 	}
 }
@@ -110,8 +110,8 @@ func (b *book) want(jobs ...string) {
 func TestWhatTheLedgerHasIsDoneInItsOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBook(t, "x/1", "x/2", "x/3")
-		b.lines.Take("x/3")
-		b.lines.Take("x/2")
+		b.lines.Enqueue("x/3")
+		b.lines.Enqueue("x/2")
 		synctest.Wait()
 		b.want() // nobody has looked into the ledger yet
 		b.run()
@@ -145,7 +145,7 @@ func TestTheLedgerPutsALineInOrder(t *testing.T) {
 		b.run()
 		synctest.Wait()
 		b.add(func(job string) bool { return job == "x/2" }, "x/2", "x/3", "x/4")
-		b.lines.Take("x/2")
+		b.lines.Enqueue("x/2")
 		time.Sleep(bookTiming.Scan)
 		synctest.Wait()
 		if n := len(b.lines.lines["x"].queue); n != 4 {
@@ -255,7 +255,7 @@ func TestNothingIsDoneBeforeTheLedgerAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBook(t, "x/1", "x/2")
 		b.away = true
-		b.lines.Take("x/2")
+		b.lines.Enqueue("x/2")
 		b.run()
 		time.Sleep(10 * bookTiming.Retry)
 		synctest.Wait()
@@ -323,7 +323,7 @@ func TestAJobIsKnownByTheIDThatItCameWith(t *testing.T) {
 	var done []string
 	looks := make(chan struct{})
 	ctx, stop := context.WithCancel(t.Context())
-	lines := NewLines(Work[*job]{
+	lines := NewKeyedQueue(Work[*job]{
 		Key: func(j *job) (id, line string) { return j.id, "x" },
 		Find: func(context.Context) ([]*job, error) {
 			select {

@@ -8,7 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"parley.internal/shared/egress"
+	"parley.internal/gateway/moderator"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/moderation"
@@ -22,7 +23,7 @@ func TestOrdersAreFoundInTheLedger(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				*e = *moderation.Order{Action: a, By: moderation.Asker{Right: "moderator by hand"}}.Event(e)
+				*e = *moderation.Command{Action: a, By: moderation.Requester{Right: "moderator by hand"}}.Event(e)
 			})
 		}
 		one, left, other := order("discord:1", "discord:11"), order("discord:1", "discord:12"), order("discord:2", "discord:13")
@@ -38,12 +39,12 @@ func TestOrdersAreFoundInTheLedger(t *testing.T) {
 		}{
 			{"of one channel", "discord:1", 0, []string{one}},
 			{"of all channels", "", 0, []string{one, other}},
-			{"left by who died", "", egress.ClaimLease + time.Second, []string{one, left + " begun", other}},
+			{"left by who died", "", delivery.ClaimLease + time.Second, []string{one, left + " begun", other}},
 		} {
 			s.set(func() { s.late = tt.late })
 			var mu sync.Mutex
 			var carried []string
-			lines := NewOrders(s.ledger, identity.Discord, tt.channel, slog.New(slog.DiscardHandler), s.timing, func(_ context.Context, j *moderation.Job) (bool, time.Duration) {
+			lines := NewCommands(s.ledger, identity.Discord, tt.channel, slog.New(slog.DiscardHandler), s.timing, func(_ context.Context, j *moderator.Job) (bool, time.Duration) {
 				mu.Lock()
 				defer mu.Unlock()
 				name := j.Ref.ID

@@ -1,9 +1,9 @@
 // Package outbox does what a platform is owed, while this instance has the lease for it: it says answers, each once, and
 // has moderators' orders carried out. What is owed stands in the ledger (package egress).
 //
-// A [Speaker] is what keeps the promise that an answer ends in one recorded outcome. A platform's part tells it only how
-// one message is said there, and what came of that. [Lines] are the order in which a speaker works, and orders are
-// carried out ([NewOrders]).
+// A [Dispatcher] is what keeps the promise that an answer ends in one recorded outcome. A platform's part tells it only how
+// one message is said there, and what came of that. [KeyedQueue] are the order in which a speaker works, and orders are
+// carried out ([NewCommands]).
 package outbox
 
 import (
@@ -14,8 +14,9 @@ import (
 	"strings"
 	"time"
 
+	"parley.internal/shared/answer"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 )
@@ -25,13 +26,13 @@ const speaking = 16
 
 // Platform is what is a platform's own.
 type Platform struct {
-	// Owed finds the answers to be said in the ledger, in its order. Those that are claimed somebody else has begun to say
+	// Pending finds the answers to be said in the ledger, in its order. Those that are claimed somebody else has begun to say
 	// who is not there any more, or this instance, without learning what came of it; they are left alone unless the
 	// platform repeats.
-	Owed func(context.Context) ([]egress.Entry, error)
+	Pending func(context.Context) ([]delivery.Entry, error)
 	// Address finds where an answer goes. Those with the same line are said in the order of the ledger. An error says that
 	// it goes nowhere.
-	Address func(egress.Ref, *event.Event) (line string, v Voice, err error)
+	Address func(delivery.Ref, *event.Event) (line string, v Transport, err error)
 	// Split makes the messages of a text; none if nothing is left that can be said.
 	Split func(text string) []string
 	// Repeats is whether a message that was sent again by the same delivery, attempt and part is taken once: then what
@@ -39,14 +40,14 @@ type Platform struct {
 	Repeats bool
 }
 
-// Voice says one answer, one message at a time. It is used by one goroutine at a time.
-type Voice interface {
+// Transport says one answer, one message at a time. It is used by one goroutine at a time.
+type Transport interface {
 	// Ready returns when a message may be said, as far as connections and limits go, or with false and what stands in the
 	// way: [Refused] for good, or else for a while. part counts messages from 0; before that one nobody has claimed the
 	// answer yet.
 	Ready(ctx context.Context, part int) (Outcome, bool)
-	// Say says a message. What it does takes a few seconds at most, whatever ctx.
-	Say(ctx context.Context, part int, text string) Outcome
+	// Send says a message. What it does takes a few seconds at most, whatever ctx.
+	Send(ctx context.Context, part int, text string) Outcome
 }
 
 // Outcome is what came of one message.
@@ -62,37 +63,37 @@ type Outcome struct {
 type Kind int
 
 const (
-	NotMade Kind = iota // it is certain that it was not said, and it may be said later
-	Said                // the platform says so
+	NotSent Kind = iota // it is certain that it was not said, and it may be said later
+	Sent                // the platform says so
 	Refused             // the platform says that it will not
 	Unknown             // nobody can tell
 )
 
-// Question is a platform's id of the message that an answer is shown under: the one that asked, or, of what a program says
+// ReplyTarget is a platform's id of the message that an answer is shown under: the one that asked, or, of what a program says
 // by itself, the one that it names. Whether it is one of the platform's own is for the platform to tell; it is empty if
 // there is none.
-func Question(e *event.Event, on identity.Platform) string {
+func ReplyTarget(e *event.Event, on identity.Platform) string {
 	if e.Message != nil && e.Message.Role == event.RoleUser && identity.PlatformOf(e.Source) == on && e.Message.ID != "" {
 		return e.Message.ID // replyTo is then what the user's own message answered
 	}
 	return e.ReplyTo
 }
 
-// Speaker says the answers that a platform is owed, each once: it is claimed in the ledger before it is said, and what
+// Dispatcher says the answers that a platform is owed, each once: it is claimed in the ledger before it is said, and what
 // came of it is recorded there after. It is safe for concurrent use.
-type Speaker struct {
+type Dispatcher struct {
 	platform Platform
 	Options
-	lines   *Lines[*answer]
+	lines   *KeyedQueue[*job]
 	slots   chan struct{}
 	stopped context.Context // what is being said then is left as it is
 }
 
 // Options are what a speaker needs. All must be set.
 type Options struct {
-	Ledger     *egress.Ledger
-	Undertaker *egress.Undertaker
-	Mine       func() bool // whether this instance has the lease
+	Ledger     *delivery.Ledger
+	Reaper     *delivery.Reaper
+	HoldsLease func() bool // whether this instance has the lease
 	Log        *slog.Logger
 	Now        func() time.Time
 	Count      func(outcome string) // is told how each attempt at an answer ended
@@ -100,21 +101,21 @@ type Options struct {
 }
 
 // answer is one that is to be said.
-type answer struct {
-	ref     egress.Ref
+type job struct {
+	ref     delivery.Ref
 	event   *event.Event
 	line    string
-	voice   Voice
+	voice   Transport
 	nowhere error             // where it can't go; nil if it can
 	begun   bool              // somebody may have said it, or a part of it, already
 	last    *deadletter.Error // what stood in the way so far; nil if nothing did
 }
 
-// NewSpeaker makes a speaker that says nothing before Run.
-func NewSpeaker(p Platform, o Options) *Speaker {
-	s := &Speaker{platform: p, Options: o, slots: make(chan struct{}, speaking)}
-	s.lines = NewLines(Work[*answer]{
-		Key:  func(a *answer) (id, line string) { return attempt(a.ref), a.line },
+// NewDispatcher makes a speaker that says nothing before Run.
+func NewDispatcher(p Platform, o Options) *Dispatcher {
+	s := &Dispatcher{platform: p, Options: o, slots: make(chan struct{}, speaking)}
+	s.lines = NewKeyedQueue(Work[*job]{
+		Key:  func(a *job) (id, line string) { return attempt(a.ref), a.line },
 		Find: s.find, Do: s.say, Log: o.Log, Timing: o.Timing,
 	})
 	return s
@@ -122,29 +123,29 @@ func NewSpeaker(p Platform, o Options) *Speaker {
 
 // attempt names a job. What was redriven is another one: of an entry that was given up and opened anew, the one that waits
 // here may know nothing.
-func attempt(r egress.Ref) string { return fmt.Sprintf("%s %d", r.ID, r.Attempt) }
+func attempt(r delivery.Ref) string { return fmt.Sprintf("%s %d", r.ID, r.RedriveCount) }
 
-// Take takes an answer that came by the bus. It is not said yet when Take returns; if it never is, the next who has the
+// Enqueue takes an answer that came by the bus. It is not said yet when Take returns; if it never is, the next who has the
 // lease finds it in the ledger.
-func (s *Speaker) Take(ref egress.Ref, e *event.Event) { s.lines.Take(s.answer(ref, e)) }
+func (s *Dispatcher) Enqueue(ref delivery.Ref, e *event.Event) { s.lines.Enqueue(s.answer(ref, e)) }
 
-func (s *Speaker) answer(ref egress.Ref, e *event.Event) *answer {
-	a := &answer{ref: ref, event: e}
+func (s *Dispatcher) answer(ref delivery.Ref, e *event.Event) *job {
+	a := &job{ref: ref, event: e}
 	a.line, a.voice, a.nowhere = s.platform.Address(ref, e)
 	return a
 }
 
 // Run speaks until ctx is done. What is being said then is brought to its end, until stopped is done. It must be called
 // once.
-func (s *Speaker) Run(ctx, stopped context.Context) {
+func (s *Dispatcher) Run(ctx, stopped context.Context) {
 	s.stopped = stopped
 	s.lines.Run(ctx)
 }
 
-func (s *Speaker) find(ctx context.Context) (found []*answer, err error) {
-	entries, err := s.platform.Owed(ctx)
+func (s *Dispatcher) find(ctx context.Context) (found []*job, err error) {
+	entries, err := s.platform.Pending(ctx)
 	for _, e := range entries {
-		begun := e.State == egress.Claimed
+		begun := e.State == delivery.Claimed
 		if begun && !s.platform.Repeats {
 			continue
 		}
@@ -158,7 +159,7 @@ func (s *Speaker) find(ctx context.Context) (found []*answer, err error) {
 }
 
 // decode reads the event of an entry. One that can't be read is left to be swept.
-func decode(ctx context.Context, e egress.Entry, log *slog.Logger) *event.Event {
+func decode(ctx context.Context, e delivery.Entry, log *slog.Logger) *event.Event {
 	decoded, err := event.Decode(e.Event)
 	if err != nil {
 		log.ErrorContext(ctx, "the event of a delivery can't be read", "delivery", e.ID, "error", err)
@@ -168,8 +169,8 @@ func decode(ctx context.Context, e egress.Entry, log *slog.Logger) *event.Event 
 
 // say says one answer, and reports whether there is nothing left to do about it here; if there is, it is to be tried
 // again after wait.
-func (s *Speaker) say(ctx context.Context, a *answer) (done bool, wait time.Duration) {
-	if !s.Mine() {
+func (s *Dispatcher) say(ctx context.Context, a *job) (done bool, wait time.Duration) {
+	if !s.HoldsLease() {
 		return false, s.Timing.Backoff // until ctx ends
 	}
 	// Close to the deadline the sweep may give it up at any moment.
@@ -183,7 +184,7 @@ func (s *Speaker) say(ctx context.Context, a *answer) (done bool, wait time.Dura
 	if a.nowhere != nil {
 		return s.giveUp(ctx, a, deadletter.New(deadletter.NoRecipient, a.nowhere))
 	}
-	texts := s.platform.Split(egress.Text(a.event))
+	texts := s.platform.Split(answer.Text(a.event))
 	if len(texts) == 0 {
 		return s.giveUp(ctx, a, deadletter.New(deadletter.NoText, errors.New("nothing is left of the text that can be said in a chat")))
 	}
@@ -202,7 +203,7 @@ func (s *Speaker) say(ctx context.Context, a *answer) (done bool, wait time.Dura
 	case <-ctx.Done():
 		return false, 0
 	}
-	if ctx.Err() != nil || !s.Mine() {
+	if ctx.Err() != nil || !s.HoldsLease() {
 		return false, s.Timing.Backoff
 	}
 
@@ -210,11 +211,11 @@ func (s *Speaker) say(ctx context.Context, a *answer) (done bool, wait time.Dura
 	defer cancel()
 	take := s.Ledger.Claim
 	if a.begun {
-		take = s.Ledger.TakeOver // the lease's owner alone says anything, and here is the only line that has it
+		take = s.Ledger.ForceClaim // the lease's owner alone says anything, and here is the only line that has it
 	}
 	claim, state, err := take(claiming, a.ref)
 	switch {
-	case errors.Is(err, egress.ErrNotFound):
+	case errors.Is(err, delivery.ErrNotFound):
 		s.Log.WarnContext(ctx, "the ledger has no entry for an answer: not said", "delivery", a.ref.ID)
 		s.Count("unknown_delivery")
 		return true, 0
@@ -238,7 +239,7 @@ func (s *Speaker) say(ctx context.Context, a *answer) (done bool, wait time.Dura
 //
 // Who has lost the lease says nothing that the next owner may take over: where the platform does not repeat, that is only
 // what has not been begun.
-func (s *Speaker) sayClaimed(a *answer, claim *egress.Claim, texts []string) (done bool, wait time.Duration) {
+func (s *Dispatcher) sayClaimed(a *job, claim *delivery.Claim, texts []string) (done bool, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(s.stopped, s.Timing.Claim-claim.Age()) // nothing is waited for any longer
 	defer cancel()
 	work := context.WithoutCancel(ctx)
@@ -251,7 +252,7 @@ func (s *Speaker) sayClaimed(a *answer, claim *egress.Claim, texts []string) (do
 		if i > 0 {
 			o, ready = a.voice.Ready(ctx, i)
 		}
-		if ctx.Err() != nil || claim.Age() >= s.Timing.Claim || !s.Mine() && (i == 0 || s.platform.Repeats) {
+		if ctx.Err() != nil || claim.Age() >= s.Timing.Claim || !s.HoldsLease() && (i == 0 || s.platform.Repeats) {
 			switch {
 			case doubt:
 				return s.leave(work, a, i+1, len(texts), unclear)
@@ -261,10 +262,10 @@ func (s *Speaker) sayClaimed(a *answer, claim *egress.Claim, texts []string) (do
 			return s.bury(work, claim, deadletter.New(deadletter.Incomplete, fmt.Errorf("only %d of %d messages could be said in time", i, len(texts))))
 		}
 		if ready {
-			o = a.voice.Say(work, i, texts[i])
+			o = a.voice.Send(work, i, texts[i])
 		}
 		switch {
-		case o.Kind == Said:
+		case o.Kind == Sent:
 			ids = append(ids, o.ID)
 			i++
 			doubt, unclear, backoff = a.begun, nil, s.Timing.Backoff
@@ -287,39 +288,39 @@ func (s *Speaker) sayClaimed(a *answer, claim *egress.Claim, texts []string) (do
 			sleep(ctx, max(o.After, s.Timing.Backoff))
 		}
 	}
-	s.settle(work, claim, "delivered", func(ctx context.Context) (egress.State, error) {
-		return claim.Delivered(ctx, strings.Join(ids, " "))
+	s.settle(work, claim, "delivered", func(ctx context.Context) (delivery.State, error) {
+		return claim.MarkDelivered(ctx, strings.Join(ids, " "))
 	})
 	return true, 0
 }
 
 // leave leaves an answer as it is: it is taken over, or its claim runs out, and the sweep gives it up as outcome_unknown.
-func (s *Speaker) leave(ctx context.Context, a *answer, message, of int, why error) (done bool, wait time.Duration) {
+func (s *Dispatcher) leave(ctx context.Context, a *job, message, of int, why error) (done bool, wait time.Duration) {
 	s.Log.WarnContext(ctx, "it is not known whether an answer was said", "delivery", a.ref.ID, "message", message, "of", of, "error", why)
 	s.Count("unknown")
 	return true, 0
 }
 
-func (s *Speaker) bury(ctx context.Context, claim *egress.Claim, why *deadletter.Error) (done bool, wait time.Duration) {
-	s.settle(ctx, claim, "refused", func(ctx context.Context) (egress.State, error) {
-		return s.Undertaker.GiveUpClaim(ctx, claim, why)
+func (s *Dispatcher) bury(ctx context.Context, claim *delivery.Claim, why *deadletter.Error) (done bool, wait time.Duration) {
+	s.settle(ctx, claim, "refused", func(ctx context.Context) (delivery.State, error) {
+		return s.Reaper.MarkClaimDead(ctx, claim, why)
 	})
 	return true, 0
 }
 
 // release gives an answer back that was certainly not said. It stays first in its line.
-func (s *Speaker) release(ctx context.Context, a *answer, claim *egress.Claim, o Outcome) (done bool, wait time.Duration) {
-	s.settle(ctx, claim, "released", func(ctx context.Context) (egress.State, error) {
-		return egress.Pending, claim.Release(ctx)
+func (s *Dispatcher) release(ctx context.Context, a *job, claim *delivery.Claim, o Outcome) (done bool, wait time.Duration) {
+	s.settle(ctx, claim, "released", func(ctx context.Context) (delivery.State, error) {
+		return delivery.Pending, claim.Release(ctx)
 	})
 	return s.putOff(ctx, a, o)
 }
 
 // settle records an outcome, and tries for half of the time that a claim is good for; once if it has to stop.
-func (s *Speaker) settle(ctx context.Context, claim *egress.Claim, as string, record func(context.Context) (egress.State, error)) {
+func (s *Dispatcher) settle(ctx context.Context, claim *delivery.Claim, as string, record func(context.Context) (delivery.State, error)) {
 	repeating, cancel := context.WithTimeout(s.stopped, s.Timing.Claim/2)
 	defer cancel()
-	var state egress.State
+	var state delivery.State
 	err := claim.Persist(repeating, s.Timing.Backoff, func() (err error) {
 		ctx, cancel := context.WithTimeout(ctx, storeTime)
 		defer cancel()
@@ -331,7 +332,7 @@ func (s *Speaker) settle(ctx context.Context, claim *egress.Claim, as string, re
 	switch {
 	case err != nil:
 		as = "unrecorded"
-	case as == "delivered" && state != egress.Delivered:
+	case as == "delivered" && state != delivery.Delivered:
 		s.Log.WarnContext(ctx, "said after it had been given up", "delivery", claim.ID(), "state", state)
 		as = "late"
 	}
@@ -339,10 +340,10 @@ func (s *Speaker) settle(ctx context.Context, claim *egress.Claim, as string, re
 }
 
 // giveUp makes an answer dead that nobody has claimed, or redriven.
-func (s *Speaker) giveUp(ctx context.Context, a *answer, why *deadletter.Error) (done bool, wait time.Duration) {
+func (s *Dispatcher) giveUp(ctx context.Context, a *job, why *deadletter.Error) (done bool, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	if _, err := s.Undertaker.GiveUp(ctx, a.ref.ID, a.ref.Attempt, why); err != nil && !errors.Is(err, egress.ErrNotFound) {
+	if _, err := s.Reaper.MarkDead(ctx, a.ref.ID, a.ref.RedriveCount, why); err != nil && !errors.Is(err, delivery.ErrNotFound) {
 		s.Log.WarnContext(ctx, "can't give up an answer", "delivery", a.ref.ID, "error", err)
 		return false, s.Timing.Retry
 	}
@@ -352,7 +353,7 @@ func (s *Speaker) giveUp(ctx context.Context, a *answer, why *deadletter.Error) 
 
 // putOff remembers what stands in the way, so that an answer that is not said before its deadline ends with the reason
 // for that. It waits no longer than until then, or the sweep would give the answer up without knowing the reason.
-func (s *Speaker) putOff(ctx context.Context, a *answer, o Outcome) (done bool, wait time.Duration) {
+func (s *Dispatcher) putOff(ctx context.Context, a *job, o Outcome) (done bool, wait time.Duration) {
 	if o.Err != nil {
 		a.last = nil
 		if o.Reason != "" {

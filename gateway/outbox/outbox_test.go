@@ -24,7 +24,7 @@ import (
 	"parley.internal/gateway/gatewaytest"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
@@ -44,12 +44,12 @@ func (deaf) Announce(context.Context, []byte, map[string]string, deadletter.Anno
 // stage is a ledger, and a platform on which what is said, and how, is as a test tells. An answer's text is its messages
 // with bars between them.
 type stage struct {
-	t          *testing.T
-	store      *firestore.Client
-	ledger     *egress.Ledger
-	undertaker *egress.Undertaker
-	repeats    bool
-	timing     Timing
+	t       *testing.T
+	store   *firestore.Client
+	ledger  *delivery.Ledger
+	reaper  *delivery.Reaper
+	repeats bool
+	timing  Timing
 
 	mu      sync.Mutex
 	late    time.Duration          // what the clock is ahead
@@ -76,8 +76,8 @@ func onStage(t *testing.T, repeats bool, run func(s *stage)) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { client.Close() })
-		s.store, s.ledger = client, egress.NewLedger(client, "one", s.clock)
-		s.undertaker = egress.NewUndertaker(s.ledger, deadletter.NewBox(client, s.clock), deaf{}, "test", time.Second)
+		s.store, s.ledger = client, delivery.NewLedger(client, "one", s.clock)
+		s.reaper = delivery.NewReaper(s.ledger, deadletter.NewStore(client, s.clock), deaf{}, "test", time.Second)
 		run(s)
 	})
 }
@@ -126,11 +126,11 @@ func (s *stage) count(outcome string) {
 	s.counts[outcome]++
 }
 
-func (s *stage) owed(ctx context.Context) ([]egress.Entry, error) {
-	return s.ledger.UnsettledOn(ctx, identity.Discord)
+func (s *stage) owed(ctx context.Context) ([]delivery.Entry, error) {
+	return s.ledger.Unsettled(ctx, identity.Discord)
 }
 
-func (s *stage) address(ref egress.Ref, e *event.Event) (line string, v Voice, err error) {
+func (s *stage) address(ref delivery.Ref, e *event.Event) (line string, v Transport, err error) {
 	if e.Channel == "discord:0" {
 		return "", nil, errors.New("there is no channel 0")
 	}
@@ -144,7 +144,7 @@ func split(text string) (all []string) {
 // performer is the voice of one answer.
 type performer struct {
 	*stage
-	ref egress.Ref
+	ref delivery.Ref
 }
 
 func (p *performer) Ready(ctx context.Context, part int) (Outcome, bool) {
@@ -156,7 +156,7 @@ func (p *performer) Ready(ctx context.Context, part int) (Outcome, bool) {
 	return Outcome{}, true
 }
 
-func (p *performer) Say(ctx context.Context, part int, text string) Outcome {
+func (p *performer) Send(ctx context.Context, part int, text string) Outcome {
 	p.mu.Lock()
 	during := p.during
 	p.mu.Unlock()
@@ -166,13 +166,13 @@ func (p *performer) Say(ctx context.Context, part int, text string) Outcome {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sent = append(p.sent, text)
-	o := Outcome{Kind: Said, ID: "id:" + text}
+	o := Outcome{Kind: Sent, ID: "id:" + text}
 	if next := p.next[text]; len(next) > 0 {
 		o, p.next[text] = next[0], next[1:]
 	}
 	// of what nobody was told, the one that has an id was said
-	if o.Kind == Said || o.Kind == Unknown && o.ID != "" {
-		nonce := fmt.Sprint(p.ref.ID, p.ref.Attempt, part)
+	if o.Kind == Sent || o.Kind == Unknown && o.ID != "" {
+		nonce := fmt.Sprint(p.ref.ID, p.ref.RedriveCount, part)
 		if !p.repeats {
 			nonce = fmt.Sprint(len(p.sent))
 		}
@@ -182,16 +182,16 @@ func (p *performer) Say(ctx context.Context, part int, text string) Outcome {
 }
 
 // speaker makes a speaker, which says nothing.
-func (s *stage) speaker() *Speaker {
-	return NewSpeaker(Platform{Owed: s.owed, Address: s.address, Split: split, Repeats: s.repeats}, Options{
-		Ledger: s.ledger, Undertaker: s.undertaker, Mine: s.mine, Now: s.clock, Count: s.count, Timing: s.timing,
+func (s *stage) speaker() *Dispatcher {
+	return NewDispatcher(Platform{Pending: s.owed, Address: s.address, Split: split, Repeats: s.repeats}, Options{
+		Ledger: s.ledger, Reaper: s.reaper, HoldsLease: s.mine, Now: s.clock, Count: s.count, Timing: s.timing,
 		Log: slog.New(slog.NewTextHandler(s.t.Output(), nil)),
 	})
 }
 
 // run has a new speaker speak. After leave nothing is begun any more, after stop what is being said is left; ended waits
 // for the end.
-func (s *stage) run() (sp *Speaker, leave, stop, ended func()) {
+func (s *stage) run() (sp *Dispatcher, leave, stop, ended func()) {
 	ctx, leave := context.WithCancel(context.WithoutCancel(s.t.Context()))
 	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
 	sp = s.speaker()
@@ -221,7 +221,7 @@ func (s *stage) answer(text string, adjust ...func(*event.Event)) string {
 	for _, f := range adjust {
 		f(e)
 	}
-	sender := egress.NewSender(s.ledger, deaf{}, egress.Config{Deadline: time.Minute, Retention: time.Hour}, s.clock)
+	sender := delivery.NewSender(s.ledger, deaf{}, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, s.clock)
 	id, err := sender.Send(s.t.Context(), e, "test")
 	if err != nil {
 		s.t.Fatal(err)
@@ -232,17 +232,17 @@ func (s *stage) answer(text string, adjust ...func(*event.Event)) string {
 func in(channel string) func(*event.Event) { return func(e *event.Event) { e.Channel = channel } }
 
 // bring takes an answer to a speaker, as the bus does.
-func (s *stage) bring(sp *Speaker, id string) {
+func (s *stage) bring(sp *Dispatcher, id string) {
 	s.t.Helper()
 	entry := s.entry(id)
 	e, err := event.Decode(entry.Event)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	sp.Take(entry.Ref(), e)
+	sp.Enqueue(entry.Ref(), e)
 }
 
-func (s *stage) entry(id string) egress.Entry {
+func (s *stage) entry(id string) delivery.Entry {
 	s.t.Helper()
 	e, err := s.ledger.Get(s.t.Context(), id)
 	if err != nil {
@@ -280,7 +280,7 @@ func (s *stage) tried() {
 }
 
 // ends waits until an entry has a state, and checks what it says of it: the note, or the reason and the error.
-func (s *stage) ends(id string, state egress.State, says ...string) {
+func (s *stage) ends(id string, state delivery.State, says ...string) {
 	s.t.Helper()
 	s.eventually(fmt.Sprintf("%s is %s", id, state), func() bool { return s.entry(id).State == state })
 	e := s.entry(id)
@@ -290,8 +290,8 @@ func (s *stage) ends(id string, state egress.State, says ...string) {
 			s.t.Errorf("the entry says %q; want %q", told, want)
 		}
 	}
-	letter, err := deadletter.NewBox(s.store, s.clock).Get(s.t.Context(), id)
-	if state == egress.Dead && (err != nil || string(letter.Reason) != e.Reason) || state != egress.Dead && err == nil {
+	letter, err := deadletter.NewStore(s.store, s.clock).Get(s.t.Context(), id)
+	if state == delivery.Dead && (err != nil || string(letter.Reason) != e.Reason) || state != delivery.Dead && err == nil {
 		s.t.Errorf("an entry that is %s (%s) has the dead letter %+v, %v", state, e.Reason, letter, err)
 	}
 }
@@ -329,12 +329,12 @@ func TestAnswersAreSaidOnceInTheOrderOfTheLedger(t *testing.T) {
 		sp, _, _, _ := s.run()
 		s.bring(sp, c)
 		s.bring(sp, b)
-		s.ends(c, egress.Delivered, "id:c")
-		s.ends(b, egress.Delivered, "id:b1 id:b2")
-		s.ends(a, egress.Delivered, "id:a")
+		s.ends(c, delivery.Delivered, "id:c")
+		s.ends(b, delivery.Delivered, "id:b1 id:b2")
+		s.ends(a, delivery.Delivered, "id:a")
 		d := s.answer("d")
 		s.bring(sp, d)
-		s.ends(d, egress.Delivered)
+		s.ends(d, delivery.Delivered)
 		s.bring(sp, a) // again
 		s.counted("had_delivered", 1)
 		s.said("a b1 b2 c d", "a b1 b2 c d")
@@ -350,11 +350,11 @@ func TestWhatCanNeverBeSaidIsDead(t *testing.T) {
 	both(t, func(s *stage) {
 		nowhere, nothing, fine := s.answer("a", in("discord:0")), s.answer("|"), s.answer("b")
 		s.run()
-		s.ends(nowhere, egress.Dead, "no_recipient", "there is no channel 0")
-		s.ends(nothing, egress.Dead, "no_text")
-		s.ends(fine, egress.Delivered)
+		s.ends(nowhere, delivery.Dead, "no_recipient", "there is no channel 0")
+		s.ends(nothing, delivery.Dead, "no_text")
+		s.ends(fine, delivery.Delivered)
 		s.set(func() { s.blocked = func() (Outcome, bool) { return no, false } })
-		s.ends(s.answer("c"), egress.Dead, "sender_refused", "banned")
+		s.ends(s.answer("c"), delivery.Dead, "sender_refused", "banned")
 		s.said("b", "b")
 	})
 }
@@ -369,14 +369,14 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 		s.run()
 		s.tried()
 		s.set(func() { s.late = 61 * time.Second })
-		s.ends(hindered, egress.Dead, "rate_limited", "too fast")
+		s.ends(hindered, delivery.Dead, "rate_limited", "too fast")
 		s.counted("given_up", 1)
 
 		s.set(func() { obstacle = Outcome{} })
 		waits := s.answer("b")
 		s.set(func() { s.late *= 2 })
 		s.counted("overdue", 1)
-		s.ends(waits, egress.Pending)
+		s.ends(waits, delivery.Pending)
 		// a token that is refused, say, is the same as no connection, whatever stood in the way before
 		s.set(func() { obstacle = notNow })
 		other := s.answer("c")
@@ -388,7 +388,7 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 		before := s.counts["overdue"]
 		s.mu.Unlock()
 		s.counted("overdue", before+6) // b is found again and again as well
-		s.ends(other, egress.Pending)
+		s.ends(other, delivery.Pending)
 		s.said("", "")
 	})
 }
@@ -402,7 +402,7 @@ func TestNobodyWaitsForLongerThanAnAnswersDeadline(t *testing.T) {
 		}
 		id := s.answer("a")
 		s.run()
-		s.ends(id, egress.Dead, "rate_limited", "too fast")
+		s.ends(id, delivery.Dead, "rate_limited", "too fast")
 	})
 }
 
@@ -424,12 +424,12 @@ func TestARedrivenAnswerIsNotTheOneThatWaits(t *testing.T) {
 			return waits
 		})
 		s.set(func() { s.late = 2 * time.Minute })
-		if _, err := s.undertaker.Sweep(t.Context()); err != nil {
+		if _, err := s.reaper.Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s.ends(id, egress.Dead)
+		s.ends(id, delivery.Dead)
 		err := s.store.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
-			write, err := s.ledger.ReopenIn(tx, id, 1, egress.Config{Deadline: time.Minute, Retention: time.Hour})
+			write, err := s.ledger.ReopenTx(tx, id, 1, delivery.Config{Deadline: time.Minute, Retention: time.Hour})
 			if err != nil {
 				return err
 			}
@@ -442,9 +442,9 @@ func TestARedrivenAnswerIsNotTheOneThatWaits(t *testing.T) {
 		s.bring(sp, id)
 		s.eventually("it ends", func() bool {
 			state := s.entry(id).State
-			return state == egress.Delivered || state == egress.Dead
+			return state == delivery.Delivered || state == delivery.Dead
 		})
-		if e := s.entry(id); e.State != egress.Delivered {
+		if e := s.entry(id); e.State != delivery.Delivered {
 			t.Errorf("redriven, it is %s for %s; want it to be said", e.State, e.Reason)
 		}
 		s.said("a", "a")
@@ -458,25 +458,25 @@ func TestWhatThePlatformSaysDecides(t *testing.T) {
 		repeats bool
 		text    string
 		next    map[string][]Outcome
-		state   egress.State
+		state   delivery.State
 		says    string
 		sent    string
 		stands  string
 		counts  string
 	}{
-		{"refused", false, "a", map[string][]Outcome{"a": {no}}, egress.Dead, "sender_refused: banned", "a", "", "refused"},
-		{"put off, then said", false, "a|b", map[string][]Outcome{"a": {notNow, soon}}, egress.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
-		{"put off, then refused", false, "a", map[string][]Outcome{"a": {notNow, no}}, egress.Dead, "sender_refused", "a a", "", "refused"},
-		{"half said, then refused", false, "a|b|c", map[string][]Outcome{"b": {no}}, egress.Dead, "message 2 of 3: banned", "a b", "a", "refused"},
-		{"half said, then put off", false, "a|b", map[string][]Outcome{"b": {notNow, soon}}, egress.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
-		{"unknown", false, "a|b", map[string][]Outcome{"a": {lostSaid}}, egress.Claimed, "", "a", "a", "unknown"},
-		{"half said, then unknown", false, "a|b|c", map[string][]Outcome{"b": {lost}}, egress.Claimed, "", "a b", "a", "unknown"},
+		{"refused", false, "a", map[string][]Outcome{"a": {no}}, delivery.Dead, "sender_refused: banned", "a", "", "refused"},
+		{"put off, then said", false, "a|b", map[string][]Outcome{"a": {notNow, soon}}, delivery.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
+		{"put off, then refused", false, "a", map[string][]Outcome{"a": {notNow, no}}, delivery.Dead, "sender_refused", "a a", "", "refused"},
+		{"half said, then refused", false, "a|b|c", map[string][]Outcome{"b": {no}}, delivery.Dead, "message 2 of 3: banned", "a b", "a", "refused"},
+		{"half said, then put off", false, "a|b", map[string][]Outcome{"b": {notNow, soon}}, delivery.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
+		{"unknown", false, "a|b", map[string][]Outcome{"a": {lostSaid}}, delivery.Claimed, "", "a", "a", "unknown"},
+		{"half said, then unknown", false, "a|b|c", map[string][]Outcome{"b": {lost}}, delivery.Claimed, "", "a b", "a", "unknown"},
 
-		{"where it is repeated: refused", true, "a|b", map[string][]Outcome{"b": {no}}, egress.Dead, "message 2 of 2: banned", "a b", "a", "refused"},
-		{"where it is repeated: unknown though it was said", true, "a|b", map[string][]Outcome{"a": {lostSaid, lost}}, egress.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
-		{"where it is repeated: unknown and it was not", true, "a|b", map[string][]Outcome{"b": {lost, lost}}, egress.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
-		{"where it is repeated: what is unknown is neither given back nor dead", true, "a", map[string][]Outcome{"a": {lostSaid, notNow, no, soon}}, egress.Delivered, "id:a", "a a a a a", "a", "delivered"},
-		{"where it is repeated: a refusal after the doubt is over", true, "a|b", map[string][]Outcome{"a": {lost}, "b": {no}}, egress.Dead, "message 2 of 2: banned", "a a b", "a", "refused"},
+		{"where it is repeated: refused", true, "a|b", map[string][]Outcome{"b": {no}}, delivery.Dead, "message 2 of 2: banned", "a b", "a", "refused"},
+		{"where it is repeated: unknown though it was said", true, "a|b", map[string][]Outcome{"a": {lostSaid, lost}}, delivery.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
+		{"where it is repeated: unknown and it was not", true, "a|b", map[string][]Outcome{"b": {lost, lost}}, delivery.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
+		{"where it is repeated: what is unknown is neither given back nor dead", true, "a", map[string][]Outcome{"a": {lostSaid, notNow, no, soon}}, delivery.Delivered, "id:a", "a a a a a", "a", "delivered"},
+		{"where it is repeated: a refusal after the doubt is over", true, "a|b", map[string][]Outcome{"a": {lost}, "b": {no}}, delivery.Dead, "message 2 of 2: banned", "a a b", "a", "refused"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			onStage(t, tt.repeats, func(s *stage) {
@@ -486,7 +486,7 @@ func TestWhatThePlatformSaysDecides(t *testing.T) {
 				s.run()
 				s.counted(tt.counts, 1)
 				s.ends(id, tt.state, tt.says)
-				s.ends(after, egress.Delivered)
+				s.ends(after, delivery.Delivered)
 				s.said(tt.sent+" z", strings.TrimSpace(tt.stands+" z"))
 			})
 		})
@@ -505,12 +505,12 @@ func TestWhatNobodyKnowsIsLeftToTheSweep(t *testing.T) {
 		ended()
 		s.run() // the next owner
 		after := s.answer("b")
-		s.ends(after, egress.Delivered)
-		s.set(func() { s.late = egress.ClaimLease + 2*time.Second })
-		if swept, err := s.undertaker.Sweep(t.Context()); err != nil || swept.GivenUp != 1 {
+		s.ends(after, delivery.Delivered)
+		s.set(func() { s.late = delivery.ClaimLease + 2*time.Second })
+		if swept, err := s.reaper.Sweep(t.Context()); err != nil || swept.MarkedDead != 1 {
 			t.Errorf("swept %+v, %v", swept, err)
 		}
-		s.ends(id, egress.Dead, "outcome_unknown")
+		s.ends(id, delivery.Dead, "outcome_unknown")
 		s.said("a b", "a b")
 	})
 }
@@ -522,13 +522,13 @@ func TestNothingIsSaidByAnOldClaim(t *testing.T) {
 		repeats bool
 		next    map[string][]Outcome
 		at      string // the message during which time passes
-		state   egress.State
+		state   delivery.State
 		says    string
 		sent    string
 	}{
-		{"half said", false, nil, "a", egress.Dead, "incomplete: only 1 of 2 messages could be said in time", "a"},
-		{"half said, where it is repeated", true, nil, "a", egress.Dead, "incomplete: only 1 of 2 messages could be said in time", "a"},
-		{"in doubt", true, map[string][]Outcome{"a": {lostSaid}}, "a", egress.Claimed, "", "a"},
+		{"half said", false, nil, "a", delivery.Dead, "incomplete: only 1 of 2 messages could be said in time", "a"},
+		{"half said, where it is repeated", true, nil, "a", delivery.Dead, "incomplete: only 1 of 2 messages could be said in time", "a"},
+		{"in doubt", true, map[string][]Outcome{"a": {lostSaid}}, "a", delivery.Claimed, "", "a"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			onStage(t, tt.repeats, func(s *stage) {
@@ -560,18 +560,18 @@ func TestWhoHasLostTheLeaseSaysNothingThatTheNextMaySay(t *testing.T) {
 		lost    int // from which time on that it is asked for, counted from 1
 		during  string
 		next    map[string][]Outcome
-		state   egress.State
+		state   delivery.State
 		says    string
 		sent    string
 		stands  string
 		counts  string
 	}{
-		{"before the claim", false, 2, "", nil, egress.Pending, "", "", "", ""},
-		{"after the claim", false, 3, "", nil, egress.Pending, "", "", "", "released"},
-		{"after the claim, where it is repeated", true, 3, "", nil, egress.Pending, "", "", "", "released"},
-		{"half said", false, 0, "a", nil, egress.Delivered, "id:a id:b", "a b", "a b", "delivered"}, // nobody may take it over
-		{"half said, where it is repeated", true, 0, "a", nil, egress.Dead, "incomplete: only 1 of 2", "a", "a", "refused"},
-		{"in doubt", true, 0, "a", map[string][]Outcome{"a": {lost}}, egress.Claimed, "", "a", "", "unknown"},
+		{"before the claim", false, 2, "", nil, delivery.Pending, "", "", "", ""},
+		{"after the claim", false, 3, "", nil, delivery.Pending, "", "", "", "released"},
+		{"after the claim, where it is repeated", true, 3, "", nil, delivery.Pending, "", "", "", "released"},
+		{"half said", false, 0, "a", nil, delivery.Delivered, "id:a id:b", "a b", "a b", "delivered"}, // nobody may take it over
+		{"half said, where it is repeated", true, 0, "a", nil, delivery.Dead, "incomplete: only 1 of 2", "a", "a", "refused"},
+		{"in doubt", true, 0, "a", map[string][]Outcome{"a": {lost}}, delivery.Claimed, "", "a", "", "unknown"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			onStage(t, tt.repeats, func(s *stage) {
@@ -602,12 +602,12 @@ func TestAnOutcomeIsRecordedWhenTheStoreIsThereAgain(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		next   []Outcome
-		state  egress.State
+		state  delivery.State
 		counts string
 	}{
-		{"said", nil, egress.Delivered, "delivered"},
-		{"refused", []Outcome{no}, egress.Dead, "refused"},
-		{"put off", []Outcome{notNow}, egress.Delivered, "released"},
+		{"said", nil, delivery.Delivered, "delivered"},
+		{"refused", []Outcome{no}, delivery.Dead, "refused"},
+		{"put off", []Outcome{notNow}, delivery.Delivered, "released"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			both(t, func(s *stage) {
@@ -638,7 +638,7 @@ func TestAnOutcomeThatCanNotBeRecordedIsUnknown(t *testing.T) {
 		s.set(func() { s.failing = 0 })
 		s.bring(sp, id)
 		s.counted("had_claimed", 1)
-		s.ends(id, egress.Claimed)
+		s.ends(id, delivery.Claimed)
 		s.said("a", "a")
 	})
 }
@@ -649,24 +649,24 @@ func TestWhatADeadInstanceBeganIsTakenOver(t *testing.T) {
 		t.Run(fmt.Sprint("repeats ", repeats), func(t *testing.T) {
 			onStage(t, repeats, func(s *stage) {
 				id := s.answer("a|b")
-				dead := egress.NewLedger(s.store, "dead", s.clock)
+				dead := delivery.NewLedger(s.store, "dead", s.clock)
 				claim, _, err := dead.Claim(t.Context(), s.entry(id).Ref())
 				if err != nil || claim == nil {
 					t.Fatal(claim, err)
 				}
-				(&performer{s, s.entry(id).Ref()}).Say(t.Context(), 0, "a") // before it died
-				s.next["a"] = []Outcome{no}                                 // is not believed of what may stand there
+				(&performer{s, s.entry(id).Ref()}).Send(t.Context(), 0, "a") // before it died
+				s.next["a"] = []Outcome{no}                                  // is not believed of what may stand there
 				after := s.answer("c")
 				s.run()
-				s.ends(after, egress.Delivered)
+				s.ends(after, delivery.Delivered)
 				if !repeats {
-					s.ends(id, egress.Claimed)
+					s.ends(id, delivery.Claimed)
 					s.said("a c", "a c")
 					return
 				}
-				s.ends(id, egress.Delivered, "id:a id:b")
+				s.ends(id, delivery.Delivered, "id:a id:b")
 				s.said("a a a b c", "a b c")
-				if state, err := claim.Delivered(t.Context(), "late"); err != nil || state != egress.Delivered {
+				if state, err := claim.MarkDelivered(t.Context(), "late"); err != nil || state != delivery.Delivered {
 					t.Errorf("who had it before: %s, %v", state, err)
 				}
 			})
@@ -689,8 +689,8 @@ func TestWhatIsBeingSaidIsBroughtToItsEnd(t *testing.T) {
 		leave()
 		close(hold)
 		ended()
-		s.ends(id, egress.Delivered, "id:a id:b")
-		s.ends(next, egress.Pending)
+		s.ends(id, delivery.Delivered, "id:a id:b")
+		s.ends(next, delivery.Pending)
 		s.said("a b", "a b")
 	})
 }
@@ -711,7 +711,7 @@ func TestWhatIsBeingSaidIsLeftWhenItHasToStop(t *testing.T) {
 		stop()
 		close(hold)
 		ended()
-		s.ends(id, egress.Dead, "incomplete: only 1 of 2")
+		s.ends(id, delivery.Dead, "incomplete: only 1 of 2")
 		s.said("a", "a")
 	})
 }
@@ -733,7 +733,7 @@ func TestWhatIsClaimedIsSaid(t *testing.T) {
 		close(ready)
 		s.counted("delivered", 1)
 		ended()
-		s.ends(id, egress.Delivered)
+		s.ends(id, delivery.Delivered)
 	})
 }
 
@@ -756,27 +756,27 @@ func TestNobodyWaitsForTheStoreWhoHasToStop(t *testing.T) {
 			t.Errorf("it took %s to stop", took)
 		}
 		s.counted("unrecorded", 1)
-		s.ends(id, egress.Claimed)
+		s.ends(id, delivery.Claimed)
 	})
 }
 
 func TestASpeakerKnowsWhatItDoesNotKnow(t *testing.T) {
 	both(t, func(s *stage) {
 		sp, _, _, _ := s.run()
-		sp.Take(egress.Ref{ID: "nobody's"}, &event.Event{Channel: "discord:1", Candidates: []event.Candidate{{ID: "c", Text: "a"}}})
+		sp.Enqueue(delivery.Ref{ID: "nobody's"}, &event.Event{Channel: "discord:1", Candidates: []event.Candidate{{ID: "c", Text: "a"}}})
 		s.counted("unknown_delivery", 1)
 		s.said("", "")
 
 		// given up, by a sweep whose clock is ahead, while it is being said
 		s.during = func(string) {
-			ahead := egress.NewLedger(s.store, "sweep", func() time.Time { return s.clock().Add(time.Hour) })
-			if swept, err := egress.NewUndertaker(ahead, deadletter.NewBox(s.store, s.clock), deaf{}, "sweep", time.Second).Sweep(t.Context()); err != nil || swept.GivenUp != 1 {
+			ahead := delivery.NewLedger(s.store, "sweep", func() time.Time { return s.clock().Add(time.Hour) })
+			if swept, err := delivery.NewReaper(ahead, deadletter.NewStore(s.store, s.clock), deaf{}, "sweep", time.Second).Sweep(t.Context()); err != nil || swept.MarkedDead != 1 {
 				t.Errorf("swept %+v, %v", swept, err)
 			}
 		}
 		late := s.answer("b")
 		s.bring(sp, late)
 		s.counted("late", 1)
-		s.ends(late, egress.Dead, "outcome_unknown")
+		s.ends(late, delivery.Dead, "outcome_unknown")
 	})
 }

@@ -10,11 +10,11 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"parley.internal/gateway/gap"
 	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/credential"
-	"parley.internal/shared/deadletter"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
-	"parley.internal/shared/gap"
 	"parley.internal/shared/identity"
 )
 
@@ -169,7 +169,7 @@ func happened(n eventsub.Notification, bot identity.UserID) *event.Event {
 	}
 	switch t.Kind {
 	case eventsub.Follow:
-		kind, id = TypeFollow, deadletter.ID("follow", t.Broadcaster, told.UserID, told.FollowedAt.UTC().Format(time.RFC3339Nano))
+		kind, id = TypeFollow, digest.Of("follow", t.Broadcaster, told.UserID, told.FollowedAt.UTC().Format(time.RFC3339Nano))
 		at = told.FollowedAt
 	case eventsub.Subscribe:
 		if told.IsGift {
@@ -180,7 +180,7 @@ func happened(n eventsub.Notification, bot identity.UserID) *event.Event {
 		kind = TypeRaid
 		payload.UserID, payload.Username, payload.DisplayName = told.FromID, told.FromLogin, told.FromName
 	case eventsub.Online:
-		kind, id = TypeStreamOnline, deadletter.ID("online", t.Broadcaster, cmp.Or(told.StreamID, n.ID))
+		kind, id = TypeStreamOnline, digest.Of("online", t.Broadcaster, cmp.Or(told.StreamID, n.ID))
 		at = told.StartedAt
 		payload.StreamID, payload.StreamType = told.StreamID, told.StreamType
 		payload.UserID, payload.Username, payload.DisplayName = t.Broadcaster, t.Channel, told.BroadcasterName

@@ -11,10 +11,10 @@ import (
 	"github.com/go-json-experiment/json"
 
 	standin "parley.internal/emulator/twitch"
+	"parley.internal/gateway/gap"
 	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/event"
-	"parley.internal/shared/gap"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/topology"
 )

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"parley.internal/shared/gap"
+	"parley.internal/gateway/gap"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
 )
@@ -38,7 +38,7 @@ type attendance struct {
 func newAttendance(s *Service, l lease.Lease) *attendance {
 	a := &attendance{service: s, lease: l, woken: make(chan struct{}, 1), absent: map[string]time.Time{}, stored: map[string]time.Time{}}
 	for _, duty := range duties {
-		if since := l.Vacant(duty); !since.IsZero() {
+		if since := l.IdleSince(duty); !since.IsZero() {
 			a.absent[duty], a.stored[duty] = since, since
 		}
 	}
@@ -47,7 +47,7 @@ func newAttendance(s *Service, l lease.Lease) *attendance {
 
 // since is when what was missed by whoever had the lease before begins; zero if nothing was.
 func (a *attendance) since(duty string) time.Time {
-	at := a.lease.Vacant(duty)
+	at := a.lease.IdleSince(duty)
 	if at.IsZero() {
 		return at
 	}
@@ -130,7 +130,7 @@ func (a *attendance) store(ctx context.Context) error {
 		if stored, known := a.stored[duty]; known && stored.Equal(since) {
 			continue
 		}
-		if err := a.lease.SetVacant(ctx, duty, since); err != nil && !errors.Is(err, lease.ErrLost) {
+		if err := a.lease.SetIdleSince(ctx, duty, since); err != nil && !errors.Is(err, lease.ErrLost) {
 			return err
 		}
 		a.stored[duty] = since

@@ -31,9 +31,9 @@ type outcome struct {
 }
 
 const (
-	said    = outbox.Said
+	said    = outbox.Sent
 	refused = outbox.Refused
-	notMade = outbox.NotMade
+	notMade = outbox.NotSent
 	unknown = outbox.Unknown
 )
 

@@ -15,7 +15,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"parley.internal/shared/bus"
-	"parley.internal/shared/deadletter"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/telemetry"
@@ -162,7 +162,7 @@ func cleared(m *irc.ClearChatMessage) *event.Event {
 	case m.TargetUserID != "" || m.TargetUsername != "":
 		kind = TypeBan
 	}
-	id := deadletter.ID("clearchat", m.Channel, m.TargetUserID, m.Tags["ban-duration"], m.Tags["tmi-sent-ts"])
+	id := digest.Of("clearchat", m.Channel, m.TargetUserID, m.Tags["ban-duration"], m.Tags["tmi-sent-ts"])
 	e := newEvent(kind, id, m.Channel)
 	external(e, id, strings.TrimPrefix(kind, TypeNotice), sentAt(m.Tags), m.Tags, struct {
 		TargetUserID   string `json:"targetUserId,omitzero"`
@@ -177,7 +177,7 @@ func deleted(m *irc.ClearMessage) *event.Event {
 	if m.TargetMsgID == "" || mirrored(m.Tags) {
 		return nil
 	}
-	id := deadletter.ID("clearmsg", m.TargetMsgID)
+	id := digest.Of("clearmsg", m.TargetMsgID)
 	e := newEvent(TypeDeleted, id, m.Channel)
 	e.ReplyTo = m.TargetMsgID
 	external(e, id, strings.TrimPrefix(TypeDeleted, TypeNotice), sentAt(m.Tags), m.Tags, struct {

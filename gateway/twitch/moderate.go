@@ -14,6 +14,7 @@ import (
 
 	twitchapi "github.com/nicklaw5/helix/v2"
 
+	"parley.internal/gateway/moderator"
 	"parley.internal/gateway/outbox"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
@@ -30,24 +31,24 @@ const (
 )
 
 // moderator carries out the orders for one channel, one after the other, while this instance has the channel's lease.
-type moderator struct {
-	*outbox.Lines[*moderation.Job]
+type enforcer struct {
+	*outbox.KeyedQueue[*moderator.Job]
 	service *Service
 	login   string
 }
 
-func newModerator(s *Service, l lease.Lease) *moderator {
-	m := &moderator{service: s, login: l.Key()}
-	platform := moderation.Platform{Mine: l.Valid, Act: m.act}
-	m.Lines = outbox.NewOrders(s.ledger, identity.Twitch, Channel(m.login), s.log.With("channel", m.login), s.timing.outbox(),
-		func(ctx context.Context, j *moderation.Job) (done bool, wait time.Duration) {
-			return s.enforcer.Carry(ctx, j, platform)
+func newModerator(s *Service, l lease.Lease) *enforcer {
+	m := &enforcer{service: s, login: l.Key()}
+	platform := moderator.Platform{HoldsLease: l.Valid, Act: m.act}
+	m.KeyedQueue = outbox.NewCommands(s.ledger, identity.Twitch, Channel(m.login), s.log.With("channel", m.login), s.timing.outbox(),
+		func(ctx context.Context, j *moderator.Job) (done bool, wait time.Duration) {
+			return s.enforcer.Execute(ctx, j, platform)
 		})
 	return m
 }
 
 // act asks Twitch once; after a 401 once more, with another token.
-func (m *moderator) act(ctx context.Context, o moderation.Order) moderation.Answer {
+func (m *enforcer) act(ctx context.Context, o moderation.Command) moderator.Answer {
 	s := m.service
 	scope := scopeBan
 	if o.Kind == moderation.Delete {
@@ -72,7 +73,7 @@ func (m *moderator) act(ctx context.Context, o moderation.Order) moderation.Answ
 
 // token obtains a token that may do it, and decides what a failure means. Nothing has been sent, so whatever may mend by
 // itself is tried again.
-func (m *moderator) token(ctx context.Context, scope string, obtain func(context.Context) (credential.Token, error)) (credential.Token, *moderation.Answer) {
+func (m *enforcer) token(ctx context.Context, scope string, obtain func(context.Context) (credential.Token, error)) (credential.Token, *moderator.Answer) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	token, err := obtain(ctx)
@@ -93,12 +94,12 @@ func (m *moderator) token(ctx context.Context, scope string, obtain func(context
 	return credential.Token{}, &a
 }
 
-func refuse(code deadletter.Reason, words string) moderation.Answer {
-	return moderation.Answer{Outcome: moderation.Refused, Code: code, Words: words}
+func refuse(code deadletter.Reason, words string) moderator.Answer {
+	return moderator.Answer{Outcome: moderator.Refused, Code: code, Words: words}
 }
 
-func putOff(code deadletter.Reason, words string, after time.Duration) moderation.Answer {
-	return moderation.Answer{Outcome: moderation.PutOff, Code: code, Words: words, After: after}
+func putOff(code deadletter.Reason, words string, after time.Duration) moderator.Answer {
+	return moderator.Answer{Outcome: moderator.PutOff, Code: code, Words: words, After: after}
 }
 
 // exchange is the transport of one request. The library gives its errors as texts only, and hides the status of an answer
@@ -130,12 +131,12 @@ func (s *Service) api(ctx context.Context, token credential.Token) (*twitchapi.C
 
 // moderate asks Twitch by https://dev.twitch.tv/docs/api/reference/#ban-user, #unban-user and #delete-chat-messages. Here,
 // and nowhere before, ids lose their platform. unauthorized is a 401 that another token may not get.
-func (s *Service) moderate(ctx context.Context, token credential.Token, broadcaster string, o moderation.Order, scope string) (a moderation.Answer, unauthorized bool) {
+func (s *Service) moderate(ctx context.Context, token credential.Token, broadcaster string, o moderation.Command, scope string) (a moderator.Answer, unauthorized bool) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.AnswerTimeout)
 	defer cancel()
 	user := o.User
 	if o.Login != "" {
-		var failed *moderation.Answer
+		var failed *moderator.Answer
 		if user, failed, unauthorized = s.whoIs(ctx, token, o, scope); failed != nil {
 			return *failed, unauthorized
 		}
@@ -175,14 +176,14 @@ func (s *Service) moderate(ctx context.Context, token credential.Token, broadcas
 		}
 	}
 	if r.fine() {
-		return moderation.Answer{Outcome: moderation.Done, Words: words}, false
+		return moderator.Answer{Outcome: moderator.Done, Words: words}, false
 	}
 	return s.judge(r, o, scope)
 }
 
 // whoIs asks Twitch whom a name belongs to (https://dev.twitch.tv/docs/api/reference/#get-users). failed is nil if it is
 // known then; asking that does nothing to anybody, so it is never unknown what came of it.
-func (s *Service) whoIs(ctx context.Context, token credential.Token, o moderation.Order, scope string) (_ identity.UserID, failed *moderation.Answer, unauthorized bool) {
+func (s *Service) whoIs(ctx context.Context, token credential.Token, o moderation.Command, scope string) (_ identity.UserID, failed *moderator.Answer, unauthorized bool) {
 	api, x, err := s.api(ctx, token)
 	if err != nil {
 		a := refuse(deadletter.NotConfigured, err.Error())
@@ -193,7 +194,7 @@ func (s *Service) whoIs(ctx context.Context, token credential.Token, o moderatio
 	if r.err = err; err == nil {
 		r.common = &found.ResponseCommon
 	}
-	var a moderation.Answer
+	var a moderator.Answer
 	switch {
 	case !r.fine():
 		a, unauthorized = s.judge(r, o, scope)
@@ -208,7 +209,7 @@ func (s *Service) whoIs(ctx context.Context, token credential.Token, o moderatio
 		}
 		a = refuse(deadletter.RecipientRefused, err.Error())
 	}
-	if a.Outcome != moderation.Refused {
+	if a.Outcome != moderator.Refused {
 		a = putOff(cmp.Or(a.Code, deadletter.PlatformUnavailable), a.Words, max(a.After, s.timing.retry))
 	}
 	return identity.UserID{}, &a, unauthorized
@@ -246,18 +247,18 @@ func (r result) said() string {
 }
 
 // judge decides what an answer means that is no success, by the tables of response codes on the three pages.
-func (s *Service) judge(r result, o moderation.Order, scope string) (a moderation.Answer, unauthorized bool) {
+func (s *Service) judge(r result, o moderation.Command, scope string) (a moderator.Answer, unauthorized bool) {
 	status, said := r.exchange.status, r.said()
 	words := fmt.Sprintf("status %d from Twitch: %s", status, said)
 	says := func(part string) bool { return strings.Contains(strings.ToLower(said), part) }
-	held := moderation.Answer{Outcome: moderation.Held, Words: words}
+	held := moderator.Answer{Outcome: moderator.Held, Words: words}
 	switch {
 	case status == 0 && !r.exchange.connected.Load():
 		return putOff(deadletter.PlatformUnavailable, "no connection to Twitch: "+r.errorText(), s.timing.retry), false
 	case status == 0:
-		return moderation.Answer{Outcome: moderation.Unknown, Words: "no answer from Twitch: " + r.errorText()}, false
+		return moderator.Answer{Outcome: moderator.Unknown, Words: "no answer from Twitch: " + r.errorText()}, false
 	case status >= 500, status == http.StatusRequestTimeout:
-		return moderation.Answer{Outcome: moderation.Unknown, Words: words}, false
+		return moderator.Answer{Outcome: moderator.Unknown, Words: words}, false
 	case status == http.StatusTooManyRequests:
 		return putOff(deadletter.RateLimited, words, s.resetIn(r)), false
 	case status == http.StatusConflict:

@@ -10,8 +10,9 @@ import (
 	"cloud.google.com/go/firestore"
 
 	standin "parley.internal/emulator/twitch"
+	"parley.internal/gateway/moderator"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/moderation"
 )
@@ -27,7 +28,7 @@ func (w *world) order(room string, f moderation.Fields) answered {
 		w.t.Fatal(err)
 	}
 	asked := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: fmt.Sprintf("%s %d", a, time.Now().UnixNano()), Type: moderation.Type, UserID: "api-gateway:eve"}
-	o := moderation.Order{Action: a, By: moderation.Asker{UserID: "api-gateway:eve", Roles: []string{"moderator"}, Source: "api-gateway", Right: "moderator by hand"}}
+	o := moderation.Command{Action: a, By: moderation.Requester{UserID: "api-gateway:eve", Roles: []string{"moderator"}, Source: "api-gateway", Right: "moderator by hand"}}
 	id, err := w.sender.Send(w.t.Context(), o.Event(asked), "action")
 	if err != nil {
 		w.t.Fatal(err)
@@ -35,9 +36,9 @@ func (w *world) order(room string, f moderation.Fields) answered {
 	return answered{id, a.String()}
 }
 
-func (w *world) record(a answered) moderation.Record {
+func (w *world) record(a answered) moderator.Record {
 	w.t.Helper()
-	r, err := moderation.NewRecords(w.firestore, "test", time.Now).Get(w.t.Context(), a.id)
+	r, err := moderator.NewRecords(w.firestore, "test", time.Now).Get(w.t.Context(), a.id)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -74,7 +75,7 @@ func TestOrdersAreCarriedOut(t *testing.T) {
 		{moderation.Fields{Action: "unban", UserID: bob.ID}, standin.Action{Kind: standin.ActionUnban, Login: "bob"}, "done"},
 	} {
 		a := w.order(room, tt.order)
-		entry, record := w.reaches(a, egress.Delivered), w.record(a)
+		entry, record := w.reaches(a, delivery.Delivered), w.record(a)
 		actions := w.twitch.Actions(room)
 		got := actions[len(actions)-1]
 		got.At = time.Time{}
@@ -85,7 +86,7 @@ func TestOrdersAreCarriedOut(t *testing.T) {
 		if !strings.HasPrefix(entry.Note, tt.note) {
 			t.Errorf("%s: note = %q; want %q", a.text, entry.Note, tt.note)
 		}
-		if record.Outcome != moderation.Done || record.AskedBy.UserID != "api-gateway:eve" || record.Tries[0].Instance != "a" {
+		if record.Outcome != moderator.Done || record.AskedBy.UserID != "api-gateway:eve" || record.Tries[0].Instance != "a" {
 			t.Errorf("%s: record = %+v", a.text, record)
 		}
 		if tt.order.Login != "" && record.UserID != "twitch:"+bob.ID {
@@ -112,7 +113,7 @@ func TestWhatIsSoAlreadyIsDelivered(t *testing.T) {
 	held := func(f moderation.Fields) {
 		t.Helper()
 		a := w.order(room, f)
-		if e := w.reaches(a, egress.Delivered); !strings.HasPrefix(e.Note, "held: status ") || w.record(a).Outcome != moderation.Held {
+		if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, "held: status ") || w.record(a).Outcome != moderator.Held {
 			t.Errorf("%s: note = %q, record = %s", a.text, e.Note, w.record(a).Outcome)
 		}
 	}
@@ -174,11 +175,11 @@ func TestWhatTwitchRefusesIsADeadLetter(t *testing.T) {
 			tt.fault()
 		}
 		a := w.order(tt.room, tt.order)
-		e := w.reaches(a, egress.Dead)
+		e := w.reaches(a, delivery.Dead)
 		if e.Reason != string(tt.reason) || !strings.Contains(e.Message, tt.words) {
 			t.Errorf("%s: %s: %s; want %s: …%s…", tt.name, e.Reason, e.Message, tt.reason, tt.words)
 		}
-		if r := w.record(a); r.Outcome != moderation.Refused || r.Tries[0].Code != tt.reason || !strings.Contains(r.Tries[0].Answer, tt.words) {
+		if r := w.record(a); r.Outcome != moderator.Refused || r.Tries[0].Code != tt.reason || !strings.Contains(r.Tries[0].Answer, tt.words) {
 			t.Errorf("%s: record = %+v", tt.name, r)
 		}
 	}
@@ -195,7 +196,7 @@ func TestAMissingScopeIsToldBeforeTwitchIsAsked(t *testing.T) {
 	w.joined(room)
 	for scope, f := range map[string]moderation.Fields{scopeBan: {Action: "ban", UserID: alice.ID}, scopeDelete: {Action: "delete", MessageID: "m-1"}} {
 		a := w.order(room, f)
-		if e := w.reaches(a, egress.Dead); e.Reason != string(deadletter.MissingScope) || !strings.Contains(e.Message, scope) || !strings.Contains(e.Message, "/oauth/twitch/login") {
+		if e := w.reaches(a, delivery.Dead); e.Reason != string(deadletter.MissingScope) || !strings.Contains(e.Message, scope) || !strings.Contains(e.Message, "/oauth/twitch/login") {
 			t.Errorf("%s: %s: %s", a.text, e.Reason, e.Message)
 		}
 	}
@@ -230,13 +231,13 @@ func TestWhatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
 		tt.fault.Path, tt.fault.Method = "/moderation/bans", http.MethodPost
 		w.twitch.FailHTTP(tt.fault)
 		a := w.order(room, moderation.Fields{Action: "timeout", UserID: viewer.ID, DurationSeconds: "600"})
-		if e := w.reaches(a, egress.Delivered); !strings.HasPrefix(e.Note, tt.note) {
+		if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, tt.note) {
 			t.Errorf("%s: note = %q", tt.name, e.Note)
 		}
 		if n := len(w.done(room)) - before; n != tt.actions {
 			t.Errorf("%s: done %d times; want %d", tt.name, n, tt.actions)
 		}
-		if r := w.record(a); r.Outcome != moderation.Done || len(r.Tries) != 1 {
+		if r := w.record(a); r.Outcome != moderator.Done || len(r.Tries) != 1 {
 			t.Errorf("%s: record = %+v", tt.name, r)
 		}
 	}
@@ -248,7 +249,7 @@ func TestWhatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
 	before := len(w.done(room))
 	w.twitch.FailHTTP(standin.HTTPFault{Path: "/moderation/bans", Drop: true, Done: true})
 	a := w.order(room, moderation.Fields{Action: "ban", UserID: bob.ID})
-	if e := w.reaches(a, egress.Delivered); !strings.HasPrefix(e.Note, "held: ") || len(w.done(room))-before != 1 {
+	if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, "held: ") || len(w.done(room))-before != 1 {
 		t.Errorf("note = %q, done %d times", e.Note, len(w.done(room))-before)
 	}
 }
@@ -263,13 +264,13 @@ func TestAnOrderThatComesTwiceIsDoneOnce(t *testing.T) {
 	w.joined(room)
 	a := w.order(room, moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"})
 	for range 3 {
-		if err := w.sender.SendEntry(t.Context(), a.id); err != nil {
+		if err := w.sender.PublishEntry(t.Context(), a.id); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.reaches(a, egress.Delivered)
+	w.reaches(a, delivery.Delivered)
 	// one more order, behind which nothing of the first can be left
-	w.reaches(w.order(room, moderation.Fields{Action: "unban", UserID: alice.ID}), egress.Delivered)
+	w.reaches(w.order(room, moderation.Fields{Action: "unban", UserID: alice.ID}), delivery.Delivered)
 	if got := w.done(room); len(got) != 2 {
 		t.Errorf("did %v; want each once", got)
 	}
@@ -287,7 +288,7 @@ func TestAnOrderOutlivesItsInstance(t *testing.T) {
 	a := w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID})
 	eventually(t, "Twitch did it", func() bool { return len(w.done(room)) == 1 })
 	first.kill()
-	if e := w.entry(a); e.State != egress.Claimed || w.record(a).Outcome != moderation.Begun {
+	if e := w.entry(a); e.State != delivery.Claimed || w.record(a).Outcome != moderator.Begun {
 		t.Fatalf("entry = %s, record = %s", e.State, w.record(a).Outcome)
 	}
 	w.start("b", SpeakHelix, []string{room})
@@ -295,8 +296,8 @@ func TestAnOrderOutlivesItsInstance(t *testing.T) {
 	if _, err := w.firestore.Doc("deliveries/"+a.id).Update(t.Context(), []firestore.Update{{Path: "leaseUntil", Value: time.Now().Add(-time.Second)}}); err != nil {
 		t.Fatal(err)
 	}
-	w.reaches(a, egress.Delivered)
-	if got, r := w.done(room), w.record(a); len(got) != 1 || r.Outcome != moderation.Held || len(r.Tries) != 1 || r.Tries[0].Times != 2 || r.Tries[0].Instance != "b" {
+	w.reaches(a, delivery.Delivered)
+	if got, r := w.done(room), w.record(a); len(got) != 1 || r.Outcome != moderator.Held || len(r.Tries) != 1 || r.Tries[0].Times != 2 || r.Tries[0].Instance != "b" {
 		t.Errorf("did %v, record = %+v", got, r)
 	}
 	if docs, err := w.firestore.Collection("deadletters").Documents(t.Context()).GetAll(); err != nil || len(docs) != 0 {
@@ -314,10 +315,10 @@ func TestAnOrderDoesNotWaitBehindLines(t *testing.T) {
 	})
 	w.joined(room)
 	question := w.say(room, "alice", "hello?")
-	w.reaches(w.answer(question, "one"), egress.Delivered)
+	w.reaches(w.answer(question, "one"), delivery.Delivered)
 	two := w.answer(question, "two")
-	w.reaches(w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID}), egress.Delivered)
-	if got := w.entry(two).State; got != egress.Pending {
+	w.reaches(w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID}), delivery.Delivered)
+	if got := w.entry(two).State; got != delivery.Pending {
 		t.Errorf("the line is %s; it was to wait for an hour", got)
 	}
 }

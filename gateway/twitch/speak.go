@@ -9,11 +9,12 @@ import (
 	"strings"
 	"time"
 
+	"parley.internal/gateway/moderator"
 	"parley.internal/gateway/outbox"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
@@ -22,7 +23,7 @@ import (
 
 // speaker says the answers to one channel, one after the other, while this instance has the channel's lease.
 type speaker struct {
-	*outbox.Speaker
+	*outbox.Dispatcher
 	service *Service
 	lease   lease.Lease
 	login   string
@@ -30,8 +31,8 @@ type speaker struct {
 
 func newSpeaker(s *Service, l lease.Lease) *speaker {
 	sp := &speaker{service: s, lease: l, login: l.Key()}
-	sp.Speaker = outbox.NewSpeaker(outbox.Platform{Owed: sp.owed, Address: sp.address, Split: parts}, outbox.Options{
-		Ledger: s.ledger, Undertaker: s.undertaker, Mine: l.Valid, Log: s.log.With("channel", l.Key(), "lease", l.Token()), Now: s.now,
+	sp.Dispatcher = outbox.NewDispatcher(outbox.Platform{Pending: sp.owed, Address: sp.address, Split: parts}, outbox.Options{
+		Ledger: s.ledger, Reaper: s.reaper, HoldsLease: l.Valid, Log: s.log.With("channel", l.Key(), "lease", l.Token()), Now: s.now,
 		Count:  func(outcome string) { s.metrics.answers.WithLabelValues(outcome).Inc() },
 		Timing: s.timing.outbox(),
 	})
@@ -46,18 +47,18 @@ func (t timing) outbox() outbox.Timing {
 // run speaks until ctx is done. What is being said then is brought to its end.
 func (sp *speaker) run(ctx context.Context) { sp.Run(ctx, context.WithoutCancel(ctx)) }
 
-func (sp *speaker) owed(ctx context.Context) ([]egress.Entry, error) {
+func (sp *speaker) owed(ctx context.Context) ([]delivery.Entry, error) {
 	entries, err := sp.service.ledger.Pending(ctx, identity.Twitch, Channel(sp.login))
-	return slices.DeleteFunc(entries, func(e egress.Entry) bool { return e.Type != event.EgressChat }), err
+	return slices.DeleteFunc(entries, func(e delivery.Entry) bool { return e.Type != event.EgressChat }), err
 }
 
 // messageID is the form of Twitch's ids of messages. Another platform's would be refused, or worse, end a tag.
 var messageID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
 // address gives the voice of an answer. All wait in the one line of the channel.
-func (sp *speaker) address(ref egress.Ref, e *event.Event) (line string, _ outbox.Voice, err error) {
-	own := &voice{speaker: sp, nonce: fmt.Sprintf("%s-%d", ref.ID, ref.Attempt)}
-	if id := outbox.Question(e, identity.Twitch); messageID.MatchString(id) {
+func (sp *speaker) address(ref delivery.Ref, e *event.Event) (line string, _ outbox.Transport, err error) {
+	own := &voice{speaker: sp, nonce: fmt.Sprintf("%s-%d", ref.ID, ref.RedriveCount)}
+	if id := outbox.ReplyTarget(e, identity.Twitch); messageID.MatchString(id) {
 		own.parent = id
 	}
 	return "", own, nil
@@ -71,7 +72,7 @@ type voice struct {
 	way    way
 }
 
-// Ready implements [outbox.Voice]. All messages of an answer are said in the same way.
+// Ready implements [outbox.Transport]. All messages of an answer are said in the same way.
 func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bool) {
 	if part == 0 {
 		var err error
@@ -87,8 +88,8 @@ func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bo
 	return o, v.service.says.wait(ctx, v.login, limit, spacing) == nil
 }
 
-// Say implements [outbox.Voice].
-func (v *voice) Say(ctx context.Context, part int, text string) outbox.Outcome {
+// Send implements [outbox.Transport].
+func (v *voice) Send(ctx context.Context, part int, text string) outbox.Outcome {
 	v.service.says.begin(v.login) // the answer had to be claimed meanwhile
 	o := v.send(ctx, text, fmt.Sprintf("%s-%d", v.nonce, part))
 	return outbox.Outcome{Kind: o.kind, ID: o.id, Reason: deadletter.Reason(o.code), Err: o.err, After: o.after}
@@ -150,7 +151,7 @@ func (v *voice) send(ctx context.Context, text, nonce string) outcome {
 // Deliver takes an answer, or a moderator's order, from the egress topic, if it is for a channel of which this instance
 // has the lease. It returns before it is said or done, and nothing is lost by that: see [Service].
 func (s *Service) Deliver(ctx context.Context, in bus.Incoming) error {
-	ref, err := egress.Receive(in)
+	ref, err := delivery.ParseRef(in)
 	if err != nil {
 		return err
 	}
@@ -164,10 +165,10 @@ func (s *Service) Deliver(ctx context.Context, in bus.Incoming) error {
 	s.mu.Unlock()
 	switch {
 	case sp == nil || !sp.lease.Valid(): // another instance's, or the next owner's
-	case moderation.IsOrder(e):
-		m.Take(&moderation.Job{Ref: ref, Event: e})
+	case moderation.IsCommand(e):
+		m.Enqueue(&moderator.Job{Ref: ref, Event: e})
 	case e.Egress == nil || e.Egress.Type == "" || e.Egress.Type == event.EgressChat: // else another part's
-		sp.Take(ref, e)
+		sp.Enqueue(ref, e)
 	}
 	return nil
 }

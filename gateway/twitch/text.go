@@ -4,7 +4,7 @@ import (
 	"strings"
 	"unicode"
 
-	"parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 )
 
 const (
@@ -44,7 +44,7 @@ func parts(text string) []string {
 		}
 	}
 	for _, word := range words {
-		n := egress.Units(word)
+		n := answer.UTF16Length(word)
 		if length > 0 && length+1+n <= maxText {
 			b.WriteByte(' ')
 			b.WriteString(word)
@@ -55,13 +55,13 @@ func parts(text string) []string {
 		for _, piece := range harmless(word) {
 			end()
 			b.WriteString(piece)
-			length = egress.Units(piece)
+			length = answer.UTF16Length(piece)
 		}
 	}
 	end()
 	if len(all) > maxParts {
 		all = all[:maxParts]
-		all[maxParts-1] = strings.TrimRight(egress.Head(all[maxParts-1], maxText-egress.Units(ellipsis)), " ") + ellipsis
+		all[maxParts-1] = strings.TrimRight(answer.Truncate(all[maxParts-1], maxText-answer.UTF16Length(ellipsis)), " ") + ellipsis
 	}
 	return all
 }
@@ -73,9 +73,9 @@ func harmless(word string) []string {
 	for word != "" {
 		piece, length := "", 0
 		if word[0] == '/' || word[0] == '.' {
-			piece, length = guard, egress.Units(guard)
+			piece, length = guard, answer.UTF16Length(guard)
 		}
-		head := egress.Head(word, maxText-length)
+		head := answer.Truncate(word, maxText-length)
 		pieces = append(pieces, piece+head)
 		word = word[len(head):]
 	}

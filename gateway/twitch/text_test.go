@@ -11,11 +11,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"parley.internal/shared/answer"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/topology"
-
-	"parley.internal/shared/egress"
 )
 
 func TestParts(t *testing.T) {
@@ -56,7 +55,7 @@ func FuzzParts(f *testing.F) {
 			t.Fatalf("%d messages", len(all))
 		}
 		for _, p := range all {
-			if egress.Units(p) > maxText || p == "" || !utf8.ValidString(p) || p[0] == '/' || p[0] == '.' || p[0] == ' ' || strings.ContainsFunc(p, unicode.IsControl) {
+			if answer.UTF16Length(p) > maxText || p == "" || !utf8.ValidString(p) || p[0] == '/' || p[0] == '.' || p[0] == ' ' || strings.ContainsFunc(p, unicode.IsControl) {
 				t.Fatalf("message %q of %q", p, text)
 			}
 		}

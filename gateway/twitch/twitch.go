@@ -14,7 +14,7 @@
 //   - An answer is said once. It is claimed in the ledger before it is sent; it counts as delivered when Twitch says
 //     so; if Twitch does not say, it is never sent again, and ends as outcome_unknown, for an operator to decide.
 //   - An answer that comes while nobody has the channel's lease is said by the next owner, until its deadline.
-//   - What a moderator orders is done once, beside what is said and not behind it: see [moderation.Enforcer].
+//   - What a moderator orders is done once, beside what is said and not behind it: see [moderator.Executor].
 //   - Twitch keeps no history: while nobody listens, what is said, or happens, is missed. Every such gap is logged,
 //     counted and stored (gaps/{hash}), rather too long than too short: it begins with the last sign of who listened
 //     before. An instance that gives a channel back stays until the next owner can be there, so that nothing is missed
@@ -37,29 +37,29 @@ import (
 	irc "github.com/gempir/go-twitch-irc/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"parley.internal/gateway/gap"
+	"parley.internal/gateway/moderator"
 	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/credential"
-	"parley.internal/shared/egress"
-	"parley.internal/shared/gap"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
-	"parley.internal/shared/moderation"
 	"parley.internal/shared/recipient"
 )
 
 // Dependencies are what a service needs. All but those that say so must be set.
 type Dependencies struct {
-	Instance   string
-	App        credential.TwitchConfig // to which the tokens were given; its bot's id is needed
-	Tokens     Tokens
-	Firestore  *firestore.Client // for leases, gaps and who whispered; stays the caller's to close
-	Ledger     *egress.Ledger
-	Undertaker *egress.Undertaker
-	Publisher  Publisher
-	Lease      lease.Config
-	Log        *slog.Logger
-	Metrics    prometheus.Registerer
-	Now        func() time.Time // time.Now if nil
+	Instance  string
+	App       credential.TwitchConfig // to which the tokens were given; its bot's id is needed
+	Tokens    Tokens
+	Firestore *firestore.Client // for leases, gaps and who whispered; stays the caller's to close
+	Ledger    *delivery.Ledger
+	Reaper    *delivery.Reaper
+	Publisher Publisher
+	Lease     lease.Config
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+	Now       func() time.Time // time.Now if nil
 
 	EventSubTiming eventsub.Timing // eventsub.DefaultTiming if zero
 
@@ -72,22 +72,22 @@ type Dependencies struct {
 // An answer that Deliver takes is not said yet when Deliver returns. Its entry stands in the ledger as pending: if this
 // instance dies, the next owner of the channel finds it there.
 type Service struct {
-	config     Config
-	timing     timing
-	limits     limits
-	app        credential.TwitchConfig
-	bot        identity.UserID
-	tokens     Tokens
-	firestore  *firestore.Client
-	ledger     *egress.Ledger
-	undertaker *egress.Undertaker
-	enforcer   *moderation.Enforcer
-	publisher  Publisher
-	log        *slog.Logger
-	metrics    *metrics
-	now        func() time.Time
-	http       *http.Client
-	instance   string
+	config    Config
+	timing    timing
+	limits    limits
+	app       credential.TwitchConfig
+	bot       identity.UserID
+	tokens    Tokens
+	firestore *firestore.Client
+	ledger    *delivery.Ledger
+	reaper    *delivery.Reaper
+	enforcer  *moderator.Executor
+	publisher Publisher
+	log       *slog.Logger
+	metrics   *metrics
+	now       func() time.Time
+	http      *http.Client
+	instance  string
 
 	leases *lease.Manager
 	chat   *chat
@@ -98,7 +98,7 @@ type Service struct {
 
 	mu         sync.Mutex
 	speakers   map[string]*speaker    // by login
-	moderators map[string]*moderator  // likewise
+	moderators map[string]*enforcer   // likewise
 	attended   map[string]*attendance // likewise
 	inlet      *inlet
 }
@@ -111,9 +111,9 @@ func New(c Config, d Dependencies) (*Service, error) {
 	}
 	s := &Service{
 		config: c, timing: defaultTiming, limits: limitsOf(c.Verified), app: d.App, bot: bot, tokens: d.Tokens,
-		firestore: d.Firestore, ledger: d.Ledger, undertaker: d.Undertaker, publisher: d.Publisher,
+		firestore: d.Firestore, ledger: d.Ledger, reaper: d.Reaper, publisher: d.Publisher,
 		log: d.Log.With("platform", "twitch"), now: d.Now, http: d.HTTP, instance: d.Instance,
-		speakers: map[string]*speaker{}, moderators: map[string]*moderator{}, attended: map[string]*attendance{},
+		speakers: map[string]*speaker{}, moderators: map[string]*enforcer{}, attended: map[string]*attendance{},
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -133,7 +133,7 @@ func New(c Config, d Dependencies) (*Service, error) {
 	if s.metrics, err = newMetrics(d.Metrics); err != nil {
 		return nil, err
 	}
-	s.enforcer = moderation.NewEnforcer(d.Ledger, d.Undertaker, moderation.NewRecords(d.Firestore, d.Instance, s.now), moderation.Options{
+	s.enforcer = moderator.NewExecutor(d.Ledger, d.Reaper, moderator.NewRecords(d.Firestore, d.Instance, s.now), moderator.Options{
 		Log: s.log, Now: s.now, Count: func(outcome string) { s.metrics.actions.WithLabelValues(outcome).Inc() },
 	})
 	s.book = recipient.NewBook(d.Firestore, bot, s.now)
@@ -144,7 +144,7 @@ func New(c Config, d Dependencies) (*Service, error) {
 		joined: s.joined, parted: s.parted,
 	}
 	s.leases, err = lease.New(d.Firestore, string(identity.Twitch), d.Instance, d.Lease, lease.Options{
-		Log: d.Log, Metrics: d.Metrics, Now: d.Now, Duties: duties, Idle: s.chat.idle,
+		Log: d.Log, Metrics: d.Metrics, Now: d.Now, Tasks: duties, Idle: s.chat.idle,
 	})
 	if err != nil {
 		return nil, err

@@ -18,10 +18,10 @@ import (
 	"github.com/go-json-experiment/json"
 
 	standin "parley.internal/emulator/twitch"
+	"parley.internal/gateway/gap"
 	"parley.internal/shared/config"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
-	"parley.internal/shared/gap"
 )
 
 var write = []string{scopeWrite}
@@ -122,8 +122,8 @@ func TestAnswersAreSaid(t *testing.T) {
 			question := w.say(room, "alice", "hello?")
 			short := w.answer(question, "/ban everybody\nplease")
 			long := w.answer(question, strings.Repeat("words and ", 100)+"end")
-			w.reaches(short, egress.Delivered)
-			entry := w.reaches(long, egress.Delivered)
+			w.reaches(short, delivery.Delivered)
+			entry := w.reaches(long, delivery.Delivered)
 			lines := w.said(room)
 			if len(lines) != 4 {
 				t.Fatalf("said %d lines; want 1 and 3", len(lines))
@@ -162,7 +162,7 @@ func TestRefusalsAreDeadLetters(t *testing.T) {
 	question := w.say(room, "alice", "hello?")
 	dead := func(a answered, reason string) {
 		t.Helper()
-		if got := w.reaches(a, egress.Dead); got.Reason != reason {
+		if got := w.reaches(a, delivery.Dead); got.Reason != reason {
 			t.Errorf("reason = %s (%s); want %s", got.Reason, got.Message, reason)
 		}
 		if docs, err := w.firestore.Collection("deadletters").Where("reason", "==", reason).Documents(t.Context()).GetAll(); err != nil || len(docs) != 1 {
@@ -178,7 +178,7 @@ func TestRefusalsAreDeadLetters(t *testing.T) {
 		t.Errorf("error = %q; want which message", got)
 	}
 	w.twitch.FailChat(standin.ChatFault{Notice: "msg_ratelimit"})
-	w.reaches(w.answer(question, "too fast at first"), egress.Delivered)
+	w.reaches(w.answer(question, "too fast at first"), delivery.Delivered)
 
 	m.stop()
 	w.start("b", SpeakHelix, []string{room, other})
@@ -186,7 +186,7 @@ func TestRefusalsAreDeadLetters(t *testing.T) {
 	if err := w.twitch.Ban(room, w.bot.Login, time.Hour, ""); err != nil {
 		t.Fatal(err)
 	}
-	timedOut := w.reaches(w.answer(question, "two"), egress.Dead)
+	timedOut := w.reaches(w.answer(question, "two"), delivery.Dead)
 	if timedOut.Reason == codeBadRequest || timedOut.Reason == "" || !strings.Contains(timedOut.Message, timedOut.Reason) {
 		t.Errorf("reason = %s (%s); want Twitch's code", timedOut.Reason, timedOut.Message)
 	}
@@ -215,8 +215,8 @@ func TestWhatNobodyKnowsIsNotSaidAgain(t *testing.T) {
 			}
 			lost := w.answer(question, fmt.Sprint("unknown ", speak, done))
 			after := w.answer(question, fmt.Sprint("after it ", speak, done))
-			w.reaches(after, egress.Delivered)
-			if got := w.entry(lost).State; got != egress.Claimed {
+			w.reaches(after, delivery.Delivered)
+			if got := w.entry(lost).State; got != delivery.Claimed {
 				t.Errorf("%s: state = %s; want the claim left to expire", lost.text, got)
 			}
 		}
@@ -252,12 +252,12 @@ func TestNothingIsSaidOnAConnectionThatIsGivenUp(t *testing.T) {
 	eventually(t, "it is known", func() bool { return w.entry(after).State != "" })
 	pause := time.NewTimer(2 * quickTiming.minBackoff)
 	<-pause.C // what would be said on the old connection is claimed by then
-	if got := w.entry(after).State; got != egress.Pending {
+	if got := w.entry(after).State; got != delivery.Pending {
 		t.Errorf("state = %s while there is no connection; want it to wait", got)
 	}
 	close(release)
-	w.reaches(after, egress.Delivered)
-	if got := w.entry(lost).State; got != egress.Claimed {
+	w.reaches(after, delivery.Delivered)
+	if got := w.entry(lost).State; got != delivery.Claimed {
 		t.Errorf("state = %s; want the claim left to expire", got)
 	}
 }
@@ -275,22 +275,22 @@ func TestWhatWasNotMadeIsTriedAgain(t *testing.T) {
 	} {
 		f.Path = "/chat/messages"
 		w.twitch.FailHTTP(f)
-		w.reaches(w.answer(question, fmt.Sprint("after ", f.Status)), egress.Delivered)
+		w.reaches(w.answer(question, fmt.Sprint("after ", f.Status)), delivery.Delivered)
 	}
 	w.tokens.revoke()
-	w.reaches(w.answer(question, "after 401"), egress.Delivered)
+	w.reaches(w.answer(question, "after 401"), delivery.Delivered)
 	if w.tokens.refreshed != 1 {
 		t.Errorf("refreshed %d times; want once", w.tokens.refreshed)
 	}
 	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusInternalServerError})
 	unclear := w.answer(question, "500")
-	w.reaches(w.answer(question, "after 500"), egress.Delivered)
-	if got := w.entry(unclear).State; got != egress.Claimed {
+	w.reaches(w.answer(question, "after 500"), delivery.Delivered)
+	if got := w.entry(unclear).State; got != delivery.Claimed {
 		t.Errorf("after 500 the state is %s; want claimed: it may have been said", got)
 	}
 	gone := question
 	gone.ID = "00000000-0000-4000-8000-000000000000"
-	w.reaches(w.answer(gone, "the question was deleted"), egress.Delivered)
+	w.reaches(w.answer(gone, "the question was deleted"), delivery.Delivered)
 	m.stop()
 	if n := len(w.said(room)); n != 5 {
 		t.Errorf("%d lines; want 5", n)
@@ -308,7 +308,7 @@ func TestAnAnswerWithoutAnOwnerWaitsForTheNext(t *testing.T) {
 	}
 	w.start("a", SpeakAuto, []string{room})
 	for _, a := range waiting {
-		w.reaches(a, egress.Delivered)
+		w.reaches(a, delivery.Delivered)
 	}
 	for i, l := range w.said(room) {
 		if l.Text != waiting[i].text {
@@ -379,9 +379,9 @@ func TestManyInstances(t *testing.T) {
 				unknown = 0
 				for _, a := range all {
 					switch e := w.entry(a); {
-					case e.State == egress.Claimed && e.Instance == victim.name:
+					case e.State == delivery.Claimed && e.Instance == victim.name:
 						unknown++
-					case e.State != egress.Delivered:
+					case e.State != delivery.Delivered:
 						return false
 					}
 				}
@@ -394,7 +394,7 @@ func TestManyInstances(t *testing.T) {
 				}
 			}
 			for _, a := range all {
-				delivered := w.entry(a).State == egress.Delivered
+				delivered := w.entry(a).State == delivery.Delivered
 				if n := times[a.text]; n > 1 || delivered && n != 1 {
 					t.Errorf("%q was said %d times (delivered: %t)", a.text, n, delivered)
 				}
@@ -436,7 +436,7 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 			victim := w.start("victim", speak, []string{room})
 			w.joined(room)
 			question := w.say(room, "alice", "hello?")
-			w.reaches(w.answer(question, "before"), egress.Delivered)
+			w.reaches(w.answer(question, "before"), delivery.Delivered)
 			w.twitch.FailChat(standin.ChatFault{Done: true})
 			w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Done: true, Hang: true})
 			midst := w.answer(question, "in the midst")
@@ -445,13 +445,13 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 				behind = append(behind, w.answer(question, fmt.Sprint("behind it ", i)))
 			}
 			eventually(t, "it is said", func() bool { return len(w.said(room)) == 2 })
-			if got := w.entry(midst); got.State != egress.Claimed || got.Instance != victim.name {
+			if got := w.entry(midst); got.State != delivery.Claimed || got.Instance != victim.name {
 				t.Fatalf("state = %s of %s; want it claimed before it is said", got.State, got.Instance)
 			}
 			victim.kill()
 			w.start("heir", speak, []string{room})
 			for _, a := range behind {
-				w.reaches(a, egress.Delivered)
+				w.reaches(a, delivery.Delivered)
 			}
 			times := map[string]int{}
 			for _, l := range w.said(room) {
@@ -462,7 +462,7 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 					t.Errorf("%q was said %d times", a.text, times[a.text])
 				}
 			}
-			if got := w.entry(midst); got.State != egress.Claimed {
+			if got := w.entry(midst); got.State != delivery.Claimed {
 				t.Errorf("state = %s; want the claim left to expire", got.State)
 			}
 		})
@@ -563,7 +563,7 @@ func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
 		eventually(t, "the line is published", func() bool {
 			return slices.ContainsFunc(w.events(""), func(e *event.Event) bool { return e.Message.ID == line.ID })
 		})
-		w.reaches(w.answer(line, fmt.Sprint("answer ", i)), egress.Delivered)
+		w.reaches(w.answer(line, fmt.Sprint("answer ", i)), delivery.Delivered)
 	}
 	if w.tokens.refreshed != 1 {
 		t.Errorf("the token was refreshed %d times; want once", w.tokens.refreshed)
@@ -674,7 +674,7 @@ func TestLimitsAreKept(t *testing.T) {
 				all = append(all, w.answer(line, fmt.Sprint("a", i)))
 			}
 			for _, a := range all {
-				w.reaches(a, egress.Delivered)
+				w.reaches(a, delivery.Delivered)
 			}
 			if n := counter(m.metrics.answers.WithLabelValues("released")); n != 0 {
 				t.Errorf("Twitch found %v messages too fast; want none", n)
@@ -701,8 +701,8 @@ func TestOverdueAnswersEndWithWhatStoodInTheWay(t *testing.T) {
 	w.joined(room)
 	question := w.say(room, "alice", "hello?")
 	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusServiceUnavailable, Times: 1000})
-	w.sender = egress.NewSender(w.ledger, discard{}, egress.Config{Deadline: 4 * time.Second, Retention: time.Hour}, time.Now) // in which it is tried for certain
-	if got := w.reaches(w.answer(question, "never"), egress.Dead); got.Reason != codeUnavailable {
+	w.sender = delivery.NewSender(w.ledger, discard{}, delivery.Config{Deadline: 4 * time.Second, Retention: time.Hour}, time.Now) // in which it is tried for certain
+	if got := w.reaches(w.answer(question, "never"), delivery.Dead); got.Reason != codeUnavailable {
 		t.Errorf("reason = %s; want %s", got.Reason, codeUnavailable)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
@@ -29,8 +29,8 @@ var eventually = gatewaytest.Eventually
 
 // The timings of the tests are those of production in fast motion.
 var (
-	quickLease  = lease.Config{TTL: 2500 * time.Millisecond, Beat: 120 * time.Millisecond, Seats: 8}
-	steadyLease = lease.Config{TTL: 2 * gatewaytest.Patience, Beat: 120 * time.Millisecond, Seats: 8} // where nobody dies, nor is thought to
+	quickLease  = lease.Config{TTL: 2500 * time.Millisecond, Heartbeat: 120 * time.Millisecond, MaxMembers: 8}
+	steadyLease = lease.Config{TTL: 2 * gatewaytest.Patience, Heartbeat: 120 * time.Millisecond, MaxMembers: 8} // where nobody dies, nor is thought to
 	quickTiming = timing{
 		ping: time.Second, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
 		maxBackoff: 200 * time.Millisecond, leave: 300 * time.Millisecond, scan: 250 * time.Millisecond,
@@ -50,8 +50,8 @@ type world struct {
 	t         *testing.T
 	twitch    *standin.Server
 	firestore *firestore.Client
-	ledger    *egress.Ledger
-	sender    *egress.Sender
+	ledger    *delivery.Ledger
+	sender    *delivery.Sender
 	app       standin.App
 	bot       standin.User
 	tokens    *tokens
@@ -137,12 +137,12 @@ func (w *world) answer(line standin.Line, text string) answered {
 	return answered{id, text}
 }
 
-func (w *world) entry(a answered) egress.Entry {
+func (w *world) entry(a answered) delivery.Entry {
 	w.t.Helper()
 	return w.Entry(a.id)
 }
 
-func (w *world) reaches(a answered, state egress.State) egress.Entry {
+func (w *world) reaches(a answered, state delivery.State) delivery.Entry {
 	w.t.Helper()
 	return w.Reaches(a.id, a.text, state)
 }
@@ -246,7 +246,7 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 	w.t.Helper()
 	m := &member{name: name, Network: gatewaytest.NewNetwork()}
 	client, b := m.Store(w.World), w.Bus("gateway")
-	ledger := egress.NewLedger(client, name, time.Now)
+	ledger := delivery.NewLedger(client, name, time.Now)
 	c := Config{
 		Channels: channels, Speak: speak, IRCAddr: w.twitch.IRCAddr(), EventSubURL: w.twitch.EventSubURL(),
 		AnswerTimeout: 20 * time.Second,
@@ -257,8 +257,8 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 	var err error
 	m.Service, err = New(c, Dependencies{
 		Instance: name, App: credential.TwitchConfig{ClientID: w.app.ID, BotUserID: w.bot.ID, APIURL: w.twitch.HelixURL()}, Tokens: w.tokens, Firestore: client, Ledger: ledger,
-		Undertaker: egress.NewUndertaker(ledger, deadletter.NewBox(client, time.Now), b, "gateway", time.Second),
-		Publisher:  b, Lease: w.lease, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("i", name), Metrics: prometheus.NewRegistry(),
+		Reaper:    delivery.NewReaper(ledger, deadletter.NewStore(client, time.Now), b, "gateway", time.Second),
+		Publisher: b, Lease: w.lease, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("i", name), Metrics: prometheus.NewRegistry(),
 		HTTP: &http.Client{Transport: m.Network}, Dial: m.Dial, EventSubTiming: quickEventSub,
 	})
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"parley.internal/shared/bus"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/telemetry"
@@ -62,8 +62,8 @@ type conn struct {
 
 	acks    bool // an answer counts as delivered when the client says that it has it
 	ackMu   sync.Mutex
-	unacked map[string]egress.Ref // what it was given and has not acknowledged, by id
-	fewer   chan struct{}         // gets one when there are fewer of them; has room for that
+	unacked map[string]delivery.Ref // what it was given and has not acknowledged, by id
+	fewer   chan struct{}           // gets one when there are fewer of them; has room for that
 
 	endOnce sync.Once
 	over    context.Context // done when the end has begun

@@ -229,7 +229,7 @@ func TestDrainPublishesAndWritesWhatItHolds(t *testing.T) {
 	c.join("after") // all are taken
 	conns := f.hub.receivers(nil, "twitch:1", "")
 	for i := range 20 {
-		frame, err := prepare(answer(incoming(fmt.Sprint(i), "twitch:1", "", "x").Event, fmt.Sprint(i), time.Now()), "answer")
+		frame, err := prepare(answerFrame(incoming(fmt.Sprint(i), "twitch:1", "", "x").Event, fmt.Sprint(i), time.Now()), "answer")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"parley.internal/shared/bus"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/topology"
 )
 
@@ -29,8 +29,8 @@ const (
 	maxSeen = 2 << 20
 )
 
-// delivery is what this instance did for one answer. It is kept as long as the bus may deliver the answer again.
-type delivery struct {
+// receipts is what this instance did for one answer. It is kept as long as the bus may deliver the answer again.
+type receipts struct {
 	mu      sync.Mutex // held while one message of this delivery is handled
 	settled bool
 	had     []uint64 // ids of the connections whose queue took the frame
@@ -38,11 +38,11 @@ type delivery struct {
 	acking  receipt  // of those that do
 }
 
-func newSeen() (*otter.Cache[string, *delivery], error) {
-	return otter.New(&otter.Options[string, *delivery]{
+func newSeen() (*otter.Cache[string, *receipts], error) {
+	return otter.New(&otter.Options[string, *receipts]{
 		MaximumWeight:    maxSeen,
-		Weigher:          func(_ string, d *delivery) uint32 { return uint32(32 + len(d.had)) },
-		ExpiryCalculator: otter.ExpiryWriting[string, *delivery](topology.Gateway("x").Retention()),
+		Weigher:          func(_ string, d *receipts) uint32 { return uint32(32 + len(d.had)) },
+		ExpiryCalculator: otter.ExpiryWriting[string, *receipts](topology.Gateway("x").Retention()),
 	})
 }
 
@@ -55,7 +55,7 @@ func newSeen() (*otter.Cache[string, *delivery], error) {
 // only connections that acknowledge took it, it is delivered when one of them says that it has it. After an error the
 // same answer is to be handed over again: it is then not written again to a connection that had it, and settled if it was not.
 func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
-	ref, err := egress.Receive(in)
+	ref, err := delivery.ParseRef(in)
 	if err != nil {
 		s.metrics.deliveries.WithLabelValues(outcomeFailed).Inc()
 		return err
@@ -91,11 +91,11 @@ func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 
 // hand writes an answer to those whom it concerns here. The outcome is outcomeDelivered if that is to be recorded. The
 // delivery, if it is not nil, is locked.
-func (s *Server) hand(ctx context.Context, in bus.Incoming, ref egress.Ref) (d *delivery, outcome string, err error) {
+func (s *Server) hand(ctx context.Context, in bus.Incoming, ref delivery.Ref) (d *receipts, outcome string, err error) {
 	e := in.Event
 	conns := s.hub.receivers(nil, e.UserID, e.Channel)
 	// an operator who redrives an answer wants it to be written anew
-	key := fmt.Sprintf("%s/%d", ref.ID, ref.Attempt)
+	key := fmt.Sprintf("%s/%d", ref.ID, ref.RedriveCount)
 	d, known := s.seen.GetIfPresent(key)
 	// the sweep gives it up: what is written now could not be recorded
 	overdue := !ref.Deadline.IsZero() && s.now().After(ref.Deadline)
@@ -106,7 +106,7 @@ func (s *Server) hand(ctx context.Context, in bus.Incoming, ref egress.Ref) (d *
 		if overdue {
 			return nil, outcomeOverdue, nil
 		}
-		d, _ = s.seen.SetIfAbsent(key, &delivery{})
+		d, _ = s.seen.SetIfAbsent(key, &receipts{})
 	}
 	d.mu.Lock()
 	if d.settled {
@@ -143,19 +143,19 @@ func (s *Server) hand(ctx context.Context, in bus.Incoming, ref egress.Ref) (d *
 }
 
 // record settles an answer that was written.
-func (s *Server) record(ctx context.Context, d *delivery, ref egress.Ref, correlationID string) (outcome string, err error) {
+func (s *Server) record(ctx context.Context, d *receipts, ref delivery.Ref, correlationID string) (outcome string, err error) {
 	settling, cancel := context.WithTimeout(ctx, settleWait)
 	defer cancel()
-	state, err := s.ledger.Deliver(settling, ref)
+	state, err := s.ledger.MarkDelivered(settling, ref)
 	switch {
-	case errors.Is(err, egress.ErrNotFound):
+	case errors.Is(err, delivery.ErrNotFound):
 		// its entry is older than the ledger keeps any: there is nowhere to record it, and trying again changes nothing
 		s.log.WarnContext(ctx, "delivered, but the ledger has no entry", "delivery", ref.ID, "correlationId", correlationID)
 	case err != nil:
 		return outcomeFailed, err
 	}
 	d.settled = true
-	if state == egress.Dead {
+	if state == delivery.Dead {
 		s.log.WarnContext(ctx, "delivered after it had been given up", "delivery", ref.ID, "correlationId", correlationID)
 		return outcomeLate, nil
 	}
@@ -163,18 +163,18 @@ func (s *Server) record(ctx context.Context, d *delivery, ref egress.Ref, correl
 }
 
 // fanOut queues the frame for the connections that have not had it. It is encoded once.
-func (s *Server) fanOut(d *delivery, in bus.Incoming, ref egress.Ref, conns []*conn) error {
+func (s *Server) fanOut(d *receipts, in bus.Incoming, ref delivery.Ref, conns []*conn) error {
 	if len(d.had) > 0 {
 		conns = slices.DeleteFunc(conns, func(c *conn) bool { return slices.Contains(d.had, c.id) })
 	}
 	if len(conns) == 0 {
 		return nil
 	}
-	f, err := prepare(answer(in.Event, ref.ID, opened(in)), "answer")
+	f, err := prepare(answerFrame(in.Event, ref.ID, opened(in)), "answer")
 	if err != nil {
 		return err
 	}
-	f.delivery, f.attempt, f.deadline = ref.ID, ref.Attempt, ref.Deadline
+	f.delivery, f.attempt, f.deadline = ref.ID, ref.RedriveCount, ref.Deadline
 	if in.Event.UserID != "" { // what a whole room gets is not looked for when somebody connects
 		f.opened = ref.Opened()
 	}
@@ -198,7 +198,7 @@ func (s *Server) fanOut(d *delivery, in bus.Incoming, ref egress.Ref, conns []*c
 
 // opened is when an answer's entry in the ledger was opened, which is the same on every resend.
 func opened(in bus.Incoming) time.Time {
-	if at, err := time.Parse(time.RFC3339Nano, in.Attributes[egress.AttrVersion]); err == nil {
+	if at, err := time.Parse(time.RFC3339Nano, in.Attributes[delivery.AttrVersion]); err == nil {
 		return at
 	}
 	return in.Published

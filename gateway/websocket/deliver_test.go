@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 )
 
@@ -25,7 +25,7 @@ func TestARedeliveryIsSettledButNotWrittenAgain(t *testing.T) {
 		t.Fatal("not settled, but no error")
 	}
 	late := f.dial("1") // came after the first attempt
-	f.ledger.set(egress.Delivered, nil)
+	f.ledger.set(delivery.Delivered, nil)
 	for range 3 {
 		if err := f.Deliver(t.Context(), incoming("d1", "twitch:1", "", "hi")); err != nil {
 			t.Fatal(err)
@@ -60,8 +60,8 @@ func TestAbsentUsersAnswersTouchNothing(t *testing.T) {
 
 func TestAnAnswerThatCameTooLateIsNotRetried(t *testing.T) {
 	for name, set := range map[string]func(*ledger){
-		"given up":  func(l *ledger) { l.set(egress.Dead, nil) },
-		"forgotten": func(l *ledger) { l.set("", fmt.Errorf("delivery: %w", egress.ErrNotFound)) },
+		"given up":  func(l *ledger) { l.set(delivery.Dead, nil) },
+		"forgotten": func(l *ledger) { l.set("", fmt.Errorf("delivery: %w", delivery.ErrNotFound)) },
 	} {
 		f := newFixture(t, nil)
 		c := f.dial("1")
@@ -76,7 +76,7 @@ func TestAnAnswerThatCameTooLateIsNotRetried(t *testing.T) {
 func TestAnAnswerPastTheLedgerIsRefused(t *testing.T) {
 	f := newFixture(t, nil)
 	in := incoming("d1", "twitch:1", "", "hi")
-	delete(in.Attributes, egress.AttrDelivery)
+	delete(in.Attributes, delivery.AttrDelivery)
 	err := f.Deliver(t.Context(), in)
 	if d, ok := errors.AsType[*deadletter.Error](err); !ok || d.Reason != deadletter.InvalidEvent {
 		t.Errorf("Deliver = %v", err)
@@ -198,7 +198,7 @@ func TestFramesOfAnswers(t *testing.T) {
 		{"payload without text", event.Event{Source: "s", CorrelationID: "c", Type: "x", Payload: event.Raw(map[string]any{"a": 1})},
 			`{"type":"chat.message.received","payload":{"a":1},"metadata":{"id":"d","timestamp":"2026-01-02T03:04:05Z","source":"s","correlationId":"c"}}`},
 	} {
-		got, err := answer(&test.e, "d", at).encode()
+		got, err := answerFrame(&test.e, "d", at).encode()
 		if err != nil {
 			t.Errorf("%s: %v", test.name, err)
 			continue
@@ -213,7 +213,7 @@ func TestAnOverdueAnswerIsNotWritten(t *testing.T) {
 	f := newFixture(t, nil)
 	c := f.dial("1")
 	in := incoming("a", "twitch:1", "", "late")
-	in.Attributes[egress.AttrDeadline] = testTime.Add(-time.Second).Format(time.RFC3339Nano)
+	in.Attributes[delivery.AttrDeadline] = testTime.Add(-time.Second).Format(time.RFC3339Nano)
 	if err := f.Deliver(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func (f *fixture) stall(c *conn) {
 	}
 	push := func(text string) {
 		f.t.Helper()
-		filler, err := prepare(answer(incoming("filler", "twitch:1", "", text).Event, "", testTime), "answer")
+		filler, err := prepare(answerFrame(incoming("filler", "twitch:1", "", text).Event, "", testTime), "answer")
 		if err != nil {
 			f.t.Fatal(err)
 		}
@@ -284,7 +284,7 @@ func TestAFrameThatWaitedBeyondItsDeadlineIsNotWritten(t *testing.T) {
 	c := f.dial("1")
 	f.stall(f.hub.receivers(nil, "twitch:1", "")[0])
 	in := incoming("a", "twitch:1", "", "late")
-	in.Attributes[egress.AttrDeadline] = time.Now().Add(50 * time.Millisecond).Format(time.RFC3339Nano)
+	in.Attributes[delivery.AttrDeadline] = time.Now().Add(50 * time.Millisecond).Format(time.RFC3339Nano)
 	delivered := make(chan error, 1)
 	go func() { delivered <- f.Deliver(t.Context(), in) }()
 	time.Sleep(100 * time.Millisecond) // the deadline passes while it waits
@@ -313,14 +313,14 @@ func TestAnOverdueAnswerGoesToNoFurtherConnection(t *testing.T) {
 	f.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	early := f.dial("1")
 	in := incoming("a", "twitch:1", "", "hi")
-	in.Attributes[egress.AttrDeadline] = time.Now().Add(time.Minute).Format(time.RFC3339Nano)
+	in.Attributes[delivery.AttrDeadline] = time.Now().Add(time.Minute).Format(time.RFC3339Nano)
 	f.ledger.set("", errors.New("store is down"))
 	if err := f.Deliver(t.Context(), in); err == nil {
 		t.Fatal("not settled, but no error")
 	}
 	ahead.Store(int64(2 * time.Minute))
 	late := f.dial("1")
-	f.ledger.set(egress.Delivered, nil)
+	f.ledger.set(delivery.Delivered, nil)
 	if err := f.Deliver(t.Context(), in); err != nil { // what was written in time is still recorded
 		t.Fatal(err)
 	}

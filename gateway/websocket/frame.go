@@ -16,7 +16,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/moderation"
@@ -279,7 +279,7 @@ func (f outbound) encode() ([]byte, error) {
 // control is a frame of the gateway itself, in answer to the client's frame with id replyTo (may be empty).
 func control(kind string, payload any, replyTo string, now time.Time) outbound {
 	return outbound{Type: kind, Payload: payload, Metadata: outMetadata{
-		Timestamp: event.Now(now), Source: string(identity.APIGateway), ReplyTo: replyTo,
+		Timestamp: event.TruncateToMicros(now), Source: string(identity.APIGateway), ReplyTo: replyTo,
 	}}
 }
 
@@ -306,7 +306,7 @@ type errorPayload struct {
 
 // answer makes an egress event into the frame that its recipients get. What it says depends on the event and its entry alone, so
 // that every instance and every redelivery makes the same frame; milliseconds are what Firestore's own times keep.
-func answer(e *event.Event, deliveryID string, opened time.Time) outbound {
+func answerFrame(e *event.Event, deliveryID string, opened time.Time) outbound {
 	f := outbound{Type: TypeReceived, Metadata: outMetadata{
 		ID: deliveryID, Timestamp: opened.UTC().Truncate(time.Millisecond), Source: e.Source,
 		CorrelationID: e.CorrelationID, Channel: e.Channel, ReplyTo: repliesTo(e),
@@ -319,7 +319,7 @@ func answer(e *event.Event, deliveryID string, opened time.Time) outbound {
 	}
 	if e.Egress != nil && e.Egress.Type == event.EgressEvent {
 		f.Type = e.Type
-	} else if text := egress.Text(e); text != "" {
+	} else if text := answer.Text(e); text != "" {
 		f.Payload = struct {
 			Text string `json:"text"`
 		}{text}

@@ -20,7 +20,7 @@ import (
 	"parley.internal/gateway/gatewaytest"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
@@ -104,32 +104,32 @@ func (p *publisher) fail(err error) {
 // ledger counts what is settled, and fails while broken.
 type ledger struct {
 	mu      sync.Mutex
-	backlog func(got []string) (egress.Backlog, error)
-	rest    func(from time.Time) (egress.Backlog, error)
+	backlog func(got []string) (delivery.Backlog, error)
+	rest    func(from time.Time) (delivery.Backlog, error)
 	settled map[string]int
-	state   egress.State
+	state   delivery.State
 	err     error
 }
 
-func (l *ledger) Deliver(_ context.Context, ref egress.Ref) (egress.State, error) {
+func (l *ledger) MarkDelivered(_ context.Context, ref delivery.Ref) (delivery.State, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.settled[ref.ID]++
 	return l.state, l.err
 }
 
-func (l *ledger) Resume(_ context.Context, _ identity.UserID, got []string) (egress.Backlog, error) {
+func (l *ledger) Resume(_ context.Context, _ identity.UserID, got []string) (delivery.Backlog, error) {
 	if l.backlog == nil {
-		return egress.Backlog{Recovered: true}, nil
+		return delivery.Backlog{Recovered: true}, nil
 	}
 	return l.backlog(got)
 }
 
-func (l *ledger) Continue(_ context.Context, _ identity.UserID, _ []string, from egress.Rest) (egress.Backlog, error) {
+func (l *ledger) Continue(_ context.Context, _ identity.UserID, _ []string, from delivery.Cursor) (delivery.Backlog, error) {
 	return l.rest(from.From)
 }
 
-func (l *ledger) set(state egress.State, err error) {
+func (l *ledger) set(state delivery.State, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.state, l.err = state, err
@@ -193,7 +193,7 @@ func newFixture(t *testing.T, change func(c *Config)) *fixture {
 		t:         t,
 		tokens:    &tokens{byHash: map[string]store.Token{}},
 		publisher: &publisher{events: make(chan *event.Event, 1000)},
-		ledger:    &ledger{settled: map[string]int{}, state: egress.Delivered},
+		ledger:    &ledger{settled: map[string]int{}, state: delivery.Delivered},
 	}
 	var err error
 	f.Server, err = New(c, Dependencies{
@@ -333,7 +333,7 @@ func incoming(id, user, room, text string) bus.Incoming {
 	return bus.Incoming{
 		Event: &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c-" + id, Type: event.TypeChatMessage, UserID: user, Channel: room,
 			Egress: &event.Egress{Destination: "api-gateway", Type: event.EgressChat}, Candidates: []event.Candidate{{Text: text}}},
-		Attributes: map[string]string{egress.AttrDelivery: id},
+		Attributes: map[string]string{delivery.AttrDelivery: id},
 		Published:  time.Unix(1_700_000_000, 0),
 	}
 }

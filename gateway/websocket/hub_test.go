@@ -34,7 +34,7 @@ func BenchmarkBroadcast(b *testing.B) {
 	var had []uint64
 	b.ReportAllocs()
 	for b.Loop() {
-		f, err := prepare(answer(in.Event, "d1", testTime), "answer")
+		f, err := prepare(answerFrame(in.Event, "d1", testTime), "answer")
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 )
 
@@ -32,7 +32,7 @@ const (
 // the earliest first. Too many are cut to the last ones.
 func got(r *http.Request) []string {
 	ids := r.URL.Query()["after"]
-	return ids[max(0, len(ids)-egress.MaxGot):]
+	return ids[max(0, len(ids)-delivery.MaxResumeIDs):]
 }
 
 // resume writes the first frame, and what the client has not got: what is pending for its user and, if it says what it
@@ -40,7 +40,7 @@ func got(r *http.Request) []string {
 // in the queue and the order stays; of that, the writer leaves out what was written here. It reports whether the
 // connection can go on. It pings meanwhile.
 func (c *conn) resume(ctx context.Context, got []string, ping <-chan time.Time) bool {
-	var backlog egress.Backlog
+	var backlog delivery.Backlog
 	err := c.look(ctx, func(ctx context.Context) (err error) {
 		backlog, err = c.server.ledger.Resume(ctx, c.user, got)
 		return err
@@ -69,11 +69,11 @@ func (c *conn) resume(ctx context.Context, got []string, ping <-chan time.Time) 
 		if !c.awaitRoom(ping) {
 			return false
 		}
-		if backlog.Rest.IsZero() {
+		if backlog.Next.IsZero() {
 			return true
 		}
 		err := c.look(ctx, func(ctx context.Context) (err error) {
-			backlog, err = c.server.ledger.Continue(ctx, c.user, got, backlog.Rest)
+			backlog, err = c.server.ledger.Continue(ctx, c.user, got, backlog.Next)
 			return err
 		})
 		if err != nil {
@@ -103,12 +103,12 @@ func (c *conn) look(ctx context.Context, find func(context.Context) error) error
 
 // missed is an answer that a client has not got.
 type missed struct {
-	entry egress.Entry
+	entry delivery.Entry
 	frame frame
 }
 
 // readAll reads entries, and leaves out those that can't be read.
-func (c *conn) readAll(ctx context.Context, entries []egress.Entry) []missed {
+func (c *conn) readAll(ctx context.Context, entries []delivery.Entry) []missed {
 	all := make([]missed, 0, len(entries))
 	for _, entry := range entries {
 		f, err := c.backlogFrame(entry)
@@ -123,7 +123,7 @@ func (c *conn) readAll(ctx context.Context, entries []egress.Entry) []missed {
 
 // writeMissed writes what the client has not got, and settles it. It reports whether the network took it all.
 func (c *conn) writeMissed(ctx context.Context, all []missed) bool {
-	var pending []egress.Entry
+	var pending []delivery.Entry
 	var since time.Time // when the first of pending was written
 	ok := true
 	for _, m := range all {
@@ -131,20 +131,20 @@ func (c *conn) writeMissed(ctx context.Context, all []missed) bool {
 			break // what was not written stays as it is
 		}
 		entry := m.entry
-		if attempt, had := c.resumed[entry.ID]; had && entry.Attempt <= attempt {
+		if attempt, had := c.resumed[entry.ID]; had && entry.RedriveCount <= attempt {
 			continue
 		}
-		if entry.State == egress.Pending && c.overdue(entry.Deadline) {
+		if entry.State == delivery.Pending && c.overdue(entry.Deadline) {
 			continue // it waited too long behind those before it
 		}
-		if c.acks && entry.State == egress.Pending {
+		if c.acks && entry.State == delivery.Pending {
 			c.awaitAck(entry.Ref()) // before it is written: the client may be quick
 		}
 		if ok = c.writeAll(ctx, []frame{m.frame}, c.server.config.WriteTimeout); !ok {
 			break
 		}
-		c.resumed[entry.ID] = entry.Attempt
-		if entry.State == egress.Pending && !c.acks {
+		c.resumed[entry.ID] = entry.RedriveCount
+		if entry.State == delivery.Pending && !c.acks {
 			if len(pending) == 0 {
 				since = time.Now()
 			}
@@ -159,17 +159,17 @@ func (c *conn) writeMissed(ctx context.Context, all []missed) bool {
 	return ok
 }
 
-func (c *conn) backlogFrame(entry egress.Entry) (frame, error) {
+func (c *conn) backlogFrame(entry delivery.Entry) (frame, error) {
 	e, err := event.Decode(entry.Event)
 	if err != nil {
 		return frame{}, fmt.Errorf("delivery %s: %w", entry.ID, err)
 	}
-	return prepare(answer(e, entry.ID, entry.OpenedAt), "answer")
+	return prepare(answerFrame(e, entry.ID, entry.OpenedAt), "answer")
 }
 
 // settle records those that were written.
-func (c *conn) settle(ctx context.Context, entries []egress.Entry) {
-	refs := make([]egress.Ref, len(entries))
+func (c *conn) settle(ctx context.Context, entries []delivery.Entry) {
+	refs := make([]delivery.Ref, len(entries))
 	for i, entry := range entries {
 		refs[i] = entry.Ref()
 	}
@@ -178,7 +178,7 @@ func (c *conn) settle(ctx context.Context, entries []egress.Entry) {
 
 // settleAll records what the client has. If something can't be recorded, the client is told to come back: what it names
 // then is settled, and otherwise it would become a dead letter although it arrived.
-func (c *conn) settleAll(ctx context.Context, refs []egress.Ref, as string) {
+func (c *conn) settleAll(ctx context.Context, refs []delivery.Ref, as string) {
 	ctx, cancel := context.WithTimeout(ctx, settleWait)
 	defer cancel()
 	var g errgroup.Group
@@ -186,7 +186,7 @@ func (c *conn) settleAll(ctx context.Context, refs []egress.Ref, as string) {
 	for _, ref := range refs {
 		g.Go(func() error {
 			outcome := as
-			if _, err := c.server.ledger.Deliver(ctx, ref); err != nil {
+			if _, err := c.server.ledger.MarkDelivered(ctx, ref); err != nil {
 				c.log.ErrorContext(ctx, "received, but not recorded", "error", err, "delivery", ref.ID)
 				outcome = outcomeFailed
 				c.end(CloseNotRecorded)
@@ -206,7 +206,7 @@ func wantsAcks(r *http.Request) (acks, ok bool) {
 }
 
 // awaitAck keeps an answer that was given to the connection until the client says that it has it.
-func (c *conn) awaitAck(ref egress.Ref) {
+func (c *conn) awaitAck(ref delivery.Ref) {
 	c.ackMu.Lock()
 	defer c.ackMu.Unlock()
 	c.unacked[ref.ID] = ref
@@ -258,7 +258,7 @@ func (c *conn) tellFewer() {
 // acked settles what the client says it has. Ids of what it was not given are ignored. It runs in the reader, so that a
 // client is read no faster than its words can be recorded.
 func (c *conn) acked(ctx context.Context, ids []string) {
-	var refs []egress.Ref
+	var refs []delivery.Ref
 	c.ackMu.Lock()
 	for _, id := range ids {
 		if ref, ok := c.unacked[id]; ok {

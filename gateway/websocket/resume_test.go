@@ -14,17 +14,17 @@ import (
 	gorilla "github.com/gorilla/websocket"
 
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 )
 
-func ledgerEntry(t *testing.T, id string, state egress.State) egress.Entry {
+func ledgerEntry(t *testing.T, id string, state delivery.State) delivery.Entry {
 	t.Helper()
 	data, err := event.Encode(incoming(id, "twitch:1", "", "missed").Event)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return egress.Entry{ID: id, State: state, UserID: "twitch:1", OpenedAt: testTime, Event: data}
+	return delivery.Entry{ID: id, State: state, UserID: "twitch:1", OpenedAt: testTime, Event: data}
 }
 
 // dialAfter connects as a client that comes back.
@@ -48,10 +48,10 @@ func (f *fixture) dialWith(query string) *client {
 func TestAClientThatComesBackGetsWhatItMissedInOrder(t *testing.T) {
 	f := newFixture(t, nil)
 	looking, look := make(chan []string, 1), make(chan struct{})
-	f.ledger.backlog = func(got []string) (egress.Backlog, error) {
+	f.ledger.backlog = func(got []string) (delivery.Backlog, error) {
 		looking <- got
 		<-look
-		return egress.Backlog{Recovered: true, Entries: []egress.Entry{ledgerEntry(t, "m1", egress.Delivered), ledgerEntry(t, "m2", egress.Pending)}}, nil
+		return delivery.Backlog{Recovered: true, Entries: []delivery.Entry{ledgerEntry(t, "m1", delivery.Delivered), ledgerEntry(t, "m2", delivery.Pending)}}, nil
 	}
 	c := f.dialAfter("a", "b")
 	if got := <-looking; !slices.Equal(got, []string{"a", "b"}) {
@@ -96,16 +96,16 @@ func TestAClientGetsAllThatIsPendingHoweverMuchThatIs(t *testing.T) {
 	for _, query := range []string{"after=named", "ack=1&after=named"} {
 		f := newFixture(t, nil)
 		begun, look := make(chan struct{}), make(chan struct{})
-		f.ledger.backlog = func([]string) (egress.Backlog, error) {
+		f.ledger.backlog = func([]string) (delivery.Backlog, error) {
 			close(begun)
-			return egress.Backlog{Recovered: true, Rest: egress.Rest{From: testTime}, Entries: []egress.Entry{ledgerEntry(t, "m1", egress.Pending), ledgerEntry(t, "m2", egress.Pending)}}, nil
+			return delivery.Backlog{Recovered: true, Next: delivery.Cursor{From: testTime}, Entries: []delivery.Entry{ledgerEntry(t, "m1", delivery.Pending), ledgerEntry(t, "m2", delivery.Pending)}}, nil
 		}
-		f.ledger.rest = func(from time.Time) (egress.Backlog, error) {
+		f.ledger.rest = func(from time.Time) (delivery.Backlog, error) {
 			<-look
 			if from.Equal(testTime) { // the last one again
-				return egress.Backlog{Rest: egress.Rest{From: testTime.Add(time.Second)}, Entries: []egress.Entry{ledgerEntry(t, "m2", egress.Pending), ledgerEntry(t, "m3", egress.Pending)}}, nil
+				return delivery.Backlog{Next: delivery.Cursor{From: testTime.Add(time.Second)}, Entries: []delivery.Entry{ledgerEntry(t, "m2", delivery.Pending), ledgerEntry(t, "m3", delivery.Pending)}}, nil
 			}
-			return egress.Backlog{Entries: []egress.Entry{ledgerEntry(t, "m4", egress.Pending)}}, nil
+			return delivery.Backlog{Entries: []delivery.Entry{ledgerEntry(t, "m4", delivery.Pending)}}, nil
 		}
 		c := f.dialWith(query)
 		<-begun
@@ -147,22 +147,22 @@ func TestAClientGetsAllThatIsPendingHoweverMuchThatIs(t *testing.T) {
 // is pinged while it has not acknowledged enough.
 func TestAClientIsGivenNoMoreThanItAcknowledges(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.PingInterval = time.Second })
-	part := func(from, n int) (part []egress.Entry) {
+	part := func(from, n int) (part []delivery.Entry) {
 		for i := range n {
-			part = append(part, ledgerEntry(t, fmt.Sprint("m", from+i), egress.Pending))
+			part = append(part, ledgerEntry(t, fmt.Sprint("m", from+i), delivery.Pending))
 		}
 		return part
 	}
 	const first, rest = maxUnacked - 1, maxUnacked / 2
-	f.ledger.backlog = func([]string) (egress.Backlog, error) {
-		return egress.Backlog{Rest: egress.Rest{From: testTime}, Entries: part(0, first)}, nil
+	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
+		return delivery.Backlog{Next: delivery.Cursor{From: testTime}, Entries: part(0, first)}, nil
 	}
 	var acked atomic.Bool
-	f.ledger.rest = func(time.Time) (egress.Backlog, error) {
+	f.ledger.rest = func(time.Time) (delivery.Backlog, error) {
 		if !acked.Load() {
 			t.Error("the rest was looked for before anything was acknowledged")
 		}
-		return egress.Backlog{Entries: part(first, rest)}, nil
+		return delivery.Backlog{Entries: part(first, rest)}, nil
 	}
 	c := f.dialWith("ack=1")
 	ack := func(from, n int) {
@@ -197,11 +197,11 @@ func TestAClientIsGivenNoMoreThanItAcknowledges(t *testing.T) {
 
 func TestAClientIsToldToComeBackIfTheRestCantBeFound(t *testing.T) {
 	f := newFixture(t, nil)
-	f.ledger.backlog = func([]string) (egress.Backlog, error) {
-		return egress.Backlog{Recovered: true, Rest: egress.Rest{From: testTime}}, nil
+	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
+		return delivery.Backlog{Recovered: true, Next: delivery.Cursor{From: testTime}}, nil
 	}
-	f.ledger.rest = func(time.Time) (egress.Backlog, error) {
-		return egress.Backlog{}, errors.New("store is down")
+	f.ledger.rest = func(time.Time) (delivery.Backlog, error) {
+		return delivery.Backlog{}, errors.New("store is down")
 	}
 	c := f.dialWith("")
 	c.next()
@@ -212,7 +212,7 @@ func TestAClientIsToldToComeBackIfTheRestCantBeFound(t *testing.T) {
 
 func TestAClientIsToldToComeBackIfTheLedgerIsAway(t *testing.T) {
 	f := newFixture(t, nil)
-	f.ledger.backlog = func([]string) (egress.Backlog, error) { return egress.Backlog{}, errors.New("store is down") }
+	f.ledger.backlog = func([]string) (delivery.Backlog, error) { return delivery.Backlog{}, errors.New("store is down") }
 	if code := f.dialAfter("a").closeCode(); code != CloseNotResumed {
 		t.Errorf("closed with %d; want %d", code, CloseNotResumed)
 	}
@@ -221,21 +221,21 @@ func TestAClientIsToldToComeBackIfTheLedgerIsAway(t *testing.T) {
 func TestOnlyTheLastOfTooManyNamedAreAskedFor(t *testing.T) {
 	f := newFixture(t, nil)
 	asked := make(chan []string, 1)
-	f.ledger.backlog = func(got []string) (egress.Backlog, error) { asked <- got; return egress.Backlog{}, nil }
-	names := make([]string, egress.MaxGot+5)
+	f.ledger.backlog = func(got []string) (delivery.Backlog, error) { asked <- got; return delivery.Backlog{}, nil }
+	names := make([]string, delivery.MaxResumeIDs+5)
 	for i := range names {
 		names[i] = fmt.Sprint(i)
 	}
 	f.dialAfter(names...)
-	if got := <-asked; len(got) != egress.MaxGot || got[0] != "5" {
+	if got := <-asked; len(got) != delivery.MaxResumeIDs || got[0] != "5" {
 		t.Errorf("asked for %d, from %q", len(got), got[0])
 	}
 }
 
 func TestWhatAClientAcknowledgesIsDeliveredWhenItSaysSo(t *testing.T) {
 	f := newFixture(t, nil)
-	f.ledger.backlog = func([]string) (egress.Backlog, error) {
-		return egress.Backlog{Recovered: true, Entries: []egress.Entry{ledgerEntry(t, "old", egress.Pending)}}, nil
+	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
+		return delivery.Backlog{Recovered: true, Entries: []delivery.Entry{ledgerEntry(t, "old", delivery.Pending)}}, nil
 	}
 	c := f.dialWith("ack=1")
 	if r := c.next(); r.Type != TypeReady || r.Payload["missed"] != 1.0 || r.Payload["recovered"] != nil {
@@ -298,8 +298,8 @@ func TestWhatOnlyAnAcknowledgingConnectionTookWaitsForItsWord(t *testing.T) {
 
 func TestWhatAClientDidNotAcknowledgeComesAgainWhenItIsRedriven(t *testing.T) {
 	f := newFixture(t, nil)
-	f.ledger.backlog = func([]string) (egress.Backlog, error) {
-		return egress.Backlog{Recovered: true, Entries: []egress.Entry{ledgerEntry(t, "a", egress.Pending)}}, nil
+	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
+		return delivery.Backlog{Recovered: true, Entries: []delivery.Entry{ledgerEntry(t, "a", delivery.Pending)}}, nil
 	}
 	c := f.dialWith("ack=1&after=named")
 	c.next()
@@ -332,7 +332,7 @@ func TestWhatAClientDidNotAcknowledgeComesAgainWhenItIsRedriven(t *testing.T) {
 func TestWhatAClientHasDoesNotComeAgainWhenTheBusIsLate(t *testing.T) {
 	f := newFixture(t, nil)
 	until := testTime.Add(time.Hour)
-	f.ledger.backlog = func([]string) (egress.Backlog, error) { return egress.Backlog{Recovered: true, Until: until}, nil }
+	f.ledger.backlog = func([]string) (delivery.Backlog, error) { return delivery.Backlog{Recovered: true, Until: until}, nil }
 	// the client got "named", and long before it "older", from an instance that died: here they come only now
 	c := f.dialAfter("named")
 	if r := c.next(); r.Type != TypeReady {
@@ -340,7 +340,7 @@ func TestWhatAClientHasDoesNotComeAgainWhenTheBusIsLate(t *testing.T) {
 	}
 	for id, opened := range map[string]time.Time{"named": until.Add(time.Second), "older": until.Add(-time.Minute), "last": until} {
 		in := incoming(id, "twitch:1", "", "again")
-		in.Attributes[egress.AttrVersion] = opened.Format(time.RFC3339Nano)
+		in.Attributes[delivery.AttrVersion] = opened.Format(time.RFC3339Nano)
 		if err := f.Deliver(t.Context(), in); err != nil {
 			t.Errorf("%s: %v", id, err)
 		}
@@ -349,7 +349,7 @@ func TestWhatAClientHasDoesNotComeAgainWhenTheBusIsLate(t *testing.T) {
 		t.Error("an answer was settled that was not written")
 	}
 	in := incoming("new", "twitch:1", "", "now")
-	in.Attributes[egress.AttrVersion] = until.Add(time.Microsecond).Format(time.RFC3339Nano)
+	in.Attributes[delivery.AttrVersion] = until.Add(time.Microsecond).Format(time.RFC3339Nano)
 	if err := f.Deliver(t.Context(), in); err != nil {
 		t.Error(err)
 	}
@@ -359,7 +359,7 @@ func TestWhatAClientHasDoesNotComeAgainWhenTheBusIsLate(t *testing.T) {
 	// what is said in a room is not looked for on connecting: however late it is, it is for everybody there
 	c.join("kitchen")
 	in = incoming("room", "", "kitchen", "late")
-	in.Attributes[egress.AttrVersion] = until.Add(-time.Minute).Format(time.RFC3339Nano)
+	in.Attributes[delivery.AttrVersion] = until.Add(-time.Minute).Format(time.RFC3339Nano)
 	if err := f.Deliver(t.Context(), in); err != nil {
 		t.Error(err)
 	}
@@ -371,8 +371,8 @@ func TestWhatAClientHasDoesNotComeAgainWhenTheBusIsLate(t *testing.T) {
 func TestAnAcknowledgementThatComesAtOnceCounts(t *testing.T) {
 	f := newFixture(t, nil)
 	ids := make(chan string, 1)
-	f.ledger.backlog = func([]string) (egress.Backlog, error) {
-		return egress.Backlog{Recovered: true, Entries: []egress.Entry{ledgerEntry(t, <-ids, egress.Pending)}}, nil
+	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
+		return delivery.Backlog{Recovered: true, Entries: []delivery.Entry{ledgerEntry(t, <-ids, delivery.Pending)}}, nil
 	}
 	for i := range 50 {
 		id := fmt.Sprint("m", i)
@@ -393,8 +393,8 @@ func TestWhoseAnswersCantBeRecordedIsToldToComeBack(t *testing.T) {
 	for name, query := range map[string]string{"acknowledging": "ack=1", "not acknowledging": ""} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil)
-			f.ledger.backlog = func([]string) (egress.Backlog, error) {
-				return egress.Backlog{Recovered: true, Entries: []egress.Entry{ledgerEntry(t, "m1", egress.Pending)}}, nil
+			f.ledger.backlog = func([]string) (delivery.Backlog, error) {
+				return delivery.Backlog{Recovered: true, Entries: []delivery.Entry{ledgerEntry(t, "m1", delivery.Pending)}}, nil
 			}
 			f.ledger.set("", errors.New("store is down"))
 			c := f.dialWith(query)

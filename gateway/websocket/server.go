@@ -53,7 +53,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"parley.internal/shared/bus"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/topology"
 )
@@ -69,12 +69,12 @@ type Publisher interface {
 
 // Ledger keeps what became of every answer; egress.Ledger does. It may be called concurrently.
 type Ledger interface {
-	// Deliver records that an answer reached its recipient, and returns the state of its entry afterwards.
-	Deliver(ctx context.Context, ref egress.Ref) (egress.State, error)
+	// MarkDelivered records that an answer reached its recipient, and returns the state of its entry afterwards.
+	MarkDelivered(ctx context.Context, ref delivery.Ref) (delivery.State, error)
 	// Resume finds what a user's client that connects has not got.
-	Resume(ctx context.Context, user identity.UserID, got []string) (egress.Backlog, error)
+	Resume(ctx context.Context, user identity.UserID, got []string) (delivery.Backlog, error)
 	// Continue finds the next part of it.
-	Continue(ctx context.Context, user identity.UserID, got []string, from egress.Rest) (egress.Backlog, error)
+	Continue(ctx context.Context, user identity.UserID, got []string, from delivery.Cursor) (delivery.Backlog, error)
 }
 
 // Dependencies are what a [Server] works with. All are needed.
@@ -99,7 +99,7 @@ type Server struct {
 	metrics   *metrics
 	hub       *hub
 	auth      *authenticator
-	seen      *otter.Cache[string, *delivery]
+	seen      *otter.Cache[string, *receipts]
 	settling  chan struct{} // holds one for each answer that is written and not yet recorded
 	upgrader  gorilla.Upgrader
 	nextID    atomic.Uint64
@@ -201,7 +201,7 @@ func (s *Server) newConn(ws *gorilla.Conn, user identity.UserID) *conn {
 		queue:     newQueue(s.config.QueueFrames, s.config.QueueBytes),
 		inbox:     inbox{ch: make(chan inbound, s.config.Inbox)},
 		rooms:     map[string]struct{}{},
-		unacked:   map[string]egress.Ref{},
+		unacked:   map[string]delivery.Ref{},
 		fewer:     make(chan struct{}, 1),
 		rate:      rate.NewLimiter(rate.Limit(s.config.Rate), s.config.Burst),
 		flood:     rate.NewLimiter(rate.Limit(s.config.Rate*floodFactor), s.config.Burst*floodFactor),
@@ -242,9 +242,9 @@ func (s *Server) refuse(w http.ResponseWriter, code RefusalCode) {
 	json.NewEncoder(w).Encode(map[string]any{"error": map[string]string{"code": string(code), "message": m.Meaning}})
 }
 
-// Recall has every client come back, because answers may have been published that [Server.Deliver] was not given: each
+// DisconnectAll has every client come back, because answers may have been published that [Server.Deliver] was not given: each
 // gets with its next connection what it missed. It doesn't wait for that.
-func (s *Server) Recall() {
+func (s *Server) DisconnectAll() {
 	for _, c := range s.hub.connections() {
 		c.end(CloseInterrupted)
 	}

@@ -26,6 +26,7 @@ import (
 
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/telemetry"
 	"parley.internal/shared/topology"
@@ -232,11 +233,11 @@ func (c *Client) handle(ctx context.Context, m Raw, h Handler, later func(error)
 	ctx = telemetry.Extract(ctx, m.Attributes)
 	e, err := event.Decode(m.Data)
 	if err != nil {
-		return false, c.deadLetter(ctx, m, deadletter.ID(string(m.Topic), m.ID), deadletter.New(deadletter.InvalidEvent, err))
+		return false, c.deadLetter(ctx, m, digest.Of(string(m.Topic), m.ID), deadletter.New(deadletter.InvalidEvent, err))
 	}
 	outcome := func(err error) error {
 		if d, ok := errors.AsType[*deadletter.Error](err); ok {
-			return c.deadLetter(ctx, m, deadletter.ID(e.CorrelationID, c.source), d)
+			return c.deadLetter(ctx, m, digest.Of(e.CorrelationID, c.source), d)
 		}
 		return err
 	}

@@ -247,7 +247,7 @@ func TestWhatAHandlerReturnsDecides(t *testing.T) {
 			t.Errorf("a dead letter: %v; want it acknowledged", err)
 		}
 		m := next(t, ch)
-		a, original := deadletter.Announced(m.Attributes, m.ID)
+		a, original := deadletter.ParseAnnouncement(m.Attributes, m.ID)
 		if a.Reason != deadletter.ModelRefused || a.Message != "blocked" || a.Source != "tester" || string(m.Data) != string(data) || original["type"] != "chat.message" {
 			t.Errorf("announced %+v with %q", a, m.Data)
 		}
@@ -267,7 +267,7 @@ func TestPoisonIsDeadLetteredWithItsBytes(t *testing.T) {
 				t.Fatalf("poison %d: %v; want it acknowledged", i, err)
 			}
 			m := next(t, ch)
-			a, _ := deadletter.Announced(m.Attributes, m.ID)
+			a, _ := deadletter.ParseAnnouncement(m.Attributes, m.ID)
 			if a.Reason != deadletter.InvalidEvent || a.Message == "" || string(m.Data) != poison {
 				t.Errorf("poison %d: announced %+v with %d bytes", i, a, len(m.Data))
 			}
@@ -291,7 +291,7 @@ func TestWhatIsTooLargeIsDeadLetteredAtOnce(t *testing.T) {
 			t.Fatalf("poison of %d bytes: %v; want it acknowledged", len(huge), err)
 		}
 		m := next(t, ch)
-		a, _ := deadletter.Announced(m.Attributes, m.ID)
+		a, _ := deadletter.ParseAnnouncement(m.Attributes, m.ID)
 		if a.Reason != deadletter.InvalidEvent || !strings.Contains(a.Message, "of 9999800 bytes") || len(m.Data) < 9_000_000 {
 			t.Errorf("announced %+v with %d bytes", a, len(m.Data))
 		}

@@ -6,13 +6,12 @@
 package deadletter
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"maps"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"parley.internal/shared/digest"
 )
 
 // Reason is why something was dead-lettered: one of the codes below.
@@ -42,14 +41,14 @@ const (
 	Exhausted           Reason = "attempts_exhausted"
 )
 
-// Explained is a reason with its meaning.
-type Explained struct {
+// ReasonInfo is a reason with its meaning.
+type ReasonInfo struct {
 	Reason  Reason
 	Meaning string
 }
 
 // Reasons is the table of all reasons.
-var Reasons = []Explained{
+var Reasons = []ReasonInfo{
 	{InvalidEvent, "The message is not an event: not JSON, too large, or a field is missing or wrong. Its bytes are kept."},
 	{NoPlatform, "Nothing in the answer says on which platform it belongs."},
 	{NoText, "There is nothing to say: no candidate has a text, and the payload has none."},
@@ -86,16 +85,6 @@ func (e *Error) Error() string { return string(e.Reason) + ": " + e.Err.Error() 
 
 // Unwrap gives what happened.
 func (e *Error) Unwrap() error { return e.Err }
-
-// ID is the id of the dead letter of something that is known by these parts (a correlation id and a step; a topic and
-// a message id): 32 hexadecimal digits, spread evenly, the same however often and by whomever it is dead-lettered.
-func ID(parts ...string) string {
-	h := sha256.New()
-	for _, p := range parts {
-		fmt.Fprintf(h, "%d:%s", len(p), p)
-	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
-}
 
 // Announcement is what the attributes of a message on the dead-letter topic tell about it, beside the attributes that
 // the message had already.
@@ -154,9 +143,9 @@ func (a Announcement) Attributes(original map[string]string) map[string]string {
 	return all
 }
 
-// Announced reads an announcement from a message's attributes, our own or what Pub/Sub sets, and gives the attributes
+// ParseAnnouncement reads an announcement from a message's attributes, our own or what Pub/Sub sets, and gives the attributes
 // that the message had before. messageID names the dead letter of a message that Pub/Sub forwarded.
-func Announced(attributes map[string]string, messageID string) (Announcement, map[string]string) {
+func ParseAnnouncement(attributes map[string]string, messageID string) (Announcement, map[string]string) {
 	a := Announcement{
 		ID:      attributes[attrID],
 		Reason:  Reason(attributes[attrReason]),
@@ -173,7 +162,7 @@ func Announced(attributes map[string]string, messageID string) (Announcement, ma
 		a.Message = "stands on the dead-letter topic without a reason"
 	}
 	if a.ID == "" {
-		a.ID = ID("message", messageID)
+		a.ID = digest.Of("message", messageID)
 	}
 	a.Attempts, _ = strconv.Atoi(attempts)               // a count that is not a number is not known
 	a.Redrive, _ = strconv.Atoi(attributes[AttrRedrive]) // likewise

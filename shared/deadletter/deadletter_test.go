@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"parley.internal/shared/deadletter"
+	"parley.internal/shared/digest"
 )
 
 func TestErrorIsFoundThroughWrapping(t *testing.T) {
@@ -34,7 +35,7 @@ func TestEveryReasonIsExplainedOnce(t *testing.T) {
 func TestAnnouncementSurvivesTheBus(t *testing.T) {
 	original := map[string]string{"type": "chat.message", "correlationId": "c"}
 	want := deadletter.Announcement{ID: "abc", Reason: deadletter.ModelFailed, Message: "timed out", Source: "personality", Attempts: 3, Topic: "internal.user.enriched.v1", Redrive: 2}
-	got, attributes := deadletter.Announced(want.Attributes(original), "m1")
+	got, attributes := deadletter.ParseAnnouncement(want.Attributes(original), "m1")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("announcement (-want +got):\n%s", diff)
 	}
@@ -44,11 +45,11 @@ func TestAnnouncementSurvivesTheBus(t *testing.T) {
 }
 
 func TestForwardedByPubSubIsExhausted(t *testing.T) {
-	got, _ := deadletter.Announced(map[string]string{
+	got, _ := deadletter.ParseAnnouncement(map[string]string{
 		"CloudPubSubDeadLetterSourceSubscription":  "personality",
 		"CloudPubSubDeadLetterSourceDeliveryCount": "10",
 	}, "m1")
-	want := deadletter.Announcement{ID: deadletter.ID("message", "m1"), Reason: deadletter.Exhausted, Source: "personality", Attempts: 10}
+	want := deadletter.Announcement{ID: digest.Of("message", "m1"), Reason: deadletter.Exhausted, Source: "personality", Attempts: 10}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("announcement (-want +got):\n%s", diff)
 	}
@@ -64,10 +65,10 @@ func TestLongErrorFitsAnAttribute(t *testing.T) {
 }
 
 func TestIDTellsPartsApart(t *testing.T) {
-	if deadletter.ID("a", "bc") == deadletter.ID("ab", "c") {
+	if digest.Of("a", "bc") == digest.Of("ab", "c") {
 		t.Error("parts run into each other")
 	}
-	if got := deadletter.ID("a", "b"); got != "facdde7abf1eac5b301273ab2e282f79" { // in stored documents: it must not change
+	if got := digest.Of("a", "b"); got != "facdde7abf1eac5b301273ab2e282f79" { // in stored documents: it must not change
 		t.Errorf("ID = %s", got)
 	}
 }

@@ -27,8 +27,8 @@ const (
 	Redriven  Status = "redriven"
 )
 
-// Letter is a dead letter, the document deadletters/{id}.
-type Letter struct {
+// DeadLetter is a dead letter, the document deadletters/{id}.
+type DeadLetter struct {
 	ID            string            `firestore:"-"`
 	Status        Status            `firestore:"status"`
 	Reason        Reason            `firestore:"reason"`
@@ -76,7 +76,7 @@ const (
 )
 
 // describe fills in what can be read from the data itself.
-func (l *Letter) describe() {
+func (l *DeadLetter) describe() {
 	l.Preview = preview(l.Data)
 	e, err := event.Decode(l.Data)
 	if err != nil {
@@ -110,18 +110,18 @@ func preview(data []byte) string {
 // ErrNotFound means that there is no such dead letter.
 var ErrNotFound = errors.New("no such dead letter")
 
-// Box keeps dead letters in Firestore. It is safe for concurrent use.
-type Box struct {
+// Store keeps dead letters in Firestore. It is safe for concurrent use.
+type Store struct {
 	client *firestore.Client
 	now    func() time.Time
 }
 
-// NewBox makes a box on a client, which stays the caller's to close.
-func NewBox(client *firestore.Client, now func() time.Time) *Box {
-	return &Box{client: client, now: now}
+// NewStore makes a box on a client, which stays the caller's to close.
+func NewStore(client *firestore.Client, now func() time.Time) *Store {
+	return &Store{client: client, now: now}
 }
 
-func (b *Box) doc(id string) *firestore.DocumentRef { return Doc(b.client, id) }
+func (b *Store) doc(id string) *firestore.DocumentRef { return Doc(b.client, id) }
 
 // Doc is the document of a dead letter, for whoever reads it together with others.
 func Doc(client *firestore.Client, id string) *firestore.DocumentRef {
@@ -136,7 +136,7 @@ func IsOpen(snap *firestore.DocumentSnapshot) bool {
 
 // Put keeps a dead letter, and reports whether that is news: false if it is kept already. redrive is how many redrives
 // the message had been through when it was given up; one that failed again makes a new attempt of the same letter.
-func (b *Box) Put(ctx context.Context, l Letter, redrive int) (news bool, err error) {
+func (b *Store) Put(ctx context.Context, l DeadLetter, redrive int) (news bool, err error) {
 	data := l.Data
 	l.describe()
 	if len(data) > partSize {
@@ -146,7 +146,7 @@ func (b *Box) Put(ctx context.Context, l Letter, redrive int) (news bool, err er
 		l.Data = nil
 	}
 	err = b.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
-		var next Letter
+		var next DeadLetter
 		if next, news, err = b.next(tx, l, redrive); err != nil || !news {
 			return err
 		}
@@ -158,9 +158,9 @@ func (b *Box) Put(ctx context.Context, l Letter, redrive int) (news bool, err er
 	return news, nil
 }
 
-// PutIn is Put within a transaction of the caller's, for a letter whose data fits one document. It reads, so it has to
+// PutTx is Put within a transaction of the caller's, for a letter whose data fits one document. It reads, so it has to
 // come before the transaction's first write; write then writes.
-func (b *Box) PutIn(tx *firestore.Transaction, l Letter, redrive int) (write func() error, err error) {
+func (b *Store) PutTx(tx *firestore.Transaction, l DeadLetter, redrive int) (write func() error, err error) {
 	l.describe()
 	next, news, err := b.next(tx, l, redrive)
 	if err != nil {
@@ -175,19 +175,19 @@ func (b *Box) PutIn(tx *firestore.Transaction, l Letter, redrive int) (write fun
 }
 
 // next decides what the letter is after it was given up.
-func (b *Box) next(tx *firestore.Transaction, l Letter, redrive int) (next Letter, news bool, err error) {
-	now := event.Now(b.now())
+func (b *Store) next(tx *firestore.Transaction, l DeadLetter, redrive int) (next DeadLetter, news bool, err error) {
+	now := event.TruncateToMicros(b.now())
 	l.Status, l.Attempts, l.At, l.FirstAt, l.ExpireAt = Open, 1, now, now, now.Add(Retention)
 	snap, err := tx.Get(b.doc(l.ID))
 	if status.Code(err) == codes.NotFound {
 		return l, true, nil
 	}
 	if err != nil {
-		return Letter{}, false, err
+		return DeadLetter{}, false, err
 	}
 	old, err := letterOf(snap)
 	if err != nil {
-		return Letter{}, false, err
+		return DeadLetter{}, false, err
 	}
 	if old.Status == Open || redrive < len(old.Redrives) {
 		return old, false, nil // the same failure, told again
@@ -196,8 +196,8 @@ func (b *Box) next(tx *firestore.Transaction, l Letter, redrive int) (next Lette
 	return l, true, nil
 }
 
-func (b *Box) putParts(ctx context.Context, id string, data []byte) (n int, err error) {
-	expire := event.Now(b.now().Add(Retention))
+func (b *Store) putParts(ctx context.Context, id string, data []byte) (n int, err error) {
+	expire := event.TruncateToMicros(b.now().Add(Retention))
 	for ; len(data) > 0; n++ {
 		size := min(len(data), partSize)
 		_, err := b.doc(id).Collection("parts").Doc(fmt.Sprintf("%04d", n)).Set(ctx, Part{Data: data[:size], ExpireAt: expire})
@@ -210,43 +210,43 @@ func (b *Box) putParts(ctx context.Context, id string, data []byte) (n int, err 
 }
 
 // Get reads a dead letter with all of its data, or fails with [ErrNotFound].
-func (b *Box) Get(ctx context.Context, id string) (Letter, error) {
+func (b *Store) Get(ctx context.Context, id string) (DeadLetter, error) {
 	snap, err := b.doc(id).Get(ctx)
 	if status.Code(err) == codes.NotFound {
-		return Letter{}, fmt.Errorf("dead letter %s: %w", id, ErrNotFound)
+		return DeadLetter{}, fmt.Errorf("dead letter %s: %w", id, ErrNotFound)
 	}
 	if err != nil {
-		return Letter{}, fmt.Errorf("read dead letter %s: %w", id, err)
+		return DeadLetter{}, fmt.Errorf("read dead letter %s: %w", id, err)
 	}
 	l, err := letterOf(snap)
 	if err != nil {
-		return Letter{}, err
+		return DeadLetter{}, err
 	}
 	for i := range l.Parts {
 		snap, err := b.doc(id).Collection("parts").Doc(fmt.Sprintf("%04d", i)).Get(ctx)
 		if err != nil {
-			return Letter{}, fmt.Errorf("read part %d of dead letter %s: %w", i, id, err)
+			return DeadLetter{}, fmt.Errorf("read part %d of dead letter %s: %w", i, id, err)
 		}
 		var p Part
 		if err := snap.DataTo(&p); err != nil {
-			return Letter{}, fmt.Errorf("read part %d of dead letter %s: %w", i, id, err)
+			return DeadLetter{}, fmt.Errorf("read part %d of dead letter %s: %w", i, id, err)
 		}
 		l.Data = append(l.Data, p.Data...)
 	}
 	return l, nil
 }
 
-func letterOf(snap *firestore.DocumentSnapshot) (Letter, error) {
-	var l Letter
+func letterOf(snap *firestore.DocumentSnapshot) (DeadLetter, error) {
+	var l DeadLetter
 	if err := snap.DataTo(&l); err != nil {
-		return Letter{}, fmt.Errorf("read dead letter %s: %w", snap.Ref.ID, err)
+		return DeadLetter{}, fmt.Errorf("read dead letter %s: %w", snap.Ref.ID, err)
 	}
 	l.ID = snap.Ref.ID
 	return l, nil
 }
 
-// Selection says which dead letters are meant. Zero fields don't restrict.
-type Selection struct {
+// Filter says which dead letters are meant. Zero fields don't restrict.
+type Filter struct {
 	IDs         []string
 	Reason      Reason
 	Status      Status
@@ -256,7 +256,7 @@ type Selection struct {
 
 // List calls yield for the dead letters that are meant, the latest first, without the data of long ones, until it
 // returns an error or there are no more. With IDs the order is theirs, and one that is missing is [ErrNotFound].
-func (b *Box) List(ctx context.Context, s Selection, yield func(Letter) error) error {
+func (b *Store) List(ctx context.Context, s Filter, yield func(DeadLetter) error) error {
 	if len(s.IDs) > 0 {
 		for _, id := range s.IDs {
 			snap, err := b.doc(id).Get(ctx)
@@ -304,7 +304,7 @@ func (b *Box) List(ctx context.Context, s Selection, yield func(Letter) error) e
 	}
 }
 
-func yieldSnapshot(snap *firestore.DocumentSnapshot, yield func(Letter) error) error {
+func yieldSnapshot(snap *firestore.DocumentSnapshot, yield func(DeadLetter) error) error {
 	l, err := letterOf(snap)
 	if err != nil {
 		return err
@@ -319,10 +319,10 @@ var ErrNotOpen = errors.New("dead letter is not open")
 // may finish it.
 const redriveTimeout = time.Minute
 
-// MarkIn records in a transaction that a letter is being redriven, and by whom. It fails with [ErrNotOpen] or
+// MarkRedrivingTx records in a transaction that a letter is being redriven, and by whom. It fails with [ErrNotOpen] or
 // [ErrNotFound]. It reads, so it has to come before the transaction's first write; write then writes. redrive is how
-// many redrives the letter will have been through. When its message is published, [Box.Redriven] has to be called.
-func (b *Box) MarkIn(tx *firestore.Transaction, id, by string) (write func() error, redrive int, err error) {
+// many redrives the letter will have been through. When its message is published, [Box.MarkRedriven] has to be called.
+func (b *Store) MarkRedrivingTx(tx *firestore.Transaction, id, by string) (write func() error, redrive int, err error) {
 	snap, err := tx.Get(b.doc(id))
 	if status.Code(err) == codes.NotFound {
 		return nil, 0, fmt.Errorf("dead letter %s: %w", id, ErrNotFound)
@@ -334,7 +334,7 @@ func (b *Box) MarkIn(tx *firestore.Transaction, id, by string) (write func() err
 	if err != nil {
 		return nil, 0, err
 	}
-	now := event.Now(b.now())
+	now := event.TruncateToMicros(b.now())
 	redrives := l.Redrives
 	switch {
 	case l.Status == Open:
@@ -349,8 +349,8 @@ func (b *Box) MarkIn(tx *firestore.Transaction, id, by string) (write func() err
 	}, len(redrives), nil
 }
 
-// Redriven records that the message of a letter that was marked is published, unless it has failed again already.
-func (b *Box) Redriven(ctx context.Context, id string) error {
+// MarkRedriven records that the message of a letter that was marked is published, unless it has failed again already.
+func (b *Store) MarkRedriven(ctx context.Context, id string) error {
 	err := b.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
 		snap, err := tx.Get(b.doc(id))
 		if err != nil {
@@ -368,7 +368,7 @@ func (b *Box) Redriven(ctx context.Context, id string) error {
 }
 
 // Purge removes a dead letter for good, its parts first.
-func (b *Box) Purge(ctx context.Context, l Letter) error {
+func (b *Store) Purge(ctx context.Context, l DeadLetter) error {
 	for i := range l.Parts {
 		if _, err := b.doc(l.ID).Collection("parts").Doc(fmt.Sprintf("%04d", i)).Delete(ctx); err != nil {
 			return fmt.Errorf("purge part %d of dead letter %s: %w", i, l.ID, err)

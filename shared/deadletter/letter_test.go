@@ -15,14 +15,14 @@ import (
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
 
-func box(t *testing.T, env emulatortest.Env, now func() time.Time) *deadletter.Box {
+func box(t *testing.T, env emulatortest.Env, now func() time.Time) *deadletter.Store {
 	t.Helper()
 	client, err := store.Connect(t.Context(), env.Deployment())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	return deadletter.NewBox(client, now)
+	return deadletter.NewStore(client, now)
 }
 
 func TestTheWholeMessageIsKeptHoweverLong(t *testing.T) {
@@ -31,7 +31,7 @@ func TestTheWholeMessageIsKeptHoweverLong(t *testing.T) {
 		for id, data := range map[string][]byte{
 			"empty": nil, "short": []byte("x"), "binary": {0xff, 0, 0xfe}, "10 MB": bytes.Repeat([]byte("0123456789"), 1_000_000),
 		} {
-			if _, err := b.Put(t.Context(), deadletter.Letter{ID: id, Reason: deadletter.InvalidEvent, Data: data}, 0); err != nil {
+			if _, err := b.Put(t.Context(), deadletter.DeadLetter{ID: id, Reason: deadletter.InvalidEvent, Data: data}, 0); err != nil {
 				t.Fatal(err)
 			}
 			got, err := b.Get(t.Context(), id)
@@ -58,7 +58,7 @@ func TestALetterTellsWhatItsEventSays(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		b := box(t, env, time.Now)
 		data := []byte(`{"v":"2","source":"s","correlationId":"c9","type":"chat.message","routingSlip":[{"id":"enrichment","status":"OK"},{"id":"personality","status":"PENDING"}]}`)
-		if _, err := b.Put(t.Context(), deadletter.Letter{ID: "d", Reason: deadletter.ModelFailed, Data: data}, 0); err != nil {
+		if _, err := b.Put(t.Context(), deadletter.DeadLetter{ID: "d", Reason: deadletter.ModelFailed, Data: data}, 0); err != nil {
 			t.Fatal(err)
 		}
 		l, err := b.Get(t.Context(), "d")
@@ -76,7 +76,7 @@ func TestListSelects(t *testing.T) {
 		now := time.Now()
 		b := box(t, env, func() time.Time { return now })
 		begin := now
-		for i, l := range []deadletter.Letter{{ID: "a", Reason: deadletter.NoText}, {ID: "b", Reason: deadletter.NoConnection}, {ID: "c", Reason: deadletter.NoConnection}} {
+		for i, l := range []deadletter.DeadLetter{{ID: "a", Reason: deadletter.NoText}, {ID: "b", Reason: deadletter.NoConnection}, {ID: "c", Reason: deadletter.NoConnection}} {
 			now = begin.Add(time.Duration(i) * time.Minute)
 			if _, err := b.Put(t.Context(), l, 0); err != nil {
 				t.Fatal(err)
@@ -84,24 +84,24 @@ func TestListSelects(t *testing.T) {
 		}
 		tests := []struct {
 			name string
-			sel  deadletter.Selection
+			sel  deadletter.Filter
 			want string
 		}{
-			{"all, the latest first", deadletter.Selection{}, "cba"},
-			{"by reason", deadletter.Selection{Reason: deadletter.NoConnection}, "cb"},
-			{"by time", deadletter.Selection{From: begin.Add(30 * time.Second), Until: begin.Add(90 * time.Second)}, "b"},
-			{"by reason, status and time", deadletter.Selection{Reason: deadletter.NoConnection, Status: deadletter.Open, From: begin.Add(90 * time.Second)}, "c"},
-			{"by id, in that order", deadletter.Selection{IDs: []string{"a", "c"}}, "ac"},
-			{"some", deadletter.Selection{Limit: 2}, "cb"},
-			{"none", deadletter.Selection{Status: deadletter.Redriven}, ""},
+			{"all, the latest first", deadletter.Filter{}, "cba"},
+			{"by reason", deadletter.Filter{Reason: deadletter.NoConnection}, "cb"},
+			{"by time", deadletter.Filter{From: begin.Add(30 * time.Second), Until: begin.Add(90 * time.Second)}, "b"},
+			{"by reason, status and time", deadletter.Filter{Reason: deadletter.NoConnection, Status: deadletter.Open, From: begin.Add(90 * time.Second)}, "c"},
+			{"by id, in that order", deadletter.Filter{IDs: []string{"a", "c"}}, "ac"},
+			{"some", deadletter.Filter{Limit: 2}, "cb"},
+			{"none", deadletter.Filter{Status: deadletter.Redriven}, ""},
 		}
 		for _, tt := range tests {
 			got := ""
-			if err := b.List(t.Context(), tt.sel, func(l deadletter.Letter) error { got += l.ID; return nil }); err != nil || got != tt.want {
+			if err := b.List(t.Context(), tt.sel, func(l deadletter.DeadLetter) error { got += l.ID; return nil }); err != nil || got != tt.want {
 				t.Errorf("%s: %q, %v; want %q", tt.name, got, err, tt.want)
 			}
 		}
-		err := b.List(t.Context(), deadletter.Selection{IDs: []string{"nope"}}, func(deadletter.Letter) error { return nil })
+		err := b.List(t.Context(), deadletter.Filter{IDs: []string{"nope"}}, func(deadletter.DeadLetter) error { return nil })
 		if !errors.Is(err, deadletter.ErrNotFound) {
 			t.Errorf("a missing id: %v", err)
 		}

@@ -123,8 +123,8 @@ func (e *Event) Validate() error {
 		default:
 			bad("egress.type", "not one of chat, dm, event")
 		}
-		if len(e.Egress.To) > MaxPlaces {
-			bad("egress.to", "more than %d places", MaxPlaces)
+		if len(e.Egress.To) > MaxAddresses {
+			bad("egress.to", "more than %d places", MaxAddresses)
 		}
 		for i, p := range e.Egress.To {
 			text(fmt.Sprintf("egress.to.%d.destination", i), p.Destination, true)
@@ -374,5 +374,5 @@ func Raw(v any) jsontext.Value {
 	return data
 }
 
-// Now cuts a time to microseconds, what Firestore keeps, and to UTC, so that a time reads back as it was written.
-func Now(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+// TruncateToMicros cuts a time to microseconds, what Firestore keeps, and to UTC, so that a time reads back as it was written.
+func TruncateToMicros(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }

@@ -110,23 +110,25 @@ type ExternalEvent struct {
 type Egress struct {
 	Destination string         `json:"destination,omitzero" jsonschema:"description=api-gateway or twitch or discord or another platform."`
 	Type        string         `json:"type,omitzero" jsonschema:"enum=chat,enum=dm,enum=event"`
-	To          []Place        `json:"to,omitzero" jsonschema:"maxItems=8,description=Places that the answer goes to instead; each is a delivery of its own."`
+	To          []Address      `json:"to,omitzero" jsonschema:"maxItems=8,description=Places that the answer goes to instead; each is a delivery of its own."`
 	Relay       *Relay         `json:"relay,omitzero" jsonschema:"description=Stands in what a rule sent to another place than where it came from; such an event is never relayed again."`
 	Extra       jsontext.Value `json:",embed"`
 }
 
-// MaxPlaces is the most places that one answer can go to.
-const MaxPlaces = 8
+// MaxAddresses is the most places that one answer can go to.
+const MaxAddresses = 8
 
-// Place is where people talk: a channel of a platform.
-type Place struct {
+// Address is where people talk: a channel of a platform.
+type Address struct {
 	Destination string         `json:"destination,omitzero" jsonschema:"description=api-gateway or twitch or discord."`
 	Channel     string         `json:"channel,omitzero" jsonschema:"description=twitch:<login> or discord:<channel id> or the name of a web room."`
 	Extra       jsontext.Value `json:",embed"`
 }
 
 // Same reports whether two places are one.
-func (p Place) Same(q Place) bool { return p.Destination == q.Destination && p.Channel == q.Channel }
+func (p Address) Same(q Address) bool {
+	return p.Destination == q.Destination && p.Channel == q.Channel
+}
 
 // Relay marks what was sent to another place than where it came from.
 type Relay struct {

@@ -3,7 +3,7 @@
 //
 // Documents in Firestore:
 //
-//	leaseMembers/{session}   an instance that takes part: it writes its own document every [Config.Beat]
+//	leaseMembers/{session}   an instance that takes part: it writes its own document every [Config.Heartbeat]
 //	leases/{kind}:{key}      which session has a key, and the lease's token
 //
 // A lease holds as long as its session does, so that an instance renews all its leases with one write. A session whose
@@ -51,19 +51,19 @@ import (
 // A session costs a write, and a read for each session, every Beat: two instances at 2.5 s about 70,000 writes and
 // 140,000 reads a day, however many keys they share.
 type Config struct {
-	TTL   time.Duration `env:"LEASE_TTL" envDefault:"10s" help:"An instance that Firestore has not heard of for this long has lost its channels."`
-	Beat  time.Duration `env:"LEASE_BEAT" envDefault:"2500ms" help:"How often an instance tells Firestore that it is alive, and looks who else is."`
-	Seats int           `env:"LEASE_SEATS" envDefault:"8" help:"So many instances share the channels; further ones wait until one leaves. Every instance reads all others' beats, so the cost grows with the square."`
+	TTL        time.Duration `env:"LEASE_TTL" envDefault:"10s" help:"An instance that Firestore has not heard of for this long has lost its channels."`
+	Heartbeat  time.Duration `env:"LEASE_BEAT" envDefault:"2500ms" help:"How often an instance tells Firestore that it is alive, and looks who else is."`
+	MaxMembers int           `env:"LEASE_SEATS" envDefault:"8" help:"So many instances share the channels; further ones wait until one leaves. Every instance reads all others' beats, so the cost grows with the square."`
 }
 
 // Validate checks what the types cannot.
 func (c Config) Validate() error {
 	var errs []error
-	if c.Beat < time.Millisecond || c.TTL < 3*c.Beat {
-		errs = append(errs, fmt.Errorf("LEASE_BEAT: %s is not between 1ms and a third of LEASE_TTL (%s)", c.Beat, c.TTL))
+	if c.Heartbeat < time.Millisecond || c.TTL < 3*c.Heartbeat {
+		errs = append(errs, fmt.Errorf("LEASE_BEAT: %s is not between 1ms and a third of LEASE_TTL (%s)", c.Heartbeat, c.TTL))
 	}
-	if c.Seats < 1 || c.Seats > 500 {
-		errs = append(errs, fmt.Errorf("LEASE_SEATS: %d is not between 1 and 500", c.Seats))
+	if c.MaxMembers < 1 || c.MaxMembers > 500 {
+		errs = append(errs, fmt.Errorf("LEASE_SEATS: %d is not between 1 and 500", c.MaxMembers))
 	}
 	return errors.Join(errs...)
 }
@@ -102,15 +102,15 @@ func (l Lease) Key() string { return l.key }
 // right.
 func (l Lease) Token() int64 { return l.token }
 
-// Vacant is since when nobody is known to have done one of [Options.Duties]: since the last owner was heard of, by
-// Firestore's clock, or what an owner said by [Lease.SetVacant]; since the first owner took the key if none ever said
+// IdleSince is since when nobody is known to have done one of [Options.Tasks]: since the last owner was heard of, by
+// Firestore's clock, or what an owner said by [Lease.SetIdleSince]; since the first owner took the key if none ever said
 // anything. It is zero if nobody ever had the key, or too long ago for anybody to know.
-func (l Lease) Vacant(duty string) time.Time { return l.vacant[duty] }
+func (l Lease) IdleSince(duty string) time.Time { return l.vacant[duty] }
 
-// SetVacant stores since when nobody does a duty; zero says that it is done, and that what was missed is on record
+// SetIdleSince stores since when nobody does a duty; zero says that it is done, and that what was missed is on record
 // elsewhere. Until that was said the next owner is told what this one was told: an owner that dies before it could make
 // up for an absence, or note it, does not make it forgotten. The error is [ErrLost] if the lease is another's.
-func (l Lease) SetVacant(ctx context.Context, duty string, since time.Time) error {
+func (l Lease) SetIdleSince(ctx context.Context, duty string, since time.Time) error {
 	update := firestore.Update{FieldPath: firestore.FieldPath{"vacant", duty}, Value: since}
 	if since.IsZero() {
 		update.Value = firestore.Delete
@@ -131,8 +131,8 @@ type Options struct {
 	Metrics prometheus.Registerer // needed; several managers of one kind can't share one
 	// Now is the clock by which durations are measured; time.Now if nil. Its offset does not matter.
 	Now func() time.Time
-	// Duties are the parts of a key's work of which it matters since when nobody does them: see [Lease.Vacant].
-	Duties []string
+	// Tasks are the parts of a key's work of which it matters since when nobody does them: see [Lease.IdleSince].
+	Tasks []string
 	// Idle is for how long it is not known that the work of all keys is done: since when nothing came on the connection
 	// that they share, which may be dead. It is stored with each beat, and what a dead owner's key is vacant since is so
 	// much before its last beat. Always 0 if nil.
@@ -161,7 +161,7 @@ func New(client *firestore.Client, kind, instance string, c Config, o Options) (
 		return nil, err
 	}
 	m := &Manager{
-		client: client, kind: kind, instance: instance, config: c, log: o.Log.With("leases", kind), now: o.Now, duties: o.Duties, idle: o.Idle,
+		client: client, kind: kind, instance: instance, config: c, log: o.Log.With("leases", kind), now: o.Now, duties: o.Tasks, idle: o.Idle,
 	}
 	if m.now == nil {
 		m.now = time.Now
@@ -223,7 +223,7 @@ func (m *Manager) Run(ctx context.Context, keys func() []string, hold Holder) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(m.soon(m.config.Beat)):
+		case <-time.After(m.soon(m.config.Heartbeat)):
 		}
 	}
 }
@@ -372,7 +372,7 @@ func (m *Manager) join(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	m.members.Store(int64(len(alive)))
-	if len(alive) >= m.config.Seats {
+	if len(alive) >= m.config.MaxMembers {
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.config.TTL/2)
@@ -393,7 +393,7 @@ func (m *Manager) join(ctx context.Context) (*session, error) {
 
 // keep writes the session's beats until ctx is done or the session is lost.
 func (m *Manager) keep(ctx context.Context, s *session) {
-	wait := m.soon(m.config.Beat)
+	wait := m.soon(m.config.Heartbeat)
 	for {
 		left := s.limit - s.elapsed()
 		if left <= 0 {
@@ -408,20 +408,20 @@ func (m *Manager) keep(ctx context.Context, s *session) {
 		if left = s.limit - s.elapsed(); left <= 0 {
 			continue
 		}
-		wait = m.soon(m.config.Beat)
+		wait = m.soon(m.config.Heartbeat)
 		if err := m.beat(ctx, s, left); errors.Is(err, ErrLost) {
 			s.lose(ErrLost)
 			return
 		} else if err != nil && ctx.Err() == nil {
 			m.metrics.beats.WithLabelValues("failed").Inc()
 			m.log.WarnContext(ctx, "beat failed", "error", err, "leasesEndIn", s.limit-s.elapsed())
-			wait = m.config.Beat / 4
+			wait = m.config.Heartbeat / 4
 		}
 	}
 }
 
 func (m *Manager) beat(ctx context.Context, s *session, left time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, min(left, m.config.Beat))
+	ctx, cancel := context.WithTimeout(ctx, min(left, m.config.Heartbeat))
 	defer cancel()
 	began := m.now()
 	res, err := m.memberDoc(s.id).Update(ctx, []firestore.Update{
@@ -479,7 +479,7 @@ func (m *Manager) serve(ctx context.Context, s *session, keys func() []string, h
 		m.log.ErrorContext(ctx, "this instance has lost its leases", "error", context.Cause(s.lost))
 		return
 	}
-	ctx, cancel := context.WithTimeout(steady, m.config.Beat)
+	ctx, cancel := context.WithTimeout(steady, m.config.Heartbeat)
 	defer cancel()
 	_, err := m.memberDoc(s.id).Update(ctx, []firestore.Update{{Path: "ended", Value: true}, {Path: "beat", Value: firestore.ServerTimestamp}})
 	m.metrics.writes.WithLabelValues("leave").Inc()
@@ -522,7 +522,7 @@ func (b *balance) run(ctx context.Context, keys func() []string) {
 	lookedAt := time.Time{}
 	for {
 		pending := false
-		if now := time.Now(); now.Sub(lookedAt) >= m.config.Beat*3/4 {
+		if now := time.Now(); now.Sub(lookedAt) >= m.config.Heartbeat*3/4 {
 			found, err := m.look(ctx)
 			if err != nil && ctx.Err() == nil {
 				m.log.WarnContext(ctx, "can't see who else takes part", "error", err)
@@ -544,9 +544,9 @@ func (b *balance) run(ctx context.Context, keys func() []string) {
 				}
 			}
 		}
-		wait := m.soon(m.config.Beat)
+		wait := m.soon(m.config.Heartbeat)
 		if pending {
-			wait = m.config.Beat / 4 // another instance may be about to give it up
+			wait = m.config.Heartbeat / 4 // another instance may be about to give it up
 		}
 		select {
 		case <-ctx.Done():
@@ -668,7 +668,7 @@ func (b *balance) take(ctx context.Context, key string) (Lease, error) {
 func (m *Manager) pause(ctx context.Context) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(m.soon(m.config.Beat / 4)):
+	case <-time.After(m.soon(m.config.Heartbeat / 4)):
 	}
 }
 

@@ -33,10 +33,10 @@ import (
 )
 
 // quick is Config in fast motion.
-var quick = Config{TTL: 800 * time.Millisecond, Beat: 120 * time.Millisecond, Seats: 8}
+var quick = Config{TTL: 800 * time.Millisecond, Heartbeat: 120 * time.Millisecond, MaxMembers: 8}
 
 // calm loses no lease on a machine that is busy: for tests of what does not wait for a TTL.
-var calm = Config{TTL: 6 * time.Second, Beat: 200 * time.Millisecond, Seats: 8}
+var calm = Config{TTL: 6 * time.Second, Heartbeat: 200 * time.Millisecond, MaxMembers: 8}
 
 // patience is how long what has to happen may take.
 const patience = time.Minute
@@ -281,7 +281,7 @@ func (w *world) prepare(name string, c Config, skew time.Duration) *instance {
 	var err error
 	i.manager, err = New(client, "test", name, c, Options{
 		Log: slog.New(slog.DiscardHandler), Metrics: i.metrics, Now: func() time.Time { return time.Now().Add(skew) },
-		Duties: []string{"work"},
+		Tasks: []string{"work"},
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -383,13 +383,13 @@ func TestTakeoverAfterACrash(t *testing.T) {
 		a.crash()
 		w.wait("b to have all", w.shared(b))
 		// what LEASE_TTL and LEASE_BEAT by default make of this is less than 15 s: 10 + 2.5, and the time to take them
-		t.Logf("takeover took %s of a TTL of %s and a beat of %s", time.Since(began), quick.TTL, quick.Beat)
+		t.Logf("takeover took %s of a TTL of %s and a beat of %s", time.Since(began), quick.TTL, quick.Heartbeat)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		for _, key := range w.keys {
 			_, hadByA := w.leases[key][a]
-			if l := w.leases[key][b]; hadByA && time.Since(l.Vacant("work")).Abs() > time.Minute {
-				t.Errorf("%s: vacant since %s; want the last beat of who had it", key, l.Vacant("work"))
+			if l := w.leases[key][b]; hadByA && time.Since(l.IdleSince("work")).Abs() > time.Minute {
+				t.Errorf("%s: vacant since %s; want the last beat of who had it", key, l.IdleSince("work"))
 			}
 		}
 	})
@@ -450,7 +450,7 @@ func TestFirestoreIsAwayForAWhile(t *testing.T) {
 func TestChaos(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 5)
-		c := Config{TTL: 1500 * time.Millisecond, Beat: 250 * time.Millisecond, Seats: 8}
+		c := Config{TTL: 1500 * time.Millisecond, Heartbeat: 250 * time.Millisecond, MaxMembers: 8}
 		var all []*instance
 		for n := range 4 {
 			all = append(all, w.start(fmt.Sprint("i", n), c, time.Duration(n-2)*5*time.Second))
@@ -595,7 +595,7 @@ func TestSeatsBoundWhoTakesPart(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 8)
 		c := quick
-		c.Seats = 1
+		c.MaxMembers = 1
 		a := w.start("a", c, 0)
 		w.wait("a to have all", w.shared(a))
 		b := w.start("b", c, 0)
@@ -611,7 +611,7 @@ func TestSeatsBoundWhoTakesPart(t *testing.T) {
 func TestAHoldThatReturnsGivesItsLeaseBack(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		client := dial(t, env.Project)
-		m, err := New(client, "test", "a", quick, Options{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Duties: []string{"work"}})
+		m, err := New(client, "test", "a", quick, Options{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Tasks: []string{"work"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -628,7 +628,7 @@ func TestAHoldThatReturnsGivesItsLeaseBack(t *testing.T) {
 				first = l
 				return
 			}
-			if first.Valid() || !l.Valid() || l.Token() <= first.Token() || l.Vacant("work").IsZero() {
+			if first.Valid() || !l.Valid() || l.Token() <= first.Token() || l.IdleSince("work").IsZero() {
 				t.Errorf("first %+v (valid %t), then %+v (valid %t)", first, first.Valid(), l, l.Valid())
 			}
 			cancel()
@@ -648,7 +648,7 @@ type holder struct {
 func hold(t *testing.T, client *firestore.Client, name string, idle time.Duration) holder {
 	t.Helper()
 	m, err := New(client, "test", name, calm, Options{
-		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Duties: []string{"chat", "events"},
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Tasks: []string{"chat", "events"},
 		Idle: func() time.Duration { return idle },
 	})
 	if err != nil {
@@ -694,13 +694,13 @@ func TestWhatIsVacantStaysSoUntilAnOwnerSaysOtherwise(t *testing.T) {
 		client := dial(t, env.Project)
 		vacant := func(l Lease, duty string, want time.Time) {
 			t.Helper()
-			if got := l.Vacant(duty); !got.Equal(want) {
+			if got := l.IdleSince(duty); !got.Equal(want) {
 				t.Errorf("%s has it, and %s is vacant since %s; want %s", l.manager.instance, duty, got, want)
 			}
 		}
 		set := func(l Lease, duty string, since time.Time) {
 			t.Helper()
-			if err := l.SetVacant(t.Context(), duty, since); err != nil {
+			if err := l.SetIdleSince(t.Context(), duty, since); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -713,7 +713,7 @@ func TestWhatIsVacantStaysSoUntilAnOwnerSaysOtherwise(t *testing.T) {
 
 		b := hold(t, client, "b", 0) // as well
 		l = b.lease(t, "room")
-		began := l.Vacant("chat")
+		began := l.IdleSince("chat")
 		if age := time.Since(began); age < -time.Minute || age > time.Minute {
 			t.Errorf("vacant since %s; want it to be since the first owner", began)
 		}
@@ -740,10 +740,10 @@ func TestWhatIsVacantStaysSoUntilAnOwnerSaysOtherwise(t *testing.T) {
 		last := l
 		l = e.lease(t, "room")
 		vacant(l, "chat", broken)
-		if given := l.Vacant("events"); !given.After(died) {
+		if given := l.IdleSince("events"); !given.After(died) {
 			t.Errorf("events are vacant since %s; want when the key was given back, after %s", given, died)
 		}
-		if err := last.SetVacant(t.Context(), "chat", time.Time{}); !errors.Is(err, ErrLost) {
+		if err := last.SetIdleSince(t.Context(), "chat", time.Time{}); !errors.Is(err, ErrLost) {
 			t.Errorf("d changes what e has: %v", err)
 		}
 		set(l, "chat", time.Time{})
@@ -886,7 +886,7 @@ func TestConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if worst := c.TTL + c.Beat + c.Beat/2; worst > 15*time.Second {
+	if worst := c.TTL + c.Heartbeat + c.Heartbeat/2; worst > 15*time.Second {
 		t.Errorf("a crash is noticed within %s by default; want 15 s", worst)
 	}
 	for _, environ := range [][]string{{"LEASE_BEAT=9s"}, {"LEASE_BEAT=0"}, {"LEASE_SEATS=0"}} {

@@ -3,12 +3,12 @@
 //
 //	event moderation.action.v1, or a rule with an action
 //	  → enrichment: may who asked do that there?            no: dead letter "forbidden"
-//	  → egress event with an [Order]: the action, and who asked for it, by which right
-//	  → the platform's gateway: an [Enforcer] claims the delivery, records that it begins, acts, records what came of it,
+//	  → egress event with an [Command]: the action, and who asked for it, by which right
+//	  → the platform's gateway: an [Executor] claims the delivery, records that it begins, acts, records what came of it,
 //	    and settles
 //
 // What a client or a rule asks for is an [Action], read by [Parse] or [Fields.Parse]; what a gateway is to do is an
-// [Order], read by [Read]. An action never names who asks for it: that is added where it is known.
+// [Command], read by [Read]. An action never names who asks for it: that is added where it is known.
 package moderation
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 )
@@ -230,7 +230,7 @@ func (p *problems) action(f Fields) Action {
 	}
 	a.Seconds = seconds
 
-	switch n := egress.Units(f.Reason); {
+	switch n := answer.UTF16Length(f.Reason); {
 	case n > MaxReason:
 		p.bad("reason", "%d characters, the most is %d", n, MaxReason)
 	case !utf8.ValidString(f.Reason) || strings.ContainsFunc(f.Reason, unicode.IsControl):
@@ -298,5 +298,5 @@ func Line(text string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(text, "\uFFFD")))
-	return strings.TrimSpace(egress.Head(strings.Join(words, " "), MaxReason))
+	return strings.TrimSpace(answer.Truncate(strings.Join(words, " "), MaxReason))
 }

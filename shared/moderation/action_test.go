@@ -145,7 +145,7 @@ func TestAnOrderSurvivesItsEvent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := moderation.Order{Action: a, By: moderation.Asker{UserID: "api-gateway:eve", Roles: []string{"moderator"}, Channel: "lobby", Source: "api-gateway", Right: "moderator by hand"}}
+	want := moderation.Command{Action: a, By: moderation.Requester{UserID: "api-gateway:eve", Roles: []string{"moderator"}, Channel: "lobby", Source: "api-gateway", Right: "moderator by hand"}}
 	out := want.Event(asked)
 	if out.Channel != "twitch:streamer" || out.Egress.Destination != "twitch" || out.Egress.Type != event.EgressEvent || out.Type != moderation.Type || len(out.Candidates) != 0 {
 		t.Errorf("egress event = %+v", out)
@@ -188,7 +188,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		// what is an action stays one, the same, on its way to the gateway
-		o := moderation.Order{Action: a, By: moderation.Asker{Right: "test"}}
+		o := moderation.Command{Action: a, By: moderation.Requester{Right: "test"}}
 		e := o.Event(&event.Event{V: event.Version, Source: "s", CorrelationID: "c", Type: "t"})
 		got, err := moderation.Read(e)
 		if err != nil || got.Action != a {

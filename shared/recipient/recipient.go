@@ -70,7 +70,7 @@ func NewBook(client *firestore.Client, bot identity.UserID, now func() time.Time
 
 // Wrote notes that somebody has whispered to the bot. That is one write for each of them in a month, and reads nothing.
 func (b *Book) Wrote(ctx context.Context, id identity.UserID) error {
-	now := event.Now(b.now())
+	now := event.TruncateToMicros(b.now())
 	b.mu.Lock()
 	at, ok := b.noted[id]
 	b.mu.Unlock()

@@ -32,7 +32,7 @@ func TestWhoWritesIsNotedOnceInAMonth(t *testing.T) {
 			return u
 		}
 		bot, ada, bruno := user("9"), user("1"), user("2")
-		begin := event.Now(time.Now())
+		begin := event.TruncateToMicros(time.Now())
 		now := begin
 		clock := func() time.Time { return now }
 		read := func(id identity.UserID) (r recipient.Recipient, fields map[string]any, written time.Time) {

@@ -15,36 +15,36 @@ import (
 
 	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/topology"
 )
 
 // Redriver redrives. It is safe for concurrent use.
 type Redriver struct {
 	client *firestore.Client
-	box    *deadletter.Box
-	ledger *egress.Ledger
-	sender *egress.Sender
+	box    *deadletter.Store
+	ledger *delivery.Ledger
+	sender *delivery.Sender
 	bus    *bus.Client
-	config egress.Config
+	config delivery.Config
 }
 
 // New makes a redriver. c says how long a redriven answer has.
-func New(client *firestore.Client, box *deadletter.Box, l *egress.Ledger, s *egress.Sender, b *bus.Client, c egress.Config) *Redriver {
+func New(client *firestore.Client, box *deadletter.Store, l *delivery.Ledger, s *delivery.Sender, b *bus.Client, c delivery.Config) *Redriver {
 	return &Redriver{client: client, box: box, ledger: l, sender: s, bus: b, config: c}
 }
 
 // Options say what is redriven, and how.
 type Options struct {
-	Selection deadletter.Selection // only open letters are redriven, whatever its Status says
-	By        string               // who decided
-	DryRun    bool                 // only tell what would be redriven
-	PerSecond float64              // how many a second at most; 0 for 10
+	Selection deadletter.Filter // only open letters are redriven, whatever its Status says
+	By        string            // who decided
+	DryRun    bool              // only tell what would be redriven
+	PerSecond float64           // how many a second at most; 0 for 10
 }
 
 // Result is what became of one dead letter. A nil Err means that it was redriven, or would be.
 type Result struct {
-	Letter deadletter.Letter // without its data
+	Letter deadletter.DeadLetter // without its data
 	Err    error
 }
 
@@ -63,8 +63,8 @@ func (r *Redriver) Run(ctx context.Context, o Options, tell func(Result)) error 
 		s.Status = deadletter.Open
 	}
 	// What is selected is settled before anything is redriven, since redriving changes it.
-	var letters []deadletter.Letter
-	err := r.box.List(ctx, s, func(l deadletter.Letter) error {
+	var letters []deadletter.DeadLetter
+	err := r.box.List(ctx, s, func(l deadletter.DeadLetter) error {
 		l.Data, l.Preview = nil, "" // of many it would fill the memory
 		letters = append(letters, l)
 		return nil
@@ -99,28 +99,28 @@ func (r *Redriver) one(ctx context.Context, id, by string) error {
 	}
 	var redrive int
 	err = r.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
-		mark, n, err := r.box.MarkIn(tx, id, by)
+		mark, n, err := r.box.MarkRedrivingTx(tx, id, by)
 		if err != nil {
 			return err
 		}
 		redrive = n
 		reopen := func() error { return nil }
 		if l.Delivery {
-			if reopen, err = r.ledger.ReopenIn(tx, id, n, r.config); err != nil {
+			if reopen, err = r.ledger.ReopenTx(tx, id, n, r.config); err != nil {
 				return err
 			}
 		}
 		return errors.Join(mark(), reopen())
 	})
-	if errors.Is(err, egress.ErrDelivered) {
+	if errors.Is(err, delivery.ErrDelivered) {
 		// by a redrive that ended before it was on record
-		err = errors.Join(err, r.box.Redriven(ctx, id))
+		err = errors.Join(err, r.box.MarkRedriven(ctx, id))
 	}
 	if err != nil {
 		return fmt.Errorf("redrive %s: %w", id, err)
 	}
 	if l.Delivery {
-		err = r.sender.SendEntry(ctx, id)
+		err = r.sender.PublishEntry(ctx, id)
 	} else {
 		attributes := maps.Clone(l.Attributes)
 		if attributes == nil {
@@ -132,5 +132,5 @@ func (r *Redriver) one(ctx context.Context, id, by string) error {
 	if err != nil {
 		return fmt.Errorf("redrive %s: %w", id, err)
 	}
-	return r.box.Redriven(ctx, id)
+	return r.box.MarkRedriven(ctx, id)
 }

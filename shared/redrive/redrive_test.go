@@ -14,7 +14,7 @@ import (
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/redrive"
 	"parley.internal/shared/store"
@@ -24,14 +24,14 @@ import (
 func TestMain(m *testing.M) { emulatortest.Main(m) }
 
 type system struct {
-	client     *firestore.Client
-	box        *deadletter.Box
-	ledger     *egress.Ledger
-	sender     *egress.Sender
-	undertaker *egress.Undertaker
-	redriver   *redrive.Redriver
-	published  map[topology.Topic]chan *pubsub.Message
-	later      time.Duration // how far the clock of the dead letters is ahead
+	client    *firestore.Client
+	box       *deadletter.Store
+	ledger    *delivery.Ledger
+	sender    *delivery.Sender
+	reaper    *delivery.Reaper
+	redriver  *redrive.Redriver
+	published map[topology.Topic]chan *pubsub.Message
+	later     time.Duration // how far the clock of the dead letters is ahead
 }
 
 func open(t *testing.T, env emulatortest.Env) *system {
@@ -72,11 +72,11 @@ func open(t *testing.T, env emulatortest.Env) *system {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	c := egress.Config{Deadline: time.Minute, Retention: time.Hour}
-	s.box = deadletter.NewBox(client, func() time.Time { return time.Now().Add(s.later) })
-	s.ledger = egress.NewLedger(client, "tester", time.Now)
-	s.sender = egress.NewSender(s.ledger, b, c, time.Now)
-	s.undertaker = egress.NewUndertaker(s.ledger, s.box, b, "tester", time.Second)
+	c := delivery.Config{Deadline: time.Minute, Retention: time.Hour}
+	s.box = deadletter.NewStore(client, func() time.Time { return time.Now().Add(s.later) })
+	s.ledger = delivery.NewLedger(client, "tester", time.Now)
+	s.sender = delivery.NewSender(s.ledger, b, c, time.Now)
+	s.reaper = delivery.NewReaper(s.ledger, s.box, b, "tester", time.Second)
 	s.redriver = redrive.New(client, s.box, s.ledger, s.sender, b, c)
 	return s
 }
@@ -112,35 +112,35 @@ func TestADeliveryIsRedrivenOncePerDecision(t *testing.T) {
 		}
 		s.next(t, topology.Egress)
 		why := deadletter.New(deadletter.NoConnection, errors.New("nobody there"))
-		if _, err := s.undertaker.GiveUp(t.Context(), id, 0, why); err != nil {
+		if _, err := s.reaper.MarkDead(t.Context(), id, 0, why); err != nil {
 			t.Fatal(err)
 		}
 
-		sel := deadletter.Selection{Reason: deadletter.NoConnection, From: time.Now().Add(-time.Minute), Until: time.Now().Add(time.Minute)}
+		sel := deadletter.Filter{Reason: deadletter.NoConnection, From: time.Now().Add(-time.Minute), Until: time.Now().Add(time.Minute)}
 		if got := s.run(t, redrive.Options{Selection: sel, By: "olga", DryRun: true}); len(got) != 1 || got[id] != nil {
 			t.Errorf("dry run = %v", got)
 		}
-		if e, _ := s.ledger.Get(t.Context(), id); e.State != egress.Dead {
+		if e, _ := s.ledger.Get(t.Context(), id); e.State != delivery.Dead {
 			t.Fatalf("the dry run made it %q", e.State)
 		}
 		if got := s.run(t, redrive.Options{Selection: sel, By: "olga"}); len(got) != 1 || got[id] != nil {
 			t.Fatalf("redrive = %v", got)
 		}
 		m := s.next(t, topology.Egress)
-		ref, err := egress.Receive(bus.Incoming{Attributes: m.Attributes})
-		if err != nil || ref.ID != id || ref.Attempt != 1 {
+		ref, err := delivery.ParseRef(bus.Incoming{Attributes: m.Attributes})
+		if err != nil || ref.ID != id || ref.RedriveCount != 1 {
 			t.Errorf("published %+v, %v", ref, err)
 		}
 		if got := s.run(t, redrive.Options{Selection: sel, By: "olga"}); len(got) != 0 {
 			t.Errorf("by reason again = %v; want nothing open", got)
 		}
-		byID := deadletter.Selection{IDs: []string{id}}
+		byID := deadletter.Filter{IDs: []string{id}}
 		if got := s.run(t, redrive.Options{Selection: byID, By: "olga"}); !errors.Is(got[id], deadletter.ErrNotOpen) {
 			t.Errorf("by id again = %v; want ErrNotOpen", got)
 		}
 
 		// it fails again: a further attempt of the same letter
-		if state, err := s.undertaker.GiveUp(t.Context(), id, ref.Attempt, why); err != nil || state != egress.Dead {
+		if state, err := s.reaper.MarkDead(t.Context(), id, ref.RedriveCount, why); err != nil || state != delivery.Dead {
 			t.Fatalf("GiveUp = %q, %v", state, err)
 		}
 		l, err := s.box.Get(t.Context(), id)
@@ -155,11 +155,11 @@ func TestADeliveryIsRedrivenOncePerDecision(t *testing.T) {
 		if got := s.run(t, redrive.Options{Selection: byID, By: "olga"}); got[id] != nil {
 			t.Fatal(got)
 		}
-		ref, err = egress.Receive(bus.Incoming{Attributes: s.next(t, topology.Egress).Attributes})
-		if err != nil || ref.Attempt != 2 {
+		ref, err = delivery.ParseRef(bus.Incoming{Attributes: s.next(t, topology.Egress).Attributes})
+		if err != nil || ref.RedriveCount != 2 {
 			t.Errorf("published %+v, %v", ref, err)
 		}
-		if state, err := s.ledger.Deliver(t.Context(), ref); err != nil || state != egress.Delivered {
+		if state, err := s.ledger.MarkDelivered(t.Context(), ref); err != nil || state != delivery.Delivered {
 			t.Errorf("Deliver = %q, %v", state, err)
 		}
 	})
@@ -173,16 +173,16 @@ func TestARedriveThatDidNotFinishIsNotTakenOverWhileTheAnswerIsBeingMade(t *test
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.undertaker.GiveUp(t.Context(), id, 0, deadletter.New(deadletter.OutcomeUnknown, errors.New("died"))); err != nil {
+		if _, err := s.reaper.MarkDead(t.Context(), id, 0, deadletter.New(deadletter.OutcomeUnknown, errors.New("died"))); err != nil {
 			t.Fatal(err)
 		}
 		// one who redrives it dies after publishing, before that is on record
 		err = s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
-			mark, n, err := s.box.MarkIn(tx, id, "otto")
+			mark, n, err := s.box.MarkRedrivingTx(tx, id, "otto")
 			if err != nil {
 				return err
 			}
-			reopen, err := s.ledger.ReopenIn(tx, id, n, egress.Config{Deadline: time.Minute, Retention: time.Hour})
+			reopen, err := s.ledger.ReopenTx(tx, id, n, delivery.Config{Deadline: time.Minute, Retention: time.Hour})
 			if err != nil {
 				return err
 			}
@@ -191,23 +191,23 @@ func TestARedriveThatDidNotFinishIsNotTakenOverWhileTheAnswerIsBeingMade(t *test
 		if err != nil {
 			t.Fatal(err)
 		}
-		claim, _, err := s.ledger.Claim(t.Context(), egress.Ref{ID: id})
+		claim, _, err := s.ledger.Claim(t.Context(), delivery.Ref{ID: id})
 		if err != nil || claim == nil {
 			t.Fatalf("Claim = %v, %v", claim, err)
 		}
 
 		s.later = 2 * time.Minute
-		byID := redrive.Options{Selection: deadletter.Selection{IDs: []string{id}}, By: "olga"}
+		byID := redrive.Options{Selection: deadletter.Filter{IDs: []string{id}}, By: "olga"}
 		if got := s.run(t, byID); got[id] == nil {
 			t.Error("taken over, although somebody is making the answer")
 		}
-		if second, state, err := s.ledger.Claim(t.Context(), egress.Ref{ID: id}); err != nil || second != nil {
+		if second, state, err := s.ledger.Claim(t.Context(), delivery.Ref{ID: id}); err != nil || second != nil {
 			t.Errorf("claimed twice: %q, %v", state, err)
 		}
-		if state, err := claim.Delivered(t.Context(), "m1"); err != nil || state != egress.Delivered {
+		if state, err := claim.MarkDelivered(t.Context(), "m1"); err != nil || state != delivery.Delivered {
 			t.Errorf("Delivered = %q, %v", state, err)
 		}
-		if got := s.run(t, byID); !errors.Is(got[id], egress.ErrDelivered) {
+		if got := s.run(t, byID); !errors.Is(got[id], delivery.ErrDelivered) {
 			t.Errorf("redrive of a delivered one = %v", got[id])
 		}
 		if l, err := s.box.Get(t.Context(), id); err != nil || l.Status != deadletter.Redriven {
@@ -220,14 +220,14 @@ func TestAMessageIsRedrivenWhereItWas(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
 		poison := []byte("not JSON at all")
-		letter := deadletter.Letter{ID: "p1", Reason: deadletter.InvalidEvent, Topic: string(topology.Ingress), Data: poison, Attributes: map[string]string{"type": "x"}}
+		letter := deadletter.DeadLetter{ID: "p1", Reason: deadletter.InvalidEvent, Topic: string(topology.Ingress), Data: poison, Attributes: map[string]string{"type": "x"}}
 		if news, err := s.box.Put(t.Context(), letter, 0); err != nil || !news {
 			t.Fatalf("Put = %v, %v", news, err)
 		}
 		if news, err := s.box.Put(t.Context(), letter, 0); err != nil || news {
 			t.Fatalf("Put again = %v, %v; want no news", news, err)
 		}
-		if got := s.run(t, redrive.Options{Selection: deadletter.Selection{IDs: []string{"p1"}}, By: "olga"}); got["p1"] != nil {
+		if got := s.run(t, redrive.Options{Selection: deadletter.Filter{IDs: []string{"p1"}}, By: "olga"}); got["p1"] != nil {
 			t.Fatal(got)
 		}
 		m := s.next(t, topology.Ingress)
@@ -250,7 +250,7 @@ func TestAMessageIsRedrivenWhereItWas(t *testing.T) {
 }
 
 func TestRedriveHasToSayWho(t *testing.T) {
-	if err := redrive.New(nil, nil, nil, nil, nil, egress.Config{}).Run(t.Context(), redrive.Options{}, nil); err == nil {
+	if err := redrive.New(nil, nil, nil, nil, nil, delivery.Config{}).Run(t.Context(), redrive.Options{}, nil); err == nil {
 		t.Error("redriven by nobody")
 	}
 }

@@ -319,11 +319,11 @@ type RuleEgress struct {
 
 	// To are places that the answer goes to instead, each as a delivery of its own. The answer of a rule without slip is
 	// then a relay: it goes to those places except the one where the event came from, beside whatever else is answered.
-	To []RulePlace `firestore:"to,omitempty"`
+	To []RuleAddress `firestore:"to,omitempty"`
 }
 
-// RulePlace is a channel of a platform.
-type RulePlace struct {
+// RuleAddress is a channel of a platform.
+type RuleAddress struct {
 	Destination string `firestore:"destination"` // twitch, discord or api-gateway
 	Channel     string `firestore:"channel"`     // twitch:<login>, discord:<channel id>, or the name of a web room
 }

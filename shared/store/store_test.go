@@ -47,9 +47,9 @@ func TestAUserIsWrittenOnlyAsItWasRead(t *testing.T) {
 		want := store.User{
 			Provider: "twitch", DisplayName: "Ada", Email: "ada@example.com", Roles: []string{"moderator"},
 			RolesMeta: map[string][]string{"twitch": {"moderator"}}, Profile: map[string]string{"lang": "en"}, Tags: []string{"x"},
-			FirstSeenAt: event.Now(time.Now()), MessageCountAllTime: 1, SessionCount: 1, LastSessionID: "s1",
+			FirstSeenAt: event.TruncateToMicros(time.Now()), MessageCountAllTime: 1, SessionCount: 1, LastSessionID: "s1",
 			Recent:    []store.Seen{{ID: "e1", Tags: []string{"NEW_USER"}}},
-			Cooldowns: map[string]time.Time{"r|c": event.Now(time.Now())},
+			Cooldowns: map[string]time.Time{"r|c": event.TruncateToMicros(time.Now())},
 		}
 		if err := s.PutUser(t.Context(), ada, want, none); err != nil {
 			t.Fatal(err)
@@ -117,11 +117,11 @@ func TestATokenIsKnownByItsHash(t *testing.T) {
 		if _, ok, err := s.Token(t.Context(), hash); err != nil || ok {
 			t.Fatalf("Token before = %v, %v", ok, err)
 		}
-		want := store.Token{UserID: "twitch:1", CreatedAt: event.Now(time.Now()), ExpiresAt: event.Now(time.Now().Add(time.Hour))}
+		want := store.Token{UserID: "twitch:1", CreatedAt: event.TruncateToMicros(time.Now()), ExpiresAt: event.TruncateToMicros(time.Now().Add(time.Hour))}
 		if err := s.PutToken(t.Context(), hash, want); err != nil {
 			t.Fatal(err)
 		}
-		used := event.Now(time.Now())
+		used := event.TruncateToMicros(time.Now())
 		if err := s.TouchToken(t.Context(), hash, used); err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +191,7 @@ func TestABrokenRuleLeavesTheOthers(t *testing.T) {
 func TestAConversationIsOneUsersInOneChannel(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		s, _ := open(t, env)
-		now := event.Now(time.Now())
+		now := event.TruncateToMicros(time.Now())
 		want := store.Conversation{Turns: []store.Turn{{ID: "c1", Question: "q", Answer: "a", At: now}}, UpdatedAt: now, ExpireAt: now.Add(time.Hour)}
 		if err := s.PutConversation(t.Context(), "twitch:1", "lobby", want); err != nil {
 			t.Fatal(err)

@@ -34,7 +34,7 @@ import (
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
@@ -225,7 +225,7 @@ func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[str
 	case topology.Egress:
 		// who reads answers here is told by whom they are for
 		e.Source, e.Egress = "ingress.twitch", &event.Egress{Destination: "twitch", Type: event.EgressDM}
-		attributes = map[string]string{bus.AttrRoute: bus.RouteWhisper, egress.AttrDelivery: delivery}
+		attributes = map[string]string{bus.AttrRoute: bus.RouteWhisper, delivery.AttrDelivery: deliveryID}
 	case topology.DeadLetter:
 		attributes = deadletter.Announcement{ID: "archive", Reason: deadletter.NoText, Message: "tried", Source: "check"}.Attributes(nil)
 	case topology.Enriched:
@@ -240,7 +240,7 @@ func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[str
 }
 
 // delivery is the entry of the ledger that an answer is tried with.
-const delivery = "archive-delivery"
+const deliveryID = "archive-delivery"
 
 // leads says on which topic a function publishes what it made of what was pushed from another.
 var leads = map[topology.Topic]topology.Topic{topology.Ingress: topology.Enriched, topology.Enriched: topology.Egress}
@@ -317,13 +317,13 @@ func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
 					}
 				}
 				if s.Topic == topology.Egress { // nothing of Twitch is configured: the answer is given up, once
-					l, err := deadletter.NewBox(connect(t, fs.Addr()), time.Now).Get(t.Context(), delivery)
+					l, err := deadletter.NewStore(connect(t, fs.Addr()), time.Now).Get(t.Context(), deliveryID)
 					if err != nil || l.Reason != deadletter.NotConfigured || l.Attempts != 1 {
 						t.Errorf("the answer's dead letter = %+v, %v", l, err)
 					}
 				}
 				if s.Topic == topology.DeadLetter {
-					if l, err := deadletter.NewBox(connect(t, fs.Addr()), time.Now).Get(t.Context(), "archive"); err != nil || l.Reason != deadletter.NoText {
+					if l, err := deadletter.NewStore(connect(t, fs.Addr()), time.Now).Get(t.Context(), "archive"); err != nil || l.Reason != deadletter.NoText {
 						t.Errorf("the dead letter = %+v, %v", l, err)
 					}
 					metric := d.one(t, "google_logging_metric.dead_letters")
@@ -351,8 +351,8 @@ func connect(t *testing.T, addr string) *cloudfirestore.Client {
 // open opens the entry of an answer.
 func open(t *testing.T, addr string, data []byte) {
 	t.Helper()
-	_, _, err := egress.NewLedger(connect(t, addr), "check", time.Now).Open(t.Context(), egress.Entry{
-		ID: delivery, State: egress.Pending, UserID: "twitch:1", Destination: "twitch", Type: event.EgressDM,
+	_, _, err := delivery.NewLedger(connect(t, addr), "check", time.Now).Open(t.Context(), delivery.Entry{
+		ID: deliveryID, State: delivery.Pending, UserID: "twitch:1", Destination: "twitch", Type: event.EgressDM,
 		Deadline: time.Now().Add(time.Hour), Event: data,
 	})
 	if err != nil {

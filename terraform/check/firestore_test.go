@@ -27,7 +27,7 @@ import (
 	"parley.internal/shared/config"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/egress"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
@@ -86,7 +86,7 @@ func queriesOf(t *testing.T) []query {
 	}
 	t.Cleanup(func() { client.Close() })
 
-	st, box, ledger := store.New(client), deadletter.NewBox(client, time.Now), egress.NewLedger(client, "check", time.Now)
+	st, box, ledger := store.New(client), deadletter.NewStore(client, time.Now), delivery.NewLedger(client, "check", time.Now)
 	user, err := identity.Parse("twitch:1")
 	if err != nil {
 		t.Fatal(err)
@@ -96,8 +96,8 @@ func queriesOf(t *testing.T) []query {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"d1", "d2"} {
-		if _, _, err := ledger.Open(t.Context(), egress.Entry{
-			ID: id, State: egress.Pending, UserID: "twitch:1", Destination: "api-gateway", Deadline: time.Now().Add(time.Hour), Event: data,
+		if _, _, err := ledger.Open(t.Context(), delivery.Entry{
+			ID: id, State: delivery.Pending, UserID: "twitch:1", Destination: "api-gateway", Deadline: time.Now().Add(time.Hour), Event: data,
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -116,24 +116,24 @@ func queriesOf(t *testing.T) []query {
 	try(err)
 	_, err = ledger.Pending(t.Context(), identity.Twitch, "twitch:ada")
 	try(err)
-	_, err = ledger.Repeatable(t.Context(), identity.Twitch, "twitch:ada", event.EgressEvent)
+	_, err = ledger.PendingOrAbandoned(t.Context(), identity.Twitch, "twitch:ada", event.EgressEvent)
 	try(err)
-	_, err = ledger.Repeatable(t.Context(), identity.Discord, "", event.EgressEvent)
+	_, err = ledger.PendingOrAbandoned(t.Context(), identity.Discord, "", event.EgressEvent)
 	try(err)
-	_, err = ledger.UnsettledOn(t.Context(), identity.Discord)
+	_, err = ledger.Unsettled(t.Context(), identity.Discord)
 	try(err)
-	_, err = egress.NewUndertaker(ledger, box, silent{}, "check", 0).Sweep(t.Context())
+	_, err = delivery.NewReaper(ledger, box, silent{}, "check", 0).Sweep(t.Context())
 	try(err)
 	for _, reason := range []deadletter.Reason{"", deadletter.NoText} {
 		for _, status := range []deadletter.Status{"", deadletter.Open} {
 			for _, from := range []time.Time{{}, time.Now()} {
-				try(box.List(t.Context(), deadletter.Selection{Reason: reason, Status: status, From: from, Until: from.Add(time.Hour)},
-					func(deadletter.Letter) error { return nil }))
+				try(box.List(t.Context(), deadletter.Filter{Reason: reason, Status: status, From: from, Until: from.Add(time.Hour)},
+					func(deadletter.DeadLetter) error { return nil }))
 			}
 		}
 	}
 	try(credential.NewKeeper(credential.Dependencies{Firestore: client, Log: slog.New(slog.DiscardHandler), Now: time.Now}).Check(t.Context()))
-	leases, err := lease.New(client, "check", "one", lease.Config{TTL: 3 * time.Second, Beat: time.Second, Seats: 1}, lease.Options{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	leases, err := lease.New(client, "check", "one", lease.Config{TTL: 3 * time.Second, Heartbeat: time.Second, MaxMembers: 1}, lease.Options{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	try(err)
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)

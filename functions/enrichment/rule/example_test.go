@@ -25,8 +25,8 @@ func Example() {
 		User:    &event.User{DisplayName: "Ada", Roles: []string{"moderator", "vip"}},
 	}
 	outcome := rules.Evaluate(e, time.Now(), func(string) bool { return false })
-	if answer, ok := outcome.Answer(); ok {
-		fmt.Println(answer.Step(), "says", answer.Candidates[0].Text)
+	if a, ok := outcome.Answer(); ok {
+		fmt.Println(a.Step(), "says", a.Candidates[0].Text)
 	}
 	// Output:
 	// left out: typo

@@ -13,7 +13,7 @@ import (
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
 
-	egressing "parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
 	"parley.internal/shared/moderation"
 	"parley.internal/shared/store"
@@ -127,7 +127,7 @@ func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
 		if err != nil {
 			return fmt.Errorf("candidates.%d.text: %w", i, err)
 		}
-		if egressing.Unquote(text) == "" {
+		if answer.Unquote(text) == "" {
 			continue // says nothing for this event
 		}
 		priority := n.Priority
@@ -265,7 +265,7 @@ func (o Outcome) Answer() (Applied, bool) {
 			all, owner = append(all, c), append(owner, i)
 		}
 	}
-	best := egressing.Best(all)
+	best := answer.Best(all)
 	if best < 0 {
 		return Applied{}, false
 	}

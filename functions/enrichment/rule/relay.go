@@ -7,14 +7,14 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	egressing "parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 )
 
 // maxRelayed is the most places to which one event is relayed, by all rules together: each costs a write of the ledger
 // and a publish, before the event can be acknowledged.
-const maxRelayed = 4 * event.MaxPlaces
+const maxRelayed = 4 * event.MaxAddresses
 
 // checkPlaces refuses places that nothing can be sent to.
 func checkPlaces(g *store.RuleEgress) error {
@@ -22,8 +22,8 @@ func checkPlaces(g *store.RuleEgress) error {
 	if len(g.To) == 0 {
 		return nil
 	}
-	if len(g.To) > event.MaxPlaces {
-		errs = append(errs, fmt.Errorf("egress.to: more than %d places", event.MaxPlaces))
+	if len(g.To) > event.MaxAddresses {
+		errs = append(errs, fmt.Errorf("egress.to: more than %d places", event.MaxAddresses))
 	}
 	if g.Destination != "" {
 		errs = append(errs, errors.New("egress.destination: stands beside egress.to, which names destinations of its own"))
@@ -35,7 +35,7 @@ func checkPlaces(g *store.RuleEgress) error {
 		errs = append(errs, fmt.Errorf("egress.type: %q can't be sent to a channel (egress.to): only chat can", g.Type))
 	}
 	for i, p := range g.To {
-		if err := egressing.CheckPlace(placeOf(p)); err != nil {
+		if err := answer.ValidateAddress(placeOf(p)); err != nil {
 			errs = append(errs, fmt.Errorf("egress.to.%d.%w", i, err))
 		}
 		if first := slices.Index(g.To, p); first < i {
@@ -45,8 +45,8 @@ func checkPlaces(g *store.RuleEgress) error {
 	return errors.Join(errs...)
 }
 
-func placeOf(p store.RulePlace) event.Place {
-	return event.Place{Destination: p.Destination, Channel: p.Channel}
+func placeOf(p store.RuleAddress) event.Address {
+	return event.Address{Destination: p.Destination, Channel: p.Channel}
 }
 
 // relays reports whether the rule's own answer is a relay: then it goes to the places that the rule names, and takes no
@@ -63,10 +63,10 @@ func (a Applied) answers() []event.Candidate {
 
 // places are those that the rule's answer to an event goes to. What a rule relays is not said again where it was said; a
 // model's answer was not said there yet.
-func (a Applied) places(e *event.Event) []event.Place {
-	var all []event.Place
+func (a Applied) places(e *event.Event) []event.Address {
+	var all []event.Address
 	for _, p := range a.Egress.To {
-		if !a.relays() || !placeOf(p).Same(egressing.Origin(e)) {
+		if !a.relays() || !placeOf(p).Same(answer.Origin(e)) {
 			all = append(all, placeOf(p))
 		}
 	}
@@ -95,7 +95,7 @@ type Relay struct {
 func (o Outcome) Relays(e *event.Event) []Relay {
 	var all []Relay
 	for _, a := range o.Applied {
-		if !a.relays() || egressing.Best(a.Candidates) < 0 || len(a.places(e)) == 0 {
+		if !a.relays() || answer.Best(a.Candidates) < 0 || len(a.places(e)) == 0 {
 			continue
 		}
 		out := e.Clone()
@@ -111,5 +111,5 @@ func (c *compiled) wording(i int) jsontext.Value {
 	if c.Egress == nil || len(c.Egress.To) == 0 || slices.ContainsFunc(c.texts[i], func(p piece) bool { return p.program != nil }) {
 		return nil
 	}
-	return egressing.Literal
+	return answer.LiteralMetadata
 }

@@ -7,42 +7,42 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	egressing "parley.internal/shared/egress"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 )
 
 // relays is a rule that says again elsewhere what somebody said.
-func relays(id string, to ...store.RulePlace) store.Rule {
+func relays(id string, to ...store.RuleAddress) store.Rule {
 	r := says(id, "true", "[{{ event.auth.provider }}] {{ event.user.displayName }}: {{ event.message.text }}")
 	r.Egress = &store.RuleEgress{To: to}
 	return r
 }
 
 var (
-	lobby   = store.RulePlace{Destination: "api-gateway", Channel: "lobby"}
-	channel = store.RulePlace{Destination: "twitch", Channel: "twitch:parley"}
-	guild   = store.RulePlace{Destination: "discord", Channel: "discord:7"}
+	lobby   = store.RuleAddress{Destination: "api-gateway", Channel: "lobby"}
+	channel = store.RuleAddress{Destination: "twitch", Channel: "twitch:parley"}
+	guild   = store.RuleAddress{Destination: "discord", Channel: "discord:7"}
 )
 
 func TestPlacesThatNothingCanBeSentTo(t *testing.T) {
-	var many []store.RulePlace
-	for i := range event.MaxPlaces + 1 {
-		many = append(many, store.RulePlace{Destination: "discord", Channel: fmt.Sprintf("discord:%d", i)})
+	var many []store.RuleAddress
+	for i := range event.MaxAddresses + 1 {
+		many = append(many, store.RuleAddress{Destination: "discord", Channel: fmt.Sprintf("discord:%d", i)})
 	}
 	for _, tt := range []struct {
 		egress store.RuleEgress
 		want   string
 	}{
-		{store.RuleEgress{To: []store.RulePlace{guild, channel, lobby}, Type: "chat"}, ""},
+		{store.RuleEgress{To: []store.RuleAddress{guild, channel, lobby}, Type: "chat"}, ""},
 		{store.RuleEgress{To: many[1:]}, ""},
 		{store.RuleEgress{To: many}, "egress.to: more than 8 places"},
-		{store.RuleEgress{To: []store.RulePlace{guild, {Destination: "matrix", Channel: "x"}}}, `egress.to.1.destination: "matrix" is not`},
-		{store.RuleEgress{To: []store.RulePlace{{Destination: "discord", Channel: "twitch:parley"}}}, "egress.to.0.channel:"},
-		{store.RuleEgress{To: []store.RulePlace{guild, lobby, guild}}, "egress.to.2: the same as egress.to.0"},
-		{store.RuleEgress{To: []store.RulePlace{guild}, Destination: "twitch"}, "egress.destination: stands beside"},
-		{store.RuleEgress{To: []store.RulePlace{guild}, Audience: "channel"}, "egress.audience: stands beside"},
-		{store.RuleEgress{To: []store.RulePlace{guild}, Type: "dm"}, `egress.type: "dm" can't`},
+		{store.RuleEgress{To: []store.RuleAddress{guild, {Destination: "matrix", Channel: "x"}}}, `egress.to.1.destination: "matrix" is not`},
+		{store.RuleEgress{To: []store.RuleAddress{{Destination: "discord", Channel: "twitch:parley"}}}, "egress.to.0.channel:"},
+		{store.RuleEgress{To: []store.RuleAddress{guild, lobby, guild}}, "egress.to.2: the same as egress.to.0"},
+		{store.RuleEgress{To: []store.RuleAddress{guild}, Destination: "twitch"}, "egress.destination: stands beside"},
+		{store.RuleEgress{To: []store.RuleAddress{guild}, Audience: "channel"}, "egress.audience: stands beside"},
+		{store.RuleEgress{To: []store.RuleAddress{guild}, Type: "dm"}, `egress.type: "dm" can't`},
 	} {
 		r := relays("r")
 		r.Egress = &tt.egress
@@ -56,19 +56,19 @@ func TestPlacesThatNothingCanBeSentTo(t *testing.T) {
 func TestARelayStandsBesideTheAnswer(t *testing.T) {
 	e := chat("hello")
 	o := compileAll(t, relays("relay", guild, lobby), says("hello", "true", "Hello Ada")).Evaluate(e, at, never)
-	answer, ok := o.Answer()
-	if !ok || answer.ID != "hello" {
-		t.Errorf("answered by %q; want hello", answer.ID)
+	a, ok := o.Answer()
+	if !ok || a.ID != "hello" {
+		t.Errorf("answered by %q; want hello", a.ID)
 	}
 	all := o.Relays(e)
 	if len(all) != 1 || all[0].Step != "rule:relay" {
 		t.Fatalf("relays = %+v", all)
 	}
 	out := all[0].Event
-	if egressing.Text(out) != "[twitch] Ada: hello" || len(out.Candidates) != 1 || out.Egress.Type != event.EgressChat {
-		t.Errorf("%q is said, egress %+v", egressing.Text(out), out.Egress)
+	if answer.Text(out) != "[twitch] Ada: hello" || len(out.Candidates) != 1 || out.Egress.Type != event.EgressChat {
+		t.Errorf("%q is said, egress %+v", answer.Text(out), out.Egress)
 	}
-	if diff := cmp.Diff([]event.Place{{Destination: "discord", Channel: "discord:7"}, {Destination: "api-gateway", Channel: "lobby"}}, out.Egress.To); diff != "" {
+	if diff := cmp.Diff([]event.Address{{Destination: "discord", Channel: "discord:7"}, {Destination: "api-gateway", Channel: "lobby"}}, out.Egress.To); diff != "" {
 		t.Errorf("places (-want +got):\n%s", diff)
 	}
 	o.AddTo(e)
@@ -92,12 +92,12 @@ func TestNothingIsEchoedWhereItWasSaid(t *testing.T) {
 }
 
 func TestAModelsAnswerGoesToEveryPlaceThatIsNamed(t *testing.T) {
-	r := store.Rule{ID: "ask", Enabled: true, When: "true", Slip: []string{Personality}, Egress: &store.RuleEgress{To: []store.RulePlace{channel, guild}}}
+	r := store.Rule{ID: "ask", Enabled: true, When: "true", Slip: []string{Personality}, Egress: &store.RuleEgress{To: []store.RuleAddress{channel, guild}}}
 	e := chat("why?")
 	e.Channel, e.Egress = "twitch:parley", &event.Egress{Destination: "twitch"}
 	o := compileAll(t, r, relays("relay", lobby)).Evaluate(e, at, never)
 	o.AddTo(e)
-	want := &event.Egress{Type: "chat", To: []event.Place{{Destination: "twitch", Channel: "twitch:parley"}, {Destination: "discord", Channel: "discord:7"}}}
+	want := &event.Egress{Type: "chat", To: []event.Address{{Destination: "twitch", Channel: "twitch:parley"}, {Destination: "discord", Channel: "discord:7"}}}
 	if diff := cmp.Diff(want, e.Egress); diff != "" || e.Next() != Personality || e.UserID == "" {
 		t.Errorf("next %q, egress (-want +got):\n%s", e.Next(), diff)
 	}
@@ -107,7 +107,7 @@ func TestAModelsAnswerGoesToEveryPlaceThatIsNamed(t *testing.T) {
 }
 
 func TestEchoesAreDropped(t *testing.T) {
-	ask := store.Rule{ID: "ask", Enabled: true, When: "true", Slip: []string{Personality}, Egress: &store.RuleEgress{To: []store.RulePlace{guild}}}
+	ask := store.Rule{ID: "ask", Enabled: true, When: "true", Slip: []string{Personality}, Egress: &store.RuleEgress{To: []store.RuleAddress{guild}}}
 	o := compileAll(t, relays("relay", guild), ask, says("hello", "true", "Hello")).Evaluate(chat("hi"), at, never)
 	o.DropEchoes()
 	if o.Echoes != 2 || len(o.Applied) != 1 || o.Applied[0].ID != "hello" {
@@ -119,8 +119,8 @@ func TestRelaysTogetherAreBounded(t *testing.T) {
 	var rules []store.Rule
 	for i := range 5 {
 		r := relays(fmt.Sprint(i))
-		for n := range event.MaxPlaces {
-			r.Egress.To = append(r.Egress.To, store.RulePlace{Destination: "discord", Channel: fmt.Sprintf("discord:%d", n)})
+		for n := range event.MaxAddresses {
+			r.Egress.To = append(r.Egress.To, store.RuleAddress{Destination: "discord", Channel: fmt.Sprintf("discord:%d", n)})
 		}
 		rules = append(rules, r)
 	}
@@ -134,7 +134,7 @@ func TestOnlyWhatAnOperatorWroteToTheLastLetterIsLiteral(t *testing.T) {
 	own, theirs, plain := relays("own", guild), relays("theirs", guild), says("plain", "true", "@everyone")
 	own.Candidates[0].Text = "@everyone we are live"
 	for _, a := range compileAll(t, own, theirs, plain).Evaluate(chat("hi"), at, never).Applied {
-		literal := string(a.Candidates[0].Metadata) == string(egressing.Literal)
+		literal := string(a.Candidates[0].Metadata) == string(answer.LiteralMetadata)
 		if literal != (a.ID == "own") {
 			t.Errorf("%s: metadata %s", a.ID, a.Candidates[0].Metadata)
 		}

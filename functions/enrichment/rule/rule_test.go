@@ -277,8 +277,8 @@ func TestRulesComeInTheOrderOfTheirPriorities(t *testing.T) {
 	if diff := cmp.Diff([]string{"b", "c", "a"}, got); diff != "" {
 		t.Errorf("order (-want +got):\n%s", diff)
 	}
-	if answer, ok := o.Answer(); !ok || answer.ID != "b" || answer.Step() != "rule:b" {
-		t.Errorf("answer = %+v; want b's", answer)
+	if a, ok := o.Answer(); !ok || a.ID != "b" || a.Step() != "rule:b" {
+		t.Errorf("answer = %+v; want b's", a)
 	}
 }
 

@@ -1,0 +1,65 @@
+package gap_test
+
+import (
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/gateway/gap"
+)
+
+func TestMain(m *testing.M) { emulatortest.Main(m) }
+
+func TestAGapIsOneDocument(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		t.Setenv("FIRESTORE_EMULATOR_HOST", env.Firestore)
+		client, err := firestore.NewClient(t.Context(), env.Project)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		from := time.Date(2026, 1, 2, 3, 4, 5, 678_901_234, time.UTC)
+		to := from.Add(time.Minute)
+		for _, g := range []gap.Gap{
+			gap.New("discord", "discord:1", gap.Chat, from, to, "a"),
+			gap.New("discord", "discord:1", gap.Chat, from, to.Add(time.Second), "a"), // found again, with another end
+			gap.New("discord", "discord:2", gap.Chat, from, to, "a"),
+			gap.New("discord", "discord:2", gap.Chat, from, to, "b"),
+			gap.New("discord", "discord:2", gap.Events, from, to, "b"),
+		} {
+			if err := g.Put(t.Context(), client); err != nil {
+				t.Fatal(err)
+			}
+		}
+		docs, err := client.Collection("gaps").Documents(t.Context()).GetAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(docs) != 4 {
+			t.Errorf("%d documents; want 4", len(docs))
+		}
+		found, err := client.Collection("gaps").Where("channel", "==", "discord:1").Documents(t.Context()).GetAll()
+		if err != nil || len(found) != 1 {
+			t.Fatalf("found %d, %v; want one", len(found), err)
+		}
+		var got gap.Gap
+		if err := found[0].DataTo(&got); err != nil {
+			t.Fatal(err)
+		}
+		if want := gap.New("discord", "discord:1", gap.Chat, from, to.Add(time.Second), "a"); got != want {
+			t.Errorf("read %+v; want %+v as it was written", got, want)
+		}
+		if got.ExpireAt.Sub(got.To) != gap.Retention {
+			t.Errorf("it expires %s after its end; want %s", got.ExpireAt.Sub(got.To), gap.Retention)
+		}
+	})
+}
+
+func TestAGapThatEndsBeforeItBeganHasNoLength(t *testing.T) {
+	now := time.Now()
+	if g := gap.New("twitch", "twitch:one", gap.Chat, now, now.Add(-time.Second), "a"); !g.To.Equal(g.From) {
+		t.Errorf("from %s to %s; want no length", g.From, g.To)
+	}
+}

@@ -1,0 +1,422 @@
+package moderator_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/firestore"
+
+	"parley.internal/emulator/emulatortest"
+	"parley.internal/gateway/moderator"
+	"parley.internal/shared/bus"
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/delivery"
+	"parley.internal/shared/event"
+	"parley.internal/shared/moderation"
+	"parley.internal/shared/store"
+	"parley.internal/shared/topology"
+)
+
+func TestMain(m *testing.M) { emulatortest.Main(m) }
+
+// deaf is a bus on which nobody listens.
+type deaf struct{}
+
+func (deaf) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }
+func (deaf) Announce(context.Context, []byte, map[string]string, deadletter.Announcement) error {
+	return nil
+}
+
+// desk is a ledger with records, and a platform that answers as it is told.
+type desk struct {
+	*emulatortest.Clock
+	t       *testing.T
+	client  *firestore.Client
+	ledger  *delivery.Ledger
+	records *moderator.Records
+	sender  *delivery.Sender
+
+	answers []moderator.Answer // the next ones; Done when there are none left
+	asked   []moderation.Command
+	during  func() // what happens while the platform is asked; nil for nothing
+	notMine bool
+}
+
+func onDesk(t *testing.T, run func(d *desk)) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		client, err := store.Connect(t.Context(), env.Deployment())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		d := &desk{t: t, client: client, Clock: emulatortest.NewClock(event.TruncateToMicros(time.Now()))}
+		d.ledger = delivery.NewLedger(client, "one", d.Now)
+		d.records = moderator.NewRecords(client, "one", d.Now)
+		d.sender = delivery.NewSender(d.ledger, deaf{}, delivery.Config{Deadline: 2 * time.Minute, Retention: time.Hour}, d.Now)
+		run(d)
+	})
+}
+
+func (d *desk) reaper() *delivery.Reaper {
+	return delivery.NewReaper(d.ledger, deadletter.NewStore(d.client, d.Now), deaf{}, "test", 20*time.Second)
+}
+
+func (d *desk) enforcer() *moderator.Executor {
+	return moderator.NewExecutor(d.ledger, d.reaper(), d.records, moderator.Options{Log: slog.New(slog.DiscardHandler), Now: d.Now, Backoff: time.Millisecond})
+}
+
+func (d *desk) platform() moderator.Platform {
+	return moderator.Platform{
+		HoldsLease: func() bool { return !d.notMine },
+		Act: func(_ context.Context, o moderation.Command) moderator.Answer {
+			d.asked = append(d.asked, o)
+			if d.during != nil {
+				d.during()
+			}
+			if len(d.answers) == 0 {
+				return moderator.Answer{Outcome: moderator.Done}
+			}
+			a := d.answers[0]
+			d.answers = d.answers[1:]
+			return a
+		},
+	}
+}
+
+// order opens the delivery of an order, and gives it as a gateway gets it.
+func (d *desk) order(payload string) *moderator.Job {
+	d.t.Helper()
+	asked := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: payload, Type: moderation.Type, UserID: "api-gateway:eve"}
+	a, err := moderation.Parse([]byte(payload), "twitch:streamer")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	o := moderation.Command{Action: a, By: moderation.Requester{UserID: "api-gateway:eve", Roles: []string{"moderator"}, Source: "api-gateway", Right: "moderator by hand"}}
+	id, err := d.sender.Send(d.t.Context(), o.Event(asked), "action")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return d.job(id)
+}
+
+func (d *desk) job(id string) *moderator.Job {
+	d.t.Helper()
+	e := d.entry(id)
+	decoded, err := event.Decode(e.Event)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return &moderator.Job{Ref: e.Ref(), Event: decoded, Begun: e.State == delivery.Claimed}
+}
+
+func (d *desk) entry(id string) delivery.Entry {
+	d.t.Helper()
+	e, err := d.ledger.Get(d.t.Context(), id)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return e
+}
+
+func (d *desk) record(id string) moderator.Record {
+	d.t.Helper()
+	r, err := d.records.Get(d.t.Context(), id)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return r
+}
+
+func (d *desk) ends(j *moderator.Job, state delivery.State, outcome moderator.Outcome) {
+	d.t.Helper()
+	if done, _ := d.enforcer().Execute(d.t.Context(), j, d.platform()); !done {
+		d.t.Fatal("something is left to do")
+	}
+	e, r := d.entry(j.Ref.ID), d.record(j.Ref.ID)
+	if e.State != state || r.Outcome != outcome {
+		d.t.Errorf("entry = %s (%s: %s), record = %s; want %s, %s", e.State, e.Reason, e.Message, r.Outcome, state, outcome)
+	}
+}
+
+const aBan = `{"action":"ban","userId":"twitch:7","reason":"spam"}`
+
+func TestAnOrderIsRecordedBeforeItIsDone(t *testing.T) {
+	onDesk(t, func(d *desk) {
+		j := d.order(aBan)
+		d.during = func() {
+			r := d.record(j.Ref.ID)
+			if r.Outcome != moderator.Begun || r.UserID != "twitch:7" || r.AskedBy.UserID != "api-gateway:eve" || r.AskedBy.Right != "moderator by hand" ||
+				r.Action != "ban" || r.Reason != "spam" || r.Channel != "twitch:streamer" || r.CorrelationID != aBan || len(r.Tries) != 1 || r.Tries[0].Instance != "one" {
+				t.Errorf("record while it is done = %+v", r)
+			}
+		}
+		d.answers = []moderator.Answer{{Outcome: moderator.Done, Words: "until tomorrow"}}
+		d.ends(j, delivery.Delivered, moderator.Done)
+		if got := d.entry(j.Ref.ID).Note; got != "done: until tomorrow" {
+			t.Errorf("note = %q", got)
+		}
+		if r := d.record(j.Ref.ID); r.Tries[0].Answer != "until tomorrow" || r.Tries[0].EndedAt.IsZero() {
+			t.Errorf("record = %+v", r)
+		}
+		// delivered again
+		if done, _ := d.enforcer().Execute(t.Context(), j, d.platform()); !done || len(d.asked) != 1 {
+			t.Errorf("asked %d times; want once", len(d.asked))
+		}
+	})
+}
+
+func TestWhatThePlatformSaysDecides(t *testing.T) {
+	lost := moderator.Answer{Outcome: moderator.Unknown, Words: "no answer"}
+	limited := moderator.Answer{Outcome: moderator.PutOff, Code: deadletter.RateLimited, Words: "status 429", After: time.Millisecond}
+	for _, tt := range []struct {
+		name    string
+		answers []moderator.Answer
+		state   delivery.State
+		outcome moderator.Outcome
+		reason  deadletter.Reason
+		asked   int
+	}{
+		{"done", nil, delivery.Delivered, moderator.Done, "", 1},
+		{"so already", []moderator.Answer{{Outcome: moderator.Held, Words: "already banned"}}, delivery.Delivered, moderator.Held, "", 1},
+		{"refused", []moderator.Answer{{Outcome: moderator.Refused, Code: deadletter.MissingScope, Words: "log in again"}}, delivery.Dead, moderator.Refused, deadletter.MissingScope, 1},
+		{"a lost answer is asked for again", []moderator.Answer{lost, lost}, delivery.Delivered, moderator.Done, "", 3},
+		{"what may be done is not given back", []moderator.Answer{lost, limited, {Outcome: moderator.Held}}, delivery.Delivered, moderator.Held, "", 3},
+	} {
+		onDesk(t, func(d *desk) {
+			d.answers = tt.answers
+			j := d.order(aBan)
+			d.ends(j, tt.state, tt.outcome)
+			if e := d.entry(j.Ref.ID); e.Reason != string(tt.reason) || len(d.asked) != tt.asked {
+				t.Errorf("%s: reason = %q, asked %d times; want %q, %d", tt.name, e.Reason, len(d.asked), tt.reason, tt.asked)
+			}
+		})
+	}
+}
+
+func TestWhatHasToWaitIsDoneLaterOrGivenUpForThatReason(t *testing.T) {
+	onDesk(t, func(d *desk) {
+		limited := moderator.Answer{Outcome: moderator.PutOff, Code: deadletter.RateLimited, Words: "status 429", After: time.Second}
+		d.answers = []moderator.Answer{limited, limited}
+		j, x := d.order(aBan), d.enforcer()
+		for range 2 {
+			if done, wait := x.Execute(t.Context(), j, d.platform()); done || wait < time.Second {
+				t.Fatalf("Carry = %v, %s; want to wait for a second", done, wait)
+			}
+			if e, r := d.entry(j.Ref.ID), d.record(j.Ref.ID); e.State != delivery.Pending || r.Outcome != moderator.PutOff {
+				t.Errorf("entry = %s, record = %s", e.State, r.Outcome)
+			}
+		}
+		d.ends(j, delivery.Delivered, moderator.Done)
+		if r := d.record(j.Ref.ID); len(r.Tries) != 1 || r.Tries[0].Times != 3 {
+			t.Errorf("tries = %+v; want one, begun three times", r.Tries)
+		}
+
+		limited.After = time.Hour
+		d.answers = []moderator.Answer{limited}
+		late := d.order(`{"action":"unban","userId":"twitch:8"}`)
+		if done, wait := x.Execute(t.Context(), late, d.platform()); done || wait > 2*time.Minute {
+			t.Errorf("Carry = %v, %s; want to wait until the deadline at most", done, wait)
+		}
+		d.Advance(3 * time.Minute)
+		if done, _ := x.Execute(t.Context(), late, d.platform()); !done {
+			t.Fatal("something is left to do")
+		}
+		if e := d.entry(late.Ref.ID); e.State != delivery.Dead || e.Reason != string(deadletter.RateLimited) || !strings.Contains(e.Message, "429") {
+			t.Errorf("entry = %s, %s: %s", e.State, e.Reason, e.Message)
+		}
+
+		// one that waits since before a redrive does not give up what the redrive opened anew
+		err := d.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
+			write, err := d.ledger.ReopenTx(tx, late.Ref.ID, 1, delivery.Config{Deadline: time.Minute, Retention: time.Hour})
+			if err != nil {
+				return err
+			}
+			return write()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done, _ := x.Execute(t.Context(), late, d.platform()); !done {
+			t.Error("something is left to do")
+		}
+		if e := d.entry(late.Ref.ID); e.State != delivery.Pending {
+			t.Errorf("the redriven entry is %s for %s", e.State, e.Reason)
+		}
+	})
+}
+
+// Whoever dies in the midst leaves a claim that runs out; whoever comes next brings it to one end, and the sweep has
+// nothing to give up.
+func TestADeathInTheMidstHasOneOutcome(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		asked int    // times in all
+		dies  string // where
+	}{
+		{"before it is done", 1, "before"},
+		{"after it was done", 2, "after"},
+		{"after its outcome was recorded", 1, "recorded"},
+	} {
+		onDesk(t, func(d *desk) {
+			j := d.order(`{"action":"timeout","userId":"twitch:7","durationSeconds":600}`)
+			ledger := delivery.NewLedger(d.client, "one", d.Now)
+			claim, _, err := ledger.Claim(t.Context(), j.Ref)
+			if err != nil || claim == nil {
+				t.Fatal(claim, err)
+			}
+			order, err := moderation.Read(j.Event)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.dies != "before" {
+				try(t, d, j, order)
+			}
+			if tt.dies == "recorded" {
+				if err := moderator.End(d.records, t.Context(), j.Ref.ID, moderator.Answer{Outcome: moderator.Done, Words: "by the dead"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if done, _ := d.enforcer().Execute(t.Context(), d.job(j.Ref.ID), d.platform()); !done || d.entry(j.Ref.ID).State != delivery.Claimed {
+				t.Errorf("%s: taken over while the claim held", tt.name)
+			}
+			d.Advance(delivery.ClaimLease + 5*time.Second)
+			entries, err := d.ledger.PendingOrAbandoned(t.Context(), "twitch", "twitch:streamer", event.EgressEvent)
+			if err != nil || len(entries) != 1 {
+				t.Fatalf("%s: %d to go on with, %v", tt.name, len(entries), err)
+			}
+			d.ends(d.job(j.Ref.ID), delivery.Delivered, moderator.Done)
+			if len(d.asked) != tt.asked {
+				t.Errorf("%s: asked %d times; want %d", tt.name, len(d.asked), tt.asked)
+			}
+			// what was begun 65 s ago ends when it would have ended
+			if last := len(d.asked) - 1; tt.dies == "after" && d.asked[last].Seconds != 535 {
+				t.Errorf("%s: for %d s; want what is left", tt.name, d.asked[last].Seconds)
+			}
+			d.Advance(time.Hour)
+			if swept, err := d.reaper().Sweep(t.Context()); err != nil || swept.MarkedDead != 0 {
+				t.Errorf("%s: swept %+v, %v", tt.name, swept, err)
+			}
+		})
+	}
+}
+
+// try is what an instance does that dies after it acted.
+func try(t *testing.T, d *desk, j *moderator.Job, o moderation.Command) {
+	t.Helper()
+	if err := moderator.Begin(d.records, t.Context(), j.Ref.ID, 0, o); err != nil {
+		t.Fatal(err)
+	}
+	d.asked = append(d.asked, o)
+}
+
+func TestAPlatformThatNeverAnswersIsAnUnknownOutcome(t *testing.T) {
+	onDesk(t, func(d *desk) {
+		d.during = func() {
+			d.Advance(6 * time.Second)
+			d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}}
+		}
+		j := d.order(aBan)
+		d.ends(j, delivery.Dead, moderator.Unknown)
+		if e := d.entry(j.Ref.ID); e.Reason != string(deadletter.OutcomeUnknown) || len(d.asked) != 5 {
+			t.Errorf("reason = %s, asked %d times", e.Reason, len(d.asked))
+		}
+
+		// a redrive is a new try, of which the record keeps both
+		if err := d.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
+			write, err := d.ledger.ReopenTx(tx, j.Ref.ID, 1, delivery.Config{Deadline: time.Minute, Retention: time.Hour})
+			if err != nil {
+				return err
+			}
+			return write()
+		}); err != nil {
+			t.Fatal(err)
+		}
+		d.during, d.answers = nil, nil
+		d.ends(d.job(j.Ref.ID), delivery.Delivered, moderator.Done)
+		r := d.record(j.Ref.ID)
+		if len(r.Tries) != 2 || r.Tries[0].Outcome != moderator.Unknown || r.Tries[1].Outcome != moderator.Done || r.Tries[1].Attempt != 1 {
+			t.Errorf("tries = %+v", r.Tries)
+		}
+	})
+}
+
+func TestATimeoutThatIsOverIsNotDoneAgain(t *testing.T) {
+	onDesk(t, func(d *desk) {
+		d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}}
+		d.during = func() { d.Advance(11 * time.Second) }
+		j := d.order(`{"action":"timeout","userId":"twitch:7","durationSeconds":10}`)
+		d.ends(j, delivery.Dead, moderator.Unknown)
+		if len(d.asked) != 1 {
+			t.Errorf("asked %d times; want once", len(d.asked))
+		}
+	})
+}
+
+// Who loses the channel gives back what is certainly not done, and leaves what may be to the next owner.
+func TestWhoLosesTheChannelLeavesWhatMayBeDone(t *testing.T) {
+	onDesk(t, func(d *desk) {
+		d.notMine = true
+		j := d.order(aBan)
+		if done, _ := d.enforcer().Execute(t.Context(), j, d.platform()); done || len(d.asked) != 0 || d.entry(j.Ref.ID).State != delivery.Pending {
+			t.Errorf("done = %v, asked %d times, entry = %s", done, len(d.asked), d.entry(j.Ref.ID).State)
+		}
+		d.notMine = false
+		d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}}
+		d.during = func() { d.notMine = true }
+		if done, _ := d.enforcer().Execute(t.Context(), j, d.platform()); !done || len(d.asked) != 1 || d.entry(j.Ref.ID).State != delivery.Claimed {
+			t.Errorf("done = %v, asked %d times, entry = %s", done, len(d.asked), d.entry(j.Ref.ID).State)
+		}
+	})
+}
+
+func TestAnOrderThatNobodyHasAllowedIsNotCarriedOut(t *testing.T) {
+	onDesk(t, func(d *desk) {
+		e := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c1", Type: moderation.Type, Channel: "twitch:streamer",
+			Payload: []byte(aBan), Egress: &event.Egress{Destination: "twitch", Type: event.EgressEvent}}
+		id, err := d.sender.Send(t.Context(), e, "action")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done, _ := d.enforcer().Execute(t.Context(), d.job(id), d.platform()); !done || len(d.asked) != 0 {
+			t.Errorf("done = %v, asked %d times", done, len(d.asked))
+		}
+		if got := d.entry(id); got.State != delivery.Dead || got.Reason != string(deadletter.InvalidEvent) {
+			t.Errorf("entry = %s, %s", got.State, got.Reason)
+		}
+		if _, err := d.records.Get(t.Context(), id); !errors.Is(err, moderator.ErrNoRecord) {
+			t.Errorf("record: %v; want none of what was not begun", err)
+		}
+	})
+}
+
+func TestManyWhoGetOneOrderDoItOnce(t *testing.T) {
+	onDesk(t, func(d *desk) {
+		j := d.order(aBan)
+		var mu sync.Mutex
+		var by []int
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				d.enforcer().Execute(t.Context(), &moderator.Job{Ref: j.Ref, Event: j.Event}, moderator.Platform{
+					HoldsLease: func() bool { return true },
+					Act: func(context.Context, moderation.Command) moderator.Answer {
+						mu.Lock()
+						defer mu.Unlock()
+						by = append(by, i)
+						return moderator.Answer{Outcome: moderator.Done}
+					},
+				})
+			})
+		}
+		wg.Wait()
+		if len(by) != 1 || d.entry(j.Ref.ID).State != delivery.Delivered {
+			t.Errorf("done by %v, entry = %s", slices.Sorted(slices.Values(by)), d.entry(j.Ref.ID).State)
+		}
+	})
+}

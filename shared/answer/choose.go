@@ -1,0 +1,160 @@
+// Package answer decides what an answer says and where it goes: it chooses the candidate, finds the platform, makes one
+// answer for each address, and sanitizes and measures texts. All functions are pure: they depend on their arguments
+// alone, and change nothing.
+package answer
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"strings"
+
+	"parley.internal/shared/deadletter"
+	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
+)
+
+// Best chooses among an event's candidates: the lowest priority, then the highest confidence, then the earliest, then
+// the id; a missing priority or confidence counts as the worst. Candidates that are superseded, rejected or without a
+// text don't count. The index is -1 if there is none.
+func Best(candidates []event.Candidate) int {
+	best := -1
+	for i, c := range candidates {
+		if c.Status == event.CandidateRejected || c.Status == event.CandidateSuperseded || Unquote(c.Text) == "" {
+			continue
+		}
+		if best < 0 || compare(c, candidates[best]) < 0 {
+			best = i
+		}
+	}
+	return best
+}
+
+func compare(a, b event.Candidate) int {
+	return cmp.Or(
+		missingLast(a.Priority, b.Priority, +1),
+		missingLast(a.Confidence, b.Confidence, -1),
+		a.CreatedAt.Compare(b.CreatedAt),
+		strings.Compare(a.ID, b.ID),
+	)
+}
+
+// missingLast compares two numbers in the direction of sign; one that is missing comes after every other.
+func missingLast(a, b *float64, sign int) int {
+	switch {
+	case a == nil && b == nil:
+		return 0
+	case a == nil:
+		return 1
+	case b == nil:
+		return -1
+	}
+	return sign * cmp.Compare(*a, *b)
+}
+
+// wrappers are the quotes that models like to put around an answer.
+var wrappers = [][2]string{{`"`, `"`}, {`'`, `'`}, {"“", "”"}, {"‘", "’"}, {"«", "»"}, {"„", "“"}, {"`", "`"}}
+
+// Unquote frees a text of up to two layers of quotes that wrap all of it, and of the space around. A text whose quotes
+// wrap only its ends ("a" and "b") keeps them.
+func Unquote(text string) string {
+	text = strings.TrimSpace(text)
+	for range 2 {
+		inner, ok := unwrap(text)
+		if !ok {
+			break
+		}
+		text = inner
+	}
+	return text
+}
+
+func unwrap(text string) (string, bool) {
+	for _, w := range wrappers {
+		inner, ok := strings.CutPrefix(text, w[0])
+		if !ok || len(inner) < len(w[1]) {
+			continue
+		}
+		inner, ok = strings.CutSuffix(inner, w[1])
+		if ok && !strings.Contains(inner, w[0]) && !strings.Contains(inner, w[1]) {
+			return strings.TrimSpace(inner), true
+		}
+		// another layer inside may use the same quotes: ""x""
+		if ok && w[0] == w[1] && strings.HasPrefix(inner, w[0]) && strings.HasSuffix(inner, w[0]) && len(inner) >= 2*len(w[0]) {
+			if core := inner[len(w[0]) : len(inner)-len(w[0])]; !strings.Contains(core, w[0]) {
+				return strings.TrimSpace(inner), true
+			}
+		}
+	}
+	return text, false
+}
+
+// Text is what an answer says: the best candidate's text, else what the payload or the platform's own message says.
+// What the user themselves said is never an answer. It is empty if there is nothing to say.
+func Text(e *event.Event) string {
+	if i := Best(e.Candidates); i >= 0 {
+		return Unquote(e.Candidates[i].Text)
+	}
+	if e.Message != nil && e.Message.Role == event.RoleUser {
+		return "" // what the platform and the payload hold are the user's own words
+	}
+	if e.Message != nil {
+		for _, path := range [][]string{{"chat", "text"}, {"text"}} {
+			if text, ok := event.Text(e.Message.RawPlatformPayload, path...); ok {
+				return Unquote(text)
+			}
+		}
+	}
+	for _, path := range [][]string{{"chat", "text"}, {"text"}} {
+		if text, ok := event.Text(e.Payload, path...); ok {
+			return Unquote(text)
+		}
+	}
+	return ""
+}
+
+// Platform is where an answer goes: what the event's egress says, else what its source says, else who knows its user.
+// It fails with [deadletter.NoPlatform].
+func Platform(e *event.Event) (identity.Platform, error) {
+	if e.Egress != nil && e.Egress.Destination != "" {
+		return identity.Platform(e.Egress.Destination), nil
+	}
+	if p := identity.PlatformOf(e.Source); p.Known() {
+		return p, nil
+	}
+	if e.Auth != nil && e.Auth.Provider != "" {
+		return identity.Platform(e.Auth.Provider), nil
+	}
+	return "", deadletter.New(deadletter.NoPlatform, errors.New("neither egress.destination, source nor auth.provider names a platform"))
+}
+
+// Prepare makes an event into the answer that is sent: its destination and type are filled in, and its candidates say
+// which of them was taken. It fails with a [deadletter.Error] if the event can't be sent.
+func Prepare(e *event.Event) (*event.Event, error) {
+	platform, err := Platform(e)
+	if err != nil {
+		return nil, err
+	}
+	out := e.Clone()
+	if out.Egress == nil {
+		out.Egress = &event.Egress{}
+	}
+	out.Egress.Destination = string(platform)
+	out.Egress.Type = cmp.Or(out.Egress.Type, event.EgressChat)
+	if out.Egress.Type != event.EgressEvent && Text(out) == "" {
+		return nil, deadletter.New(deadletter.NoText, errors.New("no candidate has a text, and the payload has none"))
+	}
+	if out.UserID == "" && out.Channel == "" {
+		return nil, deadletter.New(deadletter.NoRecipient, errors.New("neither userId nor channel is set"))
+	}
+	best := Best(out.Candidates)
+	for i := range out.Candidates {
+		switch {
+		case i == best:
+			out.Candidates[i].Status = event.CandidateSelected
+		case slices.Contains([]string{"", event.CandidateProposed, event.CandidateSelected}, out.Candidates[i].Status):
+			out.Candidates[i].Status = event.CandidateSuperseded
+		}
+	}
+	return out, nil
+}

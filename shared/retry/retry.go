@@ -1,0 +1,49 @@
+// Package retry waits between attempts: it holds the one sleep that ends with a context, and the one exponential
+// back-off. It does not decide whether an error is worth another attempt; its callers do.
+package retry
+
+import (
+	"context"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// Sleep waits for d, or until ctx is done. It returns nil after d, and the context's error otherwise. Zero or less does
+// not wait, and still reports a context that is done.
+func Sleep(ctx context.Context, d time.Duration) error {
+	if err := ctx.Err(); err != nil || d <= 0 {
+		return err
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Backoff computes exponential pauses with jitter. Each pause is random between half and one and a half times its
+// base; the base doubles from the minimum to the maximum. A Backoff must be made by [NewBackoff], and used by one
+// goroutine at a time.
+type Backoff struct {
+	exponential backoff.ExponentialBackOff
+}
+
+// NewBackoff makes a back-off. first is the base of the first pause, most the largest base; both must be positive.
+func NewBackoff(first, most time.Duration) *Backoff {
+	b := &Backoff{backoff.ExponentialBackOff{InitialInterval: first, MaxInterval: most, Multiplier: 2, RandomizationFactor: 0.5}}
+	b.Reset()
+	return b
+}
+
+// Next returns the next pause and doubles the base.
+func (b *Backoff) Next() time.Duration { return b.exponential.NextBackOff() }
+
+// Reset starts again at the first base, as after a success.
+func (b *Backoff) Reset() { b.exponential.Reset() }
+
+// Wait sleeps for the next pause, as [Sleep] does.
+func (b *Backoff) Wait(ctx context.Context) error { return Sleep(ctx, b.Next()) }
