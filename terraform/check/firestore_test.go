@@ -216,7 +216,7 @@ func read(q *firestorepb.StructuredQuery) (query, error) {
 
 // TestEveryQueryIsRun finds the files that hold queries: those of a new one have to be run by queriesOf.
 func TestEveryQueryIsRun(t *testing.T) {
-	known := []string{"shared/credential/keeper.go", "shared/deadletter/letter.go", "shared/egress/dead.go", "shared/egress/pending.go", "shared/egress/replay.go", "shared/lease/lease.go", "shared/store/identity.go", "shared/store/store.go"}
+	known := []string{"shared/credential/keeper.go", "shared/deadletter/letter.go", "shared/delivery/dead.go", "shared/delivery/pending.go", "shared/delivery/replay.go", "shared/lease/lease.go", "shared/store/identity.go", "shared/store/store.go"}
 	// the index that each field has by itself is all that these take: one comparison, and no order
 	alone := []string{"gateway/discord/watermark.go"}
 	for _, name := range alone {
@@ -293,8 +293,8 @@ func TestEveryQueryHasItsIndex(t *testing.T) {
 
 // documents are the types of what the collections hold, by the folder that has them.
 var documents = map[string]struct{ dir, name string }{
-	"deliveries":    {"shared/egress", "Entry"},
-	"deadletters":   {"shared/deadletter", "Letter"},
+	"deliveries":    {"shared/delivery", "Entry"},
+	"deadletters":   {"shared/deadletter", "DeadLetter"},
 	"parts":         {"shared/deadletter", "Part"},
 	"conversations": {"shared/store", "Conversation"},
 	"personalities": {"shared/store", "Personality"},
@@ -303,9 +303,9 @@ var documents = map[string]struct{ dir, name string }{
 	"credentials":   {"shared/credential", "document"},
 	"leases":        {"shared/lease", "leaseDoc"},
 	"leaseMembers":  {"shared/lease", "memberDoc"},
-	"gaps":          {"shared/gap", "Gap"},
+	"gaps":          {"gateway/gap", "Gap"},
 	"identities":    {"shared/store", "Link"},
-	"moderation":    {"shared/moderation", "Record"},
+	"moderation":    {"gateway/moderator", "Record"},
 	"watermarks":    {"gateway/discord", "watermark"},
 	"logins":        {"gateway/oauth", "attempt"},
 	"whispers":      {"functions/whisper", "sender"},
@@ -477,8 +477,8 @@ func TestWhatExpiresIsDeleted(t *testing.T) {
 		}
 	}
 	known := []string{
-		"functions/whisper/limit.go", "gateway/discord/watermark.go", "gateway/oauth/state.go", "shared/deadletter/letter.go",
-		"shared/egress/dead.go", "shared/egress/ledger.go", "shared/gap/gap.go", "shared/lease/lease.go",
+		"functions/whisper/limit.go", "gateway/discord/watermark.go", "gateway/gap/gap.go", "gateway/oauth/state.go", "shared/deadletter/letter.go",
+		"shared/delivery/dead.go", "shared/delivery/ledger.go", "shared/lease/lease.go",
 		"shared/recipient/recipient.go", "shared/store/store.go",
 	}
 	if found := filesWith(t, `"expireAt`); !slices.Equal(found, known) {
