@@ -86,7 +86,7 @@ resource "google_monitoring_alert_policy" "dead_letters" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "Answers or events were given up for the reason `$${metric.label.reason}`. See \"What to look at\" in terraform/README.md; `gateway/deadletters` lists and redrives them."
+    content   = "Answers or events were given up for the reason `$${metric.label.reason}`. See \"What to look at\" in terraform/README.md; `gateway deadletters` (package gateway/operator) lists and redrives them."
   }
 }
 
