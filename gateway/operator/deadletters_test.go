@@ -3,6 +3,7 @@ package operator_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,14 @@ func run(t *testing.T, environ []string, args ...string) (stdout, stderr string,
 	cmd.SetErr(&errs)
 	err = cmd.ExecuteContext(t.Context())
 	return out.String(), errs.String(), err
+}
+
+func ExampleDeadLetters() {
+	cmd := operator.DeadLetters(nil)
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetArgs([]string{"redrive"})
+	fmt.Println(cmd.Execute())
+	// Output: select dead letters: ids, --reason, --since, --until, or --all
 }
 
 func TestListShowRedriveAndPurge(t *testing.T) {
