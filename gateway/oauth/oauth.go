@@ -155,7 +155,7 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) serveForm(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil {
-		h.show(w, r, http.StatusBadRequest, message{Title: "The form could not be read", Text: "Please begin anew.", Again: LoginPath})
+		h.show(w, r, http.StatusBadRequest, message{Title: "The form could not be read", Text: "Please start again.", Again: LoginPath})
 		return
 	}
 	as, err := parseRoles(r.PostForm["as"])
@@ -231,7 +231,7 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		h.show(w, r, http.StatusForbidden, message{
 			Title: "This login was not started in this browser",
-			Text:  "Or it took too long, or the browser keeps no cookies. Nothing was stored.", Again: LoginPath,
+			Text:  "Or the login took too long, or the browser keeps no cookies. Nothing was stored.", Again: LoginPath,
 		})
 		return
 	}
@@ -241,12 +241,12 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
 		h.d.Log.WarnContext(ctx, "login refused: callback in a different browser")
 		h.show(w, r, http.StatusForbidden, message{
 			Title: "This login was not started in this browser",
-			Text:  "Or another one was started here since. Nothing was stored.", Again: LoginPath,
+			Text:  "Or a newer login was started in this browser. Nothing was stored.", Again: LoginPath,
 		})
 		return
 	case errors.Is(err, errUnknownState):
 		h.show(w, r, http.StatusBadRequest, message{
-			Title: "This login is over", Text: "It was finished already, or it took too long. Nothing was stored just now.", Again: LoginPath,
+			Title: "This login is over", Text: "The login is already finished, or took too long. Nothing was stored just now.", Again: LoginPath,
 		})
 		return
 	case err != nil:
@@ -262,7 +262,7 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if !errorCode.MatchString(code) {
-			code = "an error that it has no name for"
+			code = "an unknown error"
 		}
 		h.d.Log.ErrorContext(ctx, "login failed at Twitch", "code", code)
 		h.show(w, r, http.StatusBadGateway, message{Title: "Twitch could not do it", Text: "It answered: " + code + ".", Again: again})
@@ -312,7 +312,7 @@ func (h *Handler) finish(ctx context.Context, login attempt, code, verifier cred
 		h.discard(ctx, log, t)
 		return message{
 			Title: who + " has granted more before", Scopes: explain(lost), Again: LoginPath + "?as=" + join(roles),
-			Text: "This login would take away what stands below. Nothing was changed. An account that is both bot and broadcaster logs in as both at once.",
+			Text: "This login would remove the permissions listed below. Nothing was changed. An account that is both bot and broadcaster logs in with both roles at once.",
 		}, http.StatusConflict
 	}
 	if err := h.d.Keeper.Put(ctx, t.User, t); err != nil {
@@ -325,7 +325,7 @@ func (h *Handler) finish(ctx context.Context, login attempt, code, verifier cred
 		log.WarnContext(ctx, "logged in with missing scopes", "missing", missing)
 		return message{
 			Title: who + " is logged in, but not for everything", Scopes: explain(missing), Again: LoginPath + "?as=" + join(login.As),
-			Text: "What stands below was not granted and will not work. The rest will.",
+			Text: "The permissions listed below were not granted, so these functions will not work. All other functions will.",
 		}, http.StatusOK
 	}
 	log.InfoContext(ctx, "logged in", "scopes", t.Scopes)
@@ -369,9 +369,9 @@ var unstored = message{Title: "The login could not be stored", Text: "The token 
 func failure(err error) (message, int) {
 	switch {
 	case errors.Is(err, credential.ErrInvalidToken):
-		return message{Title: "Twitch doesn't take its code any more", Text: "It may have been used already, or have run out. Nothing was stored."}, http.StatusBadRequest
+		return message{Title: "Twitch doesn't take its code any more", Text: "The code may be used already, or expired. Nothing was stored."}, http.StatusBadRequest
 	case errors.Is(err, credential.ErrRefused):
-		return message{Title: "Twitch refuses this gateway", Text: "Its client id, client secret or redirect URL is not what is registered with Twitch. An operator finds more in the log."}, http.StatusBadGateway
+		return message{Title: "Twitch refuses this gateway", Text: "The gateway's client id, client secret or redirect URL differs from the registration with Twitch. Operators find the details in the log."}, http.StatusBadGateway
 	}
 	return message{Title: "Twitch can't be reached at the moment", Text: "Nothing was stored. Please try again later."}, http.StatusBadGateway
 }

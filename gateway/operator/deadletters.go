@@ -20,14 +20,14 @@ import (
 	"parley.internal/shared/telemetry"
 )
 
-// DeadLettersConfig is the environment of the deadletters command.
-type DeadLettersConfig struct {
+// deadLettersConfig is the environment of the deadletters command.
+type deadLettersConfig struct {
 	config.Deployment
 	delivery.Config
 }
 
 // Validate checks both parts.
-func (c DeadLettersConfig) Validate() error {
+func (c deadLettersConfig) Validate() error {
 	return errors.Join(c.Deployment.Validate(), c.Config.Validate())
 }
 
@@ -41,7 +41,7 @@ func DeadLetters(environ []string) *cobra.Command {
 	}
 	tw.Flush() // writes to memory and cannot fail
 	b.WriteString("\nEnvironment:\n")
-	if err := config.Usage[DeadLettersConfig](&b); err != nil {
+	if err := config.Usage[deadLettersConfig](&b); err != nil {
 		panic(err) // writes to memory and cannot fail
 	}
 	cmd := &cobra.Command{Use: "deadletters", Aliases: []string{"deadletter", "dl"}, Short: "List, redrive or purge dead letters", Long: b.String()}
@@ -131,7 +131,7 @@ type session struct {
 }
 
 func openSession(ctx context.Context, environ []string, stderr io.Writer) (*session, error) {
-	c, err := config.Load[DeadLettersConfig](environ)
+	c, err := config.Load[deadLettersConfig](environ)
 	if err != nil {
 		return nil, err
 	}

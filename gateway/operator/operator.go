@@ -29,7 +29,7 @@ func connect(ctx context.Context, d config.Deployment) (*firestore.Client, error
 	return client, nil
 }
 
-// loginName returns the operator's login name on this machine, or an empty string if the system does not tell.
+// loginName returns the operator's login name on this machine, or an empty string if the name is unknown.
 func loginName() string {
 	if u, err := user.Current(); err == nil {
 		return u.Username
