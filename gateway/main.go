@@ -1,5 +1,5 @@
 // Command gateway runs one gateway instance, and the operators' commands deadletters and identities. Environment
-// variables are the only configuration; gateway --help lists them. Cloud Run starts this command without arguments.
+// variables are the only configuration; see gateway --help. Cloud Run starts this command without arguments.
 //
 // Start at package instance for a gateway instance, and at package operator for the commands. Package main decides
 // nothing: it handles signals, parses the command line and prints the error.
