@@ -1,5 +1,8 @@
-// Command gateway runs one gateway instance, as Cloud Run does. It is configured by environment variables alone:
-// gateway --help lists them.
+// Command gateway runs one gateway instance, and the operators' commands deadletters and identities. Environment
+// variables are the only configuration; see gateway --help. Cloud Run starts this command without arguments.
+//
+// Start at package instance for a gateway instance, and at package operator for the commands. Package main decides
+// nothing: it handles signals, parses the command line and prints the error.
 package main
 
 import (
@@ -13,9 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"parley.internal/gateway/deadletters"
-	"parley.internal/gateway/identities"
 	"parley.internal/gateway/instance"
+	"parley.internal/gateway/operator"
 	"parley.internal/shared/config"
 	"parley.internal/shared/telemetry"
 )
@@ -30,7 +32,7 @@ func main() {
 	}
 }
 
-// run is the whole command; it returns when ctx is done and everything is drained, or with the first error.
+// run executes the command line. It returns after ctx is done and the instance is drained, or with the first error.
 func run(ctx context.Context, args, environ []string, stdout io.Writer) error {
 	root, err := command(environ, stdout)
 	if err != nil {
@@ -47,14 +49,14 @@ func command(environ []string, stdout io.Writer) (*cobra.Command, error) {
 	}
 	root := &cobra.Command{
 		Use:   "gateway",
-		Short: "Hold clients' sockets: serve one gateway instance",
-		Long: `Serves one gateway instance until it is told to stop (SIGINT, SIGTERM); then it drains for at most 8 seconds.
+		Short: "Serve one gateway instance",
+		Long: `Serves one gateway instance until SIGINT or SIGTERM, then drains for at most 8 seconds.
 
-  /          a chat page
+  /          the chat page
   /ws/v1     WebSocket clients
-  /healthz   the process lives
-  /readyz    clients should be sent here
-  /metrics   for Prometheus
+  /healthz   liveness: the process runs
+  /readyz    readiness: the load balancer may send clients
+  /metrics   Prometheus metrics
 
 Environment:
 ` + usage.String(),
@@ -65,17 +67,16 @@ Environment:
 			return serve(cmd.Context(), environ, stdout)
 		},
 	}
-	root.AddCommand(identities.Command(environ))
-	root.AddCommand(deadletters.Command(environ))
-	guide(root)
+	root.AddCommand(operator.Identities(environ), operator.DeadLetters(environ))
+	explainMisuse(root)
 	root.SetOut(stdout)
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root, nil
 }
 
-// guide makes every command that is called in a wrong way fail and say how it is called. By itself, a command that only
-// has others below it prints its help for a name that there is not, and succeeds.
-func guide(cmd *cobra.Command) {
+// explainMisuse makes every misused command fail with its usage line. By default, cobra prints the help of a parent
+// command and succeeds if the name of the subcommand is unknown.
+func explainMisuse(cmd *cobra.Command) {
 	if !cmd.Runnable() {
 		cmd.Args = cobra.NoArgs
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
@@ -89,7 +90,7 @@ func guide(cmd *cobra.Command) {
 		}
 	}
 	for _, sub := range cmd.Commands() {
-		guide(sub)
+		explainMisuse(sub)
 	}
 }
 

@@ -16,12 +16,12 @@ func TestHelpListsEveryVariable(t *testing.T) {
 	}
 	for _, v := range config.Describe[instance.Config]() {
 		if !strings.Contains(out.String(), "  "+v.Name+" ") || v.Help == "" {
-			t.Errorf("%s is not explained", v.Name)
+			t.Errorf("%s has no help text", v.Name)
 		}
 	}
 }
 
-func TestWhatIsWrongIsNamedBeforeAnythingStarts(t *testing.T) {
+func TestEveryConfigurationErrorIsReportedBeforeStart(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		args    []string
@@ -42,13 +42,13 @@ func TestWhatIsWrongIsNamedBeforeAnythingStarts(t *testing.T) {
 		}
 		for _, want := range test.want {
 			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: %q does not name %s", test.name, err, want)
+				t.Errorf("%s: error %q does not name %s", test.name, err, want)
 			}
 		}
 	}
 }
 
-func TestWhatIsCalledInAWrongWaySaysHowItIsCalled(t *testing.T) {
+func TestMisuseShowsUsage(t *testing.T) {
 	for args, want := range map[string]string{
 		"frob":                   "usage: gateway",
 		"deadletters frob":       "usage: gateway deadletters",
@@ -64,15 +64,15 @@ func TestWhatIsCalledInAWrongWaySaysHowItIsCalled(t *testing.T) {
 	for _, args := range []string{"deadletters", "identities"} {
 		var out strings.Builder
 		if err := run(t.Context(), []string{args}, nil, &out); err != nil || !strings.Contains(out.String(), "Available Commands") {
-			t.Errorf("%s: %v, and not its help: %q", args, err, out.String())
+			t.Errorf("%s: %v; output %q; want the help", args, err, out.String())
 		}
 	}
 }
 
-func TestAPortThatIsTakenIsAnError(t *testing.T) {
+func TestListenFailureIsReported(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	environ := []string{"GOOGLE_CLOUD_PROJECT=p", "LISTEN_ADDR=192.0.2.1:1"} // TEST-NET-1: nobody's (RFC 5737)
+	environ := []string{"GOOGLE_CLOUD_PROJECT=p", "LISTEN_ADDR=192.0.2.1:1"} // TEST-NET-1 belongs to no host (RFC 5737)
 	if err := run(ctx, nil, environ, new(strings.Builder)); err == nil || !strings.Contains(err.Error(), "192.0.2.1:1") {
 		t.Errorf("run = %v", err)
 	}

@@ -86,7 +86,7 @@ resource "google_monitoring_alert_policy" "dead_letters" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "Answers or events were given up for the reason `$${metric.label.reason}`. See \"What to look at\" in terraform/README.md; `gateway/deadletters` lists and redrives them."
+    content   = "Answers or events were given up for the reason `$${metric.label.reason}`. See \"What to look at\" in terraform/README.md; `gateway deadletters` (package gateway/operator) lists and redrives them."
   }
 }
 
@@ -265,9 +265,9 @@ resource "google_monitoring_alert_policy" "platform" {
 locals {
   # what the code logs then
   gateway_cut_off = [
-    "the subscription is lost",
-    "the subscription can't be made anew",
-    "the store can't be reached",
+    "subscription lost",
+    "creating the subscription failed",
+    "store unreachable",
     "a token could not be looked up",
     "this instance has lost its leases",
   ]

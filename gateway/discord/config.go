@@ -8,21 +8,21 @@ import (
 	"parley.internal/shared/credential"
 )
 
-// Config says as which bot to listen and speak, and where. The zero value, without a token, is the feature being off.
+// Config configures the connection to Discord. Without a token, as in the zero value, Discord is off.
 type Config struct {
-	Token            credential.Secret `env:"DISCORD_BOT_TOKEN" help:"Token of the Discord bot that Parley speaks as. Without it Parley is not on Discord. The bot needs the message content intent."`
-	Guilds           []string          `env:"DISCORD_GUILDS" help:"Ids, comma-separated, of the only Discord servers in which Parley listens. Without them it listens wherever the bot has been added. Direct messages are always heard."`
-	Members          bool              `env:"DISCORD_MEMBERS" envDefault:"false" help:"Whether to ask Discord for who joins and leaves. The bot needs the server members intent for it; without, only those who join a server with welcome messages are seen."`
-	APIURL           string            `env:"DISCORD_API_URL" envDefault:"https://discord.com/api" help:"Where Discord's API is, without its version."`
-	AnswerTimeout    time.Duration     `env:"DISCORD_ANSWER_TIMEOUT" envDefault:"5s" help:"How long Discord may take to answer a request. A message of which it did not say whether it took it is sent again, and Discord takes it once."`
-	BackfillAge      time.Duration     `env:"DISCORD_BACKFILL_AGE" envDefault:"24h" help:"What was said while nobody listened is read afterwards, unless it is older than this."`
-	BackfillMessages int               `env:"DISCORD_BACKFILL_MESSAGES" envDefault:"1000" help:"So many messages of each channel are read afterwards; 0 reads none."`
+	Token            credential.Secret `env:"DISCORD_BOT_TOKEN" help:"Token of Parley's Discord bot. Without a token, Discord is off. The bot needs the message content intent."`
+	Guilds           []string          `env:"DISCORD_GUILDS" help:"Ids, comma-separated, of the Discord servers to listen in. Empty for every server with the bot as a member. Direct messages are always received."`
+	Members          bool              `env:"DISCORD_MEMBERS" envDefault:"false" help:"Whether to receive joins and leaves of server members. The bot then needs the server members intent. If false, Parley sees only joins, and only in servers with welcome messages."`
+	APIURL           string            `env:"DISCORD_API_URL" envDefault:"https://discord.com/api" help:"Base URL of Discord's API, without the version."`
+	AnswerTimeout    time.Duration     `env:"DISCORD_ANSWER_TIMEOUT" envDefault:"5s" help:"Timeout of a request to Discord, 10ms to 20s. A message without a response is sent again; Discord accepts the message once."`
+	BackfillAge      time.Duration     `env:"DISCORD_BACKFILL_AGE" envDefault:"24h" help:"Maximum age of the messages read after an outage, up to 720h."`
+	BackfillMessages int               `env:"DISCORD_BACKFILL_MESSAGES" envDefault:"1000" help:"Maximum number of messages per channel read after an outage, up to 100000; 0 reads none."`
 }
 
-// Enabled reports whether there is anything to do.
+// Enabled reports whether a token is set.
 func (c Config) Enabled() bool { return !c.Token.IsZero() }
 
-// Validate checks what the types cannot.
+// Validate checks the values of an enabled configuration. The error names every wrong variable.
 func (c Config) Validate() error {
 	if !c.Enabled() {
 		return nil
@@ -30,7 +30,7 @@ func (c Config) Validate() error {
 	var errs []error
 	for _, id := range c.Guilds {
 		if _, ok := parseSnowflake(id); !ok {
-			errs = append(errs, fmt.Errorf("DISCORD_GUILDS: %q is not an id", id))
+			errs = append(errs, fmt.Errorf("DISCORD_GUILDS: %q is not the id of a server", id))
 		}
 	}
 	if err := credential.CheckBaseURL(c.APIURL); err != nil {

@@ -1,28 +1,34 @@
-// Package discord connects a gateway instance to Discord: what is said in servers, threads and direct conversations
-// becomes events, and answers are said there.
+// Package discord connects a gateway instance to Discord. Messages in guilds (Discord's name for servers), threads and
+// direct conversations become events on the ingress topic, and answers become messages. Start at [New] and
+// [Service.Run].
 //
-// One instance at a time has the lease of the bot's session (package lease): it alone is connected, publishes and
-// speaks.
+// One instance at a time holds the lease of the bot's session (package lease). Only this instance connects to Discord,
+// publishes events and sends messages.
 //
-// What is promised:
-//   - A message is one event, however often it is heard or read: its correlation id is Discord's id of the message.
-//   - What is said while nobody listens is read afterwards, in order and before what is said later in the same channel:
-//     up to where each channel has been heard is stored (watermarks/discord:{channel}). What is too old or too much
-//     for that is a gap, which is logged, counted and stored (gaps/{hash}). Edits, deletions and what happens to a
-//     server's members can't be read afterwards; nor can the first words of somebody who never spoke to the bot
-//     directly before.
-//   - An answer is said once. It is claimed in the ledger before it is sent, and carries a nonce by which Discord takes
-//     it once however often it is sent, so that it is sent again where Discord did not answer, also by the next owner
-//     of the session. Only what nobody could bring to an end within a minute or two ends as outcome_unknown.
-//   - Answers that come while nobody is connected wait for whoever is, until their deadline.
-//   - A moderator's order (package moderation) is carried out once, beside what is said; the bot needs the server's
-//     permissions for it: to ban members, to time out members, to manage messages.
-//   - An answer notifies nobody: mentions in it are shown as such, and no more.
+// Guarantees:
+//   - A message is one event, even if Parley receives the message several times. The correlation id is Discord's id of
+//     the message.
+//   - Messages sent during an outage are read afterwards, in order, and published before later messages of the same
+//     channel. A watermark per channel records the last published message (watermarks/discord:{channel}). A message
+//     beyond the limits of the backfill is in a gap; gaps are logged, counted and stored (gaps/{hash}).
+//   - Edits, deletions and member events of an outage are lost, because Discord cannot list them. The first direct
+//     message of a new user is lost as well if it is sent during an outage.
+//   - An answer is sent once. The instance claims the answer in the ledger before sending, and sends it with a nonce.
+//     Discord accepts a nonce once, so an instance sends the message again if Discord did not respond, and so does the
+//     next holder of the lease. An answer unsettled after [maxResendAge] ends as outcome_unknown.
+//   - Answers wait for a connection until their deadline.
+//   - A moderation command (package moderation) is executed once, concurrently with answers. The bot needs Discord's
+//     permissions to ban members, to time out members and to manage messages.
+//   - An answer notifies no user: Discord shows mentions without a ping.
+//
+// This package alone reads and writes the Firestore collection watermarks; see [watermark]. It decides neither when to
+// send an answer (package outbox does) nor when to execute a command (package moderator does).
 package discord
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -40,35 +46,37 @@ import (
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
+	"parley.internal/shared/retry"
 )
 
-// Dependencies are what a service needs. All but those that say so must be set.
+// Dependencies are the collaborators of a [Service]. All fields without a stated default must be set.
 type Dependencies struct {
 	Instance  string
-	Firestore *firestore.Client // for the lease, watermarks and gaps; stays the caller's to close
+	Firestore *firestore.Client // for the lease, watermarks and gaps; the caller closes it
 	Ledger    *delivery.Ledger
 	Reaper    *delivery.Reaper
 	Publisher Publisher
 	Lease     lease.Config
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer
-	Now       func() time.Time // time.Now if nil
+	Now       func() time.Time // nil is time.Now
 
-	HTTP *http.Client                                                      // for the API; one of its own if nil
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // for the gateway, before TLS; net.Dialer's if nil
+	HTTP *http.Client                                                      // for the REST API; nil is a new client
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // for the gateway connection, before TLS; nil is net.Dialer's
 }
 
-// Service is Discord's part of a gateway instance: a Deliverer for the destination discord.
+// Service connects one gateway instance to Discord. It is the Deliverer of the platform discord, and safe for concurrent
+// use.
 //
-// An answer that Deliver takes is not said yet when Deliver returns. Its entry stands in the ledger as pending: if this
-// instance dies, the next owner of the session finds it there.
+// An answer accepted by Deliver is sent after Deliver returns. Until then its ledger entry is pending: if this instance
+// crashes, the next holder of the lease finds the entry and sends the answer.
 type Service struct {
 	config    Config
 	timing    timing
 	firestore *firestore.Client
 	ledger    *delivery.Ledger
 	reaper    *delivery.Reaper
-	enforcer  *moderator.Executor
+	executor  *moderator.Executor
 	publisher Publisher
 	log       *slog.Logger
 	metrics   *metrics
@@ -79,15 +87,15 @@ type Service struct {
 	rest   *rest
 	leases *lease.Manager
 
-	mu        sync.Mutex
-	speaker   *speaker  // nil while another instance has the session
-	moderator *enforcer // likewise
+	mu         sync.Mutex
+	dispatcher *dispatcher // nil while this instance does not hold the lease
+	enforcer   *enforcer   // nil while this instance does not hold the lease
 }
 
-// leaseKey is what the lease is for: the bot's one session.
+// leaseKey is the key of the lease of the bot's only session.
 const leaseKey = "bot"
 
-// New makes the service of a configuration that is [Config.Enabled]. Nothing happens before Run.
+// New makes a service. The configuration must be [Config.Enabled]. Run starts the work.
 func New(c Config, d Dependencies) (*Service, error) {
 	s := &Service{
 		config: c, timing: defaultTiming, firestore: d.Firestore, ledger: d.Ledger, reaper: d.Reaper,
@@ -110,7 +118,7 @@ func New(c Config, d Dependencies) (*Service, error) {
 	if s.metrics, err = newMetrics(d.Metrics); err != nil {
 		return nil, err
 	}
-	s.enforcer = moderator.NewExecutor(d.Ledger, d.Reaper, moderator.NewRecords(d.Firestore, d.Instance, s.now), moderator.Options{
+	s.executor = moderator.NewExecutor(d.Ledger, d.Reaper, moderator.NewRecords(d.Firestore, d.Instance, s.now), moderator.Options{
 		Log: s.log, Now: s.now, Count: func(outcome string) { s.metrics.actions.WithLabelValues(outcome).Inc() },
 	})
 	s.leases, err = lease.New(d.Firestore, string(identity.Discord), d.Instance, d.Lease, lease.Options{
@@ -122,47 +130,51 @@ func New(c Config, d Dependencies) (*Service, error) {
 	return s, nil
 }
 
-// maxStranded is how long an instance stays away at most that could not connect before, though it reaches Discord's API.
-const maxStranded = time.Hour
+// maxYield is the largest base of the pause for which an instance without a connection leaves the session to other
+// instances.
+const maxYield = time.Hour
 
-// Run listens and speaks, while this instance has the session, until ctx is done. Then it gives the session back, as
-// soon as what is being said is said and what was heard is published; that takes a few seconds at most. It must be
-// called once.
+// Run holds the bot's session, if the instance gets the lease, until ctx is done. Then Run publishes the received
+// messages, finishes the messages being sent, and releases the lease, within a few seconds. Run must be called once.
 //
-// An instance that has the session and can't connect for a while lets the others try, if there are any, until it
-// reaches Discord again.
+// An instance that holds the lease and cannot connect for [timing.maxOffline] releases the lease if there are other
+// instances. It tries again after a pause, as soon as it reaches Discord's API. The pause grows up to [maxYield].
 func (s *Service) Run(ctx context.Context) {
-	pause := s.timing.stranded
+	backoff := retry.NewBackoff(s.timing.maxOffline, maxYield)
 	for {
-		taking, leave := context.WithCancel(ctx)
-		s.leases.Run(taking, func() []string { return []string{leaseKey} }, func(ctx context.Context, l lease.Lease) {
-			if s.hold(ctx, l, leave) {
-				pause = s.timing.stranded
+		leasing, yield := context.WithCancel(ctx)
+		s.leases.Run(leasing, func() []string { return []string{leaseKey} }, func(ctx context.Context, l lease.Lease) {
+			if s.holdSession(ctx, l, yield) {
+				backoff.Reset()
 			}
 		})
-		leave()
+		yield()
 		if ctx.Err() != nil {
 			return
 		}
-		s.log.WarnContext(ctx, "no connection to Discord for too long: other instances may try", "pause", pause)
-		sleep(ctx, pause)
-		pause = min(2*pause, maxStranded)
+		pause := backoff.Next()
+		s.log.WarnContext(ctx, "session yielded: no connection to Discord for too long", "pause", pause)
+		if retry.Sleep(ctx, pause) != nil {
+			return
+		}
 		var bot discordgo.GatewayBotResponse
-		for ctx.Err() == nil && s.rest.get(ctx, "gateway/bot", "gateway/bot", &bot) != nil {
-			sleep(ctx, s.timing.stranded)
+		for s.rest.get(ctx, "gateway/bot", "gateway/bot", &bot) != nil {
+			if retry.Sleep(ctx, s.timing.maxOffline) != nil {
+				return
+			}
 		}
 	}
 }
 
-// hold is the bot's session for as long as this instance has it. It calls leave if there is no connection for too long
-// and another instance might do better, and reports whether there was one.
-func (s *Service) hold(ctx context.Context, l lease.Lease, leave func()) (connected bool) {
-	steady := context.WithoutCancel(ctx)
-	stopped, stop := context.WithCancel(steady) // for what is brought to its end after ctx
+// holdSession runs the bot's session until ctx, the time of the lease, is done. It reports whether the instance was
+// connected. It calls yield if the instance is offline for too long and a different instance may succeed.
+func (s *Service) holdSession(ctx context.Context, l lease.Lease, yield func()) (connected bool) {
+	uncanceled := context.WithoutCancel(ctx)
+	flushCtx, stop := context.WithCancel(uncanceled) // done timing.flush after ctx: for publishing and sending the rest
 	defer stop()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(s.timing.flush, stop) })()
 
-	in := newInlet(ctx, stopped, s, l)
+	in := newIngestQueue(ctx, flushCtx, s, l)
 	for {
 		err := in.load(ctx)
 		if err == nil {
@@ -171,62 +183,63 @@ func (s *Service) hold(ctx context.Context, l lease.Lease, leave func()) (connec
 		if ctx.Err() != nil {
 			return false
 		}
-		s.log.WarnContext(ctx, "can't begin; trying again", "error", err)
-		sleep(ctx, s.timing.retry)
+		s.log.WarnContext(ctx, "reading the watermarks failed", "error", err)
+		_ = retry.Sleep(ctx, s.timing.retry) // load fails as well once ctx is done
 	}
 	g := &gateway{
 		token: s.config.Token, intents: intents, rest: s.rest, dial: s.dial, timing: s.timing, log: s.log, metrics: s.metrics,
-		heard: in.heard,
+		handle: in.handle,
 	}
 	if s.config.Members {
 		g.intents |= discordgo.IntentsGuildMembers
 	}
-	sp, m := newSpeaker(s, l, g), newModerator(s, l, g, in.listener.guilds)
+	d, e := newDispatcher(s, l, g), newEnforcer(s, l, g, in.converter.guilds)
 	s.mu.Lock()
-	s.speaker, s.moderator = sp, m
+	s.dispatcher, s.enforcer = d, e
 	s.mu.Unlock()
 
-	marking, stopMarking := context.WithCancel(steady)
-	var listening, marked, spoken sync.WaitGroup
-	listening.Go(func() { g.run(ctx) })
-	listening.Go(func() { connected = s.watch(ctx, g, leave) })
-	marked.Go(func() { in.keepMarking(marking) })
-	spoken.Go(func() { sp.Run(ctx, stopped) })
-	spoken.Go(func() { m.Run(ctx) })
-	listening.Wait()
+	watermarkCtx, stopWatermarks := context.WithCancel(uncanceled)
+	var receiving, watermarks, sending sync.WaitGroup
+	receiving.Go(func() { g.run(ctx) })
+	receiving.Go(func() { connected = s.watchConnection(ctx, g, yield) })
+	watermarks.Go(func() { in.keepWatermarks(watermarkCtx) })
+	sending.Go(func() { d.Run(ctx, flushCtx) })
+	sending.Go(func() { e.Run(ctx) })
+	receiving.Wait()
 	in.close()
-	stopMarking()
-	marked.Wait()
-	spoken.Wait()
+	stopWatermarks()
+	watermarks.Wait()
+	sending.Wait()
 	s.mu.Lock()
-	s.speaker, s.moderator = nil, nil
+	s.dispatcher, s.enforcer = nil, nil
 	s.mu.Unlock()
 	return connected
 }
 
-// watch looks after a connection until ctx is done, and reports whether there was one. It calls leave when there was
-// none for too long and there are other instances.
-func (s *Service) watch(ctx context.Context, g *gateway, leave func()) (connected bool) {
-	up := time.Now()
-	for ctx.Err() == nil {
+// watchConnection observes a connection until ctx is done, and reports whether the instance was connected. It calls
+// yield and returns if the instance is offline for too long and there are other instances.
+func (s *Service) watchConnection(ctx context.Context, g *gateway, yield func()) (connected bool) {
+	online := time.Now() // when the instance was last seen connected
+	for {
 		switch {
-		case g.up.Load():
-			up, connected = time.Now(), true
-		case time.Since(up) > s.timing.stranded && s.leases.Members() > 1:
-			leave()
+		case ctx.Err() != nil:
+			return connected
+		case g.connected.Load():
+			online, connected = time.Now(), true
+		case time.Since(online) > s.timing.maxOffline && s.leases.Members() > 1:
+			yield()
 			return connected
 		}
-		sleep(ctx, s.timing.stranded/10)
+		_ = retry.Sleep(ctx, s.timing.maxOffline/10) // the loop checks ctx
 	}
-	return connected
 }
 
-// listens reports whether what happens in a server is of interest.
-func (s *Service) listens(guildID string) bool {
+// ingests reports whether a guild's events are published.
+func (s *Service) ingests(guildID string) bool {
 	return len(s.config.Guilds) == 0 || slices.Contains(s.config.Guilds, guildID)
 }
 
-// readyUser is the bot that READY tells of.
+// readyUser returns the bot's user id from the READY event.
 func readyUser(data []byte) (string, error) {
 	var ready struct {
 		User *discordgo.User `json:"user"`
@@ -235,7 +248,7 @@ func readyUser(data []byte) (string, error) {
 		return "", fmt.Errorf("read READY: %w", err)
 	}
 	if ready.User == nil {
-		return "", fmt.Errorf("READY names no user")
+		return "", errors.New("no user in READY")
 	}
 	return ready.User.ID, nil
 }

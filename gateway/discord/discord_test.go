@@ -6,34 +6,35 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-json-experiment/json"
 
-	standin "parley.internal/emulator/discord"
+	fake "parley.internal/emulator/discord"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 )
 
-func TestWhatIsSaidBecomesEvents(t *testing.T) {
+func TestMessagesBecomeEvents(t *testing.T) {
 	w := newWorld(t)
-	elder, err := w.discord.AddRole(standin.Role{GuildID: w.guild.ID, Name: "Elder"})
+	elder, err := w.discord.AddRole(fake.Role{GuildID: w.guild.ID, Name: "Elder"})
 	w.must(err)
 	w.must(w.discord.SetRoles(w.guild.ID, w.alice.ID, elder.ID))
 	w.must(w.discord.SetNick(w.guild.ID, w.alice.ID, "Ally"))
-	other, err := w.discord.AddBot(standin.Bot{User: standin.User{Name: "otherbot"}})
+	other, err := w.discord.AddBot(fake.Bot{User: fake.User{Name: "otherbot"}})
 	w.must(err)
 	w.join(other.ID)
-	mod, err := w.discord.AddRole(standin.Role{GuildID: w.guild.ID, Name: "Mod", Permissions: standin.ViewAuditLog}) // to hear of bans
+	mod, err := w.discord.AddRole(fake.Role{GuildID: w.guild.ID, Name: "Mod", Permissions: fake.ViewAuditLog}) // needed for ban events
 	w.must(err)
 	w.must(w.discord.SetRoles(w.guild.ID, w.bot.ID, mod.ID))
 	w.start("a")
 	w.connected()
 
 	first := w.ask(w.room, "hello <@"+w.bot.ID+">")
-	reply, err := w.discord.Say(w.room.ID, w.owner.ID, "hi", standin.ReplyingTo(first.ID))
+	reply, err := w.discord.Say(w.room.ID, w.owner.ID, "hi", fake.ReplyingTo(first.ID))
 	w.must(err)
 	for _, bot := range []string{w.bot.ID, other.ID} {
 		_, err := w.discord.Say(w.room.ID, bot, "I am a bot")
@@ -46,18 +47,18 @@ func TestWhatIsSaidBecomesEvents(t *testing.T) {
 	w.must(err)
 	w.must(w.discord.Delete(w.room.ID, edited.ID))
 	w.must(w.discord.Ban(w.guild.ID, w.alice.ID, ""))
-	w.heard(first, reply, direct, edited)
+	w.published(first, reply, direct, edited)
 	eventually(t, "all is published", func() bool { return len(w.events("")) == 8 })
 
 	if n := len(w.events(event.TypeChatMessage)); n != 4 {
-		t.Errorf("%d messages are events; want four, none of a bot's", n)
+		t.Errorf("%d message events; want 4, none from a bot", n)
 	}
 	for _, kind := range []string{TypeEdited, TypeDeleted, TypeBanned, TypeLeft} {
 		if n := len(w.events(kind)); n != 1 {
-			t.Errorf("%d events of type %s; want one", n, kind)
+			t.Errorf("%d events of type %s; want 1", n, kind)
 		}
 	}
-	find := func(m standin.Message) (*event.Event, rawMessage) {
+	find := func(m fake.Message) (*event.Event, rawMessage) {
 		t.Helper()
 		for _, e := range w.events(event.TypeChatMessage) {
 			if e.Message.ID == m.ID {
@@ -90,11 +91,11 @@ func TestWhatIsSaidBecomesEvents(t *testing.T) {
 	}
 }
 
-func TestOnlyTheseServersAreHeard(t *testing.T) {
+func TestOnlyConfiguredServersAreIngested(t *testing.T) {
 	w := newWorld(t)
-	elsewhere, err := w.discord.AddGuild(standin.Guild{Name: "Elsewhere", OwnerID: w.owner.ID})
+	elsewhere, err := w.discord.AddGuild(fake.Guild{Name: "Elsewhere", OwnerID: w.owner.ID})
 	w.must(err)
-	there, err := w.discord.AddChannel(standin.Channel{GuildID: elsewhere.ID, Name: "there"})
+	there, err := w.discord.AddChannel(fake.Channel{GuildID: elsewhere.ID, Name: "there"})
 	w.must(err)
 	_, err = w.discord.AddMember(elsewhere.ID, w.bot.ID)
 	w.must(err)
@@ -105,13 +106,13 @@ func TestOnlyTheseServersAreHeard(t *testing.T) {
 	w.ask(there, "not for you")
 	direct, err := w.discord.SayDM(w.alice.ID, w.bot.ID, "but this")
 	w.must(err)
-	w.heard(w.ask(w.room, "for you"), direct)
+	w.published(w.ask(w.room, "for you"), direct)
 	if n := len(w.events("")); n != 2 {
-		t.Errorf("%d events; want none of the other server", n)
+		t.Errorf("%d events; want 2, none from the other server", n)
 	}
 }
 
-func TestAnswersAreSaidAsReplies(t *testing.T) {
+func TestAnswersAreSentAsReplies(t *testing.T) {
 	w := newWorld(t)
 	m := w.start("a")
 	w.connected()
@@ -124,7 +125,7 @@ func TestAnswersAreSaidAsReplies(t *testing.T) {
 	before := w.answer(question, "pssst", privately)
 	inside := w.answer(direct, "the same")
 	gone := question
-	gone.ID = standin.IDAt(time.Now().Add(-time.Hour)) // which none that is said meanwhile can have
+	gone.ID = fake.IDAt(time.Now().Add(-time.Hour)) // older than every message of this test
 	orphan := w.answer(gone, "to nobody")
 	empty := w.answer(question, "\u0007")
 	for _, a := range []answered{short, long, before, inside, orphan} {
@@ -132,9 +133,9 @@ func TestAnswersAreSaidAsReplies(t *testing.T) {
 	}
 	w.refused(empty, deadletter.NoText, "")
 
-	said := w.said(w.room.ID)
-	slices.SortStableFunc(said, func(a, b standin.Message) int { return strings.Compare(a.ReplyTo, b.ReplyTo) })
-	of := func(a answered) (found []standin.Message) {
+	sent := w.sent(w.room.ID)
+	slices.SortStableFunc(sent, func(a, b fake.Message) int { return strings.Compare(a.ReplyTo, b.ReplyTo) })
+	of := func(a answered) (found []fake.Message) {
 		for _, id := range strings.Fields(w.entry(a).Note) {
 			for _, m := range append(w.discord.Said(w.room.ID), w.discord.DMs(w.alice.ID, w.bot.ID)...) {
 				if m.ID == id {
@@ -147,7 +148,7 @@ func TestAnswersAreSaidAsReplies(t *testing.T) {
 	first := of(short)
 	if len(first) != 1 || first[0].Text != short.text || first[0].ReplyTo != question.ID || len(first[0].Pings) != 0 ||
 		first[0].MentionEveryone || len(first[0].Mentions) != 0 {
-		t.Errorf("said %+v; want it once, as a reply that notifies nobody", first)
+		t.Errorf("sent %+v; want it once, as a reply that notifies no user", first)
 	}
 	pieces := of(long)
 	if len(pieces) != 3 || pieces[0].ReplyTo != question.ID || pieces[1].ReplyTo != "" || len(pieces[0].Pings) != 0 {
@@ -162,24 +163,24 @@ func TestAnswersAreSaidAsReplies(t *testing.T) {
 	}
 	for _, a := range []answered{before, inside} {
 		if got := of(a); len(got) != 1 || got[0].GuildID != "" || got[0].Text != a.text {
-			t.Errorf("%q was said as %+v; want it directly", a.text, got)
+			t.Errorf("%q was sent as %+v; want a direct message", a.text, got)
 		}
 	}
 	if got := of(orphan); len(got) != 1 || got[0].ReplyTo != "" {
-		t.Errorf("the answer to what is gone is %+v", got)
+		t.Errorf("the answer to a deleted message is %+v", got)
 	}
-	if n := len(said); n != 5 {
+	if n := len(sent); n != 5 {
 		t.Errorf("%d messages in the channel; want 5", n)
 	}
 	m.stop()
 	if n := len(w.events(event.TypeChatMessage)); n != 2 {
-		t.Errorf("%d messages are events; want the two questions", n)
+		t.Errorf("%d message events; want the two questions", n)
 	}
 }
 
-func TestRefusalsAreDeadLettersWithDiscordsCode(t *testing.T) {
+func TestRefusedAnswersAreDeadLettersWithDiscordsCode(t *testing.T) {
 	w := newWorld(t)
-	silent := w.channel("silent", standin.Overwrite{ID: w.guild.ID, Deny: standin.SendMessages})
+	silent := w.channel("silent", fake.Overwrite{ID: w.guild.ID, Deny: fake.SendMessages})
 	shy := w.user("shy")
 	w.join(shy.ID)
 	w.must(w.discord.BlockDM(shy.ID, true))
@@ -195,18 +196,18 @@ func TestRefusalsAreDeadLettersWithDiscordsCode(t *testing.T) {
 	w.refused(w.answer(question, "blocked", privately, func(e *event.Event) { e.UserID = "discord:" + shy.ID }), deadletter.RecipientRefused, "50007")
 	w.refused(w.answer(question, "another platform's", privately, func(e *event.Event) { e.UserID = "twitch:1" }), deadletter.NoRecipient, "twitch:1")
 	w.reaches(w.answer(question, "and this is fine"), delivery.Delivered)
-	if n := len(w.said(w.room.ID)) + len(w.said(silent.ID)); n != 1 {
+	if n := len(w.sent(w.room.ID)) + len(w.sent(silent.ID)); n != 1 {
 		t.Errorf("%d messages; want the one that is fine", n)
 	}
 }
 
-func TestWhatDiscordDidNotConfirmIsSaidOnce(t *testing.T) {
+func TestUnconfirmedMessagesAreSentOnce(t *testing.T) {
 	w := newWorld(t)
 	w.start("a", impatient)
 	w.connected()
 	question := w.ask(w.room, "hello?")
 	var all []answered
-	for i, f := range []standin.HTTPFault{
+	for i, f := range []fake.HTTPFault{
 		{Done: true, Hang: true}, {Done: true, Drop: true}, {Done: true, Status: http.StatusBadGateway},
 		{Hang: true}, {Drop: true}, {Status: http.StatusInternalServerError, Times: 3},
 	} {
@@ -218,25 +219,25 @@ func TestWhatDiscordDidNotConfirmIsSaidOnce(t *testing.T) {
 	}
 	w.once(w.room.ID, all...)
 	for _, a := range all {
-		if id := w.entry(a).Note; !slices.ContainsFunc(w.said(w.room.ID), func(m standin.Message) bool { return m.ID == id && m.Text == a.text }) {
-			t.Errorf("%q is noted as %q, which it is not", a.text, id)
+		if id := w.entry(a).Note; !slices.ContainsFunc(w.sent(w.room.ID), func(m fake.Message) bool { return m.ID == id && m.Text == a.text }) {
+			t.Errorf("%q has the note %q; want the id of its message", a.text, id)
 		}
 	}
 }
 
-func TestAHalfSaidAnswerIsADeadLetter(t *testing.T) {
+func TestHalfSentAnswerIsADeadLetter(t *testing.T) {
 	w := newWorld(t)
 	w.start("a")
 	w.connected()
 	question := w.ask(w.room, "tell me everything")
-	w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Skip: 1, Status: http.StatusForbidden})
+	w.discord.FailHTTP(fake.HTTPFault{Method: http.MethodPost, Path: "/messages", Skip: 1, Status: http.StatusForbidden})
 	w.refused(w.answer(question, strings.Repeat("many words ", 300)), deadletter.SenderRefused, "message 2 of 2")
-	if n := len(w.said(w.room.ID)); n != 1 {
+	if n := len(w.sent(w.room.ID)); n != 1 {
 		t.Errorf("%d messages; want the first half, once", n)
 	}
 }
 
-func TestOneInstanceHasTheSession(t *testing.T) {
+func TestOneInstanceHoldsTheSession(t *testing.T) {
 	w := newWorld(t)
 	all := []*running{w.start("a"), w.start("b"), w.start("c")}
 	leaving := w.settled(all...)
@@ -244,46 +245,46 @@ func TestOneInstanceHasTheSession(t *testing.T) {
 		t.Errorf("%d connections; want one", n)
 	}
 	first := w.ask(w.room, "hello")
-	w.heard(first)
+	w.published(first)
 	w.reaches(w.answer(first, "an answer"), delivery.Delivered)
 
-	// who leaves gives the session back at once
+	// an instance that stops releases the lease at once
 	leaving.stop()
 	during := w.ask(w.room, "while it moves")
-	owed := w.answer(during, "owed")
-	w.reaches(owed, delivery.Delivered)
-	w.heard(first, during)
-	w.once(w.room.ID, owed)
+	pending := w.answer(during, "pending")
+	w.reaches(pending, delivery.Delivered)
+	w.published(first, during)
+	w.once(w.room.ID, pending)
 	if n := w.gaps(); n != 0 {
-		t.Errorf("%d gaps; want none: all was read", n)
+		t.Errorf("%d gaps; want none, because every message was read", n)
 	}
 }
 
-func TestTheOwnerDies(t *testing.T) {
+func TestNextHolderContinuesAfterACrash(t *testing.T) {
 	w := newWorld(t)
 	w.lease = quickLease
 	quiet := w.channel("quiet")
 	victim := w.start("victim")
 	w.connected()
-	before := []standin.Message{w.ask(w.room, "before"), w.ask(quiet, "quietly before")}
+	before := []fake.Message{w.ask(w.room, "before"), w.ask(quiet, "quietly before")}
 	private, err := w.discord.SayDM(w.alice.ID, w.bot.ID, "between us")
 	w.must(err)
 	before = append(before, private)
-	w.heard(before...)
+	w.published(before...)
 	for _, m := range before {
 		w.marked(m)
 	}
-	// Discord has the message and has not answered yet
-	w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Done: true, Hang: true})
+	// Discord has accepted the message and not responded yet
+	w.discord.FailHTTP(fake.HTTPFault{Method: http.MethodPost, Path: "/messages", Done: true, Hang: true})
 	midst := w.answer(before[0], "in the midst")
 	behind := w.answer(before[0], "behind it")
-	eventually(t, "it is said", func() bool { return len(w.said(w.room.ID)) == 1 })
+	eventually(t, "the message is sent", func() bool { return len(w.sent(w.room.ID)) == 1 })
 	if got := w.entry(midst); got.State != delivery.Claimed || got.Instance != victim.name {
-		t.Fatalf("state = %s of %s; want it claimed before it is said", got.State, got.Instance)
+		t.Fatalf("state = %s of %s; want a claim before the message is sent", got.State, got.Instance)
 	}
 	victim.kill()
 
-	var missed []standin.Message
+	var missed []fake.Message
 	for i := range 120 { // more than a page
 		missed = append(missed, w.ask(w.room, fmt.Sprint("missed ", i)))
 	}
@@ -292,21 +293,21 @@ func TestTheOwnerDies(t *testing.T) {
 	private, err = w.discord.SayDM(w.alice.ID, w.bot.ID, "are you there?")
 	w.must(err)
 	missed = append(missed, private)
-	elder, err := w.discord.AddRole(standin.Role{GuildID: w.guild.ID, Name: "Elder"})
+	elder, err := w.discord.AddRole(fake.Role{GuildID: w.guild.ID, Name: "Elder"})
 	w.must(err)
 	w.must(w.discord.SetRoles(w.guild.ID, w.alice.ID, elder.ID))
-	owed := w.answer(missed[0], "owed")
-	whisper := w.answer(missed[0], "owed directly", privately)
+	pending := w.answer(missed[0], "pending")
+	whisper := w.answer(missed[0], "pending directly", privately)
 
 	w.start("heir")
-	w.reaches(owed, delivery.Delivered)
+	w.reaches(pending, delivery.Delivered)
 	w.reaches(behind, delivery.Delivered)
 	w.reaches(whisper, delivery.Delivered)
 	after := w.ask(w.room, "after")
-	w.heard(slices.Concat(before, missed, []standin.Message{after})...)
-	w.once(w.room.ID, midst, behind, owed)
-	if got := w.reaches(midst, delivery.Delivered); got.Note != w.said(w.room.ID)[0].ID {
-		t.Errorf("it is noted as %s; want it taken over, as %s", got.Note, w.said(w.room.ID)[0].ID)
+	w.published(slices.Concat(before, missed, []fake.Message{after})...)
+	w.once(w.room.ID, midst, behind, pending)
+	if got := w.reaches(midst, delivery.Delivered); got.Note != w.sent(w.room.ID)[0].ID {
+		t.Errorf("note = %s; want the message of the crashed instance, %s", got.Note, w.sent(w.room.ID)[0].ID)
 	}
 	var order []string
 	for _, e := range w.events(event.TypeChatMessage) {
@@ -314,32 +315,32 @@ func TestTheOwnerDies(t *testing.T) {
 			order = append(order, e.Message.ID)
 		}
 		if e.Message.Text == "missed 7" && !strings.Contains(string(e.Message.RawPlatformPayload), `"roleNames":["Elder"]`) {
-			t.Errorf("payload = %s; want the roles, which what is read does not tell", e.Message.RawPlatformPayload)
+			t.Errorf("payload = %s; want the roles, read separately", e.Message.RawPlatformPayload)
 		}
 	}
 	if !slices.IsSorted(order) {
-		t.Error("the channel's messages are not in order")
+		t.Error("the messages of the channel are not in order")
 	}
 	if n := w.gaps(); n != 0 {
-		t.Errorf("%d gaps; want none: all was read", n)
+		t.Errorf("%d gaps; want none, because every message was read", n)
 	}
 }
 
-func TestTheFirstOwnerDiesBeforeItWroteAnyWatermark(t *testing.T) {
+func TestFirstHolderCrashesBeforeTheFirstWatermark(t *testing.T) {
 	w := newWorld(t)
 	w.lease = quickLease
 	old := w.ask(w.room, "before anybody was there")
-	victim := w.start("victim", func(s *Service) { s.timing.mark = time.Hour })
+	victim := w.start("victim", func(s *Service) { s.timing.watermark = time.Hour })
 	w.connected()
 	heard := w.ask(w.room, "heard")
-	w.heard(heard)
+	w.published(heard)
 	victim.kill()
-	missed := []standin.Message{w.ask(w.room, "missed"), w.ask(w.channel("later"), "in a new channel")}
+	missed := []fake.Message{w.ask(w.room, "missed"), w.ask(w.channel("later"), "in a new channel")}
 	w.start("heir")
-	w.heard(missed...)
-	for _, e := range w.events(event.TypeChatMessage) { // what the first one published comes again, as the same event
+	w.published(missed...)
+	for _, e := range w.events(event.TypeChatMessage) { // messages of the first holder may be published again
 		if e.Message.ID == old.ID {
-			t.Error("what was said before anybody listened became an event")
+			t.Error("a message from before the first session became an event")
 		}
 	}
 	if n := w.gaps(); n != 0 {
@@ -347,20 +348,19 @@ func TestTheFirstOwnerDiesBeforeItWroteAnyWatermark(t *testing.T) {
 	}
 }
 
-// TestManyInstances is the promise as a whole: whoever comes, goes or dies, each message is one event and each answer
-// is said once.
+// Instances start, stop and crash; still each message is one event and each answer is sent once.
 func TestManyInstances(t *testing.T) {
 	w := newWorld(t)
 	w.lease = quickLease
-	rooms := []standin.Channel{w.room, w.channel("two"), w.channel("three")}
+	rooms := []fake.Channel{w.room, w.channel("two"), w.channel("three")}
 	alive := []*running{w.start("a"), w.start("b")}
-	eventually(t, "somebody has the session", func() bool { return owner(alive...) != nil })
+	eventually(t, "an instance holds the session", func() bool { return holder(alive...) != nil })
 	for _, room := range rooms {
 		first := w.ask(room, "first")
-		w.heard(first)
+		w.published(first)
 		w.marked(first)
 	}
-	var messages []standin.Message
+	var messages []fake.Message
 	var answers []answered
 	round := func() {
 		t.Helper()
@@ -375,10 +375,10 @@ func TestManyInstances(t *testing.T) {
 			round()
 		}
 		<-time.After(rand.N(30 * time.Millisecond))
-		gone := owner(alive...)
-		for gone == nil { // the session moves
+		gone := holder(alive...)
+		for gone == nil { // the lease moves
 			round()
-			eventually(t, "somebody has the session", func() bool { gone = owner(alive...); return gone != nil })
+			eventually(t, "an instance holds the session", func() bool { gone = holder(alive...); return gone != nil })
 		}
 		alive = slices.DeleteFunc(alive, func(m *running) bool { return m == gone })
 		if i%2 == 0 {
@@ -395,17 +395,17 @@ func TestManyInstances(t *testing.T) {
 	}
 	eventually(t, "every message is an event", func() bool {
 		n := w.times()
-		return !slices.ContainsFunc(messages, func(m standin.Message) bool { return n[m.ID] == 0 })
+		return !slices.ContainsFunc(messages, func(m fake.Message) bool { return n[m.ID] == 0 })
 	})
-	said := map[string]int{}
+	sent := map[string]int{}
 	for _, room := range rooms {
-		for _, m := range w.said(room.ID) {
-			said[m.Text]++
+		for _, m := range w.sent(room.ID) {
+			sent[m.Text]++
 		}
 	}
 	for _, a := range answers {
-		if n := said[a.text]; n != 1 {
-			t.Errorf("%q was said %d times", a.text, n)
+		if n := sent[a.text]; n != 1 {
+			t.Errorf("%q was sent %d times", a.text, n)
 		}
 	}
 	again := 0
@@ -415,16 +415,16 @@ func TestManyInstances(t *testing.T) {
 	t.Logf("%d answers; %d messages, %d published again by the same correlation id", len(answers), len(messages), again)
 }
 
-func TestASessionIsTakenUpAgain(t *testing.T) {
-	w := newWorld(t, standin.WithTiming(standin.Timing{Heartbeat: 400 * time.Millisecond}))
+func TestBrokenConnectionsResumeTheSession(t *testing.T) {
+	w := newWorld(t, fake.WithTiming(fake.Timing{Heartbeat: 400 * time.Millisecond}))
 	m := w.start("a")
 	w.connected()
-	all := []standin.Message{w.ask(w.room, "first")}
-	w.heard(all...)
+	all := []fake.Message{w.ask(w.room, "first")}
+	w.published(all...)
 	for i, breakIt := range []func(){
 		func() { w.discord.DropGateway(w.bot.ID) },
 		func() { w.discord.ReconnectGateway(w.bot.ID) },
-		func() { w.discord.CloseGateway(w.bot.ID, standin.CloseUnknownError) },
+		func() { w.discord.CloseGateway(w.bot.ID, fake.CloseUnknownError) },
 		func() { w.discord.InvalidateSessions(w.bot.ID, true) },
 		func() { w.discord.StopACKs(w.bot.ID) },
 	} {
@@ -433,28 +433,28 @@ func TestASessionIsTakenUpAgain(t *testing.T) {
 		all = append(all, w.ask(w.room, fmt.Sprint("while it is broken ", i)))
 		eventually(t, fmt.Sprintf("resumed after break %d", i), func() bool { return counter(m.metrics.sessions.WithLabelValues("resumed")) > before })
 		all = append(all, w.ask(w.room, fmt.Sprint("after it ", i)))
-		w.heard(all...)
+		w.published(all...)
 		w.reaches(w.answer(all[len(all)-1], fmt.Sprint("answer ", i)), delivery.Delivered)
 	}
 	if n := counter(m.metrics.sessions.WithLabelValues("new")); n != 1 {
-		t.Errorf("%v new sessions; want the first alone", n)
+		t.Errorf("%v new sessions; want only the first", n)
 	}
 	if n := len(w.discord.Requests("/messages")); n != 5 {
-		t.Errorf("%d requests for messages; want the five answers, and none to read: a session that is taken up tells all", n)
+		t.Errorf("%d requests for messages; want the five answers and no backfill, because Discord replays a resumed session", n)
 	}
 }
 
-func TestASessionThatIsOverIsMadeAnew(t *testing.T) {
+func TestLostSessionsAreReplaced(t *testing.T) {
 	w := newWorld(t)
 	m := w.start("a")
 	w.connected()
 	first := w.ask(w.room, "first")
-	w.heard(first)
-	all := []standin.Message{first}
+	w.published(first)
+	all := []fake.Message{first}
 	for i, breakIt := range []func(){
 		func() { w.discord.InvalidateSessions(w.bot.ID, false) },
 		func() { w.discord.ForgetSessions(w.bot.ID) },
-		func() { w.discord.CloseGateway(w.bot.ID, standin.CloseSessionTimedOut) },
+		func() { w.discord.CloseGateway(w.bot.ID, fake.CloseSessionTimedOut) },
 	} {
 		breakIt()
 		for j := range 3 {
@@ -462,53 +462,53 @@ func TestASessionThatIsOverIsMadeAnew(t *testing.T) {
 		}
 		eventually(t, fmt.Sprintf("a new session after break %d", i), func() bool { return counter(m.metrics.sessions.WithLabelValues("new")) == float64(i+2) })
 		all = append(all, w.ask(w.room, fmt.Sprint("after it ", i)))
-		w.heard(all...)
+		w.published(all...)
 	}
 }
 
-func TestATokenThatIsRefusedIsSaidSoAndNotHammered(t *testing.T) {
+func TestAnswersWaitForAValidToken(t *testing.T) {
 	w := newWorld(t)
 	m := w.start("a")
 	w.connected()
 	question := w.ask(w.room, "hello?")
-	w.heard(question)
+	w.published(question)
 	_, err := w.discord.ResetToken(w.bot.ID)
 	w.must(err)
-	eventually(t, "it is refused", func() bool {
+	eventually(t, "the token is refused", func() bool {
 		return counter(m.metrics.disconnects.WithLabelValues("unauthorized")) > 0 || counter(m.metrics.disconnects.WithLabelValues("4004")) > 0
 	})
 	waiting := w.answer(question, "for later")
 	if got := w.entry(waiting).State; got != delivery.Pending {
-		t.Errorf("state = %s; want it pending until the token is right", got)
+		t.Errorf("state = %s; want pending until the token is valid", got)
 	}
 	_, err = w.discord.AddBot(w.bot)
 	w.must(err)
 	w.reaches(waiting, delivery.Delivered)
 }
 
-func TestLimitsAreWaitedFor(t *testing.T) {
+func TestRateLimitedAnswersAreSentLater(t *testing.T) {
 	w := newWorld(t)
 	w.start("a")
 	w.connected()
 	question := w.ask(w.room, "hello?")
 	for i, global := range []bool{false, true} {
-		w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Status: http.StatusTooManyRequests, RetryAfter: 700 * time.Millisecond, Global: global})
+		w.discord.FailHTTP(fake.HTTPFault{Method: http.MethodPost, Path: "/messages", Status: http.StatusTooManyRequests, RetryAfter: 700 * time.Millisecond, Global: global})
 		began, before := time.Now(), len(w.discord.Requests("/messages"))
 		a := w.answer(question, fmt.Sprint("limited ", i))
 		w.reaches(a, delivery.Delivered)
 		if took := time.Since(began); took < 700*time.Millisecond {
-			t.Errorf("it was said after %s; want it after the limit", took)
+			t.Errorf("sent after %s; want at least 700ms", took)
 		}
 		if n := len(w.discord.Requests("/messages")) - before; n != 2 {
-			t.Errorf("%d requests; want the one that was too much, and one after the limit", n)
+			t.Errorf("%d requests; want the limited one and one more", n)
 		}
 		w.once(w.room.ID, a)
 	}
 }
 
-func TestDiscordsOwnLimitsAreKept(t *testing.T) {
-	w := newWorld(t, standin.WithLimits(standin.Limits{
-		Messages: standin.Window{N: 4, Per: 400 * time.Millisecond}, Routes: standin.Window{N: 20, Per: 400 * time.Millisecond},
+func TestRateLimitHeadersAreObeyed(t *testing.T) {
+	w := newWorld(t, fake.WithLimits(fake.Limits{
+		Messages: fake.Window{N: 4, Per: 400 * time.Millisecond}, Routes: fake.Window{N: 20, Per: 400 * time.Millisecond},
 	}))
 	w.start("a")
 	w.connected()
@@ -523,7 +523,7 @@ func TestDiscordsOwnLimitsAreKept(t *testing.T) {
 	w.once(w.room.ID, all...)
 	for _, r := range w.discord.Requests("/messages") {
 		if r.Status == http.StatusTooManyRequests {
-			t.Error("Discord found it too much; want the limit kept that its answers tell")
+			t.Error("a request exceeded the limit of the response headers")
 		}
 	}
 }
@@ -531,53 +531,56 @@ func TestDiscordsOwnLimitsAreKept(t *testing.T) {
 func TestAnswersWaitForAConnection(t *testing.T) {
 	w := newWorld(t)
 	question := w.ask(w.room, "is anybody here?")
-	w.discord.FailHTTP(standin.HTTPFault{Path: "/", Times: 1000, Status: http.StatusServiceUnavailable})
+	w.discord.FailHTTP(fake.HTTPFault{Path: "/", Times: 1000, Status: http.StatusServiceUnavailable})
 	m := w.start("a")
 	var waiting []answered
 	for i := range 5 {
 		waiting = append(waiting, w.answer(question, fmt.Sprint("answer ", i)))
 	}
-	eventually(t, "it has tried several times", func() bool { return counter(m.metrics.disconnects.WithLabelValues("unreachable")) > 3 })
+	eventually(t, "several connection attempts have failed", func() bool { return counter(m.metrics.disconnects.WithLabelValues("unreachable")) > 3 })
 	for _, a := range waiting {
 		if got := w.entry(a).State; got != delivery.Pending {
-			t.Errorf("state = %s; want it pending until somebody is connected", got)
+			t.Errorf("state = %s; want pending until an instance is connected", got)
 		}
 	}
 	w.discord.ClearFaults()
 	for _, a := range waiting {
 		w.reaches(a, delivery.Delivered)
 	}
-	for i, s := range w.said(w.room.ID) {
+	for i, s := range w.sent(w.room.ID) {
 		if s.Text != waiting[i].text {
-			t.Errorf("message %d is %q; want the order in which they were asked for", i, s.Text)
+			t.Errorf("message %d is %q; want the order of the questions", i, s.Text)
 		}
 	}
 }
 
-func TestOverdueAnswersEndWithWhatStoodInTheWay(t *testing.T) {
+func TestOverdueAnswersEndWithTheLastObstacle(t *testing.T) {
 	w := newWorld(t)
-	w.start("a")
+	var ahead atomic.Int64 // nanoseconds by which the clock of the service is ahead
+	w.start("a", func(s *Service) { s.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
 	w.connected()
 	question := w.ask(w.room, "hello?")
-	w.discord.FailHTTP(standin.HTTPFault{Method: http.MethodPost, Path: "/messages", Times: 1000, Status: http.StatusTooManyRequests, RetryAfter: 300 * time.Millisecond})
-	w.sender = delivery.NewSender(w.ledger, discard{}, delivery.Config{Deadline: 4 * time.Second, Retention: time.Hour}, time.Now) // in which it is tried for certain
-	w.refused(w.answer(question, "never"), deadletter.RateLimited, "429")
+	w.discord.FailHTTP(fake.HTTPFault{Method: http.MethodPost, Path: "/messages", Times: 1000, Status: http.StatusTooManyRequests, RetryAfter: 300 * time.Millisecond})
+	never := w.answer(question, "never")
+	eventually(t, "an attempt is rate limited", func() bool { return len(w.discord.Requests("/messages")) > 0 })
+	ahead.Store(int64(2 * time.Minute)) // later than the deadline
+	w.refused(never, deadletter.RateLimited, "429")
 }
 
-func TestWhatIsTooMuchToReadIsAGap(t *testing.T) {
+func TestMessagesBeyondTheBackfillLimitAreAGap(t *testing.T) {
 	w := newWorld(t)
 	first := w.start("first")
 	w.connected()
 	w.marked(w.ask(w.room, "before"))
 	first.stop()
-	var all []standin.Message
+	var all []fake.Message
 	for i := range 9 {
 		all = append(all, w.ask(w.room, fmt.Sprint("missed ", i)))
 	}
 	w.start("second", func(s *Service) { s.config.BackfillMessages = 4 })
 	w.connected()
 	after := w.ask(w.room, "after")
-	w.heard(append(all[:4:4], after)...)
+	w.published(append(all[:4:4], after)...)
 	n := w.times()
 	for _, m := range all[4:] {
 		if n[m.ID] != 0 {
@@ -585,65 +588,65 @@ func TestWhatIsTooMuchToReadIsAGap(t *testing.T) {
 		}
 	}
 	if n := w.gaps(); n != 1 {
-		t.Errorf("%d gaps; want one", n)
+		t.Errorf("%d gaps; want 1", n)
 	}
 	w.marked(after)
 }
 
-func TestAnInstanceThatCantConnectLetsOthersTry(t *testing.T) {
+func TestInstanceWithoutConnectionYieldsTheSession(t *testing.T) {
 	w := newWorld(t)
 	all := []*running{w.start("a"), w.start("b")}
-	stranded := w.settled(all...)
+	offline := w.settled(all...)
 	first := w.ask(w.room, "hello?")
-	w.heard(first)
+	w.published(first)
 	w.marked(first)
-	stranded.cutOff()
+	offline.cutOff()
 	missed := w.ask(w.room, "still there?")
 	a := w.answer(missed, "once more")
 	w.reaches(a, delivery.Delivered)
-	if got := w.entry(a).Instance; got == stranded.name {
-		t.Errorf("it was said by %s, which is cut off", got)
+	if got := w.entry(a).Instance; got == offline.name {
+		t.Errorf("the answer was sent by %s, the instance without connection", got)
 	}
-	w.heard(first, missed)
+	w.published(first, missed)
 	w.once(w.room.ID, a)
 }
 
-func TestTheWatermarkDoesNotPassOverWhatWaits(t *testing.T) {
+func TestWatermarkStaysBelowQueuedMessages(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		last    snowflake
 		waiting []snowflake
 		want    snowflake
 	}{
-		{"nothing waits", 7, nil, 7},
-		{"what came later waits", 7, []snowflake{8, 9}, 7},
-		{"an earlier one came late", 7, []snowflake{9, 5}, 4},
-		{"what is no message has no place", 7, []snowflake{0}, 7},
+		{"empty queue", 7, nil, 7},
+		{"later messages queued", 7, []snowflake{8, 9}, 7},
+		{"earlier message queued late", 7, []snowflake{9, 5}, 4},
+		{"queued item without message id", 7, []snowflake{0}, 7},
 	} {
-		l := &lane{last: test.last}
+		q := &channelQueue{last: test.last}
 		for _, id := range test.waiting {
-			l.queue = append(l.queue, item{mark: id})
+			q.items = append(q.items, item{messageID: id})
 		}
-		if got := l.settled(); got != test.want {
-			t.Errorf("%s: settled up to %d; want %d", test.name, got, test.want)
+		if got := q.watermark(); got != test.want {
+			t.Errorf("%s: watermark %d; want %d", test.name, got, test.want)
 		}
 	}
 }
 
-func TestWhatCantBePublishedWaitsAndIsReadAgain(t *testing.T) {
+func TestUnpublishedMessagesAreReadAgain(t *testing.T) {
 	w := newWorld(t)
 	m := w.start("a")
 	w.connected()
-	all := []standin.Message{w.ask(w.room, "first")}
-	w.heard(all...)
+	all := []fake.Message{w.ask(w.room, "first")}
+	w.published(all...)
 	m.silence(true)
-	for i := range maxLane + 120 { // more than waits in memory, and more than a page
+	for i := range maxChannelItems + 120 { // more than the queue and one page hold
 		all = append(all, w.ask(w.room, fmt.Sprint("unpublished ", i)))
 	}
-	eventually(t, "some are left to be read again", func() bool { return counter(m.metrics.heard.WithLabelValues("deferred")) > 0 })
+	eventually(t, "some messages are left to a backfill", func() bool { return counter(m.metrics.ingested.WithLabelValues("deferred")) > 0 })
 	m.silence(false)
 	all = append(all, w.ask(w.room, "last"))
-	w.heard(all...)
+	w.published(all...)
 	var order []string
 	for _, e := range w.events(event.TypeChatMessage) {
 		order = append(order, e.Message.ID)
@@ -652,27 +655,27 @@ func TestWhatCantBePublishedWaitsAndIsReadAgain(t *testing.T) {
 		t.Error("the messages are not in order")
 	}
 	w.marked(all[len(all)-1])
-	if n := counter(m.metrics.heard.WithLabelValues("lost")); n != 0 {
+	if n := counter(m.metrics.ingested.WithLabelValues("lost")); n != 0 {
 		t.Errorf("%v messages are lost", n)
 	}
 }
 
-func TestWhatWasNotPublishedAtTheEndIsTheNextOwners(t *testing.T) {
+func TestNextHolderPublishesTheRest(t *testing.T) {
 	w := newWorld(t)
 	first := w.start("first")
 	w.connected()
-	all := []standin.Message{w.ask(w.room, "heard")}
-	w.heard(all...)
+	all := []fake.Message{w.ask(w.room, "heard")}
+	w.published(all...)
 	first.silence(true)
 	for i := range 5 {
 		all = append(all, w.ask(w.room, fmt.Sprint("left ", i)))
 	}
 	first.stop()
 	w.start("second")
-	w.heard(all...)
+	w.published(all...)
 }
 
-func TestAChannelThatCantBeReadHoldsUpNoOther(t *testing.T) {
+func TestUnreadableChannelDoesNotBlockOthers(t *testing.T) {
 	w := newWorld(t)
 	hidden := w.channel("hidden")
 	first := w.start("first")
@@ -680,36 +683,36 @@ func TestAChannelThatCantBeReadHoldsUpNoOther(t *testing.T) {
 	w.marked(w.ask(w.room, "hello"))
 	w.marked(w.ask(hidden, "hello"))
 	first.stop()
-	hidden.Overwrites = []standin.Overwrite{{ID: w.bot.ID, Deny: standin.ViewChannel}}
+	hidden.Overwrites = []fake.Overwrite{{ID: w.bot.ID, Deny: fake.ViewChannel}}
 	_, err := w.discord.AddChannel(hidden)
 	w.must(err)
 	w.ask(hidden, "a secret")
 	missed := w.ask(w.room, "missed")
 	second := w.start("second")
-	w.heard(missed)
-	eventually(t, "it is known that one can't be read", func() bool {
+	w.published(missed)
+	eventually(t, "the backfill of the hidden channel is refused", func() bool {
 		return counter(second.metrics.backfilled.WithLabelValues("unreadable")) == 1
 	})
 	hidden.Overwrites = nil
 	_, err = w.discord.AddChannel(hidden)
 	w.must(err)
-	w.heard(w.ask(hidden, "no secret"))
+	w.published(w.ask(hidden, "no secret"))
 }
 
-func TestTheStoreGoesAwayForAWhile(t *testing.T) {
+func TestFirestoreOutageReleasesTheSession(t *testing.T) {
 	w := newWorld(t)
 	w.lease = quickLease
 	m := w.start("a")
 	w.connected()
 	first := w.ask(w.room, "hello?")
-	w.heard(first)
+	w.published(first)
 	w.marked(first)
 	m.lose(true)
-	eventually(t, "the session is given up, for another could have it", func() bool { return w.discord.Connected(w.bot.ID) == 0 })
+	eventually(t, "the instance has disconnected, because its lease may have expired", func() bool { return w.discord.Connected(w.bot.ID) == 0 })
 	missed := w.ask(w.room, "still there?")
 	a := w.answer(missed, "once more")
 	m.lose(false)
-	w.heard(first, missed)
+	w.published(first, missed)
 	w.reaches(a, delivery.Delivered)
 	w.once(w.room.ID, a)
 }

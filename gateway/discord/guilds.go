@@ -10,40 +10,40 @@ import (
 	"github.com/bwmarrin/discordgo"
 )
 
-// guilds is what Discord told of the servers that the bot is in. The library's own State keeps much more, and hands out
-// what it goes on changing.
+// guilds caches the bot's guilds and their channels, from the events of Discord's gateway. A guilds is safe for
+// concurrent use. discordgo's own State stores much more, and returns values while still changing these values.
 type guilds struct {
 	mu       sync.RWMutex
 	byID     map[string]*guild
 	channels map[string]channel
 }
 
-// guild is a server.
+// guild is a guild, Discord's name for a server.
 type guild struct {
 	ID            string               `json:"id"`
 	Name          string               `json:"name"`
 	OwnerID       string               `json:"owner_id"`
 	SystemChannel string               `json:"system_channel_id"`
-	Joined        time.Time            `json:"joined_at"` // when the bot did
+	Joined        time.Time            `json:"joined_at"` // when the bot joined
 	Unavailable   bool                 `json:"unavailable"`
 	Roles         []*discordgo.Role    `json:"roles"`
 	Channels      []*discordgo.Channel `json:"channels"`
 	Threads       []*discordgo.Channel `json:"threads"`
 
-	roles map[string]string // names by id; never changed, only replaced
+	roles map[string]string // names by id; replaced as a whole, never changed
 }
 
-// channel is what is kept of a channel or thread.
+// channel is a cached channel or thread.
 type channel struct {
 	guild, name, parent string
 	kind                discordgo.ChannelType
 }
 
-// place is what is known of where something happened.
-type place struct {
+// location is the cached data of a channel and its guild. Unknown parts are empty.
+type location struct {
 	guildID, guildName, ownerID string
-	system                      string            // the guild's channel for what Discord itself says
-	roles                       map[string]string // names by id, of the guild; not to be changed
+	system                      string            // id of the guild's channel for system messages
+	roles                       map[string]string // the guild's role names by id; read only
 	name                        string            // of the channel
 	parent, parentName          string            // of a thread
 	thread                      bool
@@ -51,11 +51,11 @@ type place struct {
 
 func newGuilds() *guilds { return &guilds{byID: map[string]*guild{}, channels: map[string]channel{}} }
 
-// place tells of a channel, which may be none, in a guild, which may be none.
-func (g *guilds) place(channelID, guildID string) place {
+// locate returns the location of a channel in a guild. Either id may be empty.
+func (g *guilds) locate(channelID, guildID string) location {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	var p place
+	var p location
 	c, ok := g.channels[channelID]
 	if ok {
 		p.name = c.name
@@ -74,109 +74,137 @@ func (g *guilds) place(channelID, guildID string) place {
 	return p
 }
 
-// told takes in what an event tells of servers. It gives back the server that has just become known, if that is what it
-// tells, and the channel.
-func (g *guilds) told(kind string, data []byte) (appeared *guild, opened *discordgo.Channel, err error) {
+// update applies an event to the cache. appeared is the announced guild, or nil; opened is the new channel or thread, or
+// nil. Types of events without guild data change nothing.
+func (g *guilds) update(kind string, data []byte) (appeared *guild, opened *discordgo.Channel, err error) {
 	switch kind {
 	case "GUILD_CREATE", "GUILD_UPDATE":
-		var now guild
-		if err := json.Unmarshal(data, &now); err != nil {
-			return nil, nil, err
-		}
-		if now.Unavailable {
-			return nil, nil, nil
-		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		now.roles = map[string]string{}
-		for _, r := range now.Roles {
-			now.roles[r.ID] = r.Name
-		}
-		if before := g.byID[now.ID]; before != nil && now.Roles == nil {
-			now.roles = before.roles
-		}
-		for _, c := range slices.Concat(now.Channels, now.Threads) {
-			c.GuildID = now.ID
-			g.keep(c)
-		}
-		kept := now
-		kept.Channels, kept.Threads, kept.Roles = nil, nil, nil
-		g.byID[now.ID] = &kept
-		if kind == "GUILD_CREATE" {
-			return &now, nil, nil
-		}
+		appeared, err = g.updateGuild(kind, data)
 	case "GUILD_DELETE":
-		var gone guild
-		if err := json.Unmarshal(data, &gone); err != nil || gone.Unavailable {
-			return nil, nil, err // one that can't be reached for a while comes back
-		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		delete(g.byID, gone.ID)
-		maps.DeleteFunc(g.channels, func(_ string, c channel) bool { return c.guild == gone.ID })
+		err = g.deleteGuild(data)
 	case "GUILD_ROLE_CREATE", "GUILD_ROLE_UPDATE", "GUILD_ROLE_DELETE":
-		var r struct {
-			Guild string          `json:"guild_id"`
-			Role  *discordgo.Role `json:"role"`
-			Gone  string          `json:"role_id"`
-		}
-		if err := json.Unmarshal(data, &r); err != nil {
-			return nil, nil, err
-		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if in := g.byID[r.Guild]; in != nil {
-			roles := maps.Clone(in.roles)
-			if r.Role != nil {
-				roles[r.Role.ID] = r.Role.Name
-			} else {
-				delete(roles, r.Gone)
-			}
-			in.roles = roles
-		}
-	case "CHANNEL_CREATE", "CHANNEL_UPDATE", "THREAD_CREATE", "THREAD_UPDATE":
-		c := new(discordgo.Channel)
-		if err := json.Unmarshal(data, c); err != nil {
-			return nil, nil, err
-		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.keep(c)
-		if kind == "CHANNEL_CREATE" || kind == "THREAD_CREATE" {
-			return nil, c, nil
-		}
-	case "CHANNEL_DELETE", "THREAD_DELETE":
-		var c discordgo.Channel
-		if err := json.Unmarshal(data, &c); err != nil {
-			return nil, nil, err
-		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		delete(g.channels, c.ID)
+		err = g.updateRole(data)
+	case "CHANNEL_CREATE", "CHANNEL_UPDATE", "CHANNEL_DELETE", "THREAD_CREATE", "THREAD_UPDATE", "THREAD_DELETE":
+		opened, err = g.updateChannel(kind, data)
 	case "THREAD_LIST_SYNC":
-		var list struct {
-			Guild   string               `json:"guild_id"`
-			Threads []*discordgo.Channel `json:"threads"`
-		}
-		if err := json.Unmarshal(data, &list); err != nil {
-			return nil, nil, err
-		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		for _, c := range list.Threads {
-			c.GuildID = list.Guild
-			g.keep(c)
-		}
+		err = g.addThreads(data)
 	}
-	return nil, nil, nil
+	return appeared, opened, err
 }
 
-func (g *guilds) keep(c *discordgo.Channel) {
+// updateGuild adds or replaces a guild with its channels and threads. The result is the created guild, or nil.
+func (g *guilds) updateGuild(kind string, data []byte) (*guild, error) {
+	var now guild
+	if err := json.Unmarshal(data, &now); err != nil {
+		return nil, err
+	}
+	if now.Unavailable {
+		return nil, nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now.roles = map[string]string{}
+	for _, r := range now.Roles {
+		now.roles[r.ID] = r.Name
+	}
+	if before := g.byID[now.ID]; before != nil && now.Roles == nil {
+		now.roles = before.roles
+	}
+	for _, c := range slices.Concat(now.Channels, now.Threads) {
+		c.GuildID = now.ID
+		g.put(c)
+	}
+	cached := now
+	cached.Channels, cached.Threads, cached.Roles = nil, nil, nil
+	g.byID[now.ID] = &cached
+	if kind == "GUILD_CREATE" {
+		return &now, nil
+	}
+	return nil, nil
+}
+
+// deleteGuild removes a guild and its channels. An outage of a guild is ignored, because the guild comes back.
+func (g *guilds) deleteGuild(data []byte) error {
+	var gone guild
+	if err := json.Unmarshal(data, &gone); err != nil || gone.Unavailable {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.byID, gone.ID)
+	maps.DeleteFunc(g.channels, func(_ string, c channel) bool { return c.guild == gone.ID })
+	return nil
+}
+
+// updateRole adds, renames or removes a role of a guild.
+func (g *guilds) updateRole(data []byte) error {
+	var r struct {
+		Guild   string          `json:"guild_id"`
+		Role    *discordgo.Role `json:"role"`
+		Deleted string          `json:"role_id"`
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if in := g.byID[r.Guild]; in != nil {
+		roles := maps.Clone(in.roles)
+		if r.Role != nil {
+			roles[r.Role.ID] = r.Role.Name
+		} else {
+			delete(roles, r.Deleted)
+		}
+		in.roles = roles
+	}
+	return nil
+}
+
+// updateChannel adds, replaces or removes a channel or thread. The result is the created channel, or nil.
+func (g *guilds) updateChannel(kind string, data []byte) (*discordgo.Channel, error) {
+	c := new(discordgo.Channel)
+	if err := json.Unmarshal(data, c); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch kind {
+	case "CHANNEL_DELETE", "THREAD_DELETE":
+		delete(g.channels, c.ID)
+		return nil, nil
+	case "CHANNEL_CREATE", "THREAD_CREATE":
+		g.put(c)
+		return c, nil
+	}
+	g.put(c)
+	return nil, nil
+}
+
+// addThreads adds the threads of a channel that the bot can see from now on.
+func (g *guilds) addThreads(data []byte) error {
+	var list struct {
+		Guild   string               `json:"guild_id"`
+		Threads []*discordgo.Channel `json:"threads"`
+	}
+	if err := json.Unmarshal(data, &list); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range list.Threads {
+		c.GuildID = list.Guild
+		g.put(c)
+	}
+	return nil
+}
+
+// put caches a channel. The caller holds g.mu.
+func (g *guilds) put(c *discordgo.Channel) {
 	g.channels[c.ID] = channel{guild: c.GuildID, name: c.Name, parent: c.ParentID, kind: c.Type}
 }
 
-// talks reports whether something can be said in a channel of this kind.
-func talks(kind discordgo.ChannelType) bool {
+// holdsMessages reports whether channels of this kind contain messages.
+func holdsMessages(kind discordgo.ChannelType) bool {
 	switch kind {
 	case discordgo.ChannelTypeGuildCategory, discordgo.ChannelTypeGuildStore, discordgo.ChannelTypeGuildDirectory,
 		discordgo.ChannelTypeGuildForum, discordgo.ChannelTypeGuildMedia:

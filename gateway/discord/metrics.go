@@ -7,13 +7,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are of one instance, in its own registry.
+// metrics are the metrics of one instance, in the instance's own registry.
 type metrics struct {
 	connected   prometheus.Gauge
 	disconnects *prometheus.CounterVec // by cause
-	sessions    *prometheus.CounterVec // by how they began: new, resumed
-	heard       *prometheus.CounterVec // by result: published, ignored, invalid, repeated, deferred, lost
-	backfilled  *prometheus.CounterVec // channels, by result: read, unreadable, failed
+	sessions    *prometheus.CounterVec // by kind: new, resumed
+	ingested    *prometheus.CounterVec // by result: published, ignored, invalid, repeated, deferred, lost
+	backfilled  *prometheus.CounterVec // by result: read, unreadable, failed
 	answers     *prometheus.CounterVec // by outcome
 	actions     *prometheus.CounterVec // by outcome
 	resent      prometheus.Counter
@@ -35,16 +35,16 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	m := &metrics{
 		connected: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "parley", Subsystem: "discord", Name: "connected",
-			Help: "1 while this instance has a session with Discord's gateway."}),
-		disconnects: vector("disconnects_total", "Connections to Discord's gateway that ended, or could not be made.", "cause"),
-		sessions:    vector("sessions_total", "Connections to Discord's gateway that were made, by whether the session was new.", "kind"),
-		heard:       vector("heard_total", "What Discord told of channels, by what became of it.", "result"),
-		backfilled:  vector("backfills_total", "Channels that were read for what had been missed, by result.", "result"),
-		answers:     vector("answers_total", "Answers for Discord, by outcome of each attempt.", "outcome"),
-		actions:     vector("actions_total", "Moderators' actions, by outcome of each attempt.", "outcome"),
-		resent:      counter("resent_total", "Messages that were sent again because Discord did not say whether it had taken them."),
-		gaps:        counter("gaps_total", "Times of which more was missed in a channel than is read afterwards."),
-		gapSeconds:  counter("gap_seconds_total", "How long these were."),
+			Help: "1 while this instance is connected to Discord's gateway, otherwise 0."}),
+		disconnects: vector("disconnects_total", "Disconnects from Discord's gateway and failed connection attempts, by cause.", "cause"),
+		sessions:    vector("sessions_total", "Established connections to Discord's gateway, by kind of session (new or resumed).", "kind"),
+		ingested:    vector("heard_total", "Items received from Discord, by result.", "result"),
+		backfilled:  vector("backfills_total", "Backfills of channels, by result.", "result"),
+		answers:     vector("answers_total", "Attempts to send an answer, by outcome.", "outcome"),
+		actions:     vector("actions_total", "Attempts to execute a moderation command, by outcome.", "outcome"),
+		resent:      counter("resent_total", "Requests to send a message without a clear response from Discord; the message is sent again."),
+		gaps:        counter("gaps_total", "Gaps: times with missed messages beyond the backfill limits."),
+		gapSeconds:  counter("gap_seconds_total", "Total length of the gaps in seconds."),
 	}
 	errs = append(errs, reg.Register(m.connected))
 	if err := errors.Join(errs...); err != nil {

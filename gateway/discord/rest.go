@@ -15,52 +15,55 @@ import (
 	"time"
 
 	"github.com/bwmarrin/discordgo"
+
+	"parley.internal/shared/retry"
 )
 
-// rest is Discord's HTTP API (https://discord.com/developers/docs/reference). Requests and the limits of each route are
-// the library's; but it sleeps until a limit allows a request, however long that is, and cannot be told to stop. So
-// here a route is asked first whether it has room, and whoever wants it waits in a way of their own.
+// rest is a client of Discord's REST API (https://discord.com/developers/docs/reference). discordgo makes the requests
+// and tracks the rate limits of each route. discordgo would also sleep until a limit allows a request, for any time and
+// without a context. Therefore rest checks the limit before a request, and waits by itself. A rest is safe for
+// concurrent use.
 type rest struct {
 	session *discordgo.Session
-	url     string // with the API's version, and a slash at the end
+	url     string // base URL with the API version and a trailing slash
 	timeout time.Duration
 
 	mu      sync.Mutex
-	blocked time.Time // by the limit of all routes together
+	blocked time.Time // end of the global rate limit
 }
 
-// newRest makes a client for a bot. Its errors and the session's log hold no token; a discordgo.RESTError does, in its
-// request, and is for that reason never passed on.
+// newRest makes a client for the bot. Errors and logs contain no token: a discordgo.RESTError contains the request with
+// the token, so rest never returns one.
 func newRest(c Config, client *http.Client) (*rest, error) {
 	s, err := discordgo.New("Bot " + c.Token.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("make a client for Discord: %w", err)
 	}
-	s.LogLevel = -1 // nothing: what fails is an error here
+	s.LogLevel = -1 // no logs: rest returns errors
 	s.MaxRestRetries, s.ShouldRetryOnRateLimit = 0, false
 	s.StateEnabled = false
 	own := *client
-	// a redirect could carry the token elsewhere, and would send a message again
+	// Following a redirect could send the token to a different host, and a message twice.
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	own.Transport = watch{own.Transport}
+	own.Transport = recorder{own.Transport}
 	s.Client = &own
 	return &rest{session: s, url: strings.TrimSuffix(c.APIURL, "/") + "/v" + discordgo.APIVersion + "/", timeout: c.AnswerTimeout}, nil
 }
 
-// exchange is what is seen of a request while it is under way, which the library does not tell in every case.
+// exchange records the progress of a request, because discordgo does not report it in every case.
 type exchange struct {
-	connected atomic.Bool
-	status    atomic.Int64
-	after     atomic.Int64 // what a 429 says, in nanoseconds
-	global    atomic.Bool
+	connected  atomic.Bool
+	status     atomic.Int64
+	retryAfter atomic.Int64 // from a 429 response, in nanoseconds
+	global     atomic.Bool  // the 429 response is for all routes
 }
 
 type exchangeKey struct{}
 
-// watch is a transport that notes the answers.
-type watch struct{ next http.RoundTripper }
+// recorder is a transport that records responses in the request's exchange.
+type recorder struct{ next http.RoundTripper }
 
-func (w watch) RoundTrip(r *http.Request) (*http.Response, error) {
+func (w recorder) RoundTrip(r *http.Request) (*http.Response, error) {
 	next := w.next
 	if next == nil {
 		next = http.DefaultTransport
@@ -73,31 +76,19 @@ func (w watch) RoundTrip(r *http.Request) (*http.Response, error) {
 			if err != nil || seconds < 0 || seconds > 3600 {
 				seconds = 5
 			}
-			x.after.Store(int64(seconds * float64(time.Second)))
+			x.retryAfter.Store(int64(seconds * float64(time.Second)))
 			x.global.Store(res.Header.Get("X-RateLimit-Global") != "")
 		}
 	}
 	return res, err
 }
 
-// failure is a request that did not succeed.
-type failure struct {
-	status  int           // of the answer; 0 if there was none
-	code    int           // Discord's own, where it said one (https://discord.com/developers/docs/topics/opcodes-and-status-codes#json)
-	unknown bool          // Discord may have done what was asked: it did not say
-	limited bool          // there were too many requests
-	after   time.Duration // before it makes sense to try again
-	err     error
-}
-
-func (f *failure) Error() string { return f.err.Error() }
-func (f *failure) Unwrap() error { return f.err }
-
-// reserve takes the room for one request on a route, or tells after how long there may be some.
+// reserve takes one request from a route's limit and returns the locked bucket. If the limit is used up, it returns nil
+// and the time to wait.
 func (r *rest) reserve(route string) (*discordgo.Bucket, time.Duration) {
 	limits := r.session.Ratelimiter
 	b := limits.GetBucket(route)
-	b.Lock() // while another request of this route is under way
+	b.Lock() // waits for a request in progress on the same route
 	r.mu.Lock()
 	wait := time.Until(r.blocked)
 	r.mu.Unlock()
@@ -109,8 +100,8 @@ func (r *rest) reserve(route string) (*discordgo.Bucket, time.Duration) {
 	return b, 0
 }
 
-// room returns when a route has room, without taking it.
-func (r *rest) room(ctx context.Context, route string) error {
+// waitForRoom waits until a route's limit allows a request, or ctx is done. It does not reserve the request.
+func (r *rest) waitForRoom(ctx context.Context, route string) error {
 	for {
 		b, wait := r.reserve(route)
 		if b != nil {
@@ -118,25 +109,25 @@ func (r *rest) room(ctx context.Context, route string) error {
 			b.Unlock()
 			return nil
 		}
-		if sleep(ctx, wait+time.Millisecond); ctx.Err() != nil {
-			return ctx.Err()
+		if err := retry.Sleep(ctx, wait+time.Millisecond); err != nil {
+			return err
 		}
 	}
 }
 
-// do makes one request. in is what it sends, as JSON, unless it is nil; out is what the answer is read into. The error
-// is a [*failure].
+// do makes one request, within the client's timeout. It sends in as JSON unless in is nil, and decodes the response into
+// out unless out is nil. The error is a [*failure].
 func (r *rest) do(ctx context.Context, method, route, path string, in, out any, options ...discordgo.RequestOption) error {
 	var body []byte
 	if in != nil {
 		var err error
 		if body, err = json.Marshal(in); err != nil {
-			return &failure{err: fmt.Errorf("write a request: %w", err)}
+			return &failure{err: fmt.Errorf("encode a request to Discord: %w", err)}
 		}
 	}
 	bucket, wait := r.reserve(route)
 	if bucket == nil {
-		return &failure{limited: true, after: wait, err: errors.New("no room for it yet by Discord's limit")}
+		return &failure{limited: true, retryAfter: wait, err: errors.New("rate limit of Discord reached")}
 	}
 	x := new(exchange)
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, exchangeKey{}, x), r.timeout)
@@ -148,19 +139,20 @@ func (r *rest) do(ctx context.Context, method, route, path string, in, out any, 
 			return nil
 		}
 		if err := json.Unmarshal(data, out); err != nil {
-			return &failure{status: http.StatusOK, unknown: true, err: fmt.Errorf("read Discord's answer: %w", err)}
+			return &failure{status: http.StatusOK, unknown: true, err: fmt.Errorf("decode Discord's response: %w", err)}
 		}
 		return nil
 	}
-	return r.judge(x, err)
+	return r.failureOf(x, err)
 }
 
-func (r *rest) judge(x *exchange, err error) *failure {
+// failureOf classifies the error of a request.
+func (r *rest) failureOf(x *exchange, err error) *failure {
 	f := &failure{status: int(x.status.Load())}
-	if answer, ok := errors.AsType[*discordgo.RESTError](err); ok {
+	if refusal, ok := errors.AsType[*discordgo.RESTError](err); ok {
 		message := http.StatusText(f.status)
-		if answer.Message != nil {
-			f.code, message = answer.Message.Code, cmp.Or(answer.Message.Message, message)
+		if refusal.Message != nil {
+			f.code, message = refusal.Message.Code, cmp.Or(refusal.Message.Message, message)
 		}
 		f.err = fmt.Errorf("answer %d from Discord: %d: %s", f.status, f.code, message)
 	}
@@ -170,11 +162,11 @@ func (r *rest) judge(x *exchange, err error) *failure {
 	case f.status == 0:
 		f.unknown, f.err = true, fmt.Errorf("no answer from Discord: %w", err)
 	case f.status == http.StatusTooManyRequests:
-		f.limited, f.after = true, time.Duration(x.after.Load())
+		f.limited, f.retryAfter = true, time.Duration(x.retryAfter.Load())
 		f.err = errors.New("answer 429 from Discord: too many requests")
 		if x.global.Load() {
 			r.mu.Lock()
-			r.blocked = time.Now().Add(f.after)
+			r.blocked = time.Now().Add(f.retryAfter)
 			r.mu.Unlock()
 		}
 	case f.status >= 500 || f.status < 300:
@@ -186,10 +178,10 @@ func (r *rest) judge(x *exchange, err error) *failure {
 	return f
 }
 
-// get reads, and waits for the limits, until ctx is done.
+// get makes a GET request and waits for the rate limits until ctx is done.
 func (r *rest) get(ctx context.Context, route, path string, out any) error {
 	for {
-		if err := r.room(ctx, route); err != nil {
+		if err := r.waitForRoom(ctx, route); err != nil {
 			return err
 		}
 		err := r.do(ctx, http.MethodGet, route, path, nil, out)
@@ -197,15 +189,8 @@ func (r *rest) get(ctx context.Context, route, path string, out any) error {
 		if !ok || !f.limited {
 			return err
 		}
-		if sleep(ctx, f.after); ctx.Err() != nil {
-			return ctx.Err()
+		if err := retry.Sleep(ctx, f.retryAfter); err != nil {
+			return err
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
 	}
 }

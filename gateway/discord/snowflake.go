@@ -5,27 +5,28 @@ import (
 	"time"
 )
 
-// snowflake is an id of Discord's. It tells when the thing was made, and later ones are greater
-// (https://discord.com/developers/docs/reference#snowflakes). Zero is no id.
+// snowflake is an id of Discord (https://discord.com/developers/docs/reference#snowflakes). The id contains its creation
+// time, so later ids are greater. Zero is no id.
 type snowflake uint64
 
-// epoch is the first moment that a snowflake can tell.
+// epoch is the earliest creation time of a snowflake, as a duration since the Unix epoch.
 const epoch = 1420070400000 * time.Millisecond
 
-// parseSnowflake reads an id in the form in which Discord writes it.
+// parseSnowflake reads an id in Discord's form: a positive decimal number without sign and leading zeros.
 func parseSnowflake(s string) (snowflake, bool) {
 	n, err := strconv.ParseUint(s, 10, 64)
 	return snowflake(n), err == nil && n > 0 && s[0] != '0' && s[0] != '+'
 }
 
-// String is the form that Discord takes.
+// String returns the decimal form of the id.
 func (f snowflake) String() string { return strconv.FormatUint(uint64(f), 10) }
 
+// time returns the creation time, in UTC.
 func (f snowflake) time() time.Time {
 	return time.UnixMilli(int64(f>>22) + epoch.Milliseconds()).UTC()
 }
 
-// snowflakeAt is less than every id that is made at t or later, and greater than those made a millisecond before.
+// snowflakeAt returns the smallest id of the millisecond of t. It is zero for times before [epoch].
 func snowflakeAt(t time.Time) snowflake {
 	ms := t.UnixMilli() - epoch.Milliseconds()
 	if ms <= 0 {

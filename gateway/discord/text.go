@@ -8,21 +8,22 @@ import (
 )
 
 const (
-	// maxText is how many characters a message may have
-	// (https://discord.com/developers/docs/resources/message#create-message), counted in units.
+	// maxText is the maximum length of a message in UTF-16 units
+	// (https://discord.com/developers/docs/resources/message#create-message).
 	maxText = 2000
-	// maxParts bounds what one answer becomes: a channel takes about a message a second, and an answer has to be said
-	// within its claim.
+	// maxParts is the maximum number of messages of an answer. A channel accepts about one message per second, and an
+	// answer must be sent within its claim.
 	maxParts = 8
-	// ellipsis ends an answer that was cut.
+	// ellipsis ends a truncated answer.
 	ellipsis = "…"
-	// ticks begin and end a block of code (https://support.discord.com/hc/en-us/articles/210298617).
+	// ticks start and end a code block (https://support.discord.com/hc/en-us/articles/210298617).
 	ticks = "```"
 )
 
-// parts makes the messages of a text: at most maxText long, split between lines, or words, where that is possible. A
-// block of code that is split is closed in the one message and opened anew in the next.
-func parts(text string) []string {
+// splitMessage splits a text into at most maxParts messages of at most maxText units. It splits between lines or words
+// if possible. A split code block is closed at the end of a message and opened again in the next message. The result
+// is nil if the text has no printable character.
+func splitMessage(text string) []string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\n' && r != '\t' || r == unicode.ReplacementChar {
 			return -1
@@ -62,17 +63,17 @@ func parts(text string) []string {
 	return append(s.parts[:maxParts-1:maxParts-1], strings.TrimRight(last, " \n")+ellipsis+closing)
 }
 
-// splitter builds messages one after the other.
+// splitter builds the messages of a text in order.
 type splitter struct {
-	parts   []string
-	text    strings.Builder // of the message that is being built
-	length  int             // of it
-	content bool            // it has more than the opening of a block
-	open    bool            // a block of code is open
-	info    string          // what stood behind the ticks that opened it: the language
+	parts   []string        // finished messages
+	text    strings.Builder // text of the current message
+	length  int             // length of text in UTF-16 units
+	content bool            // text has more than the opening of a code block
+	open    bool            // a code block is open
+	info    string          // language of the open code block
 }
 
-// after tells the state in which a piece leaves the block of code.
+// after returns the state of the code block after a piece of text.
 func (s *splitter) after(piece string) (open bool, info string) {
 	if strings.Count(piece, ticks)%2 == 0 {
 		return s.open, s.info
@@ -84,12 +85,12 @@ func (s *splitter) after(piece string) (open bool, info string) {
 	if strings.ContainsFunc(info, func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("+-_#.", r)
 	}) || len(info) > 30 {
-		info = "" // code, not the name of a language
+		info = "" // the first line of the code, not a language
 	}
 	return true, info
 }
 
-// fits reports whether a piece has room, together with what closes the block that would be open after it.
+// fits reports whether the current message has room for a piece of text and for the end of an open code block.
 func (s *splitter) fits(piece string) bool {
 	n := s.length + answer.UTF16Length(piece)
 	if open, _ := s.after(piece); open {
@@ -98,6 +99,7 @@ func (s *splitter) fits(piece string) bool {
 	return n <= maxText
 }
 
+// add appends a piece of text to the current message.
 func (s *splitter) add(piece string) {
 	s.open, s.info = s.after(piece)
 	s.text.WriteString(piece)
@@ -105,7 +107,7 @@ func (s *splitter) add(piece string) {
 	s.content = s.content || strings.TrimSpace(piece) != ""
 }
 
-// addWord adds what has no better place to be split; what is too long for a message is cut.
+// addWord adds a word. It cuts a word longer than a message.
 func (s *splitter) addWord(word string) {
 	if !s.fits(word) {
 		s.end()
@@ -119,7 +121,7 @@ func (s *splitter) addWord(word string) {
 	s.add(word)
 }
 
-// end ends the message that is being built, and begins the next.
+// end finishes the current message and starts the next one.
 func (s *splitter) end() {
 	if s.content {
 		text := strings.Trim(s.text.String(), "\n")

@@ -8,7 +8,7 @@ import (
 	"parley.internal/shared/answer"
 )
 
-func TestParts(t *testing.T) {
+func TestSplitMessage(t *testing.T) {
 	word := strings.Repeat("w", 9) + " "
 	for _, test := range []struct {
 		name, in string
@@ -24,7 +24,7 @@ func TestParts(t *testing.T) {
 		{"astral characters count twice", strings.Repeat("😀 ", 700), []string{strings.TrimSpace(strings.Repeat("😀 ", 666)), strings.TrimSpace(strings.Repeat("😀 ", 34))}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := parts(test.in)
+			got := splitMessage(test.in)
 			if len(got) != len(test.want) {
 				t.Fatalf("%d parts (%.60q); want %d", len(got), got, len(test.want))
 			}
@@ -37,9 +37,9 @@ func TestParts(t *testing.T) {
 	}
 }
 
-func TestPartsOfCodeAreBlocksOfTheirOwn(t *testing.T) {
+func TestSplitCodeBlocksAreClosedAndReopened(t *testing.T) {
 	code := strings.Repeat("fmt.Println(\"hello\")\n", 200)
-	got := parts("Look:\n```go\n" + code + "```\nThat is all.")
+	got := splitMessage("Look:\n```go\n" + code + "```\nThat is all.")
 	if len(got) != 3 {
 		t.Fatalf("%d parts; want 3", len(got))
 	}
@@ -56,28 +56,28 @@ func TestPartsOfCodeAreBlocksOfTheirOwn(t *testing.T) {
 		t.Error("the code is not the same after it was split")
 	}
 	if !strings.HasPrefix(got[0], "Look:") || !strings.HasSuffix(got[2], "That is all.") {
-		t.Errorf("the text around it is lost: %.20q … %.20q", got[0], got[2])
+		t.Errorf("the text around the code is lost: %.20q … %.20q", got[0], got[2])
 	}
 }
 
-func TestPartsAreCutAtTheirNumber(t *testing.T) {
+func TestLongAnswersAreTruncated(t *testing.T) {
 	for name, text := range map[string]string{
 		"text": strings.Repeat("word ", 10000), "code": ticks + "\n" + strings.Repeat("word\n", 10000) + ticks,
 	} {
-		got := parts(text)
+		got := splitMessage(text)
 		if len(got) != maxParts || !strings.Contains(got[maxParts-1][len(got[maxParts-1])-10:], ellipsis) {
 			t.Errorf("%s: %d parts, the last ends with %q", name, len(got), got[len(got)-1][len(got[len(got)-1])-10:])
 		}
 	}
 }
 
-func FuzzParts(f *testing.F) {
+func FuzzSplitMessage(f *testing.F) {
 	f.Add("hello")
 	f.Add(ticks + "go\n" + strings.Repeat("x := 1\n", 400) + ticks + " and " + ticks + "y" + ticks)
 	f.Add(strings.Repeat("a", 5000) + ticks)
 	f.Add(strings.Repeat("😀", 2100) + "\n" + strings.Repeat("\n", 3000) + ticks + strings.Repeat(" ", 2500) + "x")
 	f.Fuzz(func(t *testing.T, text string) {
-		got := parts(text)
+		got := splitMessage(text)
 		for i, p := range got {
 			if answer.UTF16Length(p) > maxText || strings.TrimSpace(p) == "" || !utf8.ValidString(p) {
 				t.Fatalf("part %d of %d is %q (%d)", i, len(got), p, answer.UTF16Length(p))

@@ -12,142 +12,187 @@ import (
 
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/retry"
+	"parley.internal/shared/store"
 )
 
-// watermark tells up to where a channel has been heard, the document watermarks/discord:{channel}.
+// watermark records up to which message a channel is published, the document watermarks/discord:{channel}.
 type watermark struct {
 	Platform string    `firestore:"platform"`
-	Channel  string    `firestore:"channel"` // Discord's id
-	Guild    string    `firestore:"guild"`   // Discord's id; empty for a direct conversation
-	Last     string    `firestore:"last"`    // id of the last message that was published, or that is none of ours to publish
-	At       time.Time `firestore:"at"`
+	Channel  string    `firestore:"channel"`  // Discord's id
+	Guild    string    `firestore:"guild"`    // Discord's id; empty for a direct conversation
+	Last     string    `firestore:"last"`     // id of the last published message; ignored messages count as published
+	At       time.Time `firestore:"at"`       // time of the last write
 	ExpireAt time.Time `firestore:"expireAt"` // the collection's TTL field
 }
 
 const (
-	// watermarkRetention is how long the watermark of a channel is kept in which nothing is said. Who speaks there after
-	// that is heard; but what is said there during an outage then would be missed.
+	// watermarkRetention is the lifetime of a silent channel's watermark. Without a watermark, live messages are still
+	// published, but messages of an outage are not read.
 	watermarkRetention = 90 * 24 * time.Hour
-	// marking is how many watermarks are written at a time.
-	marking = 8
+	// maxWatermarkWrites is the number of concurrent watermark writes.
+	maxWatermarkWrites = 8
 )
 
-func (s *Service) watermarkRef(channel string) *firestore.DocumentRef {
-	return s.firestore.Collection("watermarks").Doc(string(identity.Discord) + ":" + channel)
+// watermarkStore reads and writes the collection watermarks. Nothing else does.
+type watermarkStore struct {
+	client *firestore.Client
+	now    func() time.Time
 }
 
-// load reads the watermarks into lanes.
-func (in *inlet) load(ctx context.Context) error {
-	s := in.service
+// storedWatermark is a watermark with the times of its document.
+type storedWatermark struct {
+	watermark
+	id                     string
+	createTime, updateTime time.Time
+}
+
+func (s watermarkStore) ref(channel string) *firestore.DocumentRef {
+	return s.client.Collection("watermarks").Doc(string(identity.Discord) + ":" + channel)
+}
+
+// all reads the watermarks of every channel.
+func (s watermarkStore) all(ctx context.Context) ([]storedWatermark, error) {
+	snaps, err := s.client.Collection("watermarks").Where("platform", "==", string(identity.Discord)).Documents(ctx).GetAll()
+	if err != nil {
+		return nil, fmt.Errorf("read the watermarks: %w", err)
+	}
+	all := make([]storedWatermark, len(snaps))
+	for i, snap := range snaps {
+		all[i] = storedWatermark{id: snap.Ref.ID, createTime: snap.CreateTime, updateTime: snap.UpdateTime}
+		if err := snap.DataTo(&all[i].watermark); err != nil {
+			return nil, fmt.Errorf("read the watermark %s: %w", snap.Ref.ID, err)
+		}
+	}
+	return all, nil
+}
+
+// raise raises a channel's watermark to last. It never lowers the watermark: if a different instance has written the
+// document since updateTime, raise reads the document first. A zero updateTime creates the document. raise returns the
+// new update time.
+func (s watermarkStore) raise(ctx context.Context, channel, guild string, last snowflake, updateTime time.Time) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	ref, now := s.ref(channel), event.TruncateToMicros(s.now())
+	for {
+		var res *firestore.WriteResult
+		var err error
+		if updateTime.IsZero() {
+			res, err = ref.Create(ctx, watermark{string(identity.Discord), channel, guild, last.String(), now, now.Add(watermarkRetention)})
+		} else {
+			res, err = ref.Update(ctx, []firestore.Update{
+				{Path: "last", Value: last.String()}, {Path: "at", Value: now}, {Path: "expireAt", Value: now.Add(watermarkRetention)},
+			}, firestore.LastUpdateTime(updateTime))
+		}
+		if err == nil {
+			return res.UpdateTime, nil
+		}
+		if !store.IsConflict(err) {
+			return updateTime, fmt.Errorf("write the watermark of %s: %w", channel, err)
+		}
+		snap, err := ref.Get(ctx)
+		if status.Code(err) == codes.NotFound {
+			updateTime = time.Time{}
+			continue
+		}
+		if err != nil {
+			return updateTime, fmt.Errorf("read the watermark of %s: %w", channel, err)
+		}
+		var w watermark
+		if err := snap.DataTo(&w); err != nil {
+			return updateTime, fmt.Errorf("read the watermark of %s: %w", channel, err)
+		}
+		updateTime = snap.UpdateTime
+		if stored, _ := parseSnowflake(w.Last); stored >= last {
+			return updateTime, nil
+		}
+	}
+}
+
+// delete deletes the watermark of a channel. It succeeds if there is none.
+func (s watermarkStore) delete(ctx context.Context, channel string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if _, err := s.ref(channel).Delete(ctx); err != nil {
+		return fmt.Errorf("delete the watermark of %s: %w", channel, err)
+	}
+	return nil
+}
+
+// load makes a queue for every channel with a watermark.
+func (in *ingestQueue) load(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	snaps, err := s.firestore.Collection("watermarks").Where("platform", "==", string(identity.Discord)).Documents(ctx).GetAll()
+	all, err := in.watermarks.all(ctx)
 	if err != nil {
-		return fmt.Errorf("read the watermarks: %w", err)
+		return err
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for _, snap := range snaps {
-		var w watermark
-		if err := snap.DataTo(&w); err != nil {
-			return fmt.Errorf("read the watermark %s: %w", snap.Ref.ID, err)
-		}
+	for _, w := range all {
 		last, ok := parseSnowflake(w.Last)
 		if _, channel := parseSnowflake(w.Channel); !ok || !channel {
-			s.log.ErrorContext(ctx, "a watermark is not one of Discord's", "id", snap.Ref.ID)
+			in.service.log.ErrorContext(ctx, "invalid watermark", "id", w.id)
 			continue
 		}
-		in.lanes[w.Channel] = &lane{channel: w.Channel, guild: w.Guild, last: last, stored: last, version: snap.UpdateTime}
-		if first, ok := in.known[w.Guild]; !ok || snap.CreateTime.Before(first) {
-			in.known[w.Guild] = snap.CreateTime
+		in.channels[w.Channel] = &channelQueue{channel: w.Channel, guild: w.Guild, last: last, stored: last, updateTime: w.updateTime}
+		if first, ok := in.guildsSince[w.Guild]; !ok || w.createTime.Before(first) {
+			in.guildsSince[w.Guild] = w.createTime
 		}
 	}
 	return nil
 }
 
-// mark writes the watermarks that have risen.
-func (in *inlet) mark(ctx context.Context) error {
-	type due struct {
-		lane           *lane
+// keepWatermarks writes the watermarks periodically until ctx is done, and a last time afterwards.
+func (in *ingestQueue) keepWatermarks(ctx context.Context) {
+	for ctx.Err() == nil {
+		_ = retry.Sleep(ctx, in.service.timing.watermark) // the loop checks ctx after the last write
+		if err := in.writeWatermarks(context.WithoutCancel(ctx)); err != nil {
+			in.service.log.WarnContext(ctx, "writing the watermarks failed", "error", err)
+		}
+	}
+}
+
+// writeWatermarks writes the watermark of every channel with a greater one. It writes nothing without the lease, because
+// the next holder writes its own watermarks.
+func (in *ingestQueue) writeWatermarks(ctx context.Context) error {
+	type write struct {
+		queue          *channelQueue
 		channel, guild string
 		last           snowflake
-		version        time.Time
+		updateTime     time.Time
 	}
-	var all []due
+	var writes []write
 	in.mu.Lock()
-	for _, l := range in.lanes {
-		if last := l.settled(); last > l.stored {
-			all = append(all, due{l, l.channel, l.guild, last, l.version})
+	for _, q := range in.channels {
+		if last := q.watermark(); last > q.stored {
+			writes = append(writes, write{q, q.channel, q.guild, last, q.updateTime})
 		}
 	}
 	in.mu.Unlock()
-	writing := new(errgroup.Group)
-	writing.SetLimit(marking)
-	for _, d := range all {
-		writing.Go(func() error {
+	group := new(errgroup.Group)
+	group.SetLimit(maxWatermarkWrites)
+	for _, w := range writes {
+		group.Go(func() error {
 			if !in.lease.Valid() {
-				return nil // the next owner's to write
+				return nil
 			}
-			version, err := in.write(ctx, d.channel, d.guild, d.last, d.version)
+			updateTime, err := in.watermarks.raise(ctx, w.channel, w.guild, w.last, w.updateTime)
 			if err != nil {
 				return err
 			}
 			in.mu.Lock()
-			d.lane.stored, d.lane.version = max(d.lane.stored, d.last), version
+			w.queue.stored, w.queue.updateTime = max(w.queue.stored, w.last), updateTime
 			in.mu.Unlock()
 			return nil
 		})
 	}
-	return writing.Wait()
+	return group.Wait()
 }
 
-// write raises a channel's watermark. It never lowers it: a document that somebody else wrote meanwhile is read first.
-func (in *inlet) write(ctx context.Context, channel, guild string, last snowflake, version time.Time) (time.Time, error) {
-	s := in.service
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	ref, now := s.watermarkRef(channel), event.TruncateToMicros(s.now())
-	for {
-		var res *firestore.WriteResult
-		var err error
-		if version.IsZero() {
-			res, err = ref.Create(ctx, watermark{string(identity.Discord), channel, guild, last.String(), now, now.Add(watermarkRetention)})
-		} else {
-			res, err = ref.Update(ctx, []firestore.Update{
-				{Path: "last", Value: last.String()}, {Path: "at", Value: now}, {Path: "expireAt", Value: now.Add(watermarkRetention)},
-			}, firestore.LastUpdateTime(version))
-		}
-		switch status.Code(err) {
-		case codes.OK:
-			return res.UpdateTime, nil
-		case codes.AlreadyExists, codes.FailedPrecondition, codes.Aborted, codes.NotFound:
-		default:
-			return version, fmt.Errorf("write the watermark of %s: %w", channel, err)
-		}
-		snap, err := ref.Get(ctx)
-		if status.Code(err) == codes.NotFound {
-			version = time.Time{}
-			continue
-		}
-		if err != nil {
-			return version, fmt.Errorf("read the watermark of %s: %w", channel, err)
-		}
-		var w watermark
-		if err := snap.DataTo(&w); err != nil {
-			return version, fmt.Errorf("read the watermark of %s: %w", channel, err)
-		}
-		version = snap.UpdateTime
-		if stored, _ := parseSnowflake(w.Last); stored >= last {
-			return version, nil
-		}
-	}
-}
-
-// forget removes the watermark of a channel that is gone.
-func (in *inlet) forget(ctx context.Context, channel string) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if _, err := in.service.watermarkRef(channel).Delete(ctx); err != nil {
-		in.service.log.WarnContext(ctx, "can't remove the watermark of a channel that is gone", "channel", channel, "error", err)
+// deleteWatermark deletes the watermark of a channel deleted on Discord.
+func (in *ingestQueue) deleteWatermark(ctx context.Context, channel string) {
+	if err := in.watermarks.delete(ctx, channel); err != nil {
+		in.service.log.WarnContext(ctx, "deleting a watermark failed", "channel", channel, "error", err)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	standin "parley.internal/emulator/discord"
+	fake "parley.internal/emulator/discord"
 	"parley.internal/gateway/gatewaytest"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/credential"
@@ -33,36 +33,36 @@ const patience = gatewaytest.Patience
 
 var eventually = gatewaytest.Eventually
 
-// The timings of the tests are those of production in fast motion.
+// The tests use shorter times than production.
 var (
 	quickLease  = lease.Config{TTL: time.Second, Heartbeat: 120 * time.Millisecond, MaxMembers: 8}
-	steadyLease = lease.Config{TTL: 2 * patience, Heartbeat: 120 * time.Millisecond, MaxMembers: 8} // where nobody dies, nor is thought to
+	steadyLease = lease.Config{TTL: 2 * patience, Heartbeat: 120 * time.Millisecond, MaxMembers: 8} // for tests without a crash: no lease expires, even on a slow machine
 	quickTiming = timing{
-		hello: 2 * time.Second, write: time.Second, identify: 100 * time.Millisecond,
-		minBackoff: 20 * time.Millisecond, maxBackoff: 200 * time.Millisecond, hopeless: 300 * time.Millisecond,
-		stranded: 600 * time.Millisecond,
-		scan:     250 * time.Millisecond, retry: 50 * time.Millisecond, claim: 3 * time.Second, mark: 30 * time.Millisecond,
+		handshake: 2 * time.Second, write: time.Second, identify: 100 * time.Millisecond,
+		minBackoff: 20 * time.Millisecond, maxBackoff: 200 * time.Millisecond, operatorRetry: 300 * time.Millisecond,
+		maxOffline: 600 * time.Millisecond,
+		scan:       250 * time.Millisecond, retry: 50 * time.Millisecond, claim: 3 * time.Second, watermark: 30 * time.Millisecond,
 		flush: 400 * time.Millisecond,
 	}
 )
 
-// world is a Discord, a bus and a store of a test's own. In its guild are the owner, alice and the bot.
+// world is a Discord, a Pub/Sub and a Firestore for one test. Its guild has the members owner, alice and the bot.
 type world struct {
 	*gatewaytest.World
 	t            *testing.T
-	discord      *standin.Server
+	discord      *fake.Server
 	firestore    *firestore.Client
 	ledger       *delivery.Ledger
 	sender       *delivery.Sender
-	bot          standin.Bot
-	owner, alice standin.User
-	guild        standin.Guild
-	room         standin.Channel
+	bot          fake.Bot
+	owner, alice fake.User
+	guild        fake.Guild
+	room         fake.Channel
 	lease        lease.Config
-	metrics      []*prometheus.Registry // of all instances
+	metrics      []*prometheus.Registry // one per instance
 }
 
-func newWorld(t *testing.T, opts ...standin.Option) *world {
+func newWorld(t *testing.T, opts ...fake.Option) *world {
 	t.Helper()
 	w := &world{t: t, lease: steadyLease}
 	var err error
@@ -72,13 +72,13 @@ func newWorld(t *testing.T, opts ...standin.Option) *world {
 			t.Fatal(err)
 		}
 	}
-	w.discord, err = standin.New(append([]standin.Option{standin.WithLimits(standin.Limits{})}, opts...)...)
+	w.discord, err = fake.New(append([]fake.Option{fake.WithLimits(fake.Limits{})}, opts...)...)
 	must(err)
 	t.Cleanup(func() { w.discord.Close() })
-	w.bot, err = w.discord.AddBot(standin.Bot{User: standin.User{Name: "parleybot"}, Privileged: standin.IntentMessageContent | standin.IntentGuildMembers})
+	w.bot, err = w.discord.AddBot(fake.Bot{User: fake.User{Name: "parleybot"}, Privileged: fake.IntentMessageContent | fake.IntentGuildMembers})
 	must(err)
 	w.owner, w.alice = w.user("owner"), w.user("alice")
-	w.guild, err = w.discord.AddGuild(standin.Guild{Name: "Home", OwnerID: w.owner.ID})
+	w.guild, err = w.discord.AddGuild(fake.Guild{Name: "Home", OwnerID: w.owner.ID})
 	must(err)
 	w.room = w.channel("general")
 	w.join(w.alice.ID)
@@ -96,16 +96,16 @@ func (w *world) must(err error) {
 	}
 }
 
-func (w *world) user(name string) standin.User {
+func (w *world) user(name string) fake.User {
 	w.t.Helper()
-	u, err := w.discord.AddUser(standin.User{Name: name, GlobalName: strings.ToUpper(name[:1]) + name[1:]})
+	u, err := w.discord.AddUser(fake.User{Name: name, GlobalName: strings.ToUpper(name[:1]) + name[1:]})
 	w.must(err)
 	return u
 }
 
-func (w *world) channel(name string, overwrites ...standin.Overwrite) standin.Channel {
+func (w *world) channel(name string, overwrites ...fake.Overwrite) fake.Channel {
 	w.t.Helper()
-	c, err := w.discord.AddChannel(standin.Channel{GuildID: w.guild.ID, Name: name, Overwrites: overwrites})
+	c, err := w.discord.AddChannel(fake.Channel{GuildID: w.guild.ID, Name: name, Overwrites: overwrites})
 	w.must(err)
 	return c
 }
@@ -116,18 +116,18 @@ func (w *world) join(userID string, roles ...string) {
 	w.must(err)
 }
 
-// ask has alice say something in a channel.
-func (w *world) ask(channel standin.Channel, text string, opts ...standin.SayOption) standin.Message {
+// ask sends a message of alice to a channel.
+func (w *world) ask(channel fake.Channel, text string, opts ...fake.SayOption) fake.Message {
 	w.t.Helper()
 	m, err := w.discord.Say(channel.ID, w.alice.ID, text, opts...)
 	w.must(err)
 	return m
 }
 
-// events are what was published on ingress, of one type; all if it is empty.
+// events returns the published events of a type. An empty type returns all events.
 func (w *world) events(kind string) []*event.Event { return w.Events(kind) }
 
-// times is how often each message was published, by Discord's id.
+// times returns how often each message was published, by Discord's id.
 func (w *world) times() map[string]int {
 	n := map[string]int{}
 	for _, e := range w.events(event.TypeChatMessage) {
@@ -139,14 +139,13 @@ func (w *world) times() map[string]int {
 	return n
 }
 
-// heard waits until every one of these messages is an event, and fails the test if one is more than one. Only an
-// instance that loses its lease, as on a very slow machine, may leave something to be published by the same correlation
-// id once more.
-func (w *world) heard(messages ...standin.Message) {
+// published waits until every message is published, and fails the test if a message is published twice. An instance that
+// loses its lease, as on a very slow machine, may publish a message again with the same correlation id.
+func (w *world) published(messages ...fake.Message) {
 	w.t.Helper()
 	eventually(w.t, fmt.Sprintf("%d messages are events", len(messages)), func() bool {
 		n := w.times()
-		return !slices.ContainsFunc(messages, func(m standin.Message) bool { return n[m.ID] == 0 })
+		return !slices.ContainsFunc(messages, func(m fake.Message) bool { return n[m.ID] == 0 })
 	})
 	if w.leaseLost() {
 		w.t.Log("an instance lost its lease")
@@ -174,8 +173,8 @@ func (w *world) leaseLost() bool {
 	return false
 }
 
-// marked waits until the watermark of a channel is at a message.
-func (w *world) marked(m standin.Message) {
+// marked waits until a message is covered by its channel's watermark.
+func (w *world) marked(m fake.Message) {
 	w.t.Helper()
 	eventually(w.t, "the watermark is written", func() bool {
 		snap, err := w.firestore.Collection("watermarks").Doc("discord:" + m.ChannelID).Get(w.t.Context())
@@ -191,11 +190,11 @@ func (w *world) marked(m standin.Message) {
 	})
 }
 
-// answered is the text of an answer, and under which name the ledger has it.
+// answered is a sent answer: the id of its delivery and its text.
 type answered struct{ id, text string }
 
 // answer sends an answer to a message.
-func (w *world) answer(m standin.Message, text string, adjust ...func(*event.Event)) answered {
+func (w *world) answer(m fake.Message, text string, adjust ...func(*event.Event)) answered {
 	w.t.Helper()
 	e := &event.Event{
 		V: event.Version, Source: Source, CorrelationID: "discord:" + m.ID, Type: event.TypeChatMessage,
@@ -224,7 +223,7 @@ func (w *world) reaches(a answered, state delivery.State) delivery.Entry {
 	return w.Reaches(a.id, a.text, state)
 }
 
-// refused waits until an answer is dead, and checks that its dead letter says why.
+// refused waits until an answer is dead, and checks the reason and the text of its dead letter.
 func (w *world) refused(a answered, why deadletter.Reason, says string) {
 	w.t.Helper()
 	e := w.reaches(a, delivery.Dead)
@@ -237,21 +236,21 @@ func (w *world) refused(a answered, why deadletter.Reason, says string) {
 	}
 }
 
-// said is what the bot said in a channel.
-func (w *world) said(channelID string) []standin.Message {
-	return slices.DeleteFunc(w.discord.Said(channelID), func(m standin.Message) bool { return m.Author.ID != w.bot.ID })
+// sent returns the bot's messages in a channel.
+func (w *world) sent(channelID string) []fake.Message {
+	return slices.DeleteFunc(w.discord.Said(channelID), func(m fake.Message) bool { return m.Author.ID != w.bot.ID })
 }
 
-// once fails the test unless each of the answers was said once.
+// once fails the test unless each answer was sent exactly once.
 func (w *world) once(channelID string, answers ...answered) {
 	w.t.Helper()
 	n := map[string]int{}
-	for _, m := range w.said(channelID) {
+	for _, m := range w.sent(channelID) {
 		n[m.Text]++
 	}
 	for _, a := range answers {
 		if n[a.text] != 1 {
-			w.t.Errorf("%q was said %d times", a.text, n[a.text])
+			w.t.Errorf("%q was sent %d times", a.text, n[a.text])
 		}
 	}
 }
@@ -263,49 +262,49 @@ func (w *world) gaps() int {
 	return len(docs)
 }
 
-// connected waits until one instance has the bot's session, and nobody else.
+// connected waits until exactly one instance is connected.
 func (w *world) connected() {
 	w.t.Helper()
 	eventually(w.t, "the bot is connected", func() bool { return w.discord.Connected(w.bot.ID) == 1 })
 }
 
-// running is an instance with all that it needs, which can be killed.
+// running is a running instance with its own network.
 type running struct {
 	*Service
 	*gatewaytest.Network
 	name string
 	bus  *bus.Client
 	stop func()
-	mute atomic.Bool // does not reach the bus
+	mute atomic.Bool // Pub/Sub is unreachable
 }
 
-// kill ends an instance at once: nothing of it reaches anybody any more.
+// kill ends an instance at once, like a crash.
 func (m *running) kill() {
 	m.Kill()
 	m.stop()
 }
 
-// silence takes the bus away, or gives it back.
+// silence makes Pub/Sub unreachable for the instance, or reachable again.
 func (m *running) silence(mute bool) { m.mute.Store(mute) }
 
-// lose takes the store away, or gives it back.
+// lose makes Firestore unreachable for the instance, or reachable again.
 func (m *running) lose(lost bool) { m.Lose(lost) }
 
-// cutOff takes the gateway away from an instance that goes on otherwise.
+// cutOff cuts the instance's connections to Discord's gateway. Firestore and Pub/Sub stay reachable.
 func (m *running) cutOff() { m.Cut() }
 
-// Publish makes the instance its own publisher.
+// Publish implements [Publisher].
 func (m *running) Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error {
 	if err := m.Alive(); err != nil {
 		return err
 	}
 	if m.mute.Load() {
-		return errors.New("the bus is down")
+		return errors.New("Pub/Sub is unreachable")
 	}
 	return m.bus.Publish(ctx, t, out)
 }
 
-// start runs an instance.
+// start runs an instance until the end of the test. adjust changes the service before it runs.
 func (w *world) start(name string, adjust ...func(*Service)) *running {
 	w.t.Helper()
 	m := &running{name: name, Network: gatewaytest.NewNetwork(), bus: w.Bus("gateway")}
@@ -334,37 +333,32 @@ func (w *world) start(name string, adjust ...func(*Service)) *running {
 	return m
 }
 
-// impatient is for tests in which an answer never comes; in others a slow machine is not to be taken for that.
+// impatient shortens the timeout of requests, for tests with missing responses. It is too short for a slow machine.
 func impatient(s *Service) { s.rest.timeout = 400 * time.Millisecond }
 
-// owner is who of some instances has the session; nil if none does.
-func owner(among ...*running) *running {
+// holder returns the instance that holds the lease and is connected, or nil.
+func holder(among ...*running) *running {
 	for _, m := range among {
 		m.Service.mu.Lock()
-		sp := m.speaker
+		d := m.dispatcher
 		m.Service.mu.Unlock()
-		if sp != nil && sp.lease.Valid() && sp.gateway.up.Load() && m.Alive() == nil {
+		if d != nil && d.lease.Valid() && d.gateway.connected.Load() && m.Alive() == nil {
 			return m
 		}
 	}
 	return nil
 }
 
-// settled waits until these are the instances that take part, one has the session, and it stays there.
+// settled waits until all instances are members and the lease stays with one of them. It returns this instance.
 func (w *world) settled(among ...*running) *running {
 	w.t.Helper()
-	eventually(w.t, "the session stays where it is", func() bool {
-		return owner(among...) != nil && !slices.ContainsFunc(among, func(m *running) bool {
+	eventually(w.t, "the lease is settled", func() bool {
+		return holder(among...) != nil && !slices.ContainsFunc(among, func(m *running) bool {
 			return m.leases.Members() != len(among) || m.leases.Moving() != 0
 		})
 	})
-	return owner(among...)
+	return holder(among...)
 }
-
-// discard publishes nothing: what is sent by it is only in the ledger.
-type discard struct{}
-
-func (discard) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }
 
 func counter(c prometheus.Metric) float64 {
 	var m dto.Metric

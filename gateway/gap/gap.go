@@ -1,5 +1,8 @@
-// Package gap records the times of which Parley knows that it did not hear what was said or happened in a channel, so that
-// operators see them.
+// Package gap stores gaps: times during which Parley knowingly missed messages or events of a channel. Operators read
+// the gaps. Start at [New] and [Gap.Put].
+//
+// This package alone writes the Firestore collection gaps; no service of Parley reads the collection. Packages discord
+// and twitch detect the gaps.
 package gap
 
 import (
@@ -13,29 +16,29 @@ import (
 	"parley.internal/shared/event"
 )
 
-// Gap is a time in which nobody listened in a channel, or to what is said to the bot alone, the document gaps/{hash}. Its times are to the precision of
-// Firestore's.
+// Gap is a time without coverage of a channel or of the bot's whispers, the document gaps/{hash}. Times are in UTC and
+// truncated to microseconds, the precision of Firestore.
 type Gap struct {
 	Platform string    `firestore:"platform"`
-	Channel  string    `firestore:"channel"` // as events have it; of Whispers the bot's user id
-	Missed   string    `firestore:"missed"`  // what was: Chat, Events or Whispers
+	Channel  string    `firestore:"channel"` // in the form of event.Event.Channel; for Whispers the bot's user id
+	Missed   string    `firestore:"missed"`  // Chat, Events or Whispers
 	From     time.Time `firestore:"from"`
 	To       time.Time `firestore:"to"`
-	Instance string    `firestore:"instance"` // that came after it
+	Instance string    `firestore:"instance"` // the instance that recorded the gap
 	ExpireAt time.Time `firestore:"expireAt"` // the collection's TTL field
 }
 
-// What is missed in a gap: Gap.Missed.
+// The values of Gap.Missed.
 const (
-	Chat     = "chat"     // what was said
-	Events   = "events"   // what a platform tells beside its chat
-	Whispers = "whispers" // what was said to the bot alone
+	Chat     = "chat"     // chat messages
+	Events   = "events"   // platform events beside chat, such as new followers
+	Whispers = "whispers" // private messages to the bot
 )
 
-// Retention is how long gaps are kept.
+// Retention is the time after the end of a gap at which Firestore may delete it.
 const Retention = 30 * 24 * time.Hour
 
-// New makes a gap. By clocks that differ its end may come before its beginning: then it has no length.
+// New makes a gap. If to is before from, because the clocks of two instances differ, the gap has no length.
 func New(platform, channel, missed string, from, to time.Time, instance string) Gap {
 	from, to = event.TruncateToMicros(from), event.TruncateToMicros(to)
 	if to.Before(from) {
@@ -44,11 +47,12 @@ func New(platform, channel, missed string, from, to time.Time, instance string) 
 	return Gap{platform, channel, missed, from, to, instance, to.Add(Retention)}
 }
 
-// Put stores a gap. The same gap found twice by an instance is one document.
+// Put stores a gap. Put is idempotent: gaps with the same channel, kind, start and instance are one document, and the
+// last Put wins.
 func (g Gap) Put(ctx context.Context, client *firestore.Client) error {
 	id := digest.Of("gap", g.Channel, g.Missed, g.From.Format(time.RFC3339Nano), g.Instance)
 	if _, err := client.Collection("gaps").Doc(id).Set(ctx, g); err != nil {
-		return fmt.Errorf("store a gap of %s: %w", g.Channel, err)
+		return fmt.Errorf("store the gap of %s: %w", g.Channel, err)
 	}
 	return nil
 }

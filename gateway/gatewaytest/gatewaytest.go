@@ -1,5 +1,5 @@
-// Package gatewaytest is what the tests of a gateway's parts share: a bus and a store of a test's own, and instances that
-// can be killed.
+// Package gatewaytest helps the tests of the gateway's packages: a Pub/Sub and a Firestore for one test ([World]), and a
+// network for tests of crashed instances ([Network]). Only tests may import the package.
 package gatewaytest
 
 import (
@@ -32,12 +32,12 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// Patience is how long what has to happen may take, also on a slow machine.
+// Patience is the longest wait for a condition. It is long because test machines can be slow.
 const Patience = time.Minute
 
 const project = "test-project"
 
-// Eventually waits until something holds, and fails the test if it does not.
+// Eventually waits until holds returns true. It fails the test after [Patience].
 func Eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -47,16 +47,16 @@ func Eventually(t *testing.T, what string, holds func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("after %s still not: %s", Patience, what)
+			t.Fatalf("not reached within %s: %s", Patience, what)
 		}
 	}
 }
 
-// World is a bus and a store, on the embedded servers.
+// World is a Pub/Sub and a Firestore for one test, on the embedded servers.
 type World struct {
 	Firestore *firestore.Client
 	Ledger    *delivery.Ledger
-	Sender    *delivery.Sender // of answers with a minute to their deadline
+	Sender    *delivery.Sender // sends answers with a deadline of one minute
 
 	t         *testing.T
 	storeAddr string
@@ -65,7 +65,7 @@ type World struct {
 	ingested []*event.Event
 }
 
-// NewWorld starts the servers, which end with the test.
+// NewWorld starts the servers and sets the emulator variables of the environment. Everything ends with the test.
 func NewWorld(t *testing.T) *World {
 	t.Helper()
 	w := &World{t: t}
@@ -114,7 +114,7 @@ func (w *World) must(err error) {
 	}
 }
 
-// Bus connects to the bus. It is the caller's to close.
+// Bus connects to Pub/Sub. The caller closes the client.
 func (w *World) Bus(source string) *bus.Client {
 	w.t.Helper()
 	b, err := bus.Open(w.t.Context(), config.Deployment{Project: project, Database: "(default)"}, source, slog.New(slog.DiscardHandler))
@@ -122,7 +122,7 @@ func (w *World) Bus(source string) *bus.Client {
 	return b
 }
 
-// Events are what was published on ingress, of one type; all if it is empty.
+// Events returns the events of a type published on the ingress topic, in order. An empty type returns all events.
 func (w *World) Events(kind string) []*event.Event {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -135,7 +135,7 @@ func (w *World) Events(kind string) []*event.Event {
 	return found
 }
 
-// Entry is what the ledger says of a delivery.
+// Entry returns the ledger entry of a delivery.
 func (w *World) Entry(id string) delivery.Entry {
 	w.t.Helper()
 	e, err := w.Ledger.Get(w.t.Context(), id)
@@ -143,14 +143,15 @@ func (w *World) Entry(id string) delivery.Entry {
 	return e
 }
 
-// Reaches waits until a delivery has a state.
+// Reaches waits until a delivery has a state, and returns the entry. text describes the delivery in a failure.
 func (w *World) Reaches(id, text string, state delivery.State) delivery.Entry {
 	w.t.Helper()
 	Eventually(w.t, fmt.Sprintf("%.40q is %s", text, state), func() bool { return w.Entry(id).State == state })
 	return w.Entry(id)
 }
 
-// Run runs an instance, which gets by the bus what is for it, until stop is called. It closes the bus then.
+// Run runs an instance and delivers the messages of the instance's subscription, until stop is called or the test ends.
+// stop waits for run and closes the Pub/Sub client.
 func (w *World) Run(name string, b *bus.Client, run func(context.Context), deliver func(context.Context, bus.Incoming) error) (stop func()) {
 	w.t.Helper()
 	sub, err := b.Subscribe(w.t.Context(), name)
@@ -172,7 +173,8 @@ func (w *World) Run(name string, b *bus.Client, run func(context.Context), deliv
 	return stop
 }
 
-// Network is an instance's only way to everybody else, so that it can be as good as dead at any moment.
+// Network carries all connections of an instance. A test can cut the network at any moment, as in a crash. It is safe
+// for concurrent use.
 type Network struct {
 	killed chan struct{}
 
@@ -181,12 +183,12 @@ type Network struct {
 	conns     []net.Conn
 }
 
-// NewNetwork makes a network on which everything is reached.
+// NewNetwork makes a working network.
 func NewNetwork() *Network { return &Network{killed: make(chan struct{})} }
 
 var errDead = errors.New("the instance is dead")
 
-// Alive is nil until Kill.
+// Alive returns nil before Kill, and an error afterwards.
 func (n *Network) Alive() error {
 	select {
 	case <-n.killed:
@@ -196,13 +198,13 @@ func (n *Network) Alive() error {
 	}
 }
 
-// Kill ends it: nothing reaches anybody any more.
+// Kill fails every connection and request from now on, including Firestore's. It must be called at most once.
 func (n *Network) Kill() {
 	close(n.killed)
 	n.Cut()
 }
 
-// Cut ends the connections that Dial made, and those that it would make.
+// Cut closes the connections made by Dial and fails new ones.
 func (n *Network) Cut() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -212,14 +214,14 @@ func (n *Network) Cut() {
 	}
 }
 
-// Lose takes the store away, or gives it back.
+// Lose makes Firestore unreachable, or reachable again.
 func (n *Network) Lose(lost bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.lost = lost
 }
 
-// Dial makes a connection.
+// Dial makes a connection. It fails after Cut and Kill.
 func (n *Network) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if err := n.keep(nil); err != nil {
 		return nil, err
@@ -235,12 +237,12 @@ func (n *Network) Dial(ctx context.Context, network, addr string) (net.Conn, err
 	return c, nil
 }
 
-// keep notes a connection that is to end with Cut, unless that is over; nil notes none.
+// keep registers a connection for Cut; nil registers none. It returns an error after Cut.
 func (n *Network) keep(c net.Conn) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.cut {
-		return errors.New("no way there")
+		return errors.New("the network is cut")
 	}
 	if c != nil {
 		n.conns = append(n.conns, c)
@@ -248,13 +250,13 @@ func (n *Network) keep(c net.Conn) error {
 	return nil
 }
 
-// RoundTrip makes it the transport of an HTTP client.
+// RoundTrip implements [http.RoundTripper]. It fails after Kill, including requests in progress.
 func (n *Network) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := n.Alive(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(r.Context())
-	go func() { // ends with the request's context, which its sender ends
+	go func() { // ends with the request's context
 		defer cancel()
 		select {
 		case <-n.killed:
@@ -268,28 +270,28 @@ func (n *Network) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// reach is why the store can't be reached; nil if it can be. It is nothing that a client tries again.
-func (n *Network) reach() error {
+// storeError returns nil if Firestore is reachable. The code of the error is permanent, so that clients do not retry.
+func (n *Network) storeError() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.lost || n.Alive() != nil {
-		return status.Error(codes.PermissionDenied, "the store can't be reached")
+		return status.Error(codes.PermissionDenied, "the store is unreachable")
 	}
 	return nil
 }
 
-// Store connects to a world's Firestore.
+// Store connects to the world's Firestore over this network.
 func (n *Network) Store(w *World) *firestore.Client {
 	w.t.Helper()
 	conn, err := grpc.NewClient(w.storeAddr, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			if err := n.reach(); err != nil {
+			if err := n.storeError(); err != nil {
 				return err
 			}
 			return invoke(ctx, method, req, reply, cc, opts...)
 		}),
 		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-			if err := n.reach(); err != nil {
+			if err := n.storeError(); err != nil {
 				return nil, err
 			}
 			return stream(ctx, desc, cc, method, opts...)

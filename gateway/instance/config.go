@@ -14,19 +14,19 @@ import (
 	"parley.internal/shared/lease"
 )
 
-// Config is everything that a gateway instance is configured by.
+// Config is the whole configuration of a gateway instance.
 type Config struct {
 	config.Deployment
 	HTTP    HTTP
 	Socket  websocket.Config
-	OAuth   oauth.Config // and the credentials that come of it
+	OAuth   oauth.Config // includes the configuration of credentials
 	Twitch  twitch.Config
 	Discord discord.Config
 	Lease   lease.Config
-	Service string `env:"K_SERVICE" help:"Set by Cloud Run: there the instance's id is asked of the metadata server; elsewhere it is random."`
+	Service string `env:"K_SERVICE" help:"Set by Cloud Run. If set, the instance id is read from the metadata server; otherwise the id is random."`
 }
 
-// Validate checks what the parts can't see by themselves.
+// Validate checks the variables of one part against the other parts.
 func (c Config) Validate() error {
 	if app := c.OAuth.Credential.Twitch; c.Twitch.Enabled() && (!app.Enabled() || app.BotUserID == "") {
 		return errors.New("TWITCH_CHANNELS: needs TWITCH_CLIENT_ID and TWITCH_BOT_USER_ID")
@@ -34,13 +34,13 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// HTTP says where an instance listens.
+// HTTP configures the listener.
 type HTTP struct {
 	Port   string `env:"PORT" envDefault:"8080" help:"TCP port, on all addresses. Cloud Run sets it."`
-	Listen string `env:"LISTEN_ADDR" help:"HOST:PORT to listen on instead: 127.0.0.1:8080 for this machine alone; port 0 for any that is free."`
+	Listen string `env:"LISTEN_ADDR" help:"HOST:PORT to listen on instead of PORT: 127.0.0.1:8080 for this machine only; port 0 for any free port."`
 }
 
-// Addr is where to listen, as net.Listen takes it.
+// Addr returns the address for net.Listen.
 func (h HTTP) Addr() string {
 	if h.Listen != "" {
 		return h.Listen
@@ -48,7 +48,7 @@ func (h HTTP) Addr() string {
 	return net.JoinHostPort("", h.Port)
 }
 
-// Validate checks what the types cannot.
+// Validate checks the form of the port and the address.
 func (h HTTP) Validate() error {
 	var errs []error
 	if _, err := strconv.ParseUint(h.Port, 10, 16); err != nil {

@@ -11,12 +11,13 @@ import (
 )
 
 const (
-	storeCheckWait = 2 * time.Second
-	// storeCheckKeep is how long a check counts, so that probes cost at most one read in this time.
-	storeCheckKeep = 5 * time.Second
+	// storeCheckTimeout bounds one check.
+	storeCheckTimeout = 2 * time.Second
+	// storeCheckTTL is the lifetime of a check's result. Probes cost at most one Firestore read in this time.
+	storeCheckTTL = 5 * time.Second
 )
 
-// storeCheck finds out whether the store can be reached.
+// storeCheck reports whether Firestore is reachable, and caches the result. It is safe for concurrent use.
 type storeCheck struct {
 	read func(ctx context.Context) error
 	now  func() time.Time
@@ -27,9 +28,9 @@ type storeCheck struct {
 }
 
 func newStoreCheck(s *store.Store, now func() time.Time) *storeCheck {
-	nobody := store.TokenHash("") // reading a document that is not there is an answer, too
+	missing := store.TokenHash("") // reading a missing document also proves that Firestore answers
 	return &storeCheck{now: now, read: func(ctx context.Context) error {
-		_, _, err := s.Token(ctx, nobody)
+		_, _, err := s.Token(ctx, missing)
 		return err
 	}}
 }
@@ -37,21 +38,22 @@ func newStoreCheck(s *store.Store, now func() time.Time) *storeCheck {
 func (c *storeCheck) check(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.at.IsZero() || c.now().Sub(c.at) >= storeCheckKeep {
-		ctx, cancel := context.WithTimeout(ctx, storeCheckWait)
+	if c.at.IsZero() || c.now().Sub(c.at) >= storeCheckTTL {
+		ctx, cancel := context.WithTimeout(ctx, storeCheckTimeout)
 		defer cancel()
 		c.err, c.at = c.read(ctx), c.now()
 	}
 	return c.err
 }
 
-// serveHealth answers that the process lives. It asks nobody else: an instance is not to be killed because a service
-// that it needs is away.
+// serveHealth is the liveness probe: it always answers 200. It checks no dependency, because Cloud Run must not kill an
+// instance during an outage of Firestore or Pub/Sub.
 func serveHealth(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// serveReady answers whether this instance should be sent clients.
+// serveReady is the readiness probe. It answers 503 while the instance drains, has no subscription, or cannot reach
+// Firestore.
 func (i *Instance) serveReady(w http.ResponseWriter, r *http.Request) {
 	checks := map[string]string{"instance": "ok", "subscription": "ok", "store": "ok"}
 	code := http.StatusOK
@@ -63,8 +65,8 @@ func (i *Instance) serveReady(w http.ResponseWriter, r *http.Request) {
 		fail("subscription", "missing")
 	}
 	if err := i.storeCheck.check(r.Context()); err != nil {
-		i.log.WarnContext(r.Context(), "the store can't be reached", "error", err)
-		fail("store", "unreachable") // the details are for the log: anybody may ask here
+		i.log.WarnContext(r.Context(), "store unreachable", "error", err)
+		fail("store", "unreachable") // the path is public, so the details are only in the log
 	}
 	writeJSON(w, code, checks)
 }
@@ -73,5 +75,5 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(v) // a client that is gone needs no answer
+	json.NewEncoder(w).Encode(v) // fails only if the client has disconnected
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestTheStoreIsAskedOnceInAWhile(t *testing.T) {
+func TestStoreCheckCachesItsResult(t *testing.T) {
 	now, reads := time.Unix(0, 0), 0
 	down := errors.New("store is down")
 	var answer error
@@ -20,9 +20,9 @@ func TestTheStoreIsAskedOnceInAWhile(t *testing.T) {
 	}{
 		{0, nil, nil, 1},
 		{time.Second, down, nil, 1},
-		{storeCheckKeep, down, down, 2},
+		{storeCheckTTL, down, down, 2},
 		{time.Second, nil, down, 2},
-		{storeCheckKeep, nil, nil, 3},
+		{storeCheckTTL, nil, nil, 3},
 	} {
 		now, answer = now.Add(step.after), step.store
 		if err := c.check(t.Context()); !errors.Is(err, step.want) || reads != step.wantReads {

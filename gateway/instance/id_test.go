@@ -10,10 +10,9 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// In the system that this one follows, the revision's name was the instance's id: two instances shared a subscription,
-// and a broadcast reached one of them.
-func TestEveryInstanceHasAnIDOfItsOwn(t *testing.T) {
-	cloud := strings.Repeat("0123456789abcdef", 7) // as Cloud Run's are
+// With the revision's name as the id, two instances would share a subscription and a broadcast would reach only one.
+func TestInstanceIDIsUnique(t *testing.T) {
+	cloud := strings.Repeat("0123456789abcdef", 7) // the form of Cloud Run's ids
 	for _, test := range []struct {
 		name       string
 		onCloudRun bool
@@ -22,8 +21,8 @@ func TestEveryInstanceHasAnIDOfItsOwn(t *testing.T) {
 		want       string // empty for a random one
 	}{
 		{"Cloud Run", true, cloud, nil, cloud},
-		{"Cloud Run, metadata server away", true, "", errors.New("no route"), ""},
-		{"Cloud Run, id that no filter takes", true, `x" OR attributes.route = "y`, nil, ""},
+		{"Cloud Run, metadata server unreachable", true, "", errors.New("no route"), ""},
+		{"Cloud Run, id not allowed in a filter", true, `x" OR attributes.route = "y`, nil, ""},
 		{"elsewhere", false, "not asked", nil, ""},
 	} {
 		seen := map[string]bool{}

@@ -1,6 +1,8 @@
-// Package instance is one gateway instance: it holds clients' sockets and its share of the platforms' channels, takes
-// what people say there to the bus, and takes answers from its own subscription to them. The gateway's main runs one;
-// the emulator runs several in one process.
+// Package instance runs one gateway instance. An instance serves WebSocket clients and a share of the platforms'
+// channels. It publishes their messages to Pub/Sub, and delivers the answers received from its own subscription. Start
+// at [Start] and [Instance.Run]. The gateway's main runs one instance; the emulator runs several in one process.
+//
+// The package only composes: packages websocket, twitch and discord implement the platforms.
 package instance
 
 import (
@@ -25,39 +27,41 @@ import (
 	"parley.internal/shared/credential"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/retry"
 	"parley.internal/shared/store"
 )
 
 const (
-	// drainTime bounds everything between the end of Run's context and its return. Cloud Run kills 10 s after it sent
-	// SIGTERM (https://cloud.google.com/run/docs/container-contract#instance-shutdown).
-	drainTime = 8 * time.Second
-	// handlersTime is the part of it in which answers that are being delivered may end by themselves.
-	handlersTime = 2 * time.Second
-	// leaveTime is the part of it that is kept for deleting the subscription and disconnecting; they may take what else is
-	// left.
-	leaveTime = 1500 * time.Millisecond
+	// drainTimeout bounds the time from the end of Run's context to the return of Run. Cloud Run kills an instance 10 s
+	// after SIGTERM (https://cloud.google.com/run/docs/container-contract#instance-shutdown).
+	drainTimeout = 8 * time.Second
+	// handlersTimeout is the part of drainTimeout for deliveries and HTTP requests in progress.
+	handlersTimeout = 2 * time.Second
+	// releaseTime is the part of drainTimeout reserved for deleting the subscription and disconnecting. Release may also
+	// use the time left over by the earlier steps.
+	releaseTime = 1500 * time.Millisecond
 
 	minBackoff, maxBackoff = 100 * time.Millisecond, 10 * time.Second
 )
 
-// Deliverer takes the answers for one destination. Every instance is handed every answer: one that is not concerned
-// returns nil without touching the ledger. After any error but a deadletter.Error the answer is handed over again.
+// Deliverer delivers the answers for one platform. Every instance receives every answer. Deliver returns nil without
+// touching the ledger if the recipient is not at this instance. After an error other than a [deadletter.Error], Pub/Sub
+// redelivers the answer.
 type Deliverer interface {
 	Deliver(ctx context.Context, in bus.Incoming) error
 }
 
-// Options are what an instance is given beside its configuration.
+// Options are the parameters of an instance beside its configuration.
 type Options struct {
-	Log *slog.Logger // needed
-	// DemoTokens are tokens by user id that the chat page offers to whoever opens it, under /demo/tokens. Nil, as it
-	// must be wherever others can reach the instance, offers none.
+	Log *slog.Logger // required
+	// DemoTokens maps user ids to tokens served to every visitor under /demo/tokens. Nil serves none. DemoTokens must be
+	// nil unless the instance is reachable from this machine only.
 	DemoTokens map[string]string
-	// Now is the instance's clock; time.Now if nil.
+	// Now is the instance's clock. Nil is time.Now.
 	Now func() time.Time
 }
 
-// Instance is a gateway instance between Start and the end of Run.
+// Instance is a gateway instance from Start to the end of Run.
 type Instance struct {
 	id           string
 	log          *slog.Logger
@@ -68,17 +72,17 @@ type Instance struct {
 	sockets      *websocket.Server
 	deliverers   map[identity.Platform]Deliverer
 	services     []service
-	keeper       *credential.Keeper // nil where no platform has credentials
+	keeper       *credential.Keeper // nil if no platform has credentials
 	storeCheck   *storeCheck
 	http         *http.Server
 
-	subscribed atomic.Bool // messages of the own subscription are being received
+	subscribed atomic.Bool // the instance receives messages from its subscription
 	draining   atomic.Bool
 }
 
-// Start opens the listener, connects to Firestore and Pub/Sub, and makes the instance's own subscription: what is
-// published from then on will reach it. Clients wait until [Instance.Run] is called, which must be. ctx is for starting
-// alone.
+// Start opens the listener, connects to Firestore and Pub/Sub, and creates the instance's subscription. The instance
+// receives every answer published from then on. Clients wait until [Instance.Run]; the caller must call Run. ctx bounds
+// only Start.
 func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 	i := &Instance{log: o.Log}
 	now := o.Now
@@ -87,9 +91,9 @@ func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 	}
 	defer func() {
 		if err != nil {
-			leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+			releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 			defer cancel()
-			err = fmt.Errorf("start the gateway: %w", errors.Join(err, i.release(leaving)))
+			err = fmt.Errorf("start the gateway: %w", errors.Join(err, i.release(releasing)))
 		}
 	}()
 	if i.id, err = newID(ctx, c.Service != "", askMetadata, o.Log); err != nil {
@@ -126,11 +130,11 @@ func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 	if o.DemoTokens != nil {
 		mux.HandleFunc("GET /demo/tokens", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, o.DemoTokens) })
 	}
-	if err = i.connect(ctx, c, mux, registry, now); err != nil {
+	if err = i.addPlatforms(ctx, c, mux, registry, now); err != nil {
 		return nil, err
 	}
 	i.http = &http.Server{
-		Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, // a socket has its own limits
+		Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, // package websocket sets its own limits
 		IdleTimeout: 2 * time.Minute,
 		ErrorLog:    slog.NewLogLogger(i.log.Handler(), slog.LevelWarn),
 	}
@@ -141,21 +145,22 @@ func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 	return i, nil
 }
 
-// Addr is where the instance listens: host:port, with the port that it got if the configuration left it open.
+// Addr returns the listener's address, host:port. If the configured port is 0, the address has the port chosen by the
+// system.
 func (i *Instance) Addr() string { return i.listener.Addr().String() }
 
-// ID is the instance's id, which no other instance has.
+// ID returns the instance's id. The id is unique among all instances.
 func (i *Instance) ID() string { return i.id }
 
-// Run serves until ctx is done, which is no error, or the listener fails. Then it drains within 8 s: it takes no more
-// clients, delivers what is queued, closes the sockets with [websocket.CloseGoingAway], gives back the platforms'
-// channels, deletes its subscription and disconnects. It must be called once.
+// Run serves until ctx is done or the listener fails. The end of ctx is no error. Run then drains within 8 s: it refuses
+// new clients, delivers the queued answers, closes the sockets with [websocket.CloseGoingAway], releases the platforms'
+// leases, deletes the subscription and disconnects. Run must be called once.
 func (i *Instance) Run(ctx context.Context) error {
 	life, endLife := context.WithCancel(ctx)
 	defer endLife()
 	var served error
 	serving := make(chan struct{})
-	go func() { // ends with the listener, which drain closes
+	go func() { // ends when drain closes the listener
 		defer close(serving)
 		if err := i.http.Serve(i.listener); !errors.Is(err, http.ErrServerClosed) {
 			served = fmt.Errorf("serve HTTP: %w", err)
@@ -165,30 +170,31 @@ func (i *Instance) Run(ctx context.Context) error {
 	receiving, stopReceiving := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReceiving()
 	received := make(chan struct{})
-	recall := i.sockets.DisconnectAll
-	go func() { // ends when drain stops the receiving
+	disconnectAll := i.sockets.DisconnectAll
+	go func() { // ends when drain calls stopReceiving
 		defer close(received)
-		i.receive(receiving, recall)
+		i.receive(receiving, disconnectAll)
 	}()
-	left := i.runServices(life)
-	i.log.InfoContext(ctx, "gateway serves", "addr", i.Addr())
+	servicesEnded := i.runServices(life)
+	i.log.InfoContext(ctx, "gateway started", "addr", i.Addr())
 
 	<-life.Done()
 	i.draining.Store(true)
-	began := time.Now()
-	err := i.drain(context.WithoutCancel(ctx), stopReceiving, received, left)
+	start := time.Now()
+	err := i.drain(context.WithoutCancel(ctx), stopReceiving, received, servicesEnded)
 	<-serving
-	i.log.InfoContext(ctx, "gateway stopped", "after", time.Since(began), "error", err)
+	i.log.InfoContext(ctx, "gateway stopped", "after", time.Since(start), "error", err)
 	return errors.Join(served, err)
 }
 
-// drain ends what Run began. received and left are closed when the receiving and the services have ended.
-func (i *Instance) drain(ctx context.Context, stopReceiving func(), received, left <-chan struct{}) error {
-	ctx, cancel := context.WithTimeout(ctx, drainTime)
+// drain stops everything started by Run. received and servicesEnded are closed when receive and the services have
+// ended.
+func (i *Instance) drain(ctx context.Context, stopReceiving func(), received, servicesEnded <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	var errs []error
 
-	closing, cancelClosing := context.WithTimeout(ctx, handlersTime)
+	closing, cancelClosing := context.WithTimeout(ctx, handlersTimeout)
 	defer cancelClosing()
 	shut := make(chan error, 1)
 	go func() { // ends with closing
@@ -206,21 +212,21 @@ func (i *Instance) drain(ctx context.Context, stopReceiving func(), received, le
 	errs = append(errs, <-shut)
 
 	deadline, _ := ctx.Deadline()
-	draining, cancelDraining := context.WithDeadline(ctx, deadline.Add(-leaveTime))
+	draining, cancelDraining := context.WithDeadline(ctx, deadline.Add(-releaseTime))
 	defer cancelDraining()
 	errs = append(errs, i.sockets.Drain(draining))
 	i.sockets = nil
 	select {
-	case <-received: // closing the sockets has freed the handlers that waited for them
+	case <-received: // closing the sockets has ended the handlers blocked on a socket
 	case <-draining.Done():
 	}
 	select {
-	case <-left: // the end of life has told the services to leave
+	case <-servicesEnded: // the services stop when Run cancels life
 		if i.keeper != nil {
 			errs = append(errs, i.keeper.Drain(draining))
 		}
 	case <-draining.Done():
-		errs = append(errs, errors.New("a platform's channels could not be given back in time: their leases run out"))
+		errs = append(errs, errors.New("a platform's leases could not be released in time and will expire"))
 	}
 	errs = append(errs, i.release(ctx))
 	if err := errors.Join(errs...); err != nil {
@@ -229,7 +235,7 @@ func (i *Instance) drain(ctx context.Context, stopReceiving func(), received, le
 	return nil
 }
 
-// release undoes what Start did, as far as that came and ctx gives it time.
+// release undoes every step of Start done so far, until ctx is done.
 func (i *Instance) release(ctx context.Context) error {
 	var errs []error
 	if i.sockets != nil {
@@ -243,9 +249,9 @@ func (i *Instance) release(ctx context.Context) error {
 	if i.subscription != nil {
 		errs = append(errs, i.subscription.Delete(ctx))
 	}
-	// disconnecting waits for what is still being sent, as long as that takes: it may outlast this instance's time
+	// Closing a client waits for its pending requests and takes no context.
 	closed := make(chan error, 1)
-	go func() { // ends at the latest with the clients' own time limits
+	go func() { // ends at the latest with the time limits of the clients
 		var errs []error
 		if i.bus != nil {
 			errs = append(errs, i.bus.Close())
@@ -264,42 +270,40 @@ func (i *Instance) release(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// receive hands the subscription's messages over until ctx is done. If the subscription vanishes, deleted by a person
-// or expired while this instance slept, it is made anew, and until then the instance is not ready. What was published in
-// between did not come here: recall has the clients come back for it.
-func (i *Instance) receive(ctx context.Context, recall func()) {
-	backoff, subscription := minBackoff, i.subscription
+// receive delivers the subscription's messages until ctx is done. If the subscription disappears, because a person
+// deleted it or because it expired while the instance was suspended, receive creates a new one; until then the instance
+// is not ready. The instance has missed the answers published in between, so receive then calls disconnectAll: the
+// clients reconnect and read the missed answers from the ledger.
+func (i *Instance) receive(ctx context.Context, disconnectAll func()) {
+	backoff, subscription := retry.NewBackoff(minBackoff, maxBackoff), i.subscription
 	for {
 		i.subscribed.Store(true)
-		began := time.Now()
+		start := time.Now()
 		err := subscription.Receive(ctx, i.deliver)
 		i.subscribed.Store(false)
 		if ctx.Err() != nil {
 			return
 		}
-		i.log.ErrorContext(ctx, "the subscription is lost", "error", err)
-		if time.Since(began) > maxBackoff {
-			backoff = minBackoff
+		i.log.ErrorContext(ctx, "subscription lost", "error", err)
+		if time.Since(start) > maxBackoff {
+			backoff.Reset()
 		}
 		for {
-			select {
-			case <-ctx.Done():
+			if backoff.Wait(ctx) != nil {
 				return
-			case <-time.After(backoff):
 			}
-			backoff = min(2*backoff, maxBackoff)
 			if subscription, err = i.bus.Subscribe(ctx, i.id); err == nil {
-				recall()
+				disconnectAll()
 				break
 			}
-			i.log.ErrorContext(ctx, "the subscription can't be made anew", "error", err)
+			i.log.ErrorContext(ctx, "creating the subscription failed", "error", err)
 		}
 	}
 }
 
-// deliver hands an answer to whoever delivers to its destination.
+// deliver passes an answer to the deliverer of its platform.
 func (i *Instance) deliver(ctx context.Context, in bus.Incoming) error {
-	// The subscription's filter says the same, but not every emulator heeds filters.
+	// The subscription has the same filter, but some emulators ignore filters.
 	if in.Attributes[bus.AttrRoute] != bus.RouteBroadcast && in.Attributes[bus.AttrInstance] != i.id {
 		return nil
 	}
@@ -310,5 +314,5 @@ func (i *Instance) deliver(ctx context.Context, in bus.Incoming) error {
 	if d := i.deliverers[destination]; d != nil {
 		return d.Deliver(ctx, in)
 	}
-	return nil // another part's
+	return nil // the platform is not configured
 }

@@ -21,7 +21,7 @@ import (
 	"parley.internal/shared/topology"
 )
 
-func TestAMessageGoesOutAndItsAnswerComesBack(t *testing.T) {
+func TestMessageIsPublishedAndAnswerIsDelivered(t *testing.T) {
 	w := newWorld(t)
 	g := w.start(instance.Options{})
 	token := w.token("twitch:123")
@@ -58,7 +58,7 @@ func TestAMessageGoesOutAndItsAnswerComesBack(t *testing.T) {
 	}
 }
 
-func TestTheSameClientMessageIsTheSameEvent(t *testing.T) {
+func TestRepeatedClientMessageHasTheSameCorrelationID(t *testing.T) {
 	w := newWorld(t)
 	g := w.start(instance.Options{})
 	send := func(user, id string) string {
@@ -73,12 +73,12 @@ func TestTheSameClientMessageIsTheSameEvent(t *testing.T) {
 	}
 	for _, other := range []string{send("twitch:2", "m1"), send("twitch:1", "m2"), send("twitch:1", ""), send("twitch:1", "")} {
 		if other == first {
-			t.Errorf("another message became %s, too", other)
+			t.Errorf("a different message has the correlation id %s, too", other)
 		}
 	}
 }
 
-func TestOrderOfManyMessagesIsKept(t *testing.T) {
+func TestMessagesArePublishedInOrder(t *testing.T) {
 	w := newWorld(t)
 	g := w.start(instance.Options{}, "WS_RATE=100000", "WS_BURST=1000", "WS_INBOX=200")
 	c := g.dial(w.token("twitch:1"))
@@ -92,7 +92,7 @@ func TestOrderOfManyMessagesIsKept(t *testing.T) {
 	}
 }
 
-func TestEveryConnectionOfAUserGetsTheAnswerOnce(t *testing.T) {
+func TestEachConnectionOfAUserReceivesAnAnswerOnce(t *testing.T) {
 	w := newWorld(t)
 	one, two := w.start(instance.Options{}), w.start(instance.Options{})
 	if one.ID() == two.ID() {
@@ -109,7 +109,7 @@ func TestEveryConnectionOfAUserGetsTheAnswerOnce(t *testing.T) {
 	}
 	eventually(t, "delivered", func() bool { return w.state(id) == delivery.Delivered })
 
-	// the same again, as a redelivery or a publisher that is unsure would bring it
+	// publish the same answer again, as in a Pub/Sub redelivery
 	w.republish(id)
 	second := w.answer("c2", "twitch:1", "", "marker")
 	for i, c := range clients {
@@ -118,11 +118,11 @@ func TestEveryConnectionOfAUserGetsTheAnswerOnce(t *testing.T) {
 		}
 	}
 	if got := other.barrier(); len(got) != 0 {
-		t.Errorf("another user got %+v", got)
+		t.Errorf("a different user got %+v", got)
 	}
 }
 
-func TestARoomHearsItsAnswers(t *testing.T) {
+func TestAnswerToARoomReachesItsMembers(t *testing.T) {
 	w := newWorld(t)
 	g := w.start(instance.Options{})
 	joined, talked, left, outside := g.dial(w.token("twitch:1")), g.dial(w.token("twitch:2")), g.dial(w.token("twitch:3")), g.dial(w.token("twitch:4"))
@@ -147,16 +147,16 @@ func TestARoomHearsItsAnswers(t *testing.T) {
 	eventually(t, "delivered", func() bool { return w.state(id) == delivery.Delivered })
 	for i, c := range []*client{left, outside} {
 		if got := c.barrier(); len(got) != 0 {
-			t.Errorf("who is not in the room (%d) got %+v", i, got)
+			t.Errorf("client %d outside the room got %+v", i, got)
 		}
 	}
 }
 
-func TestAnswersThatAreNotForHereLeaveTheLedgerAlone(t *testing.T) {
+func TestAnswersForAbsentUsersReadNothing(t *testing.T) {
 	w := newWorld(t)
 	g := w.start(instance.Options{})
 	c := g.dial(w.token("twitch:1"))
-	c.barrier() // what it may have missed was looked up
+	c.barrier() // wait until the missed answers are read
 	before := w.reads()
 	absent := w.answer("c1", "twitch:9", "", "nobody")
 	id := w.answer("c2", "twitch:1", "", "somebody")
@@ -166,14 +166,14 @@ func TestAnswersThatAreNotForHereLeaveTheLedgerAlone(t *testing.T) {
 		t.Errorf("%d documents were read; want none", reads)
 	}
 	if s := w.state(absent); s != delivery.Pending {
-		t.Errorf("the answer to nobody is %s", s)
+		t.Errorf("the answer to the absent user is %s", s)
 	}
 	if s := w.state(id); s != delivery.Delivered {
-		t.Errorf("the answer to somebody is %s", s)
+		t.Errorf("the answer to the connected user is %s", s)
 	}
 }
 
-func TestDrainDeliversClosesAndDeletes(t *testing.T) {
+func TestDrainDeliversClosesSocketsAndDeletesTheSubscription(t *testing.T) {
 	w := newWorld(t)
 	g := w.start(instance.Options{})
 	c := g.dial(w.token("twitch:1"))
@@ -200,7 +200,7 @@ func TestDrainDeliversClosesAndDeletes(t *testing.T) {
 	}
 }
 
-func TestReadyOnlyWithItsSubscription(t *testing.T) {
+func TestInstanceIsUnreadyWithoutSubscription(t *testing.T) {
 	w := newWorld(t)
 	g := w.start(instance.Options{})
 	ready := func() bool { code, _ := g.get("/readyz"); return code == 200 }
@@ -209,11 +209,11 @@ func TestReadyOnlyWithItsSubscription(t *testing.T) {
 		t.Errorf("/healthz = %d", code)
 	}
 	before := g.dial(w.token("twitch:2"))
-	// it is made anew after the first back-off, which is too short to be met; until then the instance is not ready
+	// hold back the new subscription, because the first back-off is too short to observe the instance unready
 	gate := make(chan struct{})
 	release := sync.OnceFunc(func() { close(gate) })
 	defer release()
-	w.waits.Store(&gate)
+	w.subscribeGate.Store(&gate)
 	if err := w.pubsub.SubscriptionAdminClient.DeleteSubscription(t.Context(), &pubsubpb.DeleteSubscriptionRequest{Subscription: subscription(g.ID())}); err != nil {
 		t.Fatal(err)
 	}
@@ -221,11 +221,11 @@ func TestReadyOnlyWithItsSubscription(t *testing.T) {
 	between := w.answer("c0", "twitch:2", "", "meanwhile")
 	release()
 	eventually(t, "ready again", func() bool { return w.subscribed(g.ID()) && ready() })
-	// who was connected is told to come back, and gets what the instance did not
+	// the client is disconnected, and receives the missed answer after reconnecting
 	before.SetReadDeadline(time.Now().Add(patience))
 	_, _, err := before.ReadMessage()
 	if f := g.dial(w.token("twitch:2")).next(); !gorilla.IsCloseError(err, int(websocket.CloseInterrupted)) || f.Metadata["id"] != between {
-		t.Errorf("a client from before was closed with %v, and got %+v; want it to come back for %s", err, f, between)
+		t.Errorf("the socket ended with %v, and the new one got %+v; want close code 4006 and %s", err, f, between)
 	}
 	c := g.dial(w.token("twitch:1"))
 	id := w.answer("c1", "twitch:1", "", "still")
@@ -234,7 +234,7 @@ func TestReadyOnlyWithItsSubscription(t *testing.T) {
 	}
 }
 
-func TestDemoTokensOnlyWhereGiven(t *testing.T) {
+func TestDemoTokensAreServedOnlyIfSet(t *testing.T) {
 	w := newWorld(t)
 	if code, _ := w.start(instance.Options{}).get("/demo/tokens"); code != 404 {
 		t.Errorf("/demo/tokens = %d; want 404", code)
@@ -245,7 +245,7 @@ func TestDemoTokensOnlyWhereGiven(t *testing.T) {
 	}
 }
 
-func TestStartingWithoutATopicFails(t *testing.T) {
+func TestStartFailsWithoutTheTopic(t *testing.T) {
 	w := newWorld(t)
 	if err := w.pubsub.TopicAdminClient.DeleteTopic(t.Context(), &pubsubpb.DeleteTopicRequest{Topic: topology.Prefix{}.Topic(project, topology.Egress).String()}); err != nil {
 		t.Fatal(err)
@@ -255,7 +255,7 @@ func TestStartingWithoutATopicFails(t *testing.T) {
 	}
 }
 
-func TestUnreadyWhileTheStoreIsAway(t *testing.T) {
+func TestInstanceIsUnreadyWithoutFirestore(t *testing.T) {
 	w := newWorld(t)
 	g := w.start(instance.Options{})
 	w.stopStore()
@@ -268,7 +268,7 @@ func TestUnreadyWhileTheStoreIsAway(t *testing.T) {
 	}
 }
 
-func TestStartedButNotRunIsReleasedByRun(t *testing.T) {
+func TestRunWithEndedContextReleasesEverything(t *testing.T) {
 	w := newWorld(t)
 	i, err := w.load()
 	if err != nil {
@@ -287,7 +287,7 @@ func TestStartedButNotRunIsReleasedByRun(t *testing.T) {
 	}
 }
 
-func TestWhatCameWhileAwayComesOnConnecting(t *testing.T) {
+func TestMissedAnswersAreDeliveredOnConnect(t *testing.T) {
 	w := newWorld(t)
 	g := w.start(instance.Options{})
 	token := w.token("twitch:1")
@@ -300,18 +300,18 @@ func TestWhatCameWhileAwayComesOnConnecting(t *testing.T) {
 	eventually(t, "delivered", func() bool { return w.state(first) == delivery.Delivered })
 	c.Close()
 
-	// the next goes to another connection of the same user; who comes back gets it, but not the first one again
+	// a second answer reaches a second connection; the first client reconnects and receives only the second answer
 	other := g.dial(token)
 	second := w.answer("c2", "twitch:1", "", "to the other one")
 	live := other.next()
 	back := g.dial(token, first)
 	f := back.next()
 	if f.Metadata["id"] != second || f.Metadata["timestamp"] != live.Metadata["timestamp"] {
-		t.Errorf("frame = %+v; live it was %+v", f, live)
+		t.Errorf("frame = %+v; the live frame was %+v", f, live)
 	}
 }
 
-func TestChannelsNeedAnApplicationAndABot(t *testing.T) {
+func TestTwitchChannelsNeedClientIDAndBot(t *testing.T) {
 	base := []string{"GOOGLE_CLOUD_PROJECT=p", "TWITCH_CHANNELS=ada"}
 	app := []string{"TWITCH_CLIENT_ID=id", "TWITCH_CLIENT_SECRET=s", "CREDENTIAL_KEY=file:/tmp/k"}
 	tests := []struct {
@@ -327,19 +327,19 @@ func TestChannelsNeedAnApplicationAndABot(t *testing.T) {
 	for _, tt := range tests {
 		_, err := config.Load[instance.Config](append(slices.Clone(base), tt.environ...))
 		if (err == nil) != tt.ok || err != nil && !strings.Contains(err.Error(), "TWITCH_CHANNELS: needs") {
-			t.Errorf("%s: %v; want it to be right: %v", tt.name, err, tt.ok)
+			t.Errorf("%s: %v; want it valid: %v", tt.name, err, tt.ok)
 		}
 	}
 }
 
-func TestTheNextAnswerDoesNotWaitUntilTheOneBeforeIsRecorded(t *testing.T) {
+func TestAnswersDoNotWaitForTheLedgerWrite(t *testing.T) {
 	w := newWorld(t)
 	g := w.start(instance.Options{})
 	c := g.dial(w.token("twitch:123"))
 	gate := make(chan struct{})
-	w.gate.Store(&gate)
+	w.settleGate.Store(&gate)
 	var ids []string
-	for i := range 3 { // of one ordering key
+	for i := range 3 { // all have the same ordering key
 		id := w.answer(fmt.Sprint("c", i), "twitch:123", "", fmt.Sprint("answer ", i))
 		ids = append(ids, id)
 		if f := c.next(); f.Metadata["id"] != id {

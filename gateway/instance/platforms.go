@@ -18,17 +18,16 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// service is an instance's part in a platform that it connects to by itself: it listens and speaks there while it runs.
+// service connects an instance to a platform.
 type service interface {
 	Deliverer
-	// Run works until ctx is done, then gives back what it holds. Whatever Deliver took stands in the ledger until it is
-	// settled, so that ending early loses nothing.
+	// Run works until ctx is done, then releases the platform's leases. Every accepted answer stays in the ledger until
+	// it is settled, so an early end of Run loses nothing.
 	Run(ctx context.Context)
 }
 
-// connect makes the services of the platforms that are configured, and the pages on which people let Parley act for
-// them, which it adds to mux. Nothing runs yet.
-func (i *Instance) connect(ctx context.Context, c Config, mux *http.ServeMux, metrics prometheus.Registerer, now func() time.Time) error {
+// addPlatforms makes the services of the configured platforms, and adds the login pages to mux. It starts no goroutine.
+func (i *Instance) addPlatforms(ctx context.Context, c Config, mux *http.ServeMux, metrics prometheus.Registerer, now func() time.Time) error {
 	ledger := delivery.NewLedger(i.firestore, i.id, now)
 	reaper := delivery.NewReaper(ledger, deadletter.NewStore(i.firestore, now), i.bus, "gateway", 0)
 	if c.Discord.Enabled() {
@@ -39,7 +38,7 @@ func (i *Instance) connect(ctx context.Context, c Config, mux *http.ServeMux, me
 		if err != nil {
 			return fmt.Errorf("connect to Discord: %w", err)
 		}
-		i.serve(identity.Discord, s)
+		i.addService(identity.Discord, s)
 	}
 	app := c.OAuth.Credential.Twitch
 	if !app.Enabled() {
@@ -70,18 +69,18 @@ func (i *Instance) connect(ctx context.Context, c Config, mux *http.ServeMux, me
 	if err != nil {
 		return fmt.Errorf("connect to Twitch: %w", err)
 	}
-	i.serve(identity.Twitch, chat)
+	i.addService(identity.Twitch, chat)
 	return nil
 }
 
-// serve has a service deliver what goes to its platform.
-func (i *Instance) serve(p identity.Platform, s service) {
+// addService registers a service as the deliverer of its platform.
+func (i *Instance) addService(p identity.Platform, s service) {
 	i.deliverers[p] = s
 	i.services = append(i.services, s)
 }
 
-// runServices runs the services, and what keeps their credentials, until ctx is done. ended is closed when all of them
-// have given back what they held.
+// runServices runs the services and the credential keeper until ctx is done. ended is closed after all of these have
+// returned.
 func (i *Instance) runServices(ctx context.Context) (ended <-chan struct{}) {
 	var running sync.WaitGroup
 	for _, s := range i.services {

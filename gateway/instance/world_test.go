@@ -41,12 +41,12 @@ const (
 
 var eventually = gatewaytest.Eventually
 
-// world is a bus and a store of a test's own.
+// world is a Pub/Sub and a Firestore for one test.
 type world struct {
 	t         *testing.T
 	env       []string
 	firestore *firestore.Client
-	reads     func() int64 // of Firestore documents so far
+	reads     func() int64 // number of Firestore documents read so far
 	stopStore func()
 	pubsub    *pubsub.Client
 	server    *pubsubserver.Server
@@ -56,14 +56,14 @@ type world struct {
 	ingress   chan *pubsubpb.PubsubMessage
 	logs      *logBuffer
 
-	gate  atomic.Pointer[chan struct{}] // until it is closed, no delivery is settled
-	waits atomic.Pointer[chan struct{}] // likewise, no subscription is made
+	settleGate    atomic.Pointer[chan struct{}] // while open, Firestore holds back every write of a settled delivery
+	subscribeGate atomic.Pointer[chan struct{}] // while open, Pub/Sub holds back every new subscription
 
 	mu        sync.Mutex
-	published []*pubsubpb.PubsubMessage // everything, on any topic
+	published []*pubsubpb.PubsubMessage // all messages of all topics
 }
 
-// settles reports whether writes record a delivery.
+// settles reports whether one of the writes marks a delivery as delivered.
 func settles(writes []*firestorepb.Write) bool {
 	return slices.ContainsFunc(writes, func(w *firestorepb.Write) bool {
 		return w.GetUpdate().GetFields()["state"].GetStringValue() == string(delivery.Delivered)
@@ -81,7 +81,7 @@ func newWorld(t *testing.T) *world {
 	}
 	var err error
 	held := grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		if gate := w.waits.Load(); gate != nil {
+		if gate := w.subscribeGate.Load(); gate != nil {
 			if _, ok := req.(*pubsubpb.Subscription); ok {
 				<-*gate
 			}
@@ -99,7 +99,7 @@ func newWorld(t *testing.T) *world {
 	must(err)
 	t.Cleanup(func() { w.server.Close() })
 	fs, err := firestoreserver.New(firestoreserver.WithUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		if gate := w.gate.Load(); gate != nil && ctx.Err() == nil {
+		if gate := w.settleGate.Load(); gate != nil && ctx.Err() == nil {
 			if r, ok := req.(interface{ GetWrites() []*firestorepb.Write }); ok && settles(r.GetWrites()) {
 				<-*gate
 			}
@@ -134,7 +134,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// token lets a user in, and gives the raw token.
+// token stores a token of a user and returns the raw token.
 func (w *world) token(user string) string {
 	w.t.Helper()
 	raw := "secret-token-of-" + strings.ReplaceAll(user, ":", "-")
@@ -144,11 +144,11 @@ func (w *world) token(user string) string {
 	return raw
 }
 
-// gateway is an instance that runs.
+// gateway is a running instance.
 type gateway struct {
 	*instance.Instance
 	w    *world
-	stop func() error // drains it, and gives what Run returned
+	stop func() error // drains the instance and returns the error of Run
 }
 
 func (w *world) start(o instance.Options, env ...string) *gateway {
@@ -173,7 +173,7 @@ func (w *world) start(o instance.Options, env ...string) *gateway {
 	return &gateway{Instance: i, w: w, stop: stop}
 }
 
-// get asks the instance over HTTP.
+// get sends an HTTP request to the instance.
 func (g *gateway) get(path string) (int, map[string]any) {
 	g.w.t.Helper()
 	resp, err := http.Get("http://" + g.Addr() + path)
@@ -182,7 +182,7 @@ func (g *gateway) get(path string) (int, map[string]any) {
 	}
 	defer resp.Body.Close()
 	var body map[string]any
-	json.NewDecoder(resp.Body).Decode(&body) // some answers have none
+	json.NewDecoder(resp.Body).Decode(&body) // some responses have no JSON body
 	return resp.StatusCode, body
 }
 
@@ -198,7 +198,7 @@ type client struct {
 	t *testing.T
 }
 
-// dial connects, as a client that got these answers before, and takes the first frame.
+// dial connects with the ids of the last received answers, and checks the first frame.
 func (g *gateway) dial(token string, after ...string) *client {
 	g.w.t.Helper()
 	conn, resp, err := gorilla.DefaultDialer.Dial("ws://"+g.Addr()+websocket.Path+"?"+url.Values{"after": after}.Encode(), http.Header{"Authorization": {"Bearer " + token}})
@@ -234,7 +234,7 @@ func (c *client) write(v any) {
 	}
 }
 
-// barrier makes sure that every frame before it was taken, and gives the frames that came until then.
+// barrier waits until the instance has processed all frames sent before, and returns the frames received until then.
 func (c *client) barrier() []frame {
 	c.t.Helper()
 	c.write(map[string]any{"type": "room.leave", "payload": map[string]any{"room": "nowhere"}, "metadata": map[string]any{"id": "barrier"}})
@@ -263,7 +263,7 @@ func (w *world) nextIngress() *event.Event {
 	}
 }
 
-// answer sends an answer and gives its delivery's id.
+// answer sends an answer and returns the id of its delivery.
 func (w *world) answer(correlationID, user, room, text string) string {
 	w.t.Helper()
 	id, err := w.sender.Send(w.t.Context(), &event.Event{
@@ -304,7 +304,7 @@ func (l *logBuffer) String() string {
 
 func candidates(text string) []event.Candidate { return []event.Candidate{{ID: "a", Text: text}} }
 
-// republish puts an answer on the bus a second time, as it was.
+// republish publishes an answer a second time, unchanged.
 func (w *world) republish(id string) {
 	w.t.Helper()
 	w.mu.Lock()

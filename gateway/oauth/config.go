@@ -9,25 +9,26 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// Config is what logging in is configured by. It is off unless both the client id and the public URL are set.
+// Config configures logging in. Logging in is off unless both the Twitch client id and PUBLIC_URL are set.
 type Config struct {
 	Credential credential.Config
 
-	PublicURL         string            `env:"PUBLIC_URL" help:"Where browsers reach the gateway: https://chat.example.com. Needed for logging in; PUBLIC_URL/oauth/twitch/callback must be registered with Twitch as a redirect URL."`
-	AllowedUsers      []string          `env:"OAUTH_ALLOWED_USERS" help:"User ids, comma-separated, that may log in without the operator's secret: twitch:123,twitch:456. Login names are not taken: they change hands."`
-	OperatorSecret    credential.Secret `env:"OAUTH_OPERATOR_SECRET" help:"Whoever knows it may log in with any account. At least 24 characters. Without it, and without allowed users, nobody but the bot can log in."`
-	BotScopes         []string          `env:"TWITCH_BOT_SCOPES" envDefault:"chat:read,chat:edit,user:write:chat,user:manage:whispers,moderator:manage:banned_users,moderator:manage:chat_messages,moderator:read:followers" help:"Scopes that the bot is asked to grant, comma-separated."`
-	BroadcasterScopes []string          `env:"TWITCH_BROADCASTER_SCOPES" envDefault:"chat:read,chat:edit,user:write:chat,user:manage:whispers,channel:bot,moderator:manage:banned_users,moderator:manage:chat_messages,moderator:read:followers,channel:read:subscriptions" help:"Scopes that broadcasters are asked to grant, comma-separated."`
-	StateTTL          time.Duration     `env:"OAUTH_STATE_TTL" envDefault:"10m" help:"How long logging in may take, from the first page to the return from Twitch."`
+	PublicURL         string            `env:"PUBLIC_URL" help:"Base URL of the gateway for browsers: https://chat.example.com. Logging in needs it. Register PUBLIC_URL/oauth/twitch/callback with Twitch as a redirect URL."`
+	AllowedUsers      []string          `env:"OAUTH_ALLOWED_USERS" help:"User ids, comma-separated, that may log in without the operator's secret: twitch:123,twitch:456. Login names are not accepted, because a name can pass to a different account."`
+	OperatorSecret    credential.Secret `env:"OAUTH_OPERATOR_SECRET" help:"Secret that allows logging in with any account. At least 24 characters. Without a secret and without allowed users, only the bot can log in."`
+	BotScopes         []string          `env:"TWITCH_BOT_SCOPES" envDefault:"chat:read,chat:edit,user:write:chat,user:manage:whispers,moderator:manage:banned_users,moderator:manage:chat_messages,moderator:read:followers" help:"Scopes requested from the bot, comma-separated."`
+	BroadcasterScopes []string          `env:"TWITCH_BROADCASTER_SCOPES" envDefault:"chat:read,chat:edit,user:write:chat,user:manage:whispers,channel:bot,moderator:manage:banned_users,moderator:manage:chat_messages,moderator:read:followers,channel:read:subscriptions" help:"Scopes requested from broadcasters, comma-separated."`
+	StateTTL          time.Duration     `env:"OAUTH_STATE_TTL" envDefault:"10m" help:"Maximum time for a login, from the first page to the return from Twitch; 1m to 1h."`
 }
 
-// minSecret makes guessing the operator's secret hopeless: the pages answer some 10 guesses a second at most.
+// minSecret is the minimum length of the operator's secret. Guessing is hopeless, because an instance answers only about
+// 10 guesses per second.
 const minSecret = 24
 
-// Enabled reports whether people can log in at all.
+// Enabled reports whether logging in is configured.
 func (c Config) Enabled() bool { return c.Credential.Twitch.Enabled() && c.PublicURL != "" }
 
-// Validate checks what the types cannot.
+// Validate checks the values of an enabled configuration. The error names every wrong variable.
 func (c Config) Validate() error {
 	if !c.Enabled() {
 		return nil
@@ -44,10 +45,10 @@ func (c Config) Validate() error {
 		}
 	}
 	if n := len(c.OperatorSecret.Reveal()); n > 0 && n < minSecret {
-		errs = append(errs, fmt.Errorf("OAUTH_OPERATOR_SECRET: it has %d characters, less than %d", n, minSecret))
+		errs = append(errs, fmt.Errorf("OAUTH_OPERATOR_SECRET: %d characters are fewer than %d", n, minSecret))
 	}
 	if c.Credential.Twitch.BotUserID == "" && len(c.AllowedUsers) == 0 && c.OperatorSecret.IsZero() {
-		errs = append(errs, errors.New("OAUTH_OPERATOR_SECRET: with PUBLIC_URL and TWITCH_CLIENT_ID set, it, OAUTH_ALLOWED_USERS or TWITCH_BOT_USER_ID must say who may log in"))
+		errs = append(errs, errors.New("OAUTH_OPERATOR_SECRET: with PUBLIC_URL and TWITCH_CLIENT_ID set, one of OAUTH_OPERATOR_SECRET, OAUTH_ALLOWED_USERS and TWITCH_BOT_USER_ID must be set"))
 	}
 	for _, s := range []struct {
 		name string

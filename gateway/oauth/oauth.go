@@ -1,31 +1,31 @@
-// Package oauth lets people log in at Twitch, so that Parley may act for them: the bot, and broadcasters. It is the
-// authorization code grant (https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/):
+// Package oauth serves the pages for logging in with Twitch. A login gives Parley a credential to act as the bot or as
+// a broadcaster. Start at [New]. The flow is the authorization code grant
+// (https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/):
 //
-//	GET  /oauth/twitch/login?as=bot            begins, as=broadcaster likewise; as=bot,broadcaster for an account that is both
-//	POST /oauth/twitch/login                   the same, from the page that asks for the operator's secret
-//	GET  /oauth/twitch/callback                where Twitch sends the browser back to
+//	GET  /oauth/twitch/login?as=bot            start; also as=broadcaster, and as=bot,broadcaster for an account with both roles
+//	POST /oauth/twitch/login                   start from the form with the operator's secret
+//	GET  /oauth/twitch/callback                return from Twitch
 //
-// What comes of it is a credential that package credential keeps, under the user id that Twitch says the token belongs
-// to (twitch:123), never under a name.
+// Package credential stores the credential under the user id reported by Twitch (twitch:123), never under a name. This
+// package alone reads and writes the Firestore collection logins; see [attempt]. It knows nothing of chat.
 //
-// # Who may log in
+// # Permission to log in
 //
-// A page on which anybody could leave a token would let strangers have Parley act with their accounts, and fill its
-// database. So an account is taken only if
+// An open login page would let strangers fill the database and have Parley act with their accounts. An account is
+// accepted only if
 //
-//   - the login was begun with the operator's secret (OAUTH_OPERATOR_SECRET), or
-//   - its id is on the list of those allowed (OAUTH_ALLOWED_USERS), or
-//   - it is the bot's (TWITCH_BOT_USER_ID) and logs in as the bot.
+//   - the login started with the operator's secret (OAUTH_OPERATOR_SECRET), or
+//   - the account's id is on the list of allowed users (OAUTH_ALLOWED_USERS), or
+//   - the account is the bot (TWITCH_BOT_USER_ID) and logs in as the bot.
 //
-// Where the bot's id is configured, no other account is taken as the bot, not even with the secret: a browser that is
-// logged in at Twitch with one's own account is the commonest mistake. The token of an account that is not taken is
-// revoked at once.
+// If TWITCH_BOT_USER_ID is set, no different account is accepted as the bot, even with the secret: a browser logged in
+// to Twitch with a personal account is the most common mistake. The token of a refused account is revoked at once.
 //
-// # What protects a login
+// # Protection of a login
 //
-// The state is random, known to Firestore by its hash only, and good for one return within some minutes. It is bound
-// to the browser by a cookie, which is the PKCE verifier (RFC 7636) too, so that nobody can make another's browser
-// finish a login that they began. Pages may be neither framed nor cached, and send no referrer.
+// The state is random and valid for one return within [Config.StateTTL]. Firestore stores only the hash of the state. A
+// cookie with the PKCE verifier (RFC 7636) binds the state to the browser, so that an attacker cannot make a victim's
+// browser finish the attacker's login. Pages forbid framing and caching, and send no referrer.
 package oauth
 
 import (
@@ -58,23 +58,23 @@ const (
 )
 
 const (
-	// maxForm bounds the one form there is.
+	// maxForm is the maximum size of the login form, in bytes.
 	maxForm = 4 << 10
-	// beginRate and beginBurst bound how many logins may begin at one instance: each costs a write.
-	beginRate, beginBurst = 10, 30
-	// callbackTime bounds the work that a return from Twitch makes: three requests to Twitch, three to Firestore.
-	callbackTime = 25 * time.Second
+	// startRate (per second) and startBurst limit the logins started at one instance: each login costs a write.
+	startRate, startBurst = 10, 30
+	// callbackTimeout bounds the work of one callback: three requests to Twitch and three to Firestore.
+	callbackTimeout = 25 * time.Second
 )
 
-// Keeper keeps what comes of a login; [credential.Keeper] is one.
+// Keeper stores credentials. [credential.Keeper] implements it.
 type Keeper interface {
-	// Put stores a credential in place of what there was.
+	// Put stores a credential and replaces the user's previous credential.
 	Put(ctx context.Context, id identity.UserID, t credential.Token) error
-	// Granted tells what is granted so far.
+	// Granted returns the scopes of the stored credential, or none if there is no credential.
 	Granted(ctx context.Context, id identity.UserID) ([]string, error)
 }
 
-// Server is Twitch's authorization server; [credential.Twitch] is it.
+// Server is the client of Twitch's authorization server. [credential.Twitch] implements it.
 type Server interface {
 	AuthorizeURL(redirectURI, state, challenge string, scopes []string) string
 	Exchange(ctx context.Context, code credential.Secret, redirectURI string, verifier credential.Secret) (credential.Token, error)
@@ -82,35 +82,35 @@ type Server interface {
 	Revoke(ctx context.Context, access credential.Secret) error
 }
 
-// Dependencies are what the handler works with; all are needed.
+// Dependencies are the collaborators of a [Handler]. All fields must be set.
 type Dependencies struct {
 	Keeper    Keeper
 	Server    Server
-	Firestore *firestore.Client // for the states of logins that were begun
+	Firestore *firestore.Client // stores the states of started logins; the caller closes it
 	Log       *slog.Logger
 	Now       func() time.Time
 }
 
-// Handler serves the pages. It is safe for concurrent use.
+// Handler serves the login pages. A Handler is safe for concurrent use.
 type Handler struct {
 	config   Config
 	d        Dependencies
-	attempts attempts
-	begins   *rate.Limiter
+	attempts attemptStore
+	starts   *rate.Limiter
 	bot      identity.UserID
 	allowed  map[identity.UserID]bool
-	secret   [sha256.Size]byte // of the operator's secret
+	secret   [sha256.Size]byte // SHA-256 of the operator's secret
 	mux      *http.ServeMux
 }
 
-// New makes the handler of all paths under /oauth/. If logging in is not configured, it answers 404 to each.
+// New makes the handler of all paths under /oauth/. The handler answers 404 to every request unless [Config.Enabled].
 func New(c Config, d Dependencies) (*Handler, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("log in with Twitch: %w", err)
 	}
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
 	h := &Handler{
-		config: c, d: d, attempts: attempts{d.Firestore, d.Now}, begins: rate.NewLimiter(beginRate, beginBurst),
+		config: c, d: d, attempts: attemptStore{d.Firestore, d.Now}, starts: rate.NewLimiter(startRate, startBurst),
 		allowed: map[identity.UserID]bool{}, secret: sha256.Sum256([]byte(c.OperatorSecret.Reveal())), mux: http.NewServeMux(),
 	}
 	if !c.Enabled() {
@@ -136,7 +136,7 @@ func New(c Config, d Dependencies) (*Handler, error) {
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
-// serveLogin begins at once where there is nothing to ask, else it shows what there is to choose.
+// serveLogin redirects to Twitch at once if the role is given and no secret is configured. Otherwise it shows the form.
 func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) {
 	as, err := parseRoles(r.URL.Query()["as"])
 	switch {
@@ -148,14 +148,14 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) {
 			Bot: slices.Contains(as, Bot), Broadcaster: slices.Contains(as, Broadcaster),
 		})
 	default:
-		h.begin(w, r, as, false)
+		h.start(w, r, as, false)
 	}
 }
 
 func (h *Handler) serveForm(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil {
-		h.show(w, r, http.StatusBadRequest, message{Title: "The form could not be read", Text: "Please begin anew.", Again: LoginPath})
+		h.show(w, r, http.StatusBadRequest, message{Title: "The form could not be read", Text: "Please start again.", Again: LoginPath})
 		return
 	}
 	as, err := parseRoles(r.PostForm["as"])
@@ -168,17 +168,17 @@ func (h *Handler) serveForm(w http.ResponseWriter, r *http.Request) {
 		sum := sha256.Sum256([]byte(given))
 		operator = !h.config.OperatorSecret.IsZero() && subtle.ConstantTimeCompare(sum[:], h.secret[:]) == 1
 		if !operator {
-			// wrong guesses use up what logins may begin
-			if !h.begins.AllowN(h.d.Now(), 1) {
+			// A wrong guess uses up the same rate limit as a login.
+			if !h.starts.AllowN(h.d.Now(), 1) {
 				h.busy(w, r)
 				return
 			}
-			h.d.Log.WarnContext(r.Context(), "login refused: wrong operator's secret")
-			h.show(w, r, http.StatusForbidden, message{Title: "This is not the operator's secret", Text: "Nothing was begun.", Again: LoginPath})
+			h.d.Log.WarnContext(r.Context(), "login refused: wrong operator secret")
+			h.show(w, r, http.StatusForbidden, message{Title: "This is not the operator's secret", Text: "Nothing was started.", Again: LoginPath})
 			return
 		}
 	}
-	h.begin(w, r, as, operator)
+	h.start(w, r, as, operator)
 }
 
 func (h *Handler) busy(w http.ResponseWriter, r *http.Request) {
@@ -186,28 +186,29 @@ func (h *Handler) busy(w http.ResponseWriter, r *http.Request) {
 	h.show(w, r, http.StatusTooManyRequests, message{Title: "Too many logins at the moment", Text: "Please try again in some seconds."})
 }
 
-// begin sends the browser to Twitch.
-func (h *Handler) begin(w http.ResponseWriter, r *http.Request, as []Role, operator bool) {
-	if !h.begins.AllowN(h.d.Now(), 1) {
+// start stores a new login and redirects the browser to Twitch.
+func (h *Handler) start(w http.ResponseWriter, r *http.Request, as []Role, operator bool) {
+	if !h.starts.AllowN(h.d.Now(), 1) {
 		h.busy(w, r)
 		return
 	}
-	state, verifier, err := h.attempts.begin(r.Context(), as, operator, h.config.StateTTL)
+	state, verifier, err := h.attempts.create(r.Context(), as, operator, h.config.StateTTL)
 	if err != nil {
-		h.d.Log.ErrorContext(r.Context(), "a login could not begin", "error", err)
+		h.d.Log.ErrorContext(r.Context(), "login start failed", "error", err)
 		h.show(w, r, http.StatusServiceUnavailable, message{Title: "Logging in is not possible at the moment", Text: "Please try again later."})
 		return
 	}
 	http.SetCookie(w, h.cookie(verifier, int(h.config.StateTTL/time.Second)))
 	protect(w)
-	http.Redirect(w, r, h.d.Server.AuthorizeURL(h.redirectURI(), state, oauth2.S256ChallengeFromVerifier(verifier), h.config.wanted(as)), http.StatusSeeOther)
+	http.Redirect(w, r, h.d.Server.AuthorizeURL(h.redirectURI(), state, oauth2.S256ChallengeFromVerifier(verifier), h.config.requiredScopes(as)), http.StatusSeeOther)
 }
 
 func (h *Handler) redirectURI() string { return h.config.PublicURL + CallbackPath }
 
-// cookie binds a login to the browser. SameSite=Lax lets it come along when Twitch sends the browser back, and with no
-// request that another site's page makes. The prefix __Host- keeps other hosts of the domain from setting it
-// (https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Set-Cookie#cookie_prefixes); it wants https.
+// cookie makes the cookie that binds a login to the browser. With SameSite=Lax the browser sends the cookie on the
+// redirect from Twitch, but not with requests made by pages of foreign sites. The prefix __Host- keeps sibling hosts of
+// the domain from setting the cookie; the prefix needs https
+// (https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Set-Cookie#cookie_prefixes).
 func (h *Handler) cookie(value string, maxAge int) *http.Cookie {
 	c := &http.Cookie{Name: "parley-login", Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteLaxMode}
 	if strings.HasPrefix(h.config.PublicURL, "https:") {
@@ -216,159 +217,161 @@ func (h *Handler) cookie(value string, maxAge int) *http.Cookie {
 	return c
 }
 
-// errorCode is the form of what OAuth calls errors (RFC 6749, section 4.1.2.1); anything else is not repeated.
+// errorCode matches OAuth error codes (RFC 6749, section 4.1.2.1). The page does not repeat any different text, which may
+// come from an attacker.
 var errorCode = regexp.MustCompile(`^[a-z_]{1,40}$`)
 
-// serveCallback takes a browser back from Twitch.
+// serveCallback handles the redirect from Twitch back to the gateway.
 func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
-	// what was begun with a code that can be used once only is brought to its end, whether or not the browser waits
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), callbackTime)
+	// The code is good for one use, so the login is finished even if the browser disconnects.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), callbackTimeout)
 	defer cancel()
 	q := r.URL.Query()
 	cookie, err := r.Cookie(h.cookie("", 0).Name)
 	if err != nil {
 		h.show(w, r, http.StatusForbidden, message{
-			Title: "This login was not begun in this browser",
-			Text:  "Or it took too long, or the browser keeps no cookies. Nothing was stored.", Again: LoginPath,
+			Title: "This login was not started in this browser",
+			Text:  "Or the login took too long, or the browser keeps no cookies. Nothing was stored.", Again: LoginPath,
 		})
 		return
 	}
-	begun, err := h.attempts.take(ctx, q.Get("state"), cookie.Value)
+	login, err := h.attempts.consume(ctx, q.Get("state"), cookie.Value)
 	switch {
 	case errors.Is(err, errOtherBrowser):
-		h.d.Log.WarnContext(ctx, "login refused: returned to another browser than the one it was begun in")
+		h.d.Log.WarnContext(ctx, "login refused: callback in a different browser")
 		h.show(w, r, http.StatusForbidden, message{
-			Title: "This login was not begun in this browser",
-			Text:  "Or another one was begun here since. Nothing was stored.", Again: LoginPath,
+			Title: "This login was not started in this browser",
+			Text:  "Or a newer login was started in this browser. Nothing was stored.", Again: LoginPath,
 		})
 		return
 	case errors.Is(err, errUnknownState):
 		h.show(w, r, http.StatusBadRequest, message{
-			Title: "This login is over", Text: "It was finished already, or it took too long. Nothing was stored just now.", Again: LoginPath,
+			Title: "This login is over", Text: "The login is already finished, or took too long. Nothing was stored just now.", Again: LoginPath,
 		})
 		return
 	case err != nil:
-		h.d.Log.ErrorContext(ctx, "a login could not be looked up", "error", err)
+		h.d.Log.ErrorContext(ctx, "login state read failed", "error", err)
 		h.show(w, r, http.StatusServiceUnavailable, message{Title: "Logging in is not possible at the moment", Text: "Reload this page in some seconds."})
 		return
 	}
 	http.SetCookie(w, h.cookie("", -1))
-	again := LoginPath + "?as=" + join(begun.As)
+	again := LoginPath + "?as=" + join(login.As)
 	if code := q.Get("error"); code != "" {
 		if code == "access_denied" {
 			h.show(w, r, http.StatusForbidden, message{Title: "You declined", Text: "Twitch gave nothing to Parley, and nothing was stored.", Again: again})
 			return
 		}
 		if !errorCode.MatchString(code) {
-			code = "an error that it has no name for"
+			code = "an unknown error"
 		}
 		h.d.Log.ErrorContext(ctx, "login failed at Twitch", "code", code)
 		h.show(w, r, http.StatusBadGateway, message{Title: "Twitch could not do it", Text: "It answered: " + code + ".", Again: again})
 		return
 	}
-	m, status := h.finish(ctx, begun, credential.NewSecret(q.Get("code")), credential.NewSecret(cookie.Value))
+	m, status := h.finish(ctx, login, credential.NewSecret(q.Get("code")), credential.NewSecret(cookie.Value))
 	if m.Again == "" && status != http.StatusOK {
 		m.Again = again
 	}
 	h.show(w, r, status, m)
 }
 
-// finish makes a credential of an authorization code, and says what came of it.
-func (h *Handler) finish(ctx context.Context, begun attempt, code, verifier credential.Secret) (message, int) {
-	log := h.d.Log.With("as", join(begun.As), "operator", begun.Operator)
+// finish exchanges an authorization code for a credential, checks the account, and stores the credential. It returns
+// the page and the HTTP status for the browser.
+func (h *Handler) finish(ctx context.Context, login attempt, code, verifier credential.Secret) (message, int) {
+	log := h.d.Log.With("as", join(login.As), "operator", login.Operator)
 	if code.IsZero() {
 		return message{Title: "Twitch sent nothing", Text: "The address has neither a code nor an error."}, http.StatusBadRequest
 	}
 	issued, err := h.d.Server.Exchange(ctx, code, h.redirectURI(), verifier)
 	if err != nil {
-		log.ErrorContext(ctx, "login failed: no token for the code", "error", err)
+		log.ErrorContext(ctx, "login failed: code exchange failed", "error", err)
 		return failure(err)
 	}
 	t, err := h.d.Server.Validate(ctx, issued.Access)
 	if err != nil {
-		log.ErrorContext(ctx, "login failed: the token is not valid", "error", err)
+		log.ErrorContext(ctx, "login failed: token validation failed", "error", err)
 		return failure(err)
 	}
 	t.Refresh = issued.Refresh
 	log = log.With("user", t.User.String(), "name", t.Login)
 	who := fmt.Sprintf("%s (%s)", t.Login, t.User)
 
-	if refusal := h.refusal(begun, t.User); refusal != "" {
-		log.WarnContext(ctx, "login refused", "why", refusal)
+	if refusal := h.refusal(login, t.User); refusal != "" {
+		log.WarnContext(ctx, "login refused: account not allowed", "reason", refusal)
 		h.discard(ctx, log, t)
 		return message{Title: who + " may not log in", Text: refusal + " The token was given back to Twitch; nothing was stored."}, http.StatusForbidden
 	}
 	before, err := h.d.Keeper.Granted(ctx, t.User)
 	if err != nil {
-		log.ErrorContext(ctx, "login failed: the credential there is could not be read", "error", err)
+		log.ErrorContext(ctx, "login failed: reading the stored credential failed", "error", err)
 		h.discard(ctx, log, t)
 		return unstored, http.StatusServiceUnavailable
 	}
 	if lost := h.lost(before, t.Scopes); len(lost) > 0 {
-		log.WarnContext(ctx, "login refused: it would take away what was granted before", "scopes", lost)
+		log.WarnContext(ctx, "login refused: granted scopes would be lost", "scopes", lost)
 		h.discard(ctx, log, t)
 		return message{
 			Title: who + " has granted more before", Scopes: explain(lost), Again: LoginPath + "?as=" + join(roles),
-			Text: "This login would take away what stands below. Nothing was changed. An account that is both bot and broadcaster logs in as both at once.",
+			Text: "This login would remove the permissions listed below. Nothing was changed. An account that is both bot and broadcaster logs in with both roles at once.",
 		}, http.StatusConflict
 	}
 	if err := h.d.Keeper.Put(ctx, t.User, t); err != nil {
-		log.ErrorContext(ctx, "login failed: the credential could not be stored", "error", err)
+		log.ErrorContext(ctx, "login failed: storing the credential failed", "error", err)
 		h.discard(ctx, log, t)
 		return unstored, http.StatusServiceUnavailable
 	}
-	missing := credential.Missing(t.Scopes, h.config.wanted(begun.As))
+	missing := credential.Missing(t.Scopes, h.config.requiredScopes(login.As))
 	if len(missing) > 0 {
-		log.WarnContext(ctx, "logged in, with scopes missing", "missing", missing)
+		log.WarnContext(ctx, "logged in with missing scopes", "missing", missing)
 		return message{
-			Title: who + " is logged in, but not for everything", Scopes: explain(missing), Again: LoginPath + "?as=" + join(begun.As),
-			Text: "What stands below was not granted and will not work. The rest will.",
+			Title: who + " is logged in, but not for everything", Scopes: explain(missing), Again: LoginPath + "?as=" + join(login.As),
+			Text: "The permissions listed below were not granted, so these functions will not work. All other functions will.",
 		}, http.StatusOK
 	}
 	log.InfoContext(ctx, "logged in", "scopes", t.Scopes)
-	return message{Title: who + " is logged in", Text: "Parley can now act as " + join(begun.As) + " with this account. This page can be closed."}, http.StatusOK
+	return message{Title: who + " is logged in", Text: "Parley can now act as " + join(login.As) + " with this account. This page can be closed."}, http.StatusOK
 }
 
-// refusal says why an account may not log in; it is empty if it may.
-func (h *Handler) refusal(begun attempt, user identity.UserID) string {
-	if slices.Contains(begun.As, Bot) && !h.bot.IsZero() {
+// refusal returns the reason why an account may not log in, or an empty string if the account may log in.
+func (h *Handler) refusal(login attempt, user identity.UserID) string {
+	if slices.Contains(login.As, Bot) && !h.bot.IsZero() {
 		if user != h.bot {
 			return fmt.Sprintf("The bot's account is %s: log in at Twitch with that one first.", h.bot)
 		}
-		if len(begun.As) == 1 {
+		if len(login.As) == 1 {
 			return ""
 		}
 	}
-	if begun.Operator || h.allowed[user] {
+	if login.Operator || h.allowed[user] {
 		return ""
 	}
-	return "It is not on this gateway's list of accounts (OAUTH_ALLOWED_USERS), and the login was begun without the operator's secret."
+	return "It is not on this gateway's list of accounts (OAUTH_ALLOWED_USERS), and the login was started without the operator's secret."
 }
 
-// lost lists what was granted before, is not granted now, and is asked for of some role.
+// lost returns the scopes granted before and not now. Scopes that no role needs are left out.
 func (h *Handler) lost(before, now []string) []string {
 	return slices.DeleteFunc(credential.Missing(now, before), func(s string) bool {
-		return !slices.Contains(h.config.wanted(roles), s)
+		return !slices.Contains(h.config.requiredScopes(roles), s)
 	})
 }
 
-// discard gives back a token that is not going to be stored.
+// discard revokes a token that will not be stored.
 func (h *Handler) discard(ctx context.Context, log *slog.Logger, t credential.Token) {
 	if err := h.d.Server.Revoke(ctx, t.Access); err != nil {
-		log.WarnContext(ctx, "a token that was not stored could not be revoked", "error", err)
+		log.WarnContext(ctx, "revoking an unused token failed", "error", err)
 	}
 }
 
 var unstored = message{Title: "The login could not be stored", Text: "The token was given back to Twitch. Please try again later."}
 
-// failure tells a person what an error of Twitch's authorization server means for them. The error itself is for the
-// log.
+// failure returns the page and the HTTP status for an error of Twitch's authorization server. The error's text stays in
+// the log.
 func failure(err error) (message, int) {
 	switch {
 	case errors.Is(err, credential.ErrInvalidToken):
-		return message{Title: "Twitch doesn't take its code any more", Text: "It may have been used already, or have run out. Nothing was stored."}, http.StatusBadRequest
+		return message{Title: "Twitch doesn't take its code any more", Text: "The code may be used already, or expired. Nothing was stored."}, http.StatusBadRequest
 	case errors.Is(err, credential.ErrRefused):
-		return message{Title: "Twitch refuses this gateway", Text: "Its client id, client secret or redirect URL is not what is registered with Twitch. An operator finds more in the log."}, http.StatusBadGateway
+		return message{Title: "Twitch refuses this gateway", Text: "The gateway's client id, client secret or redirect URL differs from the registration with Twitch. Operators find the details in the log."}, http.StatusBadGateway
 	}
 	return message{Title: "Twitch can't be reached at the moment", Text: "Nothing was stored. Please try again later."}, http.StatusBadGateway
 }
@@ -389,23 +392,23 @@ func explain(scopes []string) []explained {
 	return list
 }
 
-// show writes a page.
+// show writes a page with its status and security headers.
 func (h *Handler) show(w http.ResponseWriter, r *http.Request, status int, m message) {
 	var page bytes.Buffer
 	if err := layout.Execute(&page, m); err != nil {
-		h.d.Log.ErrorContext(r.Context(), "a page can't be made", "error", err)
+		h.d.Log.ErrorContext(r.Context(), "page rendering failed", "error", err)
 		http.Error(w, m.Title, http.StatusInternalServerError)
 		return
 	}
 	protect(w)
-	// a browser holds the redirect that follows a form to the same list as the form itself
+	// Browsers apply form-action also to the redirect after a form, hence the origin of Twitch.
 	w.Header().Set("Content-Security-Policy", policy+"; form-action 'self' "+origin(h.config.Credential.Twitch.OAuthURL))
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write(page.Bytes()) // a browser that is gone needs no page
+	_, _ = w.Write(page.Bytes()) // fails only if the browser has disconnected
 }
 
-// protect keeps an answer, and the address that it is at, from going anywhere else.
+// protect sets the headers that keep a response out of caches and its URL out of referrers.
 func protect(w http.ResponseWriter) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")

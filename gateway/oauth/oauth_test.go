@@ -34,7 +34,7 @@ func TestMain(m *testing.M) { emulatortest.Main(m) }
 
 const operatorSecret = "an operator's long secret"
 
-// world is a gateway's login pages before a stand-in for Twitch.
+// world is a gateway's login pages with a fake Twitch.
 type world struct {
 	*emulatortest.Clock
 	t         *testing.T
@@ -47,19 +47,19 @@ type world struct {
 
 	mu    sync.Mutex
 	log   bytes.Buffer
-	pages bytes.Buffer // everything that the gateway answered
-	seen  []string     // secrets that passed through the browser
+	pages bytes.Buffer // all pages of the gateway
+	seen  []string     // secrets sent through the browser
 }
 
-// Write takes what is logged.
+// Write collects the log.
 func (w *world) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.log.Write(p)
 }
 
-// on runs a test on both Firestores, with the users bot, ada, who is allowed, and eve, who is not. env adds to the
-// gateway's environment.
+// on runs a test on both Firestores, with the users bot, ada (allowed) and eve (not allowed). env adds to the gateway's
+// environment.
 func on(t *testing.T, run func(w *world), env ...string) {
 	emulatortest.Firestore(t, func(t *testing.T, e emulatortest.Env) {
 		w := &world{t: t, Clock: emulatortest.NewClock(time.Now().UTC().Truncate(time.Microsecond)), users: map[string]twitch.User{}}
@@ -112,7 +112,7 @@ func on(t *testing.T, run func(w *world), env ...string) {
 	})
 }
 
-// browser keeps cookies, and follows what it is told by hand.
+// browser keeps cookies and does not follow redirects by itself.
 type browser struct {
 	w      *world
 	client *http.Client
@@ -129,7 +129,7 @@ func (w *world) browser() *browser {
 type page struct {
 	status   int
 	location string
-	body     string // as a person reads it: entities resolved
+	body     string // entities resolved
 	header   http.Header
 }
 
@@ -147,7 +147,7 @@ func (b *browser) do(req *http.Request) page {
 	b.w.mu.Lock()
 	defer b.w.mu.Unlock()
 	if strings.HasPrefix(req.URL.String(), b.w.gateway.URL) {
-		if resp.StatusCode != http.StatusSeeOther { // whose body repeats the address that it leads to
+		if resp.StatusCode != http.StatusSeeOther { // the body of a redirect repeats the address
 			b.w.pages.Write(body)
 		}
 		for _, c := range resp.Cookies() {
@@ -191,7 +191,7 @@ func (b *browser) post(address string, form url.Values) page {
 	return b.do(req)
 }
 
-// consent goes from the gateway's redirect through Twitch, as a user who agrees, to the address of the callback.
+// consent follows the gateway's redirect to Twitch, agrees as a user, and returns the address of the callback.
 func (b *browser) consent(p page, login string) string {
 	b.w.t.Helper()
 	if p.status != http.StatusSeeOther {
@@ -207,13 +207,13 @@ func (b *browser) consent(p page, login string) string {
 	return back.location
 }
 
-// login is all of it.
+// login does a complete login.
 func (b *browser) login(as, login string) page {
 	b.w.t.Helper()
 	return b.get(b.consent(b.get(oauth.LoginPath+"?as="+as), login))
 }
 
-// expect checks a page's status and that it says something.
+// expect checks the status, the headers and some texts of a page.
 func (w *world) expect(p page, status int, says ...string) {
 	w.t.Helper()
 	if p.status != status {
@@ -225,7 +225,7 @@ func (w *world) expect(p page, status int, says ...string) {
 		}
 	}
 	if p.header.Get("Cache-Control") != "no-store" || p.header.Get("Referrer-Policy") != "no-referrer" {
-		w.t.Errorf("the page may be cached, or tells where it was: %v", p.header)
+		w.t.Errorf("the page may be cached or sends a referrer: %v", p.header)
 	}
 	if csp := p.header.Get("Content-Security-Policy"); status != http.StatusSeeOther && !strings.Contains(csp, "frame-ancestors 'none'") {
 		w.t.Errorf("the page may be framed: %q", csp)
@@ -255,7 +255,7 @@ func (w *world) stored(collection string) []string {
 	return ids
 }
 
-// searchSecrets looks for states, codes, cookies and tokens in the log, in the pages and in every document.
+// searchSecrets fails the test if the log, a page or a document contains a state, code, cookie or token.
 func (w *world) searchSecrets() {
 	w.t.Helper()
 	for login := range w.users {
@@ -281,7 +281,7 @@ func (w *world) searchSecrets() {
 	for _, s := range w.seen {
 		for where, text := range map[string]string{"the log": w.log.String(), "a page": w.pages.String(), "a document": documents.String()} {
 			if len(s) >= 8 && strings.Contains(text, s) {
-				w.t.Errorf("a secret stands in %s", where)
+				w.t.Errorf("%s contains a secret", where)
 			}
 		}
 	}
@@ -290,46 +290,46 @@ func (w *world) searchSecrets() {
 func TestTheBotLogsIn(t *testing.T) {
 	on(t, func(w *world) {
 		b := w.browser()
-		begun := b.get(oauth.LoginPath + "?as=bot")
-		w.expect(begun, http.StatusSeeOther)
-		to, err := url.Parse(begun.location)
+		started := b.get(oauth.LoginPath + "?as=bot")
+		w.expect(started, http.StatusSeeOther)
+		to, err := url.Parse(started.location)
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		q := to.Query()
 		for _, scope := range []string{"chat:read", "chat:edit", "user:write:chat", "user:manage:whispers"} {
 			if !slices.Contains(strings.Fields(q.Get("scope")), scope) {
-				w.t.Errorf("%s is not asked for: %s", scope, q.Get("scope"))
+				w.t.Errorf("scope %s is not requested: %s", scope, q.Get("scope"))
 			}
 		}
 		if q.Get("code_challenge_method") != "S256" || q.Get("code_challenge") == "" || q.Get("state") == "" || q.Get("response_type") != "code" {
-			w.t.Errorf("asked %s", begun.location)
+			w.t.Errorf("redirect to %s", started.location)
 		}
-		cookie, err := http.ParseSetCookie(begun.header.Get("Set-Cookie"))
+		cookie, err := http.ParseSetCookie(started.header.Get("Set-Cookie"))
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		if !cookie.HttpOnly || cookie.SameSite != http.SameSiteLaxMode || cookie.MaxAge != 600 || cookie.Secure {
 			w.t.Errorf("cookie %+v", cookie)
 		}
-		w.expect(b.get(b.consent(begun, "bot")), http.StatusOK, "bot (twitch:"+w.users["bot"].ID+") is logged in")
+		w.expect(b.get(b.consent(started, "bot")), http.StatusOK, "bot (twitch:"+w.users["bot"].ID+") is logged in")
 		if got := w.stored("credentials"); !slices.Equal(got, []string{"twitch:" + w.users["bot"].ID}) {
-			w.t.Errorf("credentials = %v; want it under the user's id", got)
+			w.t.Errorf("credentials = %v; want one under the user's id", got)
 		}
 		token, err := w.keeper.Token(w.t.Context(), w.id("bot"))
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		if known, ok := w.twitch.Token(token.Access.Reveal()); !ok || known.UserID != w.users["bot"].ID {
-			w.t.Errorf("what is kept is not the bot's token: %+v", known)
+			w.t.Errorf("the stored token is not the bot's: %+v", known)
 		}
 		if err := token.Require(w.config.BotScopes...); err != nil {
 			w.t.Error(err)
 		}
 		if left := w.stored("logins"); left != nil {
-			w.t.Errorf("left of the login: %v", left)
+			w.t.Errorf("logins after the login: %v; want none", left)
 		}
-		// and it is refreshed when it has run out
+		// the token is refreshed after it expires
 		w.Advance(5 * time.Hour)
 		if next, err := w.keeper.Token(w.t.Context(), w.id("bot")); err != nil || next.Access.Equal(token.Access) {
 			w.t.Errorf("refreshed: %v, %v", next, err)
@@ -337,12 +337,12 @@ func TestTheBotLogsIn(t *testing.T) {
 	})
 }
 
-func TestWhoMayLogIn(t *testing.T) {
+func TestOnlyAllowedAccountsLogIn(t *testing.T) {
 	on(t, func(w *world) {
 		w.expect(w.browser().login("broadcaster", "ada"), http.StatusOK, "ada (twitch:", "is logged in")
 		for _, tt := range []struct{ as, login, says string }{
 			{"broadcaster", "eve", "not on this gateway's list"},
-			{"broadcaster", "bot", "not on this gateway's list"}, // is let in as the bot alone
+			{"broadcaster", "bot", "not on this gateway's list"}, // may log in only as the bot
 			{"bot", "eve", "The bot's account is twitch:" + w.users["bot"].ID},
 			{"bot", "ada", "The bot's account is"},
 			{"bot,broadcaster", "bot", "not on this gateway's list"},
@@ -353,40 +353,40 @@ func TestWhoMayLogIn(t *testing.T) {
 			w.t.Errorf("credentials = %v; want Ada's alone", got)
 		}
 		if revoked := w.twitch.Requests("/oauth2/revoke"); len(revoked) != 5 || revoked[0].Status != http.StatusOK {
-			w.t.Errorf("revoked %v; want each token that was not taken", revoked)
+			w.t.Errorf("revoked %v; want the token of each refused login", revoked)
 		}
 	})
 }
 
-func TestTheOperatorsSecretLetsAnyAccountIn(t *testing.T) {
+func TestOperatorSecretAllowsAnyAccount(t *testing.T) {
 	on(t, func(w *world) {
 		b := w.browser()
 		w.expect(b.get(oauth.LoginPath+"?as=broadcaster"), http.StatusOK, "Operator's secret", `value="broadcaster" checked`)
 		w.expect(b.post(oauth.LoginPath, url.Values{"as": {"broadcaster"}, "secret": {"a guess"}}), http.StatusForbidden, "not the operator's secret")
 		w.expect(b.post(oauth.LoginPath, url.Values{"secret": {operatorSecret}}), http.StatusBadRequest, "As what?")
-		// the secret in an address would stand in logs and histories: it is not read there
+		// a secret in the URL is ignored, because URLs appear in logs and histories
 		w.expect(b.get(oauth.LoginPath+"?as=broadcaster&secret="+url.QueryEscape(operatorSecret)), http.StatusOK, "Operator's secret")
 		if got := w.stored("logins"); got != nil {
-			w.t.Errorf("begun without the secret: %v", got)
+			w.t.Errorf("logins started without the secret: %v", got)
 		}
-		begun := b.post(oauth.LoginPath, url.Values{"as": {"broadcaster"}, "secret": {operatorSecret}})
-		w.expect(b.get(b.consent(begun, "eve")), http.StatusOK, "eve (twitch:", "is logged in")
-		// without it, the list holds
-		begun = b.post(oauth.LoginPath, url.Values{"as": {"broadcaster"}})
-		w.expect(b.get(b.consent(begun, "eve")), http.StatusForbidden, "may not log in")
-		// nor does it let another account be the bot
-		begun = b.post(oauth.LoginPath, url.Values{"as": {"bot"}, "secret": {operatorSecret}})
-		w.expect(b.get(b.consent(begun, "eve")), http.StatusForbidden, "The bot's account is")
+		started := b.post(oauth.LoginPath, url.Values{"as": {"broadcaster"}, "secret": {operatorSecret}})
+		w.expect(b.get(b.consent(started, "eve")), http.StatusOK, "eve (twitch:", "is logged in")
+		// without the secret, only allowed users may log in
+		started = b.post(oauth.LoginPath, url.Values{"as": {"broadcaster"}})
+		w.expect(b.get(b.consent(started, "eve")), http.StatusForbidden, "may not log in")
+		// the secret does not make a different account the bot
+		started = b.post(oauth.LoginPath, url.Values{"as": {"bot"}, "secret": {operatorSecret}})
+		w.expect(b.get(b.consent(started, "eve")), http.StatusForbidden, "The bot's account is")
 	}, "OAUTH_OPERATOR_SECRET="+operatorSecret)
 }
 
-func TestALoginEndsOnce(t *testing.T) {
+func TestConcurrentCallbacksFinishALoginOnce(t *testing.T) {
 	on(t, func(w *world) {
 		b := w.browser()
-		begun := b.get(oauth.LoginPath + "?as=bot")
-		back := b.consent(begun, "bot")
+		started := b.get(oauth.LoginPath + "?as=bot")
+		back := b.consent(started, "bot")
 		cookies := b.client.Jar.Cookies(&url.URL{Scheme: "http", Host: strings.TrimPrefix(w.gateway.URL, "http://"), Path: "/"})
-		// several returns at once, with the cookie: one of them counts
+		// several concurrent callbacks with the cookie: one succeeds
 		statuses := make([]int, 5)
 		var all sync.WaitGroup
 		for i := range statuses {
@@ -421,22 +421,22 @@ func TestALoginEndsOnce(t *testing.T) {
 	})
 }
 
-func TestAReplayedForeignOrLateReturnIsRefused(t *testing.T) {
+func TestReplayedForeignAndExpiredCallbacksAreRefused(t *testing.T) {
 	on(t, func(w *world) {
 		b := w.browser()
 		back := b.consent(b.get(oauth.LoginPath+"?as=bot"), "bot")
-		// somebody has the whole address, but not the browser
-		w.expect(w.browser().get(back), http.StatusForbidden, "not begun in this browser")
+		// the whole address in a different browser
+		w.expect(w.browser().get(back), http.StatusForbidden, "not started in this browser")
 		other := w.browser()
 		other.get(oauth.LoginPath + "?as=bot")
-		w.expect(other.get(back), http.StatusForbidden, "not begun in this browser")
+		w.expect(other.get(back), http.StatusForbidden, "not started in this browser")
 		if got := w.stored("credentials"); got != nil {
 			w.t.Fatalf("stored %v", got)
 		}
-		// that didn't cost the right one their login
+		// the login stays valid in its own browser
 		w.expect(b.get(back), http.StatusOK, "is logged in")
-		// again: the cookie is gone
-		w.expect(b.get(back), http.StatusForbidden, "not begun in this browser")
+		// a repeat is refused: the cookie is deleted
+		w.expect(b.get(back), http.StatusForbidden, "not started in this browser")
 
 		back = b.consent(b.get(oauth.LoginPath+"?as=bot"), "bot")
 		w.Advance(10 * time.Minute)
@@ -447,12 +447,12 @@ func TestAReplayedForeignOrLateReturnIsRefused(t *testing.T) {
 			w.expect(b.get(oauth.CallbackPath+q), http.StatusBadRequest, "This login is over")
 		}
 		if n := len(w.twitch.Requests("/oauth2/token")); n != 1 {
-			w.t.Errorf("%d codes were exchanged; want the one of the right return", n)
+			w.t.Errorf("%d codes were exchanged; want 1", n)
 		}
 	})
 }
 
-func TestWhatTwitchAnswersInsteadOfACode(t *testing.T) {
+func TestErrorsFromTwitchAreShown(t *testing.T) {
 	on(t, func(w *world) {
 		state := func(b *browser) string {
 			w.t.Helper()
@@ -463,16 +463,16 @@ func TestWhatTwitchAnswersInsteadOfACode(t *testing.T) {
 			return url.QueryEscape(u.Query().Get("state"))
 		}
 		b := w.browser()
-		// declined at Twitch's own page
-		begun := b.get(oauth.LoginPath + "?as=bot")
-		declined := b.post(begun.location, url.Values{"answer": {"deny"}})
+		// the user declines on Twitch's page
+		started := b.get(oauth.LoginPath + "?as=bot")
+		declined := b.post(started.location, url.Values{"answer": {"deny"}})
 		w.expect(b.get(declined.location), http.StatusForbidden, "You declined", "nothing was stored")
 
 		w.expect(b.get(oauth.CallbackPath+"?error=redirect_mismatch&state="+state(b)), http.StatusBadGateway, "redirect_mismatch")
 		evil := b.get(oauth.CallbackPath + "?error=" + url.QueryEscape("<script>alert(1)</script>") + "&state=" + state(b))
 		w.expect(evil, http.StatusBadGateway, "Twitch could not do it")
 		if strings.Contains(evil.body, "alert") {
-			w.t.Errorf("the page repeats what it was sent:\n%s", evil.body)
+			w.t.Errorf("the page repeats the text of the request:\n%s", evil.body)
 		}
 		w.expect(b.get(oauth.CallbackPath+"?state="+state(b)), http.StatusBadRequest, "Twitch sent nothing")
 		w.expect(b.get(oauth.CallbackPath+"?code=stale-code&state="+state(b)), http.StatusBadRequest, "doesn't take its code")
@@ -491,13 +491,13 @@ func TestWhatTwitchAnswersInsteadOfACode(t *testing.T) {
 	})
 }
 
-func TestMissingScopesAreTold(t *testing.T) {
+func TestMissingScopesAreShown(t *testing.T) {
 	on(t, func(w *world) {
 		b := w.browser()
-		begun := b.get(oauth.LoginPath + "?as=bot")
-		// the person takes a scope out of the address of Twitch's page
-		begun.location = strings.Replace(begun.location, url.QueryEscape(" user:manage:whispers"), "", 1)
-		w.expect(b.get(b.consent(begun, "bot")), http.StatusOK, "but not for everything", "user:manage:whispers", "send whispers")
+		started := b.get(oauth.LoginPath + "?as=bot")
+		// the user removes a scope from the address of Twitch's page
+		started.location = strings.Replace(started.location, url.QueryEscape(" user:manage:whispers"), "", 1)
+		w.expect(b.get(b.consent(started, "bot")), http.StatusOK, "but not for everything", "user:manage:whispers", "send whispers")
 		token, err := w.keeper.Token(w.t.Context(), w.id("bot"))
 		if err != nil {
 			w.t.Fatal(err)
@@ -510,7 +510,7 @@ func TestMissingScopesAreTold(t *testing.T) {
 	})
 }
 
-func TestALoginTakesNothingAway(t *testing.T) {
+func TestLoginThatWouldLoseScopesIsRefused(t *testing.T) {
 	on(t, func(w *world) {
 		b := w.browser()
 		w.expect(b.login("broadcaster", "ada"), http.StatusOK, "is logged in")
@@ -518,31 +518,31 @@ func TestALoginTakesNothingAway(t *testing.T) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		begun := b.get(oauth.LoginPath + "?as=broadcaster")
-		begun.location = strings.Replace(begun.location, url.QueryEscape(" channel:bot"), "", 1)
-		w.expect(b.get(b.consent(begun, "ada")), http.StatusConflict, "has granted more before", "channel:bot")
+		started := b.get(oauth.LoginPath + "?as=broadcaster")
+		started.location = strings.Replace(started.location, url.QueryEscape(" channel:bot"), "", 1)
+		w.expect(b.get(b.consent(started, "ada")), http.StatusConflict, "has granted more before", "channel:bot")
 		if after, err := w.keeper.Token(w.t.Context(), w.id("ada")); err != nil || !after.Access.Equal(before.Access) {
-			w.t.Errorf("after it: %v, %v; want what there was", after, err)
+			w.t.Errorf("credential after the refused login: %v, %v; want the credential from before", after, err)
 		}
-		// who has withdrawn everything begins anew
+		// after a withdrawal of all scopes, a login with fewer scopes is accepted
 		w.twitch.Revoke(before.Access.Reveal())
 		if _, err := w.keeper.Invalid(w.t.Context(), w.id("ada"), before); !errors.As(err, new(*credential.LoginNeeded)) {
 			w.t.Fatalf("Invalid = %v; want LoginNeeded", err)
 		}
-		begun = b.get(oauth.LoginPath + "?as=broadcaster")
-		begun.location = strings.Replace(begun.location, url.QueryEscape(" channel:bot"), "", 1)
-		w.expect(b.get(b.consent(begun, "ada")), http.StatusOK, "but not for everything")
+		started = b.get(oauth.LoginPath + "?as=broadcaster")
+		started.location = strings.Replace(started.location, url.QueryEscape(" channel:bot"), "", 1)
+		w.expect(b.get(b.consent(started, "ada")), http.StatusOK, "but not for everything")
 	})
 }
 
-func TestTheFirstPage(t *testing.T) {
+func TestLoginPageAndRateLimit(t *testing.T) {
 	on(t, func(w *world) {
 		b := w.browser()
 		w.expect(b.get(oauth.LoginPath), http.StatusOK, "as the bot", "as a broadcaster")
 		w.expect(b.get(oauth.LoginPath+"?as=king"), http.StatusBadRequest, "no role")
 		w.expect(b.post(oauth.LoginPath, url.Values{"as": {"bot"}}), http.StatusSeeOther)
 		if p := b.get("/oauth/twitch/other"); p.status != http.StatusNotFound {
-			w.t.Errorf("another page: %d", p.status)
+			w.t.Errorf("unknown path: %d", p.status)
 		}
 		last := 0
 		for range 50 {
@@ -551,12 +551,12 @@ func TestTheFirstPage(t *testing.T) {
 			}
 		}
 		if last != http.StatusTooManyRequests {
-			w.t.Errorf("50 logins began at once; the last answered %d", last)
+			w.t.Errorf("50 logins at once: the last answered %d; want 429", last)
 		}
 	})
 }
 
-func TestOverHTTPSTheCookieIsOfThisHostAlone(t *testing.T) {
+func TestCookieIsBoundToTheHostOverHTTPS(t *testing.T) {
 	on(t, func(w *world) {
 		c := w.config
 		c.PublicURL = "https://chat.example.com/"
@@ -598,7 +598,7 @@ func TestLoggingInIsOffWithoutConfiguration(t *testing.T) {
 	}
 }
 
-// broken is a keeper whose database is away.
+// broken is a [oauth.Keeper] without a working database.
 type broken struct{ granted error }
 
 func (b broken) Put(context.Context, identity.UserID, credential.Token) error {
@@ -606,7 +606,7 @@ func (b broken) Put(context.Context, identity.UserID, credential.Token) error {
 }
 func (b broken) Granted(context.Context, identity.UserID) ([]string, error) { return nil, b.granted }
 
-func TestATokenThatCannotBeStoredIsGivenBack(t *testing.T) {
+func TestTokenIsRevokedIfStoringFails(t *testing.T) {
 	for _, k := range []broken{{}, {errors.New("no reading today")}} {
 		on(t, func(w *world) {
 			h, err := oauth.New(w.config, oauth.Dependencies{
@@ -630,12 +630,12 @@ func TestConfigIsChecked(t *testing.T) {
 	tests := []struct {
 		name  string
 		env   []string
-		wrong string // variable that the error names; empty for none
+		wrong string // variable named by the error; empty for no error
 	}{
 		{"complete", nil, ""},
 		{"nobody may", []string{"TWITCH_BOT_USER_ID="}, "OAUTH_OPERATOR_SECRET"},
 		{"a login name for the bot", []string{"TWITCH_BOT_USER_ID=parleybot"}, "TWITCH_BOT_USER_ID"},
-		{"the bot with its platform", []string{"TWITCH_BOT_USER_ID=twitch:1"}, "TWITCH_BOT_USER_ID"}, // of one form everywhere
+		{"the bot with its platform", []string{"TWITCH_BOT_USER_ID=twitch:1"}, "TWITCH_BOT_USER_ID"}, // the variable holds the bare id
 		{"the bot elsewhere", []string{"TWITCH_BOT_USER_ID=discord:1"}, "TWITCH_BOT_USER_ID"},
 		{"a login name", []string{"OAUTH_ALLOWED_USERS=twitch:ada"}, "OAUTH_ALLOWED_USERS"},
 		{"no platform", []string{"OAUTH_ALLOWED_USERS=1"}, "OAUTH_ALLOWED_USERS"},
@@ -652,13 +652,13 @@ func TestConfigIsChecked(t *testing.T) {
 				t.Errorf("error = %v; want one about %q", err, tt.wrong)
 			}
 			if err != nil && strings.Contains(err.Error(), "swordfish") {
-				t.Errorf("the error holds the secret: %v", err)
+				t.Errorf("the error contains the secret: %v", err)
 			}
 		})
 	}
 }
 
-func TestTheDefaultScopesAreThoseOfTheTable(t *testing.T) {
+func TestDefaultScopesMatchTheScopesTable(t *testing.T) {
 	c, err := config.Load[oauth.Config](nil)
 	if err != nil {
 		t.Fatal(err)

@@ -6,16 +6,16 @@ import (
 	"html/template"
 )
 
-// message is all that a page can say.
+// message is the content of a page.
 type message struct {
 	Title  string
 	Text   string
 	Scopes []explained
-	Again  string // where to begin anew, if that helps
+	Again  string // link for a new login; empty for none
 
-	Form             bool // the page that begins
-	AsksSecret       bool
-	Bot, Broadcaster bool // chosen already
+	Form             bool // show the login form
+	AsksSecret       bool // ask for the operator's secret in the form
+	Bot, Broadcaster bool // roles checked in advance
 }
 
 type explained struct{ Name, For string }
@@ -23,7 +23,7 @@ type explained struct{ Name, For string }
 const style = `body{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:3rem auto;padding:0 1rem;color-scheme:light dark}` +
 	`label{display:block;margin:.75rem 0}input[type=password]{display:block;width:100%;font:inherit;box-sizing:border-box}button{font:inherit}`
 
-// policy lets a page load nothing and look as it does.
+// policy is the Content-Security-Policy of every page: only the inline style is allowed.
 var policy = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; style-src 'sha256-" + styleHash() + "'"
 
 func styleHash() string {

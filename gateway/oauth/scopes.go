@@ -7,19 +7,19 @@ import (
 	"strings"
 )
 
-// Role is what an account is for. One account may be both: then it logs in as both at once, because a later login
-// replaces what an earlier one granted.
+// Role is the use of an account by Parley. An account with both roles logs in with both at once, because a later login
+// replaces the scopes of an earlier login.
 type Role string
 
 // The roles.
 const (
-	Bot         Role = "bot"         // Parley speaks as this account
-	Broadcaster Role = "broadcaster" // Parley acts in this account's channel on its behalf
+	Bot         Role = "bot"         // Parley sends messages as this account
+	Broadcaster Role = "broadcaster" // Parley acts for this account in the account's channel
 )
 
 var roles = []Role{Bot, Broadcaster}
 
-// parseRoles reads the values of ?as=, each a role or several separated by commas.
+// parseRoles reads the values of ?as=, each a comma-separated list of roles. The result is sorted and without repeats.
 func parseRoles(values []string) ([]Role, error) {
 	var as []Role
 	for _, v := range values {
@@ -38,22 +38,21 @@ func parseRoles(values []string) ([]Role, error) {
 	return as, nil
 }
 
-// Scope is a permission that Twitch lets people grant.
+// Scope is a permission that a Twitch account can grant.
 type Scope struct {
 	Name  string
-	Roles []Role // who is asked for it by default
-	For   string // what Parley can't do without it, as a sentence goes on after "needed to"
+	Roles []Role // roles that need the scope by default
+	For   string // use of the scope, worded to follow "needed to"
 }
 
-// Scopes are those that are asked for by default (https://dev.twitch.tv/docs/authentication/scopes/), and no more than
-// what is used: Twitch may suspend an application that asks for more. IRC needs the two old ones; everything that
-// moderates goes by way of Helix, as chat commands over IRC do nothing any more
-// (https://dev.twitch.tv/docs/irc/chat-commands/).
+// Scopes lists the default scopes (https://dev.twitch.tv/docs/authentication/scopes/). Parley asks for no unused scope,
+// because Twitch may suspend an application for asking too much. IRC needs chat:read and chat:edit. Moderation needs
+// Helix scopes, because Twitch has removed the chat commands over IRC (https://dev.twitch.tv/docs/irc/chat-commands/).
 var Scopes = []Scope{
 	{"chat:read", []Role{Bot, Broadcaster}, "read a channel's chat over IRC"},
 	{"chat:edit", []Role{Bot, Broadcaster}, "write to a channel's chat over IRC"},
 	{"user:write:chat", []Role{Bot, Broadcaster}, "send chat messages that Twitch confirms (Helix Send Chat Message)"},
-	{"user:manage:whispers", []Role{Bot, Broadcaster}, "send whispers, for which the account also needs a verified phone number, and hear those to it"},
+	{"user:manage:whispers", []Role{Bot, Broadcaster}, "send whispers, if the account has a verified phone number, and receive whispers"},
 	{"channel:bot", []Role{Broadcaster}, "let the bot speak as a bot in the broadcaster's channel"},
 	{"moderator:manage:banned_users", []Role{Bot, Broadcaster}, "time people out and ban them, where the account is a moderator"},
 	{"moderator:manage:chat_messages", []Role{Bot, Broadcaster}, "delete messages, where the account is a moderator"},
@@ -61,7 +60,7 @@ var Scopes = []Scope{
 	{"channel:read:subscriptions", []Role{Broadcaster}, "hear of new subscriptions by EventSub"},
 }
 
-// purpose is what a scope is for; it may be one that an operator has added.
+// purpose returns the use of a scope, also of a scope added by an operator.
 func purpose(name string) string {
 	for _, s := range Scopes {
 		if s.Name == name {
@@ -71,11 +70,11 @@ func purpose(name string) string {
 	return "asked for by this gateway's configuration"
 }
 
-// scopeForm is how Twitch's scopes look.
+// scopeForm matches the form of Twitch's scopes.
 var scopeForm = regexp.MustCompile(`^[a-z]+(:[a-z_]+)+$`)
 
-// wanted are the scopes that an account is asked for to be all of the roles.
-func (c Config) wanted(as []Role) []string {
+// requiredScopes returns the configured scopes of the roles, without repeats.
+func (c Config) requiredScopes(as []Role) []string {
 	var scopes []string
 	for _, r := range as {
 		list := c.BotScopes

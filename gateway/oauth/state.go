@@ -15,36 +15,38 @@ import (
 	"golang.org/x/oauth2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"parley.internal/shared/store"
 )
 
-// attempt is a login that was begun: logins/{SHA-256 of its state}. It is in Firestore because the person may return
-// to another instance. Nobody who reads it can go on with it: it holds neither the state nor what the browser has.
+// attempt is a started login, the document logins/{SHA-256 of the state}. Firestore stores it because Twitch may send
+// the browser back to a different instance. A reader of the document cannot finish the login: the document holds
+// neither the state nor the verifier in the browser's cookie.
 type attempt struct {
-	Browser  string    `firestore:"browser"`  // the PKCE challenge, made of what the browser's cookie holds
+	Browser  string    `firestore:"browser"`  // PKCE challenge of the verifier in the browser's cookie
 	As       []Role    `firestore:"as"`       // sorted
-	Operator bool      `firestore:"operator"` // begun with the operator's secret
+	Operator bool      `firestore:"operator"` // started with the operator's secret
 	ExpireAt time.Time `firestore:"expireAt"` // the collection's TTL field
 }
 
 var (
 	errUnknownState = errors.New("the state is unknown, used or expired")
-	errOtherBrowser = errors.New("the state was given to another browser")
+	errOtherBrowser = errors.New("the state belongs to a different browser")
 )
 
-// attempts keeps the logins that were begun.
-type attempts struct {
+// attemptStore stores started logins in the collection logins. Nothing else reads or writes the collection.
+type attemptStore struct {
 	client *firestore.Client
 	now    func() time.Time
 }
 
-func (a attempts) doc(state string) *firestore.DocumentRef {
+func (a attemptStore) doc(state string) *firestore.DocumentRef {
 	sum := sha256.Sum256([]byte(state))
 	return a.client.Collection("logins").Doc(hex.EncodeToString(sum[:]))
 }
 
-// begin keeps a login and returns its state, which goes to the browser by way of Twitch, and the verifier, which it
-// gets as a cookie.
-func (a attempts) begin(ctx context.Context, as []Role, operator bool, ttl time.Duration) (state, verifier string, err error) {
+// create stores a new login. It returns the state for Twitch's redirect and the verifier for the browser's cookie.
+func (a attemptStore) create(ctx context.Context, as []Role, operator bool, ttl time.Duration) (state, verifier string, err error) {
 	raw := make([]byte, 32)
 	rand.Read(raw) // never fails
 	state, verifier = base64.RawURLEncoding.EncodeToString(raw), oauth2.GenerateVerifier()
@@ -52,37 +54,37 @@ func (a attempts) begin(ctx context.Context, as []Role, operator bool, ttl time.
 		Browser: oauth2.S256ChallengeFromVerifier(verifier), As: as, Operator: operator, ExpireAt: a.now().Add(ttl),
 	})
 	if err != nil {
-		return "", "", fmt.Errorf("keep the login's state: %w", err)
+		return "", "", fmt.Errorf("store the login's state: %w", err)
 	}
 	return state, verifier, nil
 }
 
-// take ends a login: of all who come with its state only one gets it, once, and only in the browser that began it. A
-// state that another browser presents stays in force for the one it was given to.
-func (a attempts) take(ctx context.Context, state, verifier string) (attempt, error) {
+// consume returns a login and deletes it. Of several concurrent calls with the same state, one succeeds. The error is
+// errUnknownState if the state is unknown, used or expired. It is errOtherBrowser if the verifier is a different
+// browser's; the state then stays valid for its own browser.
+func (a attemptStore) consume(ctx context.Context, state, verifier string) (attempt, error) {
 	doc := a.doc(state)
 	snap, err := doc.Get(ctx)
 	if status.Code(err) == codes.NotFound {
 		return attempt{}, errUnknownState
 	}
 	if err != nil {
-		return attempt{}, fmt.Errorf("look up the login's state: %w", err)
+		return attempt{}, fmt.Errorf("read the login's state: %w", err)
 	}
 	var found attempt
 	if err := snap.DataTo(&found); err != nil {
-		return attempt{}, fmt.Errorf("look up the login's state: %w", err)
+		return attempt{}, fmt.Errorf("read the login's state: %w", err)
 	}
 	if subtle.ConstantTimeCompare([]byte(oauth2.S256ChallengeFromVerifier(verifier)), []byte(found.Browser)) != 1 {
 		return attempt{}, errOtherBrowser
 	}
-	switch _, err := doc.Delete(ctx, firestore.LastUpdateTime(snap.UpdateTime)); status.Code(err) {
-	case codes.OK:
-	case codes.FailedPrecondition, codes.NotFound, codes.Aborted: // another request has it
+	switch _, err := doc.Delete(ctx, firestore.LastUpdateTime(snap.UpdateTime)); {
+	case store.IsConflict(err): // a concurrent request has consumed the state
 		return attempt{}, errUnknownState
-	default:
-		return attempt{}, fmt.Errorf("use up the login's state: %w", err)
+	case err != nil:
+		return attempt{}, fmt.Errorf("delete the login's state: %w", err)
 	}
-	if !a.now().Before(found.ExpireAt) { // Firestore deletes expired documents within 24 h only
+	if !a.now().Before(found.ExpireAt) { // Firestore takes up to 24 h to delete an expired document
 		return attempt{}, errUnknownState
 	}
 	return found, nil

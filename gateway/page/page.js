@@ -1,21 +1,20 @@
 'use strict';
-// The chat page's client of the socket protocol at /ws/v1. Everything that others wrote is shown as text, never as
-// markup.
+// The chat page: a client of the WebSocket protocol at /ws/v1. Text from other users is shown as text, never as markup.
 
 const $ = (id) => document.getElementById(id);
-const kept = { token: 'parley.token', room: 'parley.room' }; // in sessionStorage: gone with the tab
+const storageKeys = { token: 'parley.token', room: 'parley.room' }; // in sessionStorage: deleted when the tab closes
 
-// How a close code is to be taken: the private codes from 4500 on say that coming back is of no use.
-const staysAway = (code) => code >= 4500 && code < 5000;
-const firstWait = 500, longestWait = 20000; // ms between attempts to reconnect
-const attemptsBeforeOpen = 4; // a browser doesn't tell why a handshake was refused: after so many it is the token
-const resendWithin = 60000; // ms: what was said this long before a connection broke is sent again, with its id
+// isFinal reports whether a close code forbids reconnecting: the private codes 4500 to 4999.
+const isFinal = (code) => code >= 4500 && code < 5000;
+const minBackoff = 500, maxBackoff = 20000; // ms between attempts to reconnect
+const maxFirstAttempts = 4; // a browser hides why a handshake failed: after 4 failures the token must be wrong
+const resendWithin = 60000; // ms: a message younger than this is sent again after a reconnect, with the same id
 
 let socket = null, ready = false, leaving = false, attempts = 0, everReady = false, timer = 0;
 let token = '', room = '';
-const last = []; // ids of the last deliveries, to be told when coming back
-const seen = new Set(); // ids of deliveries: one may be sent twice
-const mine = new Map(); // what this page said, by its id
+const lastIds = []; // ids of the last 20 deliveries, sent to the gateway when reconnecting
+const seen = new Set(); // ids of deliveries: the gateway may send a delivery twice
+const sent = new Map(); // messages of this page, by id
 
 function state(kind, text) {
   $('state').dataset.state = kind;
@@ -29,15 +28,15 @@ function connect() {
   leaving = false;
   state('wait', attempts ? 'Reconnecting…' : 'Connecting…');
   try {
-    // a browser sets no headers on a socket: the token goes in a sub-protocol, never in the URL, which gets logged
-    const after = new URLSearchParams(last.map((id) => ['after', id]));
+    // Browsers set no headers on a WebSocket. The token is a sub-protocol and never in the URL, because URLs are logged.
+    const after = new URLSearchParams(lastIds.map((id) => ['after', id]));
     socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/ws/v1?' + after, ['parley.v1', 'bearer.' + token]);
   } catch {
     signOut('This cannot be a token: it holds characters that a token never has.');
     return;
   }
   const s = socket;
-  s.onmessage = (e) => { if (s === socket) take(JSON.parse(e.data)); };
+  s.onmessage = (e) => { if (s === socket) receive(JSON.parse(e.data)); };
   s.onclose = (e) => { if (s === socket) closed(e); };
 }
 
@@ -46,15 +45,15 @@ function closed(e) {
   ready = false;
   $('compose').querySelector('button').disabled = true;
   if (leaving) return;
-  if (staysAway(e.code)) { signOut('The connection was closed: ' + (e.reason || e.code) + '. Use another token.'); return; }
+  if (isFinal(e.code)) { signOut('The connection was closed: ' + (e.reason || e.code) + '. Use another token.'); return; }
   attempts++;
-  if (!everReady && attempts >= attemptsBeforeOpen) { signOut('The gateway refused the connection. Is the token right, and still valid?'); return; }
-  const wait = Math.min(longestWait, firstWait * 2 ** (attempts - 1)) * (0.5 + Math.random());
+  if (!everReady && attempts >= maxFirstAttempts) { signOut('The gateway refused the connection. Is the token right, and still valid?'); return; }
+  const wait = Math.min(maxBackoff, minBackoff * 2 ** (attempts - 1)) * (0.5 + Math.random());
   state('wait', 'Connection lost; next attempt in ' + Math.max(1, Math.round(wait / 1000)) + ' s');
   timer = setTimeout(connect, wait);
 }
 
-function take(f) {
+function receive(f) {
   const metadata = f.metadata || {}, payload = f.payload || {};
   switch (f.type) {
     case 'connection.ready':
@@ -66,15 +65,15 @@ function take(f) {
       $('compose').querySelector('button').disabled = false;
       show(true);
       if (room) send('room.join', { room }, 'room');
-      for (const m of mine.values()) {
-        if (!m.done && Date.now() - m.at < resendWithin) speak(m);
+      for (const m of sent.values()) {
+        if (!m.done && Date.now() - m.at < resendWithin) transmit(m);
       }
       return;
     case 'room.joined': case 'room.left':
       note(f.type === 'room.joined' ? 'You are in “' + payload.room + '”.' : 'You left “' + payload.room + '”.');
       return;
     case 'chat.error': {
-      const m = mine.get(payload.id);
+      const m = sent.get(payload.id);
       if (m) fail(m, payload.code + ': ' + payload.message); else alertWith(payload.code + ': ' + payload.message);
       return;
     }
@@ -82,13 +81,13 @@ function take(f) {
       if (metadata.id && seen.has(metadata.id)) return;
       if (metadata.id) {
         seen.add(metadata.id);
-        last.push(metadata.id);
-        if (last.length > 20) last.shift();
+        lastIds.push(metadata.id);
+        if (lastIds.length > 20) lastIds.shift();
       }
-      const m = mine.get(metadata.replyTo);
+      const m = sent.get(metadata.replyTo);
       if (m) { m.done = true; m.info.textContent = clock(m.at); }
       const text = typeof payload.text === 'string' ? payload.text : f.type + ' ' + JSON.stringify(payload);
-      line('', text, ['Parley', metadata.channel, clock(metadata.timestamp)].filter(Boolean).join(' · '));
+      addLine('', text, ['Parley', metadata.channel, clock(metadata.timestamp)].filter(Boolean).join(' · '));
     }
   }
 }
@@ -99,24 +98,24 @@ function send(type, payload, id) {
   return true;
 }
 
-function speak(m) {
+function transmit(m) {
   m.item.classList.remove('failed');
   m.info.textContent = send('chat.message.send', m.payload, m.id) ? clock(m.at) : 'waits for the connection';
 }
 
 function fail(m, why) {
-  m.done = true; // not by itself
+  m.done = true; // only the button sends the message again
   m.item.classList.add('failed');
   m.info.textContent = why + ' ';
   const again = document.createElement('button');
   again.type = 'button';
   again.className = 'quiet';
   again.textContent = 'Send again';
-  again.onclick = () => { m.done = false; m.at = Date.now(); speak(m); $('text').focus(); };
+  again.onclick = () => { m.done = false; m.at = Date.now(); transmit(m); $('text').focus(); };
   m.info.append(again);
 }
 
-function line(kind, text, info) {
+function addLine(kind, text, info) {
   $('empty').hidden = true;
   const log = $('log'), item = document.createElement('li');
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
@@ -135,7 +134,7 @@ function line(kind, text, info) {
   return { item, info: meta };
 }
 
-function note(text) { line('note', text, ''); }
+function note(text) { addLine('note', text, ''); }
 
 function clock(t) {
   return new Date(t || Date.now()).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
@@ -152,7 +151,7 @@ function firstField() { return $('demo').hidden ? $('token') : $('demo-user'); }
 
 function enter(t) {
   token = t;
-  sessionStorage.setItem(kept.token, t);
+  sessionStorage.setItem(storageKeys.token, t);
   attempts = 0;
   everReady = false;
   alertWith('');
@@ -166,9 +165,9 @@ function signOut(why) {
   socket = null;
   ready = false;
   token = '';
-  sessionStorage.removeItem(kept.token);
-  mine.clear();
-  last.length = 0;
+  sessionStorage.removeItem(storageKeys.token);
+  sent.clear();
+  lastIds.length = 0;
   $('log').replaceChildren();
   $('empty').hidden = false;
   $('token').value = '';
@@ -180,7 +179,7 @@ function signOut(why) {
 function enterRoom(next) {
   if (room && room !== next) send('room.leave', { room }, 'room');
   room = next;
-  sessionStorage.setItem(kept.room, room);
+  sessionStorage.setItem(storageKeys.room, room);
   $('room').value = room;
   $('room-leave').hidden = !room;
   $('chat-title').textContent = room ? 'Room ' + room : 'Just you and the bot';
@@ -211,10 +210,10 @@ $('compose').onsubmit = (e) => {
   const text = $('text').value;
   if (!text.trim() || !ready) return;
   const m = { id: crypto.getRandomValues(new Uint32Array(4)).join('-'), at: Date.now(), done: false, payload: room ? { text, room } : { text } };
-  Object.assign(m, line('mine', text, ''));
-  mine.set(m.id, m);
-  if (mine.size > 500) mine.delete(mine.keys().next().value);
-  speak(m);
+  Object.assign(m, addLine('mine', text, ''));
+  sent.set(m.id, m);
+  if (sent.size > 500) sent.delete(sent.keys().next().value);
+  transmit(m);
   alertWith('');
   $('text').value = '';
   $('text').focus();
@@ -230,8 +229,8 @@ $('text').onkeydown = (e) => {
 addEventListener('online', () => { if (!socket && token) { attempts = 0; connect(); } });
 
 async function start() {
-  enterRoom(sessionStorage.getItem(kept.room) || '');
-  const before = sessionStorage.getItem(kept.token);
+  enterRoom(sessionStorage.getItem(storageKeys.room) || '');
+  const before = sessionStorage.getItem(storageKeys.token);
   if (before) enter(before);
   try {
     const answer = await fetch('/demo/tokens');
@@ -241,7 +240,7 @@ async function start() {
       $('demo').hidden = false;
       $('token-label').textContent = 'Or a token';
     }
-  } catch { /* there are no demo users where the gateway can't be asked */ }
+  } catch { /* without an answer there are no demo users */ }
   if (!before) firstField().focus();
 }
 start();

@@ -1,6 +1,7 @@
 package page_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -22,7 +23,7 @@ func get(t *testing.T, path string) (*http.Response, string) {
 	return rec.Result(), string(body)
 }
 
-func TestThePageAndItsFiles(t *testing.T) {
+func TestPageAndFilesAreServed(t *testing.T) {
 	for path, kind := range map[string]string{"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript"} {
 		resp, body := get(t, path)
 		if resp.StatusCode != 200 || !strings.HasPrefix(resp.Header.Get("Content-Type"), kind) || body == "" {
@@ -40,18 +41,18 @@ func TestThePageAndItsFiles(t *testing.T) {
 	}
 }
 
-// What the policy would stop anyway is not there either: nothing inline, and nothing from elsewhere.
-func TestNothingInlineAndNothingFromElsewhere(t *testing.T) {
+// The policy would block inline code and foreign hosts; the page must not depend on them.
+func TestPageHasNoInlineCodeAndNoForeignHosts(t *testing.T) {
 	_, html := get(t, "/")
 	for _, pattern := range []string{`<style`, ` style=`, ` on[a-z]+=`, `<script>`, `(src|href)="(https?:)?//`} {
 		if found := regexp.MustCompile(pattern).FindString(html); found != "" {
-			t.Errorf("the page holds %q", found)
+			t.Errorf("the page contains %q", found)
 		}
 	}
 	_, js := get(t, "/page.js")
 	for _, sink := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage", "?token"} {
 		if strings.Contains(js, sink) {
-			t.Errorf("the script holds %q", sink)
+			t.Errorf("the script contains %q", sink)
 		}
 	}
 }
@@ -68,4 +69,11 @@ func TestEveryControlHasALabel(t *testing.T) {
 			t.Errorf("the page has no %s", want)
 		}
 	}
+}
+
+func ExampleHandler() {
+	rec := httptest.NewRecorder()
+	page.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/", nil))
+	fmt.Println(rec.Code, rec.Header().Get("Content-Type"))
+	// Output: 200 text/html; charset=utf-8
 }

@@ -1,8 +1,9 @@
-package deadletters_test
+package operator_test
 
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +12,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 
 	"parley.internal/emulator/emulatortest"
-	"parley.internal/gateway/deadletters"
+	"parley.internal/gateway/operator"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
@@ -19,11 +20,11 @@ import (
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
 
-// run runs the command as an operator does.
+// run runs a deadletters command and returns its output.
 func run(t *testing.T, environ []string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	cmd := deadletters.Command(environ)
+	cmd := operator.DeadLetters(environ)
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetArgs(args)
 	cmd.SetOut(&out)
@@ -32,7 +33,15 @@ func run(t *testing.T, environ []string, args ...string) (stdout, stderr string,
 	return out.String(), errs.String(), err
 }
 
-func TestAnOperatorLooksDecidesAndPurges(t *testing.T) {
+func ExampleDeadLetters() {
+	cmd := operator.DeadLetters(nil)
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetArgs([]string{"redrive"})
+	fmt.Println(cmd.Execute())
+	// Output: select dead letters: ids, --reason, --since, --until, or --all
+}
+
+func TestListShowRedriveAndPurge(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		admin, err := pubsub.NewClient(t.Context(), env.Project)
 		if err != nil {
@@ -48,12 +57,12 @@ func TestAnOperatorLooksDecidesAndPurges(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { client.Close() })
-		box := deadletter.NewStore(client, time.Now)
+		letters := deadletter.NewStore(client, time.Now)
 		for _, l := range []deadletter.DeadLetter{
 			{ID: "one", Reason: deadletter.ModelFailed, Message: "timed out", Source: "personality", Topic: string(topology.Ingress), Data: []byte(`{"a":1}`)},
 			{ID: "two", Reason: deadletter.InvalidEvent, Message: "not JSON", Source: "enrichment", Topic: string(topology.Ingress), Data: []byte("\xffpoison")},
 		} {
-			if _, err := box.Put(t.Context(), l, 0); err != nil {
+			if _, err := letters.Put(t.Context(), l, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -78,24 +87,24 @@ func TestAnOperatorLooksDecidesAndPurges(t *testing.T) {
 			t.Errorf("show: %v\n%s", err, out)
 		}
 
-		if _, said, err := run(t, environ, "redrive", "--reason", "model_failed", "--dry-run", "--by", "olga"); err != nil || !strings.Contains(said, "1 would be redriven") {
-			t.Errorf("redrive --dry-run: %v\n%s", err, said)
+		if _, stderr, err := run(t, environ, "redrive", "--reason", "model_failed", "--dry-run", "--by", "olga"); err != nil || !strings.Contains(stderr, "1 would be redriven") {
+			t.Errorf("redrive --dry-run: %v\n%s", err, stderr)
 		}
-		if _, said, err := run(t, environ, "redrive", "one", "--by", "olga"); err != nil || !strings.Contains(said, "1 redriven") {
-			t.Errorf("redrive: %v\n%s", err, said)
+		if _, stderr, err := run(t, environ, "redrive", "one", "--by", "olga"); err != nil || !strings.Contains(stderr, "1 redriven") {
+			t.Errorf("redrive: %v\n%s", err, stderr)
 		}
-		if _, said, err := run(t, environ, "redrive", "one", "--by", "olga"); err == nil || !strings.Contains(said, "not open") {
-			t.Errorf("redrive again: %v\n%s", err, said)
+		if _, stderr, err := run(t, environ, "redrive", "one", "--by", "olga"); err == nil || !strings.Contains(stderr, "not open") {
+			t.Errorf("redrive again: %v\n%s", err, stderr)
 		}
 		if out, _, err = run(t, environ, "list"); err != nil || strings.Contains(out, "one") {
-			t.Errorf("list of open ones: %v\n%s", err, out)
+			t.Errorf("list of open dead letters: %v\n%s", err, out)
 		}
 
-		if _, said, err := run(t, environ, "purge", "--all"); err != nil || !strings.Contains(said, "2 would be purged") {
-			t.Errorf("purge without --yes: %v\n%s", err, said)
+		if _, stderr, err := run(t, environ, "purge", "--all"); err != nil || !strings.Contains(stderr, "2 would be purged") {
+			t.Errorf("purge without --yes: %v\n%s", err, stderr)
 		}
-		if _, said, err := run(t, environ, "purge", "--all", "--yes"); err != nil || !strings.Contains(said, "2 purged") {
-			t.Errorf("purge: %v\n%s", err, said)
+		if _, stderr, err := run(t, environ, "purge", "--all", "--yes"); err != nil || !strings.Contains(stderr, "2 purged") {
+			t.Errorf("purge: %v\n%s", err, stderr)
 		}
 		if out, _, err = run(t, environ, "list", "--status", "all"); err != nil || strings.Contains(out, "two") {
 			t.Errorf("list after purge: %v\n%s", err, out)
@@ -103,7 +112,7 @@ func TestAnOperatorLooksDecidesAndPurges(t *testing.T) {
 	})
 }
 
-func TestAMistakeIsToldBeforeAnythingIsDone(t *testing.T) {
+func TestMistakesAreReportedBeforeConnecting(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
 		want string
@@ -121,7 +130,7 @@ func TestAMistakeIsToldBeforeAnythingIsDone(t *testing.T) {
 	}
 }
 
-func TestHelpExplainsEveryReason(t *testing.T) {
+func TestHelpListsEveryReason(t *testing.T) {
 	out, _, err := run(t, nil, "--help")
 	if err != nil {
 		t.Fatal(err)

@@ -1,12 +1,9 @@
-// Package identities is the command with which an operator says that ids of several platforms are one person's. It works
-// against Google Cloud and, where FIRESTORE_EMULATOR_HOST is set, against an emulator.
-package identities
+package operator
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"os/user"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,46 +16,43 @@ import (
 	"parley.internal/shared/store"
 )
 
-// Command makes the command with its subcommands.
-func Command(environ []string) *cobra.Command {
+// Identities makes the command identities with its subcommands link, unlink and list.
+func Identities(environ []string) *cobra.Command {
 	var b strings.Builder
-	b.WriteString(`Says which ids are one person's. A linked id keeps no roles, counts and memory of its own: those of the
-person count, who is known by another id. Answers still go to the id that somebody is here by.
+	b.WriteString(`Links ids of several platforms to one person. A linked id has no roles, counts and memory; the person's are
+used. The person is itself an id. Answers still go to the id of the message.
 
-An id is written platform:id, twitch:123 for example. What is changed here shows within a minute, as long as the
-functions remember links (IDENTITIES_CACHE_TTL).
+An id has the form platform:id, for example twitch:123. The functions use a change after at most
+IDENTITIES_CACHE_TTL, one minute by default.
 
 Environment:
 `)
 	if err := config.Usage[config.Deployment](&b); err != nil {
-		panic(err) // into memory
+		panic(err) // writes to memory and cannot fail
 	}
-	cmd := &cobra.Command{Use: "identities", Aliases: []string{"identity"}, Short: "Say which ids are one person's", Long: b.String()}
-	cmd.AddCommand(linkCommand(environ), unlinkCommand(environ), listCommand(environ))
+	cmd := &cobra.Command{Use: "identities", Aliases: []string{"identity"}, Short: "Link several ids to one person", Long: b.String()}
+	cmd.AddCommand(linkIdentity(environ), unlinkIdentity(environ), listIdentities(environ))
 	return cmd
 }
 
-// with runs what needs the store.
-func with(ctx context.Context, environ []string, do func(*store.Store) error) error {
+// withStore connects to Firestore, calls do, and disconnects.
+func withStore(ctx context.Context, environ []string, do func(*store.Store) error) error {
 	d, err := config.Load[config.Deployment](environ)
 	if err != nil {
 		return err
 	}
-	client, err := store.Connect(ctx, d)
+	client, err := connect(ctx, d)
 	if err != nil {
 		return err
-	}
-	if err := store.Reach(ctx, client); err != nil {
-		return errors.Join(err, client.Close())
 	}
 	return errors.Join(do(store.New(client)), client.Close())
 }
 
-func linkCommand(environ []string) *cobra.Command {
+func linkIdentity(environ []string) *cobra.Command {
 	var by string
 	cmd := &cobra.Command{
 		Use:   "link ID PERSON",
-		Short: "Make an id one of a person's",
+		Short: "Link an id to a person",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err1 := identity.Parse(args[0])
@@ -66,7 +60,7 @@ func linkCommand(environ []string) *cobra.Command {
 			if err := errors.Join(err1, err2); err != nil {
 				return err
 			}
-			return with(cmd.Context(), environ, func(s *store.Store) error {
+			return withStore(cmd.Context(), environ, func(s *store.Store) error {
 				l := store.Link{ID: id, User: person.String(), LinkedAt: event.TruncateToMicros(time.Now()), LinkedBy: by}
 				if err := s.Link(cmd.Context(), l); err != nil {
 					return err
@@ -76,23 +70,23 @@ func linkCommand(environ []string) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&by, "by", whoami(), "who decided, for the record")
+	cmd.Flags().StringVar(&by, "by", loginName(), "name of the operator, stored with the link")
 	return cmd
 }
 
-func unlinkCommand(environ []string) *cobra.Command {
+func unlinkIdentity(environ []string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "unlink ID",
-		Short: "Make an id a person of its own again",
-		Long: `Makes an id a person of its own again, with what was known of it before it was linked. The roles that its platform
-gave go from the person whose it was; what was counted stays theirs.`,
+		Short: "Remove the link of an id",
+		Long: `Removes the link of an id. The id has again the roles, counts and memory from before the link. The person loses the
+roles given by the id's platform and keeps the counts.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := identity.Parse(args[0])
 			if err != nil {
 				return err
 			}
-			return with(cmd.Context(), environ, func(s *store.Store) error {
+			return withStore(cmd.Context(), environ, func(s *store.Store) error {
 				person, err := s.Unlink(cmd.Context(), id)
 				if err != nil {
 					return err
@@ -104,10 +98,10 @@ gave go from the person whose it was; what was counted stays theirs.`,
 	}
 }
 
-func listCommand(environ []string) *cobra.Command {
+func listIdentities(environ []string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list [PERSON]",
-		Short: "List the links, all or a person's",
+		Short: "List all links, or the links of one person",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var person identity.UserID
@@ -117,7 +111,7 @@ func listCommand(environ []string) *cobra.Command {
 					return err
 				}
 			}
-			return with(cmd.Context(), environ, func(s *store.Store) error {
+			return withStore(cmd.Context(), environ, func(s *store.Store) error {
 				links, err := s.Links(cmd.Context(), person)
 				if err != nil {
 					return err
@@ -125,7 +119,7 @@ func listCommand(environ []string) *cobra.Command {
 				tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 				fmt.Fprintln(tw, "ID\tPERSON\tSINCE\tBY")
 				for _, l := range links {
-					since := "-" // written by hand
+					since := "-" // an operator wrote the document by hand
 					if !l.LinkedAt.IsZero() {
 						since = l.LinkedAt.Local().Format(time.DateTime)
 					}
@@ -135,11 +129,4 @@ func listCommand(environ []string) *cobra.Command {
 			})
 		},
 	}
-}
-
-func whoami() string {
-	if u, err := user.Current(); err == nil {
-		return u.Username
-	}
-	return ""
 }

@@ -1,4 +1,4 @@
-package identities_test
+package operator_test
 
 import (
 	"bytes"
@@ -6,12 +6,10 @@ import (
 	"testing"
 
 	"parley.internal/emulator/emulatortest"
-	"parley.internal/gateway/identities"
+	"parley.internal/gateway/operator"
 )
 
-func TestMain(m *testing.M) { emulatortest.Main(m) }
-
-func TestAnOperatorLinksLooksAndUnlinks(t *testing.T) {
+func TestLinkListAndUnlink(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		for _, tt := range []struct {
 			args      string
@@ -31,7 +29,7 @@ func TestAnOperatorLinksLooksAndUnlinks(t *testing.T) {
 			{"list", "api-gateway:eve", ""},
 		} {
 			var out bytes.Buffer
-			cmd := identities.Command([]string{"GOOGLE_CLOUD_PROJECT=" + env.Project})
+			cmd := operator.Identities([]string{"GOOGLE_CLOUD_PROJECT=" + env.Project})
 			cmd.SilenceErrors, cmd.SilenceUsage = true, true
 			cmd.SetArgs(strings.Fields(tt.args))
 			cmd.SetOut(&out)
@@ -44,7 +42,7 @@ func TestAnOperatorLinksLooksAndUnlinks(t *testing.T) {
 				t.Errorf("%s: %q lacks %q", tt.args, out.String(), want)
 			}
 			if tt.args == "list" && strings.Contains(out.String(), "discord:6") {
-				t.Errorf("unlinked, and still there: %q", out.String())
+				t.Errorf("list after unlink still shows the id: %q", out.String())
 			}
 		}
 	})

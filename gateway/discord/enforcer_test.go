@@ -9,7 +9,7 @@ import (
 
 	"cloud.google.com/go/firestore"
 
-	standin "parley.internal/emulator/discord"
+	fake "parley.internal/emulator/discord"
 	"parley.internal/gateway/moderator"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
@@ -17,35 +17,35 @@ import (
 	"parley.internal/shared/moderation"
 )
 
-const mayModerate = standin.BanMembers | standin.ModerateMembers | standin.ManageMessages
+const mayModerate = fake.BanMembers | fake.ModerateMembers | fake.ManageMessages
 
-// permit gives somebody a new role.
-func (w *world) permit(userID string, p standin.Permissions) {
+// permit gives a user a new role.
+func (w *world) permit(userID string, p fake.Permissions) {
 	w.t.Helper()
-	role, err := w.discord.AddRole(standin.Role{GuildID: w.guild.ID, Name: fmt.Sprintf("Role %d", time.Now().UnixNano()), Permissions: p})
+	role, err := w.discord.AddRole(fake.Role{GuildID: w.guild.ID, Name: fmt.Sprintf("Role %d", time.Now().UnixNano()), Permissions: p})
 	w.must(err)
 	w.must(w.discord.SetRoles(w.guild.ID, userID, role.ID))
 }
 
-// member is a new user who is in the guild.
-func (w *world) member(name string) standin.User {
+// member adds a new user to the guild.
+func (w *world) member(name string) fake.User {
 	w.t.Helper()
 	u := w.user(name)
 	w.join(u.ID)
 	return u
 }
 
-// order sends an order for the room, or the channel that it names.
-func (w *world) order(f moderation.Fields) answered {
+// command sends a moderation command, for the room if it names no channel.
+func (w *world) command(f moderation.Fields) answered {
 	w.t.Helper()
 	if f.Channel == "" {
 		f.Channel = Channel(w.room.ID)
 	}
 	a, err := f.Parse()
 	w.must(err)
-	asked := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: fmt.Sprintf("%s %d", a, time.Now().UnixNano()), Type: moderation.Type, UserID: "api-gateway:eve"}
-	o := moderation.Command{Action: a, By: moderation.Requester{UserID: "api-gateway:eve", Roles: []string{"moderator"}, Source: "api-gateway", Right: "moderator by hand"}}
-	id, err := w.sender.Send(w.t.Context(), o.Event(asked), "action")
+	request := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: fmt.Sprintf("%s %d", a, time.Now().UnixNano()), Type: moderation.Type, UserID: "api-gateway:eve"}
+	c := moderation.Command{Action: a, By: moderation.Requester{UserID: "api-gateway:eve", Roles: []string{"moderator"}, Source: "api-gateway", Right: "moderator by hand"}}
+	id, err := w.sender.Send(w.t.Context(), c.Event(request), "action")
 	w.must(err)
 	return answered{id, a.String()}
 }
@@ -57,7 +57,7 @@ func (w *world) record(a answered) moderator.Record {
 	return r
 }
 
-// done are what the bot did in the guild, by the audit log.
+// done returns the actions of the bot in the guild, from the audit log.
 func (w *world) done() (all []string) {
 	for _, e := range w.discord.AuditLog(w.guild.ID) {
 		if e.ByID == w.bot.ID {
@@ -67,8 +67,8 @@ func (w *world) done() (all []string) {
 	return all
 }
 
-// timedOut is for how long somebody is timed out yet.
-func (w *world) timedOut(u standin.User) time.Duration {
+// timedOut returns the remaining time of a user's time-out, or zero.
+func (w *world) timedOut(u fake.User) time.Duration {
 	for _, t := range w.discord.TimeOuts(w.guild.ID) {
 		if t.User.ID == u.ID {
 			return time.Until(t.Until)
@@ -77,7 +77,7 @@ func (w *world) timedOut(u standin.User) time.Duration {
 	return 0
 }
 
-func TestModeratorsOrdersAreCarriedOut(t *testing.T) {
+func TestModerationCommandsAreExecuted(t *testing.T) {
 	w := newWorld(t)
 	w.permit(w.bot.ID, mayModerate)
 	bob := w.member("bob")
@@ -86,33 +86,33 @@ func TestModeratorsOrdersAreCarriedOut(t *testing.T) {
 	line := w.ask(w.room, "buy my things")
 
 	for _, tt := range []struct {
-		order moderation.Fields
-		want  string
-		note  string
-		holds func() bool
+		command   moderation.Fields
+		want      string
+		note      string
+		effective func() bool
 	}{
-		{moderation.Fields{Action: "delete", MessageID: line.ID, Reason: "advertising"}, standin.ActionMessageDelete + " " + w.alice.ID + " advertising", "done",
+		{moderation.Fields{Action: "delete", MessageID: line.ID, Reason: "advertising"}, fake.ActionMessageDelete + " " + w.alice.ID + " advertising", "done",
 			func() bool { return w.discord.Said(w.room.ID)[0].Deleted }},
-		{moderation.Fields{Action: "timeout", UserID: w.alice.ID, DurationSeconds: "600", Reason: "Grüße, 100 % spam"}, standin.ActionMemberUpdate + " " + w.alice.ID + " Grüße, 100 % spam", "done: until ",
+		{moderation.Fields{Action: "timeout", UserID: w.alice.ID, DurationSeconds: "600", Reason: "Grüße, 100 % spam"}, fake.ActionMemberUpdate + " " + w.alice.ID + " Grüße, 100 % spam", "done: until ",
 			func() bool { d := w.timedOut(w.alice); return d > 500*time.Second && d <= 600*time.Second }},
-		{moderation.Fields{Action: "unban", UserID: w.alice.ID}, standin.ActionMemberUpdate + " " + w.alice.ID, "done: the time-out",
+		{moderation.Fields{Action: "unban", UserID: w.alice.ID}, fake.ActionMemberUpdate + " " + w.alice.ID, "done: the time-out",
 			func() bool { return w.timedOut(w.alice) == 0 }},
-		{moderation.Fields{Action: "ban", UserID: "discord:" + bob.ID, Reason: "more spam"}, standin.ActionMemberBanAdd + " " + bob.ID + " more spam", "done",
+		{moderation.Fields{Action: "ban", UserID: "discord:" + bob.ID, Reason: "more spam"}, fake.ActionMemberBanAdd + " " + bob.ID + " more spam", "done",
 			func() bool {
 				b := w.discord.Bans(w.guild.ID)
 				return len(b) == 1 && b[0].User.ID == bob.ID && b[0].Reason == "more spam"
 			}},
-		{moderation.Fields{Action: "unban", UserID: bob.ID}, standin.ActionMemberBanRemove + " " + bob.ID, "done",
+		{moderation.Fields{Action: "unban", UserID: bob.ID}, fake.ActionMemberBanRemove + " " + bob.ID, "done",
 			func() bool { return len(w.discord.Bans(w.guild.ID)) == 0 }},
 	} {
 		before := len(w.done())
-		a := w.order(tt.order)
+		a := w.command(tt.command)
 		entry, record := w.reaches(a, delivery.Delivered), w.record(a)
 		if did := w.done()[before:]; len(did) != 1 || did[0] != tt.want {
 			t.Errorf("%s: did %q; want %q", a.text, did, tt.want)
 		}
-		if !tt.holds() {
-			t.Errorf("%s: it is not so", a.text)
+		if !tt.effective() {
+			t.Errorf("%s: no effect", a.text)
 		}
 		if !strings.HasPrefix(entry.Note, tt.note) {
 			t.Errorf("%s: note = %q; want %q", a.text, entry.Note, tt.note)
@@ -123,8 +123,8 @@ func TestModeratorsOrdersAreCarriedOut(t *testing.T) {
 	}
 }
 
-// What is wanted may be so already: because a person was faster, or because it is asked for twice.
-func TestWhatModeratorsWantAndIsSoAlreadyIsDelivered(t *testing.T) {
+// A command may come too late, because a person was faster or because two moderators sent the same command.
+func TestCommandsWithoutEffectAreDelivered(t *testing.T) {
 	w := newWorld(t)
 	w.permit(w.bot.ID, mayModerate)
 	bob := w.user("bob")
@@ -134,15 +134,15 @@ func TestWhatModeratorsWantAndIsSoAlreadyIsDelivered(t *testing.T) {
 	w.must(w.discord.Delete(w.room.ID, line.ID))
 	w.must(w.discord.Ban(w.guild.ID, bob.ID, ""))
 	for _, tt := range []struct {
-		order moderation.Fields
-		note  string
+		command moderation.Fields
+		note    string
 	}{
 		{moderation.Fields{Action: "delete", MessageID: line.ID}, "10008: Unknown Message"},
 		{moderation.Fields{Action: "timeout", UserID: bob.ID, DurationSeconds: "60"}, "banned: answer 404 from Discord: 10007: Unknown Member"},
 		{moderation.Fields{Action: "unban", UserID: w.alice.ID}, "10026: Unknown Ban"}, // a member
 		{moderation.Fields{Action: "unban", UserID: w.user("carol").ID}, "10026: Unknown Ban"},
 	} {
-		a := w.order(tt.order)
+		a := w.command(tt.command)
 		if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, "held: ") || !strings.Contains(e.Note, tt.note) || w.record(a).Outcome != moderator.Held {
 			t.Errorf("%s: note = %q, record = %s; want %q", a.text, e.Note, w.record(a).Outcome, tt.note)
 		}
@@ -150,14 +150,14 @@ func TestWhatModeratorsWantAndIsSoAlreadyIsDelivered(t *testing.T) {
 	if got := w.done(); len(got) != 0 {
 		t.Errorf("did %q", got)
 	}
-	// Discord does not tell that somebody was banned before
-	w.reaches(w.order(moderation.Fields{Action: "ban", UserID: bob.ID}), delivery.Delivered)
+	// Discord does not report that the user was banned before
+	w.reaches(w.command(moderation.Fields{Action: "ban", UserID: bob.ID}), delivery.Delivered)
 	if b := w.discord.Bans(w.guild.ID); len(b) != 1 || b[0].ByID != "" {
-		t.Errorf("bans = %+v; want the first as it was", b)
+		t.Errorf("bans = %+v; want the first ban unchanged", b)
 	}
 }
 
-func TestAModeratorsOrderThatDiscordRefusesIsADeadLetter(t *testing.T) {
+func TestRefusedCommandsAreDeadLetters(t *testing.T) {
 	w := newWorld(t)
 	line := w.ask(w.room, "hello")
 	gone, bob := w.user("gone"), w.member("bob")
@@ -167,7 +167,7 @@ func TestAModeratorsOrderThatDiscordRefusesIsADeadLetter(t *testing.T) {
 	w.connected()
 	refused := func(f moderation.Fields, why deadletter.Reason, words string) {
 		t.Helper()
-		a := w.order(f)
+		a := w.command(f)
 		w.refused(a, why, words)
 		if r := w.record(a); r.Outcome != moderator.Refused || r.Tries[0].Code != why || !strings.Contains(r.Tries[0].Answer, words) {
 			t.Errorf("%s: record = %+v", a.text, r)
@@ -180,7 +180,7 @@ func TestAModeratorsOrderThatDiscordRefusesIsADeadLetter(t *testing.T) {
 	refused(moderation.Fields{Action: "delete", MessageID: line.ID}, deadletter.SenderRefused, missing)
 
 	w.permit(w.bot.ID, mayModerate)
-	w.permit(bob.ID, standin.SendMessages) // above the bot
+	w.permit(bob.ID, fake.SendMessages) // a role above the bot's
 	refused(moderation.Fields{Action: "ban", UserID: w.owner.ID}, deadletter.SenderRefused, missing)
 	refused(moderation.Fields{Action: "timeout", UserID: bob.ID, DurationSeconds: "60"}, deadletter.SenderRefused, missing)
 	refused(moderation.Fields{Action: "ban", UserID: "999999"}, deadletter.RecipientRefused, "10013: Unknown User")
@@ -192,72 +192,85 @@ func TestAModeratorsOrderThatDiscordRefusesIsADeadLetter(t *testing.T) {
 	}
 }
 
-// Whatever goes wrong on the way, the person is silenced, and the order ends once.
-func TestModerationThatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
+// Each command is executed and recorded once, whatever happens to its requests. The commands are for different channels,
+// so they do not wait for each other.
+func TestFailedModerationRequestsAreRetried(t *testing.T) {
 	w := newWorld(t)
 	w.permit(w.bot.ID, mayModerate)
 	w.start("a", impatient)
 	w.connected()
-	for i, tt := range []struct {
-		name  string
-		fault standin.HTTPFault
-		times int // a time-out that was done and not told of is done twice, to the same end
+	tests := []struct {
+		name     string
+		fault    fake.HTTPFault
+		times    int // a time-out without a response is executed twice, with the same effect
+		viewer   fake.User
+		answered answered
 	}{
-		{"an answer that is lost", standin.HTTPFault{Drop: true, Done: true}, 2},
-		{"a request that is lost", standin.HTTPFault{Drop: true}, 1},
-		{"no answer in time", standin.HTTPFault{Hang: true, Done: true}, 2},
-		{"a fault of the server", standin.HTTPFault{Status: 500}, 1},
-		{"too many requests", standin.HTTPFault{Status: http.StatusTooManyRequests, RetryAfter: 50 * time.Millisecond}, 1},
-		{"a token that is refused", standin.HTTPFault{Status: http.StatusUnauthorized}, 1},
-	} {
-		viewer := w.member(fmt.Sprintf("viewer%d", i))
-		before := len(w.done())
-		tt.fault.Path, tt.fault.Method = "/members/"+viewer.ID, http.MethodPatch
+		{name: "lost response", fault: fake.HTTPFault{Drop: true, Done: true}, times: 2},
+		{name: "lost request", fault: fake.HTTPFault{Drop: true}, times: 1},
+		{name: "late response", fault: fake.HTTPFault{Hang: true, Done: true}, times: 2},
+		{name: "server error", fault: fake.HTTPFault{Status: 500}, times: 1},
+		{name: "too many requests", fault: fake.HTTPFault{Status: http.StatusTooManyRequests, RetryAfter: 50 * time.Millisecond}, times: 1},
+		{name: "refused token", fault: fake.HTTPFault{Status: http.StatusUnauthorized}, times: 1},
+	}
+	for i := range tests {
+		tt := &tests[i]
+		tt.viewer = w.member(fmt.Sprintf("viewer%d", i))
+		tt.fault.Path, tt.fault.Method = "/members/"+tt.viewer.ID, http.MethodPatch
 		w.discord.FailHTTP(tt.fault)
-		a := w.order(moderation.Fields{Action: "timeout", UserID: viewer.ID, DurationSeconds: "600"})
-		if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, "done: until ") {
+		channel := Channel(w.channel(fmt.Sprintf("channel%d", i)).ID)
+		tt.answered = w.command(moderation.Fields{Action: "timeout", UserID: tt.viewer.ID, DurationSeconds: "600", Channel: channel})
+	}
+	for _, tt := range tests {
+		if e := w.reaches(tt.answered, delivery.Delivered); !strings.HasPrefix(e.Note, "done: until ") {
 			t.Errorf("%s: note = %q", tt.name, e.Note)
 		}
-		// a slow machine may take an answer for lost that is not
-		if n := len(w.done()) - before; n < tt.times || w.timedOut(viewer) == 0 {
-			t.Errorf("%s: done %d times; want %d", tt.name, n, tt.times)
+		n := 0
+		for _, action := range w.done() {
+			if strings.Contains(action, " "+tt.viewer.ID) {
+				n++
+			}
 		}
-		if r := w.record(a); r.Outcome != moderator.Done || len(r.Tries) != 1 {
+		// on a slow machine a response may come after the timeout
+		if n < tt.times || w.timedOut(tt.viewer) == 0 {
+			t.Errorf("%s: executed %d times; want %d", tt.name, n, tt.times)
+		}
+		if r := w.record(tt.answered); r.Outcome != moderator.Done || len(r.Tries) != 1 {
 			t.Errorf("%s: record = %+v", tt.name, r)
 		}
 	}
 }
 
-// An order comes by the bus to every instance, and more than once.
-func TestAModeratorsOrderThatComesTwiceIsDoneOnce(t *testing.T) {
+// Pub/Sub delivers a command to every instance, and may deliver it several times.
+func TestRedeliveredCommandIsExecutedOnce(t *testing.T) {
 	w := newWorld(t)
 	w.permit(w.bot.ID, mayModerate)
 	w.start("a")
 	w.start("b")
 	w.connected()
-	a := w.order(moderation.Fields{Action: "timeout", UserID: w.alice.ID, DurationSeconds: "60"})
+	a := w.command(moderation.Fields{Action: "timeout", UserID: w.alice.ID, DurationSeconds: "60"})
 	for range 3 {
 		w.must(w.sender.PublishEntry(t.Context(), a.id))
 	}
 	w.reaches(a, delivery.Delivered)
-	// one more order, behind which nothing of the first can be left
-	w.reaches(w.order(moderation.Fields{Action: "unban", UserID: w.alice.ID}), delivery.Delivered)
+	// after a second command nothing of the first can be pending
+	w.reaches(w.command(moderation.Fields{Action: "unban", UserID: w.alice.ID}), delivery.Delivered)
 	if got := w.done(); len(got) != 2 {
 		t.Errorf("did %q; want each once", got)
 	}
 }
 
-// The owner dies while Discord has done it and not yet said so: who takes the session over brings it to its end, by the
-// ledger.
-func TestAModeratorsOrderOutlivesItsInstance(t *testing.T) {
+// The holder crashes after Discord has executed the command and before the response. The next holder finishes the
+// command from the ledger.
+func TestCommandOutlivesItsInstance(t *testing.T) {
 	w := newWorld(t)
 	w.lease = quickLease
 	w.permit(w.bot.ID, mayModerate)
 	first := w.start("a")
 	w.connected()
-	w.discord.FailHTTP(standin.HTTPFault{Path: "/bans/" + w.alice.ID, Hang: true, Done: true})
-	a := w.order(moderation.Fields{Action: "ban", UserID: w.alice.ID})
-	eventually(t, "Discord did it", func() bool { return len(w.done()) == 1 })
+	w.discord.FailHTTP(fake.HTTPFault{Path: "/bans/" + w.alice.ID, Hang: true, Done: true})
+	a := w.command(moderation.Fields{Action: "ban", UserID: w.alice.ID})
+	eventually(t, "Discord has executed the command", func() bool { return len(w.done()) == 1 })
 	first.kill()
 	if e := w.entry(a); e.State != delivery.Claimed || w.record(a).Outcome != moderator.Begun {
 		t.Fatalf("entry = %s, record = %s", e.State, w.record(a).Outcome)
@@ -274,17 +287,17 @@ func TestAModeratorsOrderOutlivesItsInstance(t *testing.T) {
 	}
 }
 
-// The gateway does not tell of every channel: not of threads that are archived, for one.
-func TestModerationFindsTheServerOfAChannelThatWasNotTold(t *testing.T) {
+// Discord's gateway does not announce every channel, for example no archived thread.
+func TestModerationFindsTheServerOfAnUnknownChannel(t *testing.T) {
 	w := newWorld(t)
 	w.permit(w.bot.ID, mayModerate)
 	w.start("a")
 	w.connected()
-	w.heard(w.ask(w.room, "hello"))
-	w.discord.FailDispatch(standin.DispatchFault{Type: "CHANNEL_CREATE", Lost: true})
+	w.published(w.ask(w.room, "hello"))
+	w.discord.FailDispatch(fake.DispatchFault{Type: "CHANNEL_CREATE", Lost: true})
 	hidden := w.channel("hidden")
-	w.discord.FailHTTP(standin.HTTPFault{Path: "/channels/" + hidden.ID, Drop: true}) // and what is asked may be lost
-	a := w.order(moderation.Fields{Action: "ban", UserID: w.alice.ID, Channel: Channel(hidden.ID)})
+	w.discord.FailHTTP(fake.HTTPFault{Path: "/channels/" + hidden.ID, Drop: true}) // the first query is lost
+	a := w.command(moderation.Fields{Action: "ban", UserID: w.alice.ID, Channel: Channel(hidden.ID)})
 	w.reaches(a, delivery.Delivered)
 	if b := w.discord.Bans(w.guild.ID); len(b) != 1 || len(w.discord.Requests("/channels/"+hidden.ID)) != 2 {
 		t.Errorf("bans = %+v", b)
