@@ -62,7 +62,7 @@ func TestTheSubscriptionSuitsTheFunction(t *testing.T) {
 	if s.Function != Step || s.Topic != topology.Egress || s.Filter != `attributes.route = "whisper"` || !s.Ordered {
 		t.Errorf("subscription = %+v", s)
 	}
-	if longest := workTime + settleTime; longest >= s.AckDeadline() || longest >= delivery.ClaimLease {
+	if longest := workTime + settleTime + storeTime; longest >= s.AckDeadline() || longest >= delivery.ClaimLease {
 		t.Errorf("a whisper may take %s; the acknowledgement deadline is %s, a claim lasts %s", longest, s.AckDeadline(), delivery.ClaimLease)
 	}
 	if 2*maxTimeout+tokenTime > workTime {

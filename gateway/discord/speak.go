@@ -115,7 +115,7 @@ type voice struct {
 }
 
 // Ready implements [outbox.Transport].
-func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bool) {
+func (v *voice) Ready(ctx context.Context, part int) (o delivery.Outcome, ready bool) {
 	if part == 0 && !v.gateway.up.Load() {
 		return o, false
 	}
@@ -129,7 +129,7 @@ func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bo
 }
 
 // Send implements [outbox.Transport].
-func (v *voice) Send(ctx context.Context, part int, text string) outbox.Outcome {
+func (v *voice) Send(ctx context.Context, part int, text string) delivery.Outcome {
 	out := outgoing{Content: text, Nonce: nonce(v.ref, part), EnforceNonce: true, Mentions: noMentions}
 	if part == 0 && v.parent != "" {
 		out.Reference = &reference{v.parent, v.channel, false}
@@ -141,7 +141,7 @@ func (v *voice) Send(ctx context.Context, part int, text string) outbox.Outcome 
 	f, failed := errors.AsType[*failure](err)
 	switch {
 	case !failed:
-		return outbox.Outcome{Kind: outbox.Sent, ID: said.ID}
+		return delivery.Outcome{Kind: delivery.Sent, Note: said.ID}
 	case f.unknown:
 		v.service.metrics.resent.Inc()
 	case out.Reference != nil && decided(f) && (f.code == discordgo.ErrCodeInvalidFormBody || f.code == discordgo.ErrCodeCannotReplyWithoutPermissionToReadMessageHistory || f.code == discordgo.ErrCodeUnknownMessage):
@@ -152,23 +152,23 @@ func (v *voice) Send(ctx context.Context, part int, text string) outbox.Outcome 
 }
 
 // judge decides what it means that a request did not succeed. It is no failure if ctx ended before it was made.
-func (v *voice) judge(err error) outbox.Outcome {
+func (v *voice) judge(err error) delivery.Outcome {
 	f, failed := errors.AsType[*failure](err)
 	switch {
 	case !failed:
-		return outbox.Outcome{}
+		return delivery.Outcome{}
 	case f.unknown:
-		return outbox.Outcome{Kind: outbox.Unknown, Reason: deadletter.PlatformUnavailable, Err: f}
+		return delivery.Outcome{Kind: delivery.Unknown, Reason: deadletter.PlatformUnavailable, Err: f}
 	case decided(f):
 		why := reason(f)
-		return outbox.Outcome{Kind: outbox.Refused, Reason: why.Reason, Err: why.Err}
+		return delivery.Outcome{Kind: delivery.Refused, Reason: why.Reason, Err: why.Err}
 	case f.status == http.StatusUnauthorized: // the same as no connection, which is looked at again
 		v.gateway.renew(fmt.Errorf("DISCORD_BOT_TOKEN is refused: %w", f.err))
-		return outbox.Outcome{Err: f}
+		return delivery.Outcome{Err: f}
 	case f.limited:
-		return outbox.Outcome{Reason: deadletter.RateLimited, Err: f, After: f.after}
+		return delivery.Outcome{Reason: deadletter.RateLimited, Err: f, After: f.after}
 	}
-	return outbox.Outcome{Reason: deadletter.PlatformUnavailable, Err: f, After: f.after}
+	return delivery.Outcome{Reason: deadletter.PlatformUnavailable, Err: f, After: f.after}
 }
 
 // outgoing is a message as Discord takes it (https://discord.com/developers/docs/resources/message#create-message). The
@@ -288,7 +288,7 @@ func (s *Service) Deliver(ctx context.Context, in bus.Incoming) error {
 	}
 	switch e := in.Event; {
 	case moderation.IsCommand(e):
-		m.Enqueue(&moderator.Job{Ref: ref, Event: e})
+		m.Enqueue(&moderator.Job{Job: delivery.Job{Ref: ref}, Event: e})
 	case e.Egress == nil || e.Egress.Type != event.EgressEvent: // else another part's
 		sp.Enqueue(ref, e)
 	}

@@ -112,7 +112,7 @@ func (d *desk) job(id string) *moderator.Job {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	return &moderator.Job{Ref: e.Ref(), Event: decoded, Begun: e.State == delivery.Claimed}
+	return &moderator.Job{Job: delivery.Job{Ref: e.Ref(), Begun: e.State == delivery.Claimed}, Event: decoded}
 }
 
 func (d *desk) entry(id string) delivery.Entry {
@@ -403,7 +403,7 @@ func TestManyWhoGetOneOrderDoItOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 8 {
 			wg.Go(func() {
-				d.enforcer().Execute(t.Context(), &moderator.Job{Ref: j.Ref, Event: j.Event}, moderator.Platform{
+				d.enforcer().Execute(t.Context(), &moderator.Job{Job: delivery.Job{Ref: j.Ref}, Event: j.Event}, moderator.Platform{
 					HoldsLease: func() bool { return true },
 					Act: func(context.Context, moderation.Command) moderator.Answer {
 						mu.Lock()

@@ -54,8 +54,8 @@ type stage struct {
 	mu      sync.Mutex
 	late    time.Duration          // what the clock is ahead
 	failing int                    // so many writes to the store will fail
-	blocked func() (Outcome, bool) // what Ready says; nil if all is well
-	next    map[string][]Outcome   // what comes of a message, by its text; it is said when there is nothing left
+	blocked func() (delivery.Outcome, bool) // what Ready says; nil if all is well
+	next    map[string][]delivery.Outcome   // what comes of a message, by its text; it is said when there is nothing left
 	during  func(text string)      // what happens while a message is being said; nil for nothing
 	notMine func(asked int) bool   // whether another instance has the lease, when this is asked once more; nil if not
 	asked   int
@@ -68,7 +68,7 @@ type stage struct {
 func onStage(t *testing.T, repeats bool, run func(s *stage)) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		s := &stage{
-			t: t, repeats: repeats, next: map[string][]Outcome{}, stands: map[string]string{}, counts: map[string]int{},
+			t: t, repeats: repeats, next: map[string][]delivery.Outcome{}, stands: map[string]string{}, counts: map[string]int{},
 			timing: Timing{Scan: 50 * time.Millisecond, Retry: 10 * time.Millisecond, Backoff: 2 * time.Millisecond, MaxBackoff: 20 * time.Millisecond, Claim: 40 * time.Second},
 		}
 		client, err := store.Connect(t.Context(), env.Deployment(), option.WithGRPCConn(s.dial(t, env.Firestore)))
@@ -147,16 +147,16 @@ type performer struct {
 	ref delivery.Ref
 }
 
-func (p *performer) Ready(ctx context.Context, part int) (Outcome, bool) {
+func (p *performer) Ready(ctx context.Context, part int) (delivery.Outcome, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.blocked != nil {
 		return p.blocked()
 	}
-	return Outcome{}, true
+	return delivery.Outcome{}, true
 }
 
-func (p *performer) Send(ctx context.Context, part int, text string) Outcome {
+func (p *performer) Send(ctx context.Context, part int, text string) delivery.Outcome {
 	p.mu.Lock()
 	during := p.during
 	p.mu.Unlock()
@@ -166,12 +166,12 @@ func (p *performer) Send(ctx context.Context, part int, text string) Outcome {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sent = append(p.sent, text)
-	o := Outcome{Kind: Sent, ID: "id:" + text}
+	o := delivery.Outcome{Kind: delivery.Sent, Note: "id:" + text}
 	if next := p.next[text]; len(next) > 0 {
 		o, p.next[text] = next[0], next[1:]
 	}
 	// of what nobody was told, the one that has an id was said
-	if o.Kind == Sent || o.Kind == Unknown && o.ID != "" {
+	if o.Kind == delivery.Sent || o.Kind == delivery.Unknown && o.Note != "" {
 		nonce := fmt.Sprint(p.ref.ID, p.ref.RedriveCount, part)
 		if !p.repeats {
 			nonce = fmt.Sprint(len(p.sent))
@@ -310,10 +310,10 @@ func (s *stage) said(sent, stands string) {
 }
 
 var (
-	lost     = Outcome{Kind: Unknown, Err: errors.New("no answer")}
-	lostSaid = Outcome{Kind: Unknown, ID: "id", Err: errors.New("no answer")}
-	notNow   = Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: time.Millisecond}
-	no       = Outcome{Kind: Refused, Reason: deadletter.SenderRefused, Err: errors.New("banned")}
+	lost     = delivery.Outcome{Kind: delivery.Unknown, Err: errors.New("no answer")}
+	lostSaid = delivery.Outcome{Kind: delivery.Unknown, Note: "id", Err: errors.New("no answer")}
+	notNow   = delivery.Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: time.Millisecond}
+	no       = delivery.Outcome{Kind: delivery.Refused, Reason: deadletter.SenderRefused, Err: errors.New("banned")}
 )
 
 // both runs a test for platforms that repeat and for those that don't, where it makes no difference.
@@ -353,7 +353,7 @@ func TestWhatCanNeverBeSaidIsDead(t *testing.T) {
 		s.ends(nowhere, delivery.Dead, "no_recipient", "there is no channel 0")
 		s.ends(nothing, delivery.Dead, "no_text")
 		s.ends(fine, delivery.Delivered)
-		s.set(func() { s.blocked = func() (Outcome, bool) { return no, false } })
+		s.set(func() { s.blocked = func() (delivery.Outcome, bool) { return no, false } })
 		s.ends(s.answer("c"), delivery.Dead, "sender_refused", "banned")
 		s.said("b", "b")
 	})
@@ -364,7 +364,7 @@ func TestWhatCanNeverBeSaidIsDead(t *testing.T) {
 func TestAnswersEndAtTheirDeadline(t *testing.T) {
 	both(t, func(s *stage) {
 		obstacle := notNow
-		s.set(func() { s.blocked = func() (Outcome, bool) { return obstacle, false } })
+		s.set(func() { s.blocked = func() (delivery.Outcome, bool) { return obstacle, false } })
 		hindered := s.answer("a")
 		s.run()
 		s.tried()
@@ -372,7 +372,7 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 		s.ends(hindered, delivery.Dead, "rate_limited", "too fast")
 		s.counted("given_up", 1)
 
-		s.set(func() { obstacle = Outcome{} })
+		s.set(func() { obstacle = delivery.Outcome{} })
 		waits := s.answer("b")
 		s.set(func() { s.late *= 2 })
 		s.counted("overdue", 1)
@@ -381,7 +381,7 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 		s.set(func() { obstacle = notNow })
 		other := s.answer("c")
 		s.tried()
-		s.set(func() { obstacle = Outcome{Err: errors.New("not let in")} })
+		s.set(func() { obstacle = delivery.Outcome{Err: errors.New("not let in")} })
 		s.tried()
 		s.mu.Lock()
 		s.late *= 2
@@ -396,9 +396,9 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 // Whatever a platform asks for: past the deadline the sweep would end it as if nobody had been connected.
 func TestNobodyWaitsForLongerThanAnAnswersDeadline(t *testing.T) {
 	both(t, func(s *stage) {
-		s.blocked = func() (Outcome, bool) {
+		s.blocked = func() (delivery.Outcome, bool) {
 			s.late = 59 * time.Second // a second, at most, is left
-			return Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: time.Hour}, false
+			return delivery.Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: time.Hour}, false
 		}
 		id := s.answer("a")
 		s.run()
@@ -412,9 +412,9 @@ func TestARedrivenAnswerIsNotTheOneThatWaits(t *testing.T) {
 	both(t, func(s *stage) {
 		s.timing.Scan = time.Hour // it comes by the bus alone
 		waits := false
-		s.blocked = func() (Outcome, bool) {
+		s.blocked = func() (delivery.Outcome, bool) {
 			waits = true
-			return Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: 2 * time.Second}, false
+			return delivery.Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: 2 * time.Second}, false
 		}
 		id := s.answer("a")
 		sp, _, _, _ := s.run()
@@ -452,31 +452,31 @@ func TestARedrivenAnswerIsNotTheOneThatWaits(t *testing.T) {
 }
 
 func TestWhatThePlatformSaysDecides(t *testing.T) {
-	soon := Outcome{Reason: deadletter.PlatformUnavailable, Err: errors.New("down")}
+	soon := delivery.Outcome{Reason: deadletter.PlatformUnavailable, Err: errors.New("down")}
 	for _, tt := range []struct {
 		name    string
 		repeats bool
 		text    string
-		next    map[string][]Outcome
+		next    map[string][]delivery.Outcome
 		state   delivery.State
 		says    string
 		sent    string
 		stands  string
 		counts  string
 	}{
-		{"refused", false, "a", map[string][]Outcome{"a": {no}}, delivery.Dead, "sender_refused: banned", "a", "", "refused"},
-		{"put off, then said", false, "a|b", map[string][]Outcome{"a": {notNow, soon}}, delivery.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
-		{"put off, then refused", false, "a", map[string][]Outcome{"a": {notNow, no}}, delivery.Dead, "sender_refused", "a a", "", "refused"},
-		{"half said, then refused", false, "a|b|c", map[string][]Outcome{"b": {no}}, delivery.Dead, "message 2 of 3: banned", "a b", "a", "refused"},
-		{"half said, then put off", false, "a|b", map[string][]Outcome{"b": {notNow, soon}}, delivery.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
-		{"unknown", false, "a|b", map[string][]Outcome{"a": {lostSaid}}, delivery.Claimed, "", "a", "a", "unknown"},
-		{"half said, then unknown", false, "a|b|c", map[string][]Outcome{"b": {lost}}, delivery.Claimed, "", "a b", "a", "unknown"},
+		{"refused", false, "a", map[string][]delivery.Outcome{"a": {no}}, delivery.Dead, "sender_refused: banned", "a", "", "refused"},
+		{"put off, then said", false, "a|b", map[string][]delivery.Outcome{"a": {notNow, soon}}, delivery.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
+		{"put off, then refused", false, "a", map[string][]delivery.Outcome{"a": {notNow, no}}, delivery.Dead, "sender_refused", "a a", "", "refused"},
+		{"half said, then refused", false, "a|b|c", map[string][]delivery.Outcome{"b": {no}}, delivery.Dead, "message 2 of 3: banned", "a b", "a", "refused"},
+		{"half said, then put off", false, "a|b", map[string][]delivery.Outcome{"b": {notNow, soon}}, delivery.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
+		{"unknown", false, "a|b", map[string][]delivery.Outcome{"a": {lostSaid}}, delivery.Claimed, "", "a", "a", "unknown"},
+		{"half said, then unknown", false, "a|b|c", map[string][]delivery.Outcome{"b": {lost}}, delivery.Claimed, "", "a b", "a", "unknown"},
 
-		{"where it is repeated: refused", true, "a|b", map[string][]Outcome{"b": {no}}, delivery.Dead, "message 2 of 2: banned", "a b", "a", "refused"},
-		{"where it is repeated: unknown though it was said", true, "a|b", map[string][]Outcome{"a": {lostSaid, lost}}, delivery.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
-		{"where it is repeated: unknown and it was not", true, "a|b", map[string][]Outcome{"b": {lost, lost}}, delivery.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
-		{"where it is repeated: what is unknown is neither given back nor dead", true, "a", map[string][]Outcome{"a": {lostSaid, notNow, no, soon}}, delivery.Delivered, "id:a", "a a a a a", "a", "delivered"},
-		{"where it is repeated: a refusal after the doubt is over", true, "a|b", map[string][]Outcome{"a": {lost}, "b": {no}}, delivery.Dead, "message 2 of 2: banned", "a a b", "a", "refused"},
+		{"where it is repeated: refused", true, "a|b", map[string][]delivery.Outcome{"b": {no}}, delivery.Dead, "message 2 of 2: banned", "a b", "a", "refused"},
+		{"where it is repeated: unknown though it was said", true, "a|b", map[string][]delivery.Outcome{"a": {lostSaid, lost}}, delivery.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
+		{"where it is repeated: unknown and it was not", true, "a|b", map[string][]delivery.Outcome{"b": {lost, lost}}, delivery.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
+		{"where it is repeated: what is unknown is neither given back nor dead", true, "a", map[string][]delivery.Outcome{"a": {lostSaid, notNow, no, soon}}, delivery.Delivered, "id:a", "a a a a a", "a", "delivered"},
+		{"where it is repeated: a refusal after the doubt is over", true, "a|b", map[string][]delivery.Outcome{"a": {lost}, "b": {no}}, delivery.Dead, "message 2 of 2: banned", "a a b", "a", "refused"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			onStage(t, tt.repeats, func(s *stage) {
@@ -496,7 +496,7 @@ func TestWhatThePlatformSaysDecides(t *testing.T) {
 // What nobody knows of is nobody's to say again: the sweep gives it up.
 func TestWhatNobodyKnowsIsLeftToTheSweep(t *testing.T) {
 	onStage(t, false, func(s *stage) {
-		s.next["a"] = []Outcome{lostSaid}
+		s.next["a"] = []delivery.Outcome{lostSaid}
 		id := s.answer("a")
 		sp, _, _, ended := s.run()
 		s.counted("unknown", 1)
@@ -520,15 +520,15 @@ func TestNothingIsSaidByAnOldClaim(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		repeats bool
-		next    map[string][]Outcome
+		next    map[string][]delivery.Outcome
 		at      string // the message during which time passes
 		state   delivery.State
 		says    string
 		sent    string
 	}{
-		{"half said", false, nil, "a", delivery.Dead, "incomplete: only 1 of 2 messages could be said in time", "a"},
-		{"half said, where it is repeated", true, nil, "a", delivery.Dead, "incomplete: only 1 of 2 messages could be said in time", "a"},
-		{"in doubt", true, map[string][]Outcome{"a": {lostSaid}}, "a", delivery.Claimed, "", "a"},
+		{"half said", false, nil, "a", delivery.Dead, "incomplete: only 1 of 2 messages could be sent in time", "a"},
+		{"half said, where it is repeated", true, nil, "a", delivery.Dead, "incomplete: only 1 of 2 messages could be sent in time", "a"},
+		{"in doubt", true, map[string][]delivery.Outcome{"a": {lostSaid}}, "a", delivery.Claimed, "", "a"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			onStage(t, tt.repeats, func(s *stage) {
@@ -559,7 +559,7 @@ func TestWhoHasLostTheLeaseSaysNothingThatTheNextMaySay(t *testing.T) {
 		repeats bool
 		lost    int // from which time on that it is asked for, counted from 1
 		during  string
-		next    map[string][]Outcome
+		next    map[string][]delivery.Outcome
 		state   delivery.State
 		says    string
 		sent    string
@@ -571,7 +571,7 @@ func TestWhoHasLostTheLeaseSaysNothingThatTheNextMaySay(t *testing.T) {
 		{"after the claim, where it is repeated", true, 3, "", nil, delivery.Pending, "", "", "", "released"},
 		{"half said", false, 0, "a", nil, delivery.Delivered, "id:a id:b", "a b", "a b", "delivered"}, // nobody may take it over
 		{"half said, where it is repeated", true, 0, "a", nil, delivery.Dead, "incomplete: only 1 of 2", "a", "a", "refused"},
-		{"in doubt", true, 0, "a", map[string][]Outcome{"a": {lost}}, delivery.Claimed, "", "a", "", "unknown"},
+		{"in doubt", true, 0, "a", map[string][]delivery.Outcome{"a": {lost}}, delivery.Claimed, "", "a", "", "unknown"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			onStage(t, tt.repeats, func(s *stage) {
@@ -601,13 +601,13 @@ func TestWhoHasLostTheLeaseSaysNothingThatTheNextMaySay(t *testing.T) {
 func TestAnOutcomeIsRecordedWhenTheStoreIsThereAgain(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		next   []Outcome
+		next   []delivery.Outcome
 		state  delivery.State
 		counts string
 	}{
 		{"said", nil, delivery.Delivered, "delivered"},
-		{"refused", []Outcome{no}, delivery.Dead, "refused"},
-		{"put off", []Outcome{notNow}, delivery.Delivered, "released"},
+		{"refused", []delivery.Outcome{no}, delivery.Dead, "refused"},
+		{"put off", []delivery.Outcome{notNow}, delivery.Delivered, "released"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			both(t, func(s *stage) {
@@ -655,7 +655,7 @@ func TestWhatADeadInstanceBeganIsTakenOver(t *testing.T) {
 					t.Fatal(claim, err)
 				}
 				(&performer{s, s.entry(id).Ref()}).Send(t.Context(), 0, "a") // before it died
-				s.next["a"] = []Outcome{no}                                  // is not believed of what may stand there
+				s.next["a"] = []delivery.Outcome{no}                                  // is not believed of what may stand there
 				after := s.answer("c")
 				s.run()
 				s.ends(after, delivery.Delivered)
