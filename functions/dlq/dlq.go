@@ -50,54 +50,54 @@ func (c Config) Validate() error {
 
 // Function keeps dead letters and sweeps the ledger. It is safe for concurrent use.
 type Function struct {
-	box    *deadletter.Store
-	reaper *delivery.Reaper
-	prefix topology.Prefix
-	budget time.Duration
-	log    *slog.Logger
+	letters *deadletter.Store
+	reaper  *delivery.Reaper
+	prefix  topology.Prefix
+	budget  time.Duration
+	log     *slog.Logger
 }
 
 // New makes the function of its parts.
-func New(box *deadletter.Store, u *delivery.Reaper, c Config, log *slog.Logger) *Function {
-	return &Function{box: box, reaper: u, prefix: c.Prefix, budget: c.SweepBudget, log: log}
+func New(letters *deadletter.Store, u *delivery.Reaper, c Config, log *slog.Logger) *Function {
+	return &Function{letters: letters, reaper: u, prefix: c.Prefix, budget: c.SweepBudget, log: log}
 }
 
-// Keep keeps one message of the dead-letter topic.
+// Keep stores one message of the dead-letter topic as a dead letter, once, and logs the dead letter if it is new.
 func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
 	ctx = telemetry.Extract(ctx, m.Attributes)
 	a, attributes := deadletter.ParseAnnouncement(m.Attributes, m.ID)
-	letter := deadletter.DeadLetter{
-		ID: a.ID, Reason: a.Reason, Message: a.Message, Source: a.Source, Topic: a.Topic,
-		Data: m.Data, Attributes: attributes, Delivery: attributes[delivery.AttrDelivery] == a.ID,
-	}
-	if a.Reason == deadletter.Exhausted {
-		if id := attributes[delivery.AttrDelivery]; id != "" {
-			// the outcome of a delivery stands in the ledger, and its letter is written with that
-			_, err := f.reaper.MarkDead(ctx, id, a.Redrive, deadletter.New(a.Reason, fmt.Errorf("%s did not get it done in %d attempts", a.Source, a.Attempts)))
-			if !errors.Is(err, delivery.ErrNotFound) {
-				return err
-			}
-		}
-		subscription, _ := f.prefix.SubscriptionOf(a.Source)
-		letter.Topic = string(subscription.Topic)
-		// Pub/Sub's message has another id each time that one event is given up; the part's own letter has not
-		if e, err := event.Decode(m.Data); err == nil && subscription.Function != "" {
-			letter.ID = digest.Of(e.CorrelationID, subscription.Function)
-		}
-	}
-	// a delivery's letter was written with its outcome; what came here is only the news of it
-	news := letter.Delivery
-	if !letter.Delivery {
-		var err error
-		if news, err = f.box.Put(ctx, letter, a.Redrive); err != nil {
+	id := attributes[delivery.AttrDelivery]
+	if a.Reason == deadletter.Exhausted && id != "" {
+		// the ledger has the outcome of a delivery; marking it dead stores the dead letter, and announces it here
+		_, err := f.reaper.MarkDead(ctx, id, a.Redrive, deadletter.New(a.Reason, fmt.Errorf("%s did not get it done in %d attempts", a.Source, a.Attempts)))
+		if !errors.Is(err, delivery.ErrNotFound) {
 			return err
 		}
 	}
-	if news {
-		f.log.ErrorContext(ctx, "dead letter", "reason", a.Reason, "error", a.Message, "source", a.Source,
-			"correlationId", attributes[bus.AttrCorrelationID], "deadLetter", letter.ID, "attempts", a.Attempts)
+	if a.ID != id { // the dead letter of a delivery was stored with its outcome
+		letter := f.letter(m.Data, a, attributes)
+		a.ID = letter.ID
+		if isNew, err := f.letters.Put(ctx, letter, a.Redrive); err != nil || !isNew {
+			return err
+		}
 	}
+	f.log.ErrorContext(ctx, "dead letter", "reason", a.Reason, "error", a.Message, "source", a.Source,
+		"correlationId", attributes[bus.AttrCorrelationID], "deadLetter", a.ID, "attempts", a.Attempts)
 	return nil
+}
+
+// letter makes the dead letter of a message that is not a delivery's.
+func (f *Function) letter(data []byte, a deadletter.Announcement, attributes map[string]string) deadletter.DeadLetter {
+	l := deadletter.DeadLetter{ID: a.ID, Reason: a.Reason, Message: a.Message, Source: a.Source, Topic: a.Topic, Data: data, Attributes: attributes}
+	if a.Reason == deadletter.Exhausted {
+		subscription, _ := f.prefix.SubscriptionOf(a.Source)
+		l.Topic = string(subscription.Topic)
+		// Pub/Sub's message has a new id each time an event is dead-lettered; the part's own dead letter keeps its id
+		if e, err := event.Decode(data); err == nil && subscription.Function != "" {
+			l.ID = digest.Of(e.CorrelationID, subscription.Function)
+		}
+	}
+	return l
 }
 
 // Sweep sweeps the ledger, for as long as the configuration allows.
@@ -124,9 +124,9 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	if err != nil {
 		return nil, err
 	}
-	box := deadletter.NewStore(to.Firestore, time.Now)
+	letters := deadletter.NewStore(to.Firestore, time.Now)
 	ledger := delivery.NewLedger(to.Firestore, Step, time.Now)
-	f := New(box, delivery.NewReaper(ledger, box, to.Bus, Step, c.SweepGrace), c, to.Log)
+	f := New(letters, delivery.NewReaper(ledger, letters, to.Bus, Step, c.SweepGrace), c, to.Log)
 	return func(ctx context.Context, ce cloudevents.Event) error {
 		m, err := to.Bus.Pushed(ce)
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/moderation"
+	"parley.internal/shared/store"
 )
 
 // Record is what is kept of an action, the document moderation/{delivery id}. It is written before the platform is
@@ -114,7 +115,7 @@ func recordOf(snap *firestore.DocumentSnapshot) (Record, error) {
 // an instance that died perhaps, goes on, and mayBeDone says that it may have been done then. One that has ended, without
 // having been settled, is given as it is.
 func (r *Records) begin(ctx context.Context, id string, attempt int, o moderation.Command, correlationID string) (now Try, mayBeDone bool, err error) {
-	err = r.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
+	err = store.RunTransaction(ctx, r.client, func(ctx context.Context, tx *firestore.Transaction) error {
 		now, mayBeDone = Try{}, false
 		rec := Record{
 			Action: string(o.Kind), Platform: string(o.Platform()), Channel: o.Channel, UserID: o.User.String(), Login: o.Login,
@@ -155,7 +156,7 @@ func (r *Records) begin(ctx context.Context, id string, attempt int, o moderatio
 
 // end writes what came of the last try.
 func (r *Records) end(ctx context.Context, id string, a Answer) error {
-	err := r.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
+	err := store.RunTransaction(ctx, r.client, func(ctx context.Context, tx *firestore.Transaction) error {
 		snap, err := tx.Get(r.doc(id))
 		if err != nil {
 			return err

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"parley.internal/shared/deadletter"
 	"parley.internal/shared/event"
+	"parley.internal/shared/store"
 )
 
 // ClaimLease is how long a claim holds. Whoever claims an answer makes it and settles it within this time; a claim that
@@ -86,14 +86,14 @@ func (l *Ledger) claim(ctx context.Context, ref Ref, again func(Entry) bool) (*C
 			{Path: "instance", Value: l.instance},
 			{Path: "leaseUntil", Value: event.TruncateToMicros(c.taken.Add(ClaimLease))},
 		}, firestore.LastUpdateTime(version))
-		switch status.Code(err) {
-		case codes.OK:
+		switch {
+		case err == nil:
 			c.version = res.UpdateTime
 			return c, Claimed, nil
-		case codes.FailedPrecondition, codes.Aborted:
-			version = time.Time{}
-		case codes.NotFound:
+		case status.Code(err) == codes.NotFound:
 			return nil, "", fmt.Errorf("delivery %s: %w", ref.ID, ErrNotFound)
+		case store.IsConflict(err):
+			version = time.Time{}
 		default:
 			err = fmt.Errorf("claim delivery %s: %w", ref.ID, err)
 			if held := c.afterAll(ctx, fresh); held != nil {
@@ -148,38 +148,16 @@ func (c *Claim) Release(ctx context.Context) error {
 	return err
 }
 
-// Persist has the claim settled: it calls settle at least once, and again after a pause until there is no error, for as
-// long as ctx lasts and the claim holds. What is known of an answer is known to nobody else, and would end as
-// [deadletter.OutcomeUnknown] because one write failed; all ways to settle a claim recognise what an earlier try stored
-// without learning it.
-func (c *Claim) Persist(ctx context.Context, pause time.Duration, settle func() error) error {
-	for {
-		err := settle()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(pause):
-		}
-		if ctx.Err() != nil || c.Age() >= ClaimLease {
-			return err
-		}
-	}
-}
-
 // abandoned reports whether the entry's claim ran out.
 func (e Entry) abandoned(now time.Time) bool { return e.State == Claimed && e.LeaseUntil.Before(now) }
 
 func (c *Claim) settle(ctx context.Context, want State, updates []firestore.Update) (State, error) {
 	for {
 		_, err := c.ledger.doc(c.id).Update(ctx, updates, firestore.LastUpdateTime(c.version))
-		switch status.Code(err) {
-		case codes.OK:
+		if err == nil {
 			return want, nil
-		case codes.FailedPrecondition, codes.Aborted:
-		default:
+		}
+		if !store.IsConflict(err) {
 			return "", fmt.Errorf("settle delivery %s: %w", c.id, err)
 		}
 		e, err := c.ledger.Get(ctx, c.id)
@@ -191,13 +169,4 @@ func (c *Claim) settle(ctx context.Context, want State, updates []firestore.Upda
 		}
 		c.version = e.version
 	}
-}
-
-// MarkClaimDead is [Reaper.MarkDead] for an answer that was claimed.
-func (u *Reaper) MarkClaimDead(ctx context.Context, c *Claim, why *deadletter.Error) (State, error) {
-	entry, state, err := u.moveToDead(ctx, c.id, why, func(e Entry) bool { return e.State == Claimed && e.Claim == c.token })
-	if err != nil || entry == nil {
-		return state, err
-	}
-	return Dead, u.announce(ctx, *entry)
 }

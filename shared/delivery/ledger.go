@@ -21,6 +21,7 @@ import (
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
+	"parley.internal/shared/store"
 )
 
 // State is how far a delivery has come.
@@ -64,14 +65,27 @@ type Entry struct {
 	Reason        string    `firestore:"reason,omitempty"`     // of a dead one
 	Message       string    `firestore:"message,omitempty"`    // of the error that made it dead
 
-	version time.Time // of the document as it was read or written
-	created time.Time // of the document
+	decoded *event.Event // Event, if this process has just encoded it; else nil
+	version time.Time    // of the document as it was read or written
+	created time.Time    // of the document
 }
 
 // before compares entries by when they were opened. Firestore's server time has milliseconds, a document's own time of
 // creation microseconds (https://firebase.google.com/docs/firestore/reference/rpc/google.firestore.v1#fieldtransform).
 func before(a, b Entry) int {
 	return cmp.Or(a.OpenedAt.Compare(b.OpenedAt), a.created.Compare(b.created))
+}
+
+// decode returns the entry's event.
+func (e Entry) decode() (*event.Event, error) {
+	if e.decoded != nil {
+		return e.decoded, nil
+	}
+	decoded, err := event.Decode(e.Event)
+	if err != nil {
+		return nil, fmt.Errorf("read the event of delivery %s: %w", e.ID, err)
+	}
+	return decoded, nil
 }
 
 // Ref names the entry, and if it is pending says so, so that it can be settled without being read.
@@ -203,13 +217,13 @@ func (l *Ledger) MarkDelivered(ctx context.Context, ref Ref) (State, error) {
 			{Path: "settledAt", Value: event.TruncateToMicros(l.now())},
 			{Path: "instance", Value: l.instance},
 		}, version)
-		switch status.Code(err) {
-		case codes.OK:
+		switch {
+		case err == nil:
 			return Delivered, nil
-		case codes.FailedPrecondition, codes.Aborted:
-			version = time.Time{} // somebody else wrote it: look what it says now
-		case codes.NotFound:
+		case status.Code(err) == codes.NotFound:
 			return "", fmt.Errorf("delivery %s: %w", id, ErrNotFound)
+		case store.IsConflict(err):
+			version = time.Time{} // another writer changed the entry: read it
 		default:
 			return "", fmt.Errorf("settle delivery %s: %w", id, err)
 		}

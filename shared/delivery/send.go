@@ -99,7 +99,7 @@ func (s *Sender) open(ctx context.Context, e *event.Event, step string) (Entry, 
 	entry, _, err := s.ledger.Open(ctx, Entry{
 		ID: id, State: Pending, Destination: out.Egress.Destination, Type: out.Egress.Type,
 		UserID: out.UserID, Channel: out.Channel, CorrelationID: out.CorrelationID, Step: step,
-		CreatedAt: now, Deadline: deadline, ExpireAt: now.Add(s.config.Retention), Shard: shard(id), Event: data,
+		CreatedAt: now, Deadline: deadline, ExpireAt: now.Add(s.config.Retention), Shard: shard(id), Event: data, decoded: out,
 	})
 	return entry, err
 }
@@ -118,9 +118,9 @@ func (s *Sender) publish(ctx context.Context, entry Entry) error {
 	if entry.State != Pending {
 		return nil
 	}
-	e, err := event.Decode(entry.Event)
+	e, err := entry.decode()
 	if err != nil {
-		return fmt.Errorf("read the event of delivery %s: %w", entry.ID, err)
+		return err
 	}
 	attributes := map[string]string{
 		bus.AttrRoute: route(entry),
@@ -131,7 +131,7 @@ func (s *Sender) publish(ctx context.Context, entry Entry) error {
 	if entry.RedriveCount > 0 {
 		attributes[deadletter.AttrRedrive] = strconv.Itoa(entry.RedriveCount)
 	}
-	return s.bus.Publish(ctx, topology.Egress, bus.Outgoing{Event: e, IdempotencyKey: entry.ID, Attributes: attributes})
+	return s.bus.Publish(ctx, topology.Egress, bus.Outgoing{Event: e, Data: entry.Event, IdempotencyKey: entry.ID, Attributes: attributes})
 }
 
 // route says who delivers an answer: a line to one person alone on Twitch is a whisper, which a function makes; all else

@@ -16,6 +16,7 @@ import (
 	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
+	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
 )
 
@@ -98,7 +99,7 @@ func (r *Redriver) one(ctx context.Context, id, by string) error {
 		return fmt.Errorf("dead letter %s: it is not known on which topic the message was", id)
 	}
 	var redrive int
-	err = r.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
+	err = store.RunTransaction(ctx, r.client, func(ctx context.Context, tx *firestore.Transaction) error {
 		mark, n, err := r.box.MarkRedrivingTx(tx, id, by)
 		if err != nil {
 			return err

@@ -107,3 +107,15 @@ func TestListSelects(t *testing.T) {
 		}
 	})
 }
+
+func TestUnknownReasonIsStoredAsPlatformRefused(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		b := box(t, env, time.Now)
+		if _, err := b.Put(t.Context(), deadletter.DeadLetter{ID: "d1", Reason: "msg_rejected", Message: "held for review"}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := b.Get(t.Context(), "d1"); err != nil || got.Reason != deadletter.PlatformRefused || got.Message != "msg_rejected: held for review" {
+			t.Errorf("Get = %s: %s, %v", got.Reason, got.Message, err)
+		}
+	})
+}

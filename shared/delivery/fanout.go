@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"golang.org/x/sync/errgroup"
 
@@ -48,9 +47,9 @@ func (s *Sender) sendRest(ctx context.Context, first Entry, e *event.Event, part
 	ids, errs := make([]string, len(parts)), make([]error, len(parts))
 	ids[0] = first.ID
 	if len(parts) > 1 {
-		said, err := event.Decode(first.Event)
+		said, err := first.decode()
 		if err != nil {
-			return nil, fmt.Errorf("read the event of delivery %s: %w", first.ID, err)
+			return nil, err
 		}
 		// what another made of it is only known as it was said in the first place
 		if answer.Text(said) != answer.Text(parts[0].Event) {
