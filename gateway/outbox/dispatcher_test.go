@@ -52,12 +52,12 @@ type stage struct {
 	timing  Timing
 
 	mu      sync.Mutex
-	late    time.Duration          // what the clock is ahead
-	failing int                    // so many writes to the store will fail
+	late    time.Duration                   // what the clock is ahead
+	failing int                             // so many writes to the store will fail
 	blocked func() (delivery.Outcome, bool) // what Ready says; nil if all is well
 	next    map[string][]delivery.Outcome   // what comes of a message, by its text; it is said when there is nothing left
-	during  func(text string)      // what happens while a message is being said; nil for nothing
-	notMine func(asked int) bool   // whether another instance has the lease, when this is asked once more; nil if not
+	during  func(text string)               // what happens while a message is being said; nil for nothing
+	notMine func(asked int) bool            // whether another instance has the lease, when this is asked once more; nil if not
 	asked   int
 	sent    []string          // all messages
 	stands  map[string]string // in the chat: its text, by what tells the platform one message from another
@@ -319,7 +319,10 @@ var (
 // both runs a test for platforms that repeat and for those that don't, where it makes no difference.
 func both(t *testing.T, run func(s *stage)) {
 	for _, repeats := range []bool{false, true} {
-		t.Run(fmt.Sprint("repeats ", repeats), func(t *testing.T) { onStage(t, repeats, run) })
+		t.Run(fmt.Sprint("repeats ", repeats), func(t *testing.T) {
+			t.Parallel()
+			onStage(t, repeats, run)
+		})
 	}
 }
 
@@ -655,7 +658,7 @@ func TestWhatADeadInstanceBeganIsTakenOver(t *testing.T) {
 					t.Fatal(claim, err)
 				}
 				(&performer{s, s.entry(id).Ref()}).Send(t.Context(), 0, "a") // before it died
-				s.next["a"] = []delivery.Outcome{no}                                  // is not believed of what may stand there
+				s.next["a"] = []delivery.Outcome{no}                         // is not believed of what may stand there
 				after := s.answer("c")
 				s.run()
 				s.ends(after, delivery.Delivered)

@@ -6,209 +6,212 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"parley.internal/shared/retry"
 )
 
 const (
-	// maxLine and maxJobs are how many jobs of one line, and of all together, are kept in memory. What is more stays in the
-	// ledger, and is found there. There are no more goroutines than jobs.
-	maxLine = 1000
-	maxJobs = 10_000
-	// storeTime bounds one look into the ledger, and one write of it.
+	// maxQueue is the number of jobs of one key in memory, and maxJobs of all keys. More jobs stay in the ledger and are
+	// found there later. There are at most as many goroutines as jobs.
+	maxQueue = 1000
+	maxJobs  = 10_000
+	// storeTime is the limit of one query and of one write of the ledger.
 	storeTime = 10 * time.Second
 )
 
-// Timing is how long things take that no platform has a number for.
+// Timing holds the times for which no platform has a number. All must be positive.
 type Timing struct {
-	Scan       time.Duration // between looks into the ledger
-	Retry      time.Duration // before what the ledger failed at is tried again
-	Backoff    time.Duration // before a job is tried again, at least
-	MaxBackoff time.Duration // to which Backoff grows where a platform does not say what it did
-	Claim      time.Duration // how old a claim may be when something is said by it; less than egress.ClaimLease
+	Scan       time.Duration // between two queries of the ledger
+	Retry      time.Duration // before another try after the ledger failed
+	Backoff    time.Duration // the first pause before another try of a job, and the least
+	MaxBackoff time.Duration // the largest back-off while the platform does not report an outcome
+	Claim      time.Duration // the age at which a claim is not used any more; less than [delivery.ClaimLease]
 }
 
-// Work is what [KeyedQueue] do.
+// Work is the work of a [KeyedQueue]. All fields are required.
 type Work[J any] struct {
-	Key    func(J) (id, line string)                                      // names a job, and the line in which it waits
-	Find   func(context.Context) ([]J, error)                             // the jobs that the ledger has, in its order
-	Do     func(ctx context.Context, j J) (done bool, wait time.Duration) // what is not done is tried again after wait
+	Key    func(J) (id, key string)                                       // the job's id, and the key of its queue
+	Find   func(context.Context) ([]J, error)                             // reads the jobs from the ledger, in the ledger's order
+	Do     func(ctx context.Context, j J) (done bool, wait time.Duration) // tries a job; unless done, again after wait
 	Log    *slog.Logger
 	Timing Timing
 }
 
-// KeyedQueue do jobs: those of one line one after the other, those of several lines at the same time.
+// KeyedQueue executes jobs: jobs with the same key one after the other, jobs with different keys in parallel. It is safe
+// for concurrent use.
 //
-// The ledger is what tells which jobs there are; what comes by the bus only tells it sooner. A job's entry is opened
-// before it is published, and the ledger is looked into when the lines begin, and then again and again. So one that was
-// published while nobody had the lease, or that its last owner did not come to or gave back, is found by the next.
+// The ledger is the source of the jobs; the bus only brings them sooner. Each job has an entry in the ledger before it is
+// published, and the queue queries the ledger at the start and then again and again. So the next owner of the lease finds
+// a job that was published while no instance had the lease, and a job that the last owner did not reach or released.
 type KeyedQueue[J any] struct {
 	work Work[J]
 	ctx  context.Context // of Run
 	busy sync.WaitGroup
-	room chan struct{} // for what was left in the ledger
+	room chan struct{} // a full key has room again for jobs in the ledger
 
 	mu    sync.Mutex
-	lines map[string]*keyQueue[J]
-	jobs  int  // in all lines
-	begun bool // what comes by the bus before the ledger has been asked could be out of order
+	keys  map[string]*keyQueue[J]
+	jobs  int  // of all keys
+	begun bool // the ledger was queried; jobs from the bus alone could be out of order
 	ended bool
 
-	// While the ledger is looked into: the ids of jobs that were under way meanwhile. One that is claimed just then is not
-	// found, and keeps its place all the same.
+	// While the ledger is queried: the ids of the jobs executed meanwhile. The query may miss a job that is claimed at
+	// that moment. The job keeps its place all the same.
 	underWay map[string]bool
 }
 
-// keyQueue is the jobs that are done one after the other.
+// keyQueue holds the jobs with one key.
 type keyQueue[J any] struct {
-	name   string
-	queue  []queued[J]
-	queued map[string]bool // by id
-	served bool
-	full   bool // some were left in the ledger
+	key     string
+	jobs    []queued[J]
+	ids     map[string]bool // of jobs
+	running bool
+	full    bool // more jobs are in the ledger
 }
 
-// queued is a job in a line. Its id is taken once: what does a job may change it.
+// queued is a job in a queue. The id is read once, because Do may change the job.
 type queued[J any] struct {
 	id  string
 	job J
 }
 
-// NewKeyedQueue makes lines that do nothing before Run.
+// NewKeyedQueue makes a queue that executes nothing before Run.
 func NewKeyedQueue[J any](w Work[J]) *KeyedQueue[J] {
-	return &KeyedQueue[J]{work: w, room: make(chan struct{}, 1), lines: map[string]*keyQueue[J]{}}
+	return &KeyedQueue[J]{work: w, room: make(chan struct{}, 1), keys: map[string]*keyQueue[J]{}}
 }
 
-// Enqueue takes a job that came by the bus, unless it is there already. It does not wait for it.
-func (l *KeyedQueue[J]) Enqueue(j J) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	ln := l.lineOf(j)
-	if ln.full { // what was left goes first
+// Enqueue adds a job that came by the bus, unless the queue has it already. It does not wait for the job.
+func (q *KeyedQueue[J]) Enqueue(j J) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	k := q.keyOf(j)
+	if k.full { // the jobs in the ledger come first
 		return
 	}
-	l.add(ln, j)
-	l.serve(ln)
+	q.add(k, j)
+	q.serve(k)
 }
 
-// lineOf gives the line of a job. l.mu is held, as it is for add and serve.
-func (l *KeyedQueue[J]) lineOf(j J) *keyQueue[J] {
-	_, name := l.work.Key(j)
-	ln := l.lines[name]
-	if ln == nil {
-		ln = &keyQueue[J]{name: name, queued: map[string]bool{}}
-		l.lines[name] = ln
+// keyOf returns the queue for a job's key. The caller of keyOf, add, serve and tidy holds mu.
+func (q *KeyedQueue[J]) keyOf(j J) *keyQueue[J] {
+	_, key := q.work.Key(j)
+	k := q.keys[key]
+	if k == nil {
+		k = &keyQueue[J]{key: key, ids: map[string]bool{}}
+		q.keys[key] = k
 	}
-	return ln
+	return k
 }
 
-func (l *KeyedQueue[J]) add(ln *keyQueue[J], j J) {
-	id, _ := l.work.Key(j)
+func (q *KeyedQueue[J]) add(k *keyQueue[J], j J) {
+	id, _ := q.work.Key(j)
 	switch {
-	case ln.queued[id]:
-	case len(ln.queue) >= maxLine, l.jobs >= maxJobs:
-		ln.full = true
+	case k.ids[id]:
+	case len(k.jobs) >= maxQueue, q.jobs >= maxJobs:
+		k.full = true
 	default:
-		ln.queued[id] = true
-		ln.queue = append(ln.queue, queued[J]{id, j})
-		l.jobs++
+		k.ids[id] = true
+		k.jobs = append(k.jobs, queued[J]{id, j})
+		q.jobs++
 	}
 }
 
-// serve has a line's jobs done.
-func (l *KeyedQueue[J]) serve(ln *keyQueue[J]) {
-	if ln.served || !l.begun || l.ended || len(ln.queue) == 0 {
+// serve starts a goroutine for a key with jobs, unless one runs.
+func (q *KeyedQueue[J]) serve(k *keyQueue[J]) {
+	if k.running || !q.begun || q.ended || len(k.jobs) == 0 {
 		return
 	}
-	ln.served = true
-	l.busy.Go(func() { // ends when the line is empty, or with ctx
-		for first, ok := l.next(ln); ok; first, ok = l.next(ln) {
-			if done, wait := l.work.Do(l.ctx, first.job); done {
-				l.drop(ln, first.id)
+	k.running = true
+	q.busy.Go(func() { // ends when the key has no jobs, or with ctx
+		for first, ok := q.next(k); ok; first, ok = q.next(k) {
+			if done, wait := q.work.Do(q.ctx, first.job); done {
+				q.drop(k, first.id)
 			} else {
-				sleep(l.ctx, wait)
+				retry.Sleep(q.ctx, wait) // next sees the end of ctx
 			}
 		}
 	})
 }
 
-// next is the job of a line that is to be done. If there is none, nobody serves the line any more.
-func (l *KeyedQueue[J]) next(ln *keyQueue[J]) (first queued[J], ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(ln.queue) > 0 && l.ctx.Err() == nil {
-		if l.underWay != nil {
-			l.underWay[ln.queue[0].id] = true
+// next returns the first job of a key. Without a job, the key's goroutine ends.
+func (q *KeyedQueue[J]) next(k *keyQueue[J]) (first queued[J], ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(k.jobs) > 0 && q.ctx.Err() == nil {
+		if q.underWay != nil {
+			q.underWay[k.jobs[0].id] = true
 		}
-		return ln.queue[0], true
+		return k.jobs[0], true
 	}
-	ln.served = false
-	l.tidy(ln)
+	k.running = false
+	q.tidy(k)
 	return first, false
 }
 
-// tidy forgets a line that is empty, or has the ledger looked into for what was left there. l.mu is held.
-func (l *KeyedQueue[J]) tidy(ln *keyQueue[J]) {
+// tidy removes a key without jobs, or starts a query for the jobs in the ledger.
+func (q *KeyedQueue[J]) tidy(k *keyQueue[J]) {
 	switch {
-	case ln.served || len(ln.queue) > 0:
-	case !ln.full:
-		delete(l.lines, ln.name)
+	case k.running || len(k.jobs) > 0:
+	case !k.full:
+		delete(q.keys, k.key)
 	default:
 		select {
-		case l.room <- struct{}{}:
+		case q.room <- struct{}{}:
 		default:
 		}
 	}
 }
 
-func (l *KeyedQueue[J]) drop(ln *keyQueue[J], id string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.jobs--
-	delete(ln.queued, id)
-	ln.queue = slices.DeleteFunc(ln.queue, func(q queued[J]) bool { return q.id == id }) // it may not be the first any more
+func (q *KeyedQueue[J]) drop(k *keyQueue[J], id string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.jobs--
+	delete(k.ids, id)
+	k.jobs = slices.DeleteFunc(k.jobs, func(j queued[J]) bool { return j.id == id }) // a query may have moved the job
 }
 
-// Run does jobs until ctx is done, and returns when those that it had begun are brought to their end. It must be called
-// once.
-func (l *KeyedQueue[J]) Run(ctx context.Context) {
-	l.ctx = ctx
+// Run executes jobs until ctx is done, and returns when the running jobs have ended. It must be called once.
+func (q *KeyedQueue[J]) Run(ctx context.Context) {
+	q.ctx = ctx
 	for ctx.Err() == nil {
-		wait := l.work.Timing.Scan
-		if err := l.look(ctx); err != nil {
+		wait := q.work.Timing.Scan
+		if err := q.scan(ctx); err != nil {
 			if ctx.Err() == nil {
-				l.work.Log.WarnContext(ctx, "can't look into the ledger for what is to be done", "error", err)
+				q.work.Log.WarnContext(ctx, "query of the ledger failed", "error", err)
 			}
-			wait = l.work.Timing.Retry
+			wait = q.work.Timing.Retry
 		}
 		select {
 		case <-ctx.Done():
-		case <-l.room:
+		case <-q.room:
 		case <-time.After(wait):
 		}
 	}
-	l.mu.Lock()
-	l.ended = true
-	l.mu.Unlock()
-	l.busy.Wait()
+	q.mu.Lock()
+	q.ended = true
+	q.mu.Unlock()
+	q.busy.Wait()
 }
 
-// look takes what the ledger has, in its order and before what it does not have, which is later, unless it was under way.
-func (l *KeyedQueue[J]) look(ctx context.Context) error {
+// scan adds the jobs from the ledger, and sorts each key: running jobs first, then the ledger's jobs in the ledger's
+// order, then the rest, which are newer.
+func (q *KeyedQueue[J]) scan(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	l.mu.Lock()
+	q.mu.Lock()
 	underWay := map[string]bool{}
-	l.underWay = underWay
-	for _, ln := range l.lines {
-		ln.full = false
-		if ln.served && len(ln.queue) > 0 {
-			underWay[ln.queue[0].id] = true
+	q.underWay = underWay
+	for _, k := range q.keys {
+		k.full = false
+		if k.running && len(k.jobs) > 0 {
+			underWay[k.jobs[0].id] = true
 		}
 	}
-	l.mu.Unlock()
-	found, err := l.work.Find(ctx)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.underWay = nil
+	q.mu.Unlock()
+	found, err := q.work.Find(ctx)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.underWay = nil
 	if err != nil {
 		return err
 	}
@@ -217,24 +220,17 @@ func (l *KeyedQueue[J]) look(ctx context.Context) error {
 		position[id] = -len(found) - 1
 	}
 	for i, j := range found {
-		id, _ := l.work.Key(j)
+		id, _ := q.work.Key(j)
 		position[id] = i - len(found)
-		l.add(l.lineOf(j), j)
+		q.add(q.keyOf(j), j)
 	}
-	l.begun = true
-	for _, ln := range l.lines {
-		slices.SortStableFunc(ln.queue, func(a, b queued[J]) int {
-			return position[a.id] - position[b.id] // 0 for what was not found
+	q.begun = true
+	for _, k := range q.keys {
+		slices.SortStableFunc(k.jobs, func(a, b queued[J]) int {
+			return position[a.id] - position[b.id] // 0 for a job that is not in the ledger's list
 		})
-		l.serve(ln)
-		l.tidy(ln)
+		q.serve(k)
+		q.tidy(k)
 	}
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }

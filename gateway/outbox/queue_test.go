@@ -17,7 +17,7 @@ import (
 // the beginning, or open does it, and none any more once it was done.
 type book struct {
 	t     *testing.T
-	lines *KeyedQueue[string]
+	queue *KeyedQueue[string]
 	stop  func()
 
 	mu      sync.Mutex
@@ -34,7 +34,7 @@ var bookTiming = Timing{Scan: 15 * time.Second, Retry: 3 * time.Second, Backoff:
 
 func newBook(t *testing.T, open ...string) *book {
 	b := &book{t: t, open: open}
-	b.lines = NewKeyedQueue(Work[string]{
+	b.queue = NewKeyedQueue(Work[string]{
 		Key: func(job string) (id, line string) {
 			line, _, _ = strings.Cut(job, "/")
 			return job, line
@@ -74,7 +74,7 @@ func (b *book) run() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		b.lines.Run(ctx)
+		b.queue.Run(ctx)
 	}()
 	b.stop = func() {
 		cancel()
@@ -89,7 +89,7 @@ func (b *book) add(lost func(job string) bool, jobs ...string) {
 		b.open = append(b.open, job)
 		b.mu.Unlock()
 		if lost == nil || !lost(job) {
-			b.lines.Enqueue(job)
+			b.queue.Enqueue(job)
 		}
 	}
 }
@@ -110,8 +110,8 @@ func (b *book) want(jobs ...string) {
 func TestWhatTheLedgerHasIsDoneInItsOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBook(t, "x/1", "x/2", "x/3")
-		b.lines.Enqueue("x/3")
-		b.lines.Enqueue("x/2")
+		b.queue.Enqueue("x/3")
+		b.queue.Enqueue("x/2")
 		synctest.Wait()
 		b.want() // nobody has looked into the ledger yet
 		b.run()
@@ -145,10 +145,10 @@ func TestTheLedgerPutsALineInOrder(t *testing.T) {
 		b.run()
 		synctest.Wait()
 		b.add(func(job string) bool { return job == "x/2" }, "x/2", "x/3", "x/4")
-		b.lines.Enqueue("x/2")
+		b.queue.Enqueue("x/2")
 		time.Sleep(bookTiming.Scan)
 		synctest.Wait()
-		if n := len(b.lines.lines["x"].queue); n != 4 {
+		if n := len(b.queue.keys["x"].jobs); n != 4 {
 			t.Errorf("%d jobs are in the line; want each once", n)
 		}
 		close(hold)
@@ -174,7 +174,7 @@ func TestLinesDoNotWaitForEachOther(t *testing.T) {
 		close(hold)
 		synctest.Wait()
 		b.want("y/1", "y/2", "x/1", "x/2")
-		if n := len(b.lines.lines); n != 0 {
+		if n := len(b.queue.keys); n != 0 {
 			t.Errorf("%d lines are kept without a job", n)
 		}
 		b.stop()
@@ -193,7 +193,7 @@ func TestWhatFindsNoRoomIsFoundAgain(t *testing.T) {
 		b.run()
 		synctest.Wait()
 		var want []string
-		for i := range maxLine + 10 {
+		for i := range maxQueue + 10 {
 			want = append(want, fmt.Sprintf("x/%04d", i))
 		}
 		b.add(nil, want...)
@@ -208,7 +208,7 @@ func TestWhatFindsNoRoomIsFoundAgain(t *testing.T) {
 		if took := time.Since(began); took != 0 {
 			t.Errorf("what was left was found after %s; want it as soon as there was room", took)
 		}
-		if n := len(b.lines.lines); n != 0 {
+		if n := len(b.queue.keys); n != 0 {
 			t.Errorf("%d lines are kept without a job", n)
 		}
 		b.stop()
@@ -231,11 +231,11 @@ func TestManyLinesTogetherAreBounded(t *testing.T) {
 			want = append(want, fmt.Sprintf("%05d/x", i))
 		}
 		b.add(nil, want...)
-		b.lines.mu.Lock()
-		if b.lines.jobs != maxJobs {
-			t.Errorf("%d jobs are kept; want %d", b.lines.jobs, maxJobs)
+		b.queue.mu.Lock()
+		if b.queue.jobs != maxJobs {
+			t.Errorf("%d jobs are kept; want %d", b.queue.jobs, maxJobs)
 		}
-		b.lines.mu.Unlock()
+		b.queue.mu.Unlock()
 		close(hold)
 		time.Sleep(bookTiming.Scan)
 		synctest.Wait()
@@ -244,8 +244,8 @@ func TestManyLinesTogetherAreBounded(t *testing.T) {
 		if !slices.Equal(done, want) {
 			t.Errorf("%d were done; want each of %d once", len(done), len(want))
 		}
-		if len(b.lines.lines) != 0 || b.lines.jobs != 0 {
-			t.Errorf("%d lines with %d jobs are kept; want none", len(b.lines.lines), b.lines.jobs)
+		if len(b.queue.keys) != 0 || b.queue.jobs != 0 {
+			t.Errorf("%d lines with %d jobs are kept; want none", len(b.queue.keys), b.queue.jobs)
 		}
 		b.stop()
 	})
@@ -255,7 +255,7 @@ func TestNothingIsDoneBeforeTheLedgerAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBook(t, "x/1", "x/2")
 		b.away = true
-		b.lines.Enqueue("x/2")
+		b.queue.Enqueue("x/2")
 		b.run()
 		time.Sleep(10 * bookTiming.Retry)
 		synctest.Wait()
