@@ -18,9 +18,9 @@ type Kind int
 
 // The kinds.
 const (
-	NotSent Kind = iota // certainly not sent, and another try may succeed
+	NotSent Kind = iota // certainly not sent; a later try may succeed
 	Sent                // the platform confirmed the message or the action
-	Refused             // certainly not sent, and no other try will succeed
+	Refused             // certainly not sent; no later try will succeed
 	Unknown             // no answer: the message may or may not have been sent
 )
 
@@ -40,47 +40,47 @@ type Repeat int
 
 const (
 	// Never repeat: a second try may send a second message. An unknown outcome leaves the claim to the sweep, for
-	// [deadletter.OutcomeUnknown]. A delivery of several messages is finished even after the lease was lost, because no
-	// other instance can continue it.
+	// [deadletter.OutcomeUnknown]. A delivery of several messages continues even after the lease was lost, because no
+	// other instance can continue.
 	Never Repeat = iota
 
-	// Deduplicated: the platform recognizes a message that is sent again, and sends it once. An unknown outcome is tried
-	// again for as long as the claim may be used. A refusal of such a repetition proves nothing about the first try, so
-	// it is tried again, too. Then the claim is left: the next owner of the lease takes it with [Ledger.ForceClaim].
+	// Deduplicated: the platform recognizes a repeated message, and sends the message once. An unknown outcome is tried
+	// again while the claim may be used. A refusal of such a repetition proves nothing about the first try, and is
+	// tried again, too. Then the claim is left, and the next owner of the lease calls [Ledger.ForceClaim].
 	Deduplicated
 
-	// Idempotent: doing it twice comes to the same. An unknown outcome is tried again, and the last answer counts, a
-	// refusal included. When the claim may not be used any more, the delivery is dead as [deadletter.OutcomeUnknown].
-	// When ctx ends or the lease is lost before that, the claim is left to expire, and the next owner of the lease takes
-	// it with [Ledger.Reclaim]. A job with Begun is executed even after its deadline.
+	// Idempotent: repeating the action has the same effect. An unknown outcome is tried again, and the last answer
+	// counts, even a refusal. When the claim may not be used any more, the delivery is dead as
+	// [deadletter.OutcomeUnknown]. If ctx ends or the lease is lost before, the claim is left to expire, and the next
+	// owner of the lease calls [Ledger.Reclaim]. A job with Begun is executed even after its deadline.
 	Idempotent
 )
 
 // Job is a delivery that an instance executes, with its state between two calls of [Executor.Execute].
 type Job struct {
 	Ref   Ref
-	Begun bool              // an earlier claim was left, so the message may have been sent
+	Begun bool              // an earlier claim was left: the message may have been sent
 	Last  *deadletter.Error // the cause of the last postponement: the dead-letter reason at the deadline; nil for none
 }
 
-// Attempt is the platform's part of an execution. One goroutine calls its functions, one after the other.
+// Attempt is the platform's part of an execution. A single goroutine calls the functions, one after the other.
 type Attempt struct {
 	Parts  int // messages of the delivery, at least 1
 	Repeat Repeat
 	// HoldsLease reports whether this instance may act for the recipient; nil if no lease is needed.
 	HoldsLease func() bool
 	// Ready waits for connections and limits before a part is sent. false means that the part can't be sent now. Parts
-	// count from 0. Part 0 is asked for before the claim, so a crash while waiting leaves nothing behind. nil is always
-	// ready.
+	// count from 0. Ready is called for part 0 before the claim, so a crash while waiting leaves nothing behind. nil is
+	// always ready.
 	Ready func(ctx context.Context, part int) (o Outcome, ready bool)
-	// Begin runs once, after the claim. It returns the outcome of earlier executions: Unknown for a possible one, Sent or
-	// Refused for a certain one that only has to be settled, NotSent for none. NotSent with an error postpones the
-	// delivery. nil returns Unknown if the job has begun, and NotSent otherwise.
+	// Begin runs once, after the claim, and returns the outcome of earlier executions. Unknown means a possible earlier
+	// try; Sent and Refused only have to be settled; NotSent means no earlier try, and NotSent with an error postpones
+	// the delivery. nil is Unknown if the job has begun, and NotSent otherwise.
 	Begin func(ctx context.Context, c *Claim) Outcome
 	// Try sends a part once. ctx ends with the time of the claim, or when the instance stops.
 	Try func(ctx context.Context, part int) Outcome
-	// Record stores the outcome outside of the ledger, before the entry is settled. It is called again after an error.
-	// nil records nothing.
+	// Record stores the outcome outside of the ledger, before the entry is settled. After an error, Record is called
+	// again. nil records nothing.
 	Record func(ctx context.Context, o Outcome) error
 }
 
@@ -102,9 +102,9 @@ type Timing struct {
 	Store      time.Duration // the limit of one call of the store
 }
 
-// Executor executes claimed deliveries: it claims, tries, and settles. Each call of [Executor.Execute] is one execution:
+// Executor executes deliveries: it claims, tries, and settles. Each call of [Executor.Execute] is one execution:
 //
-//	deadline over         dead for the last cause; left to the sweep if there was none
+//	deadline over         dead for the last cause; left to the sweep without a cause
 //	refused before claim  dead
 //	not ready             postponed: the caller calls again
 //	claimed elsewhere     done here
@@ -113,8 +113,8 @@ type Timing struct {
 //	certainly not sent    released and postponed
 //	unknown               tried again or left: see [Repeat]
 //
-// Of a delivery with several messages, a later message can't be released, because the first would be sent again. If the
-// later one is refused, or is not sent in time, the delivery is dead: for the platform's reason, or as
+// A delivery of several messages can't be released after the first message, because the first would be sent again. If a
+// later message is refused, or not sent in time, the delivery is dead: for the platform's reason, or as
 // [deadletter.Incomplete]. An Executor is safe for concurrent use.
 type Executor struct {
 	Ledger *Ledger
@@ -125,9 +125,9 @@ type Executor struct {
 	Timing Timing
 }
 
-// Execute executes a delivery once. It may begin nothing after ctx is done, but finishes what it has claimed until
-// stopped is done. Then it does not try again, and settles with a single call. Execute waits for Ready and Try, which
-// should return soon after their context is done.
+// Execute executes a delivery once. After ctx is done, Execute begins nothing new, but finishes a claimed delivery
+// until stopped is done. Then it does not try again, and settles with a single call. Execute waits for Ready and Try;
+// both should return soon after their context is done.
 func (x *Executor) Execute(ctx, stopped context.Context, j *Job, a Attempt) Report {
 	if a.HoldsLease == nil {
 		a.HoldsLease = func() bool { return true }
@@ -213,7 +213,7 @@ func (e *execution) take(ctx context.Context) (r Report, ok bool) {
 	return Report{}, true
 }
 
-// try sends all parts and returns the outcome of the delivery. Unknown means that the claim has to be left.
+// try sends all parts and returns the outcome of the delivery. Unknown means: leave the claim.
 func (e *execution) try(ctx context.Context) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, e.Timing.Claim-e.claim.Age())
 	defer cancel()
@@ -236,7 +236,7 @@ func (e *execution) try(ctx context.Context) Outcome {
 			o, ready = e.Ready(ctx, part)
 		}
 		old := e.claim.Age() >= e.Timing.Claim || errors.Is(ctx.Err(), context.DeadlineExceeded)
-		// who continues without the lease must not send what the next owner may send
+		// without the lease, no part may be sent that the next owner may send, too
 		if old || ctx.Err() != nil || !e.HoldsLease() && (part == 0 || e.Repeat != Never) {
 			return e.stop(part, doubt, old, last)
 		}
@@ -270,7 +270,8 @@ func (e *execution) try(ctx context.Context) Outcome {
 	return Outcome{Kind: Sent, Note: strings.Join(notes, " "), Label: label}
 }
 
-// stop returns the outcome of a delivery whose part must not be tried any more. old tells that the claim is the reason.
+// stop returns the outcome of a delivery that must not be tried any more. part is the next part. doubt means that the
+// part may have been sent, old that the claim is too old.
 func (e *execution) stop(part int, doubt, old bool, last Outcome) Outcome {
 	switch {
 	case doubt && old && e.Repeat == Idempotent:
@@ -284,9 +285,9 @@ func (e *execution) stop(part int, doubt, old bool, last Outcome) Outcome {
 	return last
 }
 
-// settle records the outcome of the claimed delivery. It tries for [Timing.Settle], but no longer than the claim lasts or
-// stopped is not done: no other instance knows the outcome, which would end as outcome_unknown because one write failed.
-// Each way to settle recognizes an earlier write without an answer.
+// settle records the outcome of the claimed delivery. It tries for [Timing.Settle], at most until the claim expires or
+// stopped is done. No other instance knows the outcome: after a single failed write the delivery would end as
+// outcome_unknown. Each way to settle recognizes an earlier write without an answer.
 func (e *execution) settle(ctx, stopped context.Context, o Outcome) Report {
 	id := e.job.Ref.ID
 	if o.Kind == Unknown {
@@ -347,7 +348,7 @@ func (e *execution) outcome(o Outcome) (want State, label string, write func(con
 	return Pending, cmp.Or(o.Label, "released"), func(ctx context.Context) (State, error) { return Pending, e.claim.Release(ctx) }
 }
 
-// markDead marks an unclaimed delivery dead. A delivery that was claimed or redriven meanwhile stays as it is.
+// markDead marks an unclaimed delivery dead. If the delivery was claimed or redriven meanwhile, nothing changes.
 func (e *execution) markDead(ctx context.Context, why *deadletter.Error) Report {
 	storing, cancel := e.store(ctx)
 	defer cancel()

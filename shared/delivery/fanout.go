@@ -12,13 +12,13 @@ import (
 	"parley.internal/shared/event"
 )
 
-// SendToAll is [Sender.Send] for an answer that may go to several places (egress.to): each becomes a delivery of its own,
-// with its own id, which follows from the step and the channel, and its own outcome. It returns the deliveries' ids.
+// SendToAll is [Sender.Send] for an answer with several addresses (egress.to). Each address gets a delivery with its
+// own id, made of the step and the channel, and its own outcome. SendToAll returns the ids.
 //
-// The first place's entry is opened before the others, and what it holds is said everywhere: so two who make the same
-// answer in different words at the same time say one of them, and whoever finds that entry ([Sender.Resume]) knows what
-// there was to say. After an error the same answer is to be sent again, which does only what is missing; one that is not
-// a [deadletter.Error] comes first, since that can help.
+// The first address's entry is opened before the others, and the text of that entry is sent to all addresses. So two
+// concurrent calls with different texts for the same answer send only one text, and [Sender.Resume] finds the text in
+// the first entry. After an error the caller repeats the call, and only the missing part is done again. A temporary
+// error comes before a [deadletter.Error].
 func (s *Sender) SendToAll(ctx context.Context, e *event.Event, step string) ([]string, error) {
 	parts := answer.FanOut(e, step)
 	first, err := s.open(ctx, parts[0].Event, parts[0].Step)
@@ -28,40 +28,39 @@ func (s *Sender) SendToAll(ctx context.Context, e *event.Event, step string) ([]
 	return s.sendRest(ctx, first, e, parts, step)
 }
 
-// Resume does what is still missing of an answer that was sent before: publishing it, if it may not have been, and
-// sending it to the places where it was not. It reports whether the event has its outcome: there is such an answer, or
-// the step gave the event up, and its dead letter is open. If not, the answer is still to be made. e is the event that
-// was answered.
+// Resume does the missing part of an answer that was sent before: it publishes the answer, and sends it to the missing
+// addresses. decided reports that the event has an outcome: the answer exists, or the step's dead letter is open.
+// Otherwise the step has to make the answer. e is the answered event.
 func (s *Sender) Resume(ctx context.Context, e *event.Event, step string) (decided bool, err error) {
 	parts := answer.FanOut(e, step)
-	first, opened, givenUp, err := s.ledger.outcome(ctx, ID(e.CorrelationID, parts[0].Step), digest.Of(e.CorrelationID, step))
+	first, opened, dead, err := s.ledger.outcome(ctx, ID(e.CorrelationID, parts[0].Step), digest.Of(e.CorrelationID, step))
 	if err != nil || !opened {
-		return givenUp, err
+		return dead, err
 	}
 	_, err = s.sendRest(ctx, first, e, parts, step)
 	return true, err
 }
 
-// sendRest publishes the first of the parts, whose entry there is, and sends the others.
+// sendRest publishes the first part, which has an entry, and sends the others.
 func (s *Sender) sendRest(ctx context.Context, first Entry, e *event.Event, parts []answer.Part, step string) ([]string, error) {
 	ids, errs := make([]string, len(parts)), make([]error, len(parts))
 	ids[0] = first.ID
 	if len(parts) > 1 {
-		said, err := first.decode()
+		stored, err := first.decode()
 		if err != nil {
 			return nil, err
 		}
-		// what another made of it is only known as it was said in the first place
-		if answer.Text(said) != answer.Text(parts[0].Event) {
+		// another call's text is only known from the first address's entry
+		if answer.Text(stored) != answer.Text(parts[0].Event) {
 			again := e.Clone()
-			again.Candidates = said.Candidates
+			again.Candidates = stored.Candidates
 			for i := range again.Candidates {
 				again.Candidates[i].Text = answer.RemoveMark(again.Candidates[i].Text)
 			}
 			parts = answer.FanOut(again, step)
 		}
 	}
-	var g errgroup.Group // not one that cancels: one place's failure must not break off another's answer
+	var g errgroup.Group // without a context: a failure must not cancel the other addresses
 	g.Go(func() error {
 		errs[0] = s.publish(ctx, first)
 		return nil
@@ -76,8 +75,8 @@ func (s *Sender) sendRest(ctx context.Context, first Entry, e *event.Event, part
 	return ids, WorstError(errs)
 }
 
-// WorstError is the error that decides what becomes of an event of which several things were done: one that can be tried again
-// before a [deadletter.Error], which would end all. It is nil if all went well.
+// WorstError returns the error that decides about an event after several actions: a temporary error before a
+// [deadletter.Error], because a dead letter ends all attempts. Without errors the result is nil.
 func WorstError(errs []error) (decided error) {
 	for _, err := range errs {
 		if err == nil {

@@ -20,8 +20,8 @@ type Announcer interface {
 	Announce(ctx context.Context, data []byte, attributes map[string]string, a deadletter.Announcement) error
 }
 
-// Reaper marks deliveries dead: it moves the entry to dead and writes the dead letter in one transaction, so neither
-// exists without the other. Then it announces the dead letter. It is safe for concurrent use.
+// Reaper marks deliveries dead. One transaction moves the entry to dead and writes the dead letter, so an entry is
+// never dead without a dead letter. Then the reaper announces the dead letter. A Reaper is safe for concurrent use.
 type Reaper struct {
 	ledger  *Ledger
 	letters *deadletter.Store
@@ -37,10 +37,10 @@ func NewReaper(l *Ledger, letters *deadletter.Store, bus Announcer, source strin
 	return &Reaper{ledger: l, letters: letters, bus: bus, source: source, grace: grace}
 }
 
-// MarkDead moves a pending delivery to dead with a reason, and returns the state of the entry afterwards: [Dead], also if
-// another call was first, with another reason; [Delivered] or [Claimed] if the delivery came so far before. Any number of
-// calls make one dead letter. redrives is the redrive count in the delivery's message: an entry that was redriven since
-// belongs to another message, and stays as it is.
+// MarkDead moves a pending delivery to dead with a reason. It returns the state of the entry afterwards: [Dead], even
+// if an earlier call had another reason; [Delivered] or [Claimed] if the delivery was not pending. Any number of calls
+// make one dead letter. redrives is the redrive count in the delivery's message: after a later redrive the entry
+// belongs to another message, and stays unchanged.
 func (u *Reaper) MarkDead(ctx context.Context, id string, redrives int, why *deadletter.Error) (State, error) {
 	return u.markDead(ctx, id, why, func(e Entry) bool { return e.State == Pending && e.RedriveCount == redrives })
 }
@@ -58,7 +58,7 @@ func (u *Reaper) markDead(ctx context.Context, id string, why *deadletter.Error,
 	return Dead, u.announce(ctx, *entry)
 }
 
-// moveToDead moves the entry to [Dead] if may(entry) holds. It returns the entry only if this call changed it.
+// moveToDead moves the entry to [Dead] if may(entry) holds. It returns the entry only if this call changed the entry.
 func (u *Reaper) moveToDead(ctx context.Context, id string, why *deadletter.Error, may func(Entry) bool) (moved *Entry, state State, err error) {
 	l := u.ledger
 	err = store.RunTransaction(ctx, l.client, func(ctx context.Context, tx *firestore.Transaction) error {
@@ -125,9 +125,10 @@ func (u *Reaper) announce(ctx context.Context, e Entry) error {
 var ErrDelivered = errors.New("is delivered already")
 
 // ReopenTx makes a dead delivery pending again, in the caller's transaction. redrive is the new redrive count. ReopenTx
-// reads, so it must come before the transaction's first write; write then writes. A pending delivery gets a new deadline:
-// an earlier redrive failed before it published. A claimed delivery is an error, because taking the claim away would send
-// the answer twice. A delivered one is [ErrDelivered], a missing one [ErrNotFound].
+// reads, so the call must come before the transaction's first write; write then writes. A pending delivery gets a new
+// deadline, because an earlier redrive failed before publishing. A claimed delivery is an error, because taking the
+// claim away would send the answer twice. A delivered one fails with [ErrDelivered], and a missing entry with
+// [ErrNotFound].
 func (l *Ledger) ReopenTx(tx *firestore.Transaction, id string, redrive int, c Config) (write func() error, err error) {
 	snap, err := tx.Get(l.doc(id))
 	if status.Code(err) == codes.NotFound {
