@@ -1,7 +1,7 @@
-// Package dlq is the function that keeps what was given up, and gives up what is overdue. It reads two topics: on
-// internal.deadletter.v1 comes every message that a part, or Pub/Sub itself, could not get processed, and each is kept
-// once in Firestore and told of in one log line of severity ERROR; on internal.sweep.v1 comes a tick, on which the
-// ledger of deliveries is swept.
+// Package dlq is the Cloud Function that stores dead letters and marks overdue deliveries dead. Start with [Function].
+// It reads two topics. internal.deadletter.v1 has every message that a part of Parley, or Pub/Sub itself,
+// dead-lettered: each is stored once in Firestore, and logged as one line "dead letter" of severity ERROR, the source
+// of the metric of dead letters. internal.sweep.v1 has a tick for each sweep of the ledger.
 package dlq
 
 import (
@@ -29,26 +29,26 @@ const Step = "dlq"
 
 func init() { trigger.Register(Step, build) }
 
-// Config is the function's configuration.
+// Config configures the function.
 type Config struct {
 	config.Deployment
-	SweepBudget time.Duration `env:"SWEEP_BUDGET" envDefault:"45s" help:"How long one sweep may take; what it leaves, the next one does. Less than the subscription's acknowledgement deadline."`
-	SweepGrace  time.Duration `env:"SWEEP_GRACE" envDefault:"20s" help:"How long after its deadline a delivery is given up, at least 1s: more than the instances' clocks differ, and a gateway takes to write an answer (WS_WRITE_TIMEOUT) and settle it. Terraform refuses less than WS_WRITE_TIMEOUT and 10s."`
+	SweepBudget time.Duration `env:"SWEEP_BUDGET" envDefault:"45s" help:"The limit of one sweep; the next sweep does the rest. Less than the subscription's acknowledgement deadline."`
+	SweepGrace  time.Duration `env:"SWEEP_GRACE" envDefault:"20s" help:"How long after its deadline a delivery is marked dead, at least 1s: more than the difference of the instances' clocks, and more than a gateway needs to write an answer (WS_WRITE_TIMEOUT) and settle the entry. Terraform refuses less than WS_WRITE_TIMEOUT and 10s."`
 }
 
-// Validate checks what the types cannot.
+// Validate checks the ranges.
 func (c Config) Validate() error {
 	var errs []error
 	if c.SweepBudget <= 0 {
 		errs = append(errs, fmt.Errorf("SWEEP_BUDGET: %s is not a positive time", c.SweepBudget))
 	}
-	if c.SweepGrace < time.Second { // without any, what is written just in time is given up although it arrives
+	if c.SweepGrace < time.Second { // without a grace, an answer sent just before the deadline would be dead although it arrives
 		errs = append(errs, fmt.Errorf("SWEEP_GRACE: %s is less than 1s", c.SweepGrace))
 	}
 	return errors.Join(errs...)
 }
 
-// Function keeps dead letters and sweeps the ledger. It is safe for concurrent use.
+// Function stores dead letters and sweeps the ledger. It is safe for concurrent use.
 type Function struct {
 	letters *deadletter.Store
 	reaper  *delivery.Reaper
@@ -57,7 +57,7 @@ type Function struct {
 	log     *slog.Logger
 }
 
-// New makes the function of its parts.
+// New makes the function.
 func New(letters *deadletter.Store, u *delivery.Reaper, c Config, log *slog.Logger) *Function {
 	return &Function{letters: letters, reaper: u, prefix: c.Prefix, budget: c.SweepBudget, log: log}
 }
@@ -100,13 +100,13 @@ func (f *Function) letter(data []byte, a deadletter.Announcement, attributes map
 	return l
 }
 
-// Sweep sweeps the ledger, for as long as the configuration allows.
+// Sweep sweeps the ledger, for at most the configured time.
 func (f *Function) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.budget)
 	defer cancel()
 	done, err := f.reaper.Sweep(ctx)
 	if done != (delivery.SweepResult{}) {
-		f.log.InfoContext(ctx, "swept the ledger", "givenUp", done.MarkedDead, "announced", done.Announced)
+		f.log.InfoContext(ctx, "swept the ledger", "markedDead", done.MarkedDead, "announced", done.Announced)
 	}
 	if err != nil {
 		return fmt.Errorf("sweep the ledger: %w", err)
@@ -134,9 +134,9 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 		}
 		if m.Topic == topology.Sweep {
 			if err := f.Sweep(ctx); err != nil {
-				// The next tick comes by itself. To have this one come again, too, would heap up ticks for as long as a
-				// sweep fails, each of them a sweep.
-				to.Log.ErrorContext(ctx, "a sweep was not completed", "error", err)
+				// Cloud Scheduler sends the next tick anyway. Redelivering this tick would accumulate ticks while
+				// sweeps fail.
+				to.Log.ErrorContext(ctx, "sweep failed", "error", err)
 			}
 			return nil
 		}

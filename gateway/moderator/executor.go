@@ -33,10 +33,9 @@ const (
 // Executor executes commands for a platform, each once. It is safe for concurrent use.
 //
 // An execution claims the command in the ledger, records the beginning, acts, records the outcome, and settles, in this
-// order. An instance that crashes leaves a claim, which expires, and the record tells how far the execution came. The
-// actions of this package are [delivery.Idempotent]: the next owner of the claim repeats the action or, if the record has
-// the outcome, only settles. If the platform does not answer while the claim lasts, the command ends as
-// [deadletter.OutcomeUnknown].
+// order. After a crash the claim expires, and the record shows the progress. The actions of this package are
+// [delivery.Idempotent]: the next owner of the claim repeats the action or, if the record has the outcome, only
+// settles. If the platform does not answer during the claim, the command ends as [deadletter.OutcomeUnknown].
 type Executor struct {
 	delivery *delivery.Executor
 	records  *Records
@@ -78,8 +77,8 @@ type Platform struct {
 	Act func(ctx context.Context, c moderation.Command) Answer
 }
 
-// Execute executes a command once. Unless done, the caller calls Execute again after wait. It returns early when ctx is
-// done, but an action that has begun is recorded and settled.
+// Execute executes a command once. Unless done, the caller calls Execute again after wait. When ctx is done, Execute
+// returns early, but an action already begun is recorded and settled.
 func (x *Executor) Execute(ctx context.Context, j *Job, p Platform) (done bool, wait time.Duration) {
 	w := &execution{records: x.records, job: j, act: p.Act, now: x.delivery.Now, retry: x.delivery.Timing.Retry}
 	r := x.delivery.Execute(ctx, ctx, &j.Job, delivery.Attempt{

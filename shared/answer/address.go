@@ -58,7 +58,7 @@ func checkRoom(name string) error {
 	return nil
 }
 
-// Origin is the place where an event happened.
+// Origin returns the address where an event happened.
 func Origin(e *event.Event) event.Address {
 	return event.Address{Destination: string(identity.PlatformOf(e.Source)), Channel: e.Channel}
 }
