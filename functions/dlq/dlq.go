@@ -1,7 +1,7 @@
-// Package dlq is the Cloud Function that stores dead letters and marks overdue deliveries dead. Start with [Function].
-// It reads two topics. internal.deadletter.v1 has every message that a part of Parley, or Pub/Sub itself,
-// dead-lettered: each is stored once in Firestore, and logged as one line "dead letter" of severity ERROR, the source
-// of the metric of dead letters. internal.sweep.v1 has a tick for each sweep of the ledger.
+// Package dlq is the Cloud Function for dead letters and overdue deliveries. Start with [Function]. The function reads
+// two topics. internal.deadletter.v1 has every message dead-lettered by a part of Parley or by Pub/Sub: the function
+// stores the message once in Firestore, and logs one line "dead letter" of severity ERROR, the source of the metric of
+// dead letters. internal.sweep.v1 has a tick for each sweep of the ledger.
 package dlq
 
 import (
@@ -42,7 +42,7 @@ func (c Config) Validate() error {
 	if c.SweepBudget <= 0 {
 		errs = append(errs, fmt.Errorf("SWEEP_BUDGET: %s is not a positive time", c.SweepBudget))
 	}
-	if c.SweepGrace < time.Second { // without a grace, an answer sent just before the deadline would be dead although it arrives
+	if c.SweepGrace < time.Second { // otherwise an answer sent just before the deadline would be marked dead
 		errs = append(errs, fmt.Errorf("SWEEP_GRACE: %s is less than 1s", c.SweepGrace))
 	}
 	return errors.Join(errs...)
@@ -62,13 +62,13 @@ func New(letters *deadletter.Store, u *delivery.Reaper, c Config, log *slog.Logg
 	return &Function{letters: letters, reaper: u, prefix: c.Prefix, budget: c.SweepBudget, log: log}
 }
 
-// Keep stores one message of the dead-letter topic as a dead letter, once, and logs the dead letter if it is new.
+// Keep stores a message of the dead-letter topic as a dead letter, once, and logs a new dead letter.
 func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
 	ctx = telemetry.Extract(ctx, m.Attributes)
 	a, attributes := deadletter.ParseAnnouncement(m.Attributes, m.ID)
 	id := attributes[delivery.AttrDelivery]
 	if a.Reason == deadletter.Exhausted && id != "" {
-		// the ledger has the outcome of a delivery; marking it dead stores the dead letter, and announces it here
+		// the ledger has a delivery's outcome; MarkDead stores the dead letter, and its announcement comes back here
 		_, err := f.reaper.MarkDead(ctx, id, a.Redrive, deadletter.New(a.Reason, fmt.Errorf("%s did not get it done in %d attempts", a.Source, a.Attempts)))
 		if !errors.Is(err, delivery.ErrNotFound) {
 			return err

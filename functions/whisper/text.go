@@ -8,8 +8,8 @@ import (
 	"parley.internal/shared/answer"
 )
 
-// The longest whispers: to a user who has never whispered to the bot, and to a user who has. Twitch silently cuts
-// longer texts at the limit (https://dev.twitch.tv/docs/api/reference/#send-whisper).
+// The longest whispers: to a new recipient, and to a user who has whispered to the bot. Twitch silently cuts longer
+// texts at the limit (https://dev.twitch.tv/docs/api/reference/#send-whisper).
 const (
 	maxFirst   = 500
 	maxAnswers = 10_000

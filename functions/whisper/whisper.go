@@ -1,18 +1,19 @@
-// Package whisper is the Cloud Function that sends whispers. It takes answers for one Twitch user alone, and sends each
-// to Twitch once (https://dev.twitch.tv/docs/api/reference/#send-whisper). Start with [Function.Whisper].
+// Package whisper is the Cloud Function that sends whispers. It sends each answer for a single Twitch user to Twitch
+// once (https://dev.twitch.tv/docs/api/reference/#send-whisper). Start with [Function.Whisper].
 //
 // The bus attribute route = whisper marks these answers. A message may come more than once, and to several instances:
-// the ledger lets one instance claim the delivery. An execution ends in one of these states:
+// the ledger lets one instance claim the delivery. An execution ends in one of three states:
 //
 //	delivered     Twitch answered 204: accepted, but not necessarily shown. Twitch drops suspected spam silently, so the
 //	              note in the ledger says no more than "accepted".
-//	dead          Twitch refused the whisper, or would accept it only after the deadline, or the outcome is unknown.
+//	dead          Twitch refused the whisper, or would accept a whisper only after the deadline, or the outcome is
+//	              unknown.
 //	pending       Twitch certainly did not get the whisper: status 429, or no connection. The claim is released and the
-//	              message fails, so that Pub/Sub delivers it again.
+//	              message fails, so Pub/Sub delivers the message again.
 //
-// The outcome is unknown if Twitch did not answer a request that was written, or answered with a server error. Then the
-// whisper is never sent again. It is dead as outcome_unknown at once, not only when the claim expires, because the dead
-// letter describes what happened, for the operator who has to decide. If even that write fails, the claim expires and the
+// The outcome is unknown if Twitch did not answer a complete request, or answered with a server error. Then the whisper
+// is never sent again. The whisper is dead as outcome_unknown at once, not only when the claim expires, because the
+// dead letter then has the details for the operator's decision. If even this write fails, the claim expires and the
 // sweep has the same result.
 //
 // A [Limiter] keeps Twitch's limits over all instances.
@@ -47,18 +48,18 @@ const (
 	storeTime  = 3 * time.Second
 	// settlePause lies between two tries to settle.
 	settlePause = 200 * time.Millisecond
-	// tokenTime is the limit of waiting for a token that another instance is refreshing.
+	// tokenTime is the limit of waiting while another instance refreshes the token.
 	tokenTime = 12 * time.Second
 
-	// maxAttempts is how often the subscription delivers a message. At the last delivery but one the whisper is dead if
-	// it can't be sent. That is long after the deadline, unless the deadline is very long. A message that Pub/Sub itself
-	// dead-letters would not have the delivery's reason.
+	// maxAttempts is how often the subscription delivers a message. At the last delivery but one, a whisper that can't
+	// be sent is dead. This is long after the deadline, unless the deadline is very long. A message dead-lettered by
+	// Pub/Sub itself would not have the delivery's reason.
 	maxAttempts = 100
 	// minBackoff is the subscription's least pause before it delivers a message again.
 	minBackoff = time.Second
 )
 
-// Tokens provides the bot's access token. [credential.Keeper] implements it.
+// Tokens provides the bot's access token: a [credential.Keeper].
 type Tokens interface {
 	// Token returns a token that is not known to be invalid.
 	Token(ctx context.Context, id identity.UserID) (credential.Token, error)
@@ -82,7 +83,7 @@ type Function struct {
 	deps     Deps
 	executor *delivery.Executor
 	api      *api
-	bot      identity.UserID // zero if it is not configured
+	bot      identity.UserID // zero without a configured bot
 }
 
 // New makes a function. The configuration must be valid.
@@ -97,8 +98,8 @@ func New(d Deps) *Function {
 
 // Errors that make Pub/Sub deliver the message again.
 var (
-	// errElsewhere means that another instance has the claim. Only when that instance settles it is known whether
-	// anything is left to do.
+	// errElsewhere means that a different instance has the claim. The remaining work is known only when the other
+	// instance settles.
 	errElsewhere = errors.New("another instance has claimed the whisper and not settled it yet")
 	// errPostponed is wrapped with the reason of a postponed whisper.
 	errPostponed = errors.New("whisper postponed")
@@ -136,7 +137,7 @@ type execution struct {
 	to    identity.UserID
 	text  string
 	token credential.Token
-	note  string // of a whisper that Twitch accepted
+	note  string // of an accepted whisper
 }
 
 // run executes the delivery and returns the state of its entry.
@@ -162,8 +163,8 @@ func (w *execution) run(ctx context.Context) (delivery.State, error) {
 	return r.State, r.Err
 }
 
-// expire handles a message that comes after its deadline. It reads the entry first: after a redrive, the entry belongs to
-// another message. If the delivery is to be marked dead, it prepares the reason, and done is false.
+// expire handles a message after its deadline. It reads the entry first: after a redrive, the entry belongs to a newer
+// message. done is false if the delivery has to be marked dead; then the job has the reason.
 func (w *execution) expire(ctx context.Context) (state delivery.State, done bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()

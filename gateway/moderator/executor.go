@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// claimTime is the age at which a claim is not used for another try. The last try, its record and the settling still
+	// claimTime is the age at which a claim is not used for a new try. The last try, its record and the settling still
 	// end before the claim expires.
 	claimTime = 30 * time.Second
 	// tryTime is the limit of one try, a new token included.
@@ -46,7 +46,7 @@ type Options struct {
 	Log     *slog.Logger         // required
 	Now     func() time.Time     // time.Now if nil
 	Count   func(outcome string) // counts calls of Execute by outcome: an [Outcome] or another word; nil for no counts
-	Backoff time.Duration        // the first pause before another try, growing to eight times that; 500 ms if 0
+	Backoff time.Duration        // the first pause before a second try, growing eightfold; 500 ms if 0
 }
 
 // NewExecutor makes an executor.
@@ -63,7 +63,7 @@ func NewExecutor(l *delivery.Ledger, u *delivery.Reaper, r *Records, o Options) 
 	return x
 }
 
-// Job is a command that came to a gateway, with its state between two calls of Execute.
+// Job is a command received by a gateway, with its state between two calls of Execute.
 type Job struct {
 	delivery.Job
 	Event *event.Event

@@ -55,7 +55,7 @@ type Outcome string
 // The outcomes.
 const (
 	Begun   Outcome = "begun"   // about to be done: the action may or may not have been done
-	Done    Outcome = "done"    // the platform did it
+	Done    Outcome = "done"    // done by the platform
 	Held    Outcome = "held"    // nothing to do: the person was banned already, or the message deleted
 	Refused Outcome = "refused" // the platform refuses the action
 	PutOff  Outcome = "put_off" // certainly not done; a later try may succeed
@@ -111,9 +111,8 @@ func recordOf(snap *firestore.DocumentSnapshot) (Record, error) {
 	return rec, nil
 }
 
-// begin records that an action is about to be done, and returns its try. An unfinished try, such as a try of an
-// instance that crashed, continues, and mayBeDone reports that the action may have been done before. A finished try
-// that was not settled is returned unchanged.
+// begin records the beginning of an execution, and returns the try. An unfinished try, for example after a crash,
+// continues, and mayBeDone reports a possible earlier action. A finished but unsettled try is returned unchanged.
 func (r *Records) begin(ctx context.Context, id string, attempt int, o moderation.Command, correlationID string) (now Try, mayBeDone bool, err error) {
 	err = store.RunTransaction(ctx, r.client, func(ctx context.Context, tx *firestore.Transaction) error {
 		now, mayBeDone = Try{}, false
@@ -139,7 +138,7 @@ func (r *Records) begin(ctx context.Context, id string, attempt int, o moderatio
 			now = *t
 			return nil
 		case Begun, Unknown:
-			mayBeDone = true // since it was begun
+			mayBeDone = true // by the earlier execution
 		default:
 			t.BegunAt = event.TruncateToMicros(r.now())
 		}
@@ -165,7 +164,7 @@ func (r *Records) end(ctx context.Context, id string, a Answer) error {
 		if err != nil {
 			return err
 		}
-		t := &rec.Tries[len(rec.Tries)-1] // begin has made one
+		t := &rec.Tries[len(rec.Tries)-1] // begin has added a try
 		t.Outcome, t.Code, t.Answer, t.EndedAt = a.Outcome, a.Code, a.Words, event.TruncateToMicros(r.now())
 		rec.Outcome = a.Outcome
 		if !a.User.IsZero() {

@@ -12,12 +12,12 @@ import (
 	"parley.internal/shared/moderation"
 )
 
-// NewCommands makes the queue of moderation commands for one channel of a platform, or for all channels if channel is
-// empty. Commands for the same channel are executed one after the other. execute is [moderator.Executor.Execute] with the
-// platform. The queue also finds commands in the ledger that an instance claimed and did not finish.
+// NewCommands makes the queue of moderation commands for a channel of a platform, or for all channels if channel is
+// empty. Commands for the same channel are executed in order. execute calls [moderator.Executor.Execute] with the
+// platform. The queue also finds commands claimed by an instance that crashed.
 //
-// Commands have a queue of their own, beside the [Dispatcher], because a ban must not wait behind answers that the
-// platform's limits hold up. So a command has no fixed order among the answers.
+// Commands have their own queue beside the [Dispatcher], because a ban must not wait behind answers delayed by the
+// platform's limits. So a command has no fixed order among the answers.
 func NewCommands(l *delivery.Ledger, on identity.Platform, channel string, log *slog.Logger, t Timing, execute func(context.Context, *moderator.Job) (done bool, wait time.Duration)) *KeyedQueue[*moderator.Job] {
 	return NewKeyedQueue(Work[*moderator.Job]{
 		Key: func(j *moderator.Job) (id, key string) { return jobID(j.Ref), j.Event.Channel },

@@ -38,7 +38,7 @@ type Platform struct {
 	Repeats bool
 }
 
-// Transport sends one answer, message by message. One goroutine uses it at a time.
+// Transport sends one answer, message by message. A transport is used by a single goroutine at a time.
 type Transport interface {
 	// Ready waits until connections and limits allow a message, or returns false and the obstacle: [delivery.Refused] is
 	// permanent. part counts messages from 0. Before part 0 the answer is not claimed yet.
@@ -47,8 +47,9 @@ type Transport interface {
 	Send(ctx context.Context, part int, text string) delivery.Outcome
 }
 
-// ReplyTarget returns the platform's id of the message under which an answer is shown: the message of the user who asked,
-// or else the event's ReplyTo. It is empty if there is none. Only the platform can tell whether the id is valid.
+// ReplyTarget returns the platform's id of the message under which an answer is shown: the message of the user who
+// asked, or else the event's ReplyTo. Without such a message the id is empty. Only the platform can tell whether the id
+// is valid.
 func ReplyTarget(e *event.Event, on identity.Platform) string {
 	if e.Message != nil && e.Message.Role == event.RoleUser && identity.PlatformOf(e.Source) == on && e.Message.ID != "" {
 		return e.Message.ID // ReplyTo is then the message that the user replied to
@@ -83,7 +84,7 @@ type job struct {
 	event     *event.Event
 	key       string
 	transport Transport
-	invalid   error // why the answer has no address; nil if it has one
+	invalid   error // the error of Address
 }
 
 // NewDispatcher makes a dispatcher that sends nothing before Run.
@@ -103,8 +104,8 @@ func NewDispatcher(p Platform, o Options) *Dispatcher {
 // jobID names a job. A redriven delivery is another job, because the waiting job does not know about the redrive.
 func jobID(r delivery.Ref) string { return fmt.Sprintf("%s %d", r.ID, r.RedriveCount) }
 
-// Enqueue adds an answer that came by the bus. It does not wait until the answer is sent. If this instance never sends
-// it, the next owner of the lease finds it in the ledger.
+// Enqueue adds an answer from the bus, and returns before the answer is sent. If this instance stops before, the next
+// owner of the lease finds the answer in the ledger.
 func (d *Dispatcher) Enqueue(ref delivery.Ref, e *event.Event) { d.queue.Enqueue(d.job(ref, e)) }
 
 func (d *Dispatcher) job(ref delivery.Ref, e *event.Event) *job {
@@ -113,7 +114,7 @@ func (d *Dispatcher) job(ref delivery.Ref, e *event.Event) *job {
 	return j
 }
 
-// Run sends answers until ctx is done, and finishes claimed answers until stopped is done. It must be called once.
+// Run sends answers until ctx is done, and finishes claimed answers until stopped is done. The caller calls Run once.
 func (d *Dispatcher) Run(ctx, stopped context.Context) {
 	d.stopped = stopped
 	d.queue.Run(ctx)

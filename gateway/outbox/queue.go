@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	// maxQueue is the number of jobs of one key in memory, and maxJobs of all keys. More jobs stay in the ledger and are
-	// found there later. There are at most as many goroutines as jobs.
+	// maxQueue is the number of jobs of one key in memory, and maxJobs of all keys. More jobs stay in the ledger until
+	// a later query. The number of goroutines is at most the number of jobs.
 	maxQueue = 1000
 	maxJobs  = 10_000
-	// storeTime is the limit of one query and of one write of the ledger.
+	// storeTime is the limit of a query and of a write of the ledger.
 	storeTime = 10 * time.Second
 )
 
@@ -37,12 +37,12 @@ type Work[J any] struct {
 	Timing Timing
 }
 
-// KeyedQueue executes jobs: jobs with the same key one after the other, jobs with different keys in parallel. It is safe
-// for concurrent use.
+// KeyedQueue executes jobs: jobs with the same key in order, jobs with different keys in parallel. It is safe for
+// concurrent use.
 //
-// The ledger is the source of the jobs; the bus only brings them sooner. Each job has an entry in the ledger before it is
-// published, and the queue queries the ledger at the start and then again and again. So the next owner of the lease finds
-// a job that was published while no instance had the lease, and a job that the last owner did not reach or released.
+// The ledger is the source of the jobs; the bus only brings them sooner. A job's entry is in the ledger before the job
+// is published, and the queue queries the ledger at the start and then regularly. So the next owner of the lease finds
+// jobs published while no instance had the lease, and jobs not reached or released by the last owner.
 type KeyedQueue[J any] struct {
 	work Work[J]
 	ctx  context.Context // of Run
@@ -55,8 +55,8 @@ type KeyedQueue[J any] struct {
 	begun bool // the ledger was queried; jobs from the bus alone could be out of order
 	ended bool
 
-	// While the ledger is queried: the ids of the jobs executed meanwhile. The query may miss a job that is claimed at
-	// that moment. The job keeps its place all the same.
+	// While the ledger is queried: the ids of the jobs executed meanwhile. The query may miss a job claimed during the
+	// query. The job keeps its place all the same.
 	underWay map[string]bool
 }
 
@@ -80,7 +80,7 @@ func NewKeyedQueue[J any](w Work[J]) *KeyedQueue[J] {
 	return &KeyedQueue[J]{work: w, room: make(chan struct{}, 1), keys: map[string]*keyQueue[J]{}}
 }
 
-// Enqueue adds a job that came by the bus, unless the queue has it already. It does not wait for the job.
+// Enqueue adds a job from the bus, unless the queue has the job already. Enqueue does not wait for the job.
 func (q *KeyedQueue[J]) Enqueue(j J) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -170,7 +170,7 @@ func (q *KeyedQueue[J]) drop(k *keyQueue[J], id string) {
 	k.jobs = slices.DeleteFunc(k.jobs, func(j queued[J]) bool { return j.id == id }) // a query may have moved the job
 }
 
-// Run executes jobs until ctx is done, and returns when the running jobs have ended. It must be called once.
+// Run executes jobs until ctx is done, and returns when the running jobs have ended. The caller calls Run once.
 func (q *KeyedQueue[J]) Run(ctx context.Context) {
 	q.ctx = ctx
 	for ctx.Err() == nil {
@@ -194,7 +194,7 @@ func (q *KeyedQueue[J]) Run(ctx context.Context) {
 }
 
 // scan adds the jobs from the ledger, and sorts each key: running jobs first, then the ledger's jobs in the ledger's
-// order, then the rest, which are newer.
+// order, then newer jobs.
 func (q *KeyedQueue[J]) scan(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// guard is the zero width space, invisible to people. In a mention or a command it makes plain text of it.
+	// guard is the zero width space, invisible to people. Inside a mention or a command, it leaves plain text.
 	guard = "\u200b"
 
 	// mark is the sign of a relayed text: three invisible characters, in an order that people do not write. Only a sign
@@ -115,9 +115,9 @@ func StripMarks(text string) string { return strings.ReplaceAll(RemoveMark(text)
 // RemoveMark removes the mark from a text.
 func RemoveMark(text string) string { return strings.ReplaceAll(text, mark, "") }
 
-// WasRelayed reports whether an event was relayed before, by this Parley or another: the event has egress.relay, or its
-// text has the invisible mark, because a bridge, bot or client repeated a relayed text. The caller must not relay such
-// an event again.
+// WasRelayed reports whether an event was relayed before, by any Parley: the event has egress.relay, or its text has
+// the invisible mark, because a bridge, bot or client repeated a relayed text. The caller must not relay such an event
+// again.
 //
 // So a text is relayed once, if its characters stay. A platform or program that removes invisible characters also
 // removes the mark, and a person can write anything. For such bots the enrichment has a list of authors never relayed.

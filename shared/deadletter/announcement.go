@@ -1,10 +1,10 @@
-// Package deadletter names the reasons for which a message or a delivery can't be processed, announces dead letters on
-// the bus, and stores them in Firestore.
+// Package deadletter defines the reasons of dead letters, announces dead letters on the bus, and stores them in
+// Firestore.
 //
-// A part of Parley that decides that a message can never succeed returns an [*Error] with a [Reason]. The bus publishes the
+// A part of Parley returns an [*Error] with a [Reason] for a message that can never succeed. The bus publishes the
 // message, unchanged, on the dead-letter topic, with the reason in the attributes ([Announcement]), and only then
-// acknowledges it. The dlq function puts the message into the [Store], once. Any other error means "try again".
-// The package does not know who redrives a dead letter: see package redrive.
+// acknowledges the message. The dlq function puts the message into the [Store], once. Any other error means "try
+// again". The package does not know who redrives a dead letter: see package redrive.
 package deadletter
 
 import (
@@ -41,7 +41,7 @@ const (
 // AttrRedrive is the attribute of a redriven message: the number of its redrives.
 const AttrRedrive = "redrive"
 
-// Attributes of a message that Pub/Sub forwards after too many attempts
+// Attributes set by Pub/Sub on a message forwarded after too many attempts
 // (https://cloud.google.com/pubsub/docs/handling-failures#dead_letter_topic).
 const (
 	attrForwardedSubscription = "CloudPubSubDeadLetterSourceSubscription"

@@ -12,8 +12,8 @@ import (
 // Status is the progress of a dead letter.
 type Status string
 
-// A dead letter is open until an operator decides to redrive it. It is redriven when its message is published again. If
-// the message fails again, the dead letter is open again.
+// A dead letter is open until an operator decides to redrive the message, and redriven when the message is published
+// again. If the message fails again, the dead letter is open again.
 const (
 	Open      Status = "open"
 	Redriving Status = "redriving"

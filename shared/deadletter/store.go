@@ -67,8 +67,8 @@ func (s *Store) Put(ctx context.Context, l DeadLetter, redrive int) (isNew bool,
 	return isNew, nil
 }
 
-// PutTx is [Store.Put] in the caller's transaction, for data of at most one document. It reads, so it must come before
-// the transaction's first write; write then writes.
+// PutTx is [Store.Put] in the caller's transaction, for data of at most one document. PutTx reads, so the call must
+// come before the transaction's first write; write then writes.
 func (s *Store) PutTx(tx *firestore.Transaction, l DeadLetter, redrive int) (write func() error, err error) {
 	l.describe()
 	next, isNew, err := s.next(tx, l, redrive)
@@ -224,12 +224,12 @@ func yieldSnapshot(snap *firestore.DocumentSnapshot, yield func(DeadLetter) erro
 // ErrNotOpen means that a dead letter was redriven before, and has not failed again.
 var ErrNotOpen = errors.New("dead letter is not open")
 
-// redriveTimeout is when a redrive that did not publish counts as failed, so that another redrive may follow.
+// redriveTimeout is the age at which an unpublished redrive counts as failed. Then a further redrive is allowed.
 const redriveTimeout = time.Minute
 
 // MarkRedrivingTx records in a transaction that the operator by redrives a dead letter. It fails with [ErrNotOpen] or
-// [ErrNotFound]. It reads, so it must come before the transaction's first write; write then writes. redrive is the new
-// number of redrives. The caller publishes the message, and then calls [Store.MarkRedriven].
+// [ErrNotFound]. The call reads, so it must come before the transaction's first write; write then writes. redrive is
+// the new number of redrives. The caller publishes the message, and then calls [Store.MarkRedriven].
 func (s *Store) MarkRedrivingTx(tx *firestore.Transaction, id, by string) (write func() error, redrive int, err error) {
 	snap, err := tx.Get(s.doc(id))
 	if status.Code(err) == codes.NotFound {
