@@ -58,8 +58,8 @@ type Function struct {
 }
 
 // New makes the function.
-func New(letters *deadletter.Store, u *delivery.Reaper, c Config, log *slog.Logger) *Function {
-	return &Function{letters: letters, reaper: u, prefix: c.Prefix, budget: c.SweepBudget, log: log}
+func New(letters *deadletter.Store, r *delivery.Reaper, c Config, log *slog.Logger) *Function {
+	return &Function{letters: letters, reaper: r, prefix: c.Prefix, budget: c.SweepBudget, log: log}
 }
 
 // Keep stores a message of the dead-letter topic as a dead letter, once, and logs a new dead letter.

@@ -43,7 +43,7 @@ func TestLongErrorFitsAnAttribute(t *testing.T) {
 	}
 }
 
-func TestIDTellsPartsApart(t *testing.T) {
+func TestStoredIDsStayTheSame(t *testing.T) {
 	if digest.Of("a", "bc") == digest.Of("ab", "c") {
 		t.Error("parts run into each other")
 	}

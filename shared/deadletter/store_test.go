@@ -25,7 +25,7 @@ func box(t *testing.T, env emulatortest.Env, now func() time.Time) *deadletter.S
 	return deadletter.NewStore(client, now)
 }
 
-func TestTheWholeMessageIsKeptHoweverLong(t *testing.T) {
+func TestMessageOfAnyLengthIsStoredComplete(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		b := box(t, env, time.Now)
 		for id, data := range map[string][]byte{
@@ -54,7 +54,7 @@ func TestTheWholeMessageIsKeptHoweverLong(t *testing.T) {
 	})
 }
 
-func TestALetterTellsWhatItsEventSays(t *testing.T) {
+func TestDeadLetterDescribesItsEvent(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		b := box(t, env, time.Now)
 		data := []byte(`{"v":"2","source":"s","correlationId":"c9","type":"chat.message","routingSlip":[{"id":"enrichment","status":"OK"},{"id":"personality","status":"PENDING"}]}`)

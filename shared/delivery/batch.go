@@ -40,15 +40,15 @@ type write struct {
 
 // write sends an update and returns its result. If ctx ends first, write returns the context's error, and the update
 // may still happen.
-func (g *batcher) write(ctx context.Context, doc *firestore.DocumentRef, updates []firestore.Update, version time.Time) error {
+func (b *batcher) write(ctx context.Context, doc *firestore.DocumentRef, updates []firestore.Update, version time.Time) error {
 	w := &write{doc, updates, version, ctx.Done(), make(chan error, 1)}
-	g.mu.Lock()
-	g.waiting = append(g.waiting, w)
-	if g.calls < maxCalls {
-		g.calls++
-		go g.call(context.WithoutCancel(ctx)) // ends when no write waits
+	b.mu.Lock()
+	b.waiting = append(b.waiting, w)
+	if b.calls < maxCalls {
+		b.calls++
+		go b.call(context.WithoutCancel(ctx)) // ends when no write waits
 	}
-	g.mu.Unlock()
+	b.mu.Unlock()
 	select {
 	case err := <-w.done:
 		return err
@@ -58,25 +58,25 @@ func (g *batcher) write(ctx context.Context, doc *firestore.DocumentRef, updates
 }
 
 // call sends calls until no write waits.
-func (g *batcher) call(ctx context.Context) {
+func (b *batcher) call(ctx context.Context) {
 	for {
-		writes := g.take()
+		writes := b.take()
 		if writes == nil {
 			return
 		}
-		g.commit(ctx, writes)
+		b.commit(ctx, writes)
 	}
 }
 
 // take returns the writes of the next call, each for a different document. Without writes the call ends. Writes of
 // callers that have left are dropped: a caller still interested repeats the write, and during an outage of Firestore
 // the dead writes would delay the live ones more and more.
-func (g *batcher) take() (writes []*write) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+func (b *batcher) take() (writes []*write) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	taken := map[string]bool{}
 	var rest []*write
-	for _, w := range g.waiting {
+	for _, w := range b.waiting {
 		select {
 		case <-w.left:
 			continue
@@ -89,9 +89,9 @@ func (g *batcher) take() (writes []*write) {
 			rest = append(rest, w)
 		}
 	}
-	g.waiting = rest
+	b.waiting = rest
 	if writes == nil {
-		g.calls--
+		b.calls--
 	}
 	return writes
 }
@@ -99,7 +99,7 @@ func (g *batcher) take() (writes []*write) {
 // commit sends one call and returns when the call has ended. The client repeats a write that Firestore refused for the
 // moment, because of contention or load, a second later or more. Only the caller of that write waits for the
 // repetition.
-func (g *batcher) commit(ctx context.Context, writes []*write) {
+func (b *batcher) commit(ctx context.Context, writes []*write) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	if len(writes) == 1 {
 		defer cancel()
@@ -108,7 +108,7 @@ func (g *batcher) commit(ctx context.Context, writes []*write) {
 		w.done <- err
 		return
 	}
-	bulk := g.client.BulkWriter(ctx)
+	bulk := b.client.BulkWriter(ctx)
 	var results sync.WaitGroup
 	for _, w := range writes {
 		job, err := bulk.Update(w.doc, w.updates, firestore.LastUpdateTime(w.version))

@@ -41,26 +41,26 @@ func NewReaper(l *Ledger, letters *deadletter.Store, bus Announcer, source strin
 // if an earlier call had another reason; [Delivered] or [Claimed] if the delivery was not pending. Any number of calls
 // make one dead letter. redrives is the redrive count in the delivery's message: after a later redrive the entry
 // belongs to another message, and stays unchanged.
-func (u *Reaper) MarkDead(ctx context.Context, id string, redrives int, why *deadletter.Error) (State, error) {
-	return u.markDead(ctx, id, why, func(e Entry) bool { return e.State == Pending && e.RedriveCount == redrives })
+func (r *Reaper) MarkDead(ctx context.Context, id string, redrives int, why *deadletter.Error) (State, error) {
+	return r.markDead(ctx, id, why, func(e Entry) bool { return e.State == Pending && e.RedriveCount == redrives })
 }
 
 // MarkClaimDead is [Reaper.MarkDead] for a claimed delivery.
-func (u *Reaper) MarkClaimDead(ctx context.Context, c *Claim, why *deadletter.Error) (State, error) {
-	return u.markDead(ctx, c.id, why, func(e Entry) bool { return e.State == Claimed && e.Claim == c.token })
+func (r *Reaper) MarkClaimDead(ctx context.Context, c *Claim, why *deadletter.Error) (State, error) {
+	return r.markDead(ctx, c.id, why, func(e Entry) bool { return e.State == Claimed && e.Claim == c.token })
 }
 
-func (u *Reaper) markDead(ctx context.Context, id string, why *deadletter.Error, may func(Entry) bool) (State, error) {
-	entry, state, err := u.moveToDead(ctx, id, why, may)
+func (r *Reaper) markDead(ctx context.Context, id string, why *deadletter.Error, may func(Entry) bool) (State, error) {
+	entry, state, err := r.moveToDead(ctx, id, why, may)
 	if err != nil || entry == nil {
 		return state, err
 	}
-	return Dead, u.announce(ctx, *entry)
+	return Dead, r.announce(ctx, *entry)
 }
 
 // moveToDead moves the entry to [Dead] if may(entry) holds. It returns the entry only if this call changed the entry.
-func (u *Reaper) moveToDead(ctx context.Context, id string, why *deadletter.Error, may func(Entry) bool) (moved *Entry, state State, err error) {
-	l := u.ledger
+func (r *Reaper) moveToDead(ctx context.Context, id string, why *deadletter.Error, may func(Entry) bool) (moved *Entry, state State, err error) {
+	l := r.ledger
 	err = store.RunTransaction(ctx, l.client, func(ctx context.Context, tx *firestore.Transaction) error {
 		moved = nil
 		snap, err := tx.Get(l.doc(id))
@@ -77,8 +77,8 @@ func (u *Reaper) moveToDead(ctx context.Context, id string, why *deadletter.Erro
 		if state = e.State; !may(e) {
 			return nil
 		}
-		write, err := u.letters.PutTx(tx, deadletter.DeadLetter{
-			ID: id, Reason: why.Reason, Message: why.Err.Error(), Source: u.source, Data: e.Event, Delivery: true,
+		write, err := r.letters.PutTx(tx, deadletter.DeadLetter{
+			ID: id, Reason: why.Reason, Message: why.Err.Error(), Source: r.source, Data: e.Event, Delivery: true,
 		}, e.RedriveCount)
 		if err != nil {
 			return err
@@ -109,13 +109,13 @@ func (u *Reaper) moveToDead(ctx context.Context, id string, why *deadletter.Erro
 }
 
 // announce announces a dead entry, and marks it announced.
-func (u *Reaper) announce(ctx context.Context, e Entry) error {
-	err := u.bus.Announce(ctx, e.Event, map[string]string{"correlationId": e.CorrelationID, AttrDelivery: e.ID},
-		deadletter.Announcement{ID: e.ID, Reason: deadletter.Reason(e.Reason), Message: e.Message, Source: u.source, Redrive: e.RedriveCount})
+func (r *Reaper) announce(ctx context.Context, e Entry) error {
+	err := r.bus.Announce(ctx, e.Event, map[string]string{"correlationId": e.CorrelationID, AttrDelivery: e.ID},
+		deadletter.Announcement{ID: e.ID, Reason: deadletter.Reason(e.Reason), Message: e.Message, Source: r.source, Redrive: e.RedriveCount})
 	if err != nil {
 		return err
 	}
-	if _, err := u.ledger.doc(e.ID).Update(ctx, []firestore.Update{{Path: "announced", Value: true}}); err != nil {
+	if _, err := r.ledger.doc(e.ID).Update(ctx, []firestore.Update{{Path: "announced", Value: true}}); err != nil {
 		return fmt.Errorf("mark delivery %s announced: %w", e.ID, err)
 	}
 	return nil

@@ -33,18 +33,18 @@ type SweepResult struct {
 // Sweep marks every overdue delivery dead, and announces dead deliveries whose announcement failed. It goes on page by
 // page until ctx is done; the next sweep handles the rest. Concurrent sweeps are safe. The error joins the errors of
 // single entries. An entry with an error does not stop the others.
-func (u *Reaper) Sweep(ctx context.Context) (SweepResult, error) {
+func (r *Reaper) Sweep(ctx context.Context) (SweepResult, error) {
 	var markedDead, announced atomic.Int64
 	announce := func(e Entry) error {
 		ctx, cancel := context.WithTimeout(ctx, announceTime)
 		defer cancel()
-		return u.announce(ctx, e)
+		return r.announce(ctx, e)
 	}
 	var scans []func() error
-	for _, k := range u.overdue() {
+	for _, k := range r.overdue() {
 		scans = append(scans, func() error {
-			return u.pages(ctx, k.query, func(e Entry) error {
-				moved, _, err := u.moveToDead(ctx, e.ID, k.why(e), k.still)
+			return r.pages(ctx, k.query, func(e Entry) error {
+				moved, _, err := r.moveToDead(ctx, e.ID, k.why(e), k.still)
 				if err != nil || moved == nil {
 					return err
 				}
@@ -53,10 +53,10 @@ func (u *Reaper) Sweep(ctx context.Context) (SweepResult, error) {
 			})
 		})
 	}
-	silent := u.ledger.client.Collection("deliveries").Where("state", "==", Dead).Where("announced", "==", false).
-		Where("settledAt", "<", u.ledger.now().Add(-u.grace)).OrderBy("settledAt", firestore.Asc)
+	silent := r.ledger.client.Collection("deliveries").Where("state", "==", Dead).Where("announced", "==", false).
+		Where("settledAt", "<", r.ledger.now().Add(-r.grace)).OrderBy("settledAt", firestore.Asc)
 	scans = append(scans, func() error {
-		return u.pages(ctx, silent, func(e Entry) error {
+		return r.pages(ctx, silent, func(e Entry) error {
 			err := announce(e)
 			if err == nil {
 				announced.Add(1)
@@ -81,14 +81,14 @@ type overdueKind struct {
 }
 
 // overdue returns the kinds of entries to mark dead: pending after the deadline, and claimed with an expired claim.
-func (u *Reaper) overdue() []overdueKind {
-	limit := u.ledger.now().Add(-u.grace)
+func (r *Reaper) overdue() []overdueKind {
+	limit := r.ledger.now().Add(-r.grace)
 	shards := make([]int, Shards)
 	for i := range shards {
 		shards[i] = i
 	}
 	query := func(state State, field string) firestore.Query {
-		return u.ledger.client.Collection("deliveries").Where("shard", "in", shards).Where("state", "==", state).
+		return r.ledger.client.Collection("deliveries").Where("shard", "in", shards).Where("state", "==", state).
 			Where(field, "<", limit).OrderBy(field, firestore.Asc)
 	}
 	return []overdueKind{{
@@ -108,7 +108,7 @@ func (u *Reaper) overdue() []overdueKind {
 
 // pages calls do for each entry of a query, page by page, [sweepTogether] at a time. It returns the first errors; an
 // entry with an error is left to a later sweep.
-func (u *Reaper) pages(ctx context.Context, q firestore.Query, do func(Entry) error) error {
+func (r *Reaper) pages(ctx context.Context, q firestore.Query, do func(Entry) error) error {
 	var mu sync.Mutex
 	var errs []error
 	failed := 0
