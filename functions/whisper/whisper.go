@@ -67,8 +67,8 @@ type Tokens interface {
 	Invalid(ctx context.Context, id identity.UserID, used credential.Token) (credential.Token, error)
 }
 
-// Deps holds the dependencies of a [Function]. All are required, but Tokens only if the bot is configured.
-type Deps struct {
+// Dependencies holds the dependencies of a [Function]. All are required, but Tokens only if the bot is configured.
+type Dependencies struct {
 	Config  Config
 	Ledger  *delivery.Ledger
 	Reaper  *delivery.Reaper
@@ -80,14 +80,14 @@ type Deps struct {
 
 // Function sends whispers. It is safe for concurrent use.
 type Function struct {
-	deps     Deps
+	deps     Dependencies
 	executor *delivery.Executor
 	api      *api
 	bot      identity.UserID // zero without a configured bot
 }
 
 // New makes a function. The configuration must be valid.
-func New(d Deps) *Function {
+func New(d Dependencies) *Function {
 	f := &Function{deps: d, api: newAPI(d.Config.Credential.Twitch.ClientID, d.Config.Credential.Twitch.APIURL, d.Config.Twitch.Timeout)}
 	f.bot, _ = d.Config.Credential.Twitch.Bot() // without a bot, every whisper is dead-lettered
 	f.executor = &delivery.Executor{Ledger: d.Ledger, Reaper: d.Reaper, Log: d.Log, Now: d.Now, Timing: delivery.Timing{

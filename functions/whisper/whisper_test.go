@@ -203,7 +203,7 @@ func (r *rig) intercept(ctx context.Context, method string, req, reply any, cc *
 // another makes a second instance of the function.
 func (r *rig) another() *Function {
 	clock := func() time.Time { return r.now }
-	return New(Deps{
+	return New(Dependencies{
 		Config: r.config, Ledger: r.ledger, Reaper: delivery.NewReaper(r.ledger, r.box, r.platform, Step, 0),
 		Limiter: NewLimiter(r.client, r.config.Limits, clock), Tokens: r.tokens, Now: clock,
 		Log: r.logger,

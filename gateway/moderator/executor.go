@@ -50,8 +50,8 @@ type Options struct {
 }
 
 // NewExecutor makes an executor.
-func NewExecutor(l *delivery.Ledger, u *delivery.Reaper, r *Records, o Options) *Executor {
-	x := &Executor{records: r, delivery: &delivery.Executor{Ledger: l, Reaper: u, Log: o.Log, Now: o.Now, Count: o.Count}}
+func NewExecutor(l *delivery.Ledger, reaper *delivery.Reaper, r *Records, o Options) *Executor {
+	x := &Executor{records: r, delivery: &delivery.Executor{Ledger: l, Reaper: reaper, Log: o.Log, Now: o.Now, Count: o.Count}}
 	if o.Now == nil {
 		x.delivery.Now = time.Now
 	}

@@ -30,28 +30,28 @@ func IsCommand(e *event.Event) bool {
 }
 
 // Event makes the command's egress event from the requesting event, which stays unchanged.
-func (o Command) Event(asked *event.Event) *event.Event {
+func (c Command) Event(asked *event.Event) *event.Event {
 	out := asked.Clone()
-	out.Type, out.Channel, out.Payload = Type, o.Channel, event.Raw(o)
-	out.Egress = &event.Egress{Destination: string(o.Platform()), Type: event.EgressEvent}
+	out.Type, out.Channel, out.Payload = Type, c.Channel, event.Raw(c)
+	out.Egress = &event.Egress{Destination: string(c.Platform()), Type: event.EgressEvent}
 	out.Annotations, out.Candidates = nil, nil // they belong to the requesting event
 	return out
 }
 
 // Read reads the command in an egress event. Its errors are like those of [Parse].
 func Read(e *event.Event) (Command, error) {
-	var o Command
-	if err := json.Unmarshal(e.Payload, &o); err != nil {
-		return Command{}, &event.FieldError{Field: "payload", Reason: "not an order"}
+	var c Command
+	if err := json.Unmarshal(e.Payload, &c); err != nil {
+		return Command{}, &event.FieldError{Field: "payload", Reason: "not a command"}
 	}
-	f := Fields{Action: string(o.Kind), Channel: o.Channel, UserID: o.User.String(), Login: o.Login, MessageID: o.MessageID, Reason: o.Reason}
-	if o.Seconds != 0 {
-		f.DurationSeconds = strconv.Itoa(o.Seconds)
+	f := Fields{Action: string(c.Kind), Channel: c.Channel, UserID: c.User.String(), Login: c.Login, MessageID: c.MessageID, Reason: c.Reason}
+	if c.Seconds != 0 {
+		f.DurationSeconds = strconv.Itoa(c.Seconds)
 	}
 	var p problems
-	o.Action = p.action(f)
-	if o.By.Right == "" {
+	c.Action = p.action(f)
+	if c.By.Right == "" {
 		p.bad("askedBy.right", "missing: nobody has allowed it")
 	}
-	return o, p.join("payload.")
+	return c, p.join("payload.")
 }
