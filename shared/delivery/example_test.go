@@ -8,12 +8,9 @@ import (
 )
 
 func ExampleID() {
-	// the same event and step always give the same delivery
-	fmt.Println(delivery.ID("c1", "personality") == delivery.ID("c1", "personality"))
-	fmt.Println(delivery.ID("c1", "personality") == delivery.ID("c1", "rule"))
-	// Output:
-	// true
-	// false
+	// always the same for the same event and step
+	fmt.Println(delivery.ID("c1", "personality"))
+	// Output: ad3c3381110746becbe3a34d1d688253
 }
 
 func ExampleRef_Wait() {
