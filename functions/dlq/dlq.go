@@ -1,7 +1,7 @@
-// Package dlq is the function that keeps what was given up, and gives up what is overdue. It reads two topics: on
-// internal.deadletter.v1 comes every message that a part, or Pub/Sub itself, could not get processed, and each is kept
-// once in Firestore and told of in one log line of severity ERROR; on internal.sweep.v1 comes a tick, on which the
-// ledger of deliveries is swept.
+// Package dlq is the Cloud Function for dead letters and overdue deliveries. Start with [Function]. The function reads
+// two topics. internal.deadletter.v1 has every message dead-lettered by a part of Parley or by Pub/Sub: the function
+// stores the message once in Firestore, and logs one line "dead letter" of severity ERROR, the source of the metric of
+// dead letters. internal.sweep.v1 has a tick for each sweep of the ledger.
 package dlq
 
 import (
@@ -29,84 +29,84 @@ const Step = "dlq"
 
 func init() { trigger.Register(Step, build) }
 
-// Config is the function's configuration.
+// Config configures the function.
 type Config struct {
 	config.Deployment
-	SweepBudget time.Duration `env:"SWEEP_BUDGET" envDefault:"45s" help:"How long one sweep may take; what it leaves, the next one does. Less than the subscription's acknowledgement deadline."`
-	SweepGrace  time.Duration `env:"SWEEP_GRACE" envDefault:"20s" help:"How long after its deadline a delivery is given up, at least 1s: more than the instances' clocks differ, and a gateway takes to write an answer (WS_WRITE_TIMEOUT) and settle it. Terraform refuses less than WS_WRITE_TIMEOUT and 10s."`
+	SweepBudget time.Duration `env:"SWEEP_BUDGET" envDefault:"45s" help:"The limit of one sweep; the next sweep does the rest. Less than the subscription's acknowledgement deadline."`
+	SweepGrace  time.Duration `env:"SWEEP_GRACE" envDefault:"20s" help:"How long after its deadline a delivery is marked dead, at least 1s: more than the difference of the instances' clocks, and more than a gateway needs to write an answer (WS_WRITE_TIMEOUT) and settle the entry. Terraform refuses less than WS_WRITE_TIMEOUT and 10s."`
 }
 
-// Validate checks what the types cannot.
+// Validate checks the ranges.
 func (c Config) Validate() error {
 	var errs []error
 	if c.SweepBudget <= 0 {
 		errs = append(errs, fmt.Errorf("SWEEP_BUDGET: %s is not a positive time", c.SweepBudget))
 	}
-	if c.SweepGrace < time.Second { // without any, what is written just in time is given up although it arrives
+	if c.SweepGrace < time.Second { // otherwise an answer sent just before the deadline would be marked dead
 		errs = append(errs, fmt.Errorf("SWEEP_GRACE: %s is less than 1s", c.SweepGrace))
 	}
 	return errors.Join(errs...)
 }
 
-// Function keeps dead letters and sweeps the ledger. It is safe for concurrent use.
+// Function stores dead letters and sweeps the ledger. It is safe for concurrent use.
 type Function struct {
-	box    *deadletter.Store
-	reaper *delivery.Reaper
-	prefix topology.Prefix
-	budget time.Duration
-	log    *slog.Logger
+	letters *deadletter.Store
+	reaper  *delivery.Reaper
+	prefix  topology.Prefix
+	budget  time.Duration
+	log     *slog.Logger
 }
 
-// New makes the function of its parts.
-func New(box *deadletter.Store, u *delivery.Reaper, c Config, log *slog.Logger) *Function {
-	return &Function{box: box, reaper: u, prefix: c.Prefix, budget: c.SweepBudget, log: log}
+// New makes the function.
+func New(letters *deadletter.Store, r *delivery.Reaper, c Config, log *slog.Logger) *Function {
+	return &Function{letters: letters, reaper: r, prefix: c.Prefix, budget: c.SweepBudget, log: log}
 }
 
-// Keep keeps one message of the dead-letter topic.
+// Keep stores a message of the dead-letter topic as a dead letter, once, and logs a new dead letter.
 func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
 	ctx = telemetry.Extract(ctx, m.Attributes)
 	a, attributes := deadletter.ParseAnnouncement(m.Attributes, m.ID)
-	letter := deadletter.DeadLetter{
-		ID: a.ID, Reason: a.Reason, Message: a.Message, Source: a.Source, Topic: a.Topic,
-		Data: m.Data, Attributes: attributes, Delivery: attributes[delivery.AttrDelivery] == a.ID,
-	}
-	if a.Reason == deadletter.Exhausted {
-		if id := attributes[delivery.AttrDelivery]; id != "" {
-			// the outcome of a delivery stands in the ledger, and its letter is written with that
-			_, err := f.reaper.MarkDead(ctx, id, a.Redrive, deadletter.New(a.Reason, fmt.Errorf("%s did not get it done in %d attempts", a.Source, a.Attempts)))
-			if !errors.Is(err, delivery.ErrNotFound) {
-				return err
-			}
-		}
-		subscription, _ := f.prefix.SubscriptionOf(a.Source)
-		letter.Topic = string(subscription.Topic)
-		// Pub/Sub's message has another id each time that one event is given up; the part's own letter has not
-		if e, err := event.Decode(m.Data); err == nil && subscription.Function != "" {
-			letter.ID = digest.Of(e.CorrelationID, subscription.Function)
-		}
-	}
-	// a delivery's letter was written with its outcome; what came here is only the news of it
-	news := letter.Delivery
-	if !letter.Delivery {
-		var err error
-		if news, err = f.box.Put(ctx, letter, a.Redrive); err != nil {
+	id := attributes[delivery.AttrDelivery]
+	if a.Reason == deadletter.Exhausted && id != "" {
+		// the ledger has a delivery's outcome; MarkDead stores the dead letter, and its announcement comes back here
+		_, err := f.reaper.MarkDead(ctx, id, a.Redrive, deadletter.New(a.Reason, fmt.Errorf("%s did not get it done in %d attempts", a.Source, a.Attempts)))
+		if !errors.Is(err, delivery.ErrNotFound) {
 			return err
 		}
 	}
-	if news {
-		f.log.ErrorContext(ctx, "dead letter", "reason", a.Reason, "error", a.Message, "source", a.Source,
-			"correlationId", attributes[bus.AttrCorrelationID], "deadLetter", letter.ID, "attempts", a.Attempts)
+	if a.ID != id { // the dead letter of a delivery was stored with its outcome
+		letter := f.letter(m.Data, a, attributes)
+		a.ID = letter.ID
+		if isNew, err := f.letters.Put(ctx, letter, a.Redrive); err != nil || !isNew {
+			return err
+		}
 	}
+	f.log.ErrorContext(ctx, "dead letter", "reason", a.Reason, "error", a.Message, "source", a.Source,
+		"correlationId", attributes[bus.AttrCorrelationID], "deadLetter", a.ID, "attempts", a.Attempts)
 	return nil
 }
 
-// Sweep sweeps the ledger, for as long as the configuration allows.
+// letter makes the dead letter of a message that is not a delivery's.
+func (f *Function) letter(data []byte, a deadletter.Announcement, attributes map[string]string) deadletter.DeadLetter {
+	l := deadletter.DeadLetter{ID: a.ID, Reason: a.Reason, Message: a.Message, Source: a.Source, Topic: a.Topic, Data: data, Attributes: attributes}
+	if a.Reason == deadletter.Exhausted {
+		subscription, _ := f.prefix.SubscriptionOf(a.Source)
+		l.Topic = string(subscription.Topic)
+		// Pub/Sub's message has a new id each time an event is dead-lettered; the part's own dead letter keeps its id
+		if e, err := event.Decode(data); err == nil && subscription.Function != "" {
+			l.ID = digest.Of(e.CorrelationID, subscription.Function)
+		}
+	}
+	return l
+}
+
+// Sweep sweeps the ledger, for at most the configured time.
 func (f *Function) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.budget)
 	defer cancel()
 	done, err := f.reaper.Sweep(ctx)
 	if done != (delivery.SweepResult{}) {
-		f.log.InfoContext(ctx, "swept the ledger", "givenUp", done.MarkedDead, "announced", done.Announced)
+		f.log.InfoContext(ctx, "swept the ledger", "markedDead", done.MarkedDead, "announced", done.Announced)
 	}
 	if err != nil {
 		return fmt.Errorf("sweep the ledger: %w", err)
@@ -124,9 +124,9 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	if err != nil {
 		return nil, err
 	}
-	box := deadletter.NewStore(to.Firestore, time.Now)
+	letters := deadletter.NewStore(to.Firestore, time.Now)
 	ledger := delivery.NewLedger(to.Firestore, Step, time.Now)
-	f := New(box, delivery.NewReaper(ledger, box, to.Bus, Step, c.SweepGrace), c, to.Log)
+	f := New(letters, delivery.NewReaper(ledger, letters, to.Bus, Step, c.SweepGrace), c, to.Log)
 	return func(ctx context.Context, ce cloudevents.Event) error {
 		m, err := to.Bus.Pushed(ce)
 		if err != nil {
@@ -134,9 +134,9 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 		}
 		if m.Topic == topology.Sweep {
 			if err := f.Sweep(ctx); err != nil {
-				// The next tick comes by itself. To have this one come again, too, would heap up ticks for as long as a
-				// sweep fails, each of them a sweep.
-				to.Log.ErrorContext(ctx, "a sweep was not completed", "error", err)
+				// Cloud Scheduler sends the next tick anyway. Redelivering this tick would accumulate ticks while
+				// sweeps fail.
+				to.Log.ErrorContext(ctx, "sweep failed", "error", err)
 			}
 			return nil
 		}

@@ -68,7 +68,7 @@ func open(t *testing.T, env emulatortest.Env) *system {
 	return s
 }
 
-func TestEachMessageIsKeptAndToldOfOnce(t *testing.T) {
+func TestMessageIsStoredAndLoggedOnce(t *testing.T) {
 	long := bytes.Repeat([]byte("x"), 2<<20)
 	tests := []struct {
 		name string
@@ -121,7 +121,7 @@ func TestEachMessageIsKeptAndToldOfOnce(t *testing.T) {
 	})
 }
 
-// forwarded is an event as Pub/Sub forwards it after too many attempts.
+// forwarded returns an event as Pub/Sub forwards it after too many attempts.
 func forwarded(t *testing.T, id, subscription string, attributes map[string]string) bus.Raw {
 	t.Helper()
 	data, err := event.Encode(&event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c", Type: event.TypeChatMessage})
@@ -133,7 +133,7 @@ func forwarded(t *testing.T, id, subscription string, attributes map[string]stri
 	return bus.Raw{ID: id, Data: data, Attributes: all}
 }
 
-func TestADeliveryWhoseMessagePubSubGaveUpIsOneDeadLetter(t *testing.T) {
+func TestDeliveryForwardedByPubSubIsOneDeadLetter(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
 		in := forwarded(t, "m1", "whisper", map[string]string{delivery.AttrDelivery: "d1"})
@@ -192,7 +192,7 @@ func TestADeliveryWhoseMessagePubSubGaveUpIsOneDeadLetter(t *testing.T) {
 	})
 }
 
-func TestAnEventThatIsGivenUpAgainIsAFurtherAttemptOfItsLetter(t *testing.T) {
+func TestRepeatedFailureIsAnotherAttemptOfTheDeadLetter(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
 		id := digest.Of("c", "personality") // as the part itself would call it
@@ -220,7 +220,7 @@ func TestAnEventThatIsGivenUpAgainIsAFurtherAttemptOfItsLetter(t *testing.T) {
 	})
 }
 
-func TestAUserConnectedNowhereIsOneDeadLetterAfterTheDeadline(t *testing.T) {
+func TestDisconnectedUserIsOneDeadLetterAfterTheDeadline(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
 		data, err := event.Encode(&event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c", Type: event.TypeChatMessage})
@@ -250,7 +250,7 @@ func TestAUserConnectedNowhereIsOneDeadLetterAfterTheDeadline(t *testing.T) {
 	})
 }
 
-func TestThePushDecidesWhatIsDone(t *testing.T) {
+func TestTopicDecidesTheAction(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
 		handle, err := dlq.Build(t.Context(), []string{"GOOGLE_CLOUD_PROJECT=" + env.Project})
@@ -286,7 +286,7 @@ func TestThePushDecidesWhatIsDone(t *testing.T) {
 	})
 }
 
-func TestAGraceThatIsNoneIsRefused(t *testing.T) {
+func TestGraceBelowOneSecondIsRefused(t *testing.T) {
 	for value, want := range map[string]bool{"0s": false, "-1s": false, "999ms": false, "1s": true} {
 		_, err := config.Load[dlq.Config]([]string{"GOOGLE_CLOUD_PROJECT=p", "SWEEP_GRACE=" + value})
 		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "SWEEP_GRACE: ") {

@@ -1,4 +1,4 @@
 package dlq
 
-// Build makes the function as it is deployed.
+// Build makes the deployed function.
 var Build = build

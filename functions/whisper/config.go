@@ -9,7 +9,7 @@ import (
 	"parley.internal/shared/credential"
 )
 
-// Config is everything that the function is told by its environment.
+// Config configures the function from its environment.
 type Config struct {
 	Deployment config.Deployment
 	Credential credential.Config
@@ -17,16 +17,15 @@ type Config struct {
 	Limits     LimitsConfig
 }
 
-// TwitchConfig says how long Twitch is waited for.
+// TwitchConfig configures the requests to Twitch.
 type TwitchConfig struct {
-	Timeout time.Duration `env:"TWITCH_API_TIMEOUT" envDefault:"10s" help:"How long one request to Twitch's API may take; at most 15s. A whisper that Twitch has not answered by then is never sent again, but dead-lettered as outcome_unknown."`
+	Timeout time.Duration `env:"TWITCH_API_TIMEOUT" envDefault:"10s" help:"The limit of one request to Twitch's API; at most 15s. A whisper without an answer by then is never sent again, but dead-lettered as outcome_unknown."`
 }
 
-// maxTimeout keeps two requests, one with a token that proves to be worn out and one with its successor, within
-// workTime.
+// maxTimeout keeps two requests, with an expired token and with its successor, within workTime.
 const maxTimeout = 15 * time.Second
 
-// Validate checks what the types cannot.
+// Validate checks the ranges.
 func (c TwitchConfig) Validate() error {
 	if c.Timeout <= 0 || c.Timeout > maxTimeout {
 		return fmt.Errorf("TWITCH_API_TIMEOUT: %s is not between 0 and %s", c.Timeout, maxTimeout)
@@ -34,18 +33,18 @@ func (c TwitchConfig) Validate() error {
 	return nil
 }
 
-// LimitsConfig is how much the bot's account may whisper, over all instances. The defaults are Twitch's
+// LimitsConfig is the limits of the bot's account, over all instances. The defaults are Twitch's
 // (https://dev.twitch.tv/docs/api/reference/#send-whisper).
 type LimitsConfig struct {
-	NewPerDay int `env:"WHISPER_NEW_RECIPIENTS_PER_DAY" envDefault:"40" help:"The most people in 24 hours to whom the bot whispers for the first time."`
+	NewPerDay int `env:"WHISPER_NEW_RECIPIENTS_PER_DAY" envDefault:"40" help:"The most new recipients of the bot's whispers in 24 hours."`
 	PerSecond int `env:"WHISPER_PER_SECOND" envDefault:"3" help:"The most whispers in a second."`
 	PerMinute int `env:"WHISPER_PER_MINUTE" envDefault:"100" help:"The most whispers in a minute."`
 }
 
-// maxLimit bounds the limits, because the times of what counts against them are kept in one document.
+// maxLimit bounds the limits, because the limiter's times are in a single document.
 const maxLimit = 1000
 
-// Validate checks what the types cannot.
+// Validate checks the ranges.
 func (c LimitsConfig) Validate() error {
 	var errs []error
 	for _, l := range []struct {
@@ -59,7 +58,7 @@ func (c LimitsConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// missing names the variables without which nothing can be whispered.
+// missing returns the names of the missing variables without which no whisper can be sent.
 func (c Config) missing() []string {
 	var names []string
 	if !c.Credential.Twitch.Enabled() {

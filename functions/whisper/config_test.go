@@ -42,7 +42,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-func TestDefaultsAreTwitchs(t *testing.T) {
+func TestDefaultLimitsAreTwitchs(t *testing.T) {
 	c, err := config.Load[Config]([]string{"GOOGLE_CLOUD_PROJECT=p"})
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func TestDefaultsAreTwitchs(t *testing.T) {
 }
 
 // The subscription has to leave the function the time and the attempts that it counts on.
-func TestTheSubscriptionSuitsTheFunction(t *testing.T) {
+func TestTimesFitTheSubscription(t *testing.T) {
 	i := slices.IndexFunc(topology.Subscriptions(), func(s topology.Subscription) bool { return s.Name == Step })
 	if i < 0 {
 		t.Fatal("the topology has no subscription of this name")
@@ -62,7 +62,7 @@ func TestTheSubscriptionSuitsTheFunction(t *testing.T) {
 	if s.Function != Step || s.Topic != topology.Egress || s.Filter != `attributes.route = "whisper"` || !s.Ordered {
 		t.Errorf("subscription = %+v", s)
 	}
-	if longest := workTime + settleTime; longest >= s.AckDeadline() || longest >= delivery.ClaimLease {
+	if longest := workTime + settleTime + storeTime; longest >= s.AckDeadline() || longest >= delivery.ClaimLease {
 		t.Errorf("a whisper may take %s; the acknowledgement deadline is %s, a claim lasts %s", longest, s.AckDeadline(), delivery.ClaimLease)
 	}
 	if 2*maxTimeout+tokenTime > workTime {

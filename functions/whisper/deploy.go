@@ -33,7 +33,7 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 		return nil, err
 	}
 	ledger := delivery.NewLedger(to.Firestore, Step, time.Now)
-	d := Deps{
+	d := Dependencies{
 		Config: c, Ledger: ledger,
 		Reaper:  delivery.NewReaper(ledger, deadletter.NewStore(to.Firestore, time.Now), to.Bus, Step, 0),
 		Limiter: NewLimiter(to.Firestore, c.Limits, time.Now),

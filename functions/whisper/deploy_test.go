@@ -64,7 +64,7 @@ func startPubSub(t *testing.T, env emulatortest.Env) {
 	}
 }
 
-func TestAsItIsDeployedItWhispersWhatIsPushed(t *testing.T) {
+func TestDeployedFunctionSendsPushedWhispers(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		startPubSub(t, env)
 
@@ -152,7 +152,7 @@ func TestAsItIsDeployedItWhispersWhatIsPushed(t *testing.T) {
 	})
 }
 
-func TestWithoutTwitchItStartsAndSaysSo(t *testing.T) {
+func TestFunctionStartsWithoutTwitch(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		startPubSub(t, env)
 		r := newRig(t, env, nil)

@@ -8,8 +8,8 @@ import (
 	"parley.internal/shared/answer"
 )
 
-// The longest whispers, to somebody who has never whispered to the bot and to somebody who has. Twitch cuts longer ones
-// wherever the limit falls, and says nothing (https://dev.twitch.tv/docs/api/reference/#send-whisper).
+// The longest whispers: to a new recipient, and to a user who has whispered to the bot. Twitch silently cuts longer
+// texts at the limit (https://dev.twitch.tv/docs/api/reference/#send-whisper).
 const (
 	maxFirst   = 500
 	maxAnswers = 10_000
@@ -17,8 +17,8 @@ const (
 
 const ellipsis = '…'
 
-// fit shortens a text to a number of characters, counted in units, between two words where there are some. The note says
-// that it did; it is empty if the text fits.
+// fit shortens a text to a number of characters, counted in UTF-16 units, between two words if possible. The note tells
+// the cut; it is empty if the text fits.
 func fit(text string, limit int) (fitting, note string) {
 	units := answer.UTF16Length(text)
 	if units <= limit {
@@ -27,7 +27,7 @@ func fit(text string, limit int) (fitting, note string) {
 	fitting = answer.Truncate(text, limit-1)
 	end := len(fitting)
 	if !startsWithSpace(text[end:]) {
-		// a word that is longer than half of what fits is rather broken than left out
+		// a word longer than half of the limit is split rather than left out
 		if i := strings.LastIndexFunc(fitting, unicode.IsSpace); i > end/2 {
 			fitting = fitting[:i]
 		}

@@ -38,12 +38,12 @@ import (
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
 
-// request is what Helix was asked.
+// request is a request to Helix.
 type request struct {
 	token, from, to, message, clientID string
 }
 
-// reply is what Helix answers.
+// reply is an answer of Helix.
 type reply struct {
 	status int
 	said   string
@@ -52,7 +52,7 @@ type reply struct {
 	drop   bool // break the connection after the request
 }
 
-// platform is Helix, which speaks the JSON of https://dev.twitch.tv/docs/api/reference/#send-whisper, and the bus.
+// platform is a fake Helix, with the JSON of https://dev.twitch.tv/docs/api/reference/#send-whisper, and a fake bus.
 type platform struct {
 	mu        sync.Mutex
 	replies   []reply // one for each request, then 204
@@ -122,7 +122,7 @@ func (p *platform) Announce(_ context.Context, _ []byte, _ map[string]string, a 
 	return nil
 }
 
-// tokens gives token-1, then, where that is invalid, token-2, and fails as it is told to.
+// tokens provides token-1 and, after Invalid, token-2, or the errors set by the test.
 type tokens struct {
 	scopes         []string
 	err, refreshes error
@@ -141,7 +141,7 @@ func (k *tokens) Invalid(_ context.Context, id identity.UserID, used credential.
 	return credential.Token{User: id, Access: credential.NewSecret("token-2"), Scopes: k.scopes}, k.refreshes
 }
 
-// rig is the function with all around it.
+// rig is the function with its dependencies.
 type rig struct {
 	*Function
 	*platform
@@ -186,7 +186,7 @@ func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
 	return r
 }
 
-// intercept passes on what the store is asked, and fails as it is told to.
+// intercept forwards calls of the store, and fails writes of deliveries if the test says so.
 func (r *rig) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	commit, ok := req.(*pb.CommitRequest)
 	fails := ok && len(commit.Writes) > 0 && strings.Contains(fmt.Sprint(commit.Writes), "/deliveries/") && r.failing.Add(-1) >= 0
@@ -203,14 +203,14 @@ func (r *rig) intercept(ctx context.Context, method string, req, reply any, cc *
 // another makes a second instance of the function.
 func (r *rig) another() *Function {
 	clock := func() time.Time { return r.now }
-	return New(Deps{
+	return New(Dependencies{
 		Config: r.config, Ledger: r.ledger, Reaper: delivery.NewReaper(r.ledger, r.box, r.platform, Step, 0),
 		Limiter: NewLimiter(r.client, r.config.Limits, clock), Tokens: r.tokens, Now: clock,
 		Log: r.logger,
 	})
 }
 
-// send sends an answer by way of the ledger, and gives the message that the function gets.
+// send sends an answer through the ledger, and returns the message for the function.
 func (r *rig) send(t *testing.T, id string, alter func(*event.Event)) bus.Incoming {
 	t.Helper()
 	e := &event.Event{
@@ -244,13 +244,13 @@ func (r *rig) entry(t *testing.T, in bus.Incoming) delivery.Entry {
 	return e
 }
 
-// again reports whether an error has the bus deliver the message again.
+// again reports whether an error makes Pub/Sub deliver the message again.
 func again(err error) bool {
 	_, dead := errors.AsType[*deadletter.Error](err)
 	return err != nil && !dead
 }
 
-func TestAWhisperReachesTwitchOnce(t *testing.T) {
+func TestWhisperIsSentOnce(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env, nil)
 		in := r.send(t, "c1", nil)
@@ -269,7 +269,7 @@ func TestAWhisperReachesTwitchOnce(t *testing.T) {
 	})
 }
 
-func TestOfSeveralInstancesOneWhispers(t *testing.T) {
+func TestOneOfSeveralInstancesSends(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env, nil)
 		in := r.send(t, "c1", nil)
@@ -291,7 +291,7 @@ func TestOfSeveralInstancesOneWhispers(t *testing.T) {
 	})
 }
 
-func TestWhatIsNotAWhisperIsLeftAlone(t *testing.T) {
+func TestOtherAnswersAreIgnored(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env, nil)
 		in := r.send(t, "c1", func(e *event.Event) { e.Egress.Type = event.EgressChat })
@@ -313,8 +313,8 @@ func TestWhatIsNotAWhisperIsLeftAlone(t *testing.T) {
 	})
 }
 
-// Every row ends in one dead letter, and is not sent again when it is delivered again.
-func TestWhatIsGivenUp(t *testing.T) {
+// Every row ends in one dead letter, and a redelivery sends nothing.
+func TestRefusedOrUnknownWhisperIsOneDeadLetter(t *testing.T) {
 	bot := func(e *event.Event) { e.UserID = "twitch:9" }
 	tests := []struct {
 		name   string
@@ -388,7 +388,7 @@ func TestWhatIsGivenUp(t *testing.T) {
 	})
 }
 
-// secretsAreKept looks for tokens in the log and in a message.
+// secretsAreKept checks that neither the log nor a message has a token.
 func (r *rig) secretsAreKept(t *testing.T, name, message string) {
 	t.Helper()
 	for _, secret := range []string{"token-1", "token-2", "hush", "hello you"} {
@@ -398,7 +398,7 @@ func (r *rig) secretsAreKept(t *testing.T, name, message string) {
 	}
 }
 
-func TestAWornOutTokenIsReplacedOnce(t *testing.T) {
+func TestExpiredTokenIsReplacedOnce(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env, nil)
 		r.replies = []reply{{status: 401, said: "Invalid OAuth token"}}
@@ -416,8 +416,8 @@ func TestAWornOutTokenIsReplacedOnce(t *testing.T) {
 	})
 }
 
-// Every row is certainly not whispered at first, and is when it is delivered again after a while.
-func TestWhatIsPutOff(t *testing.T) {
+// Every row is certainly not sent at first, and sent by a later redelivery.
+func TestPostponedWhisperIsSentLater(t *testing.T) {
 	dead, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -482,7 +482,7 @@ func TestWhatIsPutOff(t *testing.T) {
 	})
 }
 
-func TestNothingIsPutOffBeyondItsDeadline(t *testing.T) {
+func TestWhisperIsNotPostponedBeyondItsDeadline(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env, func(c *Config) { c.Limits.NewPerDay = 1 })
 		if err := r.Whisper(t.Context(), r.send(t, "c1", nil)); err != nil {
@@ -545,8 +545,8 @@ func TestNothingIsPutOffBeyondItsDeadline(t *testing.T) {
 	})
 }
 
-// What came of a whisper is recorded, although the store is away for a moment.
-func TestAnOutcomeThatIsKnownIsRecorded(t *testing.T) {
+// The outcome of a whisper is recorded although some writes fail.
+func TestOutcomeIsRecordedAfterFailedWrites(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		bot := 200
 		for _, tt := range []struct {
@@ -581,7 +581,7 @@ func TestAnOutcomeThatIsKnownIsRecorded(t *testing.T) {
 	})
 }
 
-func TestWhatNobodySettledIsNotSentAgain(t *testing.T) {
+func TestUnsettledClaimIsNotSentAgain(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env, nil)
 		in := r.send(t, "c1", nil)
@@ -608,7 +608,7 @@ func TestWhatNobodySettledIsNotSentAgain(t *testing.T) {
 	})
 }
 
-func TestLongTextsAreCut(t *testing.T) {
+func TestLongTextIsCut(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env, nil)
 		long := strings.TrimSpace(strings.Repeat("word ", 1000)) // 4,999 characters
@@ -641,8 +641,8 @@ func TestLongTextsAreCut(t *testing.T) {
 	})
 }
 
-// A push that nobody waits for any more is brought to its end all the same.
-func TestACancelledPushLeavesNothingUnknown(t *testing.T) {
+// A push is finished even if Pub/Sub has stopped waiting.
+func TestCancelledPushIsFinished(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env, nil)
 		in := r.send(t, "c1", nil)

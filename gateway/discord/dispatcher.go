@@ -64,7 +64,7 @@ func (s *Service) Deliver(ctx context.Context, in bus.Incoming) error {
 	}
 	switch e := in.Event; {
 	case moderation.IsCommand(e):
-		enforcer.Enqueue(&moderator.Job{Ref: ref, Event: e})
+		enforcer.Enqueue(&moderator.Job{Job: delivery.Job{Ref: ref}, Event: e})
 	case e.Egress == nil || e.Egress.Type != event.EgressEvent: // events are for package websocket
 		d.Enqueue(ref, e)
 	}

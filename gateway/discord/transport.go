@@ -9,7 +9,6 @@ import (
 
 	"github.com/bwmarrin/discordgo"
 
-	"parley.internal/gateway/outbox"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/digest"
@@ -24,7 +23,7 @@ type transport struct {
 }
 
 // Ready implements [outbox.Transport].
-func (t *transport) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bool) {
+func (t *transport) Ready(ctx context.Context, part int) (o delivery.Outcome, ready bool) {
 	if part == 0 && !t.gateway.connected.Load() {
 		return o, false
 	}
@@ -38,7 +37,7 @@ func (t *transport) Ready(ctx context.Context, part int) (o outbox.Outcome, read
 }
 
 // Send implements [outbox.Transport].
-func (t *transport) Send(ctx context.Context, part int, text string) outbox.Outcome {
+func (t *transport) Send(ctx context.Context, part int, text string) delivery.Outcome {
 	out := outgoing{Content: text, Nonce: nonce(t.ref, part), EnforceNonce: true, Mentions: noMentions}
 	if part == 0 && t.parent != "" {
 		out.Reference = &reference{t.parent, t.channel, false}
@@ -50,7 +49,7 @@ func (t *transport) Send(ctx context.Context, part int, text string) outbox.Outc
 	f, failed := errors.AsType[*failure](err)
 	switch {
 	case !failed:
-		return outbox.Outcome{Kind: outbox.Sent, ID: sent.ID}
+		return delivery.Outcome{Kind: delivery.Sent, Note: sent.ID}
 	case f.unknown:
 		t.service.metrics.resent.Inc()
 	case out.Reference != nil && f.permanent() && (f.code == discordgo.ErrCodeInvalidFormBody || f.code == discordgo.ErrCodeCannotReplyWithoutPermissionToReadMessageHistory || f.code == discordgo.ErrCodeUnknownMessage):
@@ -62,23 +61,23 @@ func (t *transport) Send(ctx context.Context, part int, text string) outbox.Outc
 
 // outcomeOf returns the outcome for the error of a request. An error other than a [*failure] means that ctx ended before
 // the request.
-func (t *transport) outcomeOf(err error) outbox.Outcome {
+func (t *transport) outcomeOf(err error) delivery.Outcome {
 	f, failed := errors.AsType[*failure](err)
 	switch {
 	case !failed:
-		return outbox.Outcome{}
+		return delivery.Outcome{}
 	case f.unknown:
-		return outbox.Outcome{Kind: outbox.Unknown, Reason: deadletter.PlatformUnavailable, Err: f}
+		return delivery.Outcome{Kind: delivery.Unknown, Reason: deadletter.PlatformUnavailable, Err: f}
 	case f.permanent():
 		refusal := f.deadLetterError()
-		return outbox.Outcome{Kind: outbox.Refused, Reason: refusal.Reason, Err: refusal.Err}
+		return delivery.Outcome{Kind: delivery.Refused, Reason: refusal.Reason, Err: refusal.Err}
 	case f.status == http.StatusUnauthorized: // wait for a connection with a valid token
 		t.gateway.reconnect(fmt.Errorf("DISCORD_BOT_TOKEN is refused: %w", f.err))
-		return outbox.Outcome{Err: f}
+		return delivery.Outcome{Err: f}
 	case f.limited:
-		return outbox.Outcome{Reason: deadletter.RateLimited, Err: f, After: f.retryAfter}
+		return delivery.Outcome{Reason: deadletter.RateLimited, Err: f, After: f.retryAfter}
 	}
-	return outbox.Outcome{Reason: deadletter.PlatformUnavailable, Err: f, After: f.retryAfter}
+	return delivery.Outcome{Reason: deadletter.PlatformUnavailable, Err: f, After: f.retryAfter}
 }
 
 // outgoing is the body of a request to send a message (https://discord.com/developers/docs/resources/message#create-message).

@@ -25,16 +25,16 @@ import (
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
 
-// deaf is a bus on which nobody listens.
-type deaf struct{}
+// silentBus is a bus without subscribers.
+type silentBus struct{}
 
-func (deaf) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }
-func (deaf) Announce(context.Context, []byte, map[string]string, deadletter.Announcement) error {
+func (silentBus) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }
+func (silentBus) Announce(context.Context, []byte, map[string]string, deadletter.Announcement) error {
 	return nil
 }
 
-// desk is a ledger with records, and a platform that answers as it is told.
-type desk struct {
+// fixture is a ledger with records and a fake platform.
+type fixture struct {
 	*emulatortest.Clock
 	t       *testing.T
 	client  *firestore.Client
@@ -42,38 +42,38 @@ type desk struct {
 	records *moderator.Records
 	sender  *delivery.Sender
 
-	answers []moderator.Answer // the next ones; Done when there are none left
-	asked   []moderation.Command
-	during  func() // what happens while the platform is asked; nil for nothing
-	notMine bool
+	answers   []moderator.Answer // the next ones; Done when there are none left
+	asked     []moderation.Command
+	during    func() // what happens while the platform is asked; nil for nothing
+	leaseLost bool
 }
 
-func onDesk(t *testing.T, run func(d *desk)) {
+func withFixture(t *testing.T, run func(d *fixture)) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		client, err := store.Connect(t.Context(), env.Deployment())
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { client.Close() })
-		d := &desk{t: t, client: client, Clock: emulatortest.NewClock(event.TruncateToMicros(time.Now()))}
+		d := &fixture{t: t, client: client, Clock: emulatortest.NewClock(event.TruncateToMicros(time.Now()))}
 		d.ledger = delivery.NewLedger(client, "one", d.Now)
 		d.records = moderator.NewRecords(client, "one", d.Now)
-		d.sender = delivery.NewSender(d.ledger, deaf{}, delivery.Config{Deadline: 2 * time.Minute, Retention: time.Hour}, d.Now)
+		d.sender = delivery.NewSender(d.ledger, silentBus{}, delivery.Config{Deadline: 2 * time.Minute, Retention: time.Hour}, d.Now)
 		run(d)
 	})
 }
 
-func (d *desk) reaper() *delivery.Reaper {
-	return delivery.NewReaper(d.ledger, deadletter.NewStore(d.client, d.Now), deaf{}, "test", 20*time.Second)
+func (d *fixture) reaper() *delivery.Reaper {
+	return delivery.NewReaper(d.ledger, deadletter.NewStore(d.client, d.Now), silentBus{}, "test", 20*time.Second)
 }
 
-func (d *desk) enforcer() *moderator.Executor {
+func (d *fixture) executor() *moderator.Executor {
 	return moderator.NewExecutor(d.ledger, d.reaper(), d.records, moderator.Options{Log: slog.New(slog.DiscardHandler), Now: d.Now, Backoff: time.Millisecond})
 }
 
-func (d *desk) platform() moderator.Platform {
+func (d *fixture) platform() moderator.Platform {
 	return moderator.Platform{
-		HoldsLease: func() bool { return !d.notMine },
+		HoldsLease: func() bool { return !d.leaseLost },
 		Act: func(_ context.Context, o moderation.Command) moderator.Answer {
 			d.asked = append(d.asked, o)
 			if d.during != nil {
@@ -89,8 +89,8 @@ func (d *desk) platform() moderator.Platform {
 	}
 }
 
-// order opens the delivery of an order, and gives it as a gateway gets it.
-func (d *desk) order(payload string) *moderator.Job {
+// order opens the delivery of a command and returns the job of a gateway.
+func (d *fixture) order(payload string) *moderator.Job {
 	d.t.Helper()
 	asked := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: payload, Type: moderation.Type, UserID: "api-gateway:eve"}
 	a, err := moderation.Parse([]byte(payload), "twitch:streamer")
@@ -105,17 +105,17 @@ func (d *desk) order(payload string) *moderator.Job {
 	return d.job(id)
 }
 
-func (d *desk) job(id string) *moderator.Job {
+func (d *fixture) job(id string) *moderator.Job {
 	d.t.Helper()
 	e := d.entry(id)
 	decoded, err := event.Decode(e.Event)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	return &moderator.Job{Ref: e.Ref(), Event: decoded, Begun: e.State == delivery.Claimed}
+	return &moderator.Job{Job: delivery.Job{Ref: e.Ref(), Begun: e.State == delivery.Claimed}, Event: decoded}
 }
 
-func (d *desk) entry(id string) delivery.Entry {
+func (d *fixture) entry(id string) delivery.Entry {
 	d.t.Helper()
 	e, err := d.ledger.Get(d.t.Context(), id)
 	if err != nil {
@@ -124,7 +124,7 @@ func (d *desk) entry(id string) delivery.Entry {
 	return e
 }
 
-func (d *desk) record(id string) moderator.Record {
+func (d *fixture) record(id string) moderator.Record {
 	d.t.Helper()
 	r, err := d.records.Get(d.t.Context(), id)
 	if err != nil {
@@ -133,9 +133,9 @@ func (d *desk) record(id string) moderator.Record {
 	return r
 }
 
-func (d *desk) ends(j *moderator.Job, state delivery.State, outcome moderator.Outcome) {
+func (d *fixture) ends(j *moderator.Job, state delivery.State, outcome moderator.Outcome) {
 	d.t.Helper()
-	if done, _ := d.enforcer().Execute(d.t.Context(), j, d.platform()); !done {
+	if done, _ := d.executor().Execute(d.t.Context(), j, d.platform()); !done {
 		d.t.Fatal("something is left to do")
 	}
 	e, r := d.entry(j.Ref.ID), d.record(j.Ref.ID)
@@ -146,8 +146,8 @@ func (d *desk) ends(j *moderator.Job, state delivery.State, outcome moderator.Ou
 
 const aBan = `{"action":"ban","userId":"twitch:7","reason":"spam"}`
 
-func TestAnOrderIsRecordedBeforeItIsDone(t *testing.T) {
-	onDesk(t, func(d *desk) {
+func TestCommandIsRecordedBeforeTheAction(t *testing.T) {
+	withFixture(t, func(d *fixture) {
 		j := d.order(aBan)
 		d.during = func() {
 			r := d.record(j.Ref.ID)
@@ -165,13 +165,13 @@ func TestAnOrderIsRecordedBeforeItIsDone(t *testing.T) {
 			t.Errorf("record = %+v", r)
 		}
 		// delivered again
-		if done, _ := d.enforcer().Execute(t.Context(), j, d.platform()); !done || len(d.asked) != 1 {
+		if done, _ := d.executor().Execute(t.Context(), j, d.platform()); !done || len(d.asked) != 1 {
 			t.Errorf("asked %d times; want once", len(d.asked))
 		}
 	})
 }
 
-func TestWhatThePlatformSaysDecides(t *testing.T) {
+func TestPlatformsAnswerDecidesTheOutcome(t *testing.T) {
 	lost := moderator.Answer{Outcome: moderator.Unknown, Words: "no answer"}
 	limited := moderator.Answer{Outcome: moderator.PutOff, Code: deadletter.RateLimited, Words: "status 429", After: time.Millisecond}
 	for _, tt := range []struct {
@@ -188,7 +188,7 @@ func TestWhatThePlatformSaysDecides(t *testing.T) {
 		{"a lost answer is asked for again", []moderator.Answer{lost, lost}, delivery.Delivered, moderator.Done, "", 3},
 		{"what may be done is not given back", []moderator.Answer{lost, limited, {Outcome: moderator.Held}}, delivery.Delivered, moderator.Held, "", 3},
 	} {
-		onDesk(t, func(d *desk) {
+		withFixture(t, func(d *fixture) {
 			d.answers = tt.answers
 			j := d.order(aBan)
 			d.ends(j, tt.state, tt.outcome)
@@ -199,14 +199,14 @@ func TestWhatThePlatformSaysDecides(t *testing.T) {
 	}
 }
 
-func TestWhatHasToWaitIsDoneLaterOrGivenUpForThatReason(t *testing.T) {
-	onDesk(t, func(d *desk) {
+func TestPostponedCommandIsDoneLaterOrDeadForTheReason(t *testing.T) {
+	withFixture(t, func(d *fixture) {
 		limited := moderator.Answer{Outcome: moderator.PutOff, Code: deadletter.RateLimited, Words: "status 429", After: time.Second}
 		d.answers = []moderator.Answer{limited, limited}
-		j, x := d.order(aBan), d.enforcer()
+		j, x := d.order(aBan), d.executor()
 		for range 2 {
 			if done, wait := x.Execute(t.Context(), j, d.platform()); done || wait < time.Second {
-				t.Fatalf("Carry = %v, %s; want to wait for a second", done, wait)
+				t.Fatalf("Execute = %v, %s; want to wait for a second", done, wait)
 			}
 			if e, r := d.entry(j.Ref.ID), d.record(j.Ref.ID); e.State != delivery.Pending || r.Outcome != moderator.PutOff {
 				t.Errorf("entry = %s, record = %s", e.State, r.Outcome)
@@ -221,7 +221,7 @@ func TestWhatHasToWaitIsDoneLaterOrGivenUpForThatReason(t *testing.T) {
 		d.answers = []moderator.Answer{limited}
 		late := d.order(`{"action":"unban","userId":"twitch:8"}`)
 		if done, wait := x.Execute(t.Context(), late, d.platform()); done || wait > 2*time.Minute {
-			t.Errorf("Carry = %v, %s; want to wait until the deadline at most", done, wait)
+			t.Errorf("Execute = %v, %s; want to wait until the deadline at most", done, wait)
 		}
 		d.Advance(3 * time.Minute)
 		if done, _ := x.Execute(t.Context(), late, d.platform()); !done {
@@ -251,9 +251,9 @@ func TestWhatHasToWaitIsDoneLaterOrGivenUpForThatReason(t *testing.T) {
 	})
 }
 
-// Whoever dies in the midst leaves a claim that runs out; whoever comes next brings it to one end, and the sweep has
-// nothing to give up.
-func TestADeathInTheMidstHasOneOutcome(t *testing.T) {
+// A crashed instance leaves a claim that expires. The next instance reaches one outcome, and nothing is left to the
+// sweep.
+func TestCrashAtAnyPointHasOneOutcome(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		asked int    // times in all
@@ -263,7 +263,7 @@ func TestADeathInTheMidstHasOneOutcome(t *testing.T) {
 		{"after it was done", 2, "after"},
 		{"after its outcome was recorded", 1, "recorded"},
 	} {
-		onDesk(t, func(d *desk) {
+		withFixture(t, func(d *fixture) {
 			j := d.order(`{"action":"timeout","userId":"twitch:7","durationSeconds":600}`)
 			ledger := delivery.NewLedger(d.client, "one", d.Now)
 			claim, _, err := ledger.Claim(t.Context(), j.Ref)
@@ -282,7 +282,7 @@ func TestADeathInTheMidstHasOneOutcome(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if done, _ := d.enforcer().Execute(t.Context(), d.job(j.Ref.ID), d.platform()); !done || d.entry(j.Ref.ID).State != delivery.Claimed {
+			if done, _ := d.executor().Execute(t.Context(), d.job(j.Ref.ID), d.platform()); !done || d.entry(j.Ref.ID).State != delivery.Claimed {
 				t.Errorf("%s: taken over while the claim held", tt.name)
 			}
 			d.Advance(delivery.ClaimLease + 5*time.Second)
@@ -306,8 +306,8 @@ func TestADeathInTheMidstHasOneOutcome(t *testing.T) {
 	}
 }
 
-// try is what an instance does that dies after it acted.
-func try(t *testing.T, d *desk, j *moderator.Job, o moderation.Command) {
+// try acts like an instance that crashes after its action.
+func try(t *testing.T, d *fixture, j *moderator.Job, o moderation.Command) {
 	t.Helper()
 	if err := moderator.Begin(d.records, t.Context(), j.Ref.ID, 0, o); err != nil {
 		t.Fatal(err)
@@ -315,8 +315,8 @@ func try(t *testing.T, d *desk, j *moderator.Job, o moderation.Command) {
 	d.asked = append(d.asked, o)
 }
 
-func TestAPlatformThatNeverAnswersIsAnUnknownOutcome(t *testing.T) {
-	onDesk(t, func(d *desk) {
+func TestPlatformWithoutAnAnswerIsAnUnknownOutcome(t *testing.T) {
+	withFixture(t, func(d *fixture) {
 		d.during = func() {
 			d.Advance(6 * time.Second)
 			d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}}
@@ -346,8 +346,8 @@ func TestAPlatformThatNeverAnswersIsAnUnknownOutcome(t *testing.T) {
 	})
 }
 
-func TestATimeoutThatIsOverIsNotDoneAgain(t *testing.T) {
-	onDesk(t, func(d *desk) {
+func TestFinishedTimeoutIsNotRepeated(t *testing.T) {
+	withFixture(t, func(d *fixture) {
 		d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}}
 		d.during = func() { d.Advance(11 * time.Second) }
 		j := d.order(`{"action":"timeout","userId":"twitch:7","durationSeconds":10}`)
@@ -358,32 +358,33 @@ func TestATimeoutThatIsOverIsNotDoneAgain(t *testing.T) {
 	})
 }
 
-// Who loses the channel gives back what is certainly not done, and leaves what may be to the next owner.
-func TestWhoLosesTheChannelLeavesWhatMayBeDone(t *testing.T) {
-	onDesk(t, func(d *desk) {
-		d.notMine = true
+// An instance without the lease releases an action that was certainly not done, and leaves a possible action to the
+// next owner.
+func TestLostLeaseLeavesAPossibleActionToTheNextOwner(t *testing.T) {
+	withFixture(t, func(d *fixture) {
+		d.leaseLost = true
 		j := d.order(aBan)
-		if done, _ := d.enforcer().Execute(t.Context(), j, d.platform()); done || len(d.asked) != 0 || d.entry(j.Ref.ID).State != delivery.Pending {
+		if done, _ := d.executor().Execute(t.Context(), j, d.platform()); done || len(d.asked) != 0 || d.entry(j.Ref.ID).State != delivery.Pending {
 			t.Errorf("done = %v, asked %d times, entry = %s", done, len(d.asked), d.entry(j.Ref.ID).State)
 		}
-		d.notMine = false
+		d.leaseLost = false
 		d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}}
-		d.during = func() { d.notMine = true }
-		if done, _ := d.enforcer().Execute(t.Context(), j, d.platform()); !done || len(d.asked) != 1 || d.entry(j.Ref.ID).State != delivery.Claimed {
+		d.during = func() { d.leaseLost = true }
+		if done, _ := d.executor().Execute(t.Context(), j, d.platform()); !done || len(d.asked) != 1 || d.entry(j.Ref.ID).State != delivery.Claimed {
 			t.Errorf("done = %v, asked %d times, entry = %s", done, len(d.asked), d.entry(j.Ref.ID).State)
 		}
 	})
 }
 
-func TestAnOrderThatNobodyHasAllowedIsNotCarriedOut(t *testing.T) {
-	onDesk(t, func(d *desk) {
+func TestUnauthorizedCommandIsDead(t *testing.T) {
+	withFixture(t, func(d *fixture) {
 		e := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c1", Type: moderation.Type, Channel: "twitch:streamer",
 			Payload: []byte(aBan), Egress: &event.Egress{Destination: "twitch", Type: event.EgressEvent}}
 		id, err := d.sender.Send(t.Context(), e, "action")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if done, _ := d.enforcer().Execute(t.Context(), d.job(id), d.platform()); !done || len(d.asked) != 0 {
+		if done, _ := d.executor().Execute(t.Context(), d.job(id), d.platform()); !done || len(d.asked) != 0 {
 			t.Errorf("done = %v, asked %d times", done, len(d.asked))
 		}
 		if got := d.entry(id); got.State != delivery.Dead || got.Reason != string(deadletter.InvalidEvent) {
@@ -395,15 +396,15 @@ func TestAnOrderThatNobodyHasAllowedIsNotCarriedOut(t *testing.T) {
 	})
 }
 
-func TestManyWhoGetOneOrderDoItOnce(t *testing.T) {
-	onDesk(t, func(d *desk) {
+func TestConcurrentExecutionsActOnce(t *testing.T) {
+	withFixture(t, func(d *fixture) {
 		j := d.order(aBan)
 		var mu sync.Mutex
 		var by []int
 		var wg sync.WaitGroup
 		for i := range 8 {
 			wg.Go(func() {
-				d.enforcer().Execute(t.Context(), &moderator.Job{Ref: j.Ref, Event: j.Event}, moderator.Platform{
+				d.executor().Execute(t.Context(), &moderator.Job{Job: delivery.Job{Ref: j.Ref}, Event: j.Event}, moderator.Platform{
 					HoldsLease: func() bool { return true },
 					Act: func(context.Context, moderation.Command) moderator.Answer {
 						mu.Lock()

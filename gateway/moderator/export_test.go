@@ -6,7 +6,7 @@ import (
 	"parley.internal/shared/moderation"
 )
 
-// Begin and End let tests leave a record where somebody died.
+// Begin and End let tests write the record of a crashed instance.
 func Begin(r *Records, ctx context.Context, id string, attempt int, o moderation.Command) error {
 	_, _, err := r.begin(ctx, id, attempt, o, "c")
 	return err

@@ -14,73 +14,74 @@ import (
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/moderation"
+	"parley.internal/shared/store"
 )
 
-// Record is what is kept of an action, the document moderation/{delivery id}. It is written before the platform is
-// asked, so that nothing is ever done without one, and says afterwards what came of it. It has no end: whoever asks a
-// year later why they were banned gets an answer. What was never begun has none; the dead letter tells of that.
+// Record is the record of an action, the document moderation/{delivery id}. It is written before the platform is asked,
+// so no action is ever done without a record, and updated with the outcome afterwards. A record is never deleted: a
+// person banned a year ago may still ask for the reason. An action that never began has no record, only a dead letter.
 type Record struct {
 	ID            string               `firestore:"-"`
 	Action        string               `firestore:"action"`
 	Platform      string               `firestore:"platform"`
 	Channel       string               `firestore:"channel"`
-	UserID        string               `firestore:"userId,omitempty"` // to whom it was done, also where only the name was known
+	UserID        string               `firestore:"userId,omitempty"` // the person, also if the requester gave only the name
 	Login         string               `firestore:"login,omitempty"`
 	MessageID     string               `firestore:"messageId,omitempty"`
 	Seconds       int                  `firestore:"durationSeconds,omitempty"`
 	Reason        string               `firestore:"reason,omitempty"`
 	AskedBy       moderation.Requester `firestore:"askedBy"`
-	CorrelationID string               `firestore:"correlationId"` // of the event that asked
+	CorrelationID string               `firestore:"correlationId"` // of the requesting event
 	Outcome       Outcome              `firestore:"outcome"`       // of the last try
 	At            time.Time            `firestore:"at"`            // of the first try
-	Tries         []Try                `firestore:"tries"`         // one, and one more for each redrive
+	Tries         []Try                `firestore:"tries"`         // the first, and one for each redrive
 }
 
-// Try is what came of an action until it was delivered or dead: once, and again after each redrive.
+// Try is one execution of an action, from the claim to delivered or dead. Each redrive adds a try.
 type Try struct {
-	Attempt  int               `firestore:"attempt"`  // how often it was redriven before
-	Instance string            `firestore:"instance"` // the last that was at it
-	Times    int               `firestore:"times"`    // how often one began it: more than once, if one died or had to wait
-	BegunAt  time.Time         `firestore:"begunAt"`  // since when it may have been done
+	Attempt  int               `firestore:"attempt"`  // number of redrives before
+	Instance string            `firestore:"instance"` // the last instance
+	Times    int               `firestore:"times"`    // number of executions: more than 1 after a crash or a postponement
+	BegunAt  time.Time         `firestore:"begunAt"`  // from this time on the action may have been done
 	EndedAt  time.Time         `firestore:"endedAt,omitempty"`
 	Outcome  Outcome           `firestore:"outcome"`
-	Code     deadletter.Reason `firestore:"code,omitempty"`   // of what was not done
-	Answer   string            `firestore:"answer,omitempty"` // the platform's own words, or what went wrong
+	Code     deadletter.Reason `firestore:"code,omitempty"`   // why the action was not done
+	Answer   string            `firestore:"answer,omitempty"` // the platform's own words, or the error
 }
 
-// Outcome is what came of an action.
+// Outcome is the outcome of a try.
 type Outcome string
 
 // The outcomes.
 const (
-	Begun   Outcome = "begun"   // it was about to be done; while that stands, it may or may not have been
-	Done    Outcome = "done"    // the platform did it
-	Held    Outcome = "held"    // it was so already: the person was banned, the message gone
-	Refused Outcome = "refused" // the platform will not do it
-	PutOff  Outcome = "put_off" // it is certain that it was not done, and it may be later
-	Unknown Outcome = "unknown" // nobody can tell; doing it again does no harm
+	Begun   Outcome = "begun"   // about to be done: the action may or may not have been done
+	Done    Outcome = "done"    // done by the platform
+	Held    Outcome = "held"    // nothing to do: the person was banned already, or the message deleted
+	Refused Outcome = "refused" // the platform refuses the action
+	PutOff  Outcome = "put_off" // certainly not done; a later try may succeed
+	Unknown Outcome = "unknown" // no answer: the action may or may not have been done
 )
 
-// Answer is what came of asking a platform once.
+// Answer is the platform's answer to one request.
 type Answer struct {
 	Outcome Outcome           // any but Begun
-	Code    deadletter.Reason // why it was not done; for Refused and PutOff
-	Words   string            // what the platform said
-	User    identity.UserID   // to whom it is done, if the asker did not say it by id
-	After   time.Duration     // before it makes sense to ask again; for PutOff and Unknown
+	Code    deadletter.Reason // the reason; for Refused and PutOff
+	Words   string            // the platform's words
+	User    identity.UserID   // the person, if the requester gave no id
+	After   time.Duration     // the pause before the next request; for PutOff and Unknown
 }
 
-// ErrNoRecord means that there is no such record.
-var ErrNoRecord = errors.New("no record of such an action")
+// ErrNoRecord means that the record does not exist.
+var ErrNoRecord = errors.New("no record of the action")
 
-// Records keeps the records. It is safe for concurrent use.
+// Records stores the records in Firestore. It is safe for concurrent use.
 type Records struct {
 	client   *firestore.Client
 	instance string
 	now      func() time.Time
 }
 
-// NewRecords makes records on a client, which stays the caller's to close. instance names who acts.
+// NewRecords makes a store of records with a client. The caller closes the client. instance is recorded in each try.
 func NewRecords(client *firestore.Client, instance string, now func() time.Time) *Records {
 	return &Records{client: client, instance: instance, now: now}
 }
@@ -110,11 +111,10 @@ func recordOf(snap *firestore.DocumentSnapshot) (Record, error) {
 	return rec, nil
 }
 
-// begin writes that an action is about to be done, and gives the try that it belongs to: one that was begun before, by
-// an instance that died perhaps, goes on, and mayBeDone says that it may have been done then. One that has ended, without
-// having been settled, is given as it is.
+// begin records the beginning of an execution, and returns the try. An unfinished try, for example after a crash,
+// continues, and mayBeDone reports a possible earlier action. A finished but unsettled try is returned unchanged.
 func (r *Records) begin(ctx context.Context, id string, attempt int, o moderation.Command, correlationID string) (now Try, mayBeDone bool, err error) {
-	err = r.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
+	err = store.RunTransaction(ctx, r.client, func(ctx context.Context, tx *firestore.Transaction) error {
 		now, mayBeDone = Try{}, false
 		rec := Record{
 			Action: string(o.Kind), Platform: string(o.Platform()), Channel: o.Channel, UserID: o.User.String(), Login: o.Login,
@@ -138,7 +138,7 @@ func (r *Records) begin(ctx context.Context, id string, attempt int, o moderatio
 			now = *t
 			return nil
 		case Begun, Unknown:
-			mayBeDone = true // since it was begun
+			mayBeDone = true // by the earlier execution
 		default:
 			t.BegunAt = event.TruncateToMicros(r.now())
 		}
@@ -148,14 +148,14 @@ func (r *Records) begin(ctx context.Context, id string, attempt int, o moderatio
 		return tx.Set(r.doc(id), rec)
 	})
 	if err != nil {
-		return Try{}, false, fmt.Errorf("record that delivery %s begins: %w", id, err)
+		return Try{}, false, fmt.Errorf("record the beginning of delivery %s: %w", id, err)
 	}
 	return now, mayBeDone, nil
 }
 
-// end writes what came of the last try.
+// end records the outcome of the last try.
 func (r *Records) end(ctx context.Context, id string, a Answer) error {
-	err := r.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
+	err := store.RunTransaction(ctx, r.client, func(ctx context.Context, tx *firestore.Transaction) error {
 		snap, err := tx.Get(r.doc(id))
 		if err != nil {
 			return err
@@ -164,7 +164,7 @@ func (r *Records) end(ctx context.Context, id string, a Answer) error {
 		if err != nil {
 			return err
 		}
-		t := &rec.Tries[len(rec.Tries)-1] // begin has made one
+		t := &rec.Tries[len(rec.Tries)-1] // begin has added a try
 		t.Outcome, t.Code, t.Answer, t.EndedAt = a.Outcome, a.Code, a.Words, event.TruncateToMicros(r.now())
 		rec.Outcome = a.Outcome
 		if !a.User.IsZero() {
@@ -173,7 +173,7 @@ func (r *Records) end(ctx context.Context, id string, a Answer) error {
 		return tx.Set(r.doc(id), rec)
 	})
 	if err != nil {
-		return fmt.Errorf("record what came of delivery %s: %w", id, err)
+		return fmt.Errorf("record the outcome of delivery %s: %w", id, err)
 	}
 	return nil
 }

@@ -14,8 +14,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"parley.internal/gateway/outbox"
 	"parley.internal/shared/credential"
+	"parley.internal/shared/delivery"
 )
 
 // scopeWrite lets a token speak by Helix (https://dev.twitch.tv/docs/authentication/scopes/).
@@ -23,7 +23,7 @@ const scopeWrite = "user:write:chat"
 
 // outcome is what became of one message.
 type outcome struct {
-	kind  outbox.Kind
+	kind  delivery.Kind
 	id    string        // Twitch's of the message, where it said one
 	code  string        // of a refusal, or of what stands in the way
 	err   error         // nil if it was said
@@ -31,10 +31,10 @@ type outcome struct {
 }
 
 const (
-	said    = outbox.Sent
-	refused = outbox.Refused
-	notMade = outbox.NotSent
-	unknown = outbox.Unknown
+	said    = delivery.Sent
+	refused = delivery.Refused
+	notMade = delivery.NotSent
+	unknown = delivery.Unknown
 )
 
 // What stands in the way where Twitch has no code of its own for it.

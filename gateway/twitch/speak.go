@@ -73,11 +73,11 @@ type voice struct {
 }
 
 // Ready implements [outbox.Transport]. All messages of an answer are said in the same way.
-func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bool) {
+func (v *voice) Ready(ctx context.Context, part int) (o delivery.Outcome, ready bool) {
 	if part == 0 {
 		var err error
 		if v.way, err = v.findWay(ctx); err != nil {
-			return outbox.Outcome{Reason: codeUnavailable, Err: err, After: v.service.timing.retry}, false
+			return delivery.Outcome{Reason: codeUnavailable, Err: err, After: v.service.timing.retry}, false
 		}
 	}
 	l := v.service.limits
@@ -89,10 +89,10 @@ func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bo
 }
 
 // Send implements [outbox.Transport].
-func (v *voice) Send(ctx context.Context, part int, text string) outbox.Outcome {
+func (v *voice) Send(ctx context.Context, part int, text string) delivery.Outcome {
 	v.service.says.begin(v.login) // the answer had to be claimed meanwhile
 	o := v.send(ctx, text, fmt.Sprintf("%s-%d", v.nonce, part))
-	return outbox.Outcome{Kind: o.kind, ID: o.id, Reason: deadletter.Reason(o.code), Err: o.err, After: o.after}
+	return delivery.Outcome{Kind: o.kind, Note: o.id, Reason: deadletter.Reason(o.code), Err: o.err, After: o.after}
 }
 
 // way is how something is said in the channel now.
@@ -166,7 +166,7 @@ func (s *Service) Deliver(ctx context.Context, in bus.Incoming) error {
 	switch {
 	case sp == nil || !sp.lease.Valid(): // another instance's, or the next owner's
 	case moderation.IsCommand(e):
-		m.Enqueue(&moderator.Job{Ref: ref, Event: e})
+		m.Enqueue(&moderator.Job{Job: delivery.Job{Ref: ref}, Event: e})
 	case e.Egress == nil || e.Egress.Type == "" || e.Egress.Type == event.EgressChat: // else another part's
 		sp.Enqueue(ref, e)
 	}

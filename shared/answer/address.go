@@ -11,18 +11,18 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// maxRoom is the most bytes of a web room's name, as the gateway takes it from clients.
+// maxRoom is the maximum length of a web room's name, in bytes, as in the WebSocket gateway.
 const maxRoom = 256
 
-// The names of channels (https://dev.twitch.tv/docs/chat/irc/#joining-a-chat-room, in lower case, as the gateway joins
-// them; https://docs.discord.com/developers/reference#snowflakes).
+// The syntax of channels (https://dev.twitch.tv/docs/chat/irc/#joining-a-chat-room, in lower case, as the gateway
+// joins; https://docs.discord.com/developers/reference#snowflakes).
 var (
 	twitchChannel  = regexp.MustCompile(`^twitch:[a-z0-9_]{1,25}$`)
 	discordChannel = regexp.MustCompile(`^discord:[0-9]{1,20}$`)
 )
 
-// ValidateAddress tells what is wrong with a place that an answer is to go to: a platform that has no channels to speak in, or
-// a channel that can't be one of this platform. A web room's name must not look like another platform's channel.
+// ValidateAddress checks an address: the platform must have channels, and the channel must have the platform's syntax.
+// A web room's name must not look like a channel of a different platform. The error names the wrong field.
 func ValidateAddress(p event.Address) error {
 	switch identity.Platform(p.Destination) {
 	case identity.Twitch:
@@ -58,7 +58,7 @@ func checkRoom(name string) error {
 	return nil
 }
 
-// Origin is the place where an event happened.
+// Origin returns the address where an event happened.
 func Origin(e *event.Event) event.Address {
 	return event.Address{Destination: string(identity.PlatformOf(e.Source)), Channel: e.Channel}
 }

@@ -7,7 +7,7 @@ import (
 	"parley.internal/shared/event"
 )
 
-func TestCheckPlace(t *testing.T) {
+func TestValidateAddress(t *testing.T) {
 	for _, tt := range []struct{ destination, channel, want string }{
 		{"twitch", "twitch:parley", ""},
 		{"discord", "discord:123456789012345678", ""},

@@ -1,6 +1,6 @@
-// Package answer decides what an answer says and where it goes: it chooses the candidate, finds the platform, makes one
-// answer for each address, and sanitizes and measures texts. All functions are pure: they depend on their arguments
-// alone, and change nothing.
+// Package answer decides the text and the address of an answer: it chooses the candidate, finds the platform, makes one
+// answer for each address, and sanitizes and measures texts. Start with [Prepare] and [FanOut]. The functions are pure:
+// they depend on their arguments alone, and change no argument. The package does not send: see package delivery.
 package answer
 
 import (
@@ -14,9 +14,9 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// Best chooses among an event's candidates: the lowest priority, then the highest confidence, then the earliest, then
-// the id; a missing priority or confidence counts as the worst. Candidates that are superseded, rejected or without a
-// text don't count. The index is -1 if there is none.
+// Best returns the index of the best candidate: the lowest priority, then the highest confidence, then the earliest,
+// then the lowest id. A missing priority or confidence is the worst. Candidates that are superseded, rejected or
+// without a text do not count. The index is -1 without a candidate.
 func Best(candidates []event.Candidate) int {
 	best := -1
 	for i, c := range candidates {
@@ -39,7 +39,7 @@ func compare(a, b event.Candidate) int {
 	)
 }
 
-// missingLast compares two numbers in the direction of sign; one that is missing comes after every other.
+// missingLast compares two numbers in the direction of sign. A missing number comes last.
 func missingLast(a, b *float64, sign int) int {
 	switch {
 	case a == nil && b == nil:
@@ -52,11 +52,11 @@ func missingLast(a, b *float64, sign int) int {
 	return sign * cmp.Compare(*a, *b)
 }
 
-// wrappers are the quotes that models like to put around an answer.
+// wrappers are the quotes that models often put around an answer.
 var wrappers = [][2]string{{`"`, `"`}, {`'`, `'`}, {"“", "”"}, {"‘", "’"}, {"«", "»"}, {"„", "“"}, {"`", "`"}}
 
-// Unquote frees a text of up to two layers of quotes that wrap all of it, and of the space around. A text whose quotes
-// wrap only its ends ("a" and "b") keeps them.
+// Unquote removes up to two layers of quotes around the whole text, and the white space around. Quotes around only a
+// part of the text stay, as in "a" and "b".
 func Unquote(text string) string {
 	text = strings.TrimSpace(text)
 	for range 2 {
@@ -79,7 +79,7 @@ func unwrap(text string) (string, bool) {
 		if ok && !strings.Contains(inner, w[0]) && !strings.Contains(inner, w[1]) {
 			return strings.TrimSpace(inner), true
 		}
-		// another layer inside may use the same quotes: ""x""
+		// an inner layer may use the same quotes: ""x""
 		if ok && w[0] == w[1] && strings.HasPrefix(inner, w[0]) && strings.HasSuffix(inner, w[0]) && len(inner) >= 2*len(w[0]) {
 			if core := inner[len(w[0]) : len(inner)-len(w[0])]; !strings.Contains(core, w[0]) {
 				return strings.TrimSpace(inner), true
@@ -89,14 +89,14 @@ func unwrap(text string) (string, bool) {
 	return text, false
 }
 
-// Text is what an answer says: the best candidate's text, else what the payload or the platform's own message says.
-// What the user themselves said is never an answer. It is empty if there is nothing to say.
+// Text returns the text of an answer: the text of the best candidate, or else of the platform's own message, or of the
+// payload. A user's own words are never an answer. Text is empty if the answer has no text.
 func Text(e *event.Event) string {
 	if i := Best(e.Candidates); i >= 0 {
 		return Unquote(e.Candidates[i].Text)
 	}
 	if e.Message != nil && e.Message.Role == event.RoleUser {
-		return "" // what the platform and the payload hold are the user's own words
+		return "" // message and payload hold the user's own words
 	}
 	if e.Message != nil {
 		for _, path := range [][]string{{"chat", "text"}, {"text"}} {
@@ -113,8 +113,8 @@ func Text(e *event.Event) string {
 	return ""
 }
 
-// Platform is where an answer goes: what the event's egress says, else what its source says, else who knows its user.
-// It fails with [deadletter.NoPlatform].
+// Platform returns the platform of an answer: the destination in egress, or else the platform of the source, or else
+// the provider of the user. Without any, it fails with [deadletter.NoPlatform].
 func Platform(e *event.Event) (identity.Platform, error) {
 	if e.Egress != nil && e.Egress.Destination != "" {
 		return identity.Platform(e.Egress.Destination), nil
@@ -128,8 +128,8 @@ func Platform(e *event.Event) (identity.Platform, error) {
 	return "", deadletter.New(deadletter.NoPlatform, errors.New("neither egress.destination, source nor auth.provider names a platform"))
 }
 
-// Prepare makes an event into the answer that is sent: its destination and type are filled in, and its candidates say
-// which of them was taken. It fails with a [deadletter.Error] if the event can't be sent.
+// Prepare returns the answer to send: a copy of e with destination and type, and with the best candidate marked as
+// selected. An answer that can't be sent is a [deadletter.Error].
 func Prepare(e *event.Event) (*event.Event, error) {
 	platform, err := Platform(e)
 	if err != nil {

@@ -122,7 +122,7 @@ func TestPlatform(t *testing.T) {
 	}
 }
 
-func TestPrepareMarksWhichCandidateWasTaken(t *testing.T) {
+func TestPrepareMarksTheSelectedCandidate(t *testing.T) {
 	e := &event.Event{Source: "api-gateway", UserID: "twitch:1", Candidates: []event.Candidate{
 		{ID: "a", Text: "x", Priority: num(2), Status: event.CandidateProposed},
 		{ID: "b", Text: "y", Priority: num(1)},

@@ -5,19 +5,20 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// Part is one of the answers that an event becomes.
+// Part is one of the answers made from an event.
 type Part struct {
 	Event *event.Event
 	Step  string
 }
 
-// FanOut makes the answers that e becomes: one for each place that its egress names, or itself if it names none. Their
-// order is that of the places, and always the same.
+// FanOut returns the answers made from e: one for each address in egress, in the order of the addresses, or e itself
+// without addresses.
 //
-// A place gets the answer as everybody's there, so it names no user. To the place where the question was asked goes the
-// ordinary answer, its text as it is. Elsewhere it is relayed: the text is made harmless, unless it is the operator's
-// alone ([LiteralMetadata]), and marked, so that nobody relays it again ([WasRelayed]); what only the platform of the question
-// understands, ids to reply to and raw payloads, stays behind, and so does everything but the one candidate.
+// An answer to an address is for the whole channel, so it names no user. The address of the question gets the ordinary
+// answer, with its text unchanged. For any other address the answer is relayed. A relayed text is sanitized, except an
+// operator's own text ([LiteralMetadata]), and marked, so that no program relays the text again ([WasRelayed]). Ids to
+// reply to and raw payloads are left out, because only the platform of the question understands them, and so are all
+// other candidates.
 func FanOut(e *event.Event, step string) []Part {
 	if e.Egress == nil || len(e.Egress.To) == 0 {
 		return []Part{{e, step}}
@@ -35,7 +36,7 @@ func FanOut(e *event.Event, step string) []Part {
 	return parts
 }
 
-// relay makes out, which goes to another place than e came from, fit for that.
+// relay adapts out for another address than the origin of e.
 func relay(out, e *event.Event) {
 	out.Egress.Relay = &event.Relay{Source: e.Source, Channel: e.Channel}
 	if text := Text(e); text != "" {
@@ -58,8 +59,8 @@ func relay(out, e *event.Event) {
 	}
 }
 
-// LiteralMetadata is the metadata of a candidate whose text an operator wrote to the last letter. It is relayed as it is:
-// whoever runs the place may ring in it.
+// LiteralMetadata is the metadata of a candidate with a text fully written by an operator. The text is relayed
+// unchanged: the operator may mention people there.
 var LiteralMetadata = event.Raw(map[string]bool{"literal": true})
 
 func literal(c event.Candidate) bool { return string(c.Metadata) == string(LiteralMetadata) }

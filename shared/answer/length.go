@@ -2,8 +2,8 @@ package answer
 
 import "unicode/utf16"
 
-// UTF16Length is a text's length in UTF-16 units. No platform says what it counts as a character; these, as JavaScript counts
-// them, are never fewer than code points, so what fits by them fits either way.
+// UTF16Length returns the length of a text in UTF-16 units, as JavaScript counts. The platforms do not document how
+// they count characters. UTF-16 units are never fewer than code points, so a text within the limit fits either way.
 func UTF16Length(text string) (n int) {
 	for _, r := range text {
 		n += utf16.RuneLen(r)
@@ -11,7 +11,7 @@ func UTF16Length(text string) (n int) {
 	return n
 }
 
-// Truncate is the longest beginning of a text that has at most so many units, without breaking a character.
+// Truncate returns the longest beginning of a text with at most units UTF-16 units. It does not split a character.
 func Truncate(text string, units int) string {
 	for i, r := range text {
 		if units -= utf16.RuneLen(r); units < 0 {

@@ -10,27 +10,27 @@ import (
 )
 
 const (
-	// guard breaks what would be a mention or a command: a zero width space, which people don't see.
+	// guard is the zero width space, invisible to people. Inside a mention or a command, it leaves plain text.
 	guard = "\u200b"
 
-	// mark says in a text that it was relayed: three characters that nobody sees, in an order in which nobody writes
-	// them. It is the only thing that survives a platform on the way to another bot.
+	// mark is the sign of a relayed text: three invisible characters, in an order that people do not write. Only a sign
+	// in the text itself reaches another bot through a platform.
 	mark = "\u2063\u2062\u2063"
 
-	// maxMarked is how many bytes of the first word go before the mark, so that it stands in the first message also of a
-	// text that a platform's limit splits.
+	// maxMarked is the number of bytes of the first word before the mark. So the mark is in the first message, even if
+	// a platform's limit splits the text.
 	maxMarked = 100
 )
 
-// SanitizeMentions breaks what a platform would take for a mention of people or for a command in a text of somebody who must not
-// ring or command there, by a zero width space; whatever the platform takes for nothing stays as it is, and so does a
-// text for Parley's own clients, where nothing is a mention. To be sure of what the platform sees, control characters
-// and what is not UTF-8 go, and white space stays such. Twice is the same as once.
+// SanitizeMentions inserts a zero width space into each mention and command in a text of an author without the
+// permission to mention or command on the platform p. Other text stays, and texts for Parley's own clients have no
+// mentions. To know what the platform will see, SanitizeMentions also removes control characters and invalid UTF-8;
+// white space stays white space. A second call changes nothing.
 //
-//   - Discord: @everyone and @here, in any case, and <@…>, which are people and, as <@&…>, roles
-//     (https://docs.discord.com/developers/reference#message-formatting). Channels and emoji ring nobody.
-//   - Twitch: @name at the beginning of a word, and /, . or ! at the beginning of the text: the last begins the commands
-//     of other bots, which may obey a moderator's account such as Parley's.
+//   - Discord: @everyone and @here, in any case, and <@…>: users and, as <@&…>, roles
+//     (https://docs.discord.com/developers/reference#message-formatting). Channels and emoji notify no one.
+//   - Twitch: @name at the beginning of a word, and /, . or ! at the beginning of the text. The ! begins commands of other
+//     bots, which may obey a moderator's account such as Parley's.
 func SanitizeMentions(text string, p identity.Platform) string {
 	switch p {
 	case identity.Discord:
@@ -44,8 +44,8 @@ func SanitizeMentions(text string, p identity.Platform) string {
 	return text
 }
 
-// clean takes out what the gateways, or the platforms, would take out afterwards: that could put together what was
-// apart.
+// clean removes the characters that a gateway or a platform would remove later, because the removal could join the
+// pieces of a mention.
 func clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -60,7 +60,7 @@ func clean(text string) string {
 	}, strings.ToValidUTF8(text, ""))
 }
 
-// breakMentions puts the guard behind each @ for which rings holds, given what is before it and behind.
+// breakMentions inserts the guard behind each @ for which rings(before, after) holds.
 func breakMentions(text string, rings func(before, after string) bool) string {
 	var b strings.Builder
 	done := 0
@@ -94,10 +94,10 @@ func ringsOnTwitch(before, after string) bool {
 	return inName(first) && !inName(last)
 }
 
-// inName also takes the letters of the names that Twitch shows in other scripts.
+// inName includes letters of other scripts, because Twitch shows names in other scripts.
 func inName(r rune) bool { return r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) }
 
-// marked puts the mark into a text: at the end of its first word, since a platform may trim the ends of a text.
+// marked inserts the mark at the end of the first word, since a platform may trim the ends of a text.
 func marked(text string) string {
 	end := len(text)
 	for i, r := range text {
@@ -109,19 +109,18 @@ func marked(text string) string {
 	return text[:end] + mark + text[end:]
 }
 
-// StripMarks is a relayed text as people see it, without the mark and the guards.
+// StripMarks returns a relayed text as people see the text, without the mark and the guards.
 func StripMarks(text string) string { return strings.ReplaceAll(RemoveMark(text), guard, "") }
 
-// RemoveMark takes the mark out of a text.
+// RemoveMark removes the mark from a text.
 func RemoveMark(text string) string { return strings.ReplaceAll(text, mark, "") }
 
-// WasRelayed reports whether an event was relayed before, by this Parley or by another: it says so itself (egress.relay), or
-// what was said carries the invisible mark that every relayed text has, because somebody's bridge, bot or client said
-// again what a Parley had said. Such an event must not be relayed again.
+// WasRelayed reports whether an event was relayed before, by any Parley: the event has egress.relay, or its text has
+// the invisible mark, because a bridge, bot or client repeated a relayed text. The caller must not relay such an event
+// again.
 //
-// So what is relayed goes one hop and no further, as long as it stays what it is. A platform or a program that takes
-// invisible characters out of a text takes the mark with it, and a person can write anything: for bots that do so, the
-// enrichment has a list of those whom it does not relay at all.
+// So a text is relayed once, if its characters stay. A platform or program that removes invisible characters also
+// removes the mark, and a person can write anything. For such bots the enrichment has a list of authors never relayed.
 func WasRelayed(e *event.Event) bool {
 	if e.Egress != nil && e.Egress.Relay != nil {
 		return true

@@ -13,7 +13,7 @@ import (
 // zero shows the guard as a tilde, so that a table can be read.
 func zero(s string) string { return strings.ReplaceAll(s, guard, "~") }
 
-func TestMentionsAreBrokenWhereThePlatformWouldTakeThemForSuch(t *testing.T) {
+func TestMentionsAndCommandsOfThePlatformAreBroken(t *testing.T) {
 	for _, tt := range []struct{ in, discord, twitch string }{
 		{"hello", "hello", "hello"},
 		{"", "", ""},
@@ -89,7 +89,7 @@ func FuzzHarmless(f *testing.F) {
 	})
 }
 
-func TestTheMarkStandsInTheFirstMessageOfALongText(t *testing.T) {
+func TestMarkIsInTheFirstMessageOfALongText(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"[twitch] Ada: hi", "[twitch]| Ada: hi"},
 		{"hi", "hi|"},
@@ -102,7 +102,7 @@ func TestTheMarkStandsInTheFirstMessageOfALongText(t *testing.T) {
 	}
 }
 
-func TestWhatWasRelayedIsKnown(t *testing.T) {
+func TestRelayedEventIsRecognized(t *testing.T) {
 	text := marked("[twitch] Ada: hi")
 	for name, tt := range map[string]struct {
 		in   event.Event

@@ -115,6 +115,7 @@ func (c *Client) publisher(t topology.Topic) *pubsub.Publisher {
 // Outgoing is an event to be published.
 type Outgoing struct {
 	Event          *event.Event
+	Data           []byte            // the encoded event, if the caller has it: exactly these bytes are published
 	IdempotencyKey string            // the same whenever the same thing is published; the correlation id if empty
 	Attributes     map[string]string // more attributes: [AttrRoute] for example
 }
@@ -125,9 +126,12 @@ type Outgoing struct {
 // [event.ErrInvalid] if the event can't be written, or Pub/Sub takes none that is so large.
 func (c *Client) Publish(ctx context.Context, t topology.Topic, out Outgoing) error {
 	e := out.Event
-	data, err := event.Encode(e)
-	if err != nil {
-		return fmt.Errorf("publish to %s: %w", t, err)
+	data := out.Data
+	if data == nil {
+		var err error
+		if data, err = event.Encode(e); err != nil {
+			return fmt.Errorf("publish to %s: %w", t, err)
+		}
 	}
 	attributes := map[string]string{}
 	for name, value := range map[string]string{
@@ -263,7 +267,7 @@ func (c *Client) deadLetter(ctx context.Context, m Raw, id string, d *deadletter
 // (https://cloud.google.com/pubsub/quotas#resource_limits), and the message's other fields with them.
 const maxAttributes = 256 << 10
 
-// Announce publishes the data of a message that was given up, unchanged, on the dead-letter topic, and logs that. Of
+// Announce publishes the data of a message that was given up, unchanged, on the dead-letter topic. Of
 // data that leaves no room for what is told of it, the end is cut off, and the announcement says so.
 func (c *Client) Announce(ctx context.Context, data []byte, attributes map[string]string, a deadletter.Announcement) error {
 	err := c.publish(ctx, topology.DeadLetter, &pubsub.Message{Data: data, Attributes: a.Attributes(attributes)})
@@ -271,11 +275,7 @@ func (c *Client) Announce(ctx context.Context, data []byte, attributes map[strin
 		a.Message = fmt.Sprintf("only the first %d of %d bytes are kept: %s", most, len(data), a.Message)
 		err = c.publish(ctx, topology.DeadLetter, &pubsub.Message{Data: data[:most], Attributes: a.Attributes(attributes)})
 	}
-	if err != nil {
-		return err
-	}
-	c.log.WarnContext(ctx, "dead letter", "reason", a.Reason, "error", a.Message, "deadLetter", a.ID, "correlationId", attributes[AttrCorrelationID])
-	return nil
+	return err
 }
 
 // Subscription is a gateway instance's own subscription.

@@ -9,17 +9,17 @@ import (
 )
 
 const (
-	// maxTogether is how many writes go in one call: what the client's BulkWriter puts into one BatchWrite.
+	// maxTogether is the number of writes in one call: the size of a BatchWrite of the client's BulkWriter.
 	maxTogether = 20
-	// maxCalls is how many such calls are under way at a time, beside those that Firestore refused for a while and that
-	// are made again. Writes that come while all are wait for the first that ends, and then go together.
+	// maxCalls is the number of concurrent calls, not counting calls that the client repeats because Firestore was
+	// busy. Further writes wait for the first call that ends, and then go together.
 	maxCalls = 4
-	// callTime bounds one call, whoever waits for what is in it.
+	// callTime is the limit of one call.
 	callTime = 10 * time.Second
 )
 
-// batcher makes the writes of one ledger that are wanted at the same time in as few calls as the load allows. A write
-// that comes alone goes at once. Each is made or refused by itself, whatever becomes of those that went with it
+// batcher groups the concurrent writes of one ledger into few calls. A write without company is sent at once. Firestore
+// accepts or refuses each write of a call by itself
 // (https://firebase.google.com/docs/firestore/reference/rpc/google.firestore.v1#batchwriterequest).
 type batcher struct {
 	client *firestore.Client
@@ -29,25 +29,26 @@ type batcher struct {
 	calls   int
 }
 
-// write is a change of a document on the condition that it still has a version.
+// write is an update of a document, on the condition that the document still has a version.
 type write struct {
 	doc     *firestore.DocumentRef
 	updates []firestore.Update
 	version time.Time
-	left    <-chan struct{} // closed when nobody waits for it any more
-	done    chan error      // gets what came of it; has room for that
+	left    <-chan struct{} // closed when the caller has left
+	done    chan error      // receives the result; buffered
 }
 
-// write makes a write, and returns when it is made or refused, or with the context's error: then it may yet be made.
-func (g *batcher) write(ctx context.Context, doc *firestore.DocumentRef, updates []firestore.Update, version time.Time) error {
+// write sends an update and returns its result. If ctx ends first, write returns the context's error, and the update
+// may still happen.
+func (b *batcher) write(ctx context.Context, doc *firestore.DocumentRef, updates []firestore.Update, version time.Time) error {
 	w := &write{doc, updates, version, ctx.Done(), make(chan error, 1)}
-	g.mu.Lock()
-	g.waiting = append(g.waiting, w)
-	if g.calls < maxCalls {
-		g.calls++
-		go g.call(context.WithoutCancel(ctx)) // ends when nothing waits any more
+	b.mu.Lock()
+	b.waiting = append(b.waiting, w)
+	if b.calls < maxCalls {
+		b.calls++
+		go b.call(context.WithoutCancel(ctx)) // ends when no write waits
 	}
-	g.mu.Unlock()
+	b.mu.Unlock()
 	select {
 	case err := <-w.done:
 		return err
@@ -56,26 +57,26 @@ func (g *batcher) write(ctx context.Context, doc *firestore.DocumentRef, updates
 	}
 }
 
-// call makes calls while there are writes that wait.
-func (g *batcher) call(ctx context.Context) {
+// call sends calls until no write waits.
+func (b *batcher) call(ctx context.Context) {
 	for {
-		writes := g.take()
+		writes := b.take()
 		if writes == nil {
 			return
 		}
-		g.commit(ctx, writes)
+		b.commit(ctx, writes)
 	}
 }
 
-// take gives the writes of the next call, each of another document. If there are none, the call is over. Those that
-// nobody waits for any more are dropped: whoever still wants one asks again, and while Firestore is away the live ones
-// would wait behind more and more of them.
-func (g *batcher) take() (writes []*write) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+// take returns the writes of the next call, each for a different document. Without writes the call ends. Writes of
+// callers that have left are dropped: a caller still interested repeats the write, and during an outage of Firestore
+// the dead writes would delay the live ones more and more.
+func (b *batcher) take() (writes []*write) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	taken := map[string]bool{}
 	var rest []*write
-	for _, w := range g.waiting {
+	for _, w := range b.waiting {
 		select {
 		case <-w.left:
 			continue
@@ -88,17 +89,17 @@ func (g *batcher) take() (writes []*write) {
 			rest = append(rest, w)
 		}
 	}
-	g.waiting = rest
+	b.waiting = rest
 	if writes == nil {
-		g.calls--
+		b.calls--
 	}
 	return writes
 }
 
-// commit makes a call, and returns when it has ended. What Firestore refuses for a while, since others write the same
-// document just now or it has too much to do, the client tries again by itself, a second later or more; nobody else waits
-// for that.
-func (g *batcher) commit(ctx context.Context, writes []*write) {
+// commit sends one call and returns when the call has ended. The client repeats a write that Firestore refused for the
+// moment, because of contention or load, a second later or more. Only the caller of that write waits for the
+// repetition.
+func (b *batcher) commit(ctx context.Context, writes []*write) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	if len(writes) == 1 {
 		defer cancel()
@@ -107,7 +108,7 @@ func (g *batcher) commit(ctx context.Context, writes []*write) {
 		w.done <- err
 		return
 	}
-	bulk := g.client.BulkWriter(ctx)
+	bulk := b.client.BulkWriter(ctx)
 	var results sync.WaitGroup
 	for _, w := range writes {
 		job, err := bulk.Update(w.doc, w.updates, firestore.LastUpdateTime(w.version))

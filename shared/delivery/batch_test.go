@@ -23,7 +23,7 @@ import (
 	"parley.internal/shared/store"
 )
 
-func TestOfManySettledTogetherEachHasItsOwnOutcome(t *testing.T) {
+func TestConcurrentSettlingHasOneOutcomeEach(t *testing.T) {
 	const n = 100
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		client := connect(t, env)
@@ -146,7 +146,7 @@ func (h *held) contend(ctx context.Context, batch *firestorepb.BatchWriteRequest
 	return all, nil
 }
 
-func TestWhatIsSettledWhileFirestoreIsBusyGoesTogether(t *testing.T) {
+func TestWritesDuringABusyCallShareTheNext(t *testing.T) {
 	const n = 64
 	l := hold(t)
 	refs := make([]delivery.Ref, n)
@@ -177,7 +177,7 @@ func TestWhatIsSettledWhileFirestoreIsBusyGoesTogether(t *testing.T) {
 	}
 }
 
-func TestWhoGivesUpWaitingLearnsWhatCameOfItLater(t *testing.T) {
+func TestWriteContinuesAfterTheCallerHasLeft(t *testing.T) {
 	l := hold(t)
 	e, _, err := l.Open(t.Context(), entry("d1"))
 	if err != nil {
@@ -201,7 +201,7 @@ func TestWhoGivesUpWaitingLearnsWhatCameOfItLater(t *testing.T) {
 	}
 }
 
-func TestWhatNobodyWaitsForAnyMoreIsNotWritten(t *testing.T) {
+func TestWriteOfACallerThatHasLeftIsDropped(t *testing.T) {
 	l := hold(t)
 	var busy, left []delivery.Ref
 	for i := range 4 { // as many as go at a time
@@ -231,7 +231,7 @@ func TestWhatNobodyWaitsForAnyMoreIsNotWritten(t *testing.T) {
 	}
 }
 
-func TestWhatOthersWriteJustNowHoldsNothingElseUp(t *testing.T) {
+func TestContendedWriteDoesNotDelayOtherWrites(t *testing.T) {
 	l := hold(t)
 	l.contended = "contended"
 	var busy, others []delivery.Ref

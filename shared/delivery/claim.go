@@ -10,19 +10,19 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"parley.internal/shared/deadletter"
 	"parley.internal/shared/event"
+	"parley.internal/shared/store"
 )
 
-// ClaimLease is how long a claim holds. Whoever claims an answer makes it and settles it within this time; a claim that
-// is older was left by an instance that died, and is given up as [deadletter.OutcomeUnknown], because nobody can know
-// whether the answer was made.
+// ClaimLease is the lifetime of a claim. The instance with the claim sends the answer and settles the entry in this
+// time. An older claim was left by an instance that crashed. The sweep marks its entry dead as
+// [deadletter.OutcomeUnknown], because the answer may or may not have been sent.
 const ClaimLease = time.Minute
 
-// Claim is the right to make one answer, which may be made only once. It is taken before the platform is called and
-// settled after: by [Claim.MarkDelivered], by [Reaper.MarkClaimDead], or, where it is certain that the answer was not
-// made, by [Claim.Release]; see [Claim.Persist]. A claim that is not settled is not taken by anybody else, either, but for
-// what may be made again without harm: see [Ledger.Reclaim] and [Ledger.ForceClaim].
+// Claim is the exclusive right to send one answer. An instance takes the claim before it calls the platform, and
+// settles the claim afterwards: with [Claim.MarkDelivered], with [Reaper.MarkClaimDead], or, if the answer was
+// certainly not sent, with [Claim.Release]. [Executor] does all this. No other instance takes an unsettled claim,
+// except for answers that may be sent again: see [Ledger.Reclaim] and [Ledger.ForceClaim].
 type Claim struct {
 	ledger  *Ledger
 	id      string
@@ -31,50 +31,50 @@ type Claim struct {
 	version time.Time
 }
 
-// ID is the delivery's.
+// ID returns the id of the delivery.
 func (c *Claim) ID() string { return c.id }
 
-// Age is how long the claim has held: [ClaimLease] is the most that it may be. Of what the clocks say it is the longer,
-// for the monotonic one stands still while a machine sleeps, and the other may be set back.
+// Age returns the age of the claim, at most [ClaimLease] for a valid claim. It is the longer of two clocks' times: the
+// monotonic clock stops while a machine sleeps, and the wall clock may be set back.
 func (c *Claim) Age() time.Duration {
 	now := c.ledger.now()
 	return max(now.Sub(c.taken), now.Round(0).Sub(c.taken.Round(0)))
 }
 
-// Claim takes the right to make an answer. The claim is nil where there is none to take: the state then tells whether
-// somebody else has it ([Claimed]), or what became of the answer. Where nobody touched the entry since ref was made, this
-// is one write and no read.
+// Claim claims a pending answer. For any other entry the claim is nil, and the state is [Claimed] by another instance,
+// [Delivered] or [Dead]. If the entry has not changed since ref was made, Claim is one write and no read. A missing
+// entry is [ErrNotFound].
 func (l *Ledger) Claim(ctx context.Context, ref Ref) (*Claim, State, error) {
 	return l.claim(ctx, ref, func(Entry) bool { return false })
 }
 
-// Reclaim is Claim for an answer that may be made again without harm, because making it twice comes to the same. A claim
-// that ran out is no obstacle then: as long as nobody has given the answer up, it is taken over.
+// Reclaim is [Ledger.Claim] for an answer that may be sent twice with the same effect. It also takes an expired claim,
+// until the sweep marks the entry dead.
 func (l *Ledger) Reclaim(ctx context.Context, ref Ref) (*Claim, State, error) {
 	return l.claim(ctx, ref, func(e Entry) bool { return e.abandoned(l.now()) })
 }
 
-// ForceClaim is Reclaim for one who knows that nobody goes on by a claim that was made before: it need not have run out.
+// ForceClaim is [Ledger.Reclaim] for a caller sure that earlier claims are not in use. It also takes a valid claim.
 func (l *Ledger) ForceClaim(ctx context.Context, ref Ref) (*Claim, State, error) {
 	return l.claim(ctx, ref, func(e Entry) bool { return e.State == Claimed })
 }
 
-// claim claims what is pending, and what again says of what is not.
-func (l *Ledger) claim(ctx context.Context, ref Ref, again func(Entry) bool) (*Claim, State, error) {
+// claim claims a pending entry, and any other entry for which retry returns true.
+func (l *Ledger) claim(ctx context.Context, ref Ref, retry func(Entry) bool) (*Claim, State, error) {
 	c := &Claim{ledger: l, id: ref.ID, token: rand.Text()}
 	version := ref.version
-	fresh := true // nobody else had claimed it
+	fresh := true // the entry had no earlier claim
 	for {
 		if version.IsZero() {
 			e, err := l.Get(ctx, ref.ID)
 			if err != nil {
 				return nil, "", err
 			}
-			if e.State == Claimed && e.Claim == c.token { // ours, although the answer to the write was lost
+			if e.State == Claimed && e.Claim == c.token { // by this call: only the answer to the write was lost
 				c.version = e.version
 				return c, Claimed, nil
 			}
-			if e.State != Pending && !again(e) {
+			if e.State != Pending && !retry(e) {
 				return nil, e.State, nil
 			}
 			version, fresh = e.version, e.State == Pending
@@ -86,14 +86,14 @@ func (l *Ledger) claim(ctx context.Context, ref Ref, again func(Entry) bool) (*C
 			{Path: "instance", Value: l.instance},
 			{Path: "leaseUntil", Value: event.TruncateToMicros(c.taken.Add(ClaimLease))},
 		}, firestore.LastUpdateTime(version))
-		switch status.Code(err) {
-		case codes.OK:
+		switch {
+		case err == nil:
 			c.version = res.UpdateTime
 			return c, Claimed, nil
-		case codes.FailedPrecondition, codes.Aborted:
-			version = time.Time{}
-		case codes.NotFound:
+		case status.Code(err) == codes.NotFound:
 			return nil, "", fmt.Errorf("delivery %s: %w", ref.ID, ErrNotFound)
+		case store.IsConflict(err):
+			version = time.Time{}
 		default:
 			err = fmt.Errorf("claim delivery %s: %w", ref.ID, err)
 			if held := c.afterAll(ctx, fresh); held != nil {
@@ -104,12 +104,13 @@ func (l *Ledger) claim(ctx context.Context, ref Ref, again func(Entry) bool) (*C
 	}
 }
 
-// doubtTime bounds the look at what became of a write whose answer did not come.
+// doubtTime is the limit of reading the entry after a write without an answer.
 const doubtTime = 2 * time.Second
 
-// afterAll finds out whether a claim whose write failed is stored all the same: left alone, it would end as
-// [deadletter.OutcomeUnknown] although nothing was sent. It gives the claim back if it holds and ctx leaves time to go on
-// by it. Otherwise one that is fresh is released; what another had claimed before may have been made, and stays claimed.
+// afterAll reads the entry after a failed write of a claim: Firestore may have stored the claim all the same, and an
+// unused claim would end as [deadletter.OutcomeUnknown] although nothing was sent. If ctx is not done, afterAll returns
+// a stored claim. Otherwise afterAll releases a fresh claim. A claim taken from another instance stays, because the
+// other instance may have sent the answer.
 func (c *Claim) afterAll(ctx context.Context, fresh bool) *Claim {
 	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), doubtTime)
 	defer cancel()
@@ -122,13 +123,13 @@ func (c *Claim) afterAll(ctx context.Context, fresh bool) *Claim {
 		return c
 	}
 	if fresh {
-		c.Release(looking) // or else the sweep gives it up
+		c.Release(looking) // after a failure, the sweep marks the entry dead
 	}
 	return nil
 }
 
-// MarkDelivered records that the answer was made, with what the platform calls it, and returns the state in which the entry
-// is afterwards: [Delivered], or [Dead] if the claim had run out and was given up.
+// MarkDelivered records that the answer was sent, with the platform's id or words in note. It returns the state of the
+// entry afterwards: [Delivered], or [Dead] if the claim had expired and the sweep was first.
 func (c *Claim) MarkDelivered(ctx context.Context, note string) (State, error) {
 	return c.settle(ctx, Delivered, []firestore.Update{
 		{Path: "state", Value: Delivered},
@@ -137,7 +138,7 @@ func (c *Claim) MarkDelivered(ctx context.Context, note string) (State, error) {
 	})
 }
 
-// Release gives the answer back, because it is certain that it was not made: somebody may claim it anew.
+// Release returns the entry to [Pending], because the answer was certainly not sent.
 func (c *Claim) Release(ctx context.Context) error {
 	_, err := c.settle(ctx, Pending, []firestore.Update{
 		{Path: "state", Value: Pending},
@@ -148,38 +149,16 @@ func (c *Claim) Release(ctx context.Context) error {
 	return err
 }
 
-// Persist has the claim settled: it calls settle at least once, and again after a pause until there is no error, for as
-// long as ctx lasts and the claim holds. What is known of an answer is known to nobody else, and would end as
-// [deadletter.OutcomeUnknown] because one write failed; all ways to settle a claim recognise what an earlier try stored
-// without learning it.
-func (c *Claim) Persist(ctx context.Context, pause time.Duration, settle func() error) error {
-	for {
-		err := settle()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(pause):
-		}
-		if ctx.Err() != nil || c.Age() >= ClaimLease {
-			return err
-		}
-	}
-}
-
-// abandoned reports whether the entry's claim ran out.
+// abandoned reports whether the entry has an expired claim.
 func (e Entry) abandoned(now time.Time) bool { return e.State == Claimed && e.LeaseUntil.Before(now) }
 
 func (c *Claim) settle(ctx context.Context, want State, updates []firestore.Update) (State, error) {
 	for {
 		_, err := c.ledger.doc(c.id).Update(ctx, updates, firestore.LastUpdateTime(c.version))
-		switch status.Code(err) {
-		case codes.OK:
+		if err == nil {
 			return want, nil
-		case codes.FailedPrecondition, codes.Aborted:
-		default:
+		}
+		if !store.IsConflict(err) {
 			return "", fmt.Errorf("settle delivery %s: %w", c.id, err)
 		}
 		e, err := c.ledger.Get(ctx, c.id)
@@ -187,17 +166,8 @@ func (c *Claim) settle(ctx context.Context, want State, updates []firestore.Upda
 			return "", err
 		}
 		if e.State != Claimed || e.Claim != c.token {
-			return e.State, nil // settled, by the write whose answer was lost or by the sweep
+			return e.State, nil // settled by an earlier write without an answer, or by the sweep
 		}
 		c.version = e.version
 	}
-}
-
-// MarkClaimDead is [Reaper.MarkDead] for an answer that was claimed.
-func (u *Reaper) MarkClaimDead(ctx context.Context, c *Claim, why *deadletter.Error) (State, error) {
-	entry, state, err := u.moveToDead(ctx, c.id, why, func(e Entry) bool { return e.State == Claimed && e.Claim == c.token })
-	if err != nil || entry == nil {
-		return state, err
-	}
-	return Dead, u.announce(ctx, *entry)
 }

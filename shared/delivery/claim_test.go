@@ -16,8 +16,8 @@ import (
 	"parley.internal/shared/store"
 )
 
-// losing is a ledger whose next write is stored, but not answered: lost is called in the place of the answer, and gives
-// the error that the client meets.
+// losing returns a ledger, and lose, which makes the next write succeed without an answer: the client gets the error of
+// lost instead.
 func losing(t *testing.T, env emulatortest.Env) (l *delivery.Ledger, lose func(lost func() error)) {
 	t.Helper()
 	var next func() error
@@ -41,7 +41,7 @@ func losing(t *testing.T, env emulatortest.Env) (l *delivery.Ledger, lose func(l
 	return delivery.NewLedger(client, "one", time.Now), func(lost func() error) { next = lost }
 }
 
-func TestAClaimWhoseAnswerWasLostInTimeHolds(t *testing.T) {
+func TestClaimStoredWithoutAnAnswerIsUsed(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		l, lose := losing(t, env)
 		e, _, err := l.Open(t.Context(), entry("d1"))
@@ -54,12 +54,12 @@ func TestAClaimWhoseAnswerWasLostInTimeHolds(t *testing.T) {
 			t.Fatalf("Claim = %v, %q, %v; want the claim that was stored", c, state, err)
 		}
 		if state, err := c.MarkDelivered(t.Context(), "n"); err != nil || state != delivery.Delivered {
-			t.Errorf("Delivered = %q, %v", state, err)
+			t.Errorf("MarkDelivered = %q, %v", state, err)
 		}
 	})
 }
 
-func TestAClaimWhoseAnswerCameTooLateIsGivenBack(t *testing.T) {
+func TestClaimStoredTooLateIsReleased(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		l, lose := losing(t, env)
 		e, _, err := l.Open(t.Context(), entry("d1"))
@@ -83,7 +83,7 @@ func TestAClaimWhoseAnswerCameTooLateIsGivenBack(t *testing.T) {
 		defer cancel()
 		lose(func() error { cancel(); return status.FromContextError(ctx.Err()).Err() })
 		if c, _, err := l.ForceClaim(ctx, e.Ref()); c != nil || err == nil {
-			t.Fatalf("TakeOver = %v, %v", c, err)
+			t.Fatalf("ForceClaim = %v, %v", c, err)
 		}
 		if got, err := l.Get(t.Context(), "d1"); err != nil || got.State != delivery.Claimed {
 			t.Errorf("the entry is %q, %v; want it claimed", got.State, err)
@@ -91,7 +91,7 @@ func TestAClaimWhoseAnswerCameTooLateIsGivenBack(t *testing.T) {
 	})
 }
 
-func TestAClaimThatFailsClaimsNothing(t *testing.T) {
+func TestFailedClaimLeavesTheEntryPending(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		l, _ := losing(t, env)
 		e, _, err := l.Open(t.Context(), entry("d1"))

@@ -1,9 +1,13 @@
-// Package delivery keeps the ledger: it opens an entry for each answer, publishes the answer, and settles the entry.
-// Nothing else writes the ledger.
+// Package delivery keeps the ledger of answers: it opens an entry for each answer, publishes the answer, claims, sends
+// and settles. No other package writes the ledger.
 //
-// Every answer ends in exactly one recorded outcome, delivered or dead. Its id follows from the event that it answers
-// and the step that made it ([ID]), so doing the same work twice finds the first entry. An entry is settled only on the
-// condition that nobody has changed it since it was read: of several who try, one succeeds.
+// Start with [Sender], which opens and publishes answers, and [Executor], which sends claimed answers to a platform.
+// [Reaper] marks deliveries dead, and [Ledger.Resume] finds answers missed by a reconnecting client. The package does
+// not know the platforms, nor how to choose the text of an answer (package answer).
+//
+// Every answer ends in exactly one recorded outcome, delivered or dead. The id of an answer follows from the answered
+// event and the step ([ID]), so repeated work finds the first entry. A write of an entry names the version of the last
+// read, and fails if the version has changed: of several concurrent writers, one succeeds.
 package delivery
 
 import (
@@ -21,13 +25,14 @@ import (
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
+	"parley.internal/shared/store"
 )
 
-// State is how far a delivery has come.
+// State is the progress of a delivery.
 type State string
 
-// A delivery begins pending. One that may be made only once is claimed before it is made. It ends delivered or dead,
-// and then never changes again, unless an operator redrives a dead one.
+// A delivery begins pending. An answer that may be sent only once is claimed first. A delivery ends delivered or dead,
+// and then does not change any more, unless an operator redrives a dead one.
 const (
 	Pending   State = "pending"
 	Claimed   State = "claimed"
@@ -35,11 +40,11 @@ const (
 	Dead      State = "dead"
 )
 
-// ID returns the id of the answer that a step gives to an event: 32 hexadecimal digits, evenly spread, always the same
-// for the same answer. It is the id of the ledger entry, of the frame that a client gets, and of a dead letter.
+// ID returns the id of a step's answer to an event: 32 hexadecimal digits, evenly spread, always the same for the same
+// answer. The ledger entry, the client's frame and the dead letter have this id.
 func ID(correlationID, step string) string { return digest.Of("delivery", correlationID, step) }
 
-// Entry is a delivery's line in the ledger, the document deliveries/{id}.
+// Entry is the ledger's record of a delivery, the document deliveries/{id}.
 type Entry struct {
 	ID            string    `firestore:"-"`
 	State         State     `firestore:"state"`
@@ -48,33 +53,48 @@ type Entry struct {
 	UserID        string    `firestore:"userId"`
 	Channel       string    `firestore:"channel"`
 	CorrelationID string    `firestore:"correlationId"`
-	Step          string    `firestore:"step"` // which part made the answer
+	Step          string    `firestore:"step"` // the part that made the answer
 	CreatedAt     time.Time `firestore:"createdAt"`
-	OpenedAt      time.Time `firestore:"openedAt,serverTimestamp"` // by Firestore's clock, so that the order is everybody's
+	OpenedAt      time.Time `firestore:"openedAt,serverTimestamp"` // by Firestore's clock: the same order for all instances
 	Deadline      time.Time `firestore:"deadline"`                 // overdue after this
 	ExpireAt      time.Time `firestore:"expireAt"`                 // the collection's TTL field
-	Shard         int       `firestore:"shard"`                    // 0 to Shards-1, so that the index of deadlines is not one hot spot
-	Event         []byte    `firestore:"event"`                    // the answer in its written form
-	RedriveCount  int       `firestore:"attempt"`                  // how often it was redriven
+	Shard         int       `firestore:"shard"`                    // 0 to Shards-1; avoids a hot spot in the index of deadlines
+	Event         []byte    `firestore:"event"`                    // the encoded answer
+	RedriveCount  int       `firestore:"attempt"`                  // number of redrives
 	SettledAt     time.Time `firestore:"settledAt,omitempty"`
-	Instance      string    `firestore:"instance,omitempty"`   // who claimed or settled it
-	Claim         string    `firestore:"claim,omitempty"`      // tells one claim from another
-	LeaseUntil    time.Time `firestore:"leaseUntil,omitempty"` // a claim that is older is nobody's any more
-	Note          string    `firestore:"note,omitempty"`       // what the platform called it
-	Reason        string    `firestore:"reason,omitempty"`     // of a dead one
+	Instance      string    `firestore:"instance,omitempty"`   // the instance that claimed or settled
+	Claim         string    `firestore:"claim,omitempty"`      // the token of the claim
+	LeaseUntil    time.Time `firestore:"leaseUntil,omitempty"` // when the claim expires
+	Note          string    `firestore:"note,omitempty"`       // the platform's id or words
+	Reason        string    `firestore:"reason,omitempty"`     // of a dead delivery
 	Message       string    `firestore:"message,omitempty"`    // of the error that made it dead
 
-	version time.Time // of the document as it was read or written
-	created time.Time // of the document
+	decoded *event.Event // Event, if this process has just encoded it; else nil
+	version time.Time    // of the document as it was read or written
+	created time.Time    // of the document
 }
 
-// before compares entries by when they were opened. Firestore's server time has milliseconds, a document's own time of
-// creation microseconds (https://firebase.google.com/docs/firestore/reference/rpc/google.firestore.v1#fieldtransform).
+// before compares entries by opening time. Firestore's server time is in milliseconds, and a document's time of
+// creation in microseconds
+// (https://firebase.google.com/docs/firestore/reference/rpc/google.firestore.v1#fieldtransform).
 func before(a, b Entry) int {
 	return cmp.Or(a.OpenedAt.Compare(b.OpenedAt), a.created.Compare(b.created))
 }
 
-// Ref names the entry, and if it is pending says so, so that it can be settled without being read.
+// decode returns the entry's event.
+func (e Entry) decode() (*event.Event, error) {
+	if e.decoded != nil {
+		return e.decoded, nil
+	}
+	decoded, err := event.Decode(e.Event)
+	if err != nil {
+		return nil, fmt.Errorf("read the event of delivery %s: %w", e.ID, err)
+	}
+	return decoded, nil
+}
+
+// Ref returns the reference to the entry. The reference to a pending entry has the version, so claiming or settling
+// needs no read.
 func (e Entry) Ref() Ref {
 	r := Ref{ID: e.ID, Deadline: e.Deadline, RedriveCount: e.RedriveCount}
 	if e.State == Pending {
@@ -83,15 +103,16 @@ func (e Entry) Ref() Ref {
 	return r
 }
 
-// Ref names an entry of the ledger.
+// Ref refers to an entry of the ledger.
 type Ref struct {
 	ID           string
-	Deadline     time.Time // nobody may write the answer after it; zero if that is not known
-	RedriveCount int       // how often it was redriven: a receiver that absorbs repeats takes each attempt once
-	version      time.Time // of the document when the entry was seen pending; zero if that is not known
+	Deadline     time.Time // the answer must not be sent later; zero if not known
+	RedriveCount int       // number of redrives: a platform with deduplication accepts each redrive once
+	version      time.Time // of the document when the entry was pending; zero if not known
 }
 
-// Wait is how long to wait of d: no longer than until the deadline, which whoever waits has something to do at.
+// Wait returns the part of d until the deadline, because the job has to be handled at the deadline. Without a deadline
+// it returns d.
 func (r Ref) Wait(d time.Duration, now time.Time) time.Duration {
 	if r.Deadline.IsZero() {
 		return d
@@ -99,12 +120,11 @@ func (r Ref) Wait(d time.Duration, now time.Time) time.Duration {
 	return max(0, min(d, r.Deadline.Sub(now)))
 }
 
-// Opened is when the entry was opened, by Firestore's clock to the microsecond, or zero if that is not known.
+// Opened returns the time when the entry was opened, by Firestore's clock, in microseconds. It is zero if not known.
 func (r Ref) Opened() time.Time { return r.version }
 
-// Shards is over how many values Entry.Shard is spread. An index that begins with a value that only grows takes about
-// 500 writes a second (https://cloud.google.com/firestore/docs/best-practices#hotspots); a shard in front of it
-// multiplies that.
+// Shards is the number of values of Entry.Shard. An index of a growing value takes about 500 writes a second
+// (https://cloud.google.com/firestore/docs/best-practices#hotspots). A shard in front of the value multiplies the rate.
 const Shards = 16
 
 func shard(id string) int {
@@ -116,7 +136,7 @@ func shard(id string) int {
 // ErrNotFound means that the ledger has no such entry.
 var ErrNotFound = errors.New("no such delivery")
 
-// Ledger is the record of every delivery. It is safe for concurrent use.
+// Ledger stores the deliveries in Firestore. It is safe for concurrent use.
 type Ledger struct {
 	client   *firestore.Client
 	now      func() time.Time
@@ -124,7 +144,8 @@ type Ledger struct {
 	settling *batcher
 }
 
-// NewLedger makes a ledger on a client, which stays the caller's to close. instance names who settles, in the entries.
+// NewLedger makes a ledger with a client. The caller closes the client. instance is recorded in the entries that this
+// process claims or settles.
 func NewLedger(client *firestore.Client, instance string, now func() time.Time) *Ledger {
 	return &Ledger{client: client, now: now, instance: instance, settling: &batcher{client: client}}
 }
@@ -145,12 +166,12 @@ func (l *Ledger) Get(ctx context.Context, id string) (Entry, error) {
 	return entryOf(snap)
 }
 
-// outcome finds at once what became of a step's work: the entry of its answer, if that was opened, and whether the step
-// gave the work up with a dead letter that is open.
-func (l *Ledger) outcome(ctx context.Context, delivery, letter string) (e Entry, opened, givenUp bool, err error) {
+// outcome reads the results of a step's work in one call: the entry of the answer, if there is one, and whether the
+// step's dead letter is open.
+func (l *Ledger) outcome(ctx context.Context, delivery, letter string) (e Entry, opened, dead bool, err error) {
 	snaps, err := l.client.GetAll(ctx, []*firestore.DocumentRef{l.doc(delivery), deadletter.Doc(l.client, letter)})
 	if err != nil {
-		return Entry{}, false, false, fmt.Errorf("read what became of delivery %s: %w", delivery, err)
+		return Entry{}, false, false, fmt.Errorf("read the outcome of delivery %s: %w", delivery, err)
 	}
 	if opened = snaps[0].Exists(); opened {
 		e, err = entryOf(snaps[0])
@@ -167,8 +188,8 @@ func entryOf(snap *firestore.DocumentSnapshot) (Entry, error) {
 	return e, nil
 }
 
-// Open writes a new entry and gives it back with its version. An entry that is there already is no error: it is given
-// back as it stands, and opened is false.
+// Open writes a new entry and returns it with its version. If the entry exists, Open returns the stored entry, with
+// opened false and no error.
 func (l *Ledger) Open(ctx context.Context, e Entry) (entry Entry, opened bool, err error) {
 	res, err := l.doc(e.ID).Create(ctx, e)
 	if status.Code(err) == codes.AlreadyExists {
@@ -182,9 +203,9 @@ func (l *Ledger) Open(ctx context.Context, e Entry) (entry Entry, opened bool, e
 	return e, true, nil
 }
 
-// MarkDelivered records that an answer reached its recipient, and returns the state in which the entry is afterwards:
-// [Delivered], whoever recorded it, or [Dead] if it had been given up before. Where nobody touched the entry since ref
-// was made, this is one write and no read; several that are recorded at the same time go in one call.
+// MarkDelivered records that an answer reached the recipient, and returns the state of the entry afterwards:
+// [Delivered], also if another call was first, or [Dead] if the entry was marked dead before. If the entry has not
+// changed since ref was made, MarkDelivered is one write and no read. Concurrent calls share one call of Firestore.
 func (l *Ledger) MarkDelivered(ctx context.Context, ref Ref) (State, error) {
 	id, version := ref.ID, ref.version
 	for {
@@ -203,13 +224,13 @@ func (l *Ledger) MarkDelivered(ctx context.Context, ref Ref) (State, error) {
 			{Path: "settledAt", Value: event.TruncateToMicros(l.now())},
 			{Path: "instance", Value: l.instance},
 		}, version)
-		switch status.Code(err) {
-		case codes.OK:
+		switch {
+		case err == nil:
 			return Delivered, nil
-		case codes.FailedPrecondition, codes.Aborted:
-			version = time.Time{} // somebody else wrote it: look what it says now
-		case codes.NotFound:
+		case status.Code(err) == codes.NotFound:
 			return "", fmt.Errorf("delivery %s: %w", id, ErrNotFound)
+		case store.IsConflict(err):
+			version = time.Time{} // another writer changed the entry: read it
 		default:
 			return "", fmt.Errorf("settle delivery %s: %w", id, err)
 		}

@@ -39,7 +39,7 @@ func entry(id string) delivery.Entry {
 		CorrelationID: "c", Step: "s", CreatedAt: now, Deadline: now.Add(time.Minute), ExpireAt: now.Add(time.Hour)}
 }
 
-func TestAnEntryIsOpenedOnce(t *testing.T) {
+func TestEntryIsOpenedOnce(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		l := delivery.NewLedger(connect(t, env), "one", time.Now)
 		first := entry("d1")
@@ -58,7 +58,7 @@ func TestAnEntryIsOpenedOnce(t *testing.T) {
 	})
 }
 
-func TestOfManyWhoSettleTheOutcomeIsOne(t *testing.T) {
+func TestConcurrentMarkDeliveredAndMarkDeadHaveOneOutcome(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		client := connect(t, env)
 		e, _, err := delivery.NewLedger(client, "opener", time.Now).Open(t.Context(), entry("d1"))
@@ -92,7 +92,7 @@ func TestOfManyWhoSettleTheOutcomeIsOne(t *testing.T) {
 	})
 }
 
-func TestWhatIsNotInTheLedger(t *testing.T) {
+func TestMissingEntryIsErrNotFound(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		l := delivery.NewLedger(connect(t, env), "one", time.Now)
 		if _, err := l.Get(t.Context(), "nope"); !errors.Is(err, delivery.ErrNotFound) {
@@ -104,7 +104,7 @@ func TestWhatIsNotInTheLedger(t *testing.T) {
 	})
 }
 
-// publisher keeps what is published, and fails as often as it is told to.
+// publisher records the published messages, and fails a set number of times.
 type publisher struct {
 	mu   sync.Mutex
 	fail int
@@ -127,7 +127,7 @@ func newAnswer(text string) *event.Event {
 		Candidates: []event.Candidate{{ID: "a", Text: text}}}
 }
 
-func TestSendingAgainPublishesWhatWasOpenedFirst(t *testing.T) {
+func TestSendingAgainPublishesTheFirstAnswer(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := &publisher{fail: 1}
 		s := delivery.NewSender(delivery.NewLedger(connect(t, env), "one", time.Now), p, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
@@ -182,7 +182,7 @@ func TestSettledAnswersAreNotPublishedAgain(t *testing.T) {
 	})
 }
 
-func TestSendRefusesWhatCanNeverBeSent(t *testing.T) {
+func TestSendRefusesImpossibleAnswers(t *testing.T) {
 	nobody := newAnswer("hi")
 	nobody.UserID, nobody.Channel = "", ""
 	nowhere := newAnswer("hi")
@@ -201,7 +201,7 @@ func TestSendRefusesWhatCanNeverBeSent(t *testing.T) {
 	}
 }
 
-func TestTheEventsOwnTimeToLiveShortensTheDeadline(t *testing.T) {
+func TestTimeToLiveShortensTheDeadline(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		now := event.TruncateToMicros(time.Now())
 		l := delivery.NewLedger(connect(t, env), "one", time.Now)

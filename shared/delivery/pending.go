@@ -7,14 +7,13 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// maxPending bounds what [Ledger.Pending] finds at a time.
+// maxPending is the number of entries in one result of [Ledger.Pending].
 const maxPending = 300
 
-// Pending finds the answers to a channel of a platform that nobody has claimed or settled, in the order in which they
-// were opened: what whoever begins to speak there has to say first. Of very many it finds some; once these are settled
-// it finds others.
+// Pending returns the pending answers to a channel of a platform, in the order of opening. The new owner of the
+// channel's lease sends these first. The result has at most 300 entries; more appear after these are settled.
 func (l *Ledger) Pending(ctx context.Context, destination identity.Platform, channel string) ([]Entry, error) {
-	// Only equality, and no order: Firestore answers that from the indexes that it keeps of each field
+	// Only equality and no order: Firestore merges its single-field indexes for such a query
 	// (https://cloud.google.com/firestore/docs/query-data/index-overview#taking_advantage_of_index_merging).
 	entries, err := l.find(ctx, l.client.Collection("deliveries").Where("channel", "==", channel).
 		Where("destination", "==", string(destination)).Where("state", "==", Pending).Limit(maxPending))
@@ -22,9 +21,9 @@ func (l *Ledger) Pending(ctx context.Context, destination identity.Platform, cha
 	return entries, err
 }
 
-// Unsettled finds the answers to all channels of a platform, and to those who are spoken to directly there, that are
-// pending or claimed, in the order in which they were opened: what one who alone speaks there has to say, and what
-// somebody else may have left half done. Of very many it finds some.
+// Unsettled returns the pending and the claimed answers to all channels and direct conversations of a platform, in the
+// order of opening. Platforms with a single lease use Unsettled: the owner may find answers left unfinished by the last
+// owner. The result has at most 300 entries.
 func (l *Ledger) Unsettled(ctx context.Context, destination identity.Platform) ([]Entry, error) {
 	entries, err := l.find(ctx, l.client.Collection("deliveries").
 		Where("destination", "==", string(destination)).Where("state", "in", []State{Pending, Claimed}).Limit(maxPending))
@@ -32,9 +31,9 @@ func (l *Ledger) Unsettled(ctx context.Context, destination identity.Platform) (
 	return entries, err
 }
 
-// PendingOrAbandoned finds, of the answers of one type to a channel of a platform, or to all of them if channel is empty, those
-// that nobody has claimed or settled and those whose claim ran out, in the order in which they were opened. It is for
-// what may be made again without harm: see [Ledger.Reclaim]. Of very many it finds some.
+// PendingOrAbandoned returns the answers of one type that are pending or have an expired claim, in the order of
+// opening. channel is a channel of the platform, or empty for all channels. Only answers that may be sent twice with
+// the same effect may be claimed again: see [Ledger.Reclaim]. The result has at most 300 entries.
 func (l *Ledger) PendingOrAbandoned(ctx context.Context, destination identity.Platform, channel, kind string) ([]Entry, error) {
 	q := l.client.Collection("deliveries").Where("destination", "==", string(destination)).Where("type", "==", kind)
 	if channel != "" {

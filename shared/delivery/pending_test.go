@@ -13,7 +13,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-func TestPendingFindsWhatAChannelIsOwed(t *testing.T) {
+func TestPendingFindsTheAnswersToAChannel(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		ledger := delivery.NewLedger(connect(t, env), "tester", time.Now)
 		var want []string
@@ -53,8 +53,8 @@ func TestPendingFindsWhatAChannelIsOwed(t *testing.T) {
 	})
 }
 
-// What may be made again is found and claimed anew once the claim of who began it ran out, and not before.
-func TestWhatMayBeMadeAgainIsTakenOver(t *testing.T) {
+// An answer that may be repeated is found and claimed again after its claim has expired, not before.
+func TestReclaimTakesAnExpiredClaim(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		for id, e := range map[string]struct{ channel, kind string }{
@@ -111,7 +111,7 @@ func TestWhatMayBeMadeAgainIsTakenOver(t *testing.T) {
 			t.Errorf("who had it before settled it: %s, %v", state, err)
 		}
 		if state, err := second.MarkDelivered(t.Context(), "done"); err != nil || state != delivery.Delivered {
-			t.Errorf("Delivered = %s, %v", state, err)
+			t.Errorf("MarkDelivered = %s, %v", state, err)
 		}
 		if c, state, err := p.ledger.Reclaim(t.Context(), delivery.Ref{ID: "claimed"}); c != nil || state != delivery.Delivered || err != nil {
 			t.Errorf("Reclaim = %v, %s, %v; want that it is delivered", c, state, err)
@@ -119,7 +119,7 @@ func TestWhatMayBeMadeAgainIsTakenOver(t *testing.T) {
 	})
 }
 
-func TestUnsettledOnFindsWhatAPlatformIsOwed(t *testing.T) {
+func TestUnsettledFindsTheAnswersToAPlatform(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		ledger := delivery.NewLedger(connect(t, env), "tester", time.Now)
 		var want []string
@@ -160,8 +160,8 @@ func TestUnsettledOnFindsWhatAPlatformIsOwed(t *testing.T) {
 	})
 }
 
-// Who knows that nobody goes on with an answer takes it over while the claim holds; who had it can't settle it any more.
-func TestAClaimIsTakenOver(t *testing.T) {
+// ForceClaim takes a valid claim; the earlier claim can't be settled any more.
+func TestForceClaimTakesAValidClaim(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		e := p.open(t, "d1")
@@ -171,13 +171,13 @@ func TestAClaimIsTakenOver(t *testing.T) {
 		}
 		second, state, err := p.ledger.ForceClaim(t.Context(), delivery.Ref{ID: "d1"})
 		if err != nil || second == nil || state != delivery.Claimed {
-			t.Fatalf("TakeOver = %v, %s, %v", second, state, err)
+			t.Fatalf("ForceClaim = %v, %s, %v", second, state, err)
 		}
 		if state, err := p.reaper().MarkClaimDead(t.Context(), first, deadletter.New(deadletter.NoText, errors.New("late"))); err != nil || state != delivery.Claimed {
 			t.Errorf("who had it before gave it up: %s, %v", state, err)
 		}
 		if state, err := second.MarkDelivered(t.Context(), "done"); err != nil || state != delivery.Delivered {
-			t.Errorf("Delivered = %s, %v", state, err)
+			t.Errorf("MarkDelivered = %s, %v", state, err)
 		}
 		if state, err := first.MarkDelivered(t.Context(), "late"); err != nil || state != delivery.Delivered {
 			t.Errorf("who had it before: %s, %v", state, err)
@@ -186,7 +186,7 @@ func TestAClaimIsTakenOver(t *testing.T) {
 			t.Errorf("entry = %+v, %v", got, err)
 		}
 		if c, state, err := p.ledger.ForceClaim(t.Context(), delivery.Ref{ID: "d1"}); c != nil || state != delivery.Delivered || err != nil {
-			t.Errorf("TakeOver = %v, %s, %v of what is delivered", c, state, err)
+			t.Errorf("ForceClaim = %v, %s, %v of what is delivered", c, state, err)
 		}
 	})
 }

@@ -15,24 +15,24 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// Attributes of an answer on the bus, beside those of every message.
+// Attributes of an answer on the bus, besides the attributes of every message.
 const (
 	AttrDelivery = "delivery" // the id of its ledger entry
-	AttrVersion  = "version"  // of the entry as it was opened: see [Ledger.MarkDelivered]
-	AttrDeadline = "deadline" // after which nobody may write it any more (RFC 3339)
+	AttrVersion  = "version"  // of the opened entry: see [Ledger.MarkDelivered]
+	AttrDeadline = "deadline" // the answer must not be sent later (RFC 3339)
 )
 
-// Config says how long answers are kept.
+// Config configures the lifetime of answers.
 type Config struct {
-	Deadline  time.Duration `env:"EGRESS_DEADLINE" envDefault:"2m" help:"An answer that reached nobody for this long is dead-lettered as no_connection; an event's own qos.ttl shortens it."`
-	Retention time.Duration `env:"EGRESS_RETENTION" envDefault:"72h" help:"How long the ledger keeps a delivery, and a client that reconnects can ask for what it missed; at least an hour more than EGRESS_DEADLINE."`
+	Deadline  time.Duration `env:"EGRESS_DEADLINE" envDefault:"2m" help:"After this time an undelivered answer is dead-lettered as no_connection; an event's qos.ttl shortens the time."`
+	Retention time.Duration `env:"EGRESS_RETENTION" envDefault:"72h" help:"How long the ledger keeps a delivery, so that a reconnecting client can get missed answers; at least an hour more than EGRESS_DEADLINE."`
 }
 
-// minKept is how much longer than its deadline the ledger has to keep an answer: until a sweep has given it up, and as
-// long as what was answered may come again, which has to find that it was answered.
+// minKept is how much longer than its deadline the ledger keeps an answer. The sweep needs the entry, and so does a
+// late duplicate of the answered event, which must find its answer.
 const minKept = time.Hour
 
-// Validate checks what the types cannot.
+// Validate checks the ranges.
 func (c Config) Validate() error {
 	if c.Deadline < time.Second {
 		return fmt.Errorf("EGRESS_DEADLINE: %s is less than 1s", c.Deadline)
@@ -43,12 +43,13 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Publisher is what a [Sender] needs of the bus.
+// Publisher is the part of the bus that a [Sender] needs.
 type Publisher interface {
 	Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error
 }
 
-// Sender sends answers: it opens an entry in the ledger for each, then publishes it.
+// Sender sends answers: it opens an entry in the ledger for each, then publishes the answer on the bus. It is safe for
+// concurrent use.
 type Sender struct {
 	ledger *Ledger
 	bus    Publisher
@@ -61,9 +62,9 @@ func NewSender(l *Ledger, p Publisher, c Config, now func() time.Time) *Sender {
 	return &Sender{ledger: l, bus: p, config: c, now: now}
 }
 
-// Send sends the answer that e holds, made by a step, and returns its delivery's id. Sending the same answer again
-// does only what is missing: what was opened first is what is published. It fails with a [deadletter.Error] if the
-// answer can never be sent. Where it goes to several places, [Sender.SendToAll] sends it.
+// Send sends the answer in e, made by a step, and returns the delivery's id. A repeated call does only the missing
+// part: it publishes the answer that was opened first. An answer that can never be sent is a [deadletter.Error].
+// [Sender.SendToAll] sends an answer to several addresses.
 func (s *Sender) Send(ctx context.Context, e *event.Event, step string) (string, error) {
 	entry, err := s.open(ctx, e, step)
 	if err != nil {
@@ -72,7 +73,7 @@ func (s *Sender) Send(ctx context.Context, e *event.Event, step string) (string,
 	return entry.ID, s.publish(ctx, entry)
 }
 
-// open opens the answer's entry in the ledger, or finds the one that is there.
+// open opens the answer's entry, or returns the existing entry.
 func (s *Sender) open(ctx context.Context, e *event.Event, step string) (Entry, error) {
 	id := ID(e.CorrelationID, step)
 	out, err := answer.Prepare(e)
@@ -81,9 +82,9 @@ func (s *Sender) open(ctx context.Context, e *event.Event, step string) (Entry, 
 	}
 	now := event.TruncateToMicros(s.now())
 	if !e.TimeoutAt.IsZero() && now.After(e.TimeoutAt) {
-		entry, err := s.ledger.Get(ctx, id) // opened in time, it has an outcome of its own
+		entry, err := s.ledger.Get(ctx, id) // an entry opened in time keeps its own outcome
 		if errors.Is(err, ErrNotFound) {
-			err = deadletter.New(deadletter.Expired, fmt.Errorf("an answer was wanted until %s", e.TimeoutAt.Format(time.RFC3339)))
+			err = deadletter.New(deadletter.Expired, fmt.Errorf("the answer was wanted until %s", e.TimeoutAt.Format(time.RFC3339)))
 		}
 		return entry, err
 	}
@@ -92,19 +93,19 @@ func (s *Sender) open(ctx context.Context, e *event.Event, step string) (Entry, 
 		return Entry{}, deadletter.New(deadletter.InvalidEvent, err)
 	}
 	deadline := now.Add(s.config.Deadline)
-	// compared in seconds: a duration of as many as an event may name can overflow
+	// compared in seconds, because the TTL may be too large for a time.Duration
 	if e.QoS != nil && e.QoS.TTL > 0 && float64(e.QoS.TTL) < s.config.Deadline.Seconds() {
 		deadline = now.Add(time.Duration(e.QoS.TTL) * time.Second)
 	}
 	entry, _, err := s.ledger.Open(ctx, Entry{
 		ID: id, State: Pending, Destination: out.Egress.Destination, Type: out.Egress.Type,
 		UserID: out.UserID, Channel: out.Channel, CorrelationID: out.CorrelationID, Step: step,
-		CreatedAt: now, Deadline: deadline, ExpireAt: now.Add(s.config.Retention), Shard: shard(id), Event: data,
+		CreatedAt: now, Deadline: deadline, ExpireAt: now.Add(s.config.Retention), Shard: shard(id), Event: data, decoded: out,
 	})
 	return entry, err
 }
 
-// PublishEntry publishes an entry of the ledger that is pending, as after a redrive.
+// PublishEntry publishes a pending entry of the ledger, as after a redrive.
 func (s *Sender) PublishEntry(ctx context.Context, id string) error {
 	entry, err := s.ledger.Get(ctx, id)
 	if err != nil {
@@ -113,14 +114,14 @@ func (s *Sender) PublishEntry(ctx context.Context, id string) error {
 	return s.publish(ctx, entry)
 }
 
-// publish puts an entry's event on the bus. Publishing one twice does no harm: its receivers know it by its id.
+// publish publishes the stored bytes of an entry. A duplicate is harmless: receivers recognize the id.
 func (s *Sender) publish(ctx context.Context, entry Entry) error {
 	if entry.State != Pending {
 		return nil
 	}
-	e, err := event.Decode(entry.Event)
+	e, err := entry.decode()
 	if err != nil {
-		return fmt.Errorf("read the event of delivery %s: %w", entry.ID, err)
+		return err
 	}
 	attributes := map[string]string{
 		bus.AttrRoute: route(entry),
@@ -131,11 +132,11 @@ func (s *Sender) publish(ctx context.Context, entry Entry) error {
 	if entry.RedriveCount > 0 {
 		attributes[deadletter.AttrRedrive] = strconv.Itoa(entry.RedriveCount)
 	}
-	return s.bus.Publish(ctx, topology.Egress, bus.Outgoing{Event: e, IdempotencyKey: entry.ID, Attributes: attributes})
+	return s.bus.Publish(ctx, topology.Egress, bus.Outgoing{Event: e, Data: entry.Event, IdempotencyKey: entry.ID, Attributes: attributes})
 }
 
-// route says who delivers an answer: a line to one person alone on Twitch is a whisper, which a function makes; all else
-// is the gateways'.
+// route returns the receiver of an answer. The whisper function sends direct messages on Twitch; the gateways send all
+// other answers.
 func route(e Entry) string {
 	if e.Destination == string(identity.Twitch) && e.Type == event.EgressDM {
 		return bus.RouteWhisper
@@ -143,15 +144,14 @@ func route(e Entry) string {
 	return bus.RouteBroadcast
 }
 
-// ParseRef finds which entry of the ledger an answer from the egress topic belongs to. One that was put on the topic
-// without an entry has no outcome to record; it is refused with [deadletter.InvalidEvent].
+// ParseRef returns the ledger entry of an answer from the egress topic. An answer without an entry has no place for an
+// outcome, so it is [deadletter.InvalidEvent].
 func ParseRef(in bus.Incoming) (Ref, error) {
 	id := in.Attributes[AttrDelivery]
 	if id == "" {
-		return Ref{}, deadletter.New(deadletter.InvalidEvent, fmt.Errorf("the attribute %s is missing: answers are sent by way of the ledger", AttrDelivery))
+		return Ref{}, deadletter.New(deadletter.InvalidEvent, fmt.Errorf("the attribute %s is missing: the answer has no ledger entry", AttrDelivery))
 	}
-	// What can't be read counts as not known: then settling reads the entry first, there is no deadline to keep, and it
-	// is the first attempt.
+	// An invalid value counts as not known: settling reads the entry first, there is no deadline, and no redrive.
 	version, _ := time.Parse(time.RFC3339Nano, in.Attributes[AttrVersion])
 	deadline, _ := time.Parse(time.RFC3339Nano, in.Attributes[AttrDeadline])
 	attempt, _ := strconv.Atoi(in.Attributes[deadletter.AttrRedrive])

@@ -12,7 +12,7 @@ import (
 	"parley.internal/shared/event"
 )
 
-func TestOnlyALineToOnePersonOnTwitchIsAWhisper(t *testing.T) {
+func TestOnlyDirectMessagesOnTwitchAreWhispers(t *testing.T) {
 	tests := []struct{ destination, kind, want string }{
 		{"twitch", event.EgressDM, bus.RouteWhisper},
 		{"twitch", event.EgressChat, bus.RouteBroadcast},
@@ -46,7 +46,7 @@ func TestOnlyALineToOnePersonOnTwitchIsAWhisper(t *testing.T) {
 	})
 }
 
-func TestWhatWasSentInTimeIsNotGivenUpWhenTheSameIsSentAgainLater(t *testing.T) {
+func TestAnswerSentInTimeIsNotExpiredBySendingAgainLater(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p, now := &publisher{fail: 1}, event.TruncateToMicros(time.Now())
 		s := delivery.NewSender(delivery.NewLedger(connect(t, env), "one", time.Now), p, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, func() time.Time { return now })
@@ -67,7 +67,7 @@ func TestWhatWasSentInTimeIsNotGivenUpWhenTheSameIsSentAgainLater(t *testing.T) 
 	})
 }
 
-func TestTheLedgerOutlivesTheDeadline(t *testing.T) {
+func TestRetentionMustBeLongerThanTheDeadline(t *testing.T) {
 	for c, fine := range map[delivery.Config]bool{
 		{Deadline: 2 * time.Minute, Retention: 72 * time.Hour}:       true,
 		{Deadline: time.Hour, Retention: 2 * time.Hour}:              true,

@@ -1,14 +1,16 @@
-// Package moderation is what may be done to people and to what they said: an action, asked for by an event of the type
-// [Type], allowed by the enrichment, carried out once by the gateway of its platform, and recorded for ever.
+// Package moderation describes moderation actions: on people, and on their messages. An event of the type [Type]
+// requests an action, the enrichment authorizes it, the gateway of the platform executes it once, and a record is kept
+// forever.
 //
 //	event moderation.action.v1, or a rule with an action
-//	  → enrichment: may who asked do that there?            no: dead letter "forbidden"
-//	  → egress event with an [Command]: the action, and who asked for it, by which right
-//	  → the platform's gateway: an [Executor] claims the delivery, records that it begins, acts, records what came of it,
+//	  → enrichment: may the requester do this in the channel?  no: dead letter "forbidden"
+//	  → egress event with a [Command]: the action, the requester, and the permission
+//	  → the platform's gateway: package moderator claims the delivery, records the beginning, acts, records the outcome,
 //	    and settles
 //
-// What a client or a rule asks for is an [Action], read by [Parse] or [Fields.Parse]; what a gateway is to do is an
-// [Command], read by [Read]. An action never names who asks for it: that is added where it is known.
+// A client or a rule requests an [Action]; start with [Parse] or [Fields.Parse]. A gateway executes a [Command]; start
+// with [Read]. An action never names the requester: the enrichment adds the requester from the authenticated event. The
+// package does not know how a platform executes an action.
 package moderation
 
 import (
@@ -30,60 +32,60 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// Type is the type of an event that asks for an action, and of the egress event that orders it.
+// Type is the type of an event that requests an action, and of the egress event with the command.
 const Type = "moderation.action.v1"
 
-// Kind is what is to be done.
+// Kind is the kind of an action.
 type Kind string
 
 // The kinds.
 const (
-	Ban     Kind = "ban"     // the person is kept out until somebody lets them in again
-	Timeout Kind = "timeout" // the person can say nothing for some time
+	Ban     Kind = "ban"     // the person is kept out until an unban
+	Timeout Kind = "timeout" // the person can write nothing for some time
 	Unban   Kind = "unban"   // a ban or a time-out ends
-	Delete  Kind = "delete"  // one message is taken away
+	Delete  Kind = "delete"  // a message is deleted
 )
 
 // The platforms' limits.
 const (
-	// maxTwitchTimeout and maxTwitchReason are of https://dev.twitch.tv/docs/api/reference/#ban-user: 2 weeks, in
+	// maxTwitchTimeout and maxTwitchReason are from https://dev.twitch.tv/docs/api/reference/#ban-user: 2 weeks, in
 	// seconds, and characters.
 	maxTwitchTimeout = 1_209_600
 	maxTwitchReason  = 500
-	// maxDiscordTimeout is of communication_disabled_until, 28 days
+	// maxDiscordTimeout is the limit of communication_disabled_until, 28 days
 	// (https://docs.discord.com/developers/resources/guild#modify-guild-member), and maxDiscordReason of the header
 	// X-Audit-Log-Reason (https://docs.discord.com/developers/resources/audit-log#audit-log-entry-object).
 	maxDiscordTimeout = 28 * 24 * 60 * 60
 	maxDiscordReason  = 512
 )
 
-// MaxReason is how many characters, in UTF-16 units, a reason may have on every platform.
+// MaxReason is the length of a reason accepted by every platform, in UTF-16 units.
 const MaxReason = min(maxTwitchReason, maxDiscordReason)
 
-// Action is something that is to be done, and has been checked: a platform may still refuse it, but not for its form.
+// Action is a checked action. A platform may still refuse the action, but not because of its form.
 type Action struct {
 	Kind      Kind            `json:"action"`
-	Channel   string          `json:"channel"`                  // where: "twitch:" and a channel's name, "discord:" and a channel's id
-	User      identity.UserID `json:"userId,omitzero"`          // to whom, on the channel's platform; for a message that is deleted it may be zero
-	Login     string          `json:"login,omitzero"`           // their name, on Twitch alone, where the id is not known; then User is zero
-	MessageID string          `json:"messageId,omitzero"`       // the platform's, of a message that is deleted; else empty
-	Seconds   int             `json:"durationSeconds,omitzero"` // of a time-out, from 1; else 0
-	Reason    string          `json:"reason,omitzero"`          // for the platform's own log and the person; at most MaxReason characters in one line
+	Channel   string          `json:"channel"`                  // "twitch:" and a channel's name, or "discord:" and a channel's id
+	User      identity.UserID `json:"userId,omitzero"`          // the person, on the channel's platform; optional for Delete
+	Login     string          `json:"login,omitzero"`           // the person's name, on Twitch only, instead of User
+	MessageID string          `json:"messageId,omitzero"`       // the platform's id of the message; for Delete only
+	Seconds   int             `json:"durationSeconds,omitzero"` // for Timeout only, from 1
+	Reason    string          `json:"reason,omitzero"`          // for the platform's own log and the person; one line of at most MaxReason characters
 }
 
-// Platform is where the action is carried out.
+// Platform returns the platform of the channel.
 func (a Action) Platform() identity.Platform {
-	room, _ := identity.Parse(a.Channel) // which it is, or it would be no action
+	room, _ := identity.Parse(a.Channel) // valid in a checked action
 	return room.Platform()
 }
 
-// Room is what the platform itself calls the channel: Twitch a name, Discord a number.
+// Room returns the platform's own name of the channel: on Twitch a name, on Discord a number.
 func (a Action) Room() string {
 	room, _ := identity.Parse(a.Channel)
 	return room.ID()
 }
 
-// String says it for logs, without the reason, which is people's words.
+// String describes the action for logs. The reason is left out, because people write the reason.
 func (a Action) String() string {
 	whom := a.User.String()
 	if a.Login != "" {
@@ -98,21 +100,20 @@ func (a Action) String() string {
 	return fmt.Sprintf("%s %s in %s", a.Kind, whom, a.Channel)
 }
 
-// Fields is an action as somebody wrote it, by the names that it has in a payload. The empty text is a field that is
-// not there.
+// Fields is an unchecked action. The names are the names in a payload. An empty text is a missing field.
 type Fields struct {
 	Action          string
 	Channel         string
-	UserID          string // may leave the platform out, which is the channel's
+	UserID          string // may leave out the channel's platform
 	Login           string // may begin with @
 	MessageID       string
 	DurationSeconds string
 	Reason          string
 }
 
-// Parse reads the payload of an event that asks for an action. channel is the event's own, for a payload that names
-// none. The error joins an [*event.FieldError] for each field that is wrong, named as payload.userId. A member that
-// means nothing is wrong, too: what somebody believes to have said is never passed over.
+// Parse reads the payload of an event that requests an action. channel is the event's channel, for a payload without
+// one. The error joins an [*event.FieldError] for each wrong field, with names such as payload.userId. An unknown
+// member is wrong, too: no part of a request is silently ignored.
 func Parse(payload jsontext.Value, channel string) (Action, error) {
 	var raw map[string]jsontext.Value
 	if payload.Kind() != '{' || json.Unmarshal(payload, &raw) != nil {
@@ -127,19 +128,19 @@ func Parse(payload jsontext.Value, channel string) (Action, error) {
 	return a, p.join("payload.")
 }
 
-// Parse checks the fields, and makes of them what they mean. The error joins an [*event.FieldError] for each field that
-// is wrong, by its name in a payload.
+// Parse checks the fields and returns the action. The error joins an [*event.FieldError] for each wrong field, with the
+// field's name in a payload.
 func (f Fields) Parse() (Action, error) {
 	var p problems
 	a := p.action(f)
 	return a, p.join("")
 }
 
-// problems are what is wrong with an action.
+// problems collects the wrong fields of an action.
 type problems []*event.FieldError
 
 func (p *problems) bad(field, format string, args ...any) {
-	if !slices.ContainsFunc(*p, func(e *event.FieldError) bool { return e.Field == field }) { // the first is the cause of the others
+	if !slices.ContainsFunc(*p, func(e *event.FieldError) bool { return e.Field == field }) { // later errors follow from the first
 		*p = append(*p, &event.FieldError{Field: field, Reason: fmt.Sprintf(format, args...)})
 	}
 }
@@ -152,12 +153,12 @@ func (p problems) join(prefix string) error {
 	return errors.Join(errs...)
 }
 
-// fields reads the members of a payload. A null is a member that is not there.
+// fields reads the members of a payload. A null counts as missing.
 func (p *problems) fields(raw map[string]jsontext.Value) (f Fields) {
 	texts := map[string]*string{
 		"action": &f.Action, "channel": &f.Channel, "userId": &f.UserID, "login": &f.Login, "messageId": &f.MessageID, "reason": &f.Reason,
 	}
-	for _, name := range slices.Sorted(maps.Keys(raw)) { // so that the same payload has the same error
+	for _, name := range slices.Sorted(maps.Keys(raw)) { // the same payload always has the same error
 		v := raw[name]
 		field, known := texts[name]
 		switch {
@@ -180,16 +181,16 @@ func (p *problems) fields(raw map[string]jsontext.Value) (f Fields) {
 	return f
 }
 
-// maxName is the longest name of a member that is repeated in an error.
+// maxName is the longest member name repeated in an error, in bytes.
 const maxName = 32
 
 var (
 	loginSyntax   = regexp.MustCompile(`^[a-z0-9_]{1,25}$`)
-	numberSyntax  = regexp.MustCompile(`^[0-9]{1,20}$`) // ids of Twitch's people; all of Discord's ids
+	numberSyntax  = regexp.MustCompile(`^[0-9]{1,20}$`) // ids of Twitch users; all ids of Discord
 	messageSyntax = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 )
 
-// action makes an action of its fields. It is one only if there are no problems.
+// action makes an action from its fields. The action is valid only without problems.
 func (p *problems) action(f Fields) Action {
 	a := Action{Kind: Kind(f.Action), Channel: f.Channel, MessageID: f.MessageID, Reason: f.Reason}
 	switch a.Kind {
@@ -239,7 +240,7 @@ func (p *problems) action(f Fields) Action {
 	return a
 }
 
-// channel checks where it is to be done, and gives the platform, or none.
+// channel checks the channel and returns its platform, or an empty one.
 func (p *problems) channel(name string) identity.Platform {
 	room, err := identity.Parse(name)
 	switch {
@@ -256,7 +257,7 @@ func (p *problems) channel(name string) identity.Platform {
 	return ""
 }
 
-// person checks to whom it is to be done.
+// person checks the person.
 func (p *problems) person(a *Action, f Fields, platform identity.Platform) {
 	if f.UserID != "" && f.Login != "" {
 		p.bad("login", "beside a userId")
@@ -287,7 +288,7 @@ func (p *problems) person(a *Action, f Fields, platform identity.Platform) {
 	}
 }
 
-// Line makes a reason of any text: in one line, and as long as it may be.
+// Line makes a reason from any text: a single line of at most [MaxReason] units.
 func Line(text string) string {
 	words := strings.Fields(strings.Map(func(r rune) rune {
 		switch {

@@ -59,7 +59,7 @@ func TestParse(t *testing.T) {
 }
 
 // Each thing that is wrong is told by its field, all at once.
-func TestWhatIsNoAction(t *testing.T) {
+func TestInvalidActionNamesItsFields(t *testing.T) {
 	for _, tt := range []struct {
 		name, payload string
 		want          []string // the fields
@@ -119,7 +119,7 @@ func TestWhatIsNoAction(t *testing.T) {
 }
 
 // What a rule writes may be any text; an answer to a bad command must not be a reason that no platform takes.
-func TestAnyTextBecomesALine(t *testing.T) {
+func TestLineMakesAReasonOfAnyText(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                                  "",
 		" a\r\n b\tc\x00 ":                  "a b c",
@@ -135,7 +135,7 @@ func TestAnyTextBecomesALine(t *testing.T) {
 }
 
 // An order says in the egress event what was asked for, by whom, and where it goes.
-func TestAnOrderSurvivesItsEvent(t *testing.T) {
+func TestCommandSurvivesItsEvent(t *testing.T) {
 	asked := &event.Event{
 		V: event.Version, Source: "api-gateway", CorrelationID: "c1", Type: moderation.Type, Channel: "lobby", UserID: "api-gateway:eve",
 		Payload: []byte(`{"action":"ban","userId":"twitch:1","channel":"twitch:streamer"}`), Candidates: []event.Candidate{{ID: "c", Text: "an answer"}},

@@ -1,8 +1,9 @@
-// Package recipient keeps on record with whom the bot whispers on Twitch. How long a whisper may be depends on it, and
-// how many new people the bot may whisper to in a day (https://dev.twitch.tv/docs/api/reference/#send-whisper).
+// Package recipient records the users with whom the bot whispers on Twitch. The length of a whisper and the number of
+// new recipients a day depend on these records (https://dev.twitch.tv/docs/api/reference/#send-whisper).
 //
-// Both sides write the same documents, each its own fields: the function that whispers, and the gateway, which hears
-// who whispers to the bot.
+// Start with [Book] for received whispers and with [Recipient.Whispered] for sent ones. Two parts write the same
+// documents, each its own fields: the whisper function, and the Twitch gateway, which receives whispers. The package
+// does not know Twitch's limits.
 package recipient
 
 import (
@@ -18,27 +19,27 @@ import (
 )
 
 const (
-	// keep is how long somebody counts as known after they last whispered, or were whispered to.
+	// keep is how long a record lasts after the last whisper in either direction.
 	keep = 365 * 24 * time.Hour
-	// renew is how old a time gets before it is written again, so that most whispers write nothing here.
+	// renew is the age at which a time is written again. So most whispers write nothing here.
 	renew = 30 * 24 * time.Hour
 )
 
-// Recipient is somebody with whom the bot has whispered, the document whispers/{twitch:bot}/recipients/{twitch:id}. Its
+// Recipient is a user with whom the bot has whispered, the document whispers/{twitch:bot}/recipients/{twitch:id}. The
 // TTL field is expireAt.
 type Recipient struct {
-	FirstAt time.Time `firestore:"firstAt,omitempty"` // when the bot whispered to them for the first time; zero for never
-	LastAt  time.Time `firestore:"lastAt,omitempty"`  // and when for the last time, give or take a month
-	WroteAt time.Time `firestore:"wroteAt,omitempty"` // when they last whispered to the bot, give or take a month; zero for never
+	FirstAt time.Time `firestore:"firstAt,omitempty"` // the bot's first whisper to the user; zero for never
+	LastAt  time.Time `firestore:"lastAt,omitempty"`  // the bot's last whisper to the user, within a month
+	WroteAt time.Time `firestore:"wroteAt,omitempty"` // the user's last whisper to the bot, within a month; zero for never
 }
 
-// Document is where somebody's record is, among those of a bot.
+// Document returns the document of a user among the recipients of a bot.
 func Document(client *firestore.Client, bot, id identity.UserID) *firestore.DocumentRef {
 	return client.Collection("whispers").Doc(bot.String()).Collection("recipients").Doc(id.String())
 }
 
-// Whispered gives what the record has to be merged with when the bot whispers to them now. It is nil if it may stay as
-// it is.
+// Whispered returns the fields to merge into the record when the bot whispers to the user now, or nil if the record is
+// recent enough.
 func (r Recipient) Whispered(now time.Time) map[string]any {
 	if now.Before(r.LastAt.Add(renew)) {
 		return nil
@@ -50,25 +51,25 @@ func (r Recipient) Whispered(now time.Time) map[string]any {
 	return fields
 }
 
-// maxNoted bounds what a [Book] remembers. What it forgets costs a write when it comes again.
+// maxNoted is the size of a [Book]'s cache. A forgotten user costs one write.
 const maxNoted = 10_000
 
-// Book notes who whispers to a bot. It is safe for concurrent use.
+// Book records the users who whisper to a bot. It is safe for concurrent use.
 type Book struct {
 	client *firestore.Client
 	bot    identity.UserID
 	now    func() time.Time
 
 	mu    sync.Mutex
-	noted map[identity.UserID]time.Time // what this process has written
+	noted map[identity.UserID]time.Time // the times written by this process
 }
 
-// NewBook makes a book on a client, which stays the caller's to close.
+// NewBook makes a book with a client. The caller closes the client.
 func NewBook(client *firestore.Client, bot identity.UserID, now func() time.Time) *Book {
 	return &Book{client: client, bot: bot, now: now, noted: map[identity.UserID]time.Time{}}
 }
 
-// Wrote notes that somebody has whispered to the bot. That is one write for each of them in a month, and reads nothing.
+// Wrote records that a user has whispered to the bot. A process writes once a month for each user, and reads nothing.
 func (b *Book) Wrote(ctx context.Context, id identity.UserID) error {
 	now := event.TruncateToMicros(b.now())
 	b.mu.Lock()
@@ -78,7 +79,7 @@ func (b *Book) Wrote(ctx context.Context, id identity.UserID) error {
 		return nil
 	}
 	if _, err := Document(b.client, b.bot, id).Set(ctx, map[string]any{"wroteAt": now, "expireAt": now.Add(keep)}, firestore.MergeAll); err != nil {
-		return fmt.Errorf("note that %s whispered to %s: %w", id, b.bot, err)
+		return fmt.Errorf("record that %s whispered to %s: %w", id, b.bot, err)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { emulatortest.Main(m) }
 
 const day = 24 * time.Hour
 
-func TestWhoWritesIsNotedOnceInAMonth(t *testing.T) {
+func TestReceivedWhisperIsRecordedOnceAMonth(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		t.Setenv("FIRESTORE_EMULATOR_HOST", env.Firestore)
 		client, err := firestore.NewClient(t.Context(), env.Project)
@@ -89,7 +89,7 @@ func TestWhoWritesIsNotedOnceInAMonth(t *testing.T) {
 	})
 }
 
-func TestARecordIsRenewedOnceInAMonth(t *testing.T) {
+func TestSentWhisperIsRecordedOnceAMonth(t *testing.T) {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
 		name string

@@ -1,6 +1,8 @@
-// Package redrive tries dead letters again: an answer goes back to pending and is published anew, any other message is
-// published where it was. Each dead letter is redriven once per decision, whoever else decides the same, with who and
-// when on record. One that fails again is a further attempt of the same dead letter.
+// Package redrive redrives dead letters: an answer becomes pending and is published again; any other message is
+// published again on its topic. Concurrent decisions redrive a dead letter once, and the dead letter records the
+// operator and the time. If the message fails again, the same dead letter gets another attempt.
+//
+// Start with [Redriver.Run]. The package does not know why a message failed.
 package redrive
 
 import (
@@ -16,43 +18,44 @@ import (
 	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
+	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
 )
 
-// Redriver redrives. It is safe for concurrent use.
+// Redriver redrives dead letters. It is safe for concurrent use.
 type Redriver struct {
-	client *firestore.Client
-	box    *deadletter.Store
-	ledger *delivery.Ledger
-	sender *delivery.Sender
-	bus    *bus.Client
-	config delivery.Config
+	client  *firestore.Client
+	letters *deadletter.Store
+	ledger  *delivery.Ledger
+	sender  *delivery.Sender
+	bus     *bus.Client
+	config  delivery.Config
 }
 
-// New makes a redriver. c says how long a redriven answer has.
-func New(client *firestore.Client, box *deadletter.Store, l *delivery.Ledger, s *delivery.Sender, b *bus.Client, c delivery.Config) *Redriver {
-	return &Redriver{client: client, box: box, ledger: l, sender: s, bus: b, config: c}
+// New makes a redriver. c has the deadline of a redriven answer.
+func New(client *firestore.Client, letters *deadletter.Store, l *delivery.Ledger, s *delivery.Sender, b *bus.Client, c delivery.Config) *Redriver {
+	return &Redriver{client: client, letters: letters, ledger: l, sender: s, bus: b, config: c}
 }
 
-// Options say what is redriven, and how.
+// Options configure a run.
 type Options struct {
-	Selection deadletter.Filter // only open letters are redriven, whatever its Status says
-	By        string            // who decided
-	DryRun    bool              // only tell what would be redriven
-	PerSecond float64           // how many a second at most; 0 for 10
+	Selection deadletter.Filter // Status is ignored: only open dead letters are redriven
+	By        string            // the operator
+	DryRun    bool              // only report
+	PerSecond float64           // the most redrives in a second; 0 for 10
 }
 
-// Result is what became of one dead letter. A nil Err means that it was redriven, or would be.
+// Result is the result for one dead letter. A nil Err means redriven or, in a dry run, that a redrive is possible.
 type Result struct {
 	Letter deadletter.DeadLetter // without its data
 	Err    error
 }
 
-// Run redrives what is selected and tells of each. One that can't be redriven does not stop the others; the error is
-// of what stops all of them.
-func (r *Redriver) Run(ctx context.Context, o Options, tell func(Result)) error {
+// Run redrives the selected dead letters and reports each. An error of a dead letter does not stop the others; Run
+// returns only an error that stops the whole run.
+func (r *Redriver) Run(ctx context.Context, o Options, report func(Result)) error {
 	if o.By == "" {
-		return errors.New("redrive: it has to be on record who decided it")
+		return errors.New("redrive: the operator is missing")
 	}
 	if o.PerSecond <= 0 {
 		o.PerSecond = 10
@@ -62,44 +65,44 @@ func (r *Redriver) Run(ctx context.Context, o Options, tell func(Result)) error 
 	if len(s.IDs) == 0 {
 		s.Status = deadletter.Open
 	}
-	// What is selected is settled before anything is redriven, since redriving changes it.
-	var letters []deadletter.DeadLetter
-	err := r.box.List(ctx, s, func(l deadletter.DeadLetter) error {
-		l.Data, l.Preview = nil, "" // of many it would fill the memory
-		letters = append(letters, l)
+	// The list is complete before the first redrive, since a redrive changes the selection.
+	var selected []deadletter.DeadLetter
+	err := r.letters.List(ctx, s, func(l deadletter.DeadLetter) error {
+		l.Data, l.Preview = nil, "" // the data of many would fill the memory
+		selected = append(selected, l)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, l := range letters {
+	for _, l := range selected {
 		if l.Status == deadletter.Redriven {
-			tell(Result{l, deadletter.ErrNotOpen})
+			report(Result{l, deadletter.ErrNotOpen})
 			continue
 		}
 		if o.DryRun {
-			tell(Result{l, nil})
+			report(Result{l, nil})
 			continue
 		}
 		if err := limit.Wait(ctx); err != nil {
 			return err
 		}
-		tell(Result{l, r.one(ctx, l.ID, o.By)})
+		report(Result{l, r.one(ctx, l.ID, o.By)})
 	}
 	return nil
 }
 
 func (r *Redriver) one(ctx context.Context, id, by string) error {
-	l, err := r.box.Get(ctx, id)
+	l, err := r.letters.Get(ctx, id)
 	if err != nil {
 		return err
 	}
 	if !l.Delivery && l.Topic == "" {
-		return fmt.Errorf("dead letter %s: it is not known on which topic the message was", id)
+		return fmt.Errorf("dead letter %s: the topic of the message is not known", id)
 	}
 	var redrive int
-	err = r.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
-		mark, n, err := r.box.MarkRedrivingTx(tx, id, by)
+	err = store.RunTransaction(ctx, r.client, func(ctx context.Context, tx *firestore.Transaction) error {
+		mark, n, err := r.letters.MarkRedrivingTx(tx, id, by)
 		if err != nil {
 			return err
 		}
@@ -113,8 +116,8 @@ func (r *Redriver) one(ctx context.Context, id, by string) error {
 		return errors.Join(mark(), reopen())
 	})
 	if errors.Is(err, delivery.ErrDelivered) {
-		// by a redrive that ended before it was on record
-		err = errors.Join(err, r.box.MarkRedriven(ctx, id))
+		// an earlier redrive was delivered before its status was stored
+		err = errors.Join(err, r.letters.MarkRedriven(ctx, id))
 	}
 	if err != nil {
 		return fmt.Errorf("redrive %s: %w", id, err)
@@ -132,5 +135,5 @@ func (r *Redriver) one(ctx context.Context, id, by string) error {
 	if err != nil {
 		return fmt.Errorf("redrive %s: %w", id, err)
 	}
-	return r.box.MarkRedriven(ctx, id)
+	return r.letters.MarkRedriven(ctx, id)
 }

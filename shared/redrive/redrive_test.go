@@ -102,7 +102,7 @@ func (s *system) run(t *testing.T, o redrive.Options) map[string]error {
 	return got
 }
 
-func TestADeliveryIsRedrivenOncePerDecision(t *testing.T) {
+func TestDeliveryIsRedrivenOncePerDecision(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
 		e := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c1", Type: event.TypeChatMessage, UserID: "twitch:1", Candidates: []event.Candidate{{ID: "a", Text: "hi"}}}
@@ -141,7 +141,7 @@ func TestADeliveryIsRedrivenOncePerDecision(t *testing.T) {
 
 		// it fails again: a further attempt of the same letter
 		if state, err := s.reaper.MarkDead(t.Context(), id, ref.RedriveCount, why); err != nil || state != delivery.Dead {
-			t.Fatalf("GiveUp = %q, %v", state, err)
+			t.Fatalf("MarkDead = %q, %v", state, err)
 		}
 		l, err := s.box.Get(t.Context(), id)
 		if err != nil {
@@ -165,7 +165,7 @@ func TestADeliveryIsRedrivenOncePerDecision(t *testing.T) {
 	})
 }
 
-func TestARedriveThatDidNotFinishIsNotTakenOverWhileTheAnswerIsBeingMade(t *testing.T) {
+func TestUnfinishedRedriveDoesNotReopenAClaimedAnswer(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
 		e := &event.Event{V: event.Version, Source: "twitch", CorrelationID: "c1", Type: event.TypeChatMessage, Channel: "twitch:parley", Candidates: []event.Candidate{{ID: "a", Text: "hi"}}}
@@ -205,7 +205,7 @@ func TestARedriveThatDidNotFinishIsNotTakenOverWhileTheAnswerIsBeingMade(t *test
 			t.Errorf("claimed twice: %q, %v", state, err)
 		}
 		if state, err := claim.MarkDelivered(t.Context(), "m1"); err != nil || state != delivery.Delivered {
-			t.Errorf("Delivered = %q, %v", state, err)
+			t.Errorf("MarkDelivered = %q, %v", state, err)
 		}
 		if got := s.run(t, byID); !errors.Is(got[id], delivery.ErrDelivered) {
 			t.Errorf("redrive of a delivered one = %v", got[id])
@@ -216,7 +216,7 @@ func TestARedriveThatDidNotFinishIsNotTakenOverWhileTheAnswerIsBeingMade(t *test
 	})
 }
 
-func TestAMessageIsRedrivenWhereItWas(t *testing.T) {
+func TestMessageIsRedrivenOnItsTopic(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
 		poison := []byte("not JSON at all")
@@ -249,7 +249,7 @@ func TestAMessageIsRedrivenWhereItWas(t *testing.T) {
 	})
 }
 
-func TestRedriveHasToSayWho(t *testing.T) {
+func TestRedriveRequiresAnOperator(t *testing.T) {
 	if err := redrive.New(nil, nil, nil, nil, nil, delivery.Config{}).Run(t.Context(), redrive.Options{}, nil); err == nil {
 		t.Error("redriven by nobody")
 	}

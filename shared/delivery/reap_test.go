@@ -20,7 +20,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// announcer keeps what is announced, and fails as often as it is told to.
+// announcer records the announcements, and fails a set number of times.
 type announcer struct {
 	mu        sync.Mutex
 	fail      int
@@ -52,28 +52,28 @@ func (a *announcer) Announce(_ context.Context, _ []byte, _ map[string]string, n
 	return nil
 }
 
-// parts is a ledger with what gives up its deliveries.
+// parts is a ledger with a reaper and its stores.
 type parts struct {
-	client *firestore.Client
-	ledger *delivery.Ledger
-	box    *deadletter.Store
-	bus    *announcer
-	now    time.Time
+	client      *firestore.Client
+	ledger      *delivery.Ledger
+	letterStore *deadletter.Store
+	bus         *announcer
+	now         time.Time
 }
 
 func newParts(t *testing.T, env emulatortest.Env) *parts {
 	p := &parts{client: connect(t, env), bus: &announcer{}, now: event.TruncateToMicros(time.Now())}
 	clock := func() time.Time { return p.now }
 	p.ledger = delivery.NewLedger(p.client, "tester", clock)
-	p.box = deadletter.NewStore(p.client, clock)
+	p.letterStore = deadletter.NewStore(p.client, clock)
 	return p
 }
 
 func (p *parts) reaper() *delivery.Reaper {
-	return delivery.NewReaper(p.ledger, p.box, p.bus, "tester", time.Second)
+	return delivery.NewReaper(p.ledger, p.letterStore, p.bus, "tester", time.Second)
 }
 
-// open opens a delivery that is overdue after a minute.
+// open opens a delivery with a deadline in one minute.
 func (p *parts) open(t *testing.T, id string) delivery.Entry {
 	t.Helper()
 	data, err := event.Encode(newAnswer("hi " + id))
@@ -92,13 +92,16 @@ func (p *parts) open(t *testing.T, id string) delivery.Entry {
 func (p *parts) letters(t *testing.T) []deadletter.DeadLetter {
 	t.Helper()
 	var all []deadletter.DeadLetter
-	if err := p.box.List(t.Context(), deadletter.Filter{}, func(l deadletter.DeadLetter) error { all = append(all, l); return nil }); err != nil {
+	if err := p.letterStore.List(t.Context(), deadletter.Filter{}, func(l deadletter.DeadLetter) error { all = append(all, l); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return all
 }
 
-func TestTenInstancesGiveUpOneDeliveryOnce(t *testing.T) {
+// Ten transactions contend for one document. Google's emulator may abort them with "Transaction lock timeout" on a busy
+// machine, as Firestore itself may under contention. store.RunTransaction starts over, so each caller still has to get
+// the outcome.
+func TestTenInstancesMarkOneDeliveryDeadOnce(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		p.open(t, "d1")
@@ -107,7 +110,7 @@ func TestTenInstancesGiveUpOneDeliveryOnce(t *testing.T) {
 			wg.Go(func() {
 				state, err := p.reaper().MarkDead(t.Context(), "d1", 0, deadletter.New(deadletter.NoText, fmt.Errorf("instance %d", i)))
 				if err != nil || state != delivery.Dead {
-					t.Errorf("GiveUp = %q, %v", state, err)
+					t.Errorf("MarkDead = %q, %v", state, err)
 				}
 			})
 		}
@@ -126,7 +129,7 @@ func TestTenInstancesGiveUpOneDeliveryOnce(t *testing.T) {
 	})
 }
 
-func TestWhatWasDeliveredIsNotGivenUp(t *testing.T) {
+func TestDeliveredAnswerIsNotMarkedDead(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		e := p.open(t, "d1")
@@ -135,7 +138,7 @@ func TestWhatWasDeliveredIsNotGivenUp(t *testing.T) {
 		}
 		state, err := p.reaper().MarkDead(t.Context(), "d1", 0, deadletter.New(deadletter.NoText, errors.New("late")))
 		if err != nil || state != delivery.Delivered || len(p.letters(t)) != 0 {
-			t.Errorf("GiveUp = %q, %v, with %d dead letters", state, err, len(p.letters(t)))
+			t.Errorf("MarkDead = %q, %v, with %d dead letters", state, err, len(p.letters(t)))
 		}
 		// and the other way round
 		dead := p.open(t, "d2")
@@ -143,12 +146,12 @@ func TestWhatWasDeliveredIsNotGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		if state, err := p.ledger.MarkDelivered(t.Context(), dead.Ref()); err != nil || state != delivery.Dead {
-			t.Errorf("Deliver of a dead one = %q, %v", state, err)
+			t.Errorf("MarkDelivered of a dead one = %q, %v", state, err)
 		}
 	})
 }
 
-func TestSweepGivesUpWhatIsOverdueAndNothingElse(t *testing.T) {
+func TestSweepMarksOnlyOverdueDeliveriesDead(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		const n = 8
@@ -191,7 +194,7 @@ func TestSweepGivesUpWhatIsOverdueAndNothingElse(t *testing.T) {
 	})
 }
 
-func TestSweepSeesToManyAtATime(t *testing.T) {
+func TestSweepHandlesManyEntriesAtATime(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		const overdue = 8
@@ -215,7 +218,7 @@ func TestSweepSeesToManyAtATime(t *testing.T) {
 	})
 }
 
-func TestSweepAnnouncesWhatNobodyToldOf(t *testing.T) {
+func TestSweepAnnouncesUnannouncedDeadLetters(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		p.open(t, "d1")
@@ -240,7 +243,7 @@ func TestSweepAnnouncesWhatNobodyToldOf(t *testing.T) {
 	})
 }
 
-func TestResumeFindsWhatAClientMissed(t *testing.T) {
+func TestResumeFindsMissedAnswers(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		for _, id := range []string{"a", "b", "c", "d"} {
@@ -294,7 +297,7 @@ func TestResumeFindsWhatAClientMissed(t *testing.T) {
 	})
 }
 
-func TestAClaimIsOnePersonsUntilItIsSettled(t *testing.T) {
+func TestClaimIsExclusiveUntilSettled(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		e := p.open(t, "d1")
@@ -306,7 +309,7 @@ func TestAClaimIsOnePersonsUntilItIsSettled(t *testing.T) {
 			t.Errorf("second Claim = %v, %q, %v; want none", second, state, err)
 		}
 		if state, err := p.reaper().MarkDead(t.Context(), "d1", 0, deadletter.New(deadletter.NoText, errors.New("x"))); err != nil || state != delivery.Claimed {
-			t.Errorf("GiveUp of somebody's claim = %q, %v", state, err)
+			t.Errorf("MarkDead of somebody's claim = %q, %v", state, err)
 		}
 		if err := claim.Release(t.Context()); err != nil {
 			t.Fatal(err)
@@ -316,7 +319,7 @@ func TestAClaimIsOnePersonsUntilItIsSettled(t *testing.T) {
 			t.Fatalf("Claim of a released one = %q, %v", state, err)
 		}
 		if state, err := claim.MarkDelivered(t.Context(), "platform-1"); err != nil || state != delivery.Delivered {
-			t.Errorf("Delivered = %q, %v", state, err)
+			t.Errorf("MarkDelivered = %q, %v", state, err)
 		}
 		if got, err := p.ledger.Get(t.Context(), "d1"); err != nil || got.State != delivery.Delivered || got.Note != "platform-1" {
 			t.Errorf("entry = %+v, %v", got, err)
@@ -327,7 +330,7 @@ func TestAClaimIsOnePersonsUntilItIsSettled(t *testing.T) {
 	})
 }
 
-func TestAClaimThatFailsForGoodIsADeadLetter(t *testing.T) {
+func TestRefusedClaimIsADeadLetter(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		claim, _, err := p.ledger.Claim(t.Context(), p.open(t, "d1").Ref())
@@ -336,15 +339,15 @@ func TestAClaimThatFailsForGoodIsADeadLetter(t *testing.T) {
 		}
 		state, err := p.reaper().MarkClaimDead(t.Context(), claim, deadletter.New(deadletter.NoText, errors.New("refused")))
 		if err != nil || state != delivery.Dead || len(p.letters(t)) != 1 {
-			t.Errorf("GiveUpClaim = %q, %v, %d letters", state, err, len(p.letters(t)))
+			t.Errorf("MarkClaimDead = %q, %v, %d letters", state, err, len(p.letters(t)))
 		}
 		if state, err := claim.MarkDelivered(t.Context(), "late"); err != nil || state != delivery.Dead {
-			t.Errorf("Delivered of a dead one = %q, %v", state, err)
+			t.Errorf("MarkDelivered of a dead one = %q, %v", state, err)
 		}
 	})
 }
 
-func TestAClaimThatRanOutIsAnUnknownOutcome(t *testing.T) {
+func TestExpiredClaimIsAnUnknownOutcome(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		claim, _, err := p.ledger.Claim(t.Context(), p.open(t, "d1").Ref())
@@ -363,12 +366,12 @@ func TestAClaimThatRanOutIsAnUnknownOutcome(t *testing.T) {
 			t.Errorf("letters = %+v", l)
 		}
 		if state, err := claim.MarkDelivered(t.Context(), "late"); err != nil || state != delivery.Dead {
-			t.Errorf("Delivered after that = %q, %v", state, err)
+			t.Errorf("MarkDelivered after that = %q, %v", state, err)
 		}
 	})
 }
 
-// many opens deliveries, some at a time, and gives their ids.
+// many opens deliveries in parallel and returns their ids.
 func (p *parts) many(t *testing.T, n int) []string {
 	t.Helper()
 	ids := make([]string, n)
@@ -387,7 +390,7 @@ func (p *parts) many(t *testing.T, n int) []string {
 	return ids
 }
 
-func TestAllThatIsPendingIsFoundHoweverMuchThatIs(t *testing.T) {
+func TestBacklogOfManyPendingAnswersIsComplete(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		ids := append([]string{p.open(t, "first").ID}, p.many(t, 1200)...)
@@ -428,9 +431,9 @@ func TestAllThatIsPendingIsFoundHoweverMuchThatIs(t *testing.T) {
 	})
 }
 
-// What was delivered elsewhere comes from the last one on that the client names, and what is pending from whenever it was
-// opened: both in parts, where it is much. Dead ones don't come.
-func TestWhatWasDeliveredElsewhereIsFoundHoweverMuchThatIs(t *testing.T) {
+// Answers delivered elsewhere are found from the last named one on, and pending answers from any time, all in parts.
+// Dead answers are not found.
+func TestBacklogOfManyAnswersDeliveredElsewhereIsComplete(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		const n = 1800
@@ -500,7 +503,7 @@ func person(t *testing.T, id string) identity.UserID {
 	return user
 }
 
-func TestWhatIsOverdueIsLeftToTheSweepWhenAClientConnects(t *testing.T) {
+func TestResumeLeavesOverdueAnswersToTheSweep(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		for _, id := range []string{"a", "b"} {
@@ -518,7 +521,7 @@ func TestWhatIsOverdueIsLeftToTheSweepWhenAClientConnects(t *testing.T) {
 	})
 }
 
-func TestOneEntryThatCantBeGivenUpKeepsNoOtherFromIt(t *testing.T) {
+func TestInvalidEntryDoesNotStopTheSweep(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		p.open(t, "overdue")
@@ -545,7 +548,7 @@ func TestOneEntryThatCantBeGivenUpKeepsNoOtherFromIt(t *testing.T) {
 	})
 }
 
-func TestMoreThanAPageIsSwept(t *testing.T) {
+func TestSweepReadsAllPages(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		const n = 230 // more than one query finds
@@ -561,7 +564,7 @@ func TestMoreThanAPageIsSwept(t *testing.T) {
 	})
 }
 
-func TestADeadAnswerIsKeptAsLongAsItsLetter(t *testing.T) {
+func TestDeadEntryIsKeptAsLongAsItsDeadLetter(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
 		p.open(t, "d1")

@@ -33,17 +33,17 @@ import (
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
 
-// deaf is a bus on which nobody listens.
-type deaf struct{}
+// silentBus is a bus without subscribers.
+type silentBus struct{}
 
-func (deaf) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }
-func (deaf) Announce(context.Context, []byte, map[string]string, deadletter.Announcement) error {
+func (silentBus) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }
+func (silentBus) Announce(context.Context, []byte, map[string]string, deadletter.Announcement) error {
 	return nil
 }
 
-// stage is a ledger, and a platform on which what is said, and how, is as a test tells. An answer's text is its messages
-// with bars between them.
-type stage struct {
+// fixture is a ledger with a fake platform. A test sets the platform's outcomes. The text of an answer is its messages,
+// separated by bars.
+type fixture struct {
 	t       *testing.T
 	store   *firestore.Client
 	ledger  *delivery.Ledger
@@ -51,24 +51,24 @@ type stage struct {
 	repeats bool
 	timing  Timing
 
-	mu      sync.Mutex
-	late    time.Duration          // what the clock is ahead
-	failing int                    // so many writes to the store will fail
-	blocked func() (Outcome, bool) // what Ready says; nil if all is well
-	next    map[string][]Outcome   // what comes of a message, by its text; it is said when there is nothing left
-	during  func(text string)      // what happens while a message is being said; nil for nothing
-	notMine func(asked int) bool   // whether another instance has the lease, when this is asked once more; nil if not
-	asked   int
-	sent    []string          // all messages
-	stands  map[string]string // in the chat: its text, by what tells the platform one message from another
-	counts  map[string]int
+	mu        sync.Mutex
+	late      time.Duration                   // what the clock is ahead
+	failing   int                             // so many writes to the store will fail
+	blocked   func() (delivery.Outcome, bool) // what Ready says; nil if all is well
+	next      map[string][]delivery.Outcome   // what comes of a message, by its text; it is said when there is nothing left
+	during    func(text string)               // what happens while a message is being said; nil for nothing
+	leaseLost func(asked int) bool            // whether another instance has the lease, when this is asked once more; nil if not
+	asked     int
+	sent      []string          // all messages
+	stands    map[string]string // in the chat: its text, by what tells the platform one message from another
+	counts    map[string]int
 }
 
-// onStage runs a test on each of the stores; repeats is whether the platform takes what is sent again once.
-func onStage(t *testing.T, repeats bool, run func(s *stage)) {
+// withFixture runs a test on each store. repeats is [Platform.Repeats].
+func withFixture(t *testing.T, repeats bool, run func(s *fixture)) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		s := &stage{
-			t: t, repeats: repeats, next: map[string][]Outcome{}, stands: map[string]string{}, counts: map[string]int{},
+		s := &fixture{
+			t: t, repeats: repeats, next: map[string][]delivery.Outcome{}, stands: map[string]string{}, counts: map[string]int{},
 			timing: Timing{Scan: 50 * time.Millisecond, Retry: 10 * time.Millisecond, Backoff: 2 * time.Millisecond, MaxBackoff: 20 * time.Millisecond, Claim: 40 * time.Second},
 		}
 		client, err := store.Connect(t.Context(), env.Deployment(), option.WithGRPCConn(s.dial(t, env.Firestore)))
@@ -77,13 +77,13 @@ func onStage(t *testing.T, repeats bool, run func(s *stage)) {
 		}
 		t.Cleanup(func() { client.Close() })
 		s.store, s.ledger = client, delivery.NewLedger(client, "one", s.clock)
-		s.reaper = delivery.NewReaper(s.ledger, deadletter.NewStore(client, s.clock), deaf{}, "test", time.Second)
+		s.reaper = delivery.NewReaper(s.ledger, deadletter.NewStore(client, s.clock), silentBus{}, "test", time.Second)
 		run(s)
 	})
 }
 
-// dial connects to the Firestore at addr, whose writes fail while the test says so.
-func (s *stage) dial(t *testing.T, addr string) *grpc.ClientConn {
+// dial connects to the Firestore at addr. Its writes fail while the test sets failing.
+func (s *fixture) dial(t *testing.T, addr string) *grpc.ClientConn {
 	t.Helper()
 	return emulatortest.Dial(t, addr,
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -100,63 +100,63 @@ func (s *stage) dial(t *testing.T, addr string) *grpc.ClientConn {
 		}))
 }
 
-func (s *stage) clock() time.Time {
+func (s *fixture) clock() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return time.Now().Add(s.late)
 }
 
-// set changes what the stage does.
-func (s *stage) set(change func()) {
+// set changes the fixture under its lock.
+func (s *fixture) set(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change()
 }
 
-func (s *stage) mine() bool {
+func (s *fixture) holdsLease() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
-	return s.notMine == nil || !s.notMine(s.asked)
+	return s.leaseLost == nil || !s.leaseLost(s.asked)
 }
 
-func (s *stage) count(outcome string) {
+func (s *fixture) count(outcome string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.counts[outcome]++
 }
 
-func (s *stage) owed(ctx context.Context) ([]delivery.Entry, error) {
+func (s *fixture) pending(ctx context.Context) ([]delivery.Entry, error) {
 	return s.ledger.Unsettled(ctx, identity.Discord)
 }
 
-func (s *stage) address(ref delivery.Ref, e *event.Event) (line string, v Transport, err error) {
+func (s *fixture) address(ref delivery.Ref, e *event.Event) (line string, v Transport, err error) {
 	if e.Channel == "discord:0" {
 		return "", nil, errors.New("there is no channel 0")
 	}
-	return e.Channel, &performer{s, ref}, nil
+	return e.Channel, &fakeTransport{s, ref}, nil
 }
 
 func split(text string) (all []string) {
 	return slices.DeleteFunc(strings.Split(text, "|"), func(message string) bool { return message == "" })
 }
 
-// performer is the voice of one answer.
-type performer struct {
-	*stage
+// fakeTransport is the transport of one answer.
+type fakeTransport struct {
+	*fixture
 	ref delivery.Ref
 }
 
-func (p *performer) Ready(ctx context.Context, part int) (Outcome, bool) {
+func (p *fakeTransport) Ready(ctx context.Context, part int) (delivery.Outcome, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.blocked != nil {
 		return p.blocked()
 	}
-	return Outcome{}, true
+	return delivery.Outcome{}, true
 }
 
-func (p *performer) Send(ctx context.Context, part int, text string) Outcome {
+func (p *fakeTransport) Send(ctx context.Context, part int, text string) delivery.Outcome {
 	p.mu.Lock()
 	during := p.during
 	p.mu.Unlock()
@@ -166,12 +166,12 @@ func (p *performer) Send(ctx context.Context, part int, text string) Outcome {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sent = append(p.sent, text)
-	o := Outcome{Kind: Sent, ID: "id:" + text}
+	o := delivery.Outcome{Kind: delivery.Sent, Note: "id:" + text}
 	if next := p.next[text]; len(next) > 0 {
 		o, p.next[text] = next[0], next[1:]
 	}
 	// of what nobody was told, the one that has an id was said
-	if o.Kind == Sent || o.Kind == Unknown && o.ID != "" {
+	if o.Kind == delivery.Sent || o.Kind == delivery.Unknown && o.Note != "" {
 		nonce := fmt.Sprint(p.ref.ID, p.ref.RedriveCount, part)
 		if !p.repeats {
 			nonce = fmt.Sprint(len(p.sent))
@@ -181,20 +181,19 @@ func (p *performer) Send(ctx context.Context, part int, text string) Outcome {
 	return o
 }
 
-// speaker makes a speaker, which says nothing.
-func (s *stage) speaker() *Dispatcher {
-	return NewDispatcher(Platform{Pending: s.owed, Address: s.address, Split: split, Repeats: s.repeats}, Options{
-		Ledger: s.ledger, Reaper: s.reaper, HoldsLease: s.mine, Now: s.clock, Count: s.count, Timing: s.timing,
+// dispatcher makes a dispatcher that is not running.
+func (s *fixture) dispatcher() *Dispatcher {
+	return NewDispatcher(Platform{Pending: s.pending, Address: s.address, Split: split, Repeats: s.repeats}, Options{
+		Ledger: s.ledger, Reaper: s.reaper, HoldsLease: s.holdsLease, Now: s.clock, Count: s.count, Timing: s.timing,
 		Log: slog.New(slog.NewTextHandler(s.t.Output(), nil)),
 	})
 }
 
-// run has a new speaker speak. After leave nothing is begun any more, after stop what is being said is left; ended waits
-// for the end.
-func (s *stage) run() (sp *Dispatcher, leave, stop, ended func()) {
+// run runs a new dispatcher. leave ends ctx, stop ends stopped, and ended waits for the end of Run.
+func (s *fixture) run() (sp *Dispatcher, leave, stop, ended func()) {
 	ctx, leave := context.WithCancel(context.WithoutCancel(s.t.Context()))
 	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
-	sp = s.speaker()
+	sp = s.dispatcher()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -211,8 +210,8 @@ func (s *stage) run() (sp *Dispatcher, leave, stop, ended func()) {
 	return sp, leave, stop, ended
 }
 
-// answer opens an answer in the ledger, and tells what it is called there.
-func (s *stage) answer(text string, adjust ...func(*event.Event)) string {
+// answer opens an answer in the ledger and returns its id.
+func (s *fixture) answer(text string, adjust ...func(*event.Event)) string {
 	s.t.Helper()
 	e := &event.Event{
 		V: event.Version, Source: "ingress.discord", CorrelationID: text, Type: event.TypeChatMessage, Channel: "discord:1", UserID: "discord:7",
@@ -221,7 +220,7 @@ func (s *stage) answer(text string, adjust ...func(*event.Event)) string {
 	for _, f := range adjust {
 		f(e)
 	}
-	sender := delivery.NewSender(s.ledger, deaf{}, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, s.clock)
+	sender := delivery.NewSender(s.ledger, silentBus{}, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, s.clock)
 	id, err := sender.Send(s.t.Context(), e, "test")
 	if err != nil {
 		s.t.Fatal(err)
@@ -231,8 +230,8 @@ func (s *stage) answer(text string, adjust ...func(*event.Event)) string {
 
 func in(channel string) func(*event.Event) { return func(e *event.Event) { e.Channel = channel } }
 
-// bring takes an answer to a speaker, as the bus does.
-func (s *stage) bring(sp *Dispatcher, id string) {
+// bring enqueues an answer, as the bus does.
+func (s *fixture) bring(sp *Dispatcher, id string) {
 	s.t.Helper()
 	entry := s.entry(id)
 	e, err := event.Decode(entry.Event)
@@ -242,7 +241,7 @@ func (s *stage) bring(sp *Dispatcher, id string) {
 	sp.Enqueue(entry.Ref(), e)
 }
 
-func (s *stage) entry(id string) delivery.Entry {
+func (s *fixture) entry(id string) delivery.Entry {
 	s.t.Helper()
 	e, err := s.ledger.Get(s.t.Context(), id)
 	if err != nil {
@@ -251,13 +250,13 @@ func (s *stage) entry(id string) delivery.Entry {
 	return e
 }
 
-func (s *stage) eventually(what string, holds func() bool) {
+func (s *fixture) eventually(what string, holds func() bool) {
 	s.t.Helper()
 	gatewaytest.Eventually(s.t, what, holds)
 }
 
-// counted waits until an outcome was counted so often.
-func (s *stage) counted(outcome string, times int) {
+// counted waits until an outcome was counted a number of times.
+func (s *fixture) counted(outcome string, times int) {
 	s.t.Helper()
 	s.eventually(fmt.Sprintf("%s counts %d", outcome, times), func() bool {
 		s.mu.Lock()
@@ -266,8 +265,8 @@ func (s *stage) counted(outcome string, times int) {
 	})
 }
 
-// tried waits until an answer that has to wait was tried again.
-func (s *stage) tried() {
+// tried waits until a postponed answer was tried again.
+func (s *fixture) tried() {
 	s.t.Helper()
 	s.mu.Lock()
 	enough := s.asked + 4
@@ -279,8 +278,8 @@ func (s *stage) tried() {
 	})
 }
 
-// ends waits until an entry has a state, and checks what it says of it: the note, or the reason and the error.
-func (s *stage) ends(id string, state delivery.State, says ...string) {
+// ends waits until an entry has a state, and checks its note, or its reason and error.
+func (s *fixture) ends(id string, state delivery.State, says ...string) {
 	s.t.Helper()
 	s.eventually(fmt.Sprintf("%s is %s", id, state), func() bool { return s.entry(id).State == state })
 	e := s.entry(id)
@@ -296,8 +295,8 @@ func (s *stage) ends(id string, state delivery.State, says ...string) {
 	}
 }
 
-// said checks which messages were sent, and which stand in the chat.
-func (s *stage) said(sent, stands string) {
+// said checks the sent messages and the messages in the chat.
+func (s *fixture) said(sent, stands string) {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -310,21 +309,23 @@ func (s *stage) said(sent, stands string) {
 }
 
 var (
-	lost     = Outcome{Kind: Unknown, Err: errors.New("no answer")}
-	lostSaid = Outcome{Kind: Unknown, ID: "id", Err: errors.New("no answer")}
-	notNow   = Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: time.Millisecond}
-	no       = Outcome{Kind: Refused, Reason: deadletter.SenderRefused, Err: errors.New("banned")}
+	lost     = delivery.Outcome{Kind: delivery.Unknown, Err: errors.New("no answer")}
+	lostSaid = delivery.Outcome{Kind: delivery.Unknown, Note: "id", Err: errors.New("no answer")}
+	notNow   = delivery.Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: time.Millisecond}
+	no       = delivery.Outcome{Kind: delivery.Refused, Reason: deadletter.SenderRefused, Err: errors.New("banned")}
 )
 
-// both runs a test for platforms that repeat and for those that don't, where it makes no difference.
-func both(t *testing.T, run func(s *stage)) {
+// both runs a test with and without Repeats.
+func both(t *testing.T, run func(s *fixture)) {
 	for _, repeats := range []bool{false, true} {
-		t.Run(fmt.Sprint("repeats ", repeats), func(t *testing.T) { onStage(t, repeats, run) })
+		t.Run(fmt.Sprint("repeats ", repeats), func(t *testing.T) {
+			withFixture(t, repeats, run)
+		})
 	}
 }
 
-func TestAnswersAreSaidOnceInTheOrderOfTheLedger(t *testing.T) {
-	both(t, func(s *stage) {
+func TestAnswersAreSentOnceInTheLedgersOrder(t *testing.T) {
+	both(t, func(s *fixture) {
 		a, b, c := s.answer("a"), s.answer("b1|b2"), s.answer("c")
 		sp, _, _, _ := s.run()
 		s.bring(sp, c)
@@ -346,25 +347,25 @@ func TestAnswersAreSaidOnceInTheOrderOfTheLedger(t *testing.T) {
 	})
 }
 
-func TestWhatCanNeverBeSaidIsDead(t *testing.T) {
-	both(t, func(s *stage) {
+func TestImpossibleAnswerIsDead(t *testing.T) {
+	both(t, func(s *fixture) {
 		nowhere, nothing, fine := s.answer("a", in("discord:0")), s.answer("|"), s.answer("b")
 		s.run()
 		s.ends(nowhere, delivery.Dead, "no_recipient", "there is no channel 0")
 		s.ends(nothing, delivery.Dead, "no_text")
 		s.ends(fine, delivery.Delivered)
-		s.set(func() { s.blocked = func() (Outcome, bool) { return no, false } })
+		s.set(func() { s.blocked = func() (delivery.Outcome, bool) { return no, false } })
 		s.ends(s.answer("c"), delivery.Dead, "sender_refused", "banned")
 		s.said("b", "b")
 	})
 }
 
-// After its deadline nothing is said. What stood in the way is then the reason; if that was nothing, it is for the sweep
-// to tell that nobody was connected.
+// After the deadline no answer is sent. The dead letter has the cause of the last postponement; without a cause the
+// sweep writes no_connection.
 func TestAnswersEndAtTheirDeadline(t *testing.T) {
-	both(t, func(s *stage) {
+	both(t, func(s *fixture) {
 		obstacle := notNow
-		s.set(func() { s.blocked = func() (Outcome, bool) { return obstacle, false } })
+		s.set(func() { s.blocked = func() (delivery.Outcome, bool) { return obstacle, false } })
 		hindered := s.answer("a")
 		s.run()
 		s.tried()
@@ -372,7 +373,7 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 		s.ends(hindered, delivery.Dead, "rate_limited", "too fast")
 		s.counted("given_up", 1)
 
-		s.set(func() { obstacle = Outcome{} })
+		s.set(func() { obstacle = delivery.Outcome{} })
 		waits := s.answer("b")
 		s.set(func() { s.late *= 2 })
 		s.counted("overdue", 1)
@@ -381,7 +382,7 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 		s.set(func() { obstacle = notNow })
 		other := s.answer("c")
 		s.tried()
-		s.set(func() { obstacle = Outcome{Err: errors.New("not let in")} })
+		s.set(func() { obstacle = delivery.Outcome{Err: errors.New("not let in")} })
 		s.tried()
 		s.mu.Lock()
 		s.late *= 2
@@ -393,12 +394,12 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 	})
 }
 
-// Whatever a platform asks for: past the deadline the sweep would end it as if nobody had been connected.
-func TestNobodyWaitsForLongerThanAnAnswersDeadline(t *testing.T) {
-	both(t, func(s *stage) {
-		s.blocked = func() (Outcome, bool) {
+// After the deadline the sweep would write no_connection instead of the cause.
+func TestPostponementEndsAtTheDeadline(t *testing.T) {
+	both(t, func(s *fixture) {
+		s.blocked = func() (delivery.Outcome, bool) {
 			s.late = 59 * time.Second // a second, at most, is left
-			return Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: time.Hour}, false
+			return delivery.Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: time.Hour}, false
 		}
 		id := s.answer("a")
 		s.run()
@@ -406,15 +407,14 @@ func TestNobodyWaitsForLongerThanAnAnswersDeadline(t *testing.T) {
 	})
 }
 
-// An answer that waits here may be given up and redriven meanwhile. What waits knows nothing of that, and what comes by
-// the bus is not the same.
-func TestARedrivenAnswerIsNotTheOneThatWaits(t *testing.T) {
-	both(t, func(s *stage) {
+// A postponed answer may be marked dead and redriven meanwhile. The waiting job does not know about the redrive.
+func TestRedrivenAnswerIsAnotherJob(t *testing.T) {
+	both(t, func(s *fixture) {
 		s.timing.Scan = time.Hour // it comes by the bus alone
 		waits := false
-		s.blocked = func() (Outcome, bool) {
+		s.blocked = func() (delivery.Outcome, bool) {
 			waits = true
-			return Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: 2 * time.Second}, false
+			return delivery.Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: 500 * time.Millisecond}, false
 		}
 		id := s.answer("a")
 		sp, _, _, _ := s.run()
@@ -451,35 +451,35 @@ func TestARedrivenAnswerIsNotTheOneThatWaits(t *testing.T) {
 	})
 }
 
-func TestWhatThePlatformSaysDecides(t *testing.T) {
-	soon := Outcome{Reason: deadletter.PlatformUnavailable, Err: errors.New("down")}
+func TestPlatformsAnswerDecidesTheOutcome(t *testing.T) {
+	soon := delivery.Outcome{Reason: deadletter.PlatformUnavailable, Err: errors.New("down")}
 	for _, tt := range []struct {
 		name    string
 		repeats bool
 		text    string
-		next    map[string][]Outcome
+		next    map[string][]delivery.Outcome
 		state   delivery.State
 		says    string
 		sent    string
 		stands  string
 		counts  string
 	}{
-		{"refused", false, "a", map[string][]Outcome{"a": {no}}, delivery.Dead, "sender_refused: banned", "a", "", "refused"},
-		{"put off, then said", false, "a|b", map[string][]Outcome{"a": {notNow, soon}}, delivery.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
-		{"put off, then refused", false, "a", map[string][]Outcome{"a": {notNow, no}}, delivery.Dead, "sender_refused", "a a", "", "refused"},
-		{"half said, then refused", false, "a|b|c", map[string][]Outcome{"b": {no}}, delivery.Dead, "message 2 of 3: banned", "a b", "a", "refused"},
-		{"half said, then put off", false, "a|b", map[string][]Outcome{"b": {notNow, soon}}, delivery.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
-		{"unknown", false, "a|b", map[string][]Outcome{"a": {lostSaid}}, delivery.Claimed, "", "a", "a", "unknown"},
-		{"half said, then unknown", false, "a|b|c", map[string][]Outcome{"b": {lost}}, delivery.Claimed, "", "a b", "a", "unknown"},
+		{"refused", false, "a", map[string][]delivery.Outcome{"a": {no}}, delivery.Dead, "sender_refused: banned", "a", "", "refused"},
+		{"put off, then said", false, "a|b", map[string][]delivery.Outcome{"a": {notNow, soon}}, delivery.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
+		{"put off, then refused", false, "a", map[string][]delivery.Outcome{"a": {notNow, no}}, delivery.Dead, "sender_refused", "a a", "", "refused"},
+		{"half said, then refused", false, "a|b|c", map[string][]delivery.Outcome{"b": {no}}, delivery.Dead, "message 2 of 3: banned", "a b", "a", "refused"},
+		{"half said, then put off", false, "a|b", map[string][]delivery.Outcome{"b": {notNow, soon}}, delivery.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
+		{"unknown", false, "a|b", map[string][]delivery.Outcome{"a": {lostSaid}}, delivery.Claimed, "", "a", "a", "unknown"},
+		{"half said, then unknown", false, "a|b|c", map[string][]delivery.Outcome{"b": {lost}}, delivery.Claimed, "", "a b", "a", "unknown"},
 
-		{"where it is repeated: refused", true, "a|b", map[string][]Outcome{"b": {no}}, delivery.Dead, "message 2 of 2: banned", "a b", "a", "refused"},
-		{"where it is repeated: unknown though it was said", true, "a|b", map[string][]Outcome{"a": {lostSaid, lost}}, delivery.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
-		{"where it is repeated: unknown and it was not", true, "a|b", map[string][]Outcome{"b": {lost, lost}}, delivery.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
-		{"where it is repeated: what is unknown is neither given back nor dead", true, "a", map[string][]Outcome{"a": {lostSaid, notNow, no, soon}}, delivery.Delivered, "id:a", "a a a a a", "a", "delivered"},
-		{"where it is repeated: a refusal after the doubt is over", true, "a|b", map[string][]Outcome{"a": {lost}, "b": {no}}, delivery.Dead, "message 2 of 2: banned", "a a b", "a", "refused"},
+		{"where it is repeated: refused", true, "a|b", map[string][]delivery.Outcome{"b": {no}}, delivery.Dead, "message 2 of 2: banned", "a b", "a", "refused"},
+		{"where it is repeated: unknown though it was said", true, "a|b", map[string][]delivery.Outcome{"a": {lostSaid, lost}}, delivery.Delivered, "id:a id:b", "a a a b", "a b", "delivered"},
+		{"where it is repeated: unknown and it was not", true, "a|b", map[string][]delivery.Outcome{"b": {lost, lost}}, delivery.Delivered, "id:a id:b", "a b b b", "a b", "delivered"},
+		{"where it is repeated: what is unknown is neither given back nor dead", true, "a", map[string][]delivery.Outcome{"a": {lostSaid, notNow, no, soon}}, delivery.Delivered, "id:a", "a a a a a", "a", "delivered"},
+		{"where it is repeated: a refusal after the doubt is over", true, "a|b", map[string][]delivery.Outcome{"a": {lost}, "b": {no}}, delivery.Dead, "message 2 of 2: banned", "a a b", "a", "refused"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			onStage(t, tt.repeats, func(s *stage) {
+			withFixture(t, tt.repeats, func(s *fixture) {
 				s.next = maps.Clone(tt.next)
 				id := s.answer(tt.text)
 				after := s.answer("z")
@@ -493,10 +493,10 @@ func TestWhatThePlatformSaysDecides(t *testing.T) {
 	}
 }
 
-// What nobody knows of is nobody's to say again: the sweep gives it up.
-func TestWhatNobodyKnowsIsLeftToTheSweep(t *testing.T) {
-	onStage(t, false, func(s *stage) {
-		s.next["a"] = []Outcome{lostSaid}
+// An unknown outcome is not sent again: the sweep marks it dead.
+func TestUnknownOutcomeIsLeftToTheSweep(t *testing.T) {
+	withFixture(t, false, func(s *fixture) {
+		s.next["a"] = []delivery.Outcome{lostSaid}
 		id := s.answer("a")
 		sp, _, _, ended := s.run()
 		s.counted("unknown", 1)
@@ -515,23 +515,23 @@ func TestWhatNobodyKnowsIsLeftToTheSweep(t *testing.T) {
 	})
 }
 
-// A claim that gets old is not spoken by any more.
-func TestNothingIsSaidByAnOldClaim(t *testing.T) {
+// An old claim is not used for another message.
+func TestOldClaimIsNotUsed(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		repeats bool
-		next    map[string][]Outcome
+		next    map[string][]delivery.Outcome
 		at      string // the message during which time passes
 		state   delivery.State
 		says    string
 		sent    string
 	}{
-		{"half said", false, nil, "a", delivery.Dead, "incomplete: only 1 of 2 messages could be said in time", "a"},
-		{"half said, where it is repeated", true, nil, "a", delivery.Dead, "incomplete: only 1 of 2 messages could be said in time", "a"},
-		{"in doubt", true, map[string][]Outcome{"a": {lostSaid}}, "a", delivery.Claimed, "", "a"},
+		{"half said", false, nil, "a", delivery.Dead, "incomplete: only 1 of 2 messages could be sent in time", "a"},
+		{"half said, where it is repeated", true, nil, "a", delivery.Dead, "incomplete: only 1 of 2 messages could be sent in time", "a"},
+		{"in doubt", true, map[string][]delivery.Outcome{"a": {lostSaid}}, "a", delivery.Claimed, "", "a"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			onStage(t, tt.repeats, func(s *stage) {
+			withFixture(t, tt.repeats, func(s *fixture) {
 				s.next = maps.Clone(tt.next)
 				s.during = func(text string) {
 					if text == tt.at {
@@ -553,13 +553,13 @@ func TestNothingIsSaidByAnOldClaim(t *testing.T) {
 	}
 }
 
-func TestWhoHasLostTheLeaseSaysNothingThatTheNextMaySay(t *testing.T) {
+func TestLostLeaseStopsSendingUnlessNoOtherCanContinue(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		repeats bool
 		lost    int // from which time on that it is asked for, counted from 1
 		during  string
-		next    map[string][]Outcome
+		next    map[string][]delivery.Outcome
 		state   delivery.State
 		says    string
 		sent    string
@@ -571,13 +571,13 @@ func TestWhoHasLostTheLeaseSaysNothingThatTheNextMaySay(t *testing.T) {
 		{"after the claim, where it is repeated", true, 3, "", nil, delivery.Pending, "", "", "", "released"},
 		{"half said", false, 0, "a", nil, delivery.Delivered, "id:a id:b", "a b", "a b", "delivered"}, // nobody may take it over
 		{"half said, where it is repeated", true, 0, "a", nil, delivery.Dead, "incomplete: only 1 of 2", "a", "a", "refused"},
-		{"in doubt", true, 0, "a", map[string][]Outcome{"a": {lost}}, delivery.Claimed, "", "a", "", "unknown"},
+		{"in doubt", true, 0, "a", map[string][]delivery.Outcome{"a": {lost}}, delivery.Claimed, "", "a", "", "unknown"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			onStage(t, tt.repeats, func(s *stage) {
+			withFixture(t, tt.repeats, func(s *fixture) {
 				s.next = maps.Clone(tt.next)
 				gone := false
-				s.notMine = func(asked int) bool { return gone || tt.lost > 0 && asked >= tt.lost }
+				s.leaseLost = func(asked int) bool { return gone || tt.lost > 0 && asked >= tt.lost }
 				s.during = func(text string) {
 					if text == tt.during {
 						s.set(func() { gone = true })
@@ -598,19 +598,19 @@ func TestWhoHasLostTheLeaseSaysNothingThatTheNextMaySay(t *testing.T) {
 	}
 }
 
-func TestAnOutcomeIsRecordedWhenTheStoreIsThereAgain(t *testing.T) {
+func TestOutcomeIsRecordedAfterAnOutageOfTheStore(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		next   []Outcome
+		next   []delivery.Outcome
 		state  delivery.State
 		counts string
 	}{
 		{"said", nil, delivery.Delivered, "delivered"},
-		{"refused", []Outcome{no}, delivery.Dead, "refused"},
-		{"put off", []Outcome{notNow}, delivery.Delivered, "released"},
+		{"refused", []delivery.Outcome{no}, delivery.Dead, "refused"},
+		{"put off", []delivery.Outcome{notNow}, delivery.Delivered, "released"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			both(t, func(s *stage) {
+			both(t, func(s *fixture) {
 				s.next["a"] = slices.Clone(tt.next)
 				s.during = func(string) { s.set(func() { s.failing, s.during = 3, nil }) }
 				id := s.answer("a")
@@ -627,9 +627,9 @@ func TestAnOutcomeIsRecordedWhenTheStoreIsThereAgain(t *testing.T) {
 	}
 }
 
-// Whose outcome can't be recorded while the claim holds is not said again by one who can't repeat it.
-func TestAnOutcomeThatCanNotBeRecordedIsUnknown(t *testing.T) {
-	onStage(t, false, func(s *stage) {
+// An answer with an unrecorded outcome is not sent again on a platform without deduplication.
+func TestOutcomeThatCannotBeRecordedLeavesTheClaim(t *testing.T) {
+	withFixture(t, false, func(s *fixture) {
 		s.timing.Claim = time.Second
 		s.during = func(string) { s.set(func() { s.failing, s.during = math.MaxInt, nil }) }
 		id := s.answer("a")
@@ -643,19 +643,19 @@ func TestAnOutcomeThatCanNotBeRecordedIsUnknown(t *testing.T) {
 	})
 }
 
-// Where a message that is sent again is taken once, the next owner of the lease brings to an end what the last one began.
-func TestWhatADeadInstanceBeganIsTakenOver(t *testing.T) {
+// On a platform with deduplication, the next owner of the lease finishes an answer of the last owner.
+func TestAnswerOfACrashedInstanceIsContinuedIfThePlatformRepeats(t *testing.T) {
 	for _, repeats := range []bool{true, false} {
 		t.Run(fmt.Sprint("repeats ", repeats), func(t *testing.T) {
-			onStage(t, repeats, func(s *stage) {
+			withFixture(t, repeats, func(s *fixture) {
 				id := s.answer("a|b")
 				dead := delivery.NewLedger(s.store, "dead", s.clock)
 				claim, _, err := dead.Claim(t.Context(), s.entry(id).Ref())
 				if err != nil || claim == nil {
 					t.Fatal(claim, err)
 				}
-				(&performer{s, s.entry(id).Ref()}).Send(t.Context(), 0, "a") // before it died
-				s.next["a"] = []Outcome{no}                                  // is not believed of what may stand there
+				(&fakeTransport{s, s.entry(id).Ref()}).Send(t.Context(), 0, "a") // before it died
+				s.next["a"] = []delivery.Outcome{no}                             // is not believed of what may stand there
 				after := s.answer("c")
 				s.run()
 				s.ends(after, delivery.Delivered)
@@ -674,8 +674,8 @@ func TestWhatADeadInstanceBeganIsTakenOver(t *testing.T) {
 	}
 }
 
-func TestWhatIsBeingSaidIsBroughtToItsEnd(t *testing.T) {
-	both(t, func(s *stage) {
+func TestClaimedAnswerIsFinishedAfterLeaving(t *testing.T) {
+	both(t, func(s *fixture) {
 		begun, hold := make(chan struct{}), make(chan struct{})
 		s.during = func(text string) {
 			if text == "a" {
@@ -695,8 +695,8 @@ func TestWhatIsBeingSaidIsBroughtToItsEnd(t *testing.T) {
 	})
 }
 
-func TestWhatIsBeingSaidIsLeftWhenItHasToStop(t *testing.T) {
-	both(t, func(s *stage) {
+func TestClaimedAnswerIsIncompleteAfterStopping(t *testing.T) {
+	both(t, func(s *fixture) {
 		begun, hold := make(chan struct{}), make(chan struct{})
 		s.during = func(text string) {
 			if text == "a" {
@@ -716,13 +716,13 @@ func TestWhatIsBeingSaidIsLeftWhenItHasToStop(t *testing.T) {
 	})
 }
 
-// Even if it has to leave at the very moment of the claim.
-func TestWhatIsClaimedIsSaid(t *testing.T) {
-	both(t, func(s *stage) {
+// A claim at the moment of leaving is finished, too.
+func TestClaimDuringLeavingIsFinished(t *testing.T) {
+	both(t, func(s *fixture) {
 		id := s.answer("a")
 		var leave func()
 		ready := make(chan struct{})
-		s.notMine = func(asked int) bool {
+		s.leaseLost = func(asked int) bool {
 			if asked == 2 { // when it is about to be claimed
 				<-ready
 				leave()
@@ -737,8 +737,8 @@ func TestWhatIsClaimedIsSaid(t *testing.T) {
 	})
 }
 
-func TestNobodyWaitsForTheStoreWhoHasToStop(t *testing.T) {
-	both(t, func(s *stage) {
+func TestStoppingDoesNotWaitForTheStore(t *testing.T) {
+	both(t, func(s *fixture) {
 		begun, hold := make(chan struct{}), make(chan struct{})
 		s.during = func(text string) {
 			s.set(func() { s.failing = math.MaxInt })
@@ -760,8 +760,8 @@ func TestNobodyWaitsForTheStoreWhoHasToStop(t *testing.T) {
 	})
 }
 
-func TestASpeakerKnowsWhatItDoesNotKnow(t *testing.T) {
-	both(t, func(s *stage) {
+func TestUnknownAndLateDeliveriesAreCounted(t *testing.T) {
+	both(t, func(s *fixture) {
 		sp, _, _, _ := s.run()
 		sp.Enqueue(delivery.Ref{ID: "nobody's"}, &event.Event{Channel: "discord:1", Candidates: []event.Candidate{{ID: "c", Text: "a"}}})
 		s.counted("unknown_delivery", 1)
@@ -770,7 +770,7 @@ func TestASpeakerKnowsWhatItDoesNotKnow(t *testing.T) {
 		// given up, by a sweep whose clock is ahead, while it is being said
 		s.during = func(string) {
 			ahead := delivery.NewLedger(s.store, "sweep", func() time.Time { return s.clock().Add(time.Hour) })
-			if swept, err := delivery.NewReaper(ahead, deadletter.NewStore(s.store, s.clock), deaf{}, "sweep", time.Second).Sweep(t.Context()); err != nil || swept.MarkedDead != 1 {
+			if swept, err := delivery.NewReaper(ahead, deadletter.NewStore(s.store, s.clock), silentBus{}, "sweep", time.Second).Sweep(t.Context()); err != nil || swept.MarkedDead != 1 {
 				t.Errorf("swept %+v, %v", swept, err)
 			}
 		}

@@ -25,7 +25,7 @@ func box(t *testing.T, env emulatortest.Env, now func() time.Time) *deadletter.S
 	return deadletter.NewStore(client, now)
 }
 
-func TestTheWholeMessageIsKeptHoweverLong(t *testing.T) {
+func TestMessageOfAnyLengthIsStoredComplete(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		b := box(t, env, time.Now)
 		for id, data := range map[string][]byte{
@@ -54,7 +54,7 @@ func TestTheWholeMessageIsKeptHoweverLong(t *testing.T) {
 	})
 }
 
-func TestALetterTellsWhatItsEventSays(t *testing.T) {
+func TestDeadLetterDescribesItsEvent(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		b := box(t, env, time.Now)
 		data := []byte(`{"v":"2","source":"s","correlationId":"c9","type":"chat.message","routingSlip":[{"id":"enrichment","status":"OK"},{"id":"personality","status":"PENDING"}]}`)
@@ -104,6 +104,18 @@ func TestListSelects(t *testing.T) {
 		err := b.List(t.Context(), deadletter.Filter{IDs: []string{"nope"}}, func(deadletter.DeadLetter) error { return nil })
 		if !errors.Is(err, deadletter.ErrNotFound) {
 			t.Errorf("a missing id: %v", err)
+		}
+	})
+}
+
+func TestUnknownReasonIsStoredAsPlatformRefused(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		b := box(t, env, time.Now)
+		if _, err := b.Put(t.Context(), deadletter.DeadLetter{ID: "d1", Reason: "msg_rejected", Message: "held for review"}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := b.Get(t.Context(), "d1"); err != nil || got.Reason != deadletter.PlatformRefused || got.Message != "msg_rejected: held for review" {
+			t.Errorf("Get = %s: %s, %v", got.Reason, got.Message, err)
 		}
 	})
 }

@@ -15,8 +15,8 @@ import (
 	"parley.internal/shared/moderation"
 )
 
-func TestOrdersAreFoundInTheLedger(t *testing.T) {
-	onStage(t, true, func(s *stage) {
+func TestCommandsAreFoundInTheLedger(t *testing.T) {
+	withFixture(t, true, func(s *fixture) {
 		order := func(channel, user string) string {
 			return s.answer(user, func(e *event.Event) {
 				a, err := moderation.Fields{Action: "ban", Channel: channel, UserID: user}.Parse()

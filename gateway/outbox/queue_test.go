@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// book is a ledger of jobs, which are texts: a line's name, a slash, and what tells one from another. They are in it from
-// the beginning, or open does it, and none any more once it was done.
-type book struct {
+// queueFixture is a ledger of jobs. A job is a text: the key, a slash, and a name. Jobs are in the ledger from the
+// start, or from open, until they are done.
+type queueFixture struct {
 	t     *testing.T
-	lines *KeyedQueue[string]
+	queue *KeyedQueue[string]
 	stop  func()
 
 	mu      sync.Mutex
@@ -29,12 +29,12 @@ type book struct {
 	do      func(job string) (done bool, wait time.Duration) // nil if all is done at once
 }
 
-// bookTiming is in the time of a test's bubble, which takes none.
-var bookTiming = Timing{Scan: 15 * time.Second, Retry: 3 * time.Second, Backoff: 500 * time.Millisecond}
+// queueTiming is for synctest, where waiting takes no time.
+var queueTiming = Timing{Scan: 15 * time.Second, Retry: 3 * time.Second, Backoff: 500 * time.Millisecond}
 
-func newBook(t *testing.T, open ...string) *book {
-	b := &book{t: t, open: open}
-	b.lines = NewKeyedQueue(Work[string]{
+func newQueueFixture(t *testing.T, open ...string) *queueFixture {
+	b := &queueFixture{t: t, open: open}
+	b.queue = NewKeyedQueue(Work[string]{
 		Key: func(job string) (id, line string) {
 			line, _, _ = strings.Cut(job, "/")
 			return job, line
@@ -63,18 +63,18 @@ func newBook(t *testing.T, open ...string) *book {
 			}
 			return true, 0
 		},
-		Log: slog.New(slog.DiscardHandler), Timing: bookTiming,
+		Log: slog.New(slog.DiscardHandler), Timing: queueTiming,
 	})
 	return b
 }
 
-// run has the lines work until stop is called, which waits for their end.
-func (b *book) run() {
+// run runs the queue. stop ends it and waits.
+func (b *queueFixture) run() {
 	ctx, cancel := context.WithCancel(b.t.Context())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		b.lines.Run(ctx)
+		b.queue.Run(ctx)
 	}()
 	b.stop = func() {
 		cancel()
@@ -82,36 +82,36 @@ func (b *book) run() {
 	}
 }
 
-// add opens jobs, and has all but those that the bus loses taken.
-func (b *book) add(lost func(job string) bool, jobs ...string) {
+// add opens jobs in the ledger, and enqueues all except the lost ones.
+func (b *queueFixture) add(lost func(job string) bool, jobs ...string) {
 	for _, job := range jobs {
 		b.mu.Lock()
 		b.open = append(b.open, job)
 		b.mu.Unlock()
 		if lost == nil || !lost(job) {
-			b.lines.Enqueue(job)
+			b.queue.Enqueue(job)
 		}
 	}
 }
 
-func (b *book) all() []string {
+func (b *queueFixture) all() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.done)
 }
 
-func (b *book) want(jobs ...string) {
+func (b *queueFixture) want(jobs ...string) {
 	b.t.Helper()
 	if got := b.all(); !slices.Equal(got, jobs) {
 		b.t.Errorf("done: %v; want %v", got, jobs)
 	}
 }
 
-func TestWhatTheLedgerHasIsDoneInItsOrder(t *testing.T) {
+func TestJobsRunInTheLedgersOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBook(t, "x/1", "x/2", "x/3")
-		b.lines.Enqueue("x/3")
-		b.lines.Enqueue("x/2")
+		b := newQueueFixture(t, "x/1", "x/2", "x/3")
+		b.queue.Enqueue("x/3")
+		b.queue.Enqueue("x/2")
 		synctest.Wait()
 		b.want() // nobody has looked into the ledger yet
 		b.run()
@@ -124,17 +124,17 @@ func TestWhatTheLedgerHasIsDoneInItsOrder(t *testing.T) {
 		b.add(func(string) bool { return true }, "x/6")
 		synctest.Wait()
 		b.want("x/1", "x/2", "x/3", "x/4", "x/5")
-		time.Sleep(bookTiming.Scan)
+		time.Sleep(queueTiming.Scan)
 		synctest.Wait()
 		b.want("x/1", "x/2", "x/3", "x/4", "x/5", "x/6")
 		b.stop()
 	})
 }
 
-// What comes late by the bus goes before what is waiting, if the ledger says so.
-func TestTheLedgerPutsALineInOrder(t *testing.T) {
+// A job that comes late by the bus is sorted before newer jobs.
+func TestScanSortsAQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBook(t, "x/1")
+		b := newQueueFixture(t, "x/1")
 		hold := make(chan struct{})
 		b.do = func(job string) (bool, time.Duration) {
 			if job == "x/1" {
@@ -145,10 +145,10 @@ func TestTheLedgerPutsALineInOrder(t *testing.T) {
 		b.run()
 		synctest.Wait()
 		b.add(func(job string) bool { return job == "x/2" }, "x/2", "x/3", "x/4")
-		b.lines.Enqueue("x/2")
-		time.Sleep(bookTiming.Scan)
+		b.queue.Enqueue("x/2")
+		time.Sleep(queueTiming.Scan)
 		synctest.Wait()
-		if n := len(b.lines.lines["x"].queue); n != 4 {
+		if n := len(b.queue.keys["x"].jobs); n != 4 {
 			t.Errorf("%d jobs are in the line; want each once", n)
 		}
 		close(hold)
@@ -158,9 +158,9 @@ func TestTheLedgerPutsALineInOrder(t *testing.T) {
 	})
 }
 
-func TestLinesDoNotWaitForEachOther(t *testing.T) {
+func TestKeysDoNotWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBook(t, "x/1", "y/1", "x/2", "y/2")
+		b := newQueueFixture(t, "x/1", "y/1", "x/2", "y/2")
 		hold := make(chan struct{})
 		b.do = func(job string) (bool, time.Duration) {
 			if job == "x/1" {
@@ -174,17 +174,17 @@ func TestLinesDoNotWaitForEachOther(t *testing.T) {
 		close(hold)
 		synctest.Wait()
 		b.want("y/1", "y/2", "x/1", "x/2")
-		if n := len(b.lines.lines); n != 0 {
+		if n := len(b.queue.keys); n != 0 {
 			t.Errorf("%d lines are kept without a job", n)
 		}
 		b.stop()
 	})
 }
 
-// What a line has no room for is left in the ledger, and what comes after it waits for it.
-func TestWhatFindsNoRoomIsFoundAgain(t *testing.T) {
+// Jobs beyond the limit of a key stay in the ledger, and later jobs wait for them.
+func TestJobsBeyondTheLimitAreFoundAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBook(t)
+		b := newQueueFixture(t)
 		hold := make(chan struct{})
 		b.do = func(job string) (bool, time.Duration) {
 			<-hold
@@ -193,7 +193,7 @@ func TestWhatFindsNoRoomIsFoundAgain(t *testing.T) {
 		b.run()
 		synctest.Wait()
 		var want []string
-		for i := range maxLine + 10 {
+		for i := range maxQueue + 10 {
 			want = append(want, fmt.Sprintf("x/%04d", i))
 		}
 		b.add(nil, want...)
@@ -208,17 +208,17 @@ func TestWhatFindsNoRoomIsFoundAgain(t *testing.T) {
 		if took := time.Since(began); took != 0 {
 			t.Errorf("what was left was found after %s; want it as soon as there was room", took)
 		}
-		if n := len(b.lines.lines); n != 0 {
+		if n := len(b.queue.keys); n != 0 {
 			t.Errorf("%d lines are kept without a job", n)
 		}
 		b.stop()
 	})
 }
 
-// However many lines there are, they are not kept without bound, and each of their jobs is done once.
-func TestManyLinesTogetherAreBounded(t *testing.T) {
+// The number of jobs in memory is bounded for any number of keys, and each job is done once.
+func TestJobsOfManyKeysAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBook(t)
+		b := newQueueFixture(t)
 		hold := make(chan struct{})
 		b.do = func(job string) (bool, time.Duration) {
 			<-hold
@@ -231,51 +231,51 @@ func TestManyLinesTogetherAreBounded(t *testing.T) {
 			want = append(want, fmt.Sprintf("%05d/x", i))
 		}
 		b.add(nil, want...)
-		b.lines.mu.Lock()
-		if b.lines.jobs != maxJobs {
-			t.Errorf("%d jobs are kept; want %d", b.lines.jobs, maxJobs)
+		b.queue.mu.Lock()
+		if b.queue.jobs != maxJobs {
+			t.Errorf("%d jobs are kept; want %d", b.queue.jobs, maxJobs)
 		}
-		b.lines.mu.Unlock()
+		b.queue.mu.Unlock()
 		close(hold)
-		time.Sleep(bookTiming.Scan)
+		time.Sleep(queueTiming.Scan)
 		synctest.Wait()
 		done := b.all()
 		slices.Sort(done)
 		if !slices.Equal(done, want) {
 			t.Errorf("%d were done; want each of %d once", len(done), len(want))
 		}
-		if len(b.lines.lines) != 0 || b.lines.jobs != 0 {
-			t.Errorf("%d lines with %d jobs are kept; want none", len(b.lines.lines), b.lines.jobs)
+		if len(b.queue.keys) != 0 || b.queue.jobs != 0 {
+			t.Errorf("%d lines with %d jobs are kept; want none", len(b.queue.keys), b.queue.jobs)
 		}
 		b.stop()
 	})
 }
 
-func TestNothingIsDoneBeforeTheLedgerAnswers(t *testing.T) {
+func TestNoJobRunsBeforeTheFirstScan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBook(t, "x/1", "x/2")
+		b := newQueueFixture(t, "x/1", "x/2")
 		b.away = true
-		b.lines.Enqueue("x/2")
+		b.queue.Enqueue("x/2")
 		b.run()
-		time.Sleep(10 * bookTiming.Retry)
+		time.Sleep(10 * queueTiming.Retry)
 		synctest.Wait()
 		b.want()
 		b.mu.Lock()
 		b.away = false
 		if b.looks != 11 {
-			t.Errorf("looked %d times; want again every %s", b.looks, bookTiming.Retry)
+			t.Errorf("looked %d times; want again every %s", b.looks, queueTiming.Retry)
 		}
 		b.mu.Unlock()
-		time.Sleep(bookTiming.Retry)
+		time.Sleep(queueTiming.Retry)
 		synctest.Wait()
 		b.want("x/1", "x/2")
 		b.stop()
 	})
 }
 
-func TestWhatIsNotDoneIsTriedAgainAndStaysFirst(t *testing.T) {
+func TestUnfinishedJobIsTriedAgainAndStaysFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBook(t, "x/1", "x/2")
+		b := newQueueFixture(t, "x/1", "x/2")
 		began := time.Now()
 		b.do = func(job string) (bool, time.Duration) {
 			return job != "x/1" || time.Since(began) > time.Minute, 7 * time.Second
@@ -291,9 +291,9 @@ func TestWhatIsNotDoneIsTriedAgainAndStaysFirst(t *testing.T) {
 	})
 }
 
-func TestWhatIsUnderWayKeepsItsPlaceThoughTheLedgerDoesNotFindIt(t *testing.T) {
+func TestRunningJobKeepsItsPlaceDuringAScan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBook(t, "x/1", "x/2")
+		b := newQueueFixture(t, "x/1", "x/2")
 		claim := func(job string) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -302,23 +302,23 @@ func TestWhatIsUnderWayKeepsItsPlaceThoughTheLedgerDoesNotFindIt(t *testing.T) {
 		put := 1
 		b.do = func(job string) (bool, time.Duration) {
 			claim(job)
-			time.Sleep(bookTiming.Scan * 3 / 2) // in which the ledger is looked into
+			time.Sleep(queueTiming.Scan * 3 / 2) // in which the ledger is looked into
 			claim("")
 			put--
 			return put < 0, time.Second
 		}
 		b.run()
-		time.Sleep(8 * bookTiming.Scan)
+		time.Sleep(8 * queueTiming.Scan)
 		b.add(nil, "x/3")
-		time.Sleep(8 * bookTiming.Scan)
+		time.Sleep(8 * queueTiming.Scan)
 		b.stop()
 		b.want("x/1", "x/2", "x/3")
 	})
 }
 
-// TestAJobIsKnownByTheIDThatItCameWith lets a job change while others look at its line: the race detector sees whether
-// anybody but its own Do reads it.
-func TestAJobIsKnownByTheIDThatItCameWith(t *testing.T) {
+// TestJobKeepsItsFirstID changes a job during scans of its queue. The race detector reports any read of the job outside
+// of Do.
+func TestJobKeepsItsFirstID(t *testing.T) {
 	type job struct{ id string }
 	var done []string
 	looks := make(chan struct{})
@@ -350,9 +350,9 @@ func TestAJobIsKnownByTheIDThatItCameWith(t *testing.T) {
 	}
 }
 
-func TestWhatHasBegunIsBroughtToItsEnd(t *testing.T) {
+func TestRunWaitsForRunningJobs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBook(t, "x/1", "x/2", "y/1")
+		b := newQueueFixture(t, "x/1", "x/2", "y/1")
 		b.do = func(job string) (bool, time.Duration) {
 			time.Sleep(time.Minute)
 			return job != "y/1", time.Hour

@@ -13,43 +13,52 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// Backlog is what a client that connects has not got yet.
+// Backlog is one part of the answers that a client missed.
 type Backlog struct {
-	Entries   []Entry // in the order in which they were opened
-	Recovered bool    // false if the client named what it got and the ledger has nothing of that: there may be more
-	Next      Cursor  // zero, or where the next part begins: see [Ledger.Continue]
-	// Until is when the last entry that was looked at was opened, if the client named something that the ledger has:
-	// what was opened no later is among Entries, or the client has it or needs no more to get it.
+	Entries   []Entry // in the order of opening
+	Recovered bool    // false if the client named ids and the ledger knows none: more may be missing
+	Next      Cursor  // the next part; zero if there is none: see [Ledger.Continue]
+	// Until is the opening time of the last entry read, if the ledger knows an id named by the client. The client
+	// misses no answer opened until then, except the answers in Entries.
 	Until time.Time
 }
 
-// Cursor is where a part of a backlog begins.
+// Cursor is the start of a part of a backlog.
 type Cursor struct {
-	From  time.Time // when the first entry was opened
-	after Entry     // from this one on what was delivered counts, too; none if it has no ID
+	From  time.Time // the opening time of the first entry
+	after Entry     // delivered answers count from this entry on; none if the ID is empty
 }
 
-// IsZero reports whether there is no such part.
+// IsZero reports whether there is no further part.
 func (r Cursor) IsZero() bool { return r.From.IsZero() }
 
-// MaxResumeIDs is how many ids of answers that it got a client may name when it comes back.
+// MaxResumeIDs is the number of received ids that a client may name when it reconnects.
 const MaxResumeIDs = 100
 
-// deliveryID is what an id of a delivery can be at most; [ID] makes 32 hexadecimal digits.
+// deliveryID is the syntax of a delivery's id; [ID] makes 32 hexadecimal digits.
 var deliveryID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
-// maxBacklog is how many entries are looked at for a client at a time.
+// maxBacklog is the number of entries in one query.
 const maxBacklog = 500
 
-// Resume finds what a user's client at the WebSocket gateway has not got: the answers that are pending, and, if got
-// names the last ones that it did get, the earliest first, everything that was opened after these began and is not among
-// them, whoever else it was delivered to; dead ones are the operators'. What the client says it got is settled as
-// delivered.
+// Resume finds the answers missed by a user's client at the WebSocket gateway. All pending answers count as missed. If
+// got names the last received answers, the earliest first, so does every later answer not in got, even if another
+// client received the answer. Dead answers are left to the operators. Resume marks the answers in got as delivered.
 //
-// Naming one answer is enough to go on after it. Naming several also finds one that was overtaken by a later one, and
-// settles those that an instance wrote but did not live to settle, so that they don't come twice.
+// A large backlog comes in parts: Resume returns the first, [Ledger.Continue] the next.
 //
-// Where it is very much, this is the first part.
+// A client's position is not one cursor, such as Centrifuge's StreamPosition (an offset and an epoch). Such a cursor
+// needs a stream in which messages arrive in the order of their offsets. Answers have no such order. The ledger sorts
+// answers by the time of opening, but delivery happens later and in any order: answer A may be opened before B and
+// delivered after B, for example because an instance restarted. If another client of the user received A, A is not
+// pending any more. A client with B as its only cursor would never get A, because A lies before B. A client with an
+// earlier cursor would get all later answers again. So a client names its last ids, and the ids have three purposes:
+//
+//	the earliest half    gives the starting point: later answers that are not named were missed
+//	all ids              are not sent again
+//	pending ids          are settled: an instance wrote the frame and crashed before settling
+//
+// One id is enough to continue after that answer. More ids also find overtaken answers.
 func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string) (Backlog, error) {
 	b := Backlog{Recovered: true}
 	if len(got) > 0 {
@@ -82,8 +91,8 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 	}
 }
 
-// Continue finds the next part of a backlog. What was opened at the very time at which it begins may have been in the one
-// before.
+// Continue returns the next part of a backlog. Answers opened exactly at its start may have been in the previous part,
+// too.
 func (l *Ledger) Continue(ctx context.Context, user identity.UserID, got []string, from Cursor) (Backlog, error) {
 	q := l.client.Collection("deliveries").Where("userId", "==", user.String()).
 		Where("destination", "==", string(identity.APIGateway)).Where("openedAt", ">=", from.From).
@@ -121,8 +130,8 @@ func (l *Ledger) Continue(ctx context.Context, user identity.UserID, got []strin
 					return Backlog{}, err
 				}
 			}
-		case e.State == Pending && l.now().After(e.Deadline): // the sweep is giving it up: to write it now would race with that
-		case e.State == Delivered && before(e, after) < 0: // at the same time, but before it
+		case e.State == Pending && l.now().After(e.Deadline): // sending now would race with the sweep
+		case e.State == Delivered && before(e, after) < 0: // at the same time, but before the named entry
 		default:
 			b.Entries = append(b.Entries, e)
 		}
@@ -130,20 +139,20 @@ func (l *Ledger) Continue(ctx context.Context, user identity.UserID, got []strin
 	return b, nil
 }
 
-// position finds the answer from which on the client is asked what it has: of the first half of those that it names, the
-// one that was opened last. The first one of all will not do. Where it is a straggler, opened long before it was given to
-// the client, everything between would seem to be missing that the client got too long ago to name. What the ledger does
-// not have, or is not the user's, tells nothing.
+// position returns the entry at which the backlog of a client starts: in the first half of the named entries, the entry
+// opened last. The very first entry is not suitable. After a late delivery of that entry, all answers between would
+// count as missed, although the client received most of them too long ago to name them. Ids of other users and unknown
+// ids are ignored. Without a usable id the error is [ErrNotFound].
 func (l *Ledger) position(ctx context.Context, user identity.UserID, got []string) (Entry, error) {
 	docs := make([]*firestore.DocumentRef, 0, MaxResumeIDs)
 	for _, id := range got[:min(len(got), MaxResumeIDs)] {
-		if deliveryID.MatchString(id) { // what a client says may be anything
+		if deliveryID.MatchString(id) { // a client may send anything
 			docs = append(docs, l.doc(id))
 		}
 	}
 	snaps, err := l.client.GetAll(ctx, docs)
 	if err != nil {
-		return Entry{}, fmt.Errorf("look up what a client has: %w", err)
+		return Entry{}, fmt.Errorf("read the entries that a client named: %w", err)
 	}
 	var known []Entry
 	for _, snap := range snaps {
@@ -167,7 +176,7 @@ func (l *Ledger) position(ctx context.Context, user identity.UserID, got []strin
 func (l *Ledger) find(ctx context.Context, q firestore.Query) ([]Entry, error) {
 	snaps, err := q.Documents(ctx).GetAll()
 	if err != nil {
-		return nil, fmt.Errorf("look into the ledger: %w", err)
+		return nil, fmt.Errorf("query the ledger: %w", err)
 	}
 	entries := make([]Entry, 0, len(snaps))
 	for _, snap := range snaps {

@@ -15,10 +15,10 @@ import (
 	"parley.internal/shared/event"
 )
 
-// shown makes what nobody sees in a relayed text something that a test can read.
+// shown replaces the invisible characters of a relayed text by readable ones.
 var shown = strings.NewReplacer("\u200b", "~", "\u2063\u2062\u2063", "|")
 
-// forAll is an answer that goes to three places, to the one where it was asked first.
+// forAll is an answer to three addresses, the origin first.
 func forAll(text string) *event.Event {
 	e := newAnswer(text)
 	e.Metadata, e.ReplyTo = event.Raw(map[string]string{"id": "m1"}), "m0"
@@ -37,7 +37,7 @@ func ids(correlationID string) []string {
 	}
 }
 
-func TestAnAnswerForSeveralPlacesIsADeliveryInEach(t *testing.T) {
+func TestAnswerToSeveralAddressesIsADeliveryEach(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := &publisher{}
 		l := delivery.NewLedger(connect(t, env), "one", time.Now)
@@ -75,8 +75,8 @@ func TestAnAnswerForSeveralPlacesIsADeliveryInEach(t *testing.T) {
 	})
 }
 
-// What is broken for one place is not for the next, whichever comes first.
-func TestEachPlaceGetsWhatIsHarmlessThere(t *testing.T) {
+// Each address has its own sanitized text, in any order of the addresses.
+func TestEachAddressGetsASanitizedText(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		l := delivery.NewLedger(connect(t, env), "one", time.Now)
 		for first := range 3 {
@@ -100,8 +100,8 @@ func TestEachPlaceGetsWhatIsHarmlessThere(t *testing.T) {
 	})
 }
 
-// Each step of sending may be the last one; sending again, or resuming, does what is missing, in the words of the first.
-func TestOnlyWhatIsMissingIsSent(t *testing.T) {
+// Sending may stop after any step. Sending again, or resuming, does the missing part with the first text.
+func TestSendingAgainSendsOnlyMissingParts(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		client := connect(t, env)
 		l := delivery.NewLedger(client, "one", time.Now)
@@ -176,7 +176,7 @@ func TestOnlyWhatIsMissingIsSent(t *testing.T) {
 	})
 }
 
-func TestOnePlacesFailureLeavesTheOthersAlone(t *testing.T) {
+func TestFailureOfOneAddressDoesNotStopTheOthers(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := &publisher{fail: 1}
 		l := delivery.NewLedger(connect(t, env), "one", time.Now)
@@ -200,7 +200,7 @@ func TestOnePlacesFailureLeavesTheOthersAlone(t *testing.T) {
 	})
 }
 
-func TestAnOperatorsOwnWordsAreRelayedAsTheyAre(t *testing.T) {
+func TestOperatorsTextIsRelayedUnchanged(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := &publisher{}
 		s := delivery.NewSender(delivery.NewLedger(connect(t, env), "one", time.Now), p, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
@@ -217,7 +217,7 @@ func TestAnOperatorsOwnWordsAreRelayedAsTheyAre(t *testing.T) {
 	})
 }
 
-func TestTheErrorThatDecides(t *testing.T) {
+func TestWorstError(t *testing.T) {
 	dead, other := deadletter.New(deadletter.NoText, errors.New("nothing")), errors.New("Firestore is away")
 	for _, tt := range []struct {
 		in   []error
