@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // DispatchFault is something that goes wrong with an event of the gateway.
@@ -29,10 +29,10 @@ type DispatchFault struct {
 
 // HTTPFault is something that goes wrong with a request to the HTTP API, or, with
 // the Path "/", with the opening of a gateway connection.
-type HTTPFault = standin.HTTPFault
+type HTTPFault = fake.HTTPFault
 
 // Request is one that reached the HTTP API.
-type Request = standin.Request
+type Request = fake.Request
 
 // FailDispatch makes events of the gateway go wrong. Faults apply in the order
 // in which they were given, one at a time.
@@ -47,7 +47,7 @@ func (s *Server) ClearFaults() {
 	s.Core.ClearFaults()
 	s.lock()
 	defer s.unlock()
-	s.faults = standin.Faults[DispatchFault]{}
+	s.faults = fake.Faults[DispatchFault]{}
 }
 
 // dispatchFault is the fault that this event meets, or nil.
@@ -121,7 +121,7 @@ func (s *Server) ReconnectGateway(botID string) int {
 	return s.eachConn(botID, func(c *gatewayConn) {
 		c.Push(frame{data: encode(payload{Op: opReconnect})})
 		s.tasks.Go(func() {
-			if standin.Sleep(s.tasks.Context(), s.options.timing.Reconnect) {
+			if fake.Sleep(s.tasks.Context(), s.options.timing.Reconnect) {
 				c.Close(CloseUnknownError)
 			}
 		})

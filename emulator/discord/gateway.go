@@ -12,7 +12,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // The gateway's connections, see https://discord.com/developers/docs/events/gateway
@@ -81,10 +81,10 @@ type gatewayConn struct {
 
 	// Under the server's mutex.
 	session  *session // nil until identified or resumed
-	commands standin.History
+	commands fake.History
 	mute     bool // it gets no heartbeat ACK
 
-	*standin.Queue[frame]
+	*fake.Queue[frame]
 	drained  chan struct{} // closed when the writer has ended
 	compress atomic.Bool   // each message for itself, as identify asked for
 
@@ -109,7 +109,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request) {
 	wire.SetReadLimit(1 << 16)
 	ctx, cancel := context.WithCancel(s.tasks.Context())
 	defer cancel()
-	c := &gatewayConn{wire: wire, cancel: cancel, Queue: standin.NewQueue[frame](cancel), drained: make(chan struct{})}
+	c := &gatewayConn{wire: wire, cancel: cancel, Queue: fake.NewQueue[frame](cancel), drained: make(chan struct{})}
 	if v, q := r.URL.Query().Get("v"), r.URL.Query(); v == "9" || v == "10" {
 		c.version = map[string]int{"9": 9, "10": 10}[v]
 		switch encoding, compress := q.Get("encoding"), q.Get("compress"); {
@@ -257,7 +257,7 @@ func (c *gatewayConn) write(ctx context.Context) {
 		}
 		frames, last := c.Take()
 		for _, f := range frames {
-			if f.delay > 0 && !standin.Sleep(ctx, f.delay) {
+			if f.delay > 0 && !fake.Sleep(ctx, f.delay) {
 				return
 			}
 			kind, b := c.encoded(f.data)

@@ -3,7 +3,7 @@ package discord
 import (
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // How often things may be done, see
@@ -12,7 +12,7 @@ import (
 
 // Window allows N things in any stretch of time of length Per. The zero Window
 // allows everything.
-type Window = standin.Window
+type Window = fake.Window
 
 // Limits are how often things may be done.
 type Limits struct {

@@ -48,23 +48,23 @@ import (
 	"net/http"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // ErrClosed is returned by calls that a closing server ended.
-var ErrClosed = standin.ErrClosed
+var ErrClosed = fake.ErrClosed
 
 // Server is a running stand-in. Its methods may be called from any goroutine,
 // and answer from memory.
 type Server struct {
-	*standin.Core
+	*fake.Core
 	options options
 	http    net.Listener
-	tasks   *standin.Tasks
+	tasks   *fake.Tasks
 
 	// mu guards all that follows and what hangs from it. Whoever holds it may
 	// push to a connection's queue, which never blocks.
-	mu       standin.Mutex
+	mu       fake.Mutex
 	users    map[string]*account
 	tokens   map[string]*account
 	guilds   map[string]*guild
@@ -73,7 +73,7 @@ type Server struct {
 	conns    map[*gatewayConn]bool
 	sessions map[string]*session
 	buckets  map[string]*bucket
-	faults   standin.Faults[DispatchFault]
+	faults   fake.Faults[DispatchFault]
 	lastID   uint64
 }
 
@@ -134,7 +134,7 @@ func New(opts ...Option) (*Server, error) {
 		conns:    map[*gatewayConn]bool{},
 		sessions: map[string]*session{},
 		buckets:  map[string]*bucket{},
-		tasks:    standin.NewTasks(),
+		tasks:    fake.NewTasks(),
 	}
 	for _, o := range opts {
 		o(&s.options)
@@ -149,7 +149,7 @@ func New(opts ...Option) (*Server, error) {
 	if s.http, err = net.Listen("tcp", s.options.httpAddr); err != nil {
 		return nil, fmt.Errorf("discord: HTTP: %w", err)
 	}
-	s.Core = standin.New(standin.Config{
+	s.Core = fake.New(fake.Config{
 		Mutex:    &s.mu,
 		Tasks:    s.tasks,
 		Listener: s.http,

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // Sessions of the gateway: identify, resume and dispatch, see
@@ -167,7 +167,7 @@ func (s *Server) identify(c *gatewayConn, data json.RawMessage) {
 		return
 	}
 	s.expire()
-	ss := &session{id: standin.Secret(16), bot: bot, intents: *id.Intents, shard: shard, conn: c}
+	ss := &session{id: fake.Secret(16), bot: bot, intents: *id.Intents, shard: shard, conn: c}
 	s.sessions[ss.id] = ss
 	c.session = ss
 	c.compress.Store(id.Compress && c.stream == nil)

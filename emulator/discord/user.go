@@ -8,7 +8,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // User is an account, a bot's included.
@@ -43,7 +43,7 @@ type account struct {
 	privileged Intents
 	closed     bool // to direct messages
 
-	identifies, starts standin.History
+	identifies, starts fake.History
 	nonces             map[string]nonced
 }
 
@@ -113,7 +113,7 @@ func (s *Server) setToken(a *account, token string) {
 }
 
 func newToken(id string) string {
-	return base64.RawStdEncoding.EncodeToString([]byte(id)) + "." + standin.Secret(3) + "." + standin.Secret(19)
+	return base64.RawStdEncoding.EncodeToString([]byte(id)) + "." + fake.Secret(3) + "." + fake.Secret(19)
 }
 
 // add makes or changes an account.

@@ -17,7 +17,7 @@ import (
 	"cloud.google.com/go/firestore"
 
 	"parley.internal/emulator/discord"
-	"parley.internal/emulator/stage"
+	"parley.internal/emulator/playground"
 	"parley.internal/emulator/twitch"
 	"parley.internal/gateway/oauth"
 	"parley.internal/shared/config"
@@ -226,7 +226,7 @@ func (p *Platforms) openPage(ctx context.Context) (url string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("serve the platforms' page: %w", err)
 	}
-	p.page = &http.Server{Handler: stage.New(p.Twitch, p.Discord, bot), ReadHeaderTimeout: 10 * time.Second}
+	p.page = &http.Server{Handler: playground.New(p.Twitch, p.Discord, bot), ReadHeaderTimeout: 10 * time.Second}
 	go p.page.Serve(lis) // ends with Close; a page that can't be served shows in the browser
 	return "http://" + lis.Addr().String(), nil
 }

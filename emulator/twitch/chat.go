@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // sendChatMessage is https://dev.twitch.tv/docs/api/reference/#send-chat-message
@@ -223,7 +223,7 @@ func (s *Server) sendWhisper(c *call) answer {
 		if today >= limits.WhisperRecipients.N {
 			return tooMany
 		}
-		c.user.recipients[to] = standin.History{now}
+		c.user.recipients[to] = fake.History{now}
 	}
 	c.user.lastSecond.Take(now, limits.WhispersPerSecond)
 	c.user.lastMinute.Take(now, limits.WhispersPerMinute)

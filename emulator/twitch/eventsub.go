@@ -12,7 +12,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // EventSub over WebSocket, see
@@ -46,7 +46,7 @@ type session struct {
 
 // eventConn is one WebSocket connection.
 type eventConn struct {
-	*standin.Queue[[]byte]
+	*fake.Queue[[]byte]
 	wire    *websocket.Conn
 	cancel  context.CancelFunc
 	drained chan struct{} // closed when the writer has ended
@@ -103,7 +103,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 	defer wire.CloseNow()
 	ctx, cancel := context.WithCancel(s.tasks.Context())
 	defer cancel()
-	c := &eventConn{Queue: standin.NewQueue[[]byte](cancel), wire: wire, cancel: cancel, drained: make(chan struct{})}
+	c := &eventConn{Queue: fake.NewQueue[[]byte](cancel), wire: wire, cancel: cancel, drained: make(chan struct{})}
 	var old *eventConn
 	var ss *session
 	s.lock()
@@ -116,7 +116,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 		old, ss.conn, ss.moving = ss.conn, c, ""
 	} else {
 		ss = &session{
-			id:        standin.Secret(20),
+			id:        fake.Secret(20),
 			since:     s.now(),
 			conn:      c,
 			subs:      map[string]bool{},
@@ -134,7 +134,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 	tasks.Go(func() { s.writeEvents(ctx, c, ss) })
 	if old == nil {
 		tasks.Go(func() {
-			if !standin.Sleep(ctx, s.options.timing.Subscribe) {
+			if !fake.Sleep(ctx, s.options.timing.Subscribe) {
 				return
 			}
 			s.lock()
@@ -145,7 +145,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	tasks.Go(func() {
-		for every := s.options.timing.Ping; standin.Sleep(ctx, every); {
+		for every := s.options.timing.Ping; fake.Sleep(ctx, every); {
 			wait, done := context.WithTimeout(ctx, every)
 			err := wire.Ping(wait)
 			done()
@@ -250,14 +250,14 @@ func (s *Server) ReconnectEventSub() int {
 	s.lock()
 	defer s.unlock()
 	for _, ss := range s.sessions {
-		ss.moving = standin.Secret(10)
+		ss.moving = fake.Secret(10)
 		where := s.EventSubURL() + "?session=" + ss.id + "&reconnect=" + ss.moving
 		old := ss.conn
 		old.Push(s.frame("session_reconnect", map[string]any{"session": sessionInfo{
 			ID: ss.id, Status: "reconnecting", ReconnectURL: &where, ConnectedAt: nanos(ss.since),
 		}}))
 		s.tasks.Go(func() {
-			if standin.Sleep(s.tasks.Context(), s.options.timing.Reconnect) {
+			if fake.Sleep(s.tasks.Context(), s.options.timing.Reconnect) {
 				old.Close(CloseReconnectGrace)
 			}
 		})

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // ChatFault is something that goes wrong with a message that is sent over IRC,
@@ -26,10 +26,10 @@ type ChatFault struct {
 
 // HTTPFault is something that goes wrong with a request to Helix or OAuth, or,
 // with the Path "/ws" or "/irc", with the opening of a WebSocket.
-type HTTPFault = standin.HTTPFault
+type HTTPFault = fake.HTTPFault
 
 // Request is one that reached Helix or OAuth.
-type Request = standin.Request
+type Request = fake.Request
 
 // FailChat makes messages over IRC fail. Faults apply in the order in which they
 // were given, one at a time.
@@ -44,7 +44,7 @@ func (s *Server) ClearFaults() {
 	s.Core.ClearFaults()
 	s.lock()
 	defer s.unlock()
-	s.faults = standin.Faults[ChatFault]{}
+	s.faults = fake.Faults[ChatFault]{}
 }
 
 // chatFault is the fault that this message meets, or nil.

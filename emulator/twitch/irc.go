@@ -12,7 +12,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // maxLine is the longest line that is read: tags, then a text of 500 characters
@@ -53,7 +53,7 @@ type ircConn struct {
 	rooms      map[*room]bool
 	delay      time.Duration
 
-	*standin.Queue[string] // of lines
+	*fake.Queue[string] // of lines
 	pong                   chan struct{}
 }
 
@@ -89,7 +89,7 @@ func (s *Server) serveIRC(w http.ResponseWriter, r *http.Request) {
 func (s *Server) runIRC(wire transport) {
 	c := &ircConn{server: s, wire: wire, rooms: map[*room]bool{}, pong: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(s.tasks.Context())
-	c.Queue = standin.NewQueue[string](c.abort)
+	c.Queue = fake.NewQueue[string](c.abort)
 	s.lock()
 	if c.ctx.Err() != nil {
 		s.unlock()
@@ -168,7 +168,7 @@ func (c *ircConn) write() bool {
 		case <-c.Ready():
 		}
 		lines, last := c.Take()
-		if d := c.pause(); d > 0 && !standin.Sleep(c.ctx, d) {
+		if d := c.pause(); d > 0 && !fake.Sleep(c.ctx, d) {
 			return false
 		}
 		if len(lines) > 0 && c.wire.write(lines) != nil {

@@ -4,12 +4,12 @@ import (
 	"math"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // Window allows N things in any stretch of time of length Per. The zero Window
 // allows everything.
-type Window = standin.Window
+type Window = fake.Window
 
 // Limits are how often things may be done.
 type Limits struct {

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // OAuth, see https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/
@@ -129,7 +129,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 		_ = consentPage.Execute(w, map[string]any{"App": app.Name, "Scopes": scopes, "Users": users})
 		return
 	}
-	c := standin.Secret(15)
+	c := fake.Secret(15)
 	s.codes[c] = code{app.ID, redirect, u.ID, scopes, s.now().Add(codeLife)}
 	answer("code", c, "scope", strings.Join(scopes, " "))
 }

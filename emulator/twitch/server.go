@@ -40,24 +40,24 @@ import (
 	"net/http"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // ErrClosed is returned by calls that a closing server ended.
-var ErrClosed = standin.ErrClosed
+var ErrClosed = fake.ErrClosed
 
 // Server is a running stand-in. Its methods may be called from any goroutine,
 // and answer from memory.
 type Server struct {
-	*standin.Core
+	*fake.Core
 	options options
 	irc     net.Listener
 	http    net.Listener
-	tasks   *standin.Tasks
+	tasks   *fake.Tasks
 
 	// mu guards all that follows and what hangs from it. Whoever holds it may
 	// push to a connection's queue, which never blocks.
-	mu       standin.Mutex
+	mu       fake.Mutex
 	users    map[string]*account
 	logins   map[string]*account
 	apps     map[string]*App
@@ -71,7 +71,7 @@ type Server struct {
 	subs     map[string]*subscription
 	subOrder []string
 	points   map[string]*bucket
-	faults   standin.Faults[ChatFault]
+	faults   fake.Faults[ChatFault]
 	lastID   int
 }
 
@@ -146,7 +146,7 @@ func New(opts ...Option) (*Server, error) {
 		subs:     map[string]*subscription{},
 		points:   map[string]*bucket{},
 		lastID:   100000,
-		tasks:    standin.NewTasks(),
+		tasks:    fake.NewTasks(),
 	}
 	for _, o := range opts {
 		o(&s.options)
@@ -166,7 +166,7 @@ func New(opts ...Option) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("twitch: HTTP: %w", err), s.irc.Close())
 	}
 	s.tasks.Go(s.acceptIRC)
-	s.Core = standin.New(standin.Config{
+	s.Core = fake.New(fake.Config{
 		Mutex:    &s.mu,
 		Tasks:    s.tasks,
 		Listener: s.http,

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // App is a registered application.
@@ -47,8 +47,8 @@ type grantKey struct{ clientID, userID string }
 
 // AddApp registers an application.
 func (s *Server) AddApp(a App) (App, error) {
-	a.ID = cmp.Or(a.ID, standin.Secret(15))
-	a.Secret = cmp.Or(a.Secret, standin.Secret(15))
+	a.ID = cmp.Or(a.ID, fake.Secret(15))
+	a.Secret = cmp.Or(a.Secret, fake.Secret(15))
 	a.Name = cmp.Or(a.Name, "app "+a.ID)
 	a.RedirectURIs = slices.Clone(a.RedirectURIs)
 	s.lock()
@@ -79,13 +79,13 @@ func (s *Server) AddToken(t Token) (Token, error) {
 
 // issue completes and stores a token.
 func (s *Server) issue(t Token) *Token {
-	t.Access = cmp.Or(t.Access, standin.Secret(15))
+	t.Access = cmp.Or(t.Access, fake.Secret(15))
 	t.Scopes = slices.Clone(t.Scopes)
 	if t.ExpiresAt.IsZero() {
 		t.ExpiresAt = s.now().Add(s.options.timing.Token)
 	}
 	if t.UserID != "" {
-		t.Refresh = cmp.Or(t.Refresh, standin.Secret(25))
+		t.Refresh = cmp.Or(t.Refresh, fake.Secret(25))
 		k := grantKey{t.ClientID, t.UserID}
 		if s.grants[k] == nil {
 			s.grants[k] = map[string]bool{}

@@ -11,7 +11,7 @@ import (
 	"time"
 	"unicode"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // User is an account, and the channel of the same name.
@@ -47,11 +47,11 @@ type account struct {
 	User
 	room room
 
-	logins, joins               standin.History
-	messages, moderatorMessages standin.History
+	logins, joins               fake.History
+	messages, moderatorMessages fake.History
 	whispers                    []Whisper                  // received
-	lastSecond, lastMinute      standin.History            // of whispers sent
-	recipients                  map[string]standin.History // by id of the recipient
+	lastSecond, lastMinute      fake.History            // of whispers sent
+	recipients                  map[string]fake.History // by id of the recipient
 }
 
 var loginPattern = regexp.MustCompile(`^[a-z0-9_]{1,25}$`)
@@ -94,7 +94,7 @@ func (s *Server) AddUser(u User) (User, error) {
 		return User{}, fmt.Errorf("twitch: the id %s is %s's", u.ID, a.Login)
 	}
 	u.CreatedAt = cmp.Or(u.CreatedAt, s.now())
-	a := &account{User: u, room: newRoom(), recipients: map[string]standin.History{}}
+	a := &account{User: u, room: newRoom(), recipients: map[string]fake.History{}}
 	a.room.owner = a
 	s.users[u.ID], s.logins[u.Login] = a, a
 	return u, nil

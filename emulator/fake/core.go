@@ -1,4 +1,4 @@
-package standin
+package fake
 
 import (
 	"bytes"
@@ -101,7 +101,7 @@ func (c *Core) Await(ctx context.Context, cond func() bool) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("standin: awaiting a change: %w", context.Cause(ctx))
+			return fmt.Errorf("fake: awaiting a change: %w", context.Cause(ctx))
 		case <-c.config.Tasks.ctx.Done():
 			return ErrClosed
 		}

@@ -1,10 +1,10 @@
-// Package standin is what the stand-ins for the platforms have in common: a
+// Package fake is what the stand-ins for the platforms have in common: a
 // state whose changes can be awaited, goroutines that end with the server, HTTP
 // with faults, the frames that a connection has still to send, and limits.
 //
 // What a platform says, and how, its own package knows. Its server embeds a
 // [Core], which has the methods that a test finds at every stand-in.
-package standin
+package fake
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 )
 
 // ErrClosed is returned by calls that a closing stand-in ended.
-var ErrClosed = errors.New("standin: the server is closed")
+var ErrClosed = errors.New("fake: the server is closed")
 
 // Mutex guards a stand-in's state. Who only read it unlocks with Unlock, who changed it with UnlockChanged.
 type Mutex struct {

@@ -1,4 +1,4 @@
-// Package stage is a page beside the chat page of an emulator, on which a person speaks as a user of the stand-ins for
+// Package playground is a page beside the chat page of an emulator, on which a person speaks as a user of the stand-ins for
 // Twitch and Discord, in their channels and to the bot alone, and sees what each platform received: every line with who
 // said it, and what moderators did.
 //
@@ -12,7 +12,7 @@
 //
 // It talks to the stand-ins' Go methods and opens no connection. Whoever reaches it may speak as anybody: it is for a
 // listener of the loopback interface. Pages of other origins can't use it, not even under a name that leads here.
-package stage
+package playground
 
 import (
 	"embed"
@@ -34,7 +34,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-//go:embed index.html stage.css stage.js
+//go:embed index.html playground.css playground.js
 var files embed.FS
 
 // Platform is one of the stand-ins, as the page shows it.
