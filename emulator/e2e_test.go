@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,6 +28,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/gorilla/websocket"
 	"google.golang.org/api/iterator"
+	"google.golang.org/api/option"
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/emulator/google"
@@ -38,39 +40,45 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// raceFlags has the command under test built as its tests are.
-var raceFlags []string
+// runCommand is the environment variable that turns the test binary into the emulator command.
+const runCommand = "PARLEY_E2E_RUN_COMMAND"
 
-// binary is the emulator command, built once.
+// binary is the executable of the emulator command: the test binary itself. The processes under test need no build of
+// their own, and have the race detector if the tests have it. The environment comes from [commandEnviron].
 var binary string
 
+// commandEnviron returns the environment of a process that runs the emulator command.
+func commandEnviron() []string {
+	return append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.Contains(v, "_EMULATOR_HOST=") }), runCommand+"=1")
+}
+
+// commandProcess prepares a process that runs the emulator command.
+func commandProcess(args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, args...)
+	cmd.Env = commandEnviron()
+	return cmd
+}
+
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "parley-e2e-")
-	if err != nil {
+	if os.Getenv(runCommand) != "" {
+		main()
+		return
+	}
+	var err error
+	if binary, err = os.Executable(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	binary = filepath.Join(dir, "emulator")
-	build := exec.Command("go", slices.Concat([]string{"build"}, raceFlags, []string{"-o", binary, "."})...)
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the emulator: %v\n%s", err, out)
-		os.Exit(1)
+	// The tests wait more than they compute. A value on the command line wins.
+	flag.Parse()
+	parallel := flag.Lookup("test.parallel")
+	if parallel.Value.String() == parallel.DefValue {
+		if err := parallel.Value.Set("4"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
-	emulatortest.Main(cleaner{m, dir})
-}
-
-// cleaner removes the binary when the tests have run.
-type cleaner struct {
-	m   *testing.M
-	dir string
-}
-
-func (c cleaner) Run() int {
-	code := c.m.Run()
-	if err := os.RemoveAll(c.dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	return code
+	emulatortest.Main(m)
 }
 
 // patience is how long a test waits for what has to come. It is long, since machines are slow at times; nothing waits
@@ -108,8 +116,8 @@ func start(t *testing.T, environ []string, args ...string) *parley {
 	t.Helper()
 	ready := filepath.Join(t.TempDir(), "ready.json")
 	p := &parley{out: &output{}, done: make(chan struct{})}
-	p.cmd = exec.Command(binary, append([]string{"--listen", "127.0.0.1:0", "--ready-file", ready}, args...)...)
-	p.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.Contains(v, "_EMULATOR_HOST=") }), environ...)
+	p.cmd = commandProcess(append([]string{"--listen", "127.0.0.1:0", "--ready-file", ready}, args...)...)
+	p.cmd.Env = append(p.cmd.Env, environ...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -155,6 +163,7 @@ func until(t *testing.T, what string, ok func() bool) {
 func sides(t *testing.T, environ []string, args []string, run func(t *testing.T, p *parley)) {
 	for name, extra := range map[string][]string{"embedded": nil, "google": {"--google"}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if name == "google" {
 				skipWithoutGoogle(t)
 			}
@@ -272,10 +281,10 @@ func (c *client) nothingMore() {
 	}
 }
 
+// firestoreClient connects to the Firestore of a Parley.
 func firestoreClient(t *testing.T, p *parley) *firestore.Client {
 	t.Helper()
-	t.Setenv("FIRESTORE_EMULATOR_HOST", p.Firestore)
-	client, err := firestore.NewClient(t.Context(), p.Project)
+	client, err := firestore.NewClient(t.Context(), p.Project, option.WithGRPCConn(emulatortest.Dial(t, p.Firestore)), option.WithoutAuthentication())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,10 +292,10 @@ func firestoreClient(t *testing.T, p *parley) *firestore.Client {
 	return client
 }
 
+// pubsubClient connects to the Pub/Sub of a Parley.
 func pubsubClient(t *testing.T, p *parley) *pubsub.Client {
 	t.Helper()
-	t.Setenv("PUBSUB_EMULATOR_HOST", p.PubSub)
-	client, err := pubsub.NewClient(t.Context(), p.Project)
+	client, err := pubsub.NewClient(t.Context(), p.Project, option.WithGRPCConn(emulatortest.Dial(t, p.PubSub)), option.WithoutAuthentication())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,6 +335,7 @@ func deliveries(t *testing.T, db *firestore.Client, userID string) []delivery.En
 }
 
 func TestChat(t *testing.T) {
+	t.Parallel()
 	sides(t, nil, []string{"--gateways", "3"}, func(t *testing.T, p *parley) {
 		db := firestoreClient(t, p)
 
@@ -476,7 +486,8 @@ func TestChat(t *testing.T) {
 }
 
 func TestTwoRoomsShareOneTalk(t *testing.T) {
-	sides(t, []string{"EGRESS_DEADLINE=6s", "SWEEP_GRACE=1s", "RULES_CACHE_TTL=1s"}, []string{"--gateways", "2", "--sweep", "200ms"}, func(t *testing.T, p *parley) {
+	t.Parallel()
+	sides(t, []string{"EGRESS_DEADLINE=3s", "SWEEP_GRACE=1s", "RULES_CACHE_TTL=1s"}, []string{"--gateways", "2", "--sweep", "200ms"}, func(t *testing.T, p *parley) {
 		db := firestoreClient(t, p)
 		eve, frank := connect(t, p, 0, "api-gateway:eve"), connect(t, p, 1, "api-gateway:frank")
 		eve.join("stage")
@@ -540,6 +551,7 @@ func TestTwoRoomsShareOneTalk(t *testing.T) {
 }
 
 func TestPrefixStandsOnceOnEveryTopic(t *testing.T) {
+	t.Parallel()
 	sides(t, []string{"BUS_PREFIX=staging."}, nil, func(t *testing.T, p *parley) {
 		c := connect(t, p, 0, "api-gateway:eve")
 		c.say("q1", "!ask hello", "")
@@ -565,6 +577,7 @@ func TestPrefixStandsOnceOnEveryTopic(t *testing.T) {
 }
 
 func TestTheRawTokenGoesNowhere(t *testing.T) {
+	t.Parallel()
 	p := start(t, []string{"LOG_LEVEL=debug"}, "--log", "json")
 	ps := pubsubClient(t, p)
 	var mu sync.Mutex
@@ -680,6 +693,7 @@ func TestCtrlCLeavesNothingBehind(t *testing.T) {
 }
 
 func TestDataIsKeptOverAKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	first := start(t, nil, "--data", dir)
 	c := connect(t, first, 0, "api-gateway:eve")
@@ -703,6 +717,7 @@ func TestDataIsKeptOverAKill(t *testing.T) {
 }
 
 func TestWhatWasTakenOverIsAnsweredAlthoughEverythingIsKilled(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	environ := []string{"WS_BURST=1000"}
 	first := start(t, environ, "--data", dir)
@@ -752,6 +767,7 @@ func TestWhatWasTakenOverIsAnsweredAlthoughEverythingIsKilled(t *testing.T) {
 }
 
 func TestAModelThatFailsForAWhileLosesNothing(t *testing.T) {
+	t.Parallel()
 	var calls atomic.Int64
 	model := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if calls.Add(1) <= 2 {
@@ -780,6 +796,7 @@ func TestAModelThatFailsForAWhileLosesNothing(t *testing.T) {
 
 // A seed with such rules is refused, but anybody can write one into the database.
 func TestABrokenRuleLosesNothing(t *testing.T) {
+	t.Parallel()
 	p := start(t, nil)
 	for id, when := range map[string]string{"broken-syntax": "event.type ==", "broken-at-run-time": "event.payload.nothing.here == 1"} {
 		rule := store.Rule{Enabled: true, Priority: 1, When: when, Slip: []string{"personality"}}
@@ -798,8 +815,9 @@ func TestABrokenRuleLosesNothing(t *testing.T) {
 }
 
 func TestHelpIsComplete(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{{"--help"}, {"load", "--help"}} {
-		out, err := exec.Command(binary, args...).CombinedOutput()
+		out, err := commandProcess(args...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
@@ -812,7 +830,8 @@ func TestHelpIsComplete(t *testing.T) {
 }
 
 func TestEveryPartsVariablesAreExplained(t *testing.T) {
-	out, err := exec.Command(binary, "variables").Output()
+	t.Parallel()
+	out, err := commandProcess("variables").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -824,12 +843,13 @@ func TestEveryPartsVariablesAreExplained(t *testing.T) {
 }
 
 func TestAWrongVariableOfAnyPartIsToldAtTheStart(t *testing.T) {
+	t.Parallel()
 	for variable, want := range map[string]string{
 		"MODEL_PROVIDER=gemini": "personality: configuration:\nMODEL_NAME", "RELAY_IGNORE=ada": "enrichment: configuration:\nRELAY_IGNORE",
 		"SWEEP_GRACE=-1s": "dlq: configuration:\nSWEEP_GRACE", "WS_RATE=0": "gateway: configuration:\nWS_RATE",
 	} {
-		cmd := exec.Command(binary, "--listen", "127.0.0.1:0")
-		cmd.Env = append(os.Environ(), variable)
+		cmd := commandProcess("--listen", "127.0.0.1:0")
+		cmd.Env = append(cmd.Env, variable)
 		var out output
 		cmd.Stderr = &out
 		if err := cmd.Run(); err == nil || !strings.Contains(out.String(), want) {
@@ -839,13 +859,14 @@ func TestAWrongVariableOfAnyPartIsToldAtTheStart(t *testing.T) {
 }
 
 func TestBadFlagsAreToldAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{
 		{"--gateways", "0"}, {"--log", "xml"}, {"--seed", "/does/not/exist"}, {"--google", "--data", "x"}, {"surplus"}, {"--sweep", "-1s"},
 		{"--listen", "nowhere"}, {"--listen", ":99999"}, {"--listen", "127.0.0.1:65535", "--gateways", "2"}, {"--listen", "192.0.2.1:8080"},
 		{"--pubsub", "nowhere"}, {"--pubsub", "127.0.0.1:1"}, {"--firestore", "127.0.0.1:1"},
 		{"load", "--messages", "0"}, {"soak", "--minutes", "-1"}, {"soak", "--only", "bad weather"},
 	} {
-		cmd := exec.Command(binary, args...)
+		cmd := commandProcess(args...)
 		var out output
 		cmd.Stderr = &out
 		if err := cmd.Run(); err == nil || !strings.Contains(out.String(), "emulator:") {

@@ -25,6 +25,7 @@ import (
 // A moderator asks for a ban from a client of their own, and another by a command in Twitch's chat: Twitch does both
 // once. Who is no moderator gets a dead letter.
 func TestModeratorsActOnTwitch(t *testing.T) {
+	t.Parallel()
 	tw, err := standin.New(standin.WithLimits(standin.Limits{}))
 	if err != nil {
 		t.Fatal(err)

@@ -116,11 +116,12 @@ func inOrder(c *client, n int) {
 }
 
 func TestAnswersComeInTheOrderOfAsking(t *testing.T) {
+	t.Parallel()
 	for _, gateways := range []int{1, 3} {
 		t.Run(fmt.Sprint(gateways, " gateways"), func(t *testing.T) {
 			t.Parallel()
 			p := start(t, unhurried, "--gateways", fmt.Sprint(gateways))
-			inOrder(connect(t, p, gateways-1, "api-gateway:eve"), 1000)
+			inOrder(connect(t, p, gateways-1, "api-gateway:eve"), 500)
 		})
 	}
 	t.Run("while deliveries fail and come again", func(t *testing.T) {
@@ -130,7 +131,7 @@ func TestAnswersComeInTheOrderOfAsking(t *testing.T) {
 		flags := servers{
 			// The gateway has written by then: it must neither write again nor let a later answer overtake.
 			commit: func(r *firestorepb.CommitRequest) error {
-				if settles(r) && settled.Add(1)%20 == 0 {
+				if settles(r) && settled.Add(1)%10 == 0 {
 					failed.Add(1)
 					return status.Error(codes.Internal, "the delivery fails")
 				}
@@ -148,7 +149,7 @@ func TestAnswersComeInTheOrderOfAsking(t *testing.T) {
 		}.flags(t)
 		p := start(t, unhurried, append(flags, "--gateways", "3")...)
 		c := connect(t, p, 1, "api-gateway:eve")
-		inOrder(c, 1000)
+		inOrder(c, 500)
 		c.nothingMore()
 		if failed.Load() < 40 {
 			t.Errorf("only %d deliveries failed", failed.Load())
@@ -219,6 +220,7 @@ func TestNobodyWaitsForAnotherUsersAnswer(t *testing.T) {
 }
 
 func TestOrderingKeysGoOnWhenPublishingFailedForAWhile(t *testing.T) {
+	t.Parallel()
 	for _, code := range []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Internal} {
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
@@ -313,7 +315,8 @@ func askAndLeave(t *testing.T, environ []string) *parley {
 }
 
 func TestWhoIsNowhereHasOneDeadLetter(t *testing.T) {
-	p := askAndLeave(t, []string{"EGRESS_DEADLINE=5s", "SWEEP_GRACE=1s"})
+	t.Parallel()
+	p := askAndLeave(t, []string{"EGRESS_DEADLINE=3s", "SWEEP_GRACE=1s"})
 	db := firestoreClient(t, p)
 	until(t, "the dead letter", func() bool { return len(letters(t, db)) > 0 })
 	c := connect(t, p, 0, "api-gateway:eve")
@@ -325,6 +328,7 @@ func TestWhoIsNowhereHasOneDeadLetter(t *testing.T) {
 }
 
 func TestWhoComesBeforeTheDeadlineGetsTheAnswer(t *testing.T) {
+	t.Parallel()
 	p := askAndLeave(t, []string{"EGRESS_DEADLINE=60s"})
 	db := firestoreClient(t, p)
 	until(t, "the answer to be made", func() bool { return len(deliveries(t, db, "api-gateway:eve")) == 1 })
@@ -342,6 +346,7 @@ func TestWhoComesBeforeTheDeadlineGetsTheAnswer(t *testing.T) {
 }
 
 func TestPoisonBecomesADeadLetterAndTheSubscriptionGoesOn(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	pushes := map[string]int{} // of the ingress topic, by message id
 	p := start(t, unhurried, servers{push: func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
@@ -413,6 +418,7 @@ func TestPoisonBecomesADeadLetterAndTheSubscriptionGoesOn(t *testing.T) {
 }
 
 func TestTheModelIsAskedOnceHoweverOftenAnEventIsDelivered(t *testing.T) {
+	t.Parallel()
 	for name, together := range map[string]bool{"one after the other": false, "at the same time": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -51,11 +51,13 @@ var mention = regexp.MustCompile(`@\w`)
 // What is said in a Twitch channel, a Discord channel and a web room is said once in the two others. There are three
 // gateways, of which one has the Twitch channel and one the Discord bot; two have somebody in the room.
 func TestThreePlacesShareOneTalk(t *testing.T) {
+	t.Parallel()
 	for name, how := range map[string]struct {
 		speak string // on Twitch
 		args  []string
 	}{"helix": {"helix", nil}, "irc": {"irc", nil}, "google": {"helix", []string{"--google"}}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if name == "google" {
 				skipWithoutGoogle(t)
 			}

@@ -54,7 +54,7 @@ type ircConn struct {
 	delay      time.Duration
 
 	*fake.Queue[string] // of lines
-	pong                   chan struct{}
+	pong                chan struct{}
 }
 
 func (s *Server) acceptIRC() {

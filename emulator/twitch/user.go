@@ -49,7 +49,7 @@ type account struct {
 
 	logins, joins               fake.History
 	messages, moderatorMessages fake.History
-	whispers                    []Whisper                  // received
+	whispers                    []Whisper               // received
 	lastSecond, lastMinute      fake.History            // of whispers sent
 	recipients                  map[string]fake.History // by id of the recipient
 }
