@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"parley.internal/emulator/fake"
+	"parley.internal/shared/retry"
 )
 
 // DispatchFault is something that goes wrong with an event of the gateway.
@@ -121,7 +122,7 @@ func (s *Server) ReconnectGateway(botID string) int {
 	return s.eachConn(botID, func(c *gatewayConn) {
 		c.Push(frame{data: encode(payload{Op: opReconnect})})
 		s.tasks.Go(func() {
-			if fake.Sleep(s.tasks.Context(), s.options.timing.Reconnect) {
+			if retry.Sleep(s.tasks.Context(), s.options.timing.Reconnect) == nil {
 				c.Close(CloseUnknownError)
 			}
 		})

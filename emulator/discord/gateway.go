@@ -13,6 +13,7 @@ import (
 	"github.com/coder/websocket"
 
 	"parley.internal/emulator/fake"
+	"parley.internal/shared/retry"
 )
 
 // The gateway's connections, see https://discord.com/developers/docs/events/gateway
@@ -257,7 +258,7 @@ func (c *gatewayConn) write(ctx context.Context) {
 		}
 		frames, last := c.Take()
 		for _, f := range frames {
-			if f.delay > 0 && !fake.Sleep(ctx, f.delay) {
+			if f.delay > 0 && retry.Sleep(ctx, f.delay) != nil {
 				return
 			}
 			kind, b := c.encoded(f.data)

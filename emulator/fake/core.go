@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"parley.internal/shared/retry"
 )
 
 // maxBody is more than any request needs.
@@ -185,7 +187,7 @@ func (c *Core) serve(w http.ResponseWriter, r *http.Request) {
 	socket := slices.Contains(c.config.Sockets, r.URL.Path)
 	f := c.fault(r, socket)
 	if f.Delay > 0 {
-		Sleep(r.Context(), f.Delay)
+		_ = retry.Sleep(r.Context(), f.Delay)
 	}
 	fails := f.Status != 0 || f.Drop || f.Hang
 	rec := &recorder{header: http.Header{}, status: http.StatusOK}

@@ -12,7 +12,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"sync"
-	"time"
 )
 
 // ErrClosed is returned by calls that a closing stand-in ended.
@@ -89,18 +88,6 @@ func (t *Tasks) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cancel()
-}
-
-// Sleep waits for d, and reports whether ctx lasted as long.
-func Sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // Secret is a random string of 2n hexadecimal digits.

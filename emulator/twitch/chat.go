@@ -17,69 +17,13 @@ import (
 // https://github.com/twitchdev/issues/issues/1002; the others here are the
 // msg-ids that IRC has for the same.
 func (s *Server) sendChatMessage(c *call) answer {
-	var in struct {
-		BroadcasterID        string `json:"broadcaster_id"`
-		SenderID             string `json:"sender_id"`
-		Message              string `json:"message"`
-		ReplyParentMessageID string `json:"reply_parent_message_id"`
-		ForSourceOnly        *bool  `json:"for_source_only"`
-	}
+	var in chatMessageRequest
 	if !c.decode(&in) {
 		return bad("The request body is not valid JSON.")
 	}
-	switch {
-	case in.BroadcasterID == "":
-		return bad("The broadcaster_id field is required.")
-	case in.SenderID == "":
-		return bad("The sender_id field is required.")
-	case in.Message == "":
-		return bad("The message field is required.")
-	case c.user != nil && in.ForSourceOnly != nil:
-		return bad("The for_source_only field may be set only with an app access token.")
-	case c.user != nil && !c.token.has("user:write:chat"):
-		return missingScope("user:write:chat")
-	case c.user != nil && c.user.ID != in.SenderID:
-		return refuse(http.StatusUnauthorized, "The ID in sender_id must match the user ID in the request's access token.")
-	}
-	channel, sender := s.users[in.BroadcasterID], s.users[in.SenderID]
-	if channel == nil {
-		return bad("The ID in broadcaster_id is not valid.")
-	}
-	if sender == nil {
-		return bad("The ID in sender_id is not valid.")
-	}
-	r := &channel.room
-	if c.user == nil {
-		if granted := s.grants[grantKey{c.token.ClientID, sender.ID}]; !granted["user:bot"] || !granted["user:write:chat"] {
-			return missingScope("user:bot")
-		}
-		if !r.moderates(sender) && !s.grants[grantKey{c.token.ClientID, channel.ID}]["channel:bot"] {
-			return missingScope("channel:bot")
-		}
-	}
-	if in.ReplyParentMessageID != "" {
-		if _, err := uuid.Parse(in.ReplyParentMessageID); err != nil {
-			return bad("The ID in reply_parent_message_id is not valid.")
-		}
-	}
-	if utf8.RuneCountInString(in.Message) > maxText {
-		return refuse(http.StatusUnprocessableEntity, "The message is too large.")
-	}
-	p := post{room: r, from: sender, text: strings.TrimSpace(in.Message), via: ViaHelix}
-	if p.text == "" {
-		return bad("The message field is required.")
-	}
-	if body, ok := strings.CutPrefix(p.text, "/me "); ok {
-		p.text, p.action = body, true
-	}
-	if in.ReplyParentMessageID != "" {
-		if r.byID[in.ReplyParentMessageID] == nil {
-			return bad("The ID in reply_parent_message_id is not valid.")
-		}
-		p.parent = in.ReplyParentMessageID
-	}
-	if b, ok := r.banned(sender, s.now()); ok && b.until.IsZero() {
-		return refuse(http.StatusForbidden, "The sender is not permitted to send chat messages to the broadcaster's chat room.")
+	p, no, ok := s.newPost(c, in)
+	if !ok {
+		return no
 	}
 	type reason struct {
 		Code    string `json:"code"`
@@ -90,19 +34,88 @@ func (s *Server) sendChatMessage(c *call) answer {
 		IsSent     bool    `json:"is_sent"`
 		DropReason *reason `json:"drop_reason"`
 	}
-	var no *refusal
+	var drop *refusal
 	if f := s.chatFault(p); f != nil {
-		no = &refusal{f.Notice, noticeText(f.Notice, r.name())}
+		drop = &refusal{f.Notice, noticeText(f.Notice, p.room.name())}
 	} else {
-		no = s.admit(p)
+		drop = s.admit(p)
 	}
-	if no != nil {
-		if no.id == "msg_timedout" {
-			no = &refusal{"user_timed_out", "You are timed out from talking in the room."}
+	if drop != nil {
+		if drop.id == "msg_timedout" {
+			drop = &refusal{"user_timed_out", "You are timed out from talking in the room."}
 		}
-		return success(data([]sent{{DropReason: &reason{no.id, no.text}}}))
+		return success(data([]sent{{DropReason: &reason{drop.id, drop.text}}}))
 	}
 	return success(data([]sent{{MessageID: s.publish(p).ID, IsSent: true}}))
+}
+
+// chatMessageRequest is the body of Send Chat Message.
+type chatMessageRequest struct {
+	BroadcasterID        string `json:"broadcaster_id"`
+	SenderID             string `json:"sender_id"`
+	Message              string `json:"message"`
+	ReplyParentMessageID string `json:"reply_parent_message_id"`
+	ForSourceOnly        *bool  `json:"for_source_only"`
+}
+
+// newPost checks a request and makes the message. If the request is refused, ok is false and no is the answer.
+func (s *Server) newPost(c *call, in chatMessageRequest) (p post, no answer, ok bool) {
+	refused := func(a answer) (post, answer, bool) { return post{}, a, false }
+	switch {
+	case in.BroadcasterID == "":
+		return refused(bad("The broadcaster_id field is required."))
+	case in.SenderID == "":
+		return refused(bad("The sender_id field is required."))
+	case in.Message == "":
+		return refused(bad("The message field is required."))
+	case c.user != nil && in.ForSourceOnly != nil:
+		return refused(bad("The for_source_only field may be set only with an app access token."))
+	case c.user != nil && !c.token.has("user:write:chat"):
+		return refused(missingScope("user:write:chat"))
+	case c.user != nil && c.user.ID != in.SenderID:
+		return refused(refuse(http.StatusUnauthorized, "The ID in sender_id must match the user ID in the request's access token."))
+	}
+	channel, sender := s.users[in.BroadcasterID], s.users[in.SenderID]
+	if channel == nil {
+		return refused(bad("The ID in broadcaster_id is not valid."))
+	}
+	if sender == nil {
+		return refused(bad("The ID in sender_id is not valid."))
+	}
+	r := &channel.room
+	if c.user == nil {
+		if granted := s.grants[grantKey{c.token.ClientID, sender.ID}]; !granted["user:bot"] || !granted["user:write:chat"] {
+			return refused(missingScope("user:bot"))
+		}
+		if !r.moderates(sender) && !s.grants[grantKey{c.token.ClientID, channel.ID}]["channel:bot"] {
+			return refused(missingScope("channel:bot"))
+		}
+	}
+	if in.ReplyParentMessageID != "" {
+		if _, err := uuid.Parse(in.ReplyParentMessageID); err != nil {
+			return refused(bad("The ID in reply_parent_message_id is not valid."))
+		}
+	}
+	if utf8.RuneCountInString(in.Message) > maxText {
+		return refused(refuse(http.StatusUnprocessableEntity, "The message is too large."))
+	}
+	p = post{room: r, from: sender, text: strings.TrimSpace(in.Message), via: ViaHelix}
+	if p.text == "" {
+		return refused(bad("The message field is required."))
+	}
+	if body, ok := strings.CutPrefix(p.text, "/me "); ok {
+		p.text, p.action = body, true
+	}
+	if in.ReplyParentMessageID != "" {
+		if r.byID[in.ReplyParentMessageID] == nil {
+			return refused(bad("The ID in reply_parent_message_id is not valid."))
+		}
+		p.parent = in.ReplyParentMessageID
+	}
+	if b, ok := r.banned(sender, s.now()); ok && b.until.IsZero() {
+		return refused(refuse(http.StatusForbidden, "The sender is not permitted to send chat messages to the broadcaster's chat room."))
+	}
+	return p, answer{}, true
 }
 
 // Whisper is a private message, as its recipient has it.

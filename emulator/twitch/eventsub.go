@@ -13,6 +13,7 @@ import (
 	"github.com/coder/websocket"
 
 	"parley.internal/emulator/fake"
+	"parley.internal/shared/retry"
 )
 
 // EventSub over WebSocket, see
@@ -134,7 +135,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 	tasks.Go(func() { s.writeEvents(ctx, c, ss) })
 	if old == nil {
 		tasks.Go(func() {
-			if !fake.Sleep(ctx, s.options.timing.Subscribe) {
+			if retry.Sleep(ctx, s.options.timing.Subscribe) != nil {
 				return
 			}
 			s.lock()
@@ -145,7 +146,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	tasks.Go(func() {
-		for every := s.options.timing.Ping; fake.Sleep(ctx, every); {
+		for every := s.options.timing.Ping; retry.Sleep(ctx, every) == nil; {
 			wait, done := context.WithTimeout(ctx, every)
 			err := wire.Ping(wait)
 			done()
@@ -257,7 +258,7 @@ func (s *Server) ReconnectEventSub() int {
 			ID: ss.id, Status: "reconnecting", ReconnectURL: &where, ConnectedAt: nanos(ss.since),
 		}}))
 		s.tasks.Go(func() {
-			if fake.Sleep(s.tasks.Context(), s.options.timing.Reconnect) {
+			if retry.Sleep(s.tasks.Context(), s.options.timing.Reconnect) == nil {
 				old.Close(CloseReconnectGrace)
 			}
 		})

@@ -13,6 +13,7 @@ import (
 	"github.com/coder/websocket"
 
 	"parley.internal/emulator/fake"
+	"parley.internal/shared/retry"
 )
 
 // maxLine is the longest line that is read: tags, then a text of 500 characters
@@ -168,7 +169,7 @@ func (c *ircConn) write() bool {
 		case <-c.Ready():
 		}
 		lines, last := c.Take()
-		if d := c.pause(); d > 0 && !fake.Sleep(c.ctx, d) {
+		if d := c.pause(); d > 0 && retry.Sleep(c.ctx, d) != nil {
 			return false
 		}
 		if len(lines) > 0 && c.wire.write(lines) != nil {

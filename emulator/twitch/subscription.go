@@ -91,53 +91,14 @@ const (
 
 // createSubscription is https://dev.twitch.tv/docs/api/reference/#create-eventsub-subscription
 func (s *Server) createSubscription(c *call) answer {
-	var in struct {
-		Type      string            `json:"type"`
-		Version   string            `json:"version"`
-		Condition map[string]string `json:"condition"`
-		Transport Transport         `json:"transport"`
-	}
+	var in subscriptionRequest
 	if !c.decode(&in) {
 		return bad("The request body is not valid JSON.")
 	}
-	// Clients that know all conditions send those that they don't use as empty.
+	// Clients that know all conditions send the unused conditions empty.
 	maps.DeleteFunc(in.Condition, func(_, v string) bool { return v == "" })
-	k, known := kinds[in.Type]
-	switch {
-	case in.Type == "":
-		return bad("The type field is required.")
-	case in.Version == "":
-		return bad("The version field is required.")
-	case !known || k.version != in.Version:
-		return bad("invalid subscription type and version")
-	case in.Transport.Method != "websocket":
-		return bad("unsupported transport method: this stand-in has websocket only")
-	case c.user == nil:
-		return bad("invalid transport and auth combination")
-	}
-	allowed := slices.Concat(k.conditions, k.oneOf)
-	for name, id := range in.Condition {
-		if !slices.Contains(allowed, name) {
-			return bad("invalid condition: " + name)
-		}
-		if s.users[id] == nil {
-			return bad("the condition " + name + " is not the id of a user")
-		}
-	}
-	for _, name := range k.conditions {
-		if in.Condition[name] == "" {
-			return bad("missing condition: " + name)
-		}
-	}
-	if len(k.oneOf) > 0 && len(in.Condition) != 1 {
-		return bad("exactly one condition is needed of " + k.oneOf[0] + " and " + k.oneOf[1])
-	}
-	forbidden := refuse(http.StatusForbidden, "subscription missing proper authorization")
-	if len(k.scopes) > 0 && !c.token.has(k.scopes...) || k.self != "" && in.Condition[k.self] != c.user.ID {
-		return forbidden
-	}
-	if in.Type == "channel.follow" && !s.users[in.Condition["broadcaster_user_id"]].room.moderates(c.user) {
-		return forbidden
+	if no, ok := s.checkSubscription(c, in); !ok {
+		return no
 	}
 	ss := s.sessions[in.Transport.SessionID]
 	if ss == nil {
@@ -147,9 +108,8 @@ func (s *Server) createSubscription(c *call) answer {
 		return bad("websocket transport cannot have subscriptions created by different users")
 	}
 	cost, total := 1, 0
-	if k.self != "" || in.Condition["broadcaster_user_id"] == c.user.ID {
-		// What the user authorized is free.
-		cost = 0
+	if kinds[in.Type].self != "" || in.Condition["broadcaster_user_id"] == c.user.ID {
+		cost = 0 // a subscription authorized by its user is free
 	}
 	sessions := map[string]bool{ss.id: true}
 	for _, id := range s.subOrder {
@@ -188,6 +148,57 @@ func (s *Server) createSubscription(c *call) answer {
 		"total_cost":     total + cost,
 		"max_total_cost": maxTotalCost,
 	}}
+}
+
+// subscriptionRequest is the body of Create EventSub Subscription.
+type subscriptionRequest struct {
+	Type      string            `json:"type"`
+	Version   string            `json:"version"`
+	Condition map[string]string `json:"condition"`
+	Transport Transport         `json:"transport"`
+}
+
+// checkSubscription checks the type, the conditions and the permission of a request. If the request is refused, ok is
+// false and no is the answer.
+func (s *Server) checkSubscription(c *call, in subscriptionRequest) (no answer, ok bool) {
+	k, known := kinds[in.Type]
+	switch {
+	case in.Type == "":
+		return bad("The type field is required."), false
+	case in.Version == "":
+		return bad("The version field is required."), false
+	case !known || k.version != in.Version:
+		return bad("invalid subscription type and version"), false
+	case in.Transport.Method != "websocket":
+		return bad("unsupported transport method: this fake supports websocket only"), false
+	case c.user == nil:
+		return bad("invalid transport and auth combination"), false
+	}
+	allowed := slices.Concat(k.conditions, k.oneOf)
+	for name, id := range in.Condition {
+		if !slices.Contains(allowed, name) {
+			return bad("invalid condition: " + name), false
+		}
+		if s.users[id] == nil {
+			return bad("the condition " + name + " is not the id of a user"), false
+		}
+	}
+	for _, name := range k.conditions {
+		if in.Condition[name] == "" {
+			return bad("missing condition: " + name), false
+		}
+	}
+	if len(k.oneOf) > 0 && len(in.Condition) != 1 {
+		return bad("exactly one condition is needed of " + k.oneOf[0] + " and " + k.oneOf[1]), false
+	}
+	forbidden := refuse(http.StatusForbidden, "subscription missing proper authorization")
+	if len(k.scopes) > 0 && !c.token.has(k.scopes...) || k.self != "" && in.Condition[k.self] != c.user.ID {
+		return forbidden, false
+	}
+	if in.Type == "channel.follow" && !s.users[in.Condition["broadcaster_user_id"]].room.moderates(c.user) {
+		return forbidden, false
+	}
+	return answer{}, true
 }
 
 // owned are the subscriptions of the caller's app and user.

@@ -1,0 +1,227 @@
+package discord
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Member is a user in a guild.
+// https://discord.com/developers/docs/resources/guild#guild-member-object
+type Member struct {
+	GuildID string
+	User    User
+	// Nick is the name in the guild; empty where it is the user's own.
+	Nick string
+	// Roles are ids, without @everyone's.
+	Roles    []string
+	JoinedAt time.Time
+	// TimedOutUntil is zero for one who never was.
+	TimedOutUntil time.Time
+}
+
+type member struct {
+	guild  *guild
+	user   *account
+	nick   string
+	roles  []string
+	joined time.Time
+	until  time.Time
+}
+
+// AddMember lets a user, who may be a bot, into a guild with these roles. One
+// who is a member already takes the roles. One who is banned can't come.
+func (s *Server) AddMember(guildID, userID string, roleIDs ...string) (Member, error) {
+	s.lock()
+	defer s.unlock()
+	g, err := s.guild(guildID)
+	if err != nil {
+		return Member{}, err
+	}
+	u, err := s.account(userID)
+	if err != nil {
+		return Member{}, err
+	}
+	if g.bans[u.ID] != nil {
+		return Member{}, fmt.Errorf("discord: %s is banned from guild %s", u.Name, g.ID)
+	}
+	roles, err := g.named(roleIDs)
+	if err != nil {
+		return Member{}, err
+	}
+	m := g.members[u.ID]
+	if m == nil {
+		m = s.join(g, u, roles)
+	} else {
+		m.roles = roles
+		s.memberChanged(m)
+	}
+	return m.Member(), nil
+}
+
+// join makes a user a member and tells the bots that are there, and a bot that
+// comes what it has come to.
+func (s *Server) join(g *guild, u *account, roles []string) *member {
+	m := &member{guild: g, user: u, roles: append([]string{}, roles...), joined: s.now()}
+	g.members[u.ID] = m
+	s.dispatch("GUILD_MEMBER_ADD", func(ss *session) any {
+		if !ss.has(IntentGuildMembers, g) || ss.bot == u {
+			return nil
+		}
+		return m.json(g.ID)
+	})
+	s.dispatch("GUILD_CREATE", func(ss *session) any {
+		if ss.bot != u || !ss.has(IntentGuilds, g) {
+			return nil
+		}
+		return s.guildCreate(ss, g)
+	})
+	return m
+}
+
+// RemoveMember lets a user leave. The owner stays.
+func (s *Server) RemoveMember(guildID, userID string) error {
+	s.lock()
+	defer s.unlock()
+	m, err := s.member(guildID, userID)
+	if err != nil {
+		return err
+	}
+	if m.guild.OwnerID == userID {
+		return fmt.Errorf("discord: the owner can't leave guild %s", guildID)
+	}
+	s.leave(m)
+	return nil
+}
+
+func (s *Server) leave(m *member) {
+	g := m.guild
+	s.dispatch("GUILD_DELETE", func(ss *session) any {
+		if ss.bot != m.user || !ss.has(IntentGuilds, g) {
+			return nil
+		}
+		return map[string]any{"id": g.ID}
+	})
+	delete(g.members, m.user.ID)
+	s.dispatch("GUILD_MEMBER_REMOVE", func(ss *session) any {
+		if !ss.has(IntentGuildMembers, g) {
+			return nil
+		}
+		return map[string]any{"guild_id": g.ID, "user": m.user.json()}
+	})
+}
+
+// SetRoles gives a member these roles and no others.
+func (s *Server) SetRoles(guildID, userID string, roleIDs ...string) error {
+	return s.changeMember(guildID, userID, func(m *member) (err error) {
+		roles, err := m.guild.named(roleIDs)
+		if err == nil {
+			m.roles = roles
+		}
+		return err
+	})
+}
+
+// SetNick gives a member a name in the guild; an empty one takes it away.
+func (s *Server) SetNick(guildID, userID, nick string) error {
+	return s.changeMember(guildID, userID, func(m *member) error {
+		m.nick = nick
+		return nil
+	})
+}
+
+func (s *Server) changeMember(guildID, userID string, change func(*member) error) error {
+	s.lock()
+	defer s.unlock()
+	m, err := s.member(guildID, userID)
+	if err != nil {
+		return err
+	}
+	if err := change(m); err != nil {
+		return err
+	}
+	s.memberChanged(m)
+	return nil
+}
+
+// memberChanged tells of a member; a bot hears of itself without an intent.
+func (s *Server) memberChanged(m *member) {
+	s.dispatch("GUILD_MEMBER_UPDATE", func(ss *session) any {
+		if !ss.has(IntentGuildMembers, m.guild) && (ss.bot != m.user || !ss.serves(m.guild)) {
+			return nil
+		}
+		return m.json(m.guild.ID)
+	})
+}
+
+// Members are those of a guild, by age.
+func (s *Server) Members(guildID string) []Member {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Member
+	if g := s.guilds[guildID]; g != nil {
+		for _, m := range g.ordered() {
+			all = append(all, m.Member())
+		}
+	}
+	return all
+}
+
+func (g *guild) ordered() []*member {
+	return slices.SortedFunc(maps.Values(g.members), func(a, b *member) int { return older(a.user.ID, b.user.ID) })
+}
+
+// Member is the user as the guild knows it.
+func (m *member) Member() Member {
+	return Member{
+		GuildID:       m.guild.ID,
+		User:          m.user.User,
+		Nick:          m.nick,
+		Roles:         slices.Clone(m.roles),
+		JoinedAt:      m.joined,
+		TimedOutUntil: m.until,
+	}
+}
+
+func (s *Server) member(guildID, userID string) (*member, error) {
+	g, err := s.guild(guildID)
+	if err != nil {
+		return nil, err
+	}
+	m := g.members[userID]
+	if m == nil {
+		return nil, fmt.Errorf("discord: %q is not a member of guild %s", userID, g.ID)
+	}
+	return m, nil
+}
+
+// json is the member object, with guild_id where that is not empty.
+func (m *member) json(guildID string) map[string]any {
+	j := m.partial()
+	j["user"] = m.user.json()
+	if guildID != "" {
+		j["guild_id"] = guildID
+	}
+	return j
+}
+
+// partial is the member object without its user.
+func (m *member) partial() map[string]any {
+	j := map[string]any{
+		"nick":                         nullable(m.nick),
+		"avatar":                       nil,
+		"roles":                        append([]string{}, m.roles...),
+		"joined_at":                    stamp(m.joined),
+		"premium_since":                nil,
+		"deaf":                         false,
+		"mute":                         false,
+		"flags":                        0,
+		"pending":                      false,
+		"communication_disabled_until": nil,
+	}
+	if !m.until.IsZero() {
+		j["communication_disabled_until"] = stamp(m.until)
+	}
+	return j
+}
