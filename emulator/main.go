@@ -194,8 +194,8 @@ func greet(w io.Writer, r stack.Ready) error {
 	for i, gw := range r.Gateways {
 		say("  chat %d     %s/\n  socket %d   %s\n", i+1, gw.HTTP, i+1, gw.WS)
 	}
-	if r.Stage != "" {
-		say("  platforms  %s/ (speak as somebody on Twitch or Discord)\n", r.Stage)
+	if r.Playground != "" {
+		say("  platforms  %s/ (speak as somebody on Twitch or Discord)\n", r.Playground)
 	}
 	say("\n  Tokens (Authorization: Bearer TOKEN), for 24 hours:\n")
 	for _, user := range slices.Sorted(maps.Keys(r.Tokens)) {

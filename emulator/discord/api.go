@@ -317,9 +317,9 @@ func (s *Server) channelFor(c *call, p Permissions) (*channel, answer) {
 		return nil, unknownChannel
 	case ch.guild == nil && !slices.Contains(ch.users, c.bot):
 		return nil, unknownChannel
-	case !s.may(ch, c.bot, ViewChannel):
+	case !s.hasPermission(ch, c.bot, ViewChannel):
 		return nil, missingAccess
-	case !s.may(ch, c.bot, p):
+	case !s.hasPermission(ch, c.bot, p):
 		return nil, missingPermissions
 	}
 	return ch, answer{}

@@ -11,8 +11,8 @@ import (
 
 // Guilds over HTTP, see https://discord.com/developers/docs/resources/guild
 
-// record keeps something for the audit log.
-func (s *Server) record(g *guild, action string, by *account, target, reason string) {
+// recordAudit keeps something for the audit log.
+func (s *Server) recordAudit(g *guild, action string, by *account, target, reason string) {
 	g.audit = append(g.audit, AuditEntry{Action: action, ByID: by.ID, TargetID: target, Reason: reason, At: s.now()})
 }
 
@@ -38,7 +38,7 @@ func (s *Server) getChannels(c *call) answer {
 	}
 	all := []any{}
 	for _, ch := range g.channels {
-		if s.may(ch, c.bot, ViewChannel) {
+		if s.hasPermission(ch, c.bot, ViewChannel) {
 			all = append(all, s.channelJSON(ch, c.bot))
 		}
 	}
@@ -150,8 +150,8 @@ func (s *Server) editMember(c *call) answer {
 	}
 	if len(form) > 0 {
 		*m = changed
-		s.record(g, ActionMemberUpdate, c.bot, m.user.ID, reason)
-		s.memberChanged(m)
+		s.recordAudit(g, ActionMemberUpdate, c.bot, m.user.ID, reason)
+		s.dispatchMember(m)
 	}
 	return success(m.json(""))
 }
@@ -183,7 +183,7 @@ func (s *Server) editRoles(m, me *member, raw json.RawMessage) answer {
 	if json.Unmarshal(raw, &ids) != nil {
 		return invalid("roles", "BASE_TYPE_BAD_TYPE", "Could not interpret this value.")
 	}
-	roles, err := m.guild.named(ids)
+	roles, err := m.guild.roleList(ids)
 	if err != nil {
 		return unknownRole
 	}
@@ -249,7 +249,7 @@ func (s *Server) removeMember(c *call) answer {
 	if !me.above(m) {
 		return missingPermissions
 	}
-	s.record(g, ActionMemberKick, c.bot, m.user.ID, reason)
+	s.recordAudit(g, ActionMemberKick, c.bot, m.user.ID, reason)
 	s.leave(m)
 	return done
 }
@@ -291,8 +291,8 @@ func (s *Server) changeRole(c *call, change func(*member, string)) answer {
 		return missingPermissions
 	}
 	change(m, id)
-	s.record(g, ActionMemberRoleUpdate, c.bot, m.user.ID, reason)
-	s.memberChanged(m)
+	s.recordAudit(g, ActionMemberRoleUpdate, c.bot, m.user.ID, reason)
+	s.dispatchMember(m)
 	return done
 }
 
@@ -406,7 +406,7 @@ func (s *Server) createBan(c *call) answer {
 	if m := g.members[u.ID]; m != nil && !me.above(m) {
 		return missingPermissions
 	}
-	s.record(g, ActionMemberBanAdd, c.bot, u.ID, reason)
+	s.recordAudit(g, ActionMemberBanAdd, c.bot, u.ID, reason)
 	s.ban(g, u, &Ban{Reason: reason, ByID: c.bot.ID}, time.Duration(seconds)*time.Second)
 	return done
 }
@@ -425,7 +425,7 @@ func (s *Server) removeBan(c *call) answer {
 	if g.bans[id] == nil {
 		return unknownBan
 	}
-	s.record(g, ActionMemberBanRemove, c.bot, id, reason)
+	s.recordAudit(g, ActionMemberBanRemove, c.bot, id, reason)
 	s.unban(g, s.users[id])
 	return done
 }

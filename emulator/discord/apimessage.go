@@ -31,10 +31,10 @@ func (s *Server) typing(c *call) answer {
 	return done
 }
 
-// shown is a message as the bot sees it over HTTP, where what counts is whether
+// messageFor is a message as the bot sees it over HTTP, where what counts is whether
 // the intent is enabled for the app.
 // https://discord.com/developers/docs/events/gateway#http-restrictions
-func (s *Server) shown(m *message, c *call) map[string]any {
+func (s *Server) messageFor(m *message, c *call) map[string]any {
 	return s.messageJSON(m, c.bot, c.bot.privileged&IntentMessageContent != 0)
 }
 
@@ -63,7 +63,7 @@ func (s *Server) getMessages(c *call) answer {
 		}
 	}
 	page := []any{}
-	if !s.may(ch, c.bot, ReadMessageHistory) {
+	if !s.hasPermission(ch, c.bot, ReadMessageHistory) {
 		return success(page)
 	}
 	var all []*message // oldest first
@@ -98,7 +98,7 @@ func (s *Server) getMessages(c *call) answer {
 	}
 	all = all[min(max(first, 0), len(all)):min(end, len(all))]
 	for _, m := range slices.Backward(all) {
-		page = append(page, s.shown(m, c))
+		page = append(page, s.messageFor(m, c))
 	}
 	return success(page)
 }
@@ -122,10 +122,10 @@ func (s *Server) getMessage(c *call) answer {
 	if !a.ok() {
 		return a
 	}
-	if !s.may(m.channel, c.bot, ReadMessageHistory) {
+	if !s.hasPermission(m.channel, c.bot, ReadMessageHistory) {
 		return missingAccess
 	}
-	return success(s.shown(m, c))
+	return success(s.messageFor(m, c))
 }
 
 // form is what creates or edits a message.
@@ -152,7 +152,7 @@ type form struct {
 }
 
 // read decodes and checks a form.
-func (f *form) read(c *call) (text string, mentions *allowed, a answer) {
+func (f *form) read(c *call) (text string, mentions *allowedMentions, a answer) {
 	if a = c.decode(f); !a.ok() {
 		return "", nil, a
 	}
@@ -183,8 +183,8 @@ func (f *form) read(c *call) (text string, mentions *allowed, a answer) {
 // maxAllowed is how many users or roles allowed_mentions may list.
 const maxAllowed = 100
 
-func readAllowed(raw json.RawMessage) (*allowed, answer) {
-	var m allowed
+func readAllowed(raw json.RawMessage) (*allowedMentions, answer) {
+	var m allowedMentions
 	if json.Unmarshal(raw, &m) != nil {
 		return nil, invalid("allowed_mentions", "BASE_TYPE_BAD_TYPE", "Could not interpret this value.")
 	}
@@ -238,7 +238,7 @@ func (s *Server) createMessage(c *call) answer {
 	if !a.ok() {
 		return a
 	}
-	if !ch.holdsText() {
+	if !ch.hasMessages() {
 		return refuse(http.StatusBadRequest, 50008, "Cannot send messages in a non-text channel")
 	}
 	var f form
@@ -254,14 +254,14 @@ func (s *Server) createMessage(c *call) answer {
 		return refuse(http.StatusBadRequest, 50006, "Cannot send an empty message")
 	}
 	if ch.guild == nil {
-		if a := s.receives(ch, c.bot); !a.ok() {
+		if a := s.checkDirectMessage(ch, c.bot); !a.ok() {
 			return a
 		}
 	}
 	now := s.now()
 	if nonce != "" && f.EnforceNonce {
 		if n, ok := c.bot.nonces[nonce]; ok && now.Sub(n.at) < s.options.timing.Nonce {
-			return success(s.shown(n.message, c))
+			return success(s.messageFor(n.message, c))
 		}
 	}
 	p := post{channel: ch, from: c.bot, text: text, allowed: mentions, nonce: nonce, via: ViaAPI}
@@ -270,25 +270,25 @@ func (s *Server) createMessage(c *call) answer {
 	}
 	m := s.publish(p)
 	if nonce != "" {
-		c.bot.remember(nonce, m, now.Add(-s.options.timing.Nonce))
+		c.bot.rememberNonce(nonce, m, now.Add(-s.options.timing.Nonce))
 	}
-	return success(s.shown(m, c))
+	return success(s.messageFor(m, c))
 }
 
-// remember lets a message answer for its nonce, and forgets those from before
+// rememberNonce lets a message answer for its nonce, and forgets those from before
 // since.
-func (a *account) remember(nonce string, m *message, since time.Time) {
+func (a *account) rememberNonce(nonce string, m *message, since time.Time) {
 	for key, old := range a.nonces {
 		if old.at.Before(since) {
 			delete(a.nonces, key)
 		}
 	}
-	a.nonces[nonce] = nonced{m, m.At}
+	a.nonces[nonce] = nonceEntry{m, m.At}
 }
 
-// receives reports whether the other user of direct messages takes them from the
+// checkDirectMessage reports whether the other user of direct messages takes them from the
 // bot.
-func (s *Server) receives(ch *channel, bot *account) answer {
+func (s *Server) checkDirectMessage(ch *channel, bot *account) answer {
 	for _, u := range ch.users {
 		if u == bot {
 			continue
@@ -322,7 +322,7 @@ func (s *Server) reference(f *form, ch *channel, bot *account) (string, answer) 
 		return "", invalid(field, "REPLIES_CANNOT_REFERENCE_OTHER_CHANNEL", "Cannot reply to a message in another channel")
 	case r.GuildID != "" && r.GuildID != ch.GuildID:
 		return "", invalid(field, "REPLIES_CANNOT_REFERENCE_OTHER_CHANNEL", "Cannot reply to a message in another guild")
-	case !s.may(ch, bot, ReadMessageHistory):
+	case !s.hasPermission(ch, bot, ReadMessageHistory):
 		return "", refuse(http.StatusForbidden, 160002, "Cannot reply without permission to read message history")
 	}
 	if m := ch.byID[r.MessageID]; m != nil && !m.Deleted {
@@ -349,13 +349,13 @@ func (s *Server) editMessage(c *call) answer {
 		return a
 	}
 	if f.Content == nil {
-		return success(s.shown(m, c))
+		return success(s.messageFor(m, c))
 	}
 	if text == "" {
 		return refuse(http.StatusBadRequest, 50006, "Cannot send an empty message")
 	}
 	s.edit(m, text, mentions)
-	return success(s.shown(m, c))
+	return success(s.messageFor(m, c))
 }
 
 // deleteMessage is https://discord.com/developers/docs/resources/message#delete-message
@@ -372,10 +372,10 @@ func (s *Server) deleteMessage(c *call) answer {
 		if m.channel.guild == nil {
 			return refuse(http.StatusForbidden, 50003, "Cannot execute action on a DM channel")
 		}
-		if !s.may(m.channel, c.bot, ManageMessages) {
+		if !s.hasPermission(m.channel, c.bot, ManageMessages) {
 			return missingPermissions
 		}
-		s.record(m.channel.guild, ActionMessageDelete, c.bot, m.author.ID, reason)
+		s.recordAudit(m.channel.guild, ActionMessageDelete, c.bot, m.author.ID, reason)
 	}
 	s.remove([]*message{m}, false)
 	return done
@@ -393,7 +393,7 @@ func (s *Server) bulkDelete(c *call) answer {
 	if ch.guild == nil {
 		return refuse(http.StatusForbidden, 50003, "Cannot execute action on a DM channel")
 	}
-	if !s.may(ch, c.bot, ManageMessages) {
+	if !s.hasPermission(ch, c.bot, ManageMessages) {
 		return missingPermissions
 	}
 	var form struct {
@@ -425,7 +425,7 @@ func (s *Server) bulkDelete(c *call) answer {
 			gone = append(gone, m)
 		}
 	}
-	s.record(ch.guild, ActionMessageBulkDelete, c.bot, ch.ID, reason)
+	s.recordAudit(ch.guild, ActionMessageBulkDelete, c.bot, ch.ID, reason)
 	s.remove(gone, true)
 	return done
 }

@@ -75,7 +75,7 @@ func (s *Server) AddChannel(c Channel) (Channel, error) {
 	}
 	made.Channel = c
 	s.dispatch(kind, func(ss *session) any {
-		if !ss.has(IntentGuilds, g) || !s.may(made, ss.bot, ViewChannel) {
+		if !ss.has(IntentGuilds, g) || !s.hasPermission(made, ss.bot, ViewChannel) {
 			return nil
 		}
 		return s.channelJSON(made, ss.bot)

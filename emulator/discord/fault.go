@@ -96,14 +96,14 @@ func milliseconds(d time.Duration) float64 {
 // DropGateway ends the gateway connections of a bot without a word, or all where
 // botID is empty, and returns how many there were. The sessions can be resumed.
 func (s *Server) DropGateway(botID string) int {
-	return s.eachConn(botID, func(c *gatewayConn) { c.cancel() })
+	return s.forEachConn(botID, func(c *gatewayConn) { c.cancel() })
 }
 
 // CloseGateway closes the gateway connections of a bot, or all where botID is
 // empty, with one of the Close constants, and returns how many there were. Codes
 // after which Discord wants a new session end the session.
 func (s *Server) CloseGateway(botID string, code int) int {
-	return s.eachConn(botID, func(c *gatewayConn) {
+	return s.forEachConn(botID, func(c *gatewayConn) {
 		switch code {
 		case CloseNotAuthenticated, CloseAuthenticationFailed, CloseInvalidSeq, CloseSessionTimedOut,
 			CloseInvalidShard, CloseShardingRequired, CloseInvalidVersion, CloseInvalidIntents, CloseDisallowedIntents:
@@ -119,7 +119,7 @@ func (s *Server) CloseGateway(botID string, code int) int {
 // returns how many there were.
 // https://discord.com/developers/docs/events/gateway-events#reconnect
 func (s *Server) ReconnectGateway(botID string) int {
-	return s.eachConn(botID, func(c *gatewayConn) {
+	return s.forEachConn(botID, func(c *gatewayConn) {
 		c.Push(frame{data: encode(payload{Op: opReconnect})})
 		s.tasks.Go(func() {
 			if retry.Sleep(s.tasks.Context(), s.options.timing.Reconnect) == nil {
@@ -134,7 +134,7 @@ func (s *Server) ReconnectGateway(botID string) int {
 // are resumable, they go on once they are resumed on another connection.
 // https://discord.com/developers/docs/events/gateway-events#invalid-session
 func (s *Server) InvalidateSessions(botID string, resumable bool) int {
-	return s.eachConn(botID, func(c *gatewayConn) {
+	return s.forEachConn(botID, func(c *gatewayConn) {
 		if !resumable {
 			s.end(c.session)
 		}
@@ -167,17 +167,17 @@ func (s *Server) ForgetSessions(botID string) int {
 // botID is empty, and returns how many there were. Connections to come get
 // theirs.
 func (s *Server) StopACKs(botID string) int {
-	return s.eachConn(botID, func(c *gatewayConn) { c.mute = true })
+	return s.forEachConn(botID, func(c *gatewayConn) { c.mute = true })
 }
 
 // RequestHeartbeat asks the connections of a bot, or all where botID is empty, for
 // a heartbeat at once, and returns how many there were.
 // https://discord.com/developers/docs/events/gateway#heartbeat-interval-heartbeat-requests
 func (s *Server) RequestHeartbeat(botID string) int {
-	return s.eachConn(botID, func(c *gatewayConn) { c.Push(frame{data: encode(payload{Op: opHeartbeat})}) })
+	return s.forEachConn(botID, func(c *gatewayConn) { c.Push(frame{data: encode(payload{Op: opHeartbeat})}) })
 }
 
-func (s *Server) eachConn(botID string, f func(*gatewayConn)) int {
+func (s *Server) forEachConn(botID string, f func(*gatewayConn)) int {
 	s.lock()
 	defer s.unlock()
 	n := 0

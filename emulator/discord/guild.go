@@ -128,7 +128,7 @@ func (s *Server) guildCreate(ss *session, g *guild) map[string]any {
 	j := g.json()
 	channels, members := []any{}, []any{}
 	for _, c := range g.channels {
-		if s.may(c, ss.bot, ViewChannel) {
+		if s.hasPermission(c, ss.bot, ViewChannel) {
 			channels = append(channels, s.channelJSON(c, ss.bot))
 		}
 	}
@@ -137,7 +137,7 @@ func (s *Server) guildCreate(ss *session, g *guild) map[string]any {
 			members = append(members, m.json(""))
 		}
 	}
-	j["joined_at"] = stamp(g.members[ss.bot.ID].joined)
+	j["joined_at"] = formatTime(g.members[ss.bot.ID].joined)
 	j["large"] = false
 	j["unavailable"] = false
 	j["member_count"] = len(g.members)
@@ -152,5 +152,5 @@ func (s *Server) guildCreate(ss *session, g *guild) map[string]any {
 	return j
 }
 
-// stamp is a time as Discord writes it.
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000+00:00") }
+// formatTime is a time as Discord writes it.
+func formatTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000+00:00") }

@@ -46,7 +46,7 @@ func (s *Server) AddMember(guildID, userID string, roleIDs ...string) (Member, e
 	if g.bans[u.ID] != nil {
 		return Member{}, fmt.Errorf("discord: %s is banned from guild %s", u.Name, g.ID)
 	}
-	roles, err := g.named(roleIDs)
+	roles, err := g.roleList(roleIDs)
 	if err != nil {
 		return Member{}, err
 	}
@@ -55,7 +55,7 @@ func (s *Server) AddMember(guildID, userID string, roleIDs ...string) (Member, e
 		m = s.join(g, u, roles)
 	} else {
 		m.roles = roles
-		s.memberChanged(m)
+		s.dispatchMember(m)
 	}
 	return m.Member(), nil
 }
@@ -115,7 +115,7 @@ func (s *Server) leave(m *member) {
 // SetRoles gives a member these roles and no others.
 func (s *Server) SetRoles(guildID, userID string, roleIDs ...string) error {
 	return s.changeMember(guildID, userID, func(m *member) (err error) {
-		roles, err := m.guild.named(roleIDs)
+		roles, err := m.guild.roleList(roleIDs)
 		if err == nil {
 			m.roles = roles
 		}
@@ -141,12 +141,12 @@ func (s *Server) changeMember(guildID, userID string, change func(*member) error
 	if err := change(m); err != nil {
 		return err
 	}
-	s.memberChanged(m)
+	s.dispatchMember(m)
 	return nil
 }
 
-// memberChanged tells of a member; a bot hears of itself without an intent.
-func (s *Server) memberChanged(m *member) {
+// dispatchMember tells of a member; a bot hears of itself without an intent.
+func (s *Server) dispatchMember(m *member) {
 	s.dispatch("GUILD_MEMBER_UPDATE", func(ss *session) any {
 		if !ss.has(IntentGuildMembers, m.guild) && (ss.bot != m.user || !ss.serves(m.guild)) {
 			return nil
@@ -212,7 +212,7 @@ func (m *member) partial() map[string]any {
 		"nick":                         nullable(m.nick),
 		"avatar":                       nil,
 		"roles":                        append([]string{}, m.roles...),
-		"joined_at":                    stamp(m.joined),
+		"joined_at":                    formatTime(m.joined),
 		"premium_since":                nil,
 		"deaf":                         false,
 		"mute":                         false,
@@ -221,7 +221,7 @@ func (m *member) partial() map[string]any {
 		"communication_disabled_until": nil,
 	}
 	if !m.until.IsZero() {
-		j["communication_disabled_until"] = stamp(m.until)
+		j["communication_disabled_until"] = formatTime(m.until)
 	}
 	return j
 }

@@ -57,8 +57,8 @@ type message struct {
 	parent  *message
 }
 
-// nonced is a message that answers for its nonce.
-type nonced struct {
+// nonceEntry is a message that answers for its nonce.
+type nonceEntry struct {
 	message *message
 	at      time.Time
 }
@@ -86,7 +86,7 @@ type post struct {
 	text    string
 	parent  string // the id of the message that is answered
 	quiet   bool   // its author is not pinged
-	allowed *allowed
+	allowed *allowedMentions
 	nonce   string
 	via     string
 	typed   bool
@@ -116,7 +116,7 @@ func (s *Server) say(c *channel, userID, text string, opts []SayOption) (Message
 	if c.guild == nil && !slices.Contains(c.users, u) {
 		return Message{}, fmt.Errorf("discord: %s is not in channel %s", u.Name, c.ID)
 	}
-	if !c.holdsText() {
+	if !c.hasMessages() {
 		return Message{}, fmt.Errorf("discord: channel %s is not for text", c.Name)
 	}
 	p := post{channel: c, from: u, text: text, via: ViaSay}
@@ -126,7 +126,7 @@ func (s *Server) say(c *channel, userID, text string, opts []SayOption) (Message
 	if p.parent != "" && c.byID[p.parent] == nil {
 		return Message{}, fmt.Errorf("discord: there is no message %q to answer in channel %s", p.parent, c.ID)
 	}
-	if p.typed && !s.may(c, u, ViewChannel|SendMessages) {
+	if p.typed && !s.hasPermission(c, u, ViewChannel|SendMessages) {
 		if m := c.guild.members[u.ID]; s.now().Before(m.until) {
 			return Message{}, fmt.Errorf("discord: %s is timed out until %s", u.Name, m.until.UTC().Format(time.RFC3339))
 		}
@@ -162,13 +162,13 @@ func (s *Server) SayDM(fromID, toID, text string, opts ...SayOption) (Message, e
 func (s *Server) DMs(userID, botID string) []Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.dms[pair(userID, botID)]; c != nil {
+	if c := s.dms[pairKey(userID, botID)]; c != nil {
 		return c.said(0)
 	}
 	return nil
 }
 
-func pair(a, b string) [2]string { return [2]string{min(a, b), max(a, b)} }
+func pairKey(a, b string) [2]string { return [2]string{min(a, b), max(a, b)} }
 
 func (s *Server) dm(aID, bID string) (*channel, error) {
 	a, err := s.account(aID)
@@ -182,7 +182,7 @@ func (s *Server) dm(aID, bID string) (*channel, error) {
 	if a == b || a.Bot == b.Bot {
 		return nil, fmt.Errorf("discord: direct messages here are between a user and a bot, not %s and %s", a.Name, b.Name)
 	}
-	key := pair(a.ID, b.ID)
+	key := pairKey(a.ID, b.ID)
 	c := s.dms[key]
 	if c == nil {
 		c = &channel{
@@ -220,7 +220,7 @@ func (c *channel) said(n int) []Message {
 	return all
 }
 
-func (c *channel) holdsText() bool {
+func (c *channel) hasMessages() bool {
 	return c.Type == TextChannel || c.Type == AnnouncementChannel || c.Type == DMChannel
 }
 
@@ -246,14 +246,14 @@ func (s *Server) publish(p post) *message {
 	s.mention(m, p.allowed, p.quiet)
 	c.messages = append(c.messages, m)
 	c.byID[m.ID] = m
-	s.tellMessage("MESSAGE_CREATE", m)
+	s.dispatchMessage("MESSAGE_CREATE", m)
 	return m
 }
 
-func (s *Server) tellMessage(kind string, m *message) {
+func (s *Server) dispatchMessage(kind string, m *message) {
 	c := m.channel
 	s.dispatch(kind, func(ss *session) any {
-		if !s.hears(ss, c) {
+		if !s.receivesMessages(ss, c) {
 			return nil
 		}
 		j := s.messageJSON(m, ss.bot, ss.intents&IntentMessageContent != 0)
@@ -269,12 +269,12 @@ func (s *Server) tellMessage(kind string, m *message) {
 	})
 }
 
-// hears reports whether the session is told of what is said in a channel.
-func (s *Server) hears(ss *session, c *channel) bool {
+// receivesMessages reports whether the session is told of what is said in a channel.
+func (s *Server) receivesMessages(ss *session, c *channel) bool {
 	if c.guild == nil {
 		return ss.intents&IntentDirectMessages != 0 && ss.shard[0] == 0 && slices.Contains(c.users, ss.bot)
 	}
-	return ss.has(IntentGuildMessages, c.guild) && s.may(c, ss.bot, ViewChannel)
+	return ss.has(IntentGuildMessages, c.guild) && s.hasPermission(c, ss.bot, ViewChannel)
 }
 
 // Edit changes a message's text, whoever wrote it.
@@ -289,13 +289,13 @@ func (s *Server) Edit(channelID, messageID, text string) (Message, error) {
 	return m.Message, nil
 }
 
-func (s *Server) edit(m *message, text string, a *allowed) {
+func (s *Server) edit(m *message, text string, a *allowedMentions) {
 	m.Text, m.EditedAt = text, s.now()
 	// An edit pings nobody anew.
 	pings := m.Pings
 	s.mention(m, a, false)
 	m.Pings = pings
-	s.tellMessage("MESSAGE_UPDATE", m)
+	s.dispatchMessage("MESSAGE_UPDATE", m)
 }
 
 // Delete deletes messages of a channel, several at once in bulk.
@@ -331,7 +331,7 @@ func (s *Server) remove(gone []*message, bulk bool) {
 			fields["guild_id"] = c.GuildID
 		}
 		s.dispatch(kind, func(ss *session) any {
-			if !s.hears(ss, c) {
+			if !s.receivesMessages(ss, c) {
 				return nil
 			}
 			return fields
@@ -372,7 +372,7 @@ func (s *Server) messageJSON(m *message, viewer *account, content bool) map[stri
 		"type":             0,
 		"author":           m.author.json(),
 		"content":          text,
-		"timestamp":        stamp(m.At),
+		"timestamp":        formatTime(m.At),
 		"edited_timestamp": nil,
 		"tts":              false,
 		"mention_everyone": m.MentionEveryone,
@@ -385,7 +385,7 @@ func (s *Server) messageJSON(m *message, viewer *account, content bool) map[stri
 		"flags":            0,
 	}
 	if !m.EditedAt.IsZero() {
-		j["edited_timestamp"] = stamp(m.EditedAt)
+		j["edited_timestamp"] = formatTime(m.EditedAt)
 	}
 	if m.Nonce != "" {
 		j["nonce"] = m.Nonce
@@ -420,22 +420,22 @@ func (s *Server) mentionsJSON(m *message) []any {
 	return mentions
 }
 
-// allowed are the allowed_mentions of a message.
+// allowedMentions are the allowed_mentions of a message.
 // https://discord.com/developers/docs/resources/message#allowed-mentions-object
-type allowed struct {
+type allowedMentions struct {
 	Parse       []string `json:"parse"`
 	Roles       []string `json:"roles"`
 	Users       []string `json:"users"`
 	RepliedUser bool     `json:"replied_user"`
 }
 
-func (a *allowed) everyone() bool { return a == nil || slices.Contains(a.Parse, "everyone") }
+func (a *allowedMentions) everyone() bool { return a == nil || slices.Contains(a.Parse, "everyone") }
 
-func (a *allowed) user(id string) bool {
+func (a *allowedMentions) user(id string) bool {
 	return a == nil || slices.Contains(a.Parse, "users") || slices.Contains(a.Users, id)
 }
 
-func (a *allowed) role(id string) bool {
+func (a *allowedMentions) role(id string) bool {
 	return a == nil || slices.Contains(a.Parse, "roles") || slices.Contains(a.Roles, id)
 }
 
@@ -446,10 +446,10 @@ var mentionPattern = regexp.MustCompile(`<@([!&]?)([0-9]{1,20})>|@everyone|@here
 
 // mention finds whom a message mentions and pings, with a nil *allowed as users
 // do who set nothing.
-func (s *Server) mention(m *message, a *allowed, quiet bool) {
+func (s *Server) mention(m *message, a *allowedMentions, quiet bool) {
 	m.Mentions, m.MentionRoles, m.MentionEveryone = nil, nil, false
 	c, pings := m.channel, map[string]bool{}
-	mentionsAll := s.may(c, m.author, MentionEveryone) && c.guild != nil
+	mentionsAll := s.hasPermission(c, m.author, MentionEveryone) && c.guild != nil
 	add := func(list *[]string, id string) {
 		if !slices.Contains(*list, id) {
 			*list = append(*list, id)
@@ -474,12 +474,12 @@ func (s *Server) mention(m *message, a *allowed, quiet bool) {
 		add(&m.Mentions, m.parent.author.ID)
 	}
 	for _, id := range m.Mentions {
-		pings[id] = s.may(c, s.users[id], ViewChannel)
+		pings[id] = s.hasPermission(c, s.users[id], ViewChannel)
 	}
 	if c.guild != nil {
 		for id, member := range c.guild.members {
 			if m.MentionEveryone || slices.ContainsFunc(m.MentionRoles, func(r string) bool { return slices.Contains(member.roles, r) }) {
-				pings[id] = s.may(c, member.user, ViewChannel)
+				pings[id] = s.hasPermission(c, member.user, ViewChannel)
 			}
 		}
 	}

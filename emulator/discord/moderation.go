@@ -95,7 +95,7 @@ func (s *Server) ban(g *guild, u *account, b *Ban, messages time.Duration) {
 	if m := g.members[u.ID]; m != nil {
 		s.leave(m)
 	}
-	s.tellBan("GUILD_BAN_ADD", g, u)
+	s.dispatchBan("GUILD_BAN_ADD", g, u)
 	for _, c := range g.channels {
 		var gone []*message
 		for _, m := range c.messages {
@@ -109,11 +109,11 @@ func (s *Server) ban(g *guild, u *account, b *Ban, messages time.Duration) {
 
 func (s *Server) unban(g *guild, u *account) {
 	delete(g.bans, u.ID)
-	s.tellBan("GUILD_BAN_REMOVE", g, u)
+	s.dispatchBan("GUILD_BAN_REMOVE", g, u)
 }
 
-// tellBan tells those who may know of bans.
-func (s *Server) tellBan(kind string, g *guild, u *account) {
+// dispatchBan tells those who may know of bans.
+func (s *Server) dispatchBan(kind string, g *guild, u *account) {
 	s.dispatch(kind, func(ss *session) any {
 		if !ss.has(IntentGuildModeration, g) || s.permissions(g.members[ss.bot.ID])&(BanMembers|ViewAuditLog) == 0 {
 			return nil

@@ -95,9 +95,9 @@ func (s *Server) permissionsIn(c *channel, m *member) Permissions {
 	return p
 }
 
-// may reports whether the user may do all of p in the channel. In a direct
+// hasPermission reports whether the user may do all of p in the channel. In a direct
 // message its two users may do everything but manage.
-func (s *Server) may(c *channel, u *account, p Permissions) bool {
+func (s *Server) hasPermission(c *channel, u *account, p Permissions) bool {
 	if c.guild == nil {
 		return slices.Contains(c.users, u) && p&ManageMessages == 0
 	}

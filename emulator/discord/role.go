@@ -85,8 +85,8 @@ func (s *Server) RemoveRole(guildID, roleID string) error {
 	return nil
 }
 
-// named are roles, each once.
-func (g *guild) named(ids []string) ([]string, error) {
+// roleList are roles, each once.
+func (g *guild) roleList(ids []string) ([]string, error) {
 	roles := []string{}
 	for _, id := range ids {
 		if g.roles[id] == nil {

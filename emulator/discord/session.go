@@ -134,7 +134,7 @@ func (s *Server) identify(c *gatewayConn, data json.RawMessage) {
 		c.Close(CloseDecodeError)
 		return
 	}
-	bot := s.tokens[bare(id.Token)]
+	bot := s.tokens[stripBotPrefix(id.Token)]
 	if bot == nil {
 		c.Close(CloseAuthenticationFailed)
 		return
@@ -199,8 +199,8 @@ func (s *Server) identify(c *gatewayConn, data json.RawMessage) {
 	}
 }
 
-// bare is a token without its type, which the gateway accepts too.
-func bare(token string) string { return strings.TrimPrefix(token, "Bot ") }
+// stripBotPrefix is a token without its type, which the gateway accepts too.
+func stripBotPrefix(token string) string { return strings.TrimPrefix(token, "Bot ") }
 
 type resume struct {
 	Token     string `json:"token"`
@@ -216,7 +216,7 @@ func (s *Server) resume(c *gatewayConn, data json.RawMessage) {
 		c.Close(CloseDecodeError)
 		return
 	}
-	bot := s.tokens[bare(re.Token)]
+	bot := s.tokens[stripBotPrefix(re.Token)]
 	if bot == nil {
 		c.Close(CloseAuthenticationFailed)
 		return

@@ -44,7 +44,7 @@ type account struct {
 	closed     bool // to direct messages
 
 	identifies, starts fake.History
-	nonces             map[string]nonced
+	nonces             map[string]nonceEntry
 }
 
 // AddUser makes a user. Where there is one with its id, or one that is no bot
@@ -146,7 +146,7 @@ func (s *Server) add(u User) (*account, error) {
 		return a, nil
 	}
 	u.ID = cmp.Or(u.ID, s.newID())
-	a := &account{User: u, nonces: map[string]nonced{}}
+	a := &account{User: u, nonces: map[string]nonceEntry{}}
 	s.users[u.ID] = a
 	return a, nil
 }

@@ -23,13 +23,13 @@ const (
 	window = 200
 	// pause is between two looks at a stand-in. What comes meanwhile goes in one event.
 	pause = 50 * time.Millisecond
-	// beat is between two comments that find connections which are gone; writeTime is what one write may take.
-	beat      = 15 * time.Second
+	// heartbeat is between two comments that find connections which are gone; writeTime is what one write may take.
+	heartbeat = 15 * time.Second
 	writeTime = 10 * time.Second
 )
 
-// awaiter returns once cond holds, which it asks at first and after every change of the stand-in.
-type awaiter interface {
+// waiter returns once cond holds, which it asks at first and after every change of the stand-in.
+type waiter interface {
 	await(ctx context.Context, cond func() bool) error
 }
 
@@ -50,21 +50,21 @@ type update struct {
 // watcher is what one page knows of a platform.
 type watcher struct {
 	platform platform
-	told     *Platform
+	sent     *Platform
 	feeds    map[string]*feed
 }
 
 // feed is what a page knows of a source: the last lines, after skipped others.
 type feed struct {
 	skipped int
-	told    []Line
+	sent    []Line
 }
 
-// look finds what is new.
-func (w *watcher) look() update {
+// changes finds what is new.
+func (w *watcher) changes() update {
 	var u update
-	if now := w.platform.state(); w.told == nil || !reflect.DeepEqual(*w.told, now) {
-		w.told, u.platform = &now, &now
+	if now := w.platform.state(); w.sent == nil || !reflect.DeepEqual(*w.sent, now) {
+		w.sent, u.platform = &now, &now
 	}
 	for _, s := range w.platform.sources() {
 		f := w.feeds[s.key]
@@ -72,25 +72,25 @@ func (w *watcher) look() update {
 			f = &feed{}
 			w.feeds[s.key] = f
 		}
-		u.lines = append(u.lines, f.look(s)...)
+		u.lines = append(u.lines, f.changes(s)...)
 	}
 	slices.SortStableFunc(u.lines, func(a, b Line) int { return cmp.Compare(a.At, b.At) })
 	return u
 }
 
-func (f *feed) look(s source) []Line {
+func (f *feed) changes(s source) []Line {
 	var fresh []Line
 	lines := s.from(f.skipped)
 	excess := max(0, len(lines)-window)
 	for i := range lines {
 		l := &lines[i]
 		l.Key = s.key + "/" + strconv.Itoa(f.skipped+i)
-		if i >= excess && l.Place != "" && (i >= len(f.told) || *l != f.told[i]) {
+		if i >= excess && l.Place != "" && (i >= len(f.sent) || *l != f.sent[i]) {
 			fresh = append(fresh, *l)
 		}
 	}
 	f.skipped += excess
-	f.told = slices.Clone(lines[excess:])
+	f.sent = slices.Clone(lines[excess:])
 	return fresh
 }
 
@@ -106,7 +106,7 @@ func (w *watcher) watch(ctx context.Context, updates chan<- update) {
 			case <-ctx.Done():
 				return false
 			}
-			u = w.look()
+			u = w.changes()
 			return u.platform != nil || len(u.lines) > 0
 		})
 		if err != nil {
@@ -120,7 +120,7 @@ func (w *watcher) watch(ctx context.Context, updates chan<- update) {
 	}
 }
 
-func (s *Stage) events(w http.ResponseWriter, r *http.Request) {
+func (s *Playground) events(w http.ResponseWriter, r *http.Request) {
 	select {
 	case s.streams <- struct{}{}:
 		defer func() { <-s.streams }()
@@ -144,14 +144,14 @@ func (s *Stage) events(w http.ResponseWriter, r *http.Request) {
 	for _, p := range s.platforms {
 		w := watcher{platform: p, feeds: map[string]*feed{}}
 		if err == nil {
-			err = out.update(w.look()) // what there is comes in the order of the platforms
+			err = out.update(w.changes()) // what there is comes in the order of the platforms
 		}
 		watching.Go(func() {
 			defer cancel() // one that ends ends the stream
 			w.watch(ctx, updates)
 		})
 	}
-	beats := time.NewTicker(beat)
+	beats := time.NewTicker(heartbeat)
 	defer beats.Stop()
 	for err == nil {
 		select {

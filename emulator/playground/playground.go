@@ -112,8 +112,8 @@ type Message struct {
 	ReplyTo string `json:"replyTo"`
 }
 
-// Stage serves the page. Its methods may be called from any goroutine.
-type Stage struct {
+// Playground serves the page. Its methods may be called from any goroutine.
+type Playground struct {
 	platforms []platform
 	handler   http.Handler
 	streams   chan struct{} // holds one of each request for events
@@ -121,8 +121,8 @@ type Stage struct {
 
 // New makes a stage on the stand-ins, of which either may be nil. bots are the identities that are bots: nobody speaks as
 // one, its lines stand out, and it can be whispered to. What is a bot to Discord is one without being named.
-func New(t *twitch.Server, d *discord.Server, bots ...identity.UserID) *Stage {
-	s := &Stage{streams: make(chan struct{}, maxStreams)}
+func New(t *twitch.Server, d *discord.Server, bots ...identity.UserID) *Playground {
+	s := &Playground{streams: make(chan struct{}, maxStreams)}
 	if t != nil {
 		s.platforms = append(s.platforms, newTwitchPlatform(t, bots))
 	}
@@ -134,13 +134,13 @@ func New(t *twitch.Server, d *discord.Server, bots ...identity.UserID) *Stage {
 	mux.HandleFunc("GET /events", s.events)
 	mux.HandleFunc("POST /say", s.say)
 	mux.Handle("GET /", page.Serve(files))
-	s.handler = guarded(mux)
+	s.handler = localOnly(mux)
 	return s
 }
 
 // ServeHTTP answers what the package says. A request for events ends with its context, or when a stand-in closes: a
 // server that waits for its requests closes the stand-ins first, or ends their context.
-func (s *Stage) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+func (s *Playground) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
 // platform is what the stage needs of a stand-in.
 type platform interface {
@@ -152,7 +152,7 @@ type platform interface {
 	// say makes a person say m, whose text is not empty. The error is a *refusal.
 	say(m Message) (id string, err error)
 	// await is that of the stand-in.
-	awaiter
+	waiter
 }
 
 // refusal is why a message was not said.
@@ -173,13 +173,13 @@ func refused(prefix string, err error) *refusal {
 	return refuse(http.StatusUnprocessableEntity, "text", "%s", strings.TrimPrefix(err.Error(), prefix))
 }
 
-// guarded keeps pages of other origins out: by what browsers tell of a request
+// localOnly keeps pages of other origins out: by what browsers tell of a request
 // (https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site), and, because a page can let its own
 // name lead to this machine and then is of the same origin, by answering to addresses and localhost alone.
-func guarded(h http.Handler) http.Handler {
+func localOnly(h http.Handler) http.Handler {
 	origins := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !local(r.Host) {
+		if !isLocal(r.Host) {
 			writeRefusal(w, refuse(http.StatusForbidden, "Host", "use an address or localhost, not %q", r.Host))
 			return
 		}
@@ -191,7 +191,7 @@ func guarded(h http.Handler) http.Handler {
 	})
 }
 
-func local(host string) bool {
+func isLocal(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
@@ -199,7 +199,7 @@ func local(host string) bool {
 	return err == nil || host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-func (s *Stage) state(w http.ResponseWriter, _ *http.Request) {
+func (s *Playground) state(w http.ResponseWriter, _ *http.Request) {
 	all := []Platform{}
 	for _, p := range s.platforms {
 		all = append(all, p.state())
@@ -210,7 +210,7 @@ func (s *Stage) state(w http.ResponseWriter, _ *http.Request) {
 // maxBody is how many bytes a Message may have in JSON: the longest text, all of it escaped, and the rest.
 const maxBody = 64 << 10
 
-func (s *Stage) say(w http.ResponseWriter, r *http.Request) {
+func (s *Playground) say(w http.ResponseWriter, r *http.Request) {
 	m, err := read(w, r)
 	if err == nil {
 		var id string
@@ -247,8 +247,8 @@ func read(w http.ResponseWriter, r *http.Request) (Message, error) {
 	return Message{}, refuse(http.StatusBadRequest, "body", "is not a message: %v", err)
 }
 
-func (s *Stage) sayTo(m Message) (string, error) {
-	if plain(m.Text, "") == "" {
+func (s *Playground) sayTo(m Message) (string, error) {
+	if cleanText(m.Text, "") == "" {
 		return "", refuse(http.StatusBadRequest, "text", "it is empty")
 	}
 	if (m.Channel == "") == (m.To == "") {
@@ -270,8 +270,8 @@ func tooLong(text string, most int, where string) error {
 	return nil
 }
 
-// plain is a text without control characters but for those of keep, each of which becomes a space.
-func plain(text, keep string) string {
+// cleanText is a text without control characters but for those of keep, each of which becomes a space.
+func cleanText(text, keep string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && !strings.ContainsRune(keep, r) {
 			return ' '

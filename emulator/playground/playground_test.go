@@ -244,7 +244,7 @@ func TestTheStateIsPlacesAndWhoMaySpeakThere(t *testing.T) {
 
 func TestAStandInMayBeMissing(t *testing.T) {
 	w := newWorld(t)
-	for name, s := range map[string]*playground.Stage{
+	for name, s := range map[string]*playground.Playground{
 		"twitch": playground.New(w.twitch, nil), "discord": playground.New(nil, w.discord), "": playground.New(nil, nil),
 	} {
 		rec := httptest.NewRecorder()

@@ -124,13 +124,13 @@ func (p *twitchPlatform) sources() []source {
 			source{twitchChannel(c.Login), func(n int) []Line { return p.lines(c.Login, n) }},
 			source{twitchModeration + "/" + c.Login, func(n int) []Line {
 				var lines []Line
-				for _, a := range rest(p.srv.Actions(c.Login), n) {
+				for _, a := range after(p.srv.Actions(c.Login), n) {
 					by := a.By
 					if by == "" {
 						by = c.Login
 					}
 					lines = append(lines, Line{
-						Place: twitchModeration, Name: names[by], Bot: bots[by], Text: describe(c.Login, a),
+						Place: twitchModeration, Name: names[by], Bot: bots[by], Text: describeAction(c.Login, a),
 						About: a.MessageID, At: a.At.UnixMilli(),
 					})
 				}
@@ -140,7 +140,7 @@ func (p *twitchPlatform) sources() []source {
 	for _, u := range users {
 		all = append(all, source{"twitch/whispers/" + u.Login, func(n int) []Line {
 			var lines []Line
-			for _, w := range rest(p.srv.Whispers(u.Login), n) {
+			for _, w := range after(p.srv.Whispers(u.Login), n) {
 				l := Line{
 					ID: w.ID, Name: names[w.From], Bot: bots[w.From], To: names[w.To], Text: w.Text, At: w.At.UnixMilli(),
 				}
@@ -158,7 +158,7 @@ func (p *twitchPlatform) sources() []source {
 	return all
 }
 
-func rest[T any](all []T, n int) []T { return all[min(n, len(all)):] }
+func after[T any](all []T, n int) []T { return all[min(n, len(all)):] }
 
 func (p *twitchPlatform) lines(channel string, n int) []Line {
 	said := p.srv.SaidFrom(channel, n)
@@ -176,8 +176,8 @@ func (p *twitchPlatform) lines(channel string, n int) []Line {
 	return lines
 }
 
-// describe says what a moderator did.
-func describe(channel string, a twitch.Action) string {
+// describeAction says what a moderator did.
+func describeAction(channel string, a twitch.Action) string {
 	var text string
 	switch a.Kind {
 	case twitch.ActionBan:
@@ -208,7 +208,7 @@ func (p *twitchPlatform) say(m Message) (string, error) {
 	case p.bots[from.ID]:
 		return "", refuse(http.StatusForbidden, "user", "%s is a bot, and speaks for itself", from.DisplayName)
 	}
-	text := plain(m.Text, "") // Twitch's box has one line
+	text := cleanText(m.Text, "") // Twitch's box has one line
 	if err := tooLong(text, maxTwitch, "Twitch"); err != nil {
 		return "", err
 	}

@@ -111,7 +111,7 @@ func (s *clientSoak) start(ctx context.Context) error {
 	for i := range s.options.Users {
 		seed.Users[fmt.Sprintf("api-gateway:soak%d", i)] = map[string]any{"displayName": fmt.Sprintf("Soak %d", i)}
 	}
-	tokens, err := seed.Plant(ctx, s.client, time.Now())
+	tokens, err := seed.Write(ctx, s.client, time.Now())
 	if err != nil {
 		return err
 	}

@@ -108,7 +108,7 @@ func (s *platformSoak) start(ctx context.Context) error {
 		return err
 	}
 	seed := stack.Seed{Personalities: s.Documents.Personalities, Rules: s.Documents.Rules}
-	if _, err := seed.Plant(ctx, s.client, time.Now()); err != nil {
+	if _, err := seed.Write(ctx, s.client, time.Now()); err != nil {
 		return err
 	}
 	if err := s.startTwitch(ctx); err != nil {

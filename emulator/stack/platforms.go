@@ -85,14 +85,14 @@ func startPlatforms(ctx context.Context, environ map[string]string, listen strin
 			return p, nil, fmt.Errorf("logging in needs an address of this machine alone, and %s is another: listen on 127.0.0.1 or 0.0.0.0, or leave the stand-ins out (--platforms=false)", listen)
 		}
 		var more map[string]string
-		if p.Twitch, more, err = standInForTwitch(ctx, people[identity.Twitch], name, "http://"+listen, dir, client); err != nil {
+		if p.Twitch, more, err = startTwitch(ctx, people[identity.Twitch], name, "http://"+listen, dir, client); err != nil {
 			return p, nil, err
 		}
 		maps.Copy(told, more)
 	}
 	if environ["DISCORD_BOT_TOKEN"] == "" {
 		var more map[string]string
-		if p.Discord, more, err = standInForDiscord(people[identity.Discord], name); err != nil {
+		if p.Discord, more, err = startDiscord(people[identity.Discord], name); err != nil {
 			return p, nil, err
 		}
 		maps.Copy(told, more)
@@ -100,7 +100,7 @@ func startPlatforms(ctx context.Context, environ map[string]string, listen strin
 	return p, told, nil
 }
 
-func standInForTwitch(ctx context.Context, people []identity.UserID, name func(identity.UserID) string, publicURL, dir string, client *firestore.Client) (*twitch.Server, map[string]string, error) {
+func startTwitch(ctx context.Context, people []identity.UserID, name func(identity.UserID) string, publicURL, dir string, client *firestore.Client) (*twitch.Server, map[string]string, error) {
 	s, err := twitch.New()
 	if err != nil {
 		return nil, nil, err
@@ -144,7 +144,7 @@ func standInForTwitch(ctx context.Context, people []identity.UserID, name func(i
 // LogInBot gives Parley the bot's token, as logging in at /oauth/twitch/login does. told is the environment of the parts:
 // it says of which app the token is, and by which key it is kept.
 func LogInBot(ctx context.Context, s *twitch.Server, app twitch.App, bot twitch.User, told map[string]string, client *firestore.Client) error {
-	c, err := config.Load[oauth.Config](list(told))
+	c, err := config.Load[oauth.Config](environList(told))
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func LogInBot(ctx context.Context, s *twitch.Server, app twitch.App, bot twitch.
 	})
 }
 
-func standInForDiscord(people []identity.UserID, name func(identity.UserID) string) (*discord.Server, map[string]string, error) {
+func startDiscord(people []identity.UserID, name func(identity.UserID) string) (*discord.Server, map[string]string, error) {
 	s, err := discord.New()
 	if err != nil {
 		return nil, nil, err

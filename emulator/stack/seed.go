@@ -122,8 +122,8 @@ func (s Seed) collections() []collection {
 // tokenLifetime is long enough for a day's work, and short enough that a token in a terminal's history is soon void.
 const tokenLifetime = 24 * time.Hour
 
-// Plant writes the seed's documents where there are none, and makes a token for each user.
-func (s Seed) Plant(ctx context.Context, client *firestore.Client, now time.Time) (tokens map[string]string, err error) {
+// Write writes the seed's documents where there are none, and makes a token for each user.
+func (s Seed) Write(ctx context.Context, client *firestore.Client, now time.Time) (tokens map[string]string, err error) {
 	for _, c := range s.collections() {
 		for id, doc := range c.docs {
 			_, err := client.Collection(c.name).Doc(id).Create(ctx, doc)

@@ -61,13 +61,13 @@ type Options struct {
 
 // Ready tells where everything is, once all of it runs.
 type Ready struct {
-	Project   string            `json:"project"`
-	PubSub    string            `json:"pubsub"`
-	Firestore string            `json:"firestore"`
-	Functions map[string]string `json:"functions"` // URL by name
-	Gateways  []Gateway         `json:"gateways"`
-	Stage     string            `json:"stage,omitempty"` // URL of the page of the stand-ins for Twitch and Discord
-	Tokens    map[string]string `json:"tokens"`          // by user id
+	Project    string            `json:"project"`
+	PubSub     string            `json:"pubsub"`
+	Firestore  string            `json:"firestore"`
+	Functions  map[string]string `json:"functions"` // URL by name
+	Gateways   []Gateway         `json:"gateways"`
+	Playground string            `json:"stage,omitempty"` // URL of the page of the stand-ins for Twitch and Discord
+	Tokens     map[string]string `json:"tokens"`          // by user id
 }
 
 // Gateway is one gateway instance that runs.
@@ -115,7 +115,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	deployment, err := config.Load[config.Deployment](list(environ))
+	deployment, err := config.Load[config.Deployment](environList(environ))
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.client.Close)
-	if s.Tokens, err = o.Seed.Plant(ctx, s.client, time.Now()); err != nil {
+	if s.Tokens, err = o.Seed.Write(ctx, s.client, time.Now()); err != nil {
 		return nil, err
 	}
 
@@ -135,7 +135,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		}
 	}
 
-	if err := checkParts(list(environ)); err != nil {
+	if err := checkParts(environList(environ)); err != nil {
 		return nil, err
 	}
 	o.Progress("starting the functions")
@@ -167,11 +167,11 @@ func (s *Stack) startPlatforms(ctx context.Context, o Options, environ map[strin
 		return err
 	}
 	s.closers = append(s.closers, remove)
-	p, told, err := startPlatforms(ctx, environ, here(o.Listen), o.Seed, dir, s.client)
+	p, told, err := startPlatforms(ctx, environ, localAddr(o.Listen), o.Seed, dir, s.client)
 	if err != nil {
 		return err
 	}
-	s.Stage, err = p.openPage(ctx)
+	s.Playground, err = p.openPage(ctx)
 	s.Platforms = p
 	s.closers = append(s.closers, p.Close)
 	if err != nil {
@@ -217,7 +217,7 @@ func (s *Stack) startServers(ctx context.Context, o Options) error {
 			continue
 		}
 		o.Progress(fmt.Sprintf("looking for %s at %s", server.name, server.addr))
-		if err := knock(ctx, server.addr); err != nil {
+		if err := checkReachable(ctx, server.addr); err != nil {
 			return fmt.Errorf("nobody is at %s, where %s or %s says that %s is: %w", server.addr, server.flag, server.variable, server.name, err)
 		}
 	}
@@ -250,8 +250,8 @@ func (s *Stack) startServers(ctx context.Context, o Options) error {
 	return nil
 }
 
-// knock fails if nothing listens at an address. The services' clients would wait for it without an end.
-func knock(ctx context.Context, addr string) error {
+// checkReachable fails if nothing listens at an address. The services' clients would wait for it without an end.
+func checkReachable(ctx context.Context, addr string) error {
 	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return err
@@ -323,7 +323,7 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 		if first != 0 {
 			own["LISTEN_ADDR"] = net.JoinHostPort(host, strconv.Itoa(first+i))
 		}
-		cfg, err := config.Load[instance.Config](list(own))
+		cfg, err := config.Load[instance.Config](environList(own))
 		if err != nil {
 			return err
 		}
@@ -335,7 +335,7 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 			return fmt.Errorf("start gateway %d of %d: %w", i+1, o.Gateways, err)
 		}
 		s.gateways = append(s.gateways, gw)
-		addr := here(gw.Addr())
+		addr := localAddr(gw.Addr())
 		s.Gateways = append(s.Gateways, Gateway{ID: gw.ID(), HTTP: "http://" + addr, WS: "ws://" + addr + "/ws/v1"})
 	}
 	return nil
@@ -363,8 +363,8 @@ func CheckListen(listen string, gateways int) error {
 	return err
 }
 
-// here is where this machine reaches what listens on addr: what listens everywhere is to be found here, too.
-func here(addr string) string {
+// localAddr is where this machine reaches what listens on addr: what listens everywhere is to be found here, too.
+func localAddr(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return addr
@@ -421,7 +421,7 @@ func (s *Stack) close() error {
 	return errors.Join(errs...)
 }
 
-func list(environ map[string]string) []string {
+func environList(environ map[string]string) []string {
 	all := make([]string, 0, len(environ))
 	for name, value := range environ {
 		all = append(all, name+"="+value)

@@ -19,7 +19,7 @@ import (
 func (s *Server) sendChatMessage(c *call) answer {
 	var in chatMessageRequest
 	if !c.decode(&in) {
-		return bad("The request body is not valid JSON.")
+		return badRequest("The request body is not valid JSON.")
 	}
 	p, no, ok := s.newPost(c, in)
 	if !ok {
@@ -63,13 +63,13 @@ func (s *Server) newPost(c *call, in chatMessageRequest) (p post, no answer, ok 
 	refused := func(a answer) (post, answer, bool) { return post{}, a, false }
 	switch {
 	case in.BroadcasterID == "":
-		return refused(bad("The broadcaster_id field is required."))
+		return refused(badRequest("The broadcaster_id field is required."))
 	case in.SenderID == "":
-		return refused(bad("The sender_id field is required."))
+		return refused(badRequest("The sender_id field is required."))
 	case in.Message == "":
-		return refused(bad("The message field is required."))
+		return refused(badRequest("The message field is required."))
 	case c.user != nil && in.ForSourceOnly != nil:
-		return refused(bad("The for_source_only field may be set only with an app access token."))
+		return refused(badRequest("The for_source_only field may be set only with an app access token."))
 	case c.user != nil && !c.token.has("user:write:chat"):
 		return refused(missingScope("user:write:chat"))
 	case c.user != nil && c.user.ID != in.SenderID:
@@ -77,10 +77,10 @@ func (s *Server) newPost(c *call, in chatMessageRequest) (p post, no answer, ok 
 	}
 	channel, sender := s.users[in.BroadcasterID], s.users[in.SenderID]
 	if channel == nil {
-		return refused(bad("The ID in broadcaster_id is not valid."))
+		return refused(badRequest("The ID in broadcaster_id is not valid."))
 	}
 	if sender == nil {
-		return refused(bad("The ID in sender_id is not valid."))
+		return refused(badRequest("The ID in sender_id is not valid."))
 	}
 	r := &channel.room
 	if c.user == nil {
@@ -93,7 +93,7 @@ func (s *Server) newPost(c *call, in chatMessageRequest) (p post, no answer, ok 
 	}
 	if in.ReplyParentMessageID != "" {
 		if _, err := uuid.Parse(in.ReplyParentMessageID); err != nil {
-			return refused(bad("The ID in reply_parent_message_id is not valid."))
+			return refused(badRequest("The ID in reply_parent_message_id is not valid."))
 		}
 	}
 	if utf8.RuneCountInString(in.Message) > maxText {
@@ -101,14 +101,14 @@ func (s *Server) newPost(c *call, in chatMessageRequest) (p post, no answer, ok 
 	}
 	p = post{room: r, from: sender, text: strings.TrimSpace(in.Message), via: ViaHelix}
 	if p.text == "" {
-		return refused(bad("The message field is required."))
+		return refused(badRequest("The message field is required."))
 	}
 	if body, ok := strings.CutPrefix(p.text, "/me "); ok {
 		p.text, p.action = body, true
 	}
 	if in.ReplyParentMessageID != "" {
 		if r.byID[in.ReplyParentMessageID] == nil {
-			return refused(bad("The ID in reply_parent_message_id is not valid."))
+			return refused(badRequest("The ID in reply_parent_message_id is not valid."))
 		}
 		p.parent = in.ReplyParentMessageID
 	}
@@ -192,19 +192,19 @@ func (s *Server) sendWhisper(c *call) answer {
 	from, to := c.query("from_user_id"), c.query("to_user_id")
 	switch {
 	case from == "":
-		return missing("from_user_id")
+		return missingParameter("from_user_id")
 	case to == "":
-		return missing("to_user_id")
+		return missingParameter("to_user_id")
 	case !digits(from):
-		return bad("The ID in the from_user_id query parameter is not valid.")
+		return badRequest("The ID in the from_user_id query parameter is not valid.")
 	case !digits(to):
-		return bad("The ID in the to_user_id query parameter is not valid.")
+		return badRequest("The ID in the to_user_id query parameter is not valid.")
 	case from != c.user.ID:
 		return refuse(http.StatusUnauthorized, "The ID in from_user_id must match the user ID in the user access token.")
 	case from == to:
-		return bad("The ID in the from_user_id and to_user_id query parameters must be different.")
+		return badRequest("The ID in the from_user_id and to_user_id query parameters must be different.")
 	case !c.decode(&in) || in.Message == "":
-		return bad("The message field must not be empty.")
+		return badRequest("The message field must not be empty.")
 	case c.user.NoPhone:
 		return refuse(http.StatusUnauthorized, "The user in from_user_id must have a verified phone number.")
 	case c.user.NoWhispers:
@@ -219,7 +219,7 @@ func (s *Server) sendWhisper(c *call) answer {
 		known = known || w.FromUserID == to
 	}
 	if b.NoWhispers && !known {
-		return bad("The user that you're sending the whisper to doesn't allow whisper messages.")
+		return badRequest("The user that you're sending the whisper to doesn't allow whisper messages.")
 	}
 	now, limits := s.now(), s.options.limits
 	tooMany := refuse(http.StatusTooManyRequests, "The sending user exceeded the number of whisper requests that they may make.")

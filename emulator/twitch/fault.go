@@ -85,7 +85,7 @@ func noticeText(id, channel string) string {
 // DropIRC ends the IRC connections of a user without a word, or of everyone
 // where login is empty, and returns how many there were.
 func (s *Server) DropIRC(login string) int {
-	return s.eachIRC(login, func(c *ircConn) { c.abort() })
+	return s.forEachIRC(login, func(c *ircConn) { c.abort() })
 }
 
 // ReconnectIRC asks the IRC connections of a user, or of everyone where login is
@@ -93,7 +93,7 @@ func (s *Server) DropIRC(login string) int {
 // client does that, or a DropIRC that follows.
 // https://dev.twitch.tv/docs/chat/irc/#reconnect
 func (s *Server) ReconnectIRC(login string) int {
-	return s.eachIRC(login, func(c *ircConn) {
+	return s.forEachIRC(login, func(c *ircConn) {
 		if c.commands {
 			c.send(message{prefix: host, command: "RECONNECT"})
 		}
@@ -104,20 +104,20 @@ func (s *Server) ReconnectIRC(login string) int {
 // is empty, are sent from now on come late by d. Connections to come are not
 // delayed.
 func (s *Server) DelayIRC(login string, d time.Duration) int {
-	return s.eachIRC(login, func(c *ircConn) { c.delay = d })
+	return s.forEachIRC(login, func(c *ircConn) { c.delay = d })
 }
 
 // Notice sends a NOTICE with a msg-id and a text to a user's IRC connections in
 // a channel.
 func (s *Server) Notice(channel, login, id, text string) int {
-	return s.eachIRC(login, func(c *ircConn) { c.send(notice("#"+strings.ToLower(channel), id, text)) })
+	return s.forEachIRC(login, func(c *ircConn) { c.send(notice("#"+strings.ToLower(channel), id, text)) })
 }
 
 // Connections is how many IRC connections a user has that are logged in, or
 // everyone where login is empty.
-func (s *Server) Connections(login string) int { return s.eachIRC(login, func(*ircConn) {}) }
+func (s *Server) Connections(login string) int { return s.forEachIRC(login, func(*ircConn) {}) }
 
-func (s *Server) eachIRC(login string, f func(*ircConn)) int {
+func (s *Server) forEachIRC(login string, f func(*ircConn)) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0

@@ -107,9 +107,11 @@ func writeError(w http.ResponseWriter, status int, text string) {
 
 func success(body any) answer               { return answer{status: http.StatusOK, body: body} }
 func refuse(status int, text string) answer { return answer{status: status, text: text} }
-func bad(text string) answer                { return refuse(http.StatusBadRequest, text) }
-func missing(what string) answer            { return bad(`Missing required parameter "` + what + `"`) }
-func data[T any](items []T) map[string][]T  { return map[string][]T{"data": append([]T{}, items...)} }
+func badRequest(text string) answer         { return refuse(http.StatusBadRequest, text) }
+func missingParameter(what string) answer {
+	return badRequest(`Missing required parameter "` + what + `"`)
+}
+func data[T any](items []T) map[string][]T { return map[string][]T{"data": append([]T{}, items...)} }
 func missingScope(scopes ...string) answer {
 	return refuse(http.StatusUnauthorized, "Missing scope: "+strings.Join(scopes, " or "))
 }
@@ -128,9 +130,9 @@ func (c *call) userOnly(scopes ...string) (answer, bool) {
 
 func (c *call) decode(v any) bool { return json.NewDecoder(c.r.Body).Decode(v) == nil }
 
-// named are the accounts with the ids and logins of a query, each once and in
+// findUsers are the accounts with the ids and logins of a query, each once and in
 // order, those that exist.
-func (s *Server) named(ids, logins []string) []*account {
+func (s *Server) findUsers(ids, logins []string) []*account {
 	var found []*account
 	add := func(a *account) {
 		if a != nil && !slices.Contains(found, a) {
@@ -155,14 +157,14 @@ func (s *Server) getUsers(c *call) answer {
 	ids, logins := q["id"], q["login"]
 	switch {
 	case len(ids)+len(logins) > maxNames:
-		return bad("The combined number of id and login query parameters must not exceed 100.")
+		return badRequest("The combined number of id and login query parameters must not exceed 100.")
 	case len(ids)+len(logins) == 0 && c.user == nil:
-		return bad("The id or login query parameter is required unless the request uses a user access token.")
+		return badRequest("The id or login query parameter is required unless the request uses a user access token.")
 	case len(ids)+len(logins) == 0:
 		ids = []string{c.user.ID}
 	}
 	var users []map[string]any
-	for _, a := range s.named(ids, logins) {
+	for _, a := range s.findUsers(ids, logins) {
 		u := map[string]any{
 			"id":                a.ID,
 			"login":             a.Login,
@@ -187,13 +189,13 @@ func (s *Server) getUsers(c *call) answer {
 func (s *Server) getChannels(c *call) answer {
 	ids := c.r.URL.Query()["broadcaster_id"]
 	if len(ids) == 0 {
-		return missing("broadcaster_id")
+		return missingParameter("broadcaster_id")
 	}
 	if len(ids) > maxNames {
-		return bad("The number of broadcaster_id query parameters must not exceed 100.")
+		return badRequest("The number of broadcaster_id query parameters must not exceed 100.")
 	}
 	var channels []map[string]any
-	for _, a := range s.named(ids, nil) {
+	for _, a := range s.findUsers(ids, nil) {
 		channels = append(channels, map[string]any{
 			"broadcaster_id":                a.ID,
 			"broadcaster_login":             a.Login,
@@ -216,9 +218,9 @@ func (s *Server) getStreams(c *call) answer {
 	q := c.r.URL.Query()
 	ids, logins := q["user_id"], q["user_login"]
 	if len(ids) > maxNames || len(logins) > maxNames {
-		return bad("The number of user_id or user_login query parameters must not exceed 100.")
+		return badRequest("The number of user_id or user_login query parameters must not exceed 100.")
 	}
-	accounts := s.named(ids, logins)
+	accounts := s.findUsers(ids, logins)
 	if len(ids)+len(logins) == 0 {
 		for _, a := range s.users {
 			accounts = append(accounts, a)

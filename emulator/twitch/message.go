@@ -161,8 +161,8 @@ func userPrefix(login string) string {
 	return login + "!" + login + "@" + login + "." + host
 }
 
-// identity are the tags that say who and what a user is in a channel.
-func identity(r *room, u *account) tags {
+// userTags are the tags that say who and what a user is in a channel.
+func userTags(r *room, u *account) tags {
 	role := r.roles[u.ID]
 	var badges []string
 	switch {
@@ -209,7 +209,7 @@ func badgeMonths(months int) int {
 }
 
 func (s *Server) privmsg(r *room, u *account, l *Line, first bool) message {
-	t := identity(r, u)
+	t := userTags(r, u)
 	t["emotes"] = ""
 	t["first-msg"] = digit(first)
 	t["flags"] = ""
@@ -249,7 +249,7 @@ func (r *room) thread(l *Line) *Line {
 }
 
 func userState(r *room, u *account) message {
-	t := identity(r, u)
+	t := userTags(r, u)
 	t["emote-sets"] = "0"
 	return message{tags: t, prefix: host, command: "USERSTATE", params: []string{"#" + r.name()}}
 }

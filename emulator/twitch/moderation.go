@@ -53,7 +53,7 @@ func (s *Server) Actions(channel string) []Action {
 func (s *Server) Ban(channel, login string, d time.Duration, reason string) error {
 	s.lock()
 	defer s.unlock()
-	r, u, err := s.pair(channel, login)
+	r, u, err := s.roomAndAccount(channel, login)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (s *Server) Ban(channel, login string, d time.Duration, reason string) erro
 func (s *Server) Unban(channel, login string) error {
 	s.lock()
 	defer s.unlock()
-	r, u, err := s.pair(channel, login)
+	r, u, err := s.roomAndAccount(channel, login)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (s *Server) Clear(channel string) error {
 	return nil
 }
 
-func (s *Server) acted(r *room, by *account, a Action) {
+func (s *Server) recordAction(r *room, by *account, a Action) {
 	if by != nil {
 		a.By = by.Login
 	}
@@ -123,14 +123,14 @@ func (s *Server) ban(r *room, by, u *account, d time.Duration, reason string) ba
 			l.Deleted = true
 		}
 	}
-	r.tell(message{tags: t, prefix: host, command: "CLEARCHAT", params: []string{"#" + r.name(), u.Login}})
-	s.acted(r, by, Action{Kind: kind, Login: u.Login, Duration: d, Reason: reason})
+	r.broadcast(message{tags: t, prefix: host, command: "CLEARCHAT", params: []string{"#" + r.name(), u.Login}})
+	s.recordAction(r, by, Action{Kind: kind, Login: u.Login, Duration: d, Reason: reason})
 	return b
 }
 
 func (s *Server) unban(r *room, by, u *account) {
 	delete(r.bans, u.ID)
-	s.acted(r, by, Action{Kind: ActionUnban, Login: u.Login})
+	s.recordAction(r, by, Action{Kind: ActionUnban, Login: u.Login})
 }
 
 // banned reports whether a ban or a time-out of u holds.
@@ -141,27 +141,27 @@ func (r *room) banned(u *account, now time.Time) (ban, bool) {
 
 func (s *Server) deleteLine(r *room, by *account, l *Line) {
 	l.Deleted = true
-	r.tell(message{
+	r.broadcast(message{
 		tags:   tags{"login": l.Login, "room-id": r.owner.ID, "target-msg-id": l.ID, "tmi-sent-ts": millis(s.now())},
 		prefix: host, command: "CLEARMSG", params: []string{"#" + r.name(), l.Text},
 	})
-	s.acted(r, by, Action{Kind: ActionDelete, Login: l.Login, MessageID: l.ID})
+	s.recordAction(r, by, Action{Kind: ActionDelete, Login: l.Login, MessageID: l.ID})
 }
 
 func (s *Server) clear(r *room, by *account) {
 	for _, l := range r.lines {
 		l.Deleted = true
 	}
-	r.tell(message{
+	r.broadcast(message{
 		tags:   tags{"room-id": r.owner.ID, "tmi-sent-ts": millis(s.now())},
 		prefix: host, command: "CLEARCHAT", params: []string{"#" + r.name()},
 	})
-	s.acted(r, by, Action{Kind: ActionClear})
+	s.recordAction(r, by, Action{Kind: ActionClear})
 }
 
-// tell sends a message to the connections in the channel that asked for Twitch's
+// broadcast sends a message to the connections in the channel that asked for Twitch's
 // commands.
-func (r *room) tell(m message) {
+func (r *room) broadcast(m message) {
 	for c := range r.joined {
 		if c.commands {
 			c.send(m)

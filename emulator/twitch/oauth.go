@@ -193,7 +193,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	}
 	out := map[string]any{
 		"access_token": t.Access,
-		"expires_in":   s.left(t),
+		"expires_in":   s.secondsLeft(t),
 		"token_type":   "bearer",
 	}
 	if t.UserID != "" {
@@ -219,7 +219,7 @@ func (s *Server) validate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	t.ValidatedAt = s.now()
-	out := map[string]any{"client_id": t.ClientID, "scopes": orEmpty(t.Scopes), "expires_in": s.left(t)}
+	out := map[string]any{"client_id": t.ClientID, "scopes": orEmpty(t.Scopes), "expires_in": s.secondsLeft(t)}
 	if t.UserID != "" {
 		out["user_id"], out["login"] = t.UserID, s.users[t.UserID].Login
 	}
@@ -247,7 +247,7 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) left(t *Token) int { return int(t.ExpiresAt.Sub(s.now()) / time.Second) }
+func (s *Server) secondsLeft(t *Token) int { return int(t.ExpiresAt.Sub(s.now()) / time.Second) }
 
 // authorization is the token of the Authorization header, under one of the
 // schemes.

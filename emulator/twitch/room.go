@@ -64,7 +64,7 @@ type room struct {
 	roles     map[string]Role      // by user id, as is all below
 	followers map[string]time.Time // since when
 	bans      map[string]ban
-	last      map[string]said
+	last      map[string]lastPost
 	spoken    map[string]bool
 	lines     []*Line
 	byID      map[string]*Line
@@ -77,8 +77,8 @@ type room struct {
 	stream    *Stream
 }
 
-// said is a user's last line in a channel.
-type said struct {
+// lastPost is a user's last line in a channel.
+type lastPost struct {
 	text string
 	at   time.Time
 }
@@ -88,7 +88,7 @@ func newRoom() room {
 		roles:     map[string]Role{},
 		followers: map[string]time.Time{},
 		bans:      map[string]ban{},
-		last:      map[string]said{},
+		last:      map[string]lastPost{},
 		spoken:    map[string]bool{},
 		byID:      map[string]*Line{},
 		unique:    map[string]bool{},
@@ -182,7 +182,7 @@ func AsTyped() SayOption { return func(p *post) { p.typed = true } }
 func (s *Server) Say(channel, login, text string, opts ...SayOption) (Line, error) {
 	s.lock()
 	defer s.unlock()
-	r, u, err := s.pair(channel, login)
+	r, u, err := s.roomAndAccount(channel, login)
 	if err != nil {
 		return Line{}, err
 	}
@@ -298,7 +298,7 @@ func (s *Server) publish(p post) *Line {
 	}
 	first := !r.spoken[u.ID]
 	r.spoken[u.ID] = true
-	r.last[u.ID] = said{p.text, l.At}
+	r.last[u.ID] = lastPost{p.text, l.At}
 	r.lines = append(r.lines, l)
 	r.byID[l.ID] = l
 	if r.settings.UniqueChat {

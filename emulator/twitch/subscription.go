@@ -93,7 +93,7 @@ const (
 func (s *Server) createSubscription(c *call) answer {
 	var in subscriptionRequest
 	if !c.decode(&in) {
-		return bad("The request body is not valid JSON.")
+		return badRequest("The request body is not valid JSON.")
 	}
 	// Clients that know all conditions send the unused conditions empty.
 	maps.DeleteFunc(in.Condition, func(_, v string) bool { return v == "" })
@@ -102,10 +102,10 @@ func (s *Server) createSubscription(c *call) answer {
 	}
 	ss := s.sessions[in.Transport.SessionID]
 	if ss == nil {
-		return bad("websocket transport session does not exist or has already disconnected")
+		return badRequest("websocket transport session does not exist or has already disconnected")
 	}
 	if ss.userID != "" && ss.userID != c.user.ID {
-		return bad("websocket transport cannot have subscriptions created by different users")
+		return badRequest("websocket transport cannot have subscriptions created by different users")
 	}
 	cost, total := 1, 0
 	if kinds[in.Type].self != "" || in.Condition["broadcaster_user_id"] == c.user.ID {
@@ -144,7 +144,7 @@ func (s *Server) createSubscription(c *call) answer {
 	s.subOrder = append(s.subOrder, sub.ID)
 	return answer{status: http.StatusAccepted, body: map[string]any{
 		"data":           []Subscription{sub.Subscription},
-		"total":          len(s.owned(c)),
+		"total":          len(s.callerSubscriptions(c)),
 		"total_cost":     total + cost,
 		"max_total_cost": maxTotalCost,
 	}}
@@ -164,32 +164,32 @@ func (s *Server) checkSubscription(c *call, in subscriptionRequest) (no answer, 
 	k, known := kinds[in.Type]
 	switch {
 	case in.Type == "":
-		return bad("The type field is required."), false
+		return badRequest("The type field is required."), false
 	case in.Version == "":
-		return bad("The version field is required."), false
+		return badRequest("The version field is required."), false
 	case !known || k.version != in.Version:
-		return bad("invalid subscription type and version"), false
+		return badRequest("invalid subscription type and version"), false
 	case in.Transport.Method != "websocket":
-		return bad("unsupported transport method: this fake supports websocket only"), false
+		return badRequest("unsupported transport method: this fake supports websocket only"), false
 	case c.user == nil:
-		return bad("invalid transport and auth combination"), false
+		return badRequest("invalid transport and auth combination"), false
 	}
 	allowed := slices.Concat(k.conditions, k.oneOf)
 	for name, id := range in.Condition {
 		if !slices.Contains(allowed, name) {
-			return bad("invalid condition: " + name), false
+			return badRequest("invalid condition: " + name), false
 		}
 		if s.users[id] == nil {
-			return bad("the condition " + name + " is not the id of a user"), false
+			return badRequest("the condition " + name + " is not the id of a user"), false
 		}
 	}
 	for _, name := range k.conditions {
 		if in.Condition[name] == "" {
-			return bad("missing condition: " + name), false
+			return badRequest("missing condition: " + name), false
 		}
 	}
 	if len(k.oneOf) > 0 && len(in.Condition) != 1 {
-		return bad("exactly one condition is needed of " + k.oneOf[0] + " and " + k.oneOf[1]), false
+		return badRequest("exactly one condition is needed of " + k.oneOf[0] + " and " + k.oneOf[1]), false
 	}
 	forbidden := refuse(http.StatusForbidden, "subscription missing proper authorization")
 	if len(k.scopes) > 0 && !c.token.has(k.scopes...) || k.self != "" && in.Condition[k.self] != c.user.ID {
@@ -201,8 +201,8 @@ func (s *Server) checkSubscription(c *call, in subscriptionRequest) (no answer, 
 	return answer{}, true
 }
 
-// owned are the subscriptions of the caller's app and user.
-func (s *Server) owned(c *call) []*subscription {
+// callerSubscriptions are the subscriptions of the caller's app and user.
+func (s *Server) callerSubscriptions(c *call) []*subscription {
 	var own []*subscription
 	for _, id := range s.subOrder {
 		if sub := s.subs[id]; sub.clientID == c.token.ClientID && sub.userID == c.token.UserID {
@@ -222,10 +222,10 @@ func (s *Server) getSubscriptions(c *call) answer {
 		}
 	}
 	if filters > 1 {
-		return bad("You may specify only one filter query parameter.")
+		return badRequest("You may specify only one filter query parameter.")
 	}
 	found, cost, total := []Subscription{}, 0, 0
-	for _, sub := range s.owned(c) {
+	for _, sub := range s.callerSubscriptions(c) {
 		total++
 		if sub.Status == "enabled" {
 			cost += sub.Cost
@@ -257,7 +257,7 @@ func (s *Server) getSubscriptions(c *call) answer {
 func (s *Server) deleteSubscription(c *call) answer {
 	id := c.query("id")
 	if id == "" {
-		return missing("id")
+		return missingParameter("id")
 	}
 	sub := s.subs[id]
 	if sub == nil || sub.clientID != c.token.ClientID || sub.userID != c.token.UserID {

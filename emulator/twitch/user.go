@@ -127,7 +127,7 @@ func (s *Server) Users() []User {
 func (s *Server) SetRole(channel, login string, role Role) error {
 	s.lock()
 	defer s.unlock()
-	c, u, err := s.pair(channel, login)
+	c, u, err := s.roomAndAccount(channel, login)
 	if err != nil {
 		return err
 	}
@@ -135,8 +135,8 @@ func (s *Server) SetRole(channel, login string, role Role) error {
 	return nil
 }
 
-// pair finds a channel and a user by their names.
-func (s *Server) pair(channel, login string) (*room, *account, error) {
+// roomAndAccount finds a channel and a user by their names.
+func (s *Server) roomAndAccount(channel, login string) (*room, *account, error) {
 	c, err := s.account(channel)
 	if err != nil {
 		return nil, nil, err
