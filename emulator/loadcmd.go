@@ -45,7 +45,7 @@ its own, or with --attach uses the one that wrote that ready file.`,
 					return fmt.Errorf("--attach %s: %w", attach, err)
 				}
 			} else {
-				// a load test is not a user who types too fast
+				// no rate limit: a load test asks faster than a person types
 				s, err := f.start(ctx, stderr, append([]string{"WS_RATE=1000000", "WS_BURST=1000000", "LOG_LEVEL=warn"}, environ...))
 				if err != nil {
 					return err
@@ -70,7 +70,7 @@ its own, or with --attach uses the one that wrote that ready file.`,
 					fmt.Fprintf(stderr, "%d of %d answered\n", answered, messages)
 				}
 			}
-			// the first question of each user pays for connections and caches
+			// the first question of each user includes the cost of connections and caches
 			warm := o
 			warm.Messages, warm.Progress = len(o.Tokens), nil
 			if _, err := load.Run(ctx, warm); err != nil {

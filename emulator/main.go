@@ -31,7 +31,7 @@ var defaultSeed []byte
 
 func main() {
 	stdout := os.Stdout
-	// The functions framework chats on standard output, which is for what a person or a program waits for.
+	// The functions framework writes to standard output, which is reserved for the greeting and the reports.
 	if null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0); err == nil {
 		os.Stdout = null
 	}
@@ -44,7 +44,7 @@ func main() {
 	}
 }
 
-// flags are what the emulator is told on the command line.
+// flags holds the command line flags.
 type flags struct {
 	gateways                    int
 	listen, pubsub, firestore   string
@@ -100,7 +100,7 @@ func (f *flags) register(cmd *cobra.Command, environ []string) {
 	fs.DurationVar(&f.sweep, "sweep", time.Minute, "how often overdue deliveries are looked for; 0 for never")
 }
 
-// lookup takes the last value of a variable, as os.Getenv would.
+// lookup returns the last value of a variable, like os.Getenv.
 func lookup(environ []string, name, fallback string) string {
 	for _, v := range slices.Backward(environ) {
 		if len(v) > len(name)+1 && v[:len(name)+1] == name+"=" {
@@ -110,7 +110,7 @@ func lookup(environ []string, name, fallback string) string {
 	return fallback
 }
 
-// check finds everything that is wrong with the flags themselves.
+// check returns all errors in the flags.
 func (f flags) check() error {
 	var errs []error
 	if f.gateways < 1 {
@@ -136,7 +136,7 @@ func (f flags) check() error {
 	return errors.Join(errs...)
 }
 
-// start starts the stack that the flags describe.
+// start starts the stack described by the flags.
 func (f flags) start(ctx context.Context, stderr *os.File, environ []string) (*stack.Stack, error) {
 	if err := f.check(); err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func run(ctx context.Context, f flags, stdout io.Writer, stderr *os.File, enviro
 	return s.Run(ctx)
 }
 
-// greet tells a person where to go.
+// greet prints the addresses and the tokens.
 func greet(w io.Writer, r stack.Ready) error {
 	var err error
 	say := func(format string, args ...any) {
@@ -206,8 +206,8 @@ func greet(w io.Writer, r stack.Ready) error {
 	return err
 }
 
-// writeReady writes the file in one step, so that who waits for it never reads half of it, and for this user alone,
-// since it holds the tokens.
+// writeReady writes the file in one step, so that a waiting reader never sees half of the file. Only this user may read
+// the file, because it holds the tokens.
 func writeReady(path string, r stack.Ready) error {
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {

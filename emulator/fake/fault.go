@@ -6,38 +6,31 @@ import (
 	"time"
 )
 
-// HTTPFault is something that goes wrong with a request over HTTP, or with the
-// opening of a WebSocket.
+// HTTPFault describes the failure of an HTTP request, or of the opening of a WebSocket.
 type HTTPFault struct {
-	// Method and Path say which; empty is any request. Path is the end of it,
-	// such as "/messages" or "/oauth2/token"; for a WebSocket it is the whole.
+	// Method and Path select requests; empty selects all. Path is a suffix such as "/messages" or "/oauth2/token"; for
+	// a WebSocket the whole path.
 	Method, Path string
-	// Skip is how many requests pass first; Times is how many fail then, 1
-	// where it is 0.
+	// Skip is the number of requests that pass first. Times is the number of requests that fail then; 0 means 1.
 	Skip, Times int
-	// Delay comes before everything else.
+	// Delay comes before the other effects.
 	Delay time.Duration
-	// Done carries the request out, as if nothing was wrong, before it fails. A
-	// WebSocket that fails is not opened.
+	// Done executes the request before it fails. A failed WebSocket is not opened.
 	Done bool
-	// Status is answered, and Header with it: with an error in the body from
-	// 400 on, else without a body, so that 204 without Done is a request that
-	// the platform drops silently.
+	// Status and Header are the answer. From 400 on the body holds an error; below 400 the body is empty. So 204
+	// without Done is a request silently dropped by the platform.
 	Status int
 	Header http.Header
-	// RetryAfter is when the rate limit ends that Discord answers with for the
-	// Status 429: that of the route, or where Global is set of everything.
-	// Twitch tells it in Header.
+	// RetryAfter is the time until the rate limit ends, for Discord's answer with Status 429. The limit concerns the
+	// route, or everything if Global is true. Twitch sends the time in Header.
 	RetryAfter time.Duration
 	Global     bool
-	// Drop ends the connection instead of answering. Hang lets the client wait
-	// for as long as it likes. With none of Status, Drop and Hang the request
-	// succeeds, after Delay.
+	// Drop closes the connection without an answer. Hang waits until the client disconnects. Without Status, Drop and
+	// Hang the request succeeds after Delay.
 	Drop, Hang bool
 }
 
-// Faults are what is still to go wrong with things of one kind, in the order in
-// which it was added. They have no lock of their own.
+// Faults holds pending faults of one kind in the order of their addition. It has no lock.
 type Faults[F any] struct{ pending []*pending[F] }
 
 type pending[F any] struct {
@@ -45,14 +38,12 @@ type pending[F any] struct {
 	skip, times int
 }
 
-// Add makes a fault happen to things that it fits: skip of them pass first, then
-// it happens to as many as times says, at least 1.
+// Add adds a fault. The first skip matching events pass, then the fault applies to the next times events, at least one.
 func (f *Faults[F]) Add(fault F, skip, times int) {
 	f.pending = append(f.pending, &pending[F]{fault, skip, max(times, 1)})
 }
 
-// Next is the first fault that fits a thing and lets it not pass, or nil. It
-// counts for that thing.
+// Next returns the first matching fault that applies to an event, or nil, and counts the event.
 func (f *Faults[F]) Next(fits func(*F) bool) *F {
 	for i, p := range f.pending {
 		if !fits(&p.fault) {

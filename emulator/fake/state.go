@@ -1,9 +1,8 @@
-// Package fake is what the stand-ins for the platforms have in common: a
-// state whose changes can be awaited, goroutines that end with the server, HTTP
-// with faults, the frames that a connection has still to send, and limits.
+// Package fake is the common core of the platforms' fakes: a state with awaitable changes, goroutines that end with the
+// server, HTTP with faults, queues of unsent frames, and rate limits.
 //
-// What a platform says, and how, its own package knows. Its server embeds a
-// [Core], which has the methods that a test finds at every stand-in.
+// Start with [Core]: the server of each platform's fake embeds a Core, and so has the same methods for tests. This
+// package must not know any platform's protocol.
 package fake
 
 import (
@@ -14,16 +13,16 @@ import (
 	"sync"
 )
 
-// ErrClosed is returned by calls that a closing stand-in ended.
+// ErrClosed is returned by calls interrupted by Close.
 var ErrClosed = errors.New("fake: the server is closed")
 
-// Mutex guards a stand-in's state. Who only read it unlocks with Unlock, who changed it with UnlockChanged.
+// Mutex guards a fake's state. A reader unlocks with Unlock, a writer with UnlockChanged.
 type Mutex struct {
 	sync.Mutex
-	changed chan struct{} // closed on the next change; nil while nobody waits
+	changed chan struct{} // closed on the next change; nil without a waiter
 }
 
-// UnlockChanged also wakes those who await a change.
+// UnlockChanged unlocks, and wakes the callers of Await.
 func (m *Mutex) UnlockChanged() {
 	if m.changed != nil {
 		close(m.changed)
@@ -32,7 +31,7 @@ func (m *Mutex) UnlockChanged() {
 	m.Unlock()
 }
 
-// next is closed on the next change.
+// next returns a channel that is closed on the next change.
 func (m *Mutex) next() <-chan struct{} {
 	m.Lock()
 	defer m.Unlock()
@@ -42,26 +41,26 @@ func (m *Mutex) next() <-chan struct{} {
 	return m.changed
 }
 
-// Tasks are a stand-in's goroutines, which end together. NewTasks makes them.
+// Tasks holds a fake's goroutines, which end together. Use [NewTasks].
 type Tasks struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
 	mu      sync.Mutex
-	running sync.WaitGroup // added to only under mu, and not once ctx has ended
+	running sync.WaitGroup // grows only under mu, and never after the end of ctx
 }
 
-// NewTasks are none, to which some can be added until the stand-in closes.
+// NewTasks makes an empty group of goroutines.
 func NewTasks() *Tasks {
 	t := &Tasks{}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
 
-// Context ends when the stand-in begins to close.
+// Context returns a context that ends when the fake begins to close.
 func (t *Tasks) Context() context.Context { return t.ctx }
 
-// Go runs f as a goroutine that the closing stand-in waits for, and reports false where it closes already.
+// Go runs f in a goroutine; Close waits for its end. Go returns false, and does not run f, if the fake is closing.
 func (t *Tasks) Go(f func()) bool {
 	if !t.begin() {
 		return false
@@ -83,14 +82,14 @@ func (t *Tasks) begin() bool {
 	return true
 }
 
-// end lets none begin any more, and asks those that run to end.
+// end prevents new goroutines and cancels the context of the others.
 func (t *Tasks) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cancel()
 }
 
-// Secret is a random string of 2n hexadecimal digits.
+// Secret returns a random string of 2n hexadecimal digits.
 func Secret(n int) string {
 	b := make([]byte, n)
 	rand.Read(b)

@@ -12,7 +12,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// maxDiscord is how many characters Discord takes of one who has not paid
+// maxDiscord is the largest number of characters in a message of a user without a subscription
 // (https://discord.com/developers/docs/resources/message#create-message).
 const maxDiscord = 2000
 
@@ -24,7 +24,7 @@ func (p discordPlatform) await(ctx context.Context, cond func() bool) error {
 	return p.srv.Await(ctx, cond)
 }
 
-// Places of Discord.
+// Ids of Discord's places.
 func discordChannel(id string) string { return "discord/channel/" + id }
 func discordDirect(bot string) string { return "discord/direct/" + bot }
 
@@ -32,7 +32,7 @@ const discordModeration = "discord/moderation"
 
 func nameOf(u discord.User) string { return cmp.Or(u.GlobalName, u.Name) }
 
-// bots are all bots, and people all others.
+// users returns all bots and all other users.
 func (p discordPlatform) users() (bots, people []discord.User) {
 	for _, u := range p.srv.Users() {
 		if u.Bot {
@@ -81,7 +81,7 @@ func (p discordPlatform) state() Platform {
 	return state
 }
 
-// connected is the bot's name, if the bot is connected.
+// connected returns the bot's name if the bot is connected.
 func (p discordPlatform) connected(b discord.User) []string {
 	if p.srv.Connected(b.ID) == 0 {
 		return []string{}
@@ -89,7 +89,7 @@ func (p discordPlatform) connected(b discord.User) []string {
 	return []string{nameOf(b)}
 }
 
-// guild is who may be spoken as in a guild, those who are banned included, and its bots that are connected.
+// guild returns the possible speakers of a guild, banned users included, and the guild's connected bots.
 func (p discordPlatform) guild(g discord.Guild) (speakers []Speaker, bots []string) {
 	roles := map[string]string{}
 	for _, r := range p.srv.Roles(g.ID) {
@@ -125,7 +125,7 @@ func (p discordPlatform) guild(g discord.Guild) (speakers []Speaker, bots []stri
 	return speakers, bots
 }
 
-// members are the ids of who is in each guild.
+// members returns the user ids of each guild.
 func (p discordPlatform) members() []map[string]bool {
 	var all []map[string]bool
 	for _, g := range p.srv.Guilds() {
@@ -138,7 +138,7 @@ func (p discordPlatform) members() []map[string]bool {
 	return all
 }
 
-// shareGuild reports whether two users share one of the guilds, without which there are no direct messages.
+// shareGuild reports whether two users share a guild. Otherwise direct messages are impossible.
 func shareGuild(guilds []map[string]bool, a, b string) bool {
 	return slices.ContainsFunc(guilds, func(ids map[string]bool) bool { return ids[a] && ids[b] })
 }
@@ -204,7 +204,7 @@ func toLines(place, to string, said []discord.Message) []Line {
 	return all
 }
 
-// describeAudit says what a bot did to whom.
+// describeAudit describes an action of a bot.
 func describeAudit(e discord.AuditEntry, whom, guild string) string {
 	var text string
 	switch e.Action {

@@ -12,7 +12,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// maxTwitch is how many characters Twitch's box takes, for a line and for a whisper
+// maxTwitch is the largest number of characters in a line or a whisper
 // (https://dev.twitch.tv/docs/api/reference/#send-chat-message).
 const maxTwitch = 500
 
@@ -40,11 +40,11 @@ func (p *twitchPlatform) await(ctx context.Context, cond func() bool) error {
 	return p.srv.Await(ctx, cond)
 }
 
-// maxIdle is how many channels are shown of a Twitch on which all are empty.
+// maxIdle bounds the channels shown if all channels are empty.
 const maxIdle = 20
 
-// channels are those in which somebody is or was, or spoke: everybody has a channel, and most are empty. Where all are,
-// they are the first maxIdle, so that there is one to speak in.
+// channels returns the channels with present or past members or lines. Every user has a channel, and most channels are
+// empty. If all channels are empty, it returns the first maxIdle channels.
 func (p *twitchPlatform) channels(users []twitch.User) []twitch.User {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,7 +59,7 @@ func (p *twitchPlatform) channels(users []twitch.User) []twitch.User {
 	return slices.DeleteFunc(slices.Clone(users), func(u twitch.User) bool { return !p.shown[u.Login] })
 }
 
-// Places of Twitch.
+// Ids of Twitch's places.
 func twitchChannel(login string) string { return "twitch/channel/" + login }
 func twitchDirect(bot string) string    { return "twitch/direct/" + bot }
 
@@ -176,7 +176,7 @@ func (p *twitchPlatform) lines(channel string, n int) []Line {
 	return lines
 }
 
-// describeAction says what a moderator did.
+// describeAction describes an action of a moderator.
 func describeAction(channel string, a twitch.Action) string {
 	var text string
 	switch a.Kind {
@@ -208,7 +208,7 @@ func (p *twitchPlatform) say(m Message) (string, error) {
 	case p.bots[from.ID]:
 		return "", refuse(http.StatusForbidden, "user", "%s is a bot, and speaks for itself", from.DisplayName)
 	}
-	text := cleanText(m.Text, "") // Twitch's box has one line
+	text := cleanText(m.Text, "") // Twitch's input field has one line
 	if err := tooLong(text, maxTwitch, "Twitch"); err != nil {
 		return "", err
 	}

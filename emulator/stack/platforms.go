@@ -25,7 +25,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// The bots of the platforms' stand-ins.
+// The bots on the fakes.
 const (
 	botName      = "parley"
 	twitchBotID  = "9000"
@@ -33,16 +33,16 @@ const (
 	guildID      = "3000"
 )
 
-// Platforms are stand-ins for Twitch and Discord, with the seed's people in them, and a page on which to speak there. One
-// that is nil does not run, because the environment names the real one.
+// Platforms holds the fakes of Twitch and Discord with the seeded people, and the playground page. A fake is nil if the
+// environment configures the real platform.
 type Platforms struct {
 	Twitch  *twitch.Server
 	Discord *discord.Server
 
-	page *http.Server // nil if there is none
+	page *http.Server // nil without a page
 }
 
-// Close ends all.
+// Close ends the fakes and the page.
 func (p Platforms) Close() error {
 	var errs []error
 	if p.page != nil {
@@ -57,9 +57,9 @@ func (p Platforms) Close() error {
 	return errors.Join(errs...)
 }
 
-// startPlatforms starts stand-ins for the platforms that the environment does not configure, with the users of the seed:
-// each of Twitch has a channel, in which Parley is, and all of Discord are in one guild. It returns what the parts have to
-// be told, beside environ. listen is where the first gateway will be.
+// startPlatforms starts fakes for the platforms not configured by the environment, with the users of the seed. Every
+// Twitch user has a channel with the bot; all Discord users are in one guild. It returns additional environment
+// variables for the parts. listen is the address of the first gateway.
 func startPlatforms(ctx context.Context, environ map[string]string, listen string, seed Seed, dir string, client *firestore.Client) (p Platforms, told map[string]string, err error) {
 	told = map[string]string{}
 	defer func() {
@@ -115,14 +115,14 @@ func startTwitch(ctx context.Context, people []identity.UserID, name func(identi
 		if _, err := s.AddUser(twitch.User{ID: id.ID(), Login: login, DisplayName: name(id)}); err != nil {
 			return s, nil, err
 		}
-		// as broadcasters do for a bot that answers and keeps order
+		// like broadcasters with a bot that moderates
 		if err := s.SetRole(login, botName, twitch.Role{Moderator: true}); err != nil {
 			return s, nil, err
 		}
 		channels, allowed = append(channels, login), append(allowed, id.String())
 	}
 	if len(channels) > 0 {
-		if err := s.LogIn(channels[0]); err != nil { // in the browser of whoever opens a login page
+		if err := s.LogIn(channels[0]); err != nil { // in the browser that opens a login page
 			return s, nil, err
 		}
 	}
@@ -141,8 +141,8 @@ func startTwitch(ctx context.Context, people []identity.UserID, name func(identi
 	return s, told, LogInBot(ctx, s, app, bot, told, client)
 }
 
-// LogInBot gives Parley the bot's token, as logging in at /oauth/twitch/login does. told is the environment of the parts:
-// it says of which app the token is, and by which key it is kept.
+// LogInBot stores a token of the bot, like a login at /oauth/twitch/login. environ is the environment of the parts: it
+// names the app of the token, and the key that encrypts the token.
 func LogInBot(ctx context.Context, s *twitch.Server, app twitch.App, bot twitch.User, told map[string]string, client *firestore.Client) error {
 	c, err := config.Load[oauth.Config](environList(told))
 	if err != nil {
@@ -212,8 +212,8 @@ func startDiscord(people []identity.UserID, name func(identity.UserID) string) (
 	return s, map[string]string{"DISCORD_BOT_TOKEN": bot.Token, "DISCORD_API_URL": s.APIURL(), "DISCORD_ROLES": moderator.Name + "=moderator"}, nil
 }
 
-// openPage serves the page on which to speak as the stand-ins' people, on a free port of this machine alone, and returns
-// its URL. It is empty if there are no stand-ins.
+// openPage serves the playground on a free port of the loopback interface, and returns its URL. Without fakes the URL
+// is empty.
 func (p *Platforms) openPage(ctx context.Context) (url string, err error) {
 	if p.Twitch == nil && p.Discord == nil {
 		return "", nil
@@ -227,12 +227,12 @@ func (p *Platforms) openPage(ctx context.Context) (url string, err error) {
 		return "", fmt.Errorf("serve the platforms' page: %w", err)
 	}
 	p.page = &http.Server{Handler: playground.New(p.Twitch, p.Discord, bot), ReadHeaderTimeout: 10 * time.Second}
-	go p.page.Serve(lis) // ends with Close; a page that can't be served shows in the browser
+	go p.page.Serve(lis) // ends with Close; a failure shows in the browser
 	return "http://" + lis.Addr().String(), nil
 }
 
-// keyDir is where the key of the stand-ins' credentials is kept: with the data that it belongs to, or nowhere for longer
-// than the run.
+// keyDir returns the folder for the key of the fakes' credentials. The key is kept with its data in dataDir, or removed
+// after the run if dataDir is empty.
 func keyDir(dataDir string) (dir string, remove func() error, err error) {
 	if dataDir != "" {
 		if err := os.MkdirAll(dataDir, 0o700); err != nil {

@@ -11,11 +11,10 @@ import (
 	"parley.internal/emulator/fake"
 )
 
-// sendChatMessage is https://dev.twitch.tv/docs/api/reference/#send-chat-message
+// sendChatMessage implements https://dev.twitch.tv/docs/api/reference/#send-chat-message
 //
-// Twitch publishes no list of drop_reason codes. A time-out's is as seen in
-// https://github.com/twitchdev/issues/issues/1002; the others here are the
-// msg-ids that IRC has for the same.
+// Twitch publishes no list of drop_reason codes. The code of a time-out comes from
+// https://github.com/twitchdev/issues/issues/1002; the other codes are the msg-ids of IRC.
 func (s *Server) sendChatMessage(c *call) answer {
 	var in chatMessageRequest
 	if !c.decode(&in) {
@@ -118,7 +117,7 @@ func (s *Server) newPost(c *call, in chatMessageRequest) (p post, no answer, ok 
 	return p, answer{}, true
 }
 
-// Whisper is a private message, as its recipient has it.
+// Whisper is a private message as received.
 type Whisper struct {
 	ID                   string
 	From, To             string // logins
@@ -127,7 +126,7 @@ type Whisper struct {
 	At                   time.Time
 }
 
-// Whispers are those that a user received, in order.
+// Whispers returns the whispers received by a user, in order.
 func (s *Server) Whispers(login string) []Whisper {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,8 +137,7 @@ func (s *Server) Whispers(login string) []Whisper {
 	return append([]Whisper(nil), a.whispers...)
 }
 
-// Whisper makes one user whisper to another, whatever limits would say to it,
-// and tells EventSub and the recipient's IRC connections.
+// Whisper sends a whisper as a user, without limits. EventSub and the recipient's IRC connections get the whisper.
 func (s *Server) Whisper(from, to, text string) (Whisper, error) {
 	s.lock()
 	defer s.unlock()
@@ -174,14 +172,13 @@ func (s *Server) whisper(from, to *account, text string) Whisper {
 	return w
 }
 
-// Lengths of whispers, to one who never whispered to the sender and to one who
-// did. Longer ones are cut.
+// Largest lengths of whispers: to a stranger, and to a user who has whispered to the sender. Longer whispers are cut.
 const (
 	maxFirstWhisper = 500
 	maxWhisper      = 10000
 )
 
-// sendWhisper is https://dev.twitch.tv/docs/api/reference/#send-whisper
+// sendWhisper implements https://dev.twitch.tv/docs/api/reference/#send-whisper
 func (s *Server) sendWhisper(c *call) answer {
 	if no, ok := c.userOnly("user:manage:whispers"); !ok {
 		return no

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// What happens in channels besides chat, and how EventSub and IRC tell it.
+// Events in channels other than chat, and their messages over EventSub and IRC.
 // https://dev.twitch.tv/docs/eventsub/eventsub-reference/#channel-follow-event and following
 
-// userFields are the three fields that an event has for each user in it.
+// userFields returns the three fields of an event for each user.
 func userFields(prefix string, u *account) map[string]any {
 	return map[string]any{
 		prefix + "user_id":    u.ID,
@@ -46,9 +46,8 @@ func (s *Server) Follow(channel, login string) error {
 	return nil
 }
 
-// Subscribe makes a user subscribe to a channel, who then has so many months:
-// the first is a sub, any other a resub. The chat gets a USERNOTICE; EventSub's
-// channel.subscribe tells only the first, as Twitch does.
+// Subscribe makes a user subscribe to a channel for a number of months: the first month is a sub, a later month a
+// resub. The chat gets a USERNOTICE. As on Twitch, EventSub sends channel.subscribe only for the first month.
 func (s *Server) Subscribe(channel, login string, months int) error {
 	s.lock()
 	defer s.unlock()
@@ -97,8 +96,7 @@ func (s *Server) Raid(from, to string, viewers int) error {
 	return nil
 }
 
-// userNotice tells a channel what a user did there.
-// https://dev.twitch.tv/docs/chat/irc/#usernotice-tags
+// userNotice sends a channel a notice about a user. https://dev.twitch.tv/docs/chat/irc/#usernotice-tags
 func (s *Server) userNotice(r *room, u *account, id, text string, params tags) {
 	t := userTags(r, u)
 	for k, v := range params {
@@ -115,8 +113,7 @@ func (s *Server) userNotice(r *room, u *account, id, text string, params tags) {
 	r.broadcast(message{tags: t, prefix: host, command: "USERNOTICE", params: []string{"#" + r.name()}})
 }
 
-// GoOnline starts a channel's stream. An id, and the time, are chosen where they
-// are empty.
+// GoOnline starts a channel's stream. An empty id and a zero time are filled in.
 func (s *Server) GoOnline(channel string, st Stream) error {
 	s.lock()
 	defer s.unlock()
@@ -154,7 +151,7 @@ func (s *Server) GoOffline(channel string) error {
 	return nil
 }
 
-// notifyChat tells channel.chat.message.
+// notifyChat sends channel.chat.message.
 func (s *Server) notifyChat(r *room, u *account, l *Line) {
 	if len(s.subs) == 0 {
 		return
@@ -200,7 +197,7 @@ func (s *Server) notifyChat(r *room, u *account, l *Line) {
 	}), map[string]string{"broadcaster_user_id": r.owner.ID})
 }
 
-// notifyWhisper tells user.whisper.message.
+// notifyWhisper sends user.whisper.message.
 func (s *Server) notifyWhisper(from, to *account, w Whisper) {
 	s.notify("user.whisper.message", joinFields(userFields("from_", from), userFields("to_", to), map[string]any{
 		"whisper_id": w.ID,

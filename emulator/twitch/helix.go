@@ -9,17 +9,16 @@ import (
 	"time"
 )
 
-// The Helix API, see https://dev.twitch.tv/docs/api/guide/ for what all
-// endpoints have in common: headers, rate limits, and errors.
+// The Helix API. https://dev.twitch.tv/docs/api/guide/ describes headers, rate limits and errors of all endpoints.
 
-// call is one request to Helix that showed a valid token.
+// call is a Helix request with a valid token.
 type call struct {
 	r     *http.Request
 	token *Token
-	user  *account // nil with an app access token
+	user  *account // nil for an app access token
 }
 
-// answer is what a call gets: a body, or an error with a message.
+// answer is the result of a call: a body, or an error with a message.
 type answer struct {
 	status int
 	body   any
@@ -50,8 +49,7 @@ func (s *Server) routeHelix(mux *http.ServeMux) {
 	})
 }
 
-// helix checks what every call needs and lets f do it, in one step for
-// everything else that happens.
+// helix checks the headers and the rate limit of a call and runs f. The whole call is atomic.
 func (s *Server) helix(w http.ResponseWriter, r *http.Request, f func(*call) answer) {
 	access, ok := authorization(r, "Bearer")
 	if !ok {
@@ -82,7 +80,7 @@ func (s *Server) helix(w http.ResponseWriter, r *http.Request, f func(*call) ans
 		ok, left, reset := s.points[key].take(s.now(), limit)
 		w.Header().Set("Ratelimit-Limit", strconv.Itoa(limit.N))
 		w.Header().Set("Ratelimit-Remaining", strconv.Itoa(left))
-		// Rounded up, so that who waits for it finds points.
+		// Rounded up, so that a client has points after waiting.
 		w.Header().Set("Ratelimit-Reset", strconv.FormatInt(reset.Add(time.Second-1).Unix(), 10))
 		if !ok {
 			writeError(w, http.StatusTooManyRequests, "Rate limit exceeded")
@@ -100,7 +98,7 @@ func (s *Server) helix(w http.ResponseWriter, r *http.Request, f func(*call) ans
 	}
 }
 
-// writeError answers in the form of all of Helix's errors.
+// writeError writes an error in Helix's format.
 func writeError(w http.ResponseWriter, status int, text string) {
 	writeJSON(w, status, map[string]any{"error": http.StatusText(status), "status": status, "message": text})
 }
@@ -116,8 +114,7 @@ func missingScope(scopes ...string) answer {
 	return refuse(http.StatusUnauthorized, "Missing scope: "+strings.Join(scopes, " or "))
 }
 
-// userOnly refuses an app access token, and a user token without one of the
-// scopes.
+// userOnly refuses an app access token, and a user token without all of the scopes.
 func (c *call) userOnly(scopes ...string) (answer, bool) {
 	if c.user == nil {
 		return refuse(http.StatusUnauthorized, "Missing User OAUTH Token"), false
@@ -130,8 +127,7 @@ func (c *call) userOnly(scopes ...string) (answer, bool) {
 
 func (c *call) decode(v any) bool { return json.NewDecoder(c.r.Body).Decode(v) == nil }
 
-// findUsers are the accounts with the ids and logins of a query, each once and in
-// order, those that exist.
+// findUsers returns the existing accounts with these ids and logins, in order and without repetition.
 func (s *Server) findUsers(ids, logins []string) []*account {
 	var found []*account
 	add := func(a *account) {
@@ -148,10 +144,10 @@ func (s *Server) findUsers(ids, logins []string) []*account {
 	return found
 }
 
-// maxNames is how many users or channels one query may name.
+// maxNames bounds the users or channels of one query.
 const maxNames = 100
 
-// getUsers is https://dev.twitch.tv/docs/api/reference/#get-users
+// getUsers implements https://dev.twitch.tv/docs/api/reference/#get-users
 func (s *Server) getUsers(c *call) answer {
 	q := c.r.URL.Query()
 	ids, logins := q["id"], q["login"]
@@ -185,7 +181,7 @@ func (s *Server) getUsers(c *call) answer {
 	return success(data(users))
 }
 
-// getChannels is https://dev.twitch.tv/docs/api/reference/#get-channel-information
+// getChannels implements https://dev.twitch.tv/docs/api/reference/#get-channel-information
 func (s *Server) getChannels(c *call) answer {
 	ids := c.r.URL.Query()["broadcaster_id"]
 	if len(ids) == 0 {
@@ -213,7 +209,7 @@ func (s *Server) getChannels(c *call) answer {
 	return success(data(channels))
 }
 
-// getStreams is https://dev.twitch.tv/docs/api/reference/#get-streams
+// getStreams implements https://dev.twitch.tv/docs/api/reference/#get-streams
 func (s *Server) getStreams(c *call) answer {
 	q := c.r.URL.Query()
 	ids, logins := q["user_id"], q["user_login"]

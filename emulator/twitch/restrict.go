@@ -8,8 +8,7 @@ import (
 // longestTimeout is two weeks, in seconds.
 const longestTimeout = 1209600
 
-// moderator checks that the caller is who moderator_id says, and moderates the
-// channel of broadcaster_id.
+// moderator checks that the caller is the user moderator_id, and moderates the channel broadcaster_id.
 func (s *Server) moderator(c *call, scope string) (*room, answer, bool) {
 	no, fine := c.userOnly(scope)
 	switch {
@@ -32,7 +31,7 @@ func (s *Server) moderator(c *call, scope string) (*room, answer, bool) {
 	return &a.room, answer{}, true
 }
 
-// banUser is https://dev.twitch.tv/docs/api/reference/#ban-user
+// banUser implements https://dev.twitch.tv/docs/api/reference/#ban-user
 func (s *Server) banUser(c *call) answer {
 	r, no, fine := s.moderator(c, "moderator:manage:banned_users")
 	if !fine {
@@ -85,7 +84,7 @@ func (s *Server) banUser(c *call) answer {
 	return success(data([]banned{out}))
 }
 
-// unbanUser is https://dev.twitch.tv/docs/api/reference/#unban-user
+// unbanUser implements https://dev.twitch.tv/docs/api/reference/#unban-user
 func (s *Server) unbanUser(c *call) answer {
 	r, no, fine := s.moderator(c, "moderator:manage:banned_users")
 	if !fine {
@@ -105,10 +104,10 @@ func (s *Server) unbanUser(c *call) answer {
 	return answer{status: http.StatusNoContent}
 }
 
-// deletable is how old a line may be that a moderator deletes.
+// deletable is the largest age of a line that a moderator can delete.
 const deletable = 6 * time.Hour
 
-// deleteChat is https://dev.twitch.tv/docs/api/reference/#delete-chat-messages
+// deleteChat implements https://dev.twitch.tv/docs/api/reference/#delete-chat-messages
 func (s *Server) deleteChat(c *call) answer {
 	r, no, fine := s.moderator(c, "moderator:manage:chat_messages")
 	if !fine {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Subscription is one of EventSub's, in its form in JSON.
+// Subscription is an EventSub subscription in its JSON form.
 // https://dev.twitch.tv/docs/eventsub/eventsub-reference/#subscription
 type Subscription struct {
 	ID        string            `json:"id"`
@@ -20,7 +20,7 @@ type Subscription struct {
 	Cost      int               `json:"cost"`
 }
 
-// Transport is where notifications go.
+// Transport is the destination of notifications.
 type Transport struct {
 	Method         string `json:"method"`
 	SessionID      string `json:"session_id"`
@@ -39,13 +39,12 @@ type subscription struct {
 // https://dev.twitch.tv/docs/eventsub/eventsub-subscription-types/
 type kind struct {
 	version string
-	// conditions are the fields that must be there; oneOf that exactly one of
-	// them must.
+	// conditions are required fields. Of oneOf, exactly one field is required.
 	conditions []string
 	oneOf      []string
-	// scopes are those of which the token needs one; none for public events.
+	// scopes lists alternatives: the token needs one of the scopes. Public events have none.
 	scopes []string
-	// self is the condition that must be the token's user.
+	// self is the condition that must name the token's user.
 	self string
 }
 
@@ -82,14 +81,14 @@ var kinds = map[string]kind{
 	"stream.offline": {version: "1", conditions: []string{"broadcaster_user_id"}},
 }
 
-// Limits of https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#subscription-limits
+// Limits: https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#subscription-limits
 const (
 	maxSessionSubs = 300
 	maxTotalCost   = 10
-	maxSessions    = 3 // with enabled subscriptions, of one app and user
+	maxSessions    = 3 // sessions with enabled subscriptions, per app and user
 )
 
-// createSubscription is https://dev.twitch.tv/docs/api/reference/#create-eventsub-subscription
+// createSubscription implements https://dev.twitch.tv/docs/api/reference/#create-eventsub-subscription
 func (s *Server) createSubscription(c *call) answer {
 	var in subscriptionRequest
 	if !c.decode(&in) {
@@ -201,7 +200,7 @@ func (s *Server) checkSubscription(c *call, in subscriptionRequest) (no answer, 
 	return answer{}, true
 }
 
-// callerSubscriptions are the subscriptions of the caller's app and user.
+// callerSubscriptions returns the subscriptions of the caller's app and user.
 func (s *Server) callerSubscriptions(c *call) []*subscription {
 	var own []*subscription
 	for _, id := range s.subOrder {
@@ -212,7 +211,7 @@ func (s *Server) callerSubscriptions(c *call) []*subscription {
 	return own
 }
 
-// getSubscriptions is https://dev.twitch.tv/docs/api/reference/#get-eventsub-subscriptions
+// getSubscriptions implements https://dev.twitch.tv/docs/api/reference/#get-eventsub-subscriptions
 func (s *Server) getSubscriptions(c *call) answer {
 	q := c.r.URL.Query()
 	filters := 0
@@ -253,7 +252,7 @@ func (s *Server) getSubscriptions(c *call) answer {
 	})
 }
 
-// deleteSubscription is https://dev.twitch.tv/docs/api/reference/#delete-eventsub-subscription
+// deleteSubscription implements https://dev.twitch.tv/docs/api/reference/#delete-eventsub-subscription
 func (s *Server) deleteSubscription(c *call) answer {
 	id := c.query("id")
 	if id == "" {
@@ -271,8 +270,7 @@ func (s *Server) deleteSubscription(c *call) answer {
 	return answer{status: http.StatusNoContent}
 }
 
-// notify sends an event to the subscriptions of that type whose conditions all
-// hold for it.
+// notify sends an event to the subscriptions of its type, if all conditions of the subscription match.
 func (s *Server) notify(name string, event map[string]any, holds map[string]string) {
 	for _, id := range s.subOrder {
 		sub := s.subs[id]
