@@ -81,11 +81,10 @@ func TestMain(m *testing.M) {
 	emulatortest.Main(m)
 }
 
-// patience is how long a test waits for what has to come. It is long, since machines are slow at times; nothing waits
-// for it to pass.
+// patience bounds every wait in a test. It is long because machines are slow at times; no test waits for its end.
 const patience = 90 * time.Second
 
-// parley is the emulator command as a process.
+// parley is a process with the emulator command.
 type parley struct {
 	stack.Ready
 	cmd  *exec.Cmd
@@ -93,7 +92,7 @@ type parley struct {
 	done chan struct{}
 }
 
-// output keeps what a process prints.
+// output collects the output of a process.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -111,7 +110,7 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// start starts the emulator and waits until it is ready. It is killed at the test's end if it still runs.
+// start starts the emulator and waits until it is ready. The end of the test stops the emulator.
 func start(t *testing.T, environ []string, args ...string) *parley {
 	t.Helper()
 	ready := filepath.Join(t.TempDir(), "ready.json")
@@ -159,7 +158,7 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// sides starts the emulator on the embedded servers and on Google's emulators.
+// sides runs a test on the embedded servers and on Google's emulators.
 func sides(t *testing.T, environ []string, args []string, run func(t *testing.T, p *parley)) {
 	for name, extra := range map[string][]string{"embedded": nil, "google": {"--google"}} {
 		t.Run(name, func(t *testing.T) {
@@ -205,7 +204,7 @@ type message struct {
 	} `json:"metadata"`
 }
 
-// connect connects a user to a gateway and waits for the ready frame. got are the answers that the user has already.
+// connect connects a user to a gateway and waits for the ready frame. got lists the answers received earlier.
 func connect(t *testing.T, p *parley, gateway int, user string, got ...string) *client {
 	t.Helper()
 	query := url.Values{"after": got}.Encode()
@@ -233,7 +232,7 @@ func connect(t *testing.T, p *parley, gateway int, user string, got ...string) *
 	return c
 }
 
-// next waits for the next frame of a type; others before it are a failure.
+// next waits for the next frame, and fails if the frame has another type.
 func (c *client) next(kind string) message {
 	c.t.Helper()
 	select {
@@ -251,7 +250,7 @@ func (c *client) next(kind string) message {
 	}
 }
 
-// say sends a message. A user has to give each another id: with the same, it is the same message.
+// say sends a message. Two messages of a user with the same id are the same message.
 func (c *client) say(id, text, room string) {
 	c.t.Helper()
 	var m message
@@ -272,7 +271,7 @@ func (c *client) join(room string) {
 	c.next("room.joined")
 }
 
-// nothingMore asks one more question and sees that its answer is the next frame.
+// nothingMore asks a question and checks that the next frame is the answer.
 func (c *client) nothingMore() {
 	c.t.Helper()
 	c.say("last", "!help", "")
@@ -428,7 +427,7 @@ func TestChat(t *testing.T) {
 
 		t.Run("an answer for a channel reaches everybody in the room", func(t *testing.T) {
 			a, b := connect(t, p, 0, "discord:2002"), connect(t, p, 2, "twitch:1001")
-			b.say("in", "good evening", "kitchen") // who speaks in a room is in it
+			b.say("in", "good evening", "kitchen") // the sender of a message enters the room
 			var join message
 			join.Type, join.Payload.Room = "room.join", "kitchen"
 			if err := a.conn.WriteJSON(join); err != nil {
@@ -485,7 +484,7 @@ func TestChat(t *testing.T) {
 	})
 }
 
-func TestTwoRoomsShareOneTalk(t *testing.T) {
+func TestMessagesAreRelayedBetweenTwoRooms(t *testing.T) {
 	t.Parallel()
 	sides(t, []string{"EGRESS_DEADLINE=3s", "SWEEP_GRACE=1s", "RULES_CACHE_TTL=1s"}, []string{"--gateways", "2", "--sweep", "200ms"}, func(t *testing.T, p *parley) {
 		db := firestoreClient(t, p)
@@ -496,7 +495,7 @@ func TestTwoRoomsShareOneTalk(t *testing.T) {
 		if m := frank.next("chat.message.received"); answer.StripMarks(m.Payload.Text) != "[api-gateway] Eve: hello over there" || m.Metadata.ReplyTo != "" {
 			t.Errorf("Frank got %+v", m)
 		} else {
-			frank.say("m2", m.Payload.Text, "balcony") // a program would do so, and is not relayed
+			frank.say("m2", m.Payload.Text, "balcony") // a program could do so; the copy is not relayed
 		}
 		frank.say("m3", "hello back", "balcony")
 		if m := eve.next("chat.message.received"); answer.StripMarks(m.Payload.Text) != "[api-gateway] Frank: hello back" {
@@ -505,7 +504,7 @@ func TestTwoRoomsShareOneTalk(t *testing.T) {
 		eve.nothingMore()
 		frank.nothingMore()
 
-		// three places: one where somebody is, one where nobody is, and a channel that the platform does not have
+		// three addresses: a room with a member, an empty room, and an unknown channel of the platform
 		_, err := db.Doc("rules/wide").Set(t.Context(), map[string]any{
 			"enabled": true, "priority": 5, "when": `event.type == "chat.message" && event.channel == "stage" && event.message.text.startsWith("!wide ")`,
 			"candidates": []map[string]any{{"text": "{{ event.message.text }}"}},
@@ -550,7 +549,7 @@ func TestTwoRoomsShareOneTalk(t *testing.T) {
 	})
 }
 
-func TestPrefixStandsOnceOnEveryTopic(t *testing.T) {
+func TestPrefixIsOnEveryTopicOnce(t *testing.T) {
 	t.Parallel()
 	sides(t, []string{"BUS_PREFIX=staging."}, nil, func(t *testing.T, p *parley) {
 		c := connect(t, p, 0, "api-gateway:eve")
@@ -576,7 +575,7 @@ func TestPrefixStandsOnceOnEveryTopic(t *testing.T) {
 	})
 }
 
-func TestTheRawTokenGoesNowhere(t *testing.T) {
+func TestRawTokenIsNeitherPublishedNorStoredNorLogged(t *testing.T) {
 	t.Parallel()
 	p := start(t, []string{"LOG_LEVEL=debug"}, "--log", "json")
 	ps := pubsubClient(t, p)
@@ -631,7 +630,7 @@ func TestTheRawTokenGoesNowhere(t *testing.T) {
 	if len(documents) < 3*len(p.Tokens) {
 		t.Fatalf("only %d documents were looked at", len(documents))
 	}
-	// the greeting on standard output is where the tokens are told; everything else is log
+	// Only the greeting on standard output shows the tokens; all other output is the log.
 	var logged []string
 	for scanner := bufio.NewScanner(strings.NewReader(p.out.String())); scanner.Scan(); {
 		if strings.HasPrefix(scanner.Text(), "{") {
@@ -651,7 +650,7 @@ func TestTheRawTokenGoesNowhere(t *testing.T) {
 	}
 }
 
-func TestCtrlCLeavesNothingBehind(t *testing.T) {
+func TestCtrlCDeletesTheGatewaySubscriptions(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		p := start(t, nil, "--gateways", "2", "--pubsub", env.PubSub, "--firestore", env.Firestore)
 		ps := pubsubClient(t, p)
@@ -692,7 +691,7 @@ func TestCtrlCLeavesNothingBehind(t *testing.T) {
 	})
 }
 
-func TestDataIsKeptOverAKill(t *testing.T) {
+func TestDataSurvivesAKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	first := start(t, nil, "--data", dir)
@@ -710,13 +709,13 @@ func TestDataIsKeptOverAKill(t *testing.T) {
 	if got := user(t, firestoreClient(t, second), "api-gateway:eve").MessageCountAllTime; got != before || before == 0 {
 		t.Errorf("%d messages are counted after the kill; want %d", got, before)
 	}
-	second.Tokens["api-gateway:eve"] = token // the earlier token is still good
+	second.Tokens["api-gateway:eve"] = token // the earlier token is still valid
 	c = connect(t, second, 0, "api-gateway:eve")
 	c.say("q2", "!ask again", "")
 	c.next("chat.message.received")
 }
 
-func TestWhatWasTakenOverIsAnsweredAlthoughEverythingIsKilled(t *testing.T) {
+func TestAcceptedQuestionsAreAnsweredAfterAKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	environ := []string{"WS_BURST=1000"}
@@ -727,7 +726,7 @@ func TestWhatWasTakenOverIsAnsweredAlthoughEverythingIsKilled(t *testing.T) {
 	for i := range n {
 		c.say(fmt.Sprint(i), fmt.Sprintf("!ask %d", i), "lobby")
 	}
-	// a gateway counts a message when Pub/Sub has acknowledged it
+	// a gateway counts a message after the acknowledgement from Pub/Sub
 	until(t, "every message to be taken over", func() bool {
 		resp, err := http.Get(first.Gateways[0].HTTP + "/metrics")
 		if err != nil {
@@ -766,7 +765,7 @@ func TestWhatWasTakenOverIsAnsweredAlthoughEverythingIsKilled(t *testing.T) {
 	}
 }
 
-func TestAModelThatFailsForAWhileLosesNothing(t *testing.T) {
+func TestTemporaryModelFailureLosesNoQuestion(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
 	model := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -794,8 +793,8 @@ func TestAModelThatFailsForAWhileLosesNothing(t *testing.T) {
 	}
 }
 
-// A seed with such rules is refused, but anybody can write one into the database.
-func TestABrokenRuleLosesNothing(t *testing.T) {
+// A seed with these rules is refused, but an operator can write such a rule into the database.
+func TestBrokenRuleLosesNoQuestion(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil)
 	for id, when := range map[string]string{"broken-syntax": "event.type ==", "broken-at-run-time": "event.payload.nothing.here == 1"} {
@@ -829,7 +828,7 @@ func TestHelpIsComplete(t *testing.T) {
 	}
 }
 
-func TestEveryPartsVariablesAreExplained(t *testing.T) {
+func TestVariablesCommandExplainsEveryPart(t *testing.T) {
 	t.Parallel()
 	out, err := commandProcess("variables").Output()
 	if err != nil {
@@ -842,7 +841,7 @@ func TestEveryPartsVariablesAreExplained(t *testing.T) {
 	}
 }
 
-func TestAWrongVariableOfAnyPartIsToldAtTheStart(t *testing.T) {
+func TestInvalidVariableOfAnyPartFailsTheStart(t *testing.T) {
 	t.Parallel()
 	for variable, want := range map[string]string{
 		"MODEL_PROVIDER=gemini": "personality: configuration:\nMODEL_NAME", "RELAY_IGNORE=ada": "enrichment: configuration:\nRELAY_IGNORE",
@@ -858,7 +857,7 @@ func TestAWrongVariableOfAnyPartIsToldAtTheStart(t *testing.T) {
 	}
 }
 
-func TestBadFlagsAreToldAtOnce(t *testing.T) {
+func TestInvalidFlagsFailAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
 		{"--gateways", "0"}, {"--log", "xml"}, {"--seed", "/does/not/exist"}, {"--google", "--data", "x"}, {"surplus"}, {"--sweep", "-1s"},

@@ -10,11 +10,10 @@ import (
 	"unicode/utf8"
 )
 
-// Channels and messages over HTTP, see
-// https://discord.com/developers/docs/resources/channel and
+// Channels and messages over HTTP: https://discord.com/developers/docs/resources/channel and
 // https://discord.com/developers/docs/resources/message
 
-// getChannel is https://discord.com/developers/docs/resources/channel#get-channel
+// getChannel implements https://discord.com/developers/docs/resources/channel#get-channel
 func (s *Server) getChannel(c *call) answer {
 	ch, a := s.channelFor(c, ViewChannel)
 	if !a.ok() {
@@ -23,7 +22,7 @@ func (s *Server) getChannel(c *call) answer {
 	return success(s.channelJSON(ch, c.bot))
 }
 
-// typing is https://discord.com/developers/docs/resources/channel#trigger-typing-indicator
+// typing implements https://discord.com/developers/docs/resources/channel#trigger-typing-indicator
 func (s *Server) typing(c *call) answer {
 	if _, a := s.channelFor(c, SendMessages); !a.ok() {
 		return a
@@ -31,14 +30,13 @@ func (s *Server) typing(c *call) answer {
 	return done
 }
 
-// messageFor is a message as the bot sees it over HTTP, where what counts is whether
-// the intent is enabled for the app.
-// https://discord.com/developers/docs/events/gateway#http-restrictions
+// messageFor returns a message as seen by the bot over HTTP. The content depends on the app's enabled intents, not on
+// the session's. https://discord.com/developers/docs/events/gateway#http-restrictions
 func (s *Server) messageFor(m *message, c *call) map[string]any {
 	return s.messageJSON(m, c.bot, c.bot.privileged&IntentMessageContent != 0)
 }
 
-// getMessages is https://discord.com/developers/docs/resources/message#get-channel-messages
+// getMessages implements https://discord.com/developers/docs/resources/message#get-channel-messages
 func (s *Server) getMessages(c *call) answer {
 	ch, a := s.channelFor(c, ViewChannel)
 	if !a.ok() {
@@ -103,7 +101,7 @@ func (s *Server) getMessages(c *call) answer {
 	return success(page)
 }
 
-// find is a message of the path's channel.
+// find returns a message of the path's channel.
 func (s *Server) find(c *call, p Permissions) (*message, answer) {
 	ch, a := s.channelFor(c, p)
 	if !a.ok() {
@@ -116,7 +114,7 @@ func (s *Server) find(c *call, p Permissions) (*message, answer) {
 	return m, answer{}
 }
 
-// getMessage is https://discord.com/developers/docs/resources/message#get-channel-message
+// getMessage implements https://discord.com/developers/docs/resources/message#get-channel-message
 func (s *Server) getMessage(c *call) answer {
 	m, a := s.find(c, ViewChannel)
 	if !a.ok() {
@@ -128,7 +126,7 @@ func (s *Server) getMessage(c *call) answer {
 	return success(s.messageFor(m, c))
 }
 
-// form is what creates or edits a message.
+// form is the body of a request that creates or edits a message.
 type form struct {
 	Content         *string          `json:"content"`
 	Nonce           any              `json:"nonce"`
@@ -143,7 +141,7 @@ type form struct {
 		FailIfNotExists *bool  `json:"fail_if_not_exists"`
 	} `json:"message_reference"`
 
-	// What is left out.
+	// Unsupported fields.
 	Embeds      []any `json:"embeds"`
 	Components  []any `json:"components"`
 	StickerIDs  []any `json:"sticker_ids"`
@@ -165,7 +163,7 @@ func (f *form) read(c *call) (text string, mentions *allowedMentions, a answer) 
 		"tts":         f.TTS,
 	} {
 		if there {
-			return "", nil, invalid(name, "NOT_SERVED", "This stand-in for Discord has only messages of text.")
+			return "", nil, invalid(name, "NOT_SERVED", "This fake of Discord supports only text messages.")
 		}
 	}
 	if f.Content != nil {
@@ -180,7 +178,7 @@ func (f *form) read(c *call) (text string, mentions *allowedMentions, a answer) 
 	return text, mentions, a
 }
 
-// maxAllowed is how many users or roles allowed_mentions may list.
+// maxAllowed is the largest number of users or roles in allowed_mentions.
 const maxAllowed = 100
 
 func readAllowed(raw json.RawMessage) (*allowedMentions, answer) {
@@ -211,10 +209,10 @@ func readAllowed(raw json.RawMessage) (*allowedMentions, answer) {
 	return &m, answer{}
 }
 
-// maxNonce is how many characters a nonce may have.
+// maxNonce is the largest number of characters in a nonce.
 const maxNonce = 25
 
-// nonce is the form's, as text.
+// nonce returns the form's nonce as text.
 func (f *form) nonce() (string, answer) {
 	var nonce string
 	switch n := f.Nonce.(type) {
@@ -232,7 +230,7 @@ func (f *form) nonce() (string, answer) {
 	return nonce, answer{}
 }
 
-// createMessage is https://discord.com/developers/docs/resources/message#create-message
+// createMessage implements https://discord.com/developers/docs/resources/message#create-message
 func (s *Server) createMessage(c *call) answer {
 	ch, a := s.channelFor(c, SendMessages)
 	if !a.ok() {
@@ -275,8 +273,7 @@ func (s *Server) createMessage(c *call) answer {
 	return success(s.messageFor(m, c))
 }
 
-// rememberNonce lets a message answer for its nonce, and forgets those from before
-// since.
+// rememberNonce stores the message of a nonce, and removes nonces of messages before since.
 func (a *account) rememberNonce(nonce string, m *message, since time.Time) {
 	for key, old := range a.nonces {
 		if old.at.Before(since) {
@@ -286,8 +283,7 @@ func (a *account) rememberNonce(nonce string, m *message, since time.Time) {
 	a.nonces[nonce] = nonceEntry{m, m.At}
 }
 
-// checkDirectMessage reports whether the other user of direct messages takes them from the
-// bot.
+// checkDirectMessage refuses a direct message if the recipient blocks messages from the bot.
 func (s *Server) checkDirectMessage(ch *channel, bot *account) answer {
 	for _, u := range ch.users {
 		if u == bot {
@@ -305,8 +301,8 @@ func (s *Server) checkDirectMessage(ch *channel, bot *account) answer {
 	return refuse(http.StatusForbidden, 50278, "Cannot send messages to this user due to having no mutual guilds")
 }
 
-// reference is the id of the message that a form answers; empty where it answers
-// none, or one that does not exist and need not.
+// reference returns the id of the answered message. The id is empty without an answered message, and if the answered
+// message is missing and may be missing.
 func (s *Server) reference(f *form, ch *channel, bot *account) (string, answer) {
 	r := f.Reference
 	if r == nil {
@@ -315,7 +311,7 @@ func (s *Server) reference(f *form, ch *channel, bot *account) (string, answer) 
 	const field = "message_reference"
 	switch {
 	case r.Type != 0:
-		return "", invalid(field+".type", "NOT_SERVED", "This stand-in for Discord has no forwards.")
+		return "", invalid(field+".type", "NOT_SERVED", "This fake of Discord supports no forwards.")
 	case r.MessageID == "":
 		return "", invalid(field+".message_id", "BASE_TYPE_REQUIRED", "This field is required")
 	case r.ChannelID != "" && r.ChannelID != ch.ID:
@@ -334,7 +330,7 @@ func (s *Server) reference(f *form, ch *channel, bot *account) (string, answer) 
 	return "", answer{}
 }
 
-// editMessage is https://discord.com/developers/docs/resources/message#edit-message
+// editMessage implements https://discord.com/developers/docs/resources/message#edit-message
 func (s *Server) editMessage(c *call) answer {
 	m, a := s.find(c, ViewChannel)
 	if !a.ok() {
@@ -358,7 +354,7 @@ func (s *Server) editMessage(c *call) answer {
 	return success(s.messageFor(m, c))
 }
 
-// deleteMessage is https://discord.com/developers/docs/resources/message#delete-message
+// deleteMessage implements https://discord.com/developers/docs/resources/message#delete-message
 func (s *Server) deleteMessage(c *call) answer {
 	m, a := s.find(c, ViewChannel)
 	if !a.ok() {
@@ -381,10 +377,10 @@ func (s *Server) deleteMessage(c *call) answer {
 	return done
 }
 
-// bulkAge is how old a message may be to be deleted in bulk.
+// bulkAge is the largest age of a message in a bulk deletion.
 const bulkAge = 14 * 24 * time.Hour
 
-// bulkDelete is https://discord.com/developers/docs/resources/message#bulk-delete-messages
+// bulkDelete implements https://discord.com/developers/docs/resources/message#bulk-delete-messages
 func (s *Server) bulkDelete(c *call) answer {
 	ch, a := s.channelFor(c, ViewChannel)
 	if !a.ok() {

@@ -6,12 +6,11 @@ import (
 	"strconv"
 )
 
-// ChannelType says what a channel is.
+// ChannelType is the type of a channel.
 // https://discord.com/developers/docs/resources/channel#channel-object-channel-types
 type ChannelType int
 
-// Types of channels. Messages are only in text and announcement channels, and in
-// DMs.
+// Types of channels. Only text channels, announcement channels and DMs have messages.
 const (
 	TextChannel         ChannelType = 0
 	DMChannel           ChannelType = 1
@@ -20,30 +19,30 @@ const (
 	AnnouncementChannel ChannelType = 5
 )
 
-// Channel is a guild's, or the direct messages of two users.
+// Channel is a channel of a guild, or the direct messages of two users.
+// https://discord.com/developers/docs/resources/channel
 type Channel struct {
-	// ID is a snowflake. AddChannel chooses one where it is empty.
+	// ID is a snowflake. AddChannel fills in an empty ID.
 	ID string
 	// GuildID is empty for direct messages.
 	GuildID string
 	Name    string
 	Type    ChannelType
-	// Overwrites change what roles and members may do in it.
+	// Overwrites change the permissions of roles and members in the channel.
 	Overwrites []Overwrite
-	// UserIDs are the two of direct messages.
+	// UserIDs are the two users of direct messages.
 	UserIDs []string
 }
 
 type channel struct {
 	Channel
 	guild    *guild     // nil for direct messages
-	users    []*account // of direct messages
+	users    []*account // for direct messages
 	messages []*message
 	byID     map[string]*message
 }
 
-// AddChannel makes a channel, or changes the one with its id, and tells the bots
-// that see it.
+// AddChannel makes a channel, or changes the channel with the same id. Bots with access to the channel get an event.
 func (s *Server) AddChannel(c Channel) (Channel, error) {
 	if c.Name == "" {
 		return Channel{}, fmt.Errorf("discord: a channel needs a name")
@@ -83,7 +82,7 @@ func (s *Server) AddChannel(c Channel) (Channel, error) {
 	return c, nil
 }
 
-// Channels are those of a guild, in order of their making.
+// Channels returns the channels of a guild, in order of creation.
 func (s *Server) Channels(guildID string) []Channel {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,7 +103,7 @@ func (s *Server) channel(id string) (*channel, error) {
 	return c, nil
 }
 
-// channelJSON is the channel object as viewer sees it.
+// channelJSON returns the channel object as seen by viewer.
 func (s *Server) channelJSON(c *channel, viewer *account) map[string]any {
 	j := map[string]any{"id": c.ID, "type": c.Type, "flags": 0, "last_message_id": nil}
 	if n := len(c.messages); n > 0 {

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Guild is what users call a server.
+// Guild is a guild, also called a server by users. https://discord.com/developers/docs/resources/guild
 type Guild struct {
-	// ID is a snowflake. AddGuild chooses one where it is empty.
+	// ID is a snowflake. AddGuild fills in an empty ID.
 	ID      string
 	Name    string
 	OwnerID string
@@ -24,9 +24,8 @@ type guild struct {
 	audit    []AuditEntry
 }
 
-// AddGuild makes a guild, of which the owner is the first member, with the role
-// @everyone and without a channel. Where there is one with its id, that one
-// takes the name.
+// AddGuild makes a guild with the owner as first member, the role @everyone, and no channel. If the id exists, the
+// guild gets the new name.
 func (s *Server) AddGuild(g Guild) (Guild, error) {
 	if g.Name == "" {
 		return Guild{}, fmt.Errorf("discord: a guild needs a name")
@@ -58,7 +57,7 @@ func (s *Server) AddGuild(g Guild) (Guild, error) {
 	return g, nil
 }
 
-// idFor checks an id, or makes one where it is empty.
+// idFor checks an id, or makes a new id if the id is empty.
 func (s *Server) idFor(id, what string) (string, error) {
 	if id == "" {
 		return s.newID(), nil
@@ -69,7 +68,7 @@ func (s *Server) idFor(id, what string) (string, error) {
 	return id, nil
 }
 
-// Guilds are all guilds, by age.
+// Guilds returns all guilds, oldest first.
 func (s *Server) Guilds() []Guild {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,8 +120,7 @@ func (g *guild) json() map[string]any {
 	}
 }
 
-// guildCreate is the guild as a bot is told of it: only who asked for presences
-// is told of other members.
+// guildCreate returns the guild as sent to a bot: only a session with the presences intent gets other members.
 // https://discord.com/developers/docs/events/gateway-events#guild-create
 func (s *Server) guildCreate(ss *session, g *guild) map[string]any {
 	j := g.json()
@@ -152,5 +150,5 @@ func (s *Server) guildCreate(ss *session, g *guild) map[string]any {
 	return j
 }
 
-// formatTime is a time as Discord writes it.
+// formatTime formats a time like Discord.
 func formatTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000+00:00") }

@@ -12,12 +12,12 @@ import (
 type Member struct {
 	GuildID string
 	User    User
-	// Nick is the name in the guild; empty where it is the user's own.
+	// Nick is the name in the guild, or empty.
 	Nick string
-	// Roles are ids, without @everyone's.
+	// Roles are ids, without @everyone.
 	Roles    []string
 	JoinedAt time.Time
-	// TimedOutUntil is zero for one who never was.
+	// TimedOutUntil is zero for a member who never was timed out.
 	TimedOutUntil time.Time
 }
 
@@ -30,8 +30,8 @@ type member struct {
 	until  time.Time
 }
 
-// AddMember lets a user, who may be a bot, into a guild with these roles. One
-// who is a member already takes the roles. One who is banned can't come.
+// AddMember adds a user or a bot to a guild with these roles. An existing member gets the roles. A banned user is
+// refused.
 func (s *Server) AddMember(guildID, userID string, roleIDs ...string) (Member, error) {
 	s.lock()
 	defer s.unlock()
@@ -60,8 +60,7 @@ func (s *Server) AddMember(guildID, userID string, roleIDs ...string) (Member, e
 	return m.Member(), nil
 }
 
-// join makes a user a member and tells the bots that are there, and a bot that
-// comes what it has come to.
+// join makes a user a member. Bots in the guild get an event, and a joining bot gets the guild.
 func (s *Server) join(g *guild, u *account, roles []string) *member {
 	m := &member{guild: g, user: u, roles: append([]string{}, roles...), joined: s.now()}
 	g.members[u.ID] = m
@@ -80,7 +79,7 @@ func (s *Server) join(g *guild, u *account, roles []string) *member {
 	return m
 }
 
-// RemoveMember lets a user leave. The owner stays.
+// RemoveMember removes a member. The owner cannot leave.
 func (s *Server) RemoveMember(guildID, userID string) error {
 	s.lock()
 	defer s.unlock()
@@ -112,7 +111,7 @@ func (s *Server) leave(m *member) {
 	})
 }
 
-// SetRoles gives a member these roles and no others.
+// SetRoles replaces the roles of a member.
 func (s *Server) SetRoles(guildID, userID string, roleIDs ...string) error {
 	return s.changeMember(guildID, userID, func(m *member) (err error) {
 		roles, err := m.guild.roleList(roleIDs)
@@ -123,7 +122,7 @@ func (s *Server) SetRoles(guildID, userID string, roleIDs ...string) error {
 	})
 }
 
-// SetNick gives a member a name in the guild; an empty one takes it away.
+// SetNick sets a member's nickname, or removes it if nick is empty.
 func (s *Server) SetNick(guildID, userID, nick string) error {
 	return s.changeMember(guildID, userID, func(m *member) error {
 		m.nick = nick
@@ -145,7 +144,7 @@ func (s *Server) changeMember(guildID, userID string, change func(*member) error
 	return nil
 }
 
-// dispatchMember tells of a member; a bot hears of itself without an intent.
+// dispatchMember sends an update of a member. A bot gets updates of itself without an intent.
 func (s *Server) dispatchMember(m *member) {
 	s.dispatch("GUILD_MEMBER_UPDATE", func(ss *session) any {
 		if !ss.has(IntentGuildMembers, m.guild) && (ss.bot != m.user || !ss.serves(m.guild)) {
@@ -155,7 +154,7 @@ func (s *Server) dispatchMember(m *member) {
 	})
 }
 
-// Members are those of a guild, by age.
+// Members returns the members of a guild, oldest account first.
 func (s *Server) Members(guildID string) []Member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,7 +171,7 @@ func (g *guild) ordered() []*member {
 	return slices.SortedFunc(maps.Values(g.members), func(a, b *member) int { return older(a.user.ID, b.user.ID) })
 }
 
-// Member is the user as the guild knows it.
+// Member returns the exported form of m.
 func (m *member) Member() Member {
 	return Member{
 		GuildID:       m.guild.ID,
@@ -196,7 +195,7 @@ func (s *Server) member(guildID, userID string) (*member, error) {
 	return m, nil
 }
 
-// json is the member object, with guild_id where that is not empty.
+// json returns the member object, with guild_id if guildID is not empty.
 func (m *member) json(guildID string) map[string]any {
 	j := m.partial()
 	j["user"] = m.user.json()
@@ -206,7 +205,7 @@ func (m *member) json(guildID string) map[string]any {
 	return j
 }
 
-// partial is the member object without its user.
+// partial returns the member object without the user.
 func (m *member) partial() map[string]any {
 	j := map[string]any{
 		"nick":                         nullable(m.nick),

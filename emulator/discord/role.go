@@ -8,24 +8,22 @@ import (
 	"strconv"
 )
 
-// Role is what members have. The role whose id is the guild's is @everyone,
-// which every member has and no list of roles names.
-// https://discord.com/developers/docs/topics/permissions#role-object
+// Role is a role in a guild. The role with the guild's id is @everyone: every member has the role, and no list of roles
+// includes it. https://discord.com/developers/docs/topics/permissions#role-object
 type Role struct {
-	// ID is a snowflake. AddRole chooses one where it is empty.
+	// ID is a snowflake. AddRole fills in an empty ID.
 	ID      string
 	GuildID string
 	Name    string
-	// Position is the place in the hierarchy, the highest rules; @everyone has
-	// 0. AddRole puts a new role above all others where it is 0.
+	// Position is the rank in the hierarchy; the highest position is the most powerful, and @everyone has 0. If 0,
+	// AddRole puts a new role above all others.
 	Position    int
 	Permissions Permissions
-	// Mentionable is set where everyone may ping the role.
+	// Mentionable allows every member to ping the role.
 	Mentionable bool
 }
 
-// AddRole makes a role, or changes the one with its id: @everyone's is the
-// guild's.
+// AddRole makes a role, or changes the role with the same id. The id of @everyone is the guild's id.
 func (s *Server) AddRole(r Role) (Role, error) {
 	if r.Name == "" {
 		return Role{}, fmt.Errorf("discord: a role needs a name")
@@ -61,7 +59,7 @@ func (s *Server) AddRole(r Role) (Role, error) {
 	return r, nil
 }
 
-// RemoveRole takes a role away from the guild and all who have it.
+// RemoveRole removes a role from the guild and its members.
 func (s *Server) RemoveRole(guildID, roleID string) error {
 	s.lock()
 	defer s.unlock()
@@ -85,7 +83,7 @@ func (s *Server) RemoveRole(guildID, roleID string) error {
 	return nil
 }
 
-// roleList are roles, each once.
+// roleList checks role ids and removes repetitions and @everyone.
 func (g *guild) roleList(ids []string) ([]string, error) {
 	roles := []string{}
 	for _, id := range ids {
@@ -99,7 +97,7 @@ func (g *guild) roleList(ids []string) ([]string, error) {
 	return roles, nil
 }
 
-// Roles are those of a guild, the highest first.
+// Roles returns the roles of a guild, highest first.
 func (s *Server) Roles(guildID string) []Role {
 	s.mu.Lock()
 	defer s.mu.Unlock()

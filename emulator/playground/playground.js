@@ -1,5 +1,5 @@
 'use strict';
-// The page of the stand-ins. Everything that others wrote is shown as text, never as markup.
+// The page of the playground. Content from other users is shown as text, never as markup.
 
 const $ = (id) => document.getElementById(id);
 const kept = { place: 'parley.playground.place', speaker: 'parley.stage.speaker.' }; // in sessionStorage: gone with the tab

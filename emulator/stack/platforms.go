@@ -64,7 +64,7 @@ func startPlatforms(ctx context.Context, environ map[string]string, listen strin
 	told = map[string]string{}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("stand in for the platforms: %w", errors.Join(err, p.Close()))
+			err = fmt.Errorf("start the platform fakes: %w", errors.Join(err, p.Close()))
 		}
 	}()
 	people := map[identity.Platform][]identity.UserID{}
@@ -82,7 +82,7 @@ func startPlatforms(ctx context.Context, environ map[string]string, listen strin
 	}
 	if environ["TWITCH_CLIENT_ID"] == "" {
 		if err := credential.CheckBaseURL("http://" + listen); err != nil {
-			return p, nil, fmt.Errorf("logging in needs an address of this machine alone, and %s is another: listen on 127.0.0.1 or 0.0.0.0, or leave the stand-ins out (--platforms=false)", listen)
+			return p, nil, fmt.Errorf("a login needs a loopback address, and %s is not one: listen on 127.0.0.1 or 0.0.0.0, or omit the fakes (--platforms=false)", listen)
 		}
 		var more map[string]string
 		if p.Twitch, more, err = startTwitch(ctx, people[identity.Twitch], name, "http://"+listen, dir, client); err != nil {
@@ -224,7 +224,7 @@ func (p *Platforms) openPage(ctx context.Context) (url string, err error) {
 	}
 	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", fmt.Errorf("serve the platforms' page: %w", err)
+		return "", fmt.Errorf("serve the playground: %w", err)
 	}
 	p.page = &http.Server{Handler: playground.New(p.Twitch, p.Discord, bot), ReadHeaderTimeout: 10 * time.Second}
 	go p.page.Serve(lis) // ends with Close; a failure shows in the browser
@@ -236,13 +236,13 @@ func (p *Platforms) openPage(ctx context.Context) (url string, err error) {
 func keyDir(dataDir string) (dir string, remove func() error, err error) {
 	if dataDir != "" {
 		if err := os.MkdirAll(dataDir, 0o700); err != nil {
-			return "", nil, fmt.Errorf("keep the credentials' key: %w", err)
+			return "", nil, fmt.Errorf("make the folder for the credential key: %w", err)
 		}
 		return dataDir, func() error { return nil }, nil
 	}
 	dir, err = os.MkdirTemp("", "parley-key-")
 	if err != nil {
-		return "", nil, fmt.Errorf("keep the credentials' key: %w", err)
+		return "", nil, fmt.Errorf("make the folder for the credential key: %w", err)
 	}
 	return dir, func() error { return os.RemoveAll(dir) }, nil
 }

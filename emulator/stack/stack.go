@@ -161,7 +161,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 
 // startPlatforms starts the fakes and the playground, and adds the fakes' variables to environ.
 func (s *Stack) startPlatforms(ctx context.Context, o Options, environ map[string]string) error {
-	o.Progress("starting stand-ins for Twitch and Discord")
+	o.Progress("starting fakes of Twitch and Discord")
 	dir, remove, err := keyDir(o.DataDir)
 	if err != nil {
 		return err
@@ -216,9 +216,9 @@ func (s *Stack) startServers(ctx context.Context, o Options) error {
 		if server.addr == Embedded {
 			continue
 		}
-		o.Progress(fmt.Sprintf("looking for %s at %s", server.name, server.addr))
+		o.Progress(fmt.Sprintf("checking %s at %s", server.name, server.addr))
 		if err := checkReachable(ctx, server.addr); err != nil {
-			return fmt.Errorf("nobody is at %s, where %s or %s says that %s is: %w", server.addr, server.flag, server.variable, server.name, err)
+			return fmt.Errorf("nothing listens at %s, the address in %s or %s for %s: %w", server.addr, server.flag, server.variable, server.name, err)
 		}
 	}
 	if o.PubSub == Embedded {
@@ -407,7 +407,7 @@ func (s *Stack) tick(ctx context.Context) {
 			return
 		case <-ticker.C:
 			if _, err := p.Publish(ctx, &pubsubclient.Message{Data: []byte("{}")}).Get(ctx); err != nil && ctx.Err() == nil {
-				s.log.Warn("the ledger is not swept this time", "error", err)
+				s.log.Warn("sweep tick failed", "error", err)
 			}
 		}
 	}

@@ -114,7 +114,7 @@ func missingScope(scopes ...string) answer {
 	return refuse(http.StatusUnauthorized, "Missing scope: "+strings.Join(scopes, " or "))
 }
 
-// userOnly refuses an app access token, and a user token without all of the scopes.
+// userOnly refuses an app access token, and a user token with none of the scopes.
 func (c *call) userOnly(scopes ...string) (answer, bool) {
 	if c.user == nil {
 		return refuse(http.StatusUnauthorized, "Missing User OAUTH Token"), false

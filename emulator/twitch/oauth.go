@@ -104,7 +104,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, back.String(), http.StatusFound)
 	}
 	if q.Get("response_type") != "code" {
-		answer("error", "unsupported_response_type", "error_description", "this stand-in has the authorization code flow only")
+		answer("error", "unsupported_response_type", "error_description", "this fake supports the authorization code flow only")
 		return
 	}
 	login := s.loggedIn

@@ -26,8 +26,6 @@
 // only the messages above the limit), emotes, cheers and channel points, AutoMod, shared chat, announcements, conduits
 // and webhooks, the device and implicit flows, OpenID Connect, and all other Helix endpoints. An unknown Helix path
 // gets 404. An unknown EventSub type gets 400, as on Twitch.
-//
-//
 package twitch
 
 import (
