@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,6 +28,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/gorilla/websocket"
 	"google.golang.org/api/iterator"
+	"google.golang.org/api/option"
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/emulator/google"
@@ -38,46 +40,51 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// raceFlags has the command under test built as its tests are.
-var raceFlags []string
+// runCommand is the environment variable that turns the test binary into the emulator command.
+const runCommand = "PARLEY_E2E_RUN_COMMAND"
 
-// binary is the emulator command, built once.
+// binary is the executable of the emulator command: the test binary itself. The processes under test need no build of
+// their own, and have the race detector if the tests have it. The environment comes from [commandEnviron].
 var binary string
 
+// commandEnviron returns the environment of a process that runs the emulator command.
+func commandEnviron() []string {
+	return append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.Contains(v, "_EMULATOR_HOST=") }), runCommand+"=1")
+}
+
+// commandProcess prepares a process that runs the emulator command.
+func commandProcess(args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, args...)
+	cmd.Env = commandEnviron()
+	return cmd
+}
+
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "parley-e2e-")
-	if err != nil {
+	if os.Getenv(runCommand) != "" {
+		main()
+		return
+	}
+	var err error
+	if binary, err = os.Executable(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	binary = filepath.Join(dir, "emulator")
-	build := exec.Command("go", slices.Concat([]string{"build"}, raceFlags, []string{"-o", binary, "."})...)
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the emulator: %v\n%s", err, out)
-		os.Exit(1)
+	// The tests wait more than they compute. A value on the command line wins.
+	flag.Parse()
+	parallel := flag.Lookup("test.parallel")
+	if parallel.Value.String() == parallel.DefValue {
+		if err := parallel.Value.Set("4"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
-	emulatortest.Main(cleaner{m, dir})
+	emulatortest.Main(m)
 }
 
-// cleaner removes the binary when the tests have run.
-type cleaner struct {
-	m   *testing.M
-	dir string
-}
-
-func (c cleaner) Run() int {
-	code := c.m.Run()
-	if err := os.RemoveAll(c.dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	return code
-}
-
-// patience is how long a test waits for what has to come. It is long, since machines are slow at times; nothing waits
-// for it to pass.
+// patience bounds every wait in a test. It is long because machines are slow at times; no test waits for its end.
 const patience = 90 * time.Second
 
-// parley is the emulator command as a process.
+// parley is a process with the emulator command.
 type parley struct {
 	stack.Ready
 	cmd  *exec.Cmd
@@ -85,7 +92,7 @@ type parley struct {
 	done chan struct{}
 }
 
-// output keeps what a process prints.
+// output collects the output of a process.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -103,13 +110,13 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// start starts the emulator and waits until it is ready. It is killed at the test's end if it still runs.
+// start starts the emulator and waits until it is ready. The end of the test stops the emulator.
 func start(t *testing.T, environ []string, args ...string) *parley {
 	t.Helper()
 	ready := filepath.Join(t.TempDir(), "ready.json")
 	p := &parley{out: &output{}, done: make(chan struct{})}
-	p.cmd = exec.Command(binary, append([]string{"--listen", "127.0.0.1:0", "--ready-file", ready}, args...)...)
-	p.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.Contains(v, "_EMULATOR_HOST=") }), environ...)
+	p.cmd = commandProcess(append([]string{"--listen", "127.0.0.1:0", "--ready-file", ready}, args...)...)
+	p.cmd.Env = append(p.cmd.Env, environ...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -151,10 +158,11 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// sides starts the emulator on the embedded servers and on Google's emulators.
+// sides runs a test on the embedded servers and on Google's emulators.
 func sides(t *testing.T, environ []string, args []string, run func(t *testing.T, p *parley)) {
 	for name, extra := range map[string][]string{"embedded": nil, "google": {"--google"}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if name == "google" {
 				skipWithoutGoogle(t)
 			}
@@ -196,7 +204,7 @@ type message struct {
 	} `json:"metadata"`
 }
 
-// connect connects a user to a gateway and waits for the ready frame. got are the answers that the user has already.
+// connect connects a user to a gateway and waits for the ready frame. got lists the answers received earlier.
 func connect(t *testing.T, p *parley, gateway int, user string, got ...string) *client {
 	t.Helper()
 	query := url.Values{"after": got}.Encode()
@@ -224,7 +232,7 @@ func connect(t *testing.T, p *parley, gateway int, user string, got ...string) *
 	return c
 }
 
-// next waits for the next frame of a type; others before it are a failure.
+// next waits for the next frame, and fails if the frame has another type.
 func (c *client) next(kind string) message {
 	c.t.Helper()
 	select {
@@ -242,7 +250,7 @@ func (c *client) next(kind string) message {
 	}
 }
 
-// say sends a message. A user has to give each another id: with the same, it is the same message.
+// say sends a message. Two messages of a user with the same id are the same message.
 func (c *client) say(id, text, room string) {
 	c.t.Helper()
 	var m message
@@ -263,7 +271,7 @@ func (c *client) join(room string) {
 	c.next("room.joined")
 }
 
-// nothingMore asks one more question and sees that its answer is the next frame.
+// nothingMore asks a question and checks that the next frame is the answer.
 func (c *client) nothingMore() {
 	c.t.Helper()
 	c.say("last", "!help", "")
@@ -272,10 +280,10 @@ func (c *client) nothingMore() {
 	}
 }
 
+// firestoreClient connects to the Firestore of a Parley.
 func firestoreClient(t *testing.T, p *parley) *firestore.Client {
 	t.Helper()
-	t.Setenv("FIRESTORE_EMULATOR_HOST", p.Firestore)
-	client, err := firestore.NewClient(t.Context(), p.Project)
+	client, err := firestore.NewClient(t.Context(), p.Project, option.WithGRPCConn(emulatortest.Dial(t, p.Firestore)), option.WithoutAuthentication())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,10 +291,10 @@ func firestoreClient(t *testing.T, p *parley) *firestore.Client {
 	return client
 }
 
+// pubsubClient connects to the Pub/Sub of a Parley.
 func pubsubClient(t *testing.T, p *parley) *pubsub.Client {
 	t.Helper()
-	t.Setenv("PUBSUB_EMULATOR_HOST", p.PubSub)
-	client, err := pubsub.NewClient(t.Context(), p.Project)
+	client, err := pubsub.NewClient(t.Context(), p.Project, option.WithGRPCConn(emulatortest.Dial(t, p.PubSub)), option.WithoutAuthentication())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,6 +334,7 @@ func deliveries(t *testing.T, db *firestore.Client, userID string) []delivery.En
 }
 
 func TestChat(t *testing.T) {
+	t.Parallel()
 	sides(t, nil, []string{"--gateways", "3"}, func(t *testing.T, p *parley) {
 		db := firestoreClient(t, p)
 
@@ -418,7 +427,7 @@ func TestChat(t *testing.T) {
 
 		t.Run("an answer for a channel reaches everybody in the room", func(t *testing.T) {
 			a, b := connect(t, p, 0, "discord:2002"), connect(t, p, 2, "twitch:1001")
-			b.say("in", "good evening", "kitchen") // who speaks in a room is in it
+			b.say("in", "good evening", "kitchen") // the sender of a message enters the room
 			var join message
 			join.Type, join.Payload.Room = "room.join", "kitchen"
 			if err := a.conn.WriteJSON(join); err != nil {
@@ -475,8 +484,9 @@ func TestChat(t *testing.T) {
 	})
 }
 
-func TestTwoRoomsShareOneTalk(t *testing.T) {
-	sides(t, []string{"EGRESS_DEADLINE=6s", "SWEEP_GRACE=1s", "RULES_CACHE_TTL=1s"}, []string{"--gateways", "2", "--sweep", "200ms"}, func(t *testing.T, p *parley) {
+func TestMessagesAreRelayedBetweenTwoRooms(t *testing.T) {
+	t.Parallel()
+	sides(t, []string{"EGRESS_DEADLINE=3s", "SWEEP_GRACE=1s", "RULES_CACHE_TTL=1s"}, []string{"--gateways", "2", "--sweep", "200ms"}, func(t *testing.T, p *parley) {
 		db := firestoreClient(t, p)
 		eve, frank := connect(t, p, 0, "api-gateway:eve"), connect(t, p, 1, "api-gateway:frank")
 		eve.join("stage")
@@ -485,7 +495,7 @@ func TestTwoRoomsShareOneTalk(t *testing.T) {
 		if m := frank.next("chat.message.received"); answer.StripMarks(m.Payload.Text) != "[api-gateway] Eve: hello over there" || m.Metadata.ReplyTo != "" {
 			t.Errorf("Frank got %+v", m)
 		} else {
-			frank.say("m2", m.Payload.Text, "balcony") // a program would do so, and is not relayed
+			frank.say("m2", m.Payload.Text, "balcony") // a program could do so; the copy is not relayed
 		}
 		frank.say("m3", "hello back", "balcony")
 		if m := eve.next("chat.message.received"); answer.StripMarks(m.Payload.Text) != "[api-gateway] Frank: hello back" {
@@ -494,7 +504,7 @@ func TestTwoRoomsShareOneTalk(t *testing.T) {
 		eve.nothingMore()
 		frank.nothingMore()
 
-		// three places: one where somebody is, one where nobody is, and a channel that the platform does not have
+		// three addresses: a room with a member, an empty room, and an unknown channel of the platform
 		_, err := db.Doc("rules/wide").Set(t.Context(), map[string]any{
 			"enabled": true, "priority": 5, "when": `event.type == "chat.message" && event.channel == "stage" && event.message.text.startsWith("!wide ")`,
 			"candidates": []map[string]any{{"text": "{{ event.message.text }}"}},
@@ -539,7 +549,8 @@ func TestTwoRoomsShareOneTalk(t *testing.T) {
 	})
 }
 
-func TestPrefixStandsOnceOnEveryTopic(t *testing.T) {
+func TestPrefixIsOnEveryTopicOnce(t *testing.T) {
+	t.Parallel()
 	sides(t, []string{"BUS_PREFIX=staging."}, nil, func(t *testing.T, p *parley) {
 		c := connect(t, p, 0, "api-gateway:eve")
 		c.say("q1", "!ask hello", "")
@@ -564,7 +575,8 @@ func TestPrefixStandsOnceOnEveryTopic(t *testing.T) {
 	})
 }
 
-func TestTheRawTokenGoesNowhere(t *testing.T) {
+func TestRawTokenIsNeitherPublishedNorStoredNorLogged(t *testing.T) {
+	t.Parallel()
 	p := start(t, []string{"LOG_LEVEL=debug"}, "--log", "json")
 	ps := pubsubClient(t, p)
 	var mu sync.Mutex
@@ -618,7 +630,7 @@ func TestTheRawTokenGoesNowhere(t *testing.T) {
 	if len(documents) < 3*len(p.Tokens) {
 		t.Fatalf("only %d documents were looked at", len(documents))
 	}
-	// the greeting on standard output is where the tokens are told; everything else is log
+	// Only the greeting on standard output shows the tokens; all other output is the log.
 	var logged []string
 	for scanner := bufio.NewScanner(strings.NewReader(p.out.String())); scanner.Scan(); {
 		if strings.HasPrefix(scanner.Text(), "{") {
@@ -638,7 +650,7 @@ func TestTheRawTokenGoesNowhere(t *testing.T) {
 	}
 }
 
-func TestCtrlCLeavesNothingBehind(t *testing.T) {
+func TestCtrlCDeletesTheGatewaySubscriptions(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		p := start(t, nil, "--gateways", "2", "--pubsub", env.PubSub, "--firestore", env.Firestore)
 		ps := pubsubClient(t, p)
@@ -679,7 +691,8 @@ func TestCtrlCLeavesNothingBehind(t *testing.T) {
 	})
 }
 
-func TestDataIsKeptOverAKill(t *testing.T) {
+func TestDataSurvivesAKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	first := start(t, nil, "--data", dir)
 	c := connect(t, first, 0, "api-gateway:eve")
@@ -696,13 +709,14 @@ func TestDataIsKeptOverAKill(t *testing.T) {
 	if got := user(t, firestoreClient(t, second), "api-gateway:eve").MessageCountAllTime; got != before || before == 0 {
 		t.Errorf("%d messages are counted after the kill; want %d", got, before)
 	}
-	second.Tokens["api-gateway:eve"] = token // the earlier token is still good
+	second.Tokens["api-gateway:eve"] = token // the earlier token is still valid
 	c = connect(t, second, 0, "api-gateway:eve")
 	c.say("q2", "!ask again", "")
 	c.next("chat.message.received")
 }
 
-func TestWhatWasTakenOverIsAnsweredAlthoughEverythingIsKilled(t *testing.T) {
+func TestAcceptedQuestionsAreAnsweredAfterAKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	environ := []string{"WS_BURST=1000"}
 	first := start(t, environ, "--data", dir)
@@ -712,7 +726,7 @@ func TestWhatWasTakenOverIsAnsweredAlthoughEverythingIsKilled(t *testing.T) {
 	for i := range n {
 		c.say(fmt.Sprint(i), fmt.Sprintf("!ask %d", i), "lobby")
 	}
-	// a gateway counts a message when Pub/Sub has acknowledged it
+	// a gateway counts a message after the acknowledgement from Pub/Sub
 	until(t, "every message to be taken over", func() bool {
 		resp, err := http.Get(first.Gateways[0].HTTP + "/metrics")
 		if err != nil {
@@ -751,7 +765,8 @@ func TestWhatWasTakenOverIsAnsweredAlthoughEverythingIsKilled(t *testing.T) {
 	}
 }
 
-func TestAModelThatFailsForAWhileLosesNothing(t *testing.T) {
+func TestTemporaryModelFailureLosesNoQuestion(t *testing.T) {
+	t.Parallel()
 	var calls atomic.Int64
 	model := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if calls.Add(1) <= 2 {
@@ -778,8 +793,9 @@ func TestAModelThatFailsForAWhileLosesNothing(t *testing.T) {
 	}
 }
 
-// A seed with such rules is refused, but anybody can write one into the database.
-func TestABrokenRuleLosesNothing(t *testing.T) {
+// A seed with these rules is refused, but an operator can write such a rule into the database.
+func TestBrokenRuleLosesNoQuestion(t *testing.T) {
+	t.Parallel()
 	p := start(t, nil)
 	for id, when := range map[string]string{"broken-syntax": "event.type ==", "broken-at-run-time": "event.payload.nothing.here == 1"} {
 		rule := store.Rule{Enabled: true, Priority: 1, When: when, Slip: []string{"personality"}}
@@ -798,8 +814,9 @@ func TestABrokenRuleLosesNothing(t *testing.T) {
 }
 
 func TestHelpIsComplete(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{{"--help"}, {"load", "--help"}} {
-		out, err := exec.Command(binary, args...).CombinedOutput()
+		out, err := commandProcess(args...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
@@ -811,8 +828,9 @@ func TestHelpIsComplete(t *testing.T) {
 	}
 }
 
-func TestEveryPartsVariablesAreExplained(t *testing.T) {
-	out, err := exec.Command(binary, "variables").Output()
+func TestVariablesCommandExplainsEveryPart(t *testing.T) {
+	t.Parallel()
+	out, err := commandProcess("variables").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -823,13 +841,14 @@ func TestEveryPartsVariablesAreExplained(t *testing.T) {
 	}
 }
 
-func TestAWrongVariableOfAnyPartIsToldAtTheStart(t *testing.T) {
+func TestInvalidVariableOfAnyPartFailsTheStart(t *testing.T) {
+	t.Parallel()
 	for variable, want := range map[string]string{
 		"MODEL_PROVIDER=gemini": "personality: configuration:\nMODEL_NAME", "RELAY_IGNORE=ada": "enrichment: configuration:\nRELAY_IGNORE",
 		"SWEEP_GRACE=-1s": "dlq: configuration:\nSWEEP_GRACE", "WS_RATE=0": "gateway: configuration:\nWS_RATE",
 	} {
-		cmd := exec.Command(binary, "--listen", "127.0.0.1:0")
-		cmd.Env = append(os.Environ(), variable)
+		cmd := commandProcess("--listen", "127.0.0.1:0")
+		cmd.Env = append(cmd.Env, variable)
 		var out output
 		cmd.Stderr = &out
 		if err := cmd.Run(); err == nil || !strings.Contains(out.String(), want) {
@@ -838,14 +857,15 @@ func TestAWrongVariableOfAnyPartIsToldAtTheStart(t *testing.T) {
 	}
 }
 
-func TestBadFlagsAreToldAtOnce(t *testing.T) {
+func TestInvalidFlagsFailAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{
 		{"--gateways", "0"}, {"--log", "xml"}, {"--seed", "/does/not/exist"}, {"--google", "--data", "x"}, {"surplus"}, {"--sweep", "-1s"},
 		{"--listen", "nowhere"}, {"--listen", ":99999"}, {"--listen", "127.0.0.1:65535", "--gateways", "2"}, {"--listen", "192.0.2.1:8080"},
 		{"--pubsub", "nowhere"}, {"--pubsub", "127.0.0.1:1"}, {"--firestore", "127.0.0.1:1"},
 		{"load", "--messages", "0"}, {"soak", "--minutes", "-1"}, {"soak", "--only", "bad weather"},
 	} {
-		cmd := exec.Command(binary, args...)
+		cmd := commandProcess(args...)
 		var out output
 		cmd.Stderr = &out
 		if err := cmd.Run(); err == nil || !strings.Contains(out.String(), "emulator:") {

@@ -24,10 +24,10 @@ func loadCommand(stdout, stderr *os.File, environ []string) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "load",
-		Short: "Ask many questions, and measure the answers",
-		Long: `Asks questions as every seeded user at once, and prints how long the answers took, whether each came exactly
-once, and, on the embedded servers, what a message costs in Pub/Sub and Firestore operations. It starts a Parley of
-its own, or with --attach uses the one that wrote that ready file.`,
+		Short: "Ask many questions and measure the answers",
+		Long: `Asks questions as every seeded user at once. It prints the latency of the answers, the lost and doubled answers and, on
+the embedded servers, the Pub/Sub and Firestore operations per message. It starts its own Parley, or uses the Parley
+of the ready file given by --attach.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if messages < 1 || inFlight < 1 {
@@ -45,7 +45,7 @@ its own, or with --attach uses the one that wrote that ready file.`,
 					return fmt.Errorf("--attach %s: %w", attach, err)
 				}
 			} else {
-				// a load test is not a user who types too fast
+				// no rate limit: a load test asks faster than a person types
 				s, err := f.start(ctx, stderr, append([]string{"WS_RATE=1000000", "WS_BURST=1000000", "LOG_LEVEL=warn"}, environ...))
 				if err != nil {
 					return err
@@ -70,7 +70,7 @@ its own, or with --attach uses the one that wrote that ready file.`,
 					fmt.Fprintf(stderr, "%d of %d answered\n", answered, messages)
 				}
 			}
-			// the first question of each user pays for connections and caches
+			// the first question of each user includes the cost of connections and caches
 			warm := o
 			warm.Messages, warm.Progress = len(o.Tokens), nil
 			if _, err := load.Run(ctx, warm); err != nil {
@@ -90,9 +90,9 @@ its own, or with --attach uses the one that wrote that ready file.`,
 	f.register(cmd, environ)
 	cmd.Flags().Lookup("listen").DefValue = "127.0.0.1:0"
 	f.listen = "127.0.0.1:0"
-	cmd.Flags().StringVar(&attach, "attach", "", "the ready `FILE` of a Parley that runs")
-	cmd.Flags().IntVar(&messages, "messages", 1000, "how many questions")
-	cmd.Flags().IntVar(&inFlight, "in-flight", 1, "how many questions a user has open at a time")
+	cmd.Flags().StringVar(&attach, "attach", "", "the ready `FILE` of a running Parley")
+	cmd.Flags().IntVar(&messages, "messages", 1000, "number of questions")
+	cmd.Flags().IntVar(&inFlight, "in-flight", 1, "open questions per user")
 	return cmd
 }
 

@@ -31,7 +31,7 @@ var defaultSeed []byte
 
 func main() {
 	stdout := os.Stdout
-	// The functions framework chats on standard output, which is for what a person or a program waits for.
+	// The functions framework writes to standard output, which is reserved for the greeting and the reports.
 	if null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0); err == nil {
 		os.Stdout = null
 	}
@@ -44,7 +44,7 @@ func main() {
 	}
 }
 
-// flags are what the emulator is told on the command line.
+// flags holds the command line flags.
 type flags struct {
 	gateways                    int
 	listen, pubsub, firestore   string
@@ -59,7 +59,7 @@ func command(stdout, stderr *os.File, environ []string) *cobra.Command {
 		Use:   "emulator",
 		Short: "Run all of Parley on this machine",
 		Long: `Runs all of Parley on this machine, in one process and without an account: Pub/Sub and Firestore, the
-functions, gateway instances, and a chat page. It prints where to go and a token for each seeded user.
+functions, gateway instances, and a chat page. It prints the addresses and a token for each seeded user.
 Ctrl-C stops it.
 
 The parts read the same environment variables as in the cloud (MODEL_PROVIDER, BUS_PREFIX and so on): emulator
@@ -87,20 +87,20 @@ variables explains them.`,
 func (f *flags) register(cmd *cobra.Command, environ []string) {
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.IntVar(&f.gateways, "gateways", 1, "how many gateway instances")
-	fs.StringVar(&f.listen, "listen", "127.0.0.1:8080", "`ADDR` of the first gateway; the others take the ports after it (port 0: any)")
-	fs.StringVar(&f.pubsub, "pubsub", lookup(environ, "PUBSUB_EMULATOR_HOST", stack.Embedded), "embedded, or `HOST:PORT` of a Pub/Sub emulator that runs")
-	fs.StringVar(&f.firestore, "firestore", lookup(environ, "FIRESTORE_EMULATOR_HOST", stack.Embedded), "embedded, or `HOST:PORT` of a Firestore emulator that runs")
+	fs.IntVar(&f.gateways, "gateways", 1, "number of gateway instances")
+	fs.StringVar(&f.listen, "listen", "127.0.0.1:8080", "`ADDR` of the first gateway; the others take the next ports (port 0: free ports)")
+	fs.StringVar(&f.pubsub, "pubsub", lookup(environ, "PUBSUB_EMULATOR_HOST", stack.Embedded), "embedded, or `HOST:PORT` of a running Pub/Sub emulator")
+	fs.StringVar(&f.firestore, "firestore", lookup(environ, "FIRESTORE_EMULATOR_HOST", stack.Embedded), "embedded, or `HOST:PORT` of a running Firestore emulator")
 	fs.BoolVar(&f.google, "google", false, "start Google's own emulators (needs gcloud with both emulators, and Java)")
-	fs.BoolVar(&f.platforms, "platforms", true, "stand in for Twitch and Discord, where the environment names no real ones")
-	fs.StringVar(&f.seed, "seed", "", "`FILE` with the first users, rules and personalities (emulator/seed.yaml if not given)")
-	fs.StringVar(&f.data, "data", "", "`DIR` where the embedded servers keep their content over a restart")
-	fs.StringVar(&f.readyFile, "ready-file", "", "`FILE` that gets, as JSON, where everything is, once all is ready")
+	fs.BoolVar(&f.platforms, "platforms", true, "start fakes of Twitch and Discord, unless the environment configures the real platforms")
+	fs.StringVar(&f.seed, "seed", "", "`FILE` with the first users, rules and personalities (default: emulator/seed.yaml)")
+	fs.StringVar(&f.data, "data", "", "`DIR` for the content of the embedded servers, kept over restarts")
+	fs.StringVar(&f.readyFile, "ready-file", "", "`FILE` for the addresses and tokens as JSON, written when everything is ready")
 	fs.StringVar(&f.logs, "log", "text", "text or json")
-	fs.DurationVar(&f.sweep, "sweep", time.Minute, "how often overdue deliveries are looked for; 0 for never")
+	fs.DurationVar(&f.sweep, "sweep", time.Minute, "interval of the ledger sweep, which dead-letters overdue deliveries; 0 for never")
 }
 
-// lookup takes the last value of a variable, as os.Getenv would.
+// lookup returns the last value of a variable, like os.Getenv.
 func lookup(environ []string, name, fallback string) string {
 	for _, v := range slices.Backward(environ) {
 		if len(v) > len(name)+1 && v[:len(name)+1] == name+"=" {
@@ -110,7 +110,7 @@ func lookup(environ []string, name, fallback string) string {
 	return fallback
 }
 
-// check finds everything that is wrong with the flags themselves.
+// check returns all errors in the flags.
 func (f flags) check() error {
 	var errs []error
 	if f.gateways < 1 {
@@ -136,7 +136,7 @@ func (f flags) check() error {
 	return errors.Join(errs...)
 }
 
-// start starts the stack that the flags describe.
+// start starts the stack described by the flags.
 func (f flags) start(ctx context.Context, stderr *os.File, environ []string) (*stack.Stack, error) {
 	if err := f.check(); err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func run(ctx context.Context, f flags, stdout io.Writer, stderr *os.File, enviro
 	return s.Run(ctx)
 }
 
-// greet tells a person where to go.
+// greet prints the addresses and the tokens.
 func greet(w io.Writer, r stack.Ready) error {
 	var err error
 	say := func(format string, args ...any) {
@@ -194,8 +194,8 @@ func greet(w io.Writer, r stack.Ready) error {
 	for i, gw := range r.Gateways {
 		say("  chat %d     %s/\n  socket %d   %s\n", i+1, gw.HTTP, i+1, gw.WS)
 	}
-	if r.Stage != "" {
-		say("  platforms  %s/ (speak as somebody on Twitch or Discord)\n", r.Stage)
+	if r.Playground != "" {
+		say("  platforms  %s/ (speak as a user on Twitch or Discord)\n", r.Playground)
 	}
 	say("\n  Tokens (Authorization: Bearer TOKEN), for 24 hours:\n")
 	for _, user := range slices.Sorted(maps.Keys(r.Tokens)) {
@@ -206,8 +206,8 @@ func greet(w io.Writer, r stack.Ready) error {
 	return err
 }
 
-// writeReady writes the file in one step, so that who waits for it never reads half of it, and for this user alone,
-// since it holds the tokens.
+// writeReady writes the file in one step, so that a waiting reader never sees half of the file. Only this user may read
+// the file, because it holds the tokens.
 func writeReady(path string, r stack.Ready) error {
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {

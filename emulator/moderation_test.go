@@ -12,7 +12,7 @@ import (
 
 	"cloud.google.com/go/firestore"
 
-	standin "parley.internal/emulator/twitch"
+	"parley.internal/emulator/twitch"
 	"parley.internal/gateway/moderator"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
@@ -22,16 +22,17 @@ import (
 	"parley.internal/shared/moderation"
 )
 
-// A moderator asks for a ban from a client of their own, and another by a command in Twitch's chat: Twitch does both
-// once. Who is no moderator gets a dead letter.
-func TestModeratorsActOnTwitch(t *testing.T) {
-	tw, err := standin.New(standin.WithLimits(standin.Limits{}))
+// A moderator requests a ban from a client, and a time-out by a command in Twitch's chat. Twitch must execute each
+// command once. A request without permission becomes a dead letter.
+func TestModerationCommandsRunOnceOnTwitch(t *testing.T) {
+	t.Parallel()
+	tw, err := twitch.New(twitch.WithLimits(twitch.Limits{}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tw.Close() })
-	account := func(login string) standin.User {
-		u, err := tw.AddUser(standin.User{Login: login})
+	account := func(login string) twitch.User {
+		u, err := tw.AddUser(twitch.User{Login: login})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,19 +41,19 @@ func TestModeratorsActOnTwitch(t *testing.T) {
 	bot, mod, bob, carl := account("parleybot"), account("mod"), account("bob"), account("carl")
 	for _, channel := range []string{"streamer", "elsewhere"} {
 		account(channel)
-		if err := tw.SetRole(channel, bot.Login, standin.Role{Moderator: true}); err != nil {
+		if err := tw.SetRole(channel, bot.Login, twitch.Role{Moderator: true}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := tw.SetRole("streamer", mod.Login, standin.Role{Moderator: true}); err != nil {
+	if err := tw.SetRole("streamer", mod.Login, twitch.Role{Moderator: true}); err != nil {
 		t.Fatal(err)
 	}
-	app, err := tw.AddApp(standin.App{})
+	app, err := tw.AddApp(twitch.App{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	scopes := []string{"chat:read", "chat:edit", "user:write:chat", "moderator:manage:banned_users", "moderator:manage:chat_messages"}
-	token, err := tw.AddToken(standin.Token{UserID: bot.ID, ClientID: app.ID, Scopes: scopes})
+	token, err := tw.AddToken(twitch.Token{UserID: bot.ID, ClientID: app.ID, Scopes: scopes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +83,7 @@ rules:
 	p := start(t, []string{
 		"CREDENTIAL_KEY=" + key, "TWITCH_CLIENT_ID=" + app.ID, "TWITCH_CLIENT_SECRET=" + app.Secret, "TWITCH_BOT_USER_ID=" + bot.ID,
 		"TWITCH_API_URL=" + tw.HelixURL(), "TWITCH_OAUTH_URL=" + tw.OAuthURL(), "TWITCH_IRC_ADDR=" + tw.IRCAddr(), "TWITCH_IRC_TLS=false",
-		"TWITCH_CHANNELS=streamer,elsewhere", "LEASE_SEATS=1", "LEASE_TTL=1m", // no channel moves while people speak: Twitch has no history of that
+		"TWITCH_CHANNELS=streamer,elsewhere", "LEASE_SEATS=1", "LEASE_TTL=1m", // No channel moves during the test: Twitch has no history.
 	}, "--gateways", "2", "--seed", seed)
 	db := firestoreClient(t, p)
 	login(t, db, key, bot, app, tw, token, scopes)
@@ -101,7 +102,7 @@ rules:
 	}
 	eve, frank := connect(t, p, 0, "api-gateway:eve"), connect(t, p, 1, "api-gateway:frank")
 	ask(eve, "a1", "twitch:"+bob.ID)
-	ask(eve, "a1", "twitch:"+bob.ID) // sent again, as after a lost connection
+	ask(eve, "a1", "twitch:"+bob.ID) // repeated, as after a lost connection
 	ask(frank, "a2", "twitch:"+carl.ID)
 	for _, text := range []string{"!timeout @carl 60", "!ping"} { // the second is answered after the first
 		for _, channel := range []string{"streamer", "elsewhere"} {
@@ -130,7 +131,7 @@ rules:
 		return err == nil && len(refused) == 1
 	})
 	until(t, "the answer to what was said after it elsewhere", func() bool {
-		return slices.ContainsFunc(tw.Said("elsewhere"), func(l standin.Line) bool { return l.Login == bot.Login && l.Text == "pong" })
+		return slices.ContainsFunc(tw.Said("elsewhere"), func(l twitch.Line) bool { return l.Login == bot.Login && l.Text == "pong" })
 	})
 	for _, id := range []string{"api-gateway:eve", "twitch:" + mod.ID} {
 		orders := func() []delivery.Entry {
@@ -155,8 +156,8 @@ rules:
 	}
 }
 
-// login stores the bot's token, as a login in the browser would.
-func login(t *testing.T, db *firestore.Client, key string, bot standin.User, app standin.App, tw *standin.Server, token standin.Token, scopes []string) {
+// login stores the bot's token, like a login in the browser.
+func login(t *testing.T, db *firestore.Client, key string, bot twitch.User, app twitch.App, tw *twitch.Server, token twitch.Token, scopes []string) {
 	t.Helper()
 	k, err := credential.OpenKey(t.Context(), key)
 	id, idErr := identity.New(identity.Twitch, bot.ID)

@@ -16,15 +16,15 @@ import (
 	"parley.internal/shared/telemetry"
 )
 
-// partCommand runs one part of Parley as a process of its own, for who wants to kill it: the soak does.
+// partCommand runs one part of Parley in its own process, so that the soak can kill the part.
 func partCommand(stdout, stderr *os.File, environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "part", Short: "Run one part as a process", Hidden: true, Args: cobra.NoArgs,
 		PersistentPreRun: func(*cobra.Command, []string) {
-			// Whoever started this part holds the other end of its standard input: when that is gone, so is the part.
+			// The parent process holds the other end of the standard input. If the parent ends, the part ends too.
 			go func() {
 				_, err := io.Copy(io.Discard, os.Stdin)
-				telemetry.NewLogger(stderr, config.Deployment{LogFormat: "json", LogLevel: "info"}, false).Info("whoever started this part is gone", "error", err)
+				telemetry.NewLogger(stderr, config.Deployment{LogFormat: "json", LogLevel: "info"}, false).Info("parent process ended", "error", err)
 				os.Exit(1)
 			}()
 		},
@@ -44,11 +44,11 @@ func partCommand(stdout, stderr *os.File, environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			told := json.NewEncoder(stdout).Encode(soak.Ready{ID: gw.ID(), Addr: gw.Addr()})
-			return errors.Join(told, gw.Run(cmd.Context()))
+			printed := json.NewEncoder(stdout).Encode(soak.Ready{ID: gw.ID(), Addr: gw.Addr()})
+			return errors.Join(printed, gw.Run(cmd.Context()))
 		},
 	}
-	gateway.Flags().DurationVar(&skew, "skew", 0, "how much its clock is ahead")
+	gateway.Flags().DurationVar(&skew, "skew", 0, "how far the gateway's clock is ahead")
 	var listen string
 	function := &cobra.Command{
 		Use: "function NAME", Short: "One function", Args: cobra.ExactArgs(1),

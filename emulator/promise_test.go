@@ -32,14 +32,14 @@ import (
 // unhurried lets a client send as fast as it can.
 var unhurried = []string{"WS_RATE=100000", "WS_BURST=100000", "WS_INBOX=10000", "WS_QUEUE_FRAMES=10000", "LOG_LEVEL=warn"}
 
-// servers are an embedded Pub/Sub and Firestore in this process, whose answers a test may change.
+// servers describes an embedded Pub/Sub and Firestore in this process with injected faults.
 type servers struct {
-	publish func() error                                                          // what Publish is to fail with; nil for nothing
+	publish func() error                                                          // returns the error of Publish; nil for no error
 	commit  func(*firestorepb.CommitRequest) error                                // likewise
 	push    func(r *http.Request, next http.RoundTripper) (*http.Response, error) // instead of a push
 }
 
-// flags starts them, and gives the flags for the emulator to use them.
+// flags starts the servers and returns the emulator's flags for the servers.
 func (s servers) flags(t *testing.T) []string {
 	t.Helper()
 	var pushes http.RoundTripper = &http.Transport{MaxIdleConnsPerHost: 100}
@@ -80,7 +80,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// settles reports whether a commit records that an answer was delivered.
+// settles reports whether a commit records a delivered answer.
 func settles(r *firestorepb.CommitRequest) bool {
 	for _, w := range r.Writes {
 		if d := w.GetUpdate(); d != nil && strings.Contains(d.Name, "/deliveries/") && d.Fields["state"].GetStringValue() == string(delivery.Delivered) {
@@ -90,11 +90,11 @@ func settles(r *firestorepb.CommitRequest) bool {
 	return false
 }
 
-// inOrder asks n questions without waiting, and wants their answers in that order.
+// inOrder asks n questions without waiting, and expects the answers in the order of the questions.
 func inOrder(c *client, n int) {
 	c.t.Helper()
 	asked := make(chan error, 1)
-	go func() { // ends when all is sent, or with the connection
+	go func() { // ends after the last question, or with the connection
 		for i := range n {
 			var m message
 			m.Type, m.Payload.Text, m.Metadata.ID = "chat.message.send", fmt.Sprintf("!ask question %d", i), fmt.Sprint("q", i)
@@ -115,12 +115,13 @@ func inOrder(c *client, n int) {
 	}
 }
 
-func TestAnswersComeInTheOrderOfAsking(t *testing.T) {
+func TestAnswersArriveInTheOrderOfTheQuestions(t *testing.T) {
+	t.Parallel()
 	for _, gateways := range []int{1, 3} {
 		t.Run(fmt.Sprint(gateways, " gateways"), func(t *testing.T) {
 			t.Parallel()
 			p := start(t, unhurried, "--gateways", fmt.Sprint(gateways))
-			inOrder(connect(t, p, gateways-1, "api-gateway:eve"), 1000)
+			inOrder(connect(t, p, gateways-1, "api-gateway:eve"), 500)
 		})
 	}
 	t.Run("while deliveries fail and come again", func(t *testing.T) {
@@ -128,15 +129,15 @@ func TestAnswersComeInTheOrderOfAsking(t *testing.T) {
 		var settled, pushed atomic.Int64
 		var failed atomic.Int64
 		flags := servers{
-			// The gateway has written by then: it must neither write again nor let a later answer overtake.
+			// The gateway has already sent the answer: it must neither send again nor let a later answer overtake.
 			commit: func(r *firestorepb.CommitRequest) error {
-				if settles(r) && settled.Add(1)%20 == 0 {
+				if settles(r) && settled.Add(1)%10 == 0 {
 					failed.Add(1)
 					return status.Error(codes.Internal, "the delivery fails")
 				}
 				return nil
 			},
-			// fewer of these: each costs its key the subscription's back-off of a second
+			// fewer faults: each fault delays its key by the subscription's back-off of a second
 			push: func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
 				resp, err := next.RoundTrip(r)
 				if err == nil && pushed.Add(1)%200 == 0 {
@@ -148,7 +149,7 @@ func TestAnswersComeInTheOrderOfAsking(t *testing.T) {
 		}.flags(t)
 		p := start(t, unhurried, append(flags, "--gateways", "3")...)
 		c := connect(t, p, 1, "api-gateway:eve")
-		inOrder(c, 1000)
+		inOrder(c, 500)
 		c.nothingMore()
 		if failed.Load() < 40 {
 			t.Errorf("only %d deliveries failed", failed.Load())
@@ -156,7 +157,7 @@ func TestAnswersComeInTheOrderOfAsking(t *testing.T) {
 	})
 }
 
-// oracle is a model behind OpenAI's protocol. ask is called with each question and may wait.
+// oracle starts a model with OpenAI's protocol. ask is called with each question and may block.
 func oracle(t *testing.T, ask func(ctx context.Context, question string)) (environ []string) {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -179,7 +180,7 @@ func oracle(t *testing.T, ask func(ctx context.Context, question string)) (envir
 	return []string{"MODEL_PROVIDER=openai", "MODEL_NAME=oracle", "MODEL_BASE_URL=" + srv.URL, "MODEL_TIMEOUT=60s"}
 }
 
-func TestNobodyWaitsForAnotherUsersAnswer(t *testing.T) {
+func TestSlowAnswerDelaysNoOtherUser(t *testing.T) {
 	t.Parallel()
 	stuck, release := make(chan struct{}, 10), make(chan struct{})
 	free := sync.OnceFunc(func() { close(release) })
@@ -194,8 +195,8 @@ func TestNobodyWaitsForAnotherUsersAnswer(t *testing.T) {
 		}
 	}), unhurried...))
 	slow, quick := connect(t, p, 0, "api-gateway:eve"), connect(t, p, 0, "api-gateway:frank")
-	// Pub/Sub begins with few pushes at a time, and more as they succeed: before, everybody waits for everybody
-	// (https://cloud.google.com/pubsub/docs/push#push_backoff)
+	// Pub/Sub begins with few concurrent pushes and adds more after successes. Until then, users wait for each other
+	// (https://cloud.google.com/pubsub/docs/push#push_backoff).
 	for i := range 3 {
 		quick.say(fmt.Sprint("first", i), "!ask something", "lobby")
 		quick.next("chat.message.received")
@@ -218,7 +219,8 @@ func TestNobodyWaitsForAnotherUsersAnswer(t *testing.T) {
 	}
 }
 
-func TestOrderingKeysGoOnWhenPublishingFailedForAWhile(t *testing.T) {
+func TestOrderingKeysRecoverFromFailedPublishes(t *testing.T) {
+	t.Parallel()
 	for _, code := range []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Internal} {
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
@@ -254,7 +256,7 @@ func TestOrderingKeysGoOnWhenPublishingFailedForAWhile(t *testing.T) {
 	}
 }
 
-// letters reads every dead letter that there is, with all of its data.
+// letters reads all dead letters with their data.
 func letters(t *testing.T, db *firestore.Client) (all []deadletter.DeadLetter) {
 	t.Helper()
 	box := deadletter.NewStore(db, time.Now)
@@ -269,7 +271,7 @@ func letters(t *testing.T, db *firestore.Client) (all []deadletter.DeadLetter) {
 	return all
 }
 
-// connections reads from a gateway's metrics how many sockets it holds.
+// connections reads the number of a gateway's connections from its metrics.
 func connections(t *testing.T, p *parley) string {
 	t.Helper()
 	resp, err := http.Get(p.Gateways[0].HTTP + "/metrics")
@@ -290,7 +292,7 @@ func connections(t *testing.T, p *parley) string {
 	return ""
 }
 
-// askAndLeave asks a question, and has it answered when the user is gone.
+// askAndLeave asks a question; the answer is made after the user disconnected.
 func askAndLeave(t *testing.T, environ []string) *parley {
 	t.Helper()
 	thinking, release := make(chan struct{}, 10), make(chan struct{})
@@ -312,19 +314,21 @@ func askAndLeave(t *testing.T, environ []string) *parley {
 	return p
 }
 
-func TestWhoIsNowhereHasOneDeadLetter(t *testing.T) {
-	p := askAndLeave(t, []string{"EGRESS_DEADLINE=5s", "SWEEP_GRACE=1s"})
+func TestAnswerToADisconnectedUserBecomesOneDeadLetter(t *testing.T) {
+	t.Parallel()
+	p := askAndLeave(t, []string{"EGRESS_DEADLINE=3s", "SWEEP_GRACE=1s"})
 	db := firestoreClient(t, p)
 	until(t, "the dead letter", func() bool { return len(letters(t, db)) > 0 })
 	c := connect(t, p, 0, "api-gateway:eve")
-	c.nothingMore() // and several sweeps have gone by
+	c.nothingMore() // several sweeps have passed
 	all := letters(t, db)
 	if len(all) != 1 || all[0].Reason != deadletter.NoConnection || !all[0].Delivery || all[0].Attempts != 1 {
 		t.Errorf("dead letters %+v; want one, of no_connection", all)
 	}
 }
 
-func TestWhoComesBeforeTheDeadlineGetsTheAnswer(t *testing.T) {
+func TestUserWhoReconnectsBeforeTheDeadlineGetsTheAnswer(t *testing.T) {
+	t.Parallel()
 	p := askAndLeave(t, []string{"EGRESS_DEADLINE=60s"})
 	db := firestoreClient(t, p)
 	until(t, "the answer to be made", func() bool { return len(deliveries(t, db, "api-gateway:eve")) == 1 })
@@ -341,7 +345,8 @@ func TestWhoComesBeforeTheDeadlineGetsTheAnswer(t *testing.T) {
 	}
 }
 
-func TestPoisonBecomesADeadLetterAndTheSubscriptionGoesOn(t *testing.T) {
+func TestPoisonMessageBecomesADeadLetter(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	pushes := map[string]int{} // of the ingress topic, by message id
 	p := start(t, unhurried, servers{push: func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
@@ -376,7 +381,7 @@ func TestPoisonBecomesADeadLetterAndTheSubscriptionGoesOn(t *testing.T) {
 	publisher.EnableMessageOrdering = true
 	defer publisher.Stop()
 	c := connect(t, p, 0, "api-gateway:eve")
-	for what, data := range poison { // under the key of somebody who has something to say afterwards
+	for what, data := range poison { // under the key of a user who asks afterwards
 		if _, err := publisher.Publish(t.Context(), &pubsub.Message{Data: data, OrderingKey: "|api-gateway:eve"}).Get(t.Context()); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
@@ -412,7 +417,8 @@ func TestPoisonBecomesADeadLetterAndTheSubscriptionGoesOn(t *testing.T) {
 	}
 }
 
-func TestTheModelIsAskedOnceHoweverOftenAnEventIsDelivered(t *testing.T) {
+func TestRepeatedDeliveryAsksTheModelOnce(t *testing.T) {
+	t.Parallel()
 	for name, together := range map[string]bool{"one after the other": false, "at the same time": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -22,14 +22,14 @@ import (
 	"parley.internal/shared/event"
 )
 
-// The places of the seeded rule games, as the ledger names them.
+// The addresses of the seeded rule games, as in the ledger.
 const (
 	onTwitch  = "twitch:bruno"
 	onDiscord = "discord:3002"
 	onWeb     = "games"
 )
 
-// moreRules relay to the same places: what is said there with nothing before it, and a model's answer.
+// moreRules relay to the same addresses: messages without a prefix, and a model's answer.
 const moreRules = `
   bare:
     enabled: true
@@ -45,17 +45,19 @@ const moreRules = `
     egress: *places
 `
 
-// mention is what rings somebody on Twitch.
+// mention matches a mention on Twitch.
 var mention = regexp.MustCompile(`@\w`)
 
-// What is said in a Twitch channel, a Discord channel and a web room is said once in the two others. There are three
-// gateways, of which one has the Twitch channel and one the Discord bot; two have somebody in the room.
-func TestThreePlacesShareOneTalk(t *testing.T) {
+// A message in a Twitch channel, a Discord channel or a web room is relayed once to the two others. One of the three
+// gateways holds the Twitch channel and one holds the Discord bot; two have members of the room.
+func TestMessagesAreRelayedBetweenThreePlatforms(t *testing.T) {
+	t.Parallel()
 	for name, how := range map[string]struct {
 		speak string // on Twitch
 		args  []string
 	}{"helix": {"helix", nil}, "irc": {"irc", nil}, "google": {"helix", []string{"--google"}}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if name == "google" {
 				skipWithoutGoogle(t)
 			}
@@ -70,7 +72,7 @@ func TestThreePlacesShareOneTalk(t *testing.T) {
 				{"where one place refuses, the others are told", w.refuseInOnePlace},
 			} {
 				if !t.Run(test.name, test.run) {
-					return // what comes next would only fail by what this one left
+					return // the following subtests would fail only because of this failure
 				}
 			}
 		})
@@ -81,7 +83,7 @@ func (w *talk) sayEachLineOnce(t *testing.T) {
 	w.begin(t)
 	w.twitchSays("bruno", "hello from Twitch")
 	w.discordSays("2002", "hello from Discord")
-	w.adaSays("hello from the web") // though she is known from Twitch
+	w.adaSays("hello from the web") // Ada also has a Twitch account
 	want := map[string][]string{
 		onTwitch:  {"[discord] Dana: hello from Discord", "[web] Ada: hello from the web"},
 		onDiscord: {"[twitch] Bruno: hello from Twitch", "[web] Ada: hello from the web"},
@@ -89,7 +91,7 @@ func (w *talk) sayEachLineOnce(t *testing.T) {
 	}
 	w.hears(want)
 
-	// Whoever repeats what was relayed, as another bot would, is not relayed. What is said after that is.
+	// A repetition of a relayed message, for example by another bot, is not relayed. A later message is.
 	w.twitchSays("ada", w.twitchLines()[0].Text)
 	w.discordSays("2001", w.discordMessages()[0].Text)
 	w.twitchSays("ada", "so far on Twitch")
@@ -101,7 +103,7 @@ func (w *talk) sayEachLineOnce(t *testing.T) {
 	w.hears(want)
 	w.delivered(map[string]int{onTwitch: 4, onDiscord: 4, onWeb: 4})
 
-	// both platforms tell the bot of its own lines, or could: they are nobody's
+	// The platforms send the bot its own messages; the bot must not become a user.
 	for _, id := range []string{"twitch:9000", "discord:9000"} {
 		if _, err := w.db.Doc("users/" + id).Get(t.Context()); err == nil {
 			t.Errorf("%s became a user", id)
@@ -201,7 +203,7 @@ func (w *talk) refuseInOnePlace(t *testing.T) {
 	want := map[string][]delivery.State{
 		onTwitch:  {delivery.Delivered, delivery.Delivered, delivery.Delivered},
 		onDiscord: {delivery.Dead, delivery.Dead, delivery.Delivered},
-		onWeb:     {delivery.Delivered}, // the room in which the model was asked
+		onWeb:     {delivery.Delivered}, // the room of the question
 	}
 	if diff := cmp.Diff(want, states); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
@@ -224,27 +226,27 @@ func (w *talk) refuseInOnePlace(t *testing.T) {
 			t.Errorf("the refusal %q of %s has the letter %+v", e.Reason, e.ID, l)
 		}
 	}
-	if len(letters) != len(refused) { // nor was there one before
+	if len(letters) != len(refused) { // no earlier dead letter either
 		t.Errorf("%d dead letters; want one for each of %d refusals", len(letters), len(refused))
 	}
 }
 
-// talk is a community on stand-ins for Twitch and Discord, which have what the emulator's own have, and in the web room,
-// with three gateways between them.
+// talk is a community on fakes of Twitch and Discord with the users of the emulator's own fakes, and in the web room,
+// with three gateways.
 type talk struct {
 	t        *testing.T
 	tw       *twitch.Server
 	dc       *discord.Server
 	channel  discord.Channel
 	db       *firestore.Client
-	ada, eve *client // both are in the room
+	ada, eve *client // both are members of the room
 
-	messages     int             // that Ada sent
-	toAda, toEve []string        // what the room heard
-	heardBefore  map[string]int  // how much of what was said is another test's
-	heardNow     map[string]int  // how much of it was seen at last
-	openedBefore map[string]bool // deliveries of other tests
-	openedNow    map[string]bool // deliveries that were seen at last
+	messages     int             // sent by Ada
+	toAda, toEve []string        // received in the room
+	heardBefore  map[string]int  // messages received before this subtest
+	heardNow     map[string]int  // messages received at the last check
+	openedBefore map[string]bool // deliveries before this subtest
+	openedNow    map[string]bool // deliveries at the last check
 }
 
 func newTalk(t *testing.T, speak string, args []string) *talk {
@@ -265,7 +267,7 @@ func newTalk(t *testing.T, speak string, args []string) *talk {
 		_, err := w.tw.AddUser(twitch.User{ID: id, Login: login, DisplayName: login})
 		must(err)
 	}
-	must(w.tw.SetRole("bruno", bot.Login, twitch.Role{Moderator: true})) // who could ban
+	must(w.tw.SetRole("bruno", bot.Login, twitch.Role{Moderator: true})) // a moderator could ban
 	app, err := w.tw.AddApp(twitch.App{Name: bot.Login})
 	must(err)
 
@@ -298,7 +300,7 @@ func newTalk(t *testing.T, speak string, args []string) *talk {
 		"TWITCH_IRC_ADDR": w.tw.IRCAddr(), "TWITCH_IRC_TLS": "false", "TWITCH_CHANNELS": "bruno", "TWITCH_SPEAK": speak,
 		"CREDENTIAL_KEY": "file:" + filepath.Join(dir, "key"), "PUBLIC_URL": "http://localhost",
 		"DISCORD_BOT_TOKEN": onDiscord.Token, "DISCORD_API_URL": w.dc.APIURL(),
-		"LEASE_SEATS": "1", "LEASE_TTL": "1m", // no channel moves while people speak: Twitch has no history of that
+		"LEASE_SEATS": "1", "LEASE_TTL": "1m", // No channel moves during the test: Twitch has no history.
 	}
 	var environ []string
 	for name, value := range told {
@@ -315,7 +317,7 @@ func newTalk(t *testing.T, speak string, args []string) *talk {
 	return w
 }
 
-// begin begins a test. What another test has seen is not its concern; what came after that is.
+// begin begins a subtest. Messages and deliveries of earlier subtests are ignored.
 func (w *talk) begin(t *testing.T) {
 	w.t, w.ada.t, w.eve.t = t, t, t
 	w.heardBefore, w.openedBefore = w.heardNow, w.openedNow
@@ -343,7 +345,7 @@ func (w *talk) adaSays(text string) {
 	w.ada.say(fmt.Sprint(w.messages), text, "games")
 }
 
-// allowOnDiscord lets the bot speak in the channel, or not.
+// allowOnDiscord allows or forbids the bot to send messages in the channel.
 func (w *talk) allowOnDiscord(may bool) {
 	w.t.Helper()
 	c := w.channel
@@ -355,7 +357,7 @@ func (w *talk) allowOnDiscord(may bool) {
 	}
 }
 
-// twitchLines and discordMessages are what the bot said in this test.
+// twitchLines and discordMessages return the bot's messages of this subtest.
 func (w *talk) twitchLines() []twitch.Line {
 	all := slices.DeleteFunc(w.tw.Said("bruno"), func(l twitch.Line) bool { return l.Login != "parley" })
 	return all[w.heardBefore[onTwitch]:]
@@ -366,7 +368,7 @@ func (w *talk) discordMessages() []discord.Message {
 	return all[w.heardBefore[onDiscord]:]
 }
 
-// heard is what the bot said in each place in this test, as people see it.
+// heard returns the bot's messages of this subtest, by address, as shown to people.
 func (w *talk) heard() map[string][]string {
 	w.t.Helper()
 	w.toAda, w.toEve = drain(w.ada, w.toAda), drain(w.eve, w.toEve)
@@ -388,7 +390,7 @@ func (w *talk) heard() map[string][]string {
 	return heard
 }
 
-// drain appends what a client got meanwhile, but for the mark of what was relayed: in a room, nothing else is added.
+// drain appends the received messages, without the invisible mark of relayed messages.
 func drain(c *client, got []string) []string {
 	c.t.Helper()
 	for {
@@ -404,7 +406,8 @@ func drain(c *client, got []string) []string {
 	}
 }
 
-// hears waits for as much as is wanted in each place, and compares. What different people say has no order.
+// hears waits for the expected number of messages at each address, and compares the messages. Messages of different
+// people have no order.
 func (w *talk) hears(want map[string][]string) {
 	w.t.Helper()
 	var heard map[string][]string
@@ -427,7 +430,7 @@ func (w *talk) hears(want map[string][]string) {
 	}
 }
 
-// ledger is the deliveries of this test.
+// ledger returns the deliveries of this subtest.
 func (w *talk) ledger() (all []delivery.Entry) {
 	w.t.Helper()
 	snaps, err := w.db.Collection("deliveries").Documents(w.t.Context()).GetAll()
@@ -455,8 +458,8 @@ func (w *talk) inState(states ...delivery.State) []delivery.Entry {
 	return slices.DeleteFunc(w.ledger(), func(e delivery.Entry) bool { return !slices.Contains(states, e.State) })
 }
 
-// delivered waits until every delivery of this test is settled. So many there have to be for each place, each of another
-// line that was said elsewhere, and all delivered.
+// delivered waits until every delivery of this subtest is settled. It expects all deliveries to be delivered, each for
+// a different relayed message, with the given number per address.
 func (w *talk) delivered(want map[string]int) []delivery.Entry {
 	w.t.Helper()
 	until(w.t, "every outcome", func() bool { return len(w.inState(delivery.Pending, delivery.Claimed)) == 0 })

@@ -16,8 +16,9 @@ import (
 	"parley.internal/emulator/stack"
 )
 
+// soakCommand runs the soak with WebSocket users.
 func soakCommand(stdout, stderr *os.File, environ []string) *cobra.Command {
-	o := soak.Options{Environ: environ, Pace: soak.Long}
+	o := soak.ClientOptions{Common: soak.Common{Environ: environ}, Pace: soak.Long}
 	var minutes float64
 	var only, kinds []string
 	var faults strings.Builder
@@ -27,36 +28,32 @@ func soakCommand(stdout, stderr *os.File, environ []string) *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "soak",
-		Short: "Break everything for minutes, and count whether each answer came once",
-		Long: `Runs gateways and functions as processes on the embedded servers, kills and stops them, cuts their network, has
-Pub/Sub and Firestore fail, and sets their clocks wrong, while users ask questions. At the end it compares what the
-users got with what Firestore holds: every answer has to be delivered once or dead-lettered once. It ends with 1 if one
-is lost or doubled, or anything else is not as it should be.
+		Short: "Inject faults for minutes, and audit that every answer arrived once",
+		Long: `Runs gateways and functions as processes on the embedded servers while users ask questions. It kills and stops the
+processes, cuts their network, sets their clocks wrong, and lets Pub/Sub and Firestore fail. At the end it compares the
+answers received by the users with the documents in Firestore: every answer must be delivered once or dead-lettered
+once. The exit code is 1 if an answer is lost or doubled, or if the audit finds another violation.
 
 Faults:` + faults.String(),
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if o.Documents, err = stack.ParseSeed(defaultSeed); err != nil {
-				return err
-			}
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if minutes < 0 || o.Messages < 0 || o.Faults < 0 || minutes == 0 && o.Messages == 0 && o.Faults == 0 {
-				return errors.New("--minutes, --messages and --faults: not negative, and one of them more than 0")
+				return errors.New("--minutes, --messages and --faults: must not be negative, and at least one must be positive")
 			}
 			if o.Pace.Gap <= 0 {
-				return errors.New("--gap: more than 0")
+				return errors.New("--gap: must be positive")
 			}
 			for _, name := range only {
 				if !slices.Contains(kinds, name) {
-					return fmt.Errorf("--only: there is no fault %q, but %s", name, strings.Join(kinds, ", "))
+					return fmt.Errorf("--only: unknown fault %q; the faults are %s", name, strings.Join(kinds, ", "))
 				}
 				o.Kinds = append(o.Kinds, soak.Kind(name))
 			}
-			if err := prepareSoak(cmd, &o.Binary, &o.Dir, &o.Seed, stderr); err != nil {
+			if err := prepareSoak(cmd, &o.Common, stderr); err != nil {
 				return err
 			}
 			o.For = time.Duration(minutes * float64(time.Minute))
-			o.Progress = tellSoak(stderr)
-			report, err := soak.Run(cmd.Context(), o)
+			report, err := soak.RunClients(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
@@ -65,38 +62,32 @@ Faults:` + faults.String(),
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.Float64Var(&minutes, "minutes", 5, "how long to go on asking, at least")
-	fs.Uint64Var(&o.Seed, "seed", 0, "of the faults: the same `S` draws the same ones (a random one if not given)")
-	fs.IntVar(&o.Messages, "messages", 0, "how many questions to ask, at least")
-	fs.IntVar(&o.Faults, "faults", 0, "how many faults to make, at least")
-	fs.StringSliceVar(&only, "only", nil, "make no other faults than `KINDS`, comma-separated: roll for example")
-	fs.IntVar(&o.Gateways, "gateways", 3, "how many gateways at a time")
-	fs.IntVar(&o.Users, "users", 200, "how many users; each tenth goes away before the answers come")
-	fs.IntVar(&o.InFlight, "in-flight", 16, "how many questions a user has open at a time")
-	fs.StringVar(&o.Dir, "logs", "", "`DIR` for the parts' logs")
-	fs.DurationVar(&o.Pace.Gap, "gap", o.Pace.Gap, "between the beginnings of two faults, on average")
+	fs.Float64Var(&minutes, "minutes", 5, "least time to ask, in minutes")
+	fs.IntVar(&o.Messages, "messages", 0, "least number of questions")
+	fs.IntVar(&o.Faults, "faults", 0, "least number of faults")
+	fs.StringSliceVar(&only, "only", nil, "inject only these `KINDS` of faults, comma-separated, for example roll")
+	fs.IntVar(&o.Users, "users", 200, "number of users; every tenth user disconnects before the answers arrive")
+	fs.IntVar(&o.InFlight, "in-flight", 16, "open questions per user")
+	soakFlags(cmd, &o.Common, &o.Pace.Gap, 3, o.Pace.Gap)
 	cmd.AddCommand(platformsCommand(stdout, stderr, environ))
 	return cmd
 }
 
+// platformsCommand runs the soak with people on Twitch and Discord.
 func platformsCommand(stdout, stderr *os.File, environ []string) *cobra.Command {
-	o := soak.PlatformOptions{Environ: environ}
+	o := soak.PlatformOptions{Common: soak.Common{Environ: environ}}
 	cmd := &cobra.Command{
 		Use:   "platforms",
-		Short: "Kill gateways while people ask on Twitch and Discord, and count whether each is heard and answered once",
-		Long: `Runs gateways as processes, which share the channels of stand-ins for Twitch and Discord, and kills and stops them
-while people ask there. At the end it compares what was asked and said with what Firestore holds: every question has to
-be heard once and answered once. Twitch keeps no history: what is said there while nobody listens is missed, and has to
-lie in a recorded gap. It ends with 1 if anything is lost or doubled.`,
+		Short: "Kill gateways while people ask on Twitch and Discord, and audit that every question is ingested and answered once",
+		Long: `Runs gateways as processes that share the channels of fakes for Twitch and Discord. It kills and stops gateways while
+people ask questions there. At the end it compares the questions and answers with the documents in Firestore: every
+question must be ingested once and answered once. Twitch keeps no history: a question without a listening gateway is
+missed, and must lie in a recorded gap. The exit code is 1 if a question or an answer is lost or doubled.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if o.Documents, err = stack.ParseSeed(defaultSeed); err != nil {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := prepareSoak(cmd, &o.Common, stderr); err != nil {
 				return err
 			}
-			if err := prepareSoak(cmd, &o.Binary, &o.Dir, &o.Seed, stderr); err != nil {
-				return err
-			}
-			o.Progress = tellSoak(stderr)
 			report, err := soak.RunPlatforms(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -106,38 +97,48 @@ lie in a recorded gap. It ends with 1 if anything is lost or doubled.`,
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.IntVar(&o.Messages, "messages", 1000, "how many questions to ask on each platform, at least")
-	fs.IntVar(&o.Faults, "faults", 15, "how many gateways to kill or stop, at least")
-	fs.IntVar(&o.Gateways, "gateways", 5, "how many gateways at a time")
-	fs.IntVar(&o.Channels, "channels", 20, "how many channels of Twitch")
-	fs.IntVar(&o.Guilds, "guilds", 2, "how many servers of Discord, with two channels each")
-	fs.DurationVar(&o.Every, "every", 75*time.Millisecond, "between two questions on a platform")
-	fs.DurationVar(&o.Gap, "gap", 4*time.Second, "between the beginnings of two faults, on average")
-	fs.Uint64Var(&o.Seed, "seed", 0, "of the faults: the same `S` draws the same ones (a random one if not given)")
-	fs.StringVar(&o.Dir, "logs", "", "`DIR` for the parts' logs")
-	fs.BoolVar(&o.Hurry, "hurry", false, "don't wait for the minute that a claim of a killed gateway holds on Twitch")
+	fs.IntVar(&o.Messages, "messages", 1000, "least number of questions on each platform")
+	fs.IntVar(&o.Faults, "faults", 15, "least number of gateways to kill or stop")
+	fs.IntVar(&o.Channels, "channels", 20, "number of Twitch channels")
+	fs.IntVar(&o.Guilds, "guilds", 2, "number of Discord guilds, with two channels each")
+	fs.DurationVar(&o.Every, "every", 75*time.Millisecond, "time between two questions on a platform")
+	fs.BoolVar(&o.ExpireClaims, "hurry", false, "let the Twitch claims of killed gateways expire at once instead of after a minute")
+	soakFlags(cmd, &o.Common, &o.Gap, 5, 4*time.Second)
 	return cmd
 }
 
-// prepareSoak fills in what every soak needs and tells which it is.
-func prepareSoak(cmd *cobra.Command, binary, dir *string, seed *uint64, stderr io.Writer) (err error) {
-	if *binary, err = soak.Executable(); err != nil {
+// soakFlags registers the flags of both soaks.
+func soakFlags(cmd *cobra.Command, o *soak.Common, gap *time.Duration, gateways int, defaultGap time.Duration) {
+	fs := cmd.Flags()
+	fs.IntVar(&o.Gateways, "gateways", gateways, "number of gateways at a time")
+	fs.DurationVar(gap, "gap", defaultGap, "average time between the beginnings of two faults")
+	fs.Uint64Var(&o.Seed, "seed", 0, "seed `S` of the faults; the same seed draws the same faults (random by default)")
+	fs.StringVar(&o.Dir, "logs", "", "`DIR` for the logs of the parts (a new temporary folder by default)")
+}
+
+// prepareSoak fills in the options that both soaks share, and prints the seed and the log folder.
+func prepareSoak(cmd *cobra.Command, o *soak.Common, stderr io.Writer) (err error) {
+	if o.Documents, err = stack.ParseSeed(defaultSeed); err != nil {
 		return err
 	}
-	if *dir == "" {
-		if *dir, err = os.MkdirTemp("", "parley-soak-"); err != nil {
+	if o.Binary, err = soak.Executable(); err != nil {
+		return err
+	}
+	if o.Dir == "" {
+		if o.Dir, err = os.MkdirTemp("", "parley-soak-"); err != nil {
 			return fmt.Errorf("make a folder for the logs: %w", err)
 		}
 	}
 	if !cmd.Flags().Changed("seed") {
-		*seed = rand.Uint64()
+		o.Seed = rand.Uint64()
 	}
-	fmt.Fprintf(stderr, "seed %d; the parts log in %s\n", *seed, *dir)
+	o.Progress = printProgress(stderr)
+	fmt.Fprintf(stderr, "seed %d; the logs are in %s\n", o.Seed, o.Dir)
 	return nil
 }
 
-// tellSoak writes how far a soak has come.
-func tellSoak(stderr io.Writer) func(soak.Progress) {
+// printProgress returns a function that prints every change of a soak's progress.
+func printProgress(stderr io.Writer) func(soak.Progress) {
 	began, last := time.Now(), ""
 	return func(p soak.Progress) {
 		line := fmt.Sprintf("%s: %d asked, %d answered, %d faults", p.Phase, p.Asked, p.Answered, p.Faults)
@@ -148,16 +149,16 @@ func tellSoak(stderr io.Writer) func(soak.Progress) {
 	}
 }
 
-// judgeSoak writes what came of a soak, and fails where anything is wrong.
+// judgeSoak writes a report, and returns an error if the report has a violation.
 func judgeSoak(report interface {
 	Write(io.Writer) error
 	Clean() bool
 }, stdout io.Writer) error {
 	if err := report.Write(stdout); err != nil {
-		return fmt.Errorf("report: %w", err)
+		return fmt.Errorf("write the report: %w", err)
 	}
 	if !report.Clean() {
-		return errors.New("the promise was broken")
+		return errors.New("soak: the audit found violations")
 	}
 	return nil
 }

@@ -12,18 +12,16 @@ import (
 	"unicode/utf8"
 )
 
-// The HTTP API, see https://discord.com/developers/docs/reference for what all
-// endpoints have in common: versions, authentication, errors, and
-// https://discord.com/developers/docs/topics/rate-limits
+// The HTTP API. https://discord.com/developers/docs/reference describes versions, authentication and errors of all
+// endpoints; https://discord.com/developers/docs/topics/rate-limits describes limits.
 
-// call is one request that showed a valid token.
+// call is a request with a valid token.
 type call struct {
 	r   *http.Request
 	bot *account
 }
 
-// answer is what a call gets: a body, or an error with Discord's code, a text
-// and, for 50035, what is wrong with each field.
+// answer is the result of a call: a body, or an error with Discord's code, a text and, for 50035, the invalid fields.
 type answer struct {
 	status int
 	body   any
@@ -77,8 +75,7 @@ func (s *Server) routeAPI(mux *http.ServeMux) {
 	})
 }
 
-// version refuses a version of the API that is not served.
-// https://discord.com/developers/docs/reference#api-versioning
+// version refuses unsupported API versions. https://discord.com/developers/docs/reference#api-versioning
 func version(w http.ResponseWriter, r *http.Request) bool {
 	switch v := r.PathValue("version"); {
 	case v == "v9" || v == "v10":
@@ -93,7 +90,7 @@ func version(w http.ResponseWriter, r *http.Request) bool {
 
 var notFound = refuse(http.StatusNotFound, 0, "404: Not Found")
 
-// unserved answers what no route takes.
+// unserved answers requests without a route.
 func unserved(mux *http.ServeMux) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
@@ -108,8 +105,7 @@ func unserved(mux *http.ServeMux) http.HandlerFunc {
 	}
 }
 
-// serve checks what every call needs and lets f do it, in one step for
-// everything else that happens.
+// serve checks the headers and the rate limits of a call and runs f. The whole call is atomic.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, pattern string, f func(*call) answer) {
 	kind, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	s.lock()
@@ -140,7 +136,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, pattern string, f
 	}
 }
 
-// limited counts a request, and answers it where it is one too many.
+// limited counts a request. If a limit is exceeded, it answers the request and returns true.
 func (s *Server) limited(w http.ResponseWriter, r *http.Request, pattern string, bot *account) bool {
 	now, limits := s.now(), s.options.limits
 	if limits.Global.N > 0 {
@@ -181,8 +177,7 @@ func (s *Server) bucket(key string) *bucket {
 	return b
 }
 
-// writeError answers in the form of all of Discord's errors.
-// https://discord.com/developers/docs/reference#error-messages
+// writeError writes an error in Discord's format. https://discord.com/developers/docs/reference#error-messages
 func writeError(w http.ResponseWriter, a answer) {
 	body := map[string]any{"message": a.text, "code": a.code}
 	if a.fields != nil {
@@ -194,7 +189,7 @@ func writeError(w http.ResponseWriter, a answer) {
 func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	// The client that went away is no concern of the server's.
+	// A disconnected client is not an error of the server.
 	_ = json.NewEncoder(w).Encode(body)
 }
 
@@ -206,8 +201,7 @@ func refuse(status, code int, text string) answer {
 	return answer{status: status, code: code, text: text}
 }
 
-// Refusals that many endpoints have.
-// https://discord.com/developers/docs/topics/opcodes-and-status-codes#json
+// Errors of many endpoints. https://discord.com/developers/docs/topics/opcodes-and-status-codes#json
 var (
 	unknownChannel     = refuse(http.StatusNotFound, 10003, "Unknown Channel")
 	unknownGuild       = refuse(http.StatusNotFound, 10004, "Unknown Guild")
@@ -221,7 +215,7 @@ var (
 	invalidJSON        = refuse(http.StatusBadRequest, 50109, "The request body contains invalid JSON.")
 )
 
-// invalid refuses a form for what is wrong with one field.
+// invalid refuses a form because of a field.
 func invalid(field, code, text string) answer {
 	a := refuse(http.StatusBadRequest, 50035, "Invalid Form Body")
 	a.fields = map[string]any{}
@@ -242,10 +236,10 @@ func outOfRange(field string, least, most int) answer {
 	return invalid(field, "NUMBER_TYPE_RANGE", fmt.Sprintf("int value should be between %d and %d.", least, most))
 }
 
-// ok is the answer of what has not been refused.
+// ok reports whether the call was not refused.
 func (a answer) ok() bool { return a.status < http.StatusBadRequest }
 
-// decode reads a body of JSON, which may be absent.
+// decode decodes a JSON body. The body may be absent.
 func (c *call) decode(v any) answer {
 	if c.r.ContentLength == 0 {
 		return answer{}
@@ -263,8 +257,7 @@ func (c *call) decode(v any) answer {
 	return answer{}
 }
 
-// number is a query parameter from least to most, or otherwise where it is
-// absent.
+// number returns a query parameter between least and most, or otherwise if the parameter is absent.
 func (c *call) number(name string, otherwise, least, most int) (int, answer) {
 	text := c.r.URL.Query().Get(name)
 	if text == "" {
@@ -280,7 +273,7 @@ func (c *call) number(name string, otherwise, least, most int) (int, answer) {
 	return n, answer{}
 }
 
-// snowflake is a query parameter that is one, or 0 where it is absent.
+// snowflake returns a query parameter with a snowflake, or 0 if the parameter is absent.
 func (c *call) snowflake(name string) (uint64, answer) {
 	text := c.r.URL.Query().Get(name)
 	if text == "" {
@@ -293,11 +286,10 @@ func (c *call) snowflake(name string) (uint64, answer) {
 	return n, answer{}
 }
 
-// maxReason is how many characters a reason for the audit log may have.
+// maxReason is the largest number of characters in an audit log reason.
 const maxReason = 512
 
-// reason is why, for the audit log.
-// https://discord.com/developers/docs/resources/audit-log
+// reason returns the audit log reason of a call. https://discord.com/developers/docs/resources/audit-log
 func (c *call) reason() (string, answer) {
 	text := c.r.Header.Get("X-Audit-Log-Reason")
 	if plain, err := url.PathUnescape(text); err == nil {
@@ -309,7 +301,7 @@ func (c *call) reason() (string, answer) {
 	return text, answer{}
 }
 
-// channel is the one of the path if the bot may do all of p in it.
+// channelFor returns the channel of the path, if the bot has all permissions of p in the channel.
 func (s *Server) channelFor(c *call, p Permissions) (*channel, answer) {
 	ch := s.channels[c.r.PathValue("channel")]
 	switch {
@@ -317,16 +309,15 @@ func (s *Server) channelFor(c *call, p Permissions) (*channel, answer) {
 		return nil, unknownChannel
 	case ch.guild == nil && !slices.Contains(ch.users, c.bot):
 		return nil, unknownChannel
-	case !s.may(ch, c.bot, ViewChannel):
+	case !s.hasPermission(ch, c.bot, ViewChannel):
 		return nil, missingAccess
-	case !s.may(ch, c.bot, p):
+	case !s.hasPermission(ch, c.bot, p):
 		return nil, missingPermissions
 	}
 	return ch, answer{}
 }
 
-// guildFor is the one of the path if the bot may do all of p in it, and the bot
-// as its member.
+// guildFor returns the guild of the path and the bot as a member, if the bot has all permissions of p in the guild.
 func (s *Server) guildFor(c *call, p Permissions) (*guild, *member, answer) {
 	g := s.guilds[c.r.PathValue("guild")]
 	if g == nil {
@@ -342,7 +333,7 @@ func (s *Server) guildFor(c *call, p Permissions) (*guild, *member, answer) {
 	return g, me, answer{}
 }
 
-// getGatewayBot is https://discord.com/developers/docs/events/gateway#get-gateway-bot
+// getGatewayBot implements https://discord.com/developers/docs/events/gateway#get-gateway-bot
 func (s *Server) getGatewayBot(c *call) answer {
 	limits := s.options.limits
 	left, full := c.bot.starts.Left(s.now(), limits.Sessions)
@@ -358,14 +349,14 @@ func (s *Server) getGatewayBot(c *call) answer {
 	})
 }
 
-// getMe is https://discord.com/developers/docs/resources/user#get-current-user
+// getMe implements https://discord.com/developers/docs/resources/user#get-current-user
 func (s *Server) getMe(c *call) answer {
 	me := c.bot.json()
 	me["verified"], me["mfa_enabled"], me["email"], me["flags"] = true, false, nil, 0
 	return success(me)
 }
 
-// getUser is https://discord.com/developers/docs/resources/user#get-user
+// getUser implements https://discord.com/developers/docs/resources/user#get-user
 func (s *Server) getUser(c *call) answer {
 	u := s.users[c.r.PathValue("user")]
 	if u == nil {
@@ -374,7 +365,7 @@ func (s *Server) getUser(c *call) answer {
 	return success(u.json())
 }
 
-// createDM is https://discord.com/developers/docs/resources/user#create-dm
+// createDM implements https://discord.com/developers/docs/resources/user#create-dm
 func (s *Server) createDM(c *call) answer {
 	var form struct {
 		RecipientID string `json:"recipient_id"`

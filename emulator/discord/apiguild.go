@@ -9,14 +9,14 @@ import (
 	"unicode/utf8"
 )
 
-// Guilds over HTTP, see https://discord.com/developers/docs/resources/guild
+// Guilds over HTTP: https://discord.com/developers/docs/resources/guild
 
-// record keeps something for the audit log.
-func (s *Server) record(g *guild, action string, by *account, target, reason string) {
+// recordAudit adds an entry to the audit log.
+func (s *Server) recordAudit(g *guild, action string, by *account, target, reason string) {
 	g.audit = append(g.audit, AuditEntry{Action: action, ByID: by.ID, TargetID: target, Reason: reason, At: s.now()})
 }
 
-// getGuild is https://discord.com/developers/docs/resources/guild#get-guild
+// getGuild implements https://discord.com/developers/docs/resources/guild#get-guild
 func (s *Server) getGuild(c *call) answer {
 	g, _, a := s.guildFor(c, 0)
 	if !a.ok() {
@@ -30,7 +30,7 @@ func (s *Server) getGuild(c *call) answer {
 	return success(j)
 }
 
-// getChannels is https://discord.com/developers/docs/resources/guild#get-guild-channels
+// getChannels implements https://discord.com/developers/docs/resources/guild#get-guild-channels
 func (s *Server) getChannels(c *call) answer {
 	g, _, a := s.guildFor(c, 0)
 	if !a.ok() {
@@ -38,14 +38,14 @@ func (s *Server) getChannels(c *call) answer {
 	}
 	all := []any{}
 	for _, ch := range g.channels {
-		if s.may(ch, c.bot, ViewChannel) {
+		if s.hasPermission(ch, c.bot, ViewChannel) {
 			all = append(all, s.channelJSON(ch, c.bot))
 		}
 	}
 	return success(all)
 }
 
-// getRoles is https://discord.com/developers/docs/resources/guild#get-guild-roles
+// getRoles implements https://discord.com/developers/docs/resources/guild#get-guild-roles
 func (s *Server) getRoles(c *call) answer {
 	g, _, a := s.guildFor(c, 0)
 	if !a.ok() {
@@ -54,7 +54,7 @@ func (s *Server) getRoles(c *call) answer {
 	return success(g.json()["roles"])
 }
 
-// getMembers is https://discord.com/developers/docs/resources/guild#list-guild-members
+// getMembers implements https://discord.com/developers/docs/resources/guild#list-guild-members
 func (s *Server) getMembers(c *call) answer {
 	g, _, a := s.guildFor(c, 0)
 	if !a.ok() {
@@ -80,7 +80,7 @@ func (s *Server) getMembers(c *call) answer {
 	return success(page)
 }
 
-// memberFor is the member of the path.
+// memberFor returns the member of the path.
 func (s *Server) memberFor(c *call, g *guild) (*member, answer) {
 	id := c.r.PathValue("user")
 	if id == "@me" {
@@ -96,7 +96,7 @@ func (s *Server) memberFor(c *call, g *guild) (*member, answer) {
 	return m, answer{}
 }
 
-// getMember is https://discord.com/developers/docs/resources/guild#get-guild-member
+// getMember implements https://discord.com/developers/docs/resources/guild#get-guild-member
 func (s *Server) getMember(c *call) answer {
 	g, _, a := s.guildFor(c, 0)
 	if !a.ok() {
@@ -109,10 +109,10 @@ func (s *Server) getMember(c *call) answer {
 	return success(m.json(""))
 }
 
-// maxTimeOut is how long a time-out may last.
+// maxTimeOut is the longest time-out.
 const maxTimeOut = 28 * 24 * time.Hour
 
-// editMember is https://discord.com/developers/docs/resources/guild#modify-guild-member
+// editMember implements https://discord.com/developers/docs/resources/guild#modify-guild-member
 func (s *Server) editMember(c *call) answer {
 	g, me, a := s.guildFor(c, 0)
 	if !a.ok() {
@@ -130,7 +130,7 @@ func (s *Server) editMember(c *call) answer {
 	if !a.ok() {
 		return a
 	}
-	// All is checked before anything is done.
+	// All fields are checked before any change.
 	changed := *m
 	for name, raw := range form {
 		var a answer
@@ -142,7 +142,7 @@ func (s *Server) editMember(c *call) answer {
 		case "communication_disabled_until":
 			a = s.editTimeOut(&changed, me, raw)
 		default:
-			a = invalid(name, "NOT_SERVED", "This stand-in for Discord can't change it.")
+			a = invalid(name, "NOT_SERVED", "This fake of Discord cannot change it.")
 		}
 		if !a.ok() {
 			return a
@@ -150,13 +150,13 @@ func (s *Server) editMember(c *call) answer {
 	}
 	if len(form) > 0 {
 		*m = changed
-		s.record(g, ActionMemberUpdate, c.bot, m.user.ID, reason)
-		s.memberChanged(m)
+		s.recordAudit(g, ActionMemberUpdate, c.bot, m.user.ID, reason)
+		s.dispatchMember(m)
 	}
 	return success(m.json(""))
 }
 
-// maxNick is how many characters a nickname may have.
+// maxNick is the largest number of characters in a nickname.
 const maxNick = 32
 
 func (s *Server) editNick(m, me *member, raw json.RawMessage) answer {
@@ -177,13 +177,13 @@ func (s *Server) editNick(m, me *member, raw json.RawMessage) answer {
 	return answer{}
 }
 
-// editRoles gives and takes roles, which must all be below the bot's highest.
+// editRoles adds and removes roles. All changed roles must be below the bot's highest role.
 func (s *Server) editRoles(m, me *member, raw json.RawMessage) answer {
 	var ids []string
 	if json.Unmarshal(raw, &ids) != nil {
 		return invalid("roles", "BASE_TYPE_BAD_TYPE", "Could not interpret this value.")
 	}
-	roles, err := m.guild.named(ids)
+	roles, err := m.guild.roleList(ids)
 	if err != nil {
 		return unknownRole
 	}
@@ -196,7 +196,7 @@ func (s *Server) editRoles(m, me *member, raw json.RawMessage) answer {
 	return answer{}
 }
 
-// grants reports whether the member may give and take a role.
+// grants reports whether the member may add and remove a role.
 // https://discord.com/developers/docs/topics/permissions#permission-hierarchy
 func (s *Server) grants(me *member, roleID string) bool {
 	return s.permissions(me)&ManageRoles != 0 &&
@@ -213,7 +213,7 @@ func (s *Server) editTimeOut(m, me *member, raw json.RawMessage) answer {
 		return missingPermissions
 	}
 	m.until = time.Time{}
-	// discordgo asks for no time-out with an empty text.
+	// discordgo ends a time-out with an empty text.
 	if text == nil || *text == "" {
 		return answer{}
 	}
@@ -224,7 +224,7 @@ func (s *Server) editTimeOut(m, me *member, raw json.RawMessage) answer {
 	if until.Sub(s.now()) > maxTimeOut {
 		return invalid(field, "GUILD_MEMBER_COMMUNICATION_DISABLED_UNTIL_TOO_LONG", "The time-out can't last longer than 28 days.")
 	}
-	// An administrator can't be timed out.
+	// An administrator cannot be timed out.
 	if base := *m; s.permissions(&base) == allPermissions {
 		return missingPermissions
 	}
@@ -232,7 +232,7 @@ func (s *Server) editTimeOut(m, me *member, raw json.RawMessage) answer {
 	return answer{}
 }
 
-// removeMember is https://discord.com/developers/docs/resources/guild#remove-guild-member
+// removeMember implements https://discord.com/developers/docs/resources/guild#remove-guild-member
 func (s *Server) removeMember(c *call) answer {
 	g, me, a := s.guildFor(c, KickMembers)
 	if !a.ok() {
@@ -249,12 +249,12 @@ func (s *Server) removeMember(c *call) answer {
 	if !me.above(m) {
 		return missingPermissions
 	}
-	s.record(g, ActionMemberKick, c.bot, m.user.ID, reason)
+	s.recordAudit(g, ActionMemberKick, c.bot, m.user.ID, reason)
 	s.leave(m)
 	return done
 }
 
-// addMemberRole is https://discord.com/developers/docs/resources/guild#add-guild-member-role
+// addMemberRole implements https://discord.com/developers/docs/resources/guild#add-guild-member-role
 func (s *Server) addMemberRole(c *call) answer {
 	return s.changeRole(c, func(m *member, id string) {
 		if !slices.Contains(m.roles, id) {
@@ -263,7 +263,7 @@ func (s *Server) addMemberRole(c *call) answer {
 	})
 }
 
-// removeMemberRole is https://discord.com/developers/docs/resources/guild#remove-guild-member-role
+// removeMemberRole implements https://discord.com/developers/docs/resources/guild#remove-guild-member-role
 func (s *Server) removeMemberRole(c *call) answer {
 	return s.changeRole(c, func(m *member, id string) {
 		m.roles = slices.DeleteFunc(slices.Clone(m.roles), func(have string) bool { return have == id })
@@ -291,8 +291,8 @@ func (s *Server) changeRole(c *call, change func(*member, string)) answer {
 		return missingPermissions
 	}
 	change(m, id)
-	s.record(g, ActionMemberRoleUpdate, c.bot, m.user.ID, reason)
-	s.memberChanged(m)
+	s.recordAudit(g, ActionMemberRoleUpdate, c.bot, m.user.ID, reason)
+	s.dispatchMember(m)
 	return done
 }
 
@@ -300,7 +300,7 @@ func (b *Ban) json(u *account) map[string]any {
 	return map[string]any{"reason": nullable(b.Reason), "user": u.json()}
 }
 
-// getBans is https://discord.com/developers/docs/resources/guild#get-guild-bans
+// getBans implements https://discord.com/developers/docs/resources/guild#get-guild-bans
 func (s *Server) getBans(c *call) answer {
 	g, _, a := s.guildFor(c, BanMembers)
 	if !a.ok() {
@@ -320,7 +320,7 @@ func (s *Server) getBans(c *call) answer {
 	}
 	var ids []string
 	for id := range g.bans {
-		// before goes before after.
+		// before takes precedence over after.
 		if n := number(id); before != 0 && n < before || before == 0 && n > from {
 			ids = append(ids, id)
 		}
@@ -336,7 +336,7 @@ func (s *Server) getBans(c *call) answer {
 	return success(page)
 }
 
-// getBan is https://discord.com/developers/docs/resources/guild#get-guild-ban
+// getBan implements https://discord.com/developers/docs/resources/guild#get-guild-ban
 func (s *Server) getBan(c *call) answer {
 	g, _, a := s.guildFor(c, BanMembers)
 	if !a.ok() {
@@ -349,13 +349,13 @@ func (s *Server) getBan(c *call) answer {
 	return success(g.bans[id].json(s.users[id]))
 }
 
-// Bounds of how far back a ban deletes messages.
+// Bounds of the period of messages deleted by a ban.
 const (
 	maxDeleteSeconds = 7 * 24 * 60 * 60
 	maxDeleteDays    = 7
 )
 
-// createBan is https://discord.com/developers/docs/resources/guild#create-guild-ban
+// createBan implements https://discord.com/developers/docs/resources/guild#create-guild-ban
 func (s *Server) createBan(c *call) answer {
 	g, me, a := s.guildFor(c, BanMembers)
 	if !a.ok() {
@@ -385,7 +385,7 @@ func (s *Server) createBan(c *call) answer {
 			return outOfRange("delete_message_seconds", 0, maxDeleteSeconds)
 		}
 	default:
-		// Older clients, such as discordgo, put these in the query.
+		// Older clients, such as discordgo, send the fields in the query.
 		days, a := c.number("delete_message_days", 0, 0, maxDeleteDays)
 		if !a.ok() {
 			return a
@@ -406,12 +406,12 @@ func (s *Server) createBan(c *call) answer {
 	if m := g.members[u.ID]; m != nil && !me.above(m) {
 		return missingPermissions
 	}
-	s.record(g, ActionMemberBanAdd, c.bot, u.ID, reason)
+	s.recordAudit(g, ActionMemberBanAdd, c.bot, u.ID, reason)
 	s.ban(g, u, &Ban{Reason: reason, ByID: c.bot.ID}, time.Duration(seconds)*time.Second)
 	return done
 }
 
-// removeBan is https://discord.com/developers/docs/resources/guild#remove-guild-ban
+// removeBan implements https://discord.com/developers/docs/resources/guild#remove-guild-ban
 func (s *Server) removeBan(c *call) answer {
 	g, _, a := s.guildFor(c, BanMembers)
 	if !a.ok() {
@@ -425,14 +425,13 @@ func (s *Server) removeBan(c *call) answer {
 	if g.bans[id] == nil {
 		return unknownBan
 	}
-	s.record(g, ActionMemberBanRemove, c.bot, id, reason)
+	s.recordAudit(g, ActionMemberBanRemove, c.bot, id, reason)
 	s.unban(g, s.users[id])
 	return done
 }
 
-// requestMembers answers a client that asks over the gateway for a guild's
-// members: all, those whose names begin with a query, or those with the ids.
-// https://discord.com/developers/docs/events/gateway-events#request-guild-members
+// requestMembers answers a request for a guild's members over the gateway: all members, members with a name prefix, or
+// members by id. https://discord.com/developers/docs/events/gateway-events#request-guild-members
 func (s *Server) requestMembers(c *gatewayConn, data json.RawMessage) {
 	var ask struct {
 		GuildID string          `json:"guild_id"`
@@ -460,7 +459,7 @@ func (s *Server) requestMembers(c *gatewayConn, data json.RawMessage) {
 			return
 		}
 	} else if *ask.Query == "" && ask.Limit == 0 && ss.intents&IntentGuildMembers == 0 {
-		return // all members are for those with the intent
+		return // a request for all members needs the intent
 	}
 	found, missing := []any{}, []any{}
 	if ids != nil {

@@ -10,11 +10,10 @@ import (
 	"unicode/utf8"
 )
 
-// Channels and messages over HTTP, see
-// https://discord.com/developers/docs/resources/channel and
+// Channels and messages over HTTP: https://discord.com/developers/docs/resources/channel and
 // https://discord.com/developers/docs/resources/message
 
-// getChannel is https://discord.com/developers/docs/resources/channel#get-channel
+// getChannel implements https://discord.com/developers/docs/resources/channel#get-channel
 func (s *Server) getChannel(c *call) answer {
 	ch, a := s.channelFor(c, ViewChannel)
 	if !a.ok() {
@@ -23,7 +22,7 @@ func (s *Server) getChannel(c *call) answer {
 	return success(s.channelJSON(ch, c.bot))
 }
 
-// typing is https://discord.com/developers/docs/resources/channel#trigger-typing-indicator
+// typing implements https://discord.com/developers/docs/resources/channel#trigger-typing-indicator
 func (s *Server) typing(c *call) answer {
 	if _, a := s.channelFor(c, SendMessages); !a.ok() {
 		return a
@@ -31,14 +30,13 @@ func (s *Server) typing(c *call) answer {
 	return done
 }
 
-// shown is a message as the bot sees it over HTTP, where what counts is whether
-// the intent is enabled for the app.
-// https://discord.com/developers/docs/events/gateway#http-restrictions
-func (s *Server) shown(m *message, c *call) map[string]any {
+// messageFor returns a message as seen by the bot over HTTP. The content depends on the app's enabled intents, not on
+// the session's. https://discord.com/developers/docs/events/gateway#http-restrictions
+func (s *Server) messageFor(m *message, c *call) map[string]any {
 	return s.messageJSON(m, c.bot, c.bot.privileged&IntentMessageContent != 0)
 }
 
-// getMessages is https://discord.com/developers/docs/resources/message#get-channel-messages
+// getMessages implements https://discord.com/developers/docs/resources/message#get-channel-messages
 func (s *Server) getMessages(c *call) answer {
 	ch, a := s.channelFor(c, ViewChannel)
 	if !a.ok() {
@@ -63,7 +61,7 @@ func (s *Server) getMessages(c *call) answer {
 		}
 	}
 	page := []any{}
-	if !s.may(ch, c.bot, ReadMessageHistory) {
+	if !s.hasPermission(ch, c.bot, ReadMessageHistory) {
 		return success(page)
 	}
 	var all []*message // oldest first
@@ -98,12 +96,12 @@ func (s *Server) getMessages(c *call) answer {
 	}
 	all = all[min(max(first, 0), len(all)):min(end, len(all))]
 	for _, m := range slices.Backward(all) {
-		page = append(page, s.shown(m, c))
+		page = append(page, s.messageFor(m, c))
 	}
 	return success(page)
 }
 
-// find is a message of the path's channel.
+// find returns a message of the path's channel.
 func (s *Server) find(c *call, p Permissions) (*message, answer) {
 	ch, a := s.channelFor(c, p)
 	if !a.ok() {
@@ -116,19 +114,19 @@ func (s *Server) find(c *call, p Permissions) (*message, answer) {
 	return m, answer{}
 }
 
-// getMessage is https://discord.com/developers/docs/resources/message#get-channel-message
+// getMessage implements https://discord.com/developers/docs/resources/message#get-channel-message
 func (s *Server) getMessage(c *call) answer {
 	m, a := s.find(c, ViewChannel)
 	if !a.ok() {
 		return a
 	}
-	if !s.may(m.channel, c.bot, ReadMessageHistory) {
+	if !s.hasPermission(m.channel, c.bot, ReadMessageHistory) {
 		return missingAccess
 	}
-	return success(s.shown(m, c))
+	return success(s.messageFor(m, c))
 }
 
-// form is what creates or edits a message.
+// form is the body of a request that creates or edits a message.
 type form struct {
 	Content         *string          `json:"content"`
 	Nonce           any              `json:"nonce"`
@@ -143,7 +141,7 @@ type form struct {
 		FailIfNotExists *bool  `json:"fail_if_not_exists"`
 	} `json:"message_reference"`
 
-	// What is left out.
+	// Unsupported fields.
 	Embeds      []any `json:"embeds"`
 	Components  []any `json:"components"`
 	StickerIDs  []any `json:"sticker_ids"`
@@ -152,7 +150,7 @@ type form struct {
 }
 
 // read decodes and checks a form.
-func (f *form) read(c *call) (text string, mentions *allowed, a answer) {
+func (f *form) read(c *call) (text string, mentions *allowedMentions, a answer) {
 	if a = c.decode(f); !a.ok() {
 		return "", nil, a
 	}
@@ -165,7 +163,7 @@ func (f *form) read(c *call) (text string, mentions *allowed, a answer) {
 		"tts":         f.TTS,
 	} {
 		if there {
-			return "", nil, invalid(name, "NOT_SERVED", "This stand-in for Discord has only messages of text.")
+			return "", nil, invalid(name, "NOT_SERVED", "This fake of Discord supports only text messages.")
 		}
 	}
 	if f.Content != nil {
@@ -180,11 +178,11 @@ func (f *form) read(c *call) (text string, mentions *allowed, a answer) {
 	return text, mentions, a
 }
 
-// maxAllowed is how many users or roles allowed_mentions may list.
+// maxAllowed is the largest number of users or roles in allowed_mentions.
 const maxAllowed = 100
 
-func readAllowed(raw json.RawMessage) (*allowed, answer) {
-	var m allowed
+func readAllowed(raw json.RawMessage) (*allowedMentions, answer) {
+	var m allowedMentions
 	if json.Unmarshal(raw, &m) != nil {
 		return nil, invalid("allowed_mentions", "BASE_TYPE_BAD_TYPE", "Could not interpret this value.")
 	}
@@ -211,10 +209,10 @@ func readAllowed(raw json.RawMessage) (*allowed, answer) {
 	return &m, answer{}
 }
 
-// maxNonce is how many characters a nonce may have.
+// maxNonce is the largest number of characters in a nonce.
 const maxNonce = 25
 
-// nonce is the form's, as text.
+// nonce returns the form's nonce as text.
 func (f *form) nonce() (string, answer) {
 	var nonce string
 	switch n := f.Nonce.(type) {
@@ -232,13 +230,13 @@ func (f *form) nonce() (string, answer) {
 	return nonce, answer{}
 }
 
-// createMessage is https://discord.com/developers/docs/resources/message#create-message
+// createMessage implements https://discord.com/developers/docs/resources/message#create-message
 func (s *Server) createMessage(c *call) answer {
 	ch, a := s.channelFor(c, SendMessages)
 	if !a.ok() {
 		return a
 	}
-	if !ch.holdsText() {
+	if !ch.hasMessages() {
 		return refuse(http.StatusBadRequest, 50008, "Cannot send messages in a non-text channel")
 	}
 	var f form
@@ -254,14 +252,14 @@ func (s *Server) createMessage(c *call) answer {
 		return refuse(http.StatusBadRequest, 50006, "Cannot send an empty message")
 	}
 	if ch.guild == nil {
-		if a := s.receives(ch, c.bot); !a.ok() {
+		if a := s.checkDirectMessage(ch, c.bot); !a.ok() {
 			return a
 		}
 	}
 	now := s.now()
 	if nonce != "" && f.EnforceNonce {
 		if n, ok := c.bot.nonces[nonce]; ok && now.Sub(n.at) < s.options.timing.Nonce {
-			return success(s.shown(n.message, c))
+			return success(s.messageFor(n.message, c))
 		}
 	}
 	p := post{channel: ch, from: c.bot, text: text, allowed: mentions, nonce: nonce, via: ViaAPI}
@@ -270,25 +268,23 @@ func (s *Server) createMessage(c *call) answer {
 	}
 	m := s.publish(p)
 	if nonce != "" {
-		c.bot.remember(nonce, m, now.Add(-s.options.timing.Nonce))
+		c.bot.rememberNonce(nonce, m, now.Add(-s.options.timing.Nonce))
 	}
-	return success(s.shown(m, c))
+	return success(s.messageFor(m, c))
 }
 
-// remember lets a message answer for its nonce, and forgets those from before
-// since.
-func (a *account) remember(nonce string, m *message, since time.Time) {
+// rememberNonce stores the message of a nonce, and removes nonces of messages before since.
+func (a *account) rememberNonce(nonce string, m *message, since time.Time) {
 	for key, old := range a.nonces {
 		if old.at.Before(since) {
 			delete(a.nonces, key)
 		}
 	}
-	a.nonces[nonce] = nonced{m, m.At}
+	a.nonces[nonce] = nonceEntry{m, m.At}
 }
 
-// receives reports whether the other user of direct messages takes them from the
-// bot.
-func (s *Server) receives(ch *channel, bot *account) answer {
+// checkDirectMessage refuses a direct message if the recipient blocks messages from the bot.
+func (s *Server) checkDirectMessage(ch *channel, bot *account) answer {
 	for _, u := range ch.users {
 		if u == bot {
 			continue
@@ -305,8 +301,8 @@ func (s *Server) receives(ch *channel, bot *account) answer {
 	return refuse(http.StatusForbidden, 50278, "Cannot send messages to this user due to having no mutual guilds")
 }
 
-// reference is the id of the message that a form answers; empty where it answers
-// none, or one that does not exist and need not.
+// reference returns the id of the answered message. The id is empty without an answered message, and if the answered
+// message is missing and may be missing.
 func (s *Server) reference(f *form, ch *channel, bot *account) (string, answer) {
 	r := f.Reference
 	if r == nil {
@@ -315,14 +311,14 @@ func (s *Server) reference(f *form, ch *channel, bot *account) (string, answer) 
 	const field = "message_reference"
 	switch {
 	case r.Type != 0:
-		return "", invalid(field+".type", "NOT_SERVED", "This stand-in for Discord has no forwards.")
+		return "", invalid(field+".type", "NOT_SERVED", "This fake of Discord supports no forwards.")
 	case r.MessageID == "":
 		return "", invalid(field+".message_id", "BASE_TYPE_REQUIRED", "This field is required")
 	case r.ChannelID != "" && r.ChannelID != ch.ID:
 		return "", invalid(field, "REPLIES_CANNOT_REFERENCE_OTHER_CHANNEL", "Cannot reply to a message in another channel")
 	case r.GuildID != "" && r.GuildID != ch.GuildID:
 		return "", invalid(field, "REPLIES_CANNOT_REFERENCE_OTHER_CHANNEL", "Cannot reply to a message in another guild")
-	case !s.may(ch, bot, ReadMessageHistory):
+	case !s.hasPermission(ch, bot, ReadMessageHistory):
 		return "", refuse(http.StatusForbidden, 160002, "Cannot reply without permission to read message history")
 	}
 	if m := ch.byID[r.MessageID]; m != nil && !m.Deleted {
@@ -334,7 +330,7 @@ func (s *Server) reference(f *form, ch *channel, bot *account) (string, answer) 
 	return "", answer{}
 }
 
-// editMessage is https://discord.com/developers/docs/resources/message#edit-message
+// editMessage implements https://discord.com/developers/docs/resources/message#edit-message
 func (s *Server) editMessage(c *call) answer {
 	m, a := s.find(c, ViewChannel)
 	if !a.ok() {
@@ -349,16 +345,16 @@ func (s *Server) editMessage(c *call) answer {
 		return a
 	}
 	if f.Content == nil {
-		return success(s.shown(m, c))
+		return success(s.messageFor(m, c))
 	}
 	if text == "" {
 		return refuse(http.StatusBadRequest, 50006, "Cannot send an empty message")
 	}
 	s.edit(m, text, mentions)
-	return success(s.shown(m, c))
+	return success(s.messageFor(m, c))
 }
 
-// deleteMessage is https://discord.com/developers/docs/resources/message#delete-message
+// deleteMessage implements https://discord.com/developers/docs/resources/message#delete-message
 func (s *Server) deleteMessage(c *call) answer {
 	m, a := s.find(c, ViewChannel)
 	if !a.ok() {
@@ -372,19 +368,19 @@ func (s *Server) deleteMessage(c *call) answer {
 		if m.channel.guild == nil {
 			return refuse(http.StatusForbidden, 50003, "Cannot execute action on a DM channel")
 		}
-		if !s.may(m.channel, c.bot, ManageMessages) {
+		if !s.hasPermission(m.channel, c.bot, ManageMessages) {
 			return missingPermissions
 		}
-		s.record(m.channel.guild, ActionMessageDelete, c.bot, m.author.ID, reason)
+		s.recordAudit(m.channel.guild, ActionMessageDelete, c.bot, m.author.ID, reason)
 	}
 	s.remove([]*message{m}, false)
 	return done
 }
 
-// bulkAge is how old a message may be to be deleted in bulk.
+// bulkAge is the largest age of a message in a bulk deletion.
 const bulkAge = 14 * 24 * time.Hour
 
-// bulkDelete is https://discord.com/developers/docs/resources/message#bulk-delete-messages
+// bulkDelete implements https://discord.com/developers/docs/resources/message#bulk-delete-messages
 func (s *Server) bulkDelete(c *call) answer {
 	ch, a := s.channelFor(c, ViewChannel)
 	if !a.ok() {
@@ -393,7 +389,7 @@ func (s *Server) bulkDelete(c *call) answer {
 	if ch.guild == nil {
 		return refuse(http.StatusForbidden, 50003, "Cannot execute action on a DM channel")
 	}
-	if !s.may(ch, c.bot, ManageMessages) {
+	if !s.hasPermission(ch, c.bot, ManageMessages) {
 		return missingPermissions
 	}
 	var form struct {
@@ -425,7 +421,7 @@ func (s *Server) bulkDelete(c *call) answer {
 			gone = append(gone, m)
 		}
 	}
-	s.record(ch.guild, ActionMessageBulkDelete, c.bot, ch.ID, reason)
+	s.recordAudit(ch.guild, ActionMessageBulkDelete, c.bot, ch.ID, reason)
 	s.remove(gone, true)
 	return done
 }

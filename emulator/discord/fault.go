@@ -6,58 +6,53 @@ import (
 	"strconv"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
+	"parley.internal/shared/retry"
 )
 
-// DispatchFault is something that goes wrong with an event of the gateway.
+// DispatchFault describes the failure of a gateway event.
 type DispatchFault struct {
-	// BotID says whose event, and Type which, such as "MESSAGE_CREATE"; empty is
-	// any.
+	// BotID and Type, such as "MESSAGE_CREATE", select events; empty selects all.
 	BotID, Type string
-	// Skip is how many events pass first; Times is how many fail then, 1 where
-	// it is 0.
+	// Skip is the number of events that pass first. Times is the number of events that fail then; 0 means 1.
 	Skip, Times int
-	// Lost keeps the event from the session for good: it has no sequence number
-	// and no resume brings it back.
+	// Lost drops the event for good: the event has no sequence number, and a resume does not repeat it.
 	Lost bool
-	// Delay keeps the event, and all behind it on the connection, back for as
-	// long.
+	// Delay delays the event and all following events of the connection.
 	Delay time.Duration
-	// Twice sends it two times with the same sequence number.
+	// Twice sends the event twice with the same sequence number.
 	Twice bool
 }
 
-// HTTPFault is something that goes wrong with a request to the HTTP API, or, with
-// the Path "/", with the opening of a gateway connection.
-type HTTPFault = standin.HTTPFault
+// HTTPFault describes the failure of a request to the HTTP API, or of the opening of a gateway connection (Path "/").
+type HTTPFault = fake.HTTPFault
 
-// Request is one that reached the HTTP API.
-type Request = standin.Request
+// Request is a received request to the HTTP API.
+type Request = fake.Request
 
-// FailDispatch makes events of the gateway go wrong. Faults apply in the order
-// in which they were given, one at a time.
+// FailDispatch adds a fault of gateway events. Faults apply in the order of the calls, one per event.
 func (s *Server) FailDispatch(f DispatchFault) {
 	s.lock()
 	defer s.unlock()
 	s.faults.Add(f, f.Skip, f.Times)
 }
 
-// ClearFaults forgets what is still to go wrong.
+// ClearFaults removes all pending faults.
 func (s *Server) ClearFaults() {
 	s.Core.ClearFaults()
 	s.lock()
 	defer s.unlock()
-	s.faults = standin.Faults[DispatchFault]{}
+	s.faults = fake.Faults[DispatchFault]{}
 }
 
-// dispatchFault is the fault that this event meets, or nil.
+// dispatchFault returns the fault for an event, or nil.
 func (s *Server) dispatchFault(ss *session, kind string) *DispatchFault {
 	return s.faults.Next(func(f *DispatchFault) bool {
 		return (f.BotID == "" || f.BotID == ss.bot.ID) && (f.Type == "" || f.Type == kind)
 	})
 }
 
-// refuseFault answers as Discord does where a request fails for a fault.
+// refuseFault writes Discord's answer for an injected fault.
 func refuseFault(w http.ResponseWriter, f HTTPFault, why string) {
 	switch f.Status {
 	case http.StatusTooManyRequests:
@@ -69,11 +64,10 @@ func refuseFault(w http.ResponseWriter, f HTTPFault, why string) {
 	}
 }
 
-// writeLimited tells a client to wait.
-// https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit
+// writeLimited writes a rate limit error. https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit
 func writeLimited(w http.ResponseWriter, wait time.Duration, global bool) {
 	h := w.Header()
-	// Rounded up, so that who waits for it finds room.
+	// Rounded up, so that the limit has ended after the wait.
 	h.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 	h.Set("X-RateLimit-Scope", "user")
 	if global {
@@ -87,22 +81,21 @@ func writeLimited(w http.ResponseWriter, wait time.Duration, global bool) {
 	})
 }
 
-// milliseconds is d in seconds, up to the next millisecond.
+// milliseconds returns d in seconds, rounded up to a millisecond.
 func milliseconds(d time.Duration) float64 {
 	return math.Ceil(d.Seconds()*1000) / 1000
 }
 
-// DropGateway ends the gateway connections of a bot without a word, or all where
-// botID is empty, and returns how many there were. The sessions can be resumed.
+// DropGateway drops the gateway connections of a bot, or all if botID is empty, without a close frame. It returns the
+// number of connections. The sessions can be resumed.
 func (s *Server) DropGateway(botID string) int {
-	return s.eachConn(botID, func(c *gatewayConn) { c.cancel() })
+	return s.forEachConn(botID, func(c *gatewayConn) { c.cancel() })
 }
 
-// CloseGateway closes the gateway connections of a bot, or all where botID is
-// empty, with one of the Close constants, and returns how many there were. Codes
-// after which Discord wants a new session end the session.
+// CloseGateway closes the gateway connections of a bot, or all if botID is empty, with one of the Close codes. It
+// returns the number of connections. Some codes end the session, as on Discord.
 func (s *Server) CloseGateway(botID string, code int) int {
-	return s.eachConn(botID, func(c *gatewayConn) {
+	return s.forEachConn(botID, func(c *gatewayConn) {
 		switch code {
 		case CloseNotAuthenticated, CloseAuthenticationFailed, CloseInvalidSeq, CloseSessionTimedOut,
 			CloseInvalidShard, CloseShardingRequired, CloseInvalidVersion, CloseInvalidIntents, CloseDisallowedIntents:
@@ -113,27 +106,25 @@ func (s *Server) CloseGateway(botID string, code int) int {
 	})
 }
 
-// ReconnectGateway asks the gateway connections of a bot, or all where botID is
-// empty, to reconnect and resume, and closes those that are kept too long. It
-// returns how many there were.
+// ReconnectGateway asks the gateway connections of a bot, or all if botID is empty, to reconnect and resume, and closes
+// connections kept too long. It returns the number of connections.
 // https://discord.com/developers/docs/events/gateway-events#reconnect
 func (s *Server) ReconnectGateway(botID string) int {
-	return s.eachConn(botID, func(c *gatewayConn) {
+	return s.forEachConn(botID, func(c *gatewayConn) {
 		c.Push(frame{data: encode(payload{Op: opReconnect})})
 		s.tasks.Go(func() {
-			if standin.Sleep(s.tasks.Context(), s.options.timing.Reconnect) {
+			if retry.Sleep(s.tasks.Context(), s.options.timing.Reconnect) == nil {
 				c.Close(CloseUnknownError)
 			}
 		})
 	})
 }
 
-// InvalidateSessions ends the connected sessions of a bot, or all where botID is
-// empty, with an Invalid Session, and returns how many there were. Where they
-// are resumable, they go on once they are resumed on another connection.
+// InvalidateSessions sends Invalid Session to the connected sessions of a bot, or to all if botID is empty, and returns
+// the number of sessions. Resumable sessions can be resumed on another connection; the others end.
 // https://discord.com/developers/docs/events/gateway-events#invalid-session
 func (s *Server) InvalidateSessions(botID string, resumable bool) int {
-	return s.eachConn(botID, func(c *gatewayConn) {
+	return s.forEachConn(botID, func(c *gatewayConn) {
 		if !resumable {
 			s.end(c.session)
 		}
@@ -142,9 +133,8 @@ func (s *Server) InvalidateSessions(botID string, resumable bool) int {
 	})
 }
 
-// ForgetSessions ends the sessions of a bot, or all where botID is empty, without
-// a word, and its connections too: whoever resumes gets an Invalid Session. It
-// returns how many there were.
+// ForgetSessions ends the sessions and connections of a bot, or all if botID is empty, without a message. A later
+// resume gets Invalid Session. It returns the number of sessions.
 func (s *Server) ForgetSessions(botID string) int {
 	s.lock()
 	defer s.unlock()
@@ -162,21 +152,19 @@ func (s *Server) ForgetSessions(botID string) int {
 	return n
 }
 
-// StopACKs keeps back the heartbeat ACKs of a bot's connections, or of all where
-// botID is empty, and returns how many there were. Connections to come get
-// theirs.
+// StopACKs withholds the heartbeat ACKs of a bot's connections, or of all if botID is empty, and returns the number of
+// connections. New connections get ACKs.
 func (s *Server) StopACKs(botID string) int {
-	return s.eachConn(botID, func(c *gatewayConn) { c.mute = true })
+	return s.forEachConn(botID, func(c *gatewayConn) { c.mute = true })
 }
 
-// RequestHeartbeat asks the connections of a bot, or all where botID is empty, for
-// a heartbeat at once, and returns how many there were.
-// https://discord.com/developers/docs/events/gateway#heartbeat-interval-heartbeat-requests
+// RequestHeartbeat asks the connections of a bot, or all if botID is empty, for an immediate heartbeat, and returns the
+// number of connections. https://discord.com/developers/docs/events/gateway#heartbeat-interval-heartbeat-requests
 func (s *Server) RequestHeartbeat(botID string) int {
-	return s.eachConn(botID, func(c *gatewayConn) { c.Push(frame{data: encode(payload{Op: opHeartbeat})}) })
+	return s.forEachConn(botID, func(c *gatewayConn) { c.Push(frame{data: encode(payload{Op: opHeartbeat})}) })
 }
 
-func (s *Server) eachConn(botID string, f func(*gatewayConn)) int {
+func (s *Server) forEachConn(botID string, f func(*gatewayConn)) int {
 	s.lock()
 	defer s.unlock()
 	n := 0

@@ -12,10 +12,11 @@ import (
 
 	"github.com/coder/websocket"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
+	"parley.internal/shared/retry"
 )
 
-// The gateway's connections, see https://discord.com/developers/docs/events/gateway
+// Connections of the gateway: https://discord.com/developers/docs/events/gateway
 
 // Opcodes of the gateway.
 // https://discord.com/developers/docs/topics/opcodes-and-status-codes#gateway-gateway-opcodes
@@ -33,7 +34,7 @@ const (
 	opHeartbeatACK   = 11
 )
 
-// Codes with which the gateway closes a connection.
+// Close codes of the gateway.
 // https://discord.com/developers/docs/topics/opcodes-and-status-codes#gateway-gateway-close-event-codes
 const (
 	CloseUnknownError         = 4000
@@ -69,32 +70,31 @@ var closeReasons = map[int]string{
 	CloseDisallowedIntents:    "Disallowed intent(s).",
 }
 
-// maxCommand is how many bytes a client may send at once.
+// maxCommand is the largest size of a client's message in bytes.
 // https://discord.com/developers/docs/events/gateway#sending-events
 const maxCommand = 4096
 
-// gatewayConn is one WebSocket connection.
+// gatewayConn is a WebSocket connection.
 type gatewayConn struct {
 	wire    *websocket.Conn
 	cancel  context.CancelFunc
 	version int
 
-	// Under the server's mutex.
+	// Guarded by the server's mutex.
 	session  *session // nil until identified or resumed
-	commands standin.History
-	mute     bool // it gets no heartbeat ACK
+	commands fake.History
+	mute     bool // gets no heartbeat ACK
 
-	*standin.Queue[frame]
-	drained  chan struct{} // closed when the writer has ended
-	compress atomic.Bool   // each message for itself, as identify asked for
+	*fake.Queue[frame]
+	drained  chan struct{} // closed at the end of the writer
+	compress atomic.Bool   // compress each message separately, as asked by identify
 
-	// The writer's: the one stream of transport compression, where asked for.
+	// Used by the writer only: the stream of transport compression, or nil.
 	stream  *zlib.Writer
 	zlibbed bytes.Buffer
 }
 
-// frame is a message that waits to be sent, and for how long it and all behind
-// it are kept back then.
+// frame is a queued message. delay delays the frame and all following frames.
 type frame struct {
 	data  []byte
 	delay time.Duration
@@ -103,18 +103,18 @@ type frame struct {
 func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request) {
 	wire, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
-		return // and has been answered
+		return // Accept has answered the request
 	}
 	defer wire.CloseNow()
 	wire.SetReadLimit(1 << 16)
 	ctx, cancel := context.WithCancel(s.tasks.Context())
 	defer cancel()
-	c := &gatewayConn{wire: wire, cancel: cancel, Queue: standin.NewQueue[frame](cancel), drained: make(chan struct{})}
+	c := &gatewayConn{wire: wire, cancel: cancel, Queue: fake.NewQueue[frame](cancel), drained: make(chan struct{})}
 	if v, q := r.URL.Query().Get("v"), r.URL.Query(); v == "9" || v == "10" {
 		c.version = map[string]int{"9": 9, "10": 10}[v]
 		switch encoding, compress := q.Get("encoding"), q.Get("compress"); {
 		case encoding != "" && encoding != "json", compress != "" && compress != "zlib-stream":
-			// What this server does not speak.
+			// Unsupported encodings and compressions.
 			c.Close(CloseDecodeError)
 		case compress != "":
 			c.stream = zlib.NewWriter(&c.zlibbed)
@@ -143,7 +143,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request) {
 	s.lock()
 	defer s.unlock()
 	delete(s.conns, c)
-	// Who closes with one of these is gone for good.
+	// A client that closes with one of the normal codes ends its session.
 	// https://discord.com/developers/docs/events/gateway#initiating-a-disconnect
 	code := websocket.CloseStatus(ended)
 	if ss := c.session; ss != nil && !c.Closing() && (code == websocket.StatusNormalClosure || code == websocket.StatusGoingAway) {
@@ -152,7 +152,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request) {
 	s.detach(c)
 }
 
-// read takes what the client sends until the connection ends, and says how.
+// read handles the client's messages until the connection ends, and returns the error that ended the connection.
 func (s *Server) read(ctx context.Context, c *gatewayConn, alive chan<- struct{}) error {
 	for {
 		kind, b, err := c.wire.Read(ctx)
@@ -182,7 +182,7 @@ func (s *Server) read(ctx context.Context, c *gatewayConn, alive chan<- struct{}
 	}
 }
 
-// command does what a client sent.
+// command executes a command of the client.
 func (s *Server) command(c *gatewayConn, op int, data json.RawMessage) {
 	if !c.commands.Take(s.now(), s.options.limits.Commands) {
 		c.Close(CloseRateLimited)
@@ -218,9 +218,8 @@ func (s *Server) command(c *gatewayConn, op int, data json.RawMessage) {
 	}
 }
 
-// watch closes a connection whose client stops sending heartbeats. The session
-// can be resumed: Discord says that who is late is forced to.
-// https://discord.com/developers/docs/events/gateway#heartbeat-interval
+// watch closes the connection if the client stops sending heartbeats. The session can be resumed: according to Discord,
+// a late client is forced to resume. https://discord.com/developers/docs/events/gateway#heartbeat-interval
 func (s *Server) watch(ctx context.Context, c *gatewayConn, alive <-chan struct{}) {
 	patience := s.options.timing.Heartbeat * 3 / 2
 	timer := time.NewTimer(patience)
@@ -238,14 +237,13 @@ func (s *Server) watch(ctx context.Context, c *gatewayConn, alive <-chan struct{
 	}
 }
 
-// invalid tells the client that there is no such session, or not now. It may
-// identify on the same connection.
+// invalid reports an invalid session to the client. The client may identify on the same connection.
 // https://discord.com/developers/docs/events/gateway-events#invalid-session
 func (c *gatewayConn) invalid(resumable bool) {
 	c.Push(frame{data: encode(payload{Op: opInvalidSession, Data: resumable})})
 }
 
-// write sends what is queued.
+// write sends the queued messages.
 func (c *gatewayConn) write(ctx context.Context) {
 	defer c.cancel()
 	defer close(c.drained)
@@ -257,7 +255,7 @@ func (c *gatewayConn) write(ctx context.Context) {
 		}
 		frames, last := c.Take()
 		for _, f := range frames {
-			if f.delay > 0 && !standin.Sleep(ctx, f.delay) {
+			if f.delay > 0 && retry.Sleep(ctx, f.delay) != nil {
 				return
 			}
 			kind, b := c.encoded(f.data)
@@ -273,13 +271,13 @@ func (c *gatewayConn) write(ctx context.Context) {
 	}
 }
 
-// worthwhile is from how many bytes on a message is compressed by itself.
+// worthwhile is the least size of a separately compressed message, in bytes.
 const worthwhile = 1 << 10
 
-// encoded is a message as the client asked for it.
+// encoded compresses a message as requested by the client.
 // https://discord.com/developers/docs/events/gateway#encoding-and-compression
 func (c *gatewayConn) encoded(b []byte) (websocket.MessageType, []byte) {
-	// Neither writer fails, for a bytes.Buffer never does.
+	// Both writers write to a bytes.Buffer and never fail.
 	switch {
 	case c.stream != nil:
 		c.zlibbed.Reset()

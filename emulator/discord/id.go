@@ -6,21 +6,20 @@ import (
 	"time"
 )
 
-// Ids are snowflakes, whose upper bits are milliseconds since the beginning of
-// 2015. https://discord.com/developers/docs/reference#snowflakes
+// Ids are snowflakes: the upper bits are milliseconds since the beginning of 2015.
+// https://discord.com/developers/docs/reference#snowflakes
 
 // epoch is the first millisecond of 2015, in Unix milliseconds.
 const epoch = 1420070400000
 
-// newID is a snowflake of now. Each is larger than those before it, also where
-// the clock stands still.
+// newID makes a snowflake for now. New ids always grow, even if the clock stands still.
 func (s *Server) newID() string {
 	id := uint64(max(s.now().UnixMilli()-epoch, 1)) << 22
 	s.lastID = max(id, s.lastID+1)
 	return strconv.FormatUint(s.lastID, 10)
 }
 
-// IDTime is when a snowflake was made, to the millisecond.
+// IDTime returns the creation time of a snowflake, in milliseconds.
 func IDTime(id string) (time.Time, error) {
 	n, err := snowflake(id)
 	if err != nil {
@@ -29,8 +28,7 @@ func IDTime(id string) (time.Time, error) {
 	return time.UnixMilli(int64(n>>22) + epoch).UTC(), nil
 }
 
-// IDAt is the smallest snowflake of a time, which stands for it as before and
-// after of a page.
+// IDAt returns the smallest snowflake of a time, for the parameters before and after of a page.
 func IDAt(t time.Time) string {
 	return strconv.FormatUint(uint64(max(t.UnixMilli()-epoch, 0))<<22, 10)
 }
@@ -43,7 +41,7 @@ func snowflake(id string) (uint64, error) {
 	return n, nil
 }
 
-// older orders snowflakes that are valid.
+// older compares valid snowflakes.
 func older(a, b string) int {
 	switch x, y := number(a), number(b); {
 	case x < y:
@@ -54,7 +52,7 @@ func older(a, b string) int {
 	return 0
 }
 
-// number is a snowflake's, and 0 where it is none.
+// number returns the number of a snowflake, or 0 for an invalid snowflake.
 func number(id string) uint64 {
 	n, _ := strconv.ParseUint(id, 10, 64)
 	return n

@@ -3,39 +3,34 @@ package discord
 import (
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
-// How often things may be done, see
-// https://discord.com/developers/docs/topics/rate-limits and
+// Rate limits: https://discord.com/developers/docs/topics/rate-limits and
 // https://discord.com/developers/docs/events/gateway#rate-limiting
 
-// Window allows N things in any stretch of time of length Per. The zero Window
-// allows everything.
-type Window = standin.Window
+// Window allows N events in any period of length Per. The zero Window has no limit.
+type Window = fake.Window
 
-// Limits are how often things may be done.
+// Limits holds the rate limits.
 type Limits struct {
 	// Global counts all requests of a bot to the HTTP API.
 	Global Window
-	// Messages counts the messages that a bot creates in a channel.
+	// Messages counts the messages created by a bot in a channel.
 	Messages Window
-	// Routes counts a bot's requests of every other kind, each for itself and
-	// for the channel or guild that it is about.
+	// Routes counts a bot's other requests, per route and per channel or guild.
 	Routes Window
-	// Identifies counts the sessions that a bot starts; who exceeds it gets an
-	// Invalid Session.
+	// Identifies counts the sessions started by a bot. Above the limit, a bot gets Invalid Session.
 	Identifies Window
-	// Sessions is the session_start_limit; who exceeds it loses all sessions
-	// and the token.
+	// Sessions is the session_start_limit. Above the limit, a bot loses all sessions and the token.
 	Sessions Window
-	// Commands counts what a client sends over a gateway connection; who
-	// exceeds it is closed with 4008.
+	// Commands counts the messages of a client on a gateway connection. Above the limit, the connection is closed with
+	// 4008.
 	Commands Window
 }
 
-// DefaultLimits are Discord's. Those of the routes are not documented and vary;
-// these are of the size that Discord tells in its headers.
+// DefaultLimits returns Discord's limits. The limits of routes are undocumented and vary; the values here are similar
+// to the values in Discord's headers.
 func DefaultLimits() Limits {
 	return Limits{
 		Global:     Window{N: 50, Per: time.Second},
@@ -47,14 +42,13 @@ func DefaultLimits() Limits {
 	}
 }
 
-// bucket counts requests from the first one until it resets.
+// bucket counts requests from the first request until the reset.
 type bucket struct {
 	used  int
 	reset time.Time
 }
 
-// take reports whether there was room, how much is left, and in how long the
-// bucket resets.
+// take counts a request if possible. It returns the remaining requests, and the time until the reset.
 func (b *bucket) take(now time.Time, w Window) (ok bool, left int, reset time.Duration) {
 	if !now.Before(b.reset) {
 		b.used, b.reset = 0, now.Add(w.Per)

@@ -9,37 +9,33 @@ import (
 	"time"
 )
 
-// Messages and whom they mention, see
-// https://discord.com/developers/docs/resources/message
+// Messages and mentions: https://discord.com/developers/docs/resources/message
 
-// Message is something that was said in a channel.
+// Message is a message in a channel.
 type Message struct {
 	ID        string
 	ChannelID string
 	GuildID   string // empty in direct messages
-	// Author is the user at the time.
+	// Author is the author at the time of the message.
 	Author User
 	Text   string
-	// ReplyTo is the id of the message that this one answers.
+	// ReplyTo is the id of the answered message, or empty.
 	ReplyTo string
-	// Nonce is what came with it from a bot.
+	// Nonce is the nonce of a bot's message.
 	Nonce string
-	// Mentions are the users, MentionRoles the roles that count as mentioned,
-	// by id, and MentionEveryone whether @everyone or @here does. What
-	// allowed_mentions or a missing permission keeps from pinging is not in
-	// them, though it stands in the text.
+	// Mentions, MentionRoles and MentionEveryone hold the effective mentions: users and roles by id, and @everyone or
+	// @here. Mentions blocked by allowed_mentions or by a missing permission stand only in the text.
 	Mentions, MentionRoles []string
 	MentionEveryone        bool
-	// Pings are the ids of all users who are notified, sorted: those mentioned,
-	// those with a mentioned role, all who see the channel for @everyone, and
-	// who is answered with a ping; never the author.
+	// Pings are the sorted ids of all notified users: mentioned users, members of mentioned roles, all users with
+	// access for @everyone, and the author of an answered message. The author of the message is never pinged.
 	Pings []string
-	// Via is how it came: ViaAPI or ViaSay.
+	// Via is the transport: ViaAPI or ViaSay.
 	Via string
 	At  time.Time
-	// EditedAt is zero for one that was not edited.
+	// EditedAt is zero for an unedited message.
 	EditedAt time.Time
-	// Deleted is set once someone deleted it.
+	// Deleted is set after the deletion.
 	Deleted bool
 }
 
@@ -49,7 +45,7 @@ const (
 	ViaSay = "say" // the Say and SayDM methods
 )
 
-// message is a Message in its channel.
+// message is a Message with its channel.
 type message struct {
 	Message
 	channel *channel
@@ -57,44 +53,42 @@ type message struct {
 	parent  *message
 }
 
-// nonced is a message that answers for its nonce.
-type nonced struct {
+// nonceEntry is the message of a nonce.
+type nonceEntry struct {
 	message *message
 	at      time.Time
 }
 
-// maxText is how many characters a message may have.
+// maxText is the largest number of characters in a message.
 const maxText = 2000
 
-// SayOption is more about something said.
+// SayOption is an option of Say and SayDM.
 type SayOption func(*post)
 
-// ReplyingTo makes a message an answer to the message of that id, with a ping.
+// ReplyingTo makes the message an answer to the message with this id, with a ping.
 func ReplyingTo(id string) SayOption { return func(p *post) { p.parent = id } }
 
-// WithoutPing makes an answer that does not ping.
+// WithoutPing suppresses the ping of an answer.
 func WithoutPing() SayOption { return func(p *post) { p.quiet = true } }
 
-// AsTyped makes time-outs and permissions count, as for one who types the message
-// into the channel: where they refuse it there is an error.
+// AsTyped applies time-outs and permissions, as for a person who types into the channel. A refusal becomes an error.
 func AsTyped() SayOption { return func(p *post) { p.typed = true } }
 
-// post is something on its way into a channel.
+// post is a message before publication.
 type post struct {
 	channel *channel
 	from    *account
 	text    string
-	parent  string // the id of the message that is answered
-	quiet   bool   // its author is not pinged
-	allowed *allowed
+	parent  string // id of the answered message
+	quiet   bool   // no ping for the answered author
+	allowed *allowedMentions
 	nonce   string
 	via     string
 	typed   bool
 }
 
-// Say makes a user say something in a guild's channel, whatever limits and
-// permissions would say to it unless it is AsTyped, and tells the bots that see
-// the channel.
+// Say posts a message as a user in a guild's channel. Bots with access to the channel get an event. Limits and
+// permissions do not apply, unless AsTyped is given.
 func (s *Server) Say(channelID, userID, text string, opts ...SayOption) (Message, error) {
 	s.lock()
 	defer s.unlock()
@@ -116,7 +110,7 @@ func (s *Server) say(c *channel, userID, text string, opts []SayOption) (Message
 	if c.guild == nil && !slices.Contains(c.users, u) {
 		return Message{}, fmt.Errorf("discord: %s is not in channel %s", u.Name, c.ID)
 	}
-	if !c.holdsText() {
+	if !c.hasMessages() {
 		return Message{}, fmt.Errorf("discord: channel %s is not for text", c.Name)
 	}
 	p := post{channel: c, from: u, text: text, via: ViaSay}
@@ -126,7 +120,7 @@ func (s *Server) say(c *channel, userID, text string, opts []SayOption) (Message
 	if p.parent != "" && c.byID[p.parent] == nil {
 		return Message{}, fmt.Errorf("discord: there is no message %q to answer in channel %s", p.parent, c.ID)
 	}
-	if p.typed && !s.may(c, u, ViewChannel|SendMessages) {
+	if p.typed && !s.hasPermission(c, u, ViewChannel|SendMessages) {
 		if m := c.guild.members[u.ID]; s.now().Before(m.until) {
 			return Message{}, fmt.Errorf("discord: %s is timed out until %s", u.Name, m.until.UTC().Format(time.RFC3339))
 		}
@@ -135,8 +129,7 @@ func (s *Server) say(c *channel, userID, text string, opts []SayOption) (Message
 	return s.publish(p).Message, nil
 }
 
-// DM is the channel of a user's direct messages with a bot, which it opens where
-// there is none.
+// DM returns the direct message channel of a user and a bot, and opens the channel if needed.
 func (s *Server) DM(userID, botID string) (Channel, error) {
 	s.lock()
 	defer s.unlock()
@@ -147,7 +140,7 @@ func (s *Server) DM(userID, botID string) (Channel, error) {
 	return c.Channel, nil
 }
 
-// SayDM makes a user send a direct message to a bot, or a bot to a user.
+// SayDM sends a direct message from a user to a bot, or from a bot to a user.
 func (s *Server) SayDM(fromID, toID, text string, opts ...SayOption) (Message, error) {
 	s.lock()
 	defer s.unlock()
@@ -158,17 +151,17 @@ func (s *Server) SayDM(fromID, toID, text string, opts ...SayOption) (Message, e
 	return s.say(c, fromID, text, opts)
 }
 
-// DMs is everything that a user and a bot sent each other, in order.
+// DMs returns all direct messages between a user and a bot, in order.
 func (s *Server) DMs(userID, botID string) []Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.dms[pair(userID, botID)]; c != nil {
+	if c := s.dms[pairKey(userID, botID)]; c != nil {
 		return c.said(0)
 	}
 	return nil
 }
 
-func pair(a, b string) [2]string { return [2]string{min(a, b), max(a, b)} }
+func pairKey(a, b string) [2]string { return [2]string{min(a, b), max(a, b)} }
 
 func (s *Server) dm(aID, bID string) (*channel, error) {
 	a, err := s.account(aID)
@@ -182,7 +175,7 @@ func (s *Server) dm(aID, bID string) (*channel, error) {
 	if a == b || a.Bot == b.Bot {
 		return nil, fmt.Errorf("discord: direct messages here are between a user and a bot, not %s and %s", a.Name, b.Name)
 	}
-	key := pair(a.ID, b.ID)
+	key := pairKey(a.ID, b.ID)
 	c := s.dms[key]
 	if c == nil {
 		c = &channel{
@@ -195,11 +188,10 @@ func (s *Server) dm(aID, bID string) (*channel, error) {
 	return c, nil
 }
 
-// Said is everything that was said in the channel, in order, deleted messages
-// included.
+// Said returns all messages of the channel in order, deleted messages included.
 func (s *Server) Said(channelID string) []Message { return s.SaidFrom(channelID, 0) }
 
-// SaidFrom is what was said in the channel but for the first n messages.
+// SaidFrom returns the messages of the channel after the first n.
 func (s *Server) SaidFrom(channelID string, n int) []Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -220,11 +212,11 @@ func (c *channel) said(n int) []Message {
 	return all
 }
 
-func (c *channel) holdsText() bool {
+func (c *channel) hasMessages() bool {
 	return c.Type == TextChannel || c.Type == AnnouncementChannel || c.Type == DMChannel
 }
 
-// publish stores what is said, and tells the bots that see the channel.
+// publish stores a message and sends an event to the bots with access to the channel.
 func (s *Server) publish(p post) *message {
 	c := p.channel
 	m := &message{
@@ -246,14 +238,14 @@ func (s *Server) publish(p post) *message {
 	s.mention(m, p.allowed, p.quiet)
 	c.messages = append(c.messages, m)
 	c.byID[m.ID] = m
-	s.tellMessage("MESSAGE_CREATE", m)
+	s.dispatchMessage("MESSAGE_CREATE", m)
 	return m
 }
 
-func (s *Server) tellMessage(kind string, m *message) {
+func (s *Server) dispatchMessage(kind string, m *message) {
 	c := m.channel
 	s.dispatch(kind, func(ss *session) any {
-		if !s.hears(ss, c) {
+		if !s.receivesMessages(ss, c) {
 			return nil
 		}
 		j := s.messageJSON(m, ss.bot, ss.intents&IntentMessageContent != 0)
@@ -269,15 +261,15 @@ func (s *Server) tellMessage(kind string, m *message) {
 	})
 }
 
-// hears reports whether the session is told of what is said in a channel.
-func (s *Server) hears(ss *session, c *channel) bool {
+// receivesMessages reports whether the session gets the messages of a channel.
+func (s *Server) receivesMessages(ss *session, c *channel) bool {
 	if c.guild == nil {
 		return ss.intents&IntentDirectMessages != 0 && ss.shard[0] == 0 && slices.Contains(c.users, ss.bot)
 	}
-	return ss.has(IntentGuildMessages, c.guild) && s.may(c, ss.bot, ViewChannel)
+	return ss.has(IntentGuildMessages, c.guild) && s.hasPermission(c, ss.bot, ViewChannel)
 }
 
-// Edit changes a message's text, whoever wrote it.
+// Edit changes the text of a message by any author.
 func (s *Server) Edit(channelID, messageID, text string) (Message, error) {
 	s.lock()
 	defer s.unlock()
@@ -289,16 +281,16 @@ func (s *Server) Edit(channelID, messageID, text string) (Message, error) {
 	return m.Message, nil
 }
 
-func (s *Server) edit(m *message, text string, a *allowed) {
+func (s *Server) edit(m *message, text string, a *allowedMentions) {
 	m.Text, m.EditedAt = text, s.now()
-	// An edit pings nobody anew.
+	// An edit causes no further pings.
 	pings := m.Pings
 	s.mention(m, a, false)
 	m.Pings = pings
-	s.tellMessage("MESSAGE_UPDATE", m)
+	s.dispatchMessage("MESSAGE_UPDATE", m)
 }
 
-// Delete deletes messages of a channel, several at once in bulk.
+// Delete deletes messages of a channel; several messages are one bulk deletion.
 func (s *Server) Delete(channelID string, messageIDs ...string) error {
 	s.lock()
 	defer s.unlock()
@@ -314,7 +306,7 @@ func (s *Server) Delete(channelID string, messageIDs ...string) error {
 	return nil
 }
 
-// remove deletes messages of one channel and tells of it.
+// remove deletes messages of one channel and sends the events.
 func (s *Server) remove(gone []*message, bulk bool) {
 	if len(gone) == 0 {
 		return
@@ -331,7 +323,7 @@ func (s *Server) remove(gone []*message, bulk bool) {
 			fields["guild_id"] = c.GuildID
 		}
 		s.dispatch(kind, func(ss *session) any {
-			if !s.hears(ss, c) {
+			if !s.receivesMessages(ss, c) {
 				return nil
 			}
 			return fields
@@ -358,9 +350,8 @@ func (s *Server) message(channelID, messageID string) (*message, error) {
 	return m, nil
 }
 
-// messageJSON is the message as viewer sees it; content says whether it may read
-// what others say in guilds.
-// https://discord.com/developers/docs/events/gateway#message-content-intent
+// messageJSON returns the message as seen by viewer. content is true if the viewer may read the content of other users'
+// messages in guilds. https://discord.com/developers/docs/events/gateway#message-content-intent
 func (s *Server) messageJSON(m *message, viewer *account, content bool) map[string]any {
 	text := m.Text
 	if !content && m.channel.guild != nil && m.author != viewer && !slices.Contains(m.Mentions, viewer.ID) {
@@ -372,7 +363,7 @@ func (s *Server) messageJSON(m *message, viewer *account, content bool) map[stri
 		"type":             0,
 		"author":           m.author.json(),
 		"content":          text,
-		"timestamp":        stamp(m.At),
+		"timestamp":        formatTime(m.At),
 		"edited_timestamp": nil,
 		"tts":              false,
 		"mention_everyone": m.MentionEveryone,
@@ -385,7 +376,7 @@ func (s *Server) messageJSON(m *message, viewer *account, content bool) map[stri
 		"flags":            0,
 	}
 	if !m.EditedAt.IsZero() {
-		j["edited_timestamp"] = stamp(m.EditedAt)
+		j["edited_timestamp"] = formatTime(m.EditedAt)
 	}
 	if m.Nonce != "" {
 		j["nonce"] = m.Nonce
@@ -402,7 +393,7 @@ func (s *Server) messageJSON(m *message, viewer *account, content bool) map[stri
 	j["referenced_message"] = nil
 	if m.parent != nil && !m.parent.Deleted {
 		parent := s.messageJSON(m.parent, viewer, content)
-		delete(parent, "referenced_message") // it goes one message deep
+		delete(parent, "referenced_message") // only one level of messages is included
 		j["referenced_message"] = parent
 	}
 	return j
@@ -420,36 +411,34 @@ func (s *Server) mentionsJSON(m *message) []any {
 	return mentions
 }
 
-// allowed are the allowed_mentions of a message.
+// allowedMentions holds the allowed_mentions of a message.
 // https://discord.com/developers/docs/resources/message#allowed-mentions-object
-type allowed struct {
+type allowedMentions struct {
 	Parse       []string `json:"parse"`
 	Roles       []string `json:"roles"`
 	Users       []string `json:"users"`
 	RepliedUser bool     `json:"replied_user"`
 }
 
-func (a *allowed) everyone() bool { return a == nil || slices.Contains(a.Parse, "everyone") }
+func (a *allowedMentions) everyone() bool { return a == nil || slices.Contains(a.Parse, "everyone") }
 
-func (a *allowed) user(id string) bool {
+func (a *allowedMentions) user(id string) bool {
 	return a == nil || slices.Contains(a.Parse, "users") || slices.Contains(a.Users, id)
 }
 
-func (a *allowed) role(id string) bool {
+func (a *allowedMentions) role(id string) bool {
 	return a == nil || slices.Contains(a.Parse, "roles") || slices.Contains(a.Roles, id)
 }
 
-// mentionPattern finds what a text mentions: <@user>, <@!user>, <@&role>,
-// @everyone and @here.
+// mentionPattern finds the mentions in a text: <@user>, <@!user>, <@&role>, @everyone and @here.
 // https://discord.com/developers/docs/reference#message-formatting
 var mentionPattern = regexp.MustCompile(`<@([!&]?)([0-9]{1,20})>|@everyone|@here`)
 
-// mention finds whom a message mentions and pings, with a nil *allowed as users
-// do who set nothing.
-func (s *Server) mention(m *message, a *allowed, quiet bool) {
+// mention sets the mentions and pings of a message. A nil a allows all mentions, as for a user's message.
+func (s *Server) mention(m *message, a *allowedMentions, quiet bool) {
 	m.Mentions, m.MentionRoles, m.MentionEveryone = nil, nil, false
 	c, pings := m.channel, map[string]bool{}
-	mentionsAll := s.may(c, m.author, MentionEveryone) && c.guild != nil
+	mentionsAll := s.hasPermission(c, m.author, MentionEveryone) && c.guild != nil
 	add := func(list *[]string, id string) {
 		if !slices.Contains(*list, id) {
 			*list = append(*list, id)
@@ -474,12 +463,12 @@ func (s *Server) mention(m *message, a *allowed, quiet bool) {
 		add(&m.Mentions, m.parent.author.ID)
 	}
 	for _, id := range m.Mentions {
-		pings[id] = s.may(c, s.users[id], ViewChannel)
+		pings[id] = s.hasPermission(c, s.users[id], ViewChannel)
 	}
 	if c.guild != nil {
 		for id, member := range c.guild.members {
 			if m.MentionEveryone || slices.ContainsFunc(m.MentionRoles, func(r string) bool { return slices.Contains(member.roles, r) }) {
-				pings[id] = s.may(c, member.user, ViewChannel)
+				pings[id] = s.hasPermission(c, member.user, ViewChannel)
 			}
 		}
 	}

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// Bans and time-outs, see
-// https://discord.com/developers/docs/resources/guild#create-guild-ban and
+// Bans and time-outs: https://discord.com/developers/docs/resources/guild#create-guild-ban and
 // https://discord.com/developers/docs/resources/guild#modify-guild-member
 
 // Ban keeps a user out of a guild.
@@ -16,26 +15,25 @@ type Ban struct {
 	GuildID string
 	User    User
 	Reason  string
-	// ByID is who banned; empty where the Ban method did.
+	// ByID is the moderator; empty for the Ban method.
 	ByID string
 	At   time.Time
 }
 
-// TimeOut keeps a member from talking until then.
+// TimeOut keeps a member from talking until a time.
 type TimeOut struct {
 	GuildID string
 	User    User
 	Until   time.Time
 }
 
-// AuditEntry is what the audit log of a guild has about something that a bot
-// did.
+// AuditEntry is an audit log entry about an action of a bot.
 type AuditEntry struct {
-	// Action is that of Discord's audit log, such as "MEMBER_BAN_ADD".
+	// Action is Discord's name of the action, such as "MEMBER_BAN_ADD".
 	Action string
-	// ByID did it to TargetID, a user.
+	// ByID is the bot, and TargetID the affected user.
 	ByID, TargetID string
-	// Reason came in the X-Audit-Log-Reason header.
+	// Reason comes from the X-Audit-Log-Reason header.
 	Reason string
 	At     time.Time
 }
@@ -52,8 +50,7 @@ const (
 	ActionMessageBulkDelete = "MESSAGE_BULK_DELETE"
 )
 
-// Ban bans a user, who need not be a member, and Unban lets one in again. The
-// owner can't be banned.
+// Ban bans a user, member or not. The owner cannot be banned.
 func (s *Server) Ban(guildID, userID, reason string) error {
 	s.lock()
 	defer s.unlock()
@@ -72,7 +69,7 @@ func (s *Server) Ban(guildID, userID, reason string) error {
 	return nil
 }
 
-// Unban lets a user in again, and reports whether it was banned.
+// Unban ends a ban, and reports whether the user was banned.
 func (s *Server) Unban(guildID, userID string) bool {
 	s.lock()
 	defer s.unlock()
@@ -84,8 +81,7 @@ func (s *Server) Unban(guildID, userID string) bool {
 	return true
 }
 
-// ban takes effect unless there is a ban, and deletes what the user said in the
-// guild for as long before.
+// ban bans a user unless already banned, and deletes the user's recent messages in the guild.
 func (s *Server) ban(g *guild, u *account, b *Ban, messages time.Duration) {
 	if g.bans[u.ID] != nil {
 		return
@@ -95,7 +91,7 @@ func (s *Server) ban(g *guild, u *account, b *Ban, messages time.Duration) {
 	if m := g.members[u.ID]; m != nil {
 		s.leave(m)
 	}
-	s.tellBan("GUILD_BAN_ADD", g, u)
+	s.dispatchBan("GUILD_BAN_ADD", g, u)
 	for _, c := range g.channels {
 		var gone []*message
 		for _, m := range c.messages {
@@ -109,11 +105,11 @@ func (s *Server) ban(g *guild, u *account, b *Ban, messages time.Duration) {
 
 func (s *Server) unban(g *guild, u *account) {
 	delete(g.bans, u.ID)
-	s.tellBan("GUILD_BAN_REMOVE", g, u)
+	s.dispatchBan("GUILD_BAN_REMOVE", g, u)
 }
 
-// tellBan tells those who may know of bans.
-func (s *Server) tellBan(kind string, g *guild, u *account) {
+// dispatchBan sends an event about a ban to the bots with the permission.
+func (s *Server) dispatchBan(kind string, g *guild, u *account) {
 	s.dispatch(kind, func(ss *session) any {
 		if !ss.has(IntentGuildModeration, g) || s.permissions(g.members[ss.bot.ID])&(BanMembers|ViewAuditLog) == 0 {
 			return nil
@@ -122,7 +118,7 @@ func (s *Server) tellBan(kind string, g *guild, u *account) {
 	})
 }
 
-// TimeOut keeps a member from talking for d; 0 lets it talk again.
+// TimeOut times out a member for d; 0 ends the time-out.
 func (s *Server) TimeOut(guildID, userID string, d time.Duration) error {
 	return s.changeMember(guildID, userID, func(m *member) error {
 		m.until = time.Time{}
@@ -133,7 +129,7 @@ func (s *Server) TimeOut(guildID, userID string, d time.Duration) error {
 	})
 }
 
-// Bans are those of a guild, by the users' age.
+// Bans returns the bans of a guild, oldest account first.
 func (s *Server) Bans(guildID string) []Ban {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,7 +142,7 @@ func (s *Server) Bans(guildID string) []Ban {
 	return all
 }
 
-// TimeOuts are those of a guild's members that last, by the users' age.
+// TimeOuts returns the active time-outs of a guild, oldest account first.
 func (s *Server) TimeOuts(guildID string) []TimeOut {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +157,7 @@ func (s *Server) TimeOuts(guildID string) []TimeOut {
 	return all
 }
 
-// AuditLog is what bots did in a guild through the API, in order.
+// AuditLog returns the actions of bots in a guild through the API, in order.
 func (s *Server) AuditLog(guildID string) []AuditEntry {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,12 +2,12 @@ package discord
 
 import "slices"
 
-// Who may do what, see https://discord.com/developers/docs/topics/permissions
+// Permissions: https://discord.com/developers/docs/topics/permissions
 
 // Permissions are the bits of a role or an overwrite.
 type Permissions uint64
 
-// The permissions that mean something here.
+// The supported permissions.
 const (
 	KickMembers        Permissions = 1 << 1
 	BanMembers         Permissions = 1 << 2
@@ -25,21 +25,20 @@ const (
 	ModerateMembers    Permissions = 1 << 40
 )
 
-// DefaultPermissions are those that @everyone has in a new guild, as far as they
-// mean something here.
+// DefaultPermissions are the supported permissions of @everyone in a new guild.
 const DefaultPermissions = ViewChannel | SendMessages | ReadMessageHistory | MentionEveryone
 
 const allPermissions = ^Permissions(0)
 
-// Overwrite changes in one channel what a role or a member may do.
+// Overwrite changes the permissions of a role or a member in one channel.
 // https://discord.com/developers/docs/resources/channel#overwrite-object
 type Overwrite struct {
-	// ID is that of a role, the guild's for @everyone, or of a user.
+	// ID is the id of a role (the guild's id for @everyone) or of a user.
 	ID          string
 	Allow, Deny Permissions
 }
 
-// permissions are what a member may do in a guild.
+// permissions returns the permissions of a member in the guild.
 func (s *Server) permissions(m *member) Permissions {
 	g := m.guild
 	if m.user.ID == g.OwnerID {
@@ -55,7 +54,7 @@ func (s *Server) permissions(m *member) Permissions {
 	return s.timedOut(m, p)
 }
 
-// timedOut leaves one who is timed out only to see and to read.
+// timedOut reduces the permissions of a timed-out member to viewing and reading.
 func (s *Server) timedOut(m *member, p Permissions) Permissions {
 	if s.now().Before(m.until) {
 		return p & (ViewChannel | ReadMessageHistory)
@@ -63,8 +62,8 @@ func (s *Server) timedOut(m *member, p Permissions) Permissions {
 	return p
 }
 
-// permissionsIn are what a member may do in a channel of the guild. Who may not
-// see it may do nothing there.
+// permissionsIn returns the permissions of a member in a channel of the guild. Without ViewChannel a member has no
+// permission in the channel.
 func (s *Server) permissionsIn(c *channel, m *member) Permissions {
 	p := s.permissions(m)
 	if p == allPermissions {
@@ -95,9 +94,9 @@ func (s *Server) permissionsIn(c *channel, m *member) Permissions {
 	return p
 }
 
-// may reports whether the user may do all of p in the channel. In a direct
-// message its two users may do everything but manage.
-func (s *Server) may(c *channel, u *account, p Permissions) bool {
+// hasPermission reports whether the user has all permissions of p in the channel. The two users of a direct message
+// channel have all permissions except managing.
+func (s *Server) hasPermission(c *channel, u *account, p Permissions) bool {
 	if c.guild == nil {
 		return slices.Contains(c.users, u) && p&ManageMessages == 0
 	}
@@ -105,7 +104,7 @@ func (s *Server) may(c *channel, u *account, p Permissions) bool {
 	return m != nil && s.permissionsIn(c, m)&p == p
 }
 
-// position is that of a member's highest role.
+// position returns the position of a member's highest role.
 func (m *member) position() int {
 	top := 0
 	for _, id := range m.roles {
@@ -114,8 +113,8 @@ func (m *member) position() int {
 	return top
 }
 
-// above reports whether m may moderate the other: its highest role is above, or
-// it owns the guild. Nobody is above the owner.
+// above reports whether m may moderate other: the highest role of m is above, or m owns the guild. No member is above
+// the owner.
 func (m *member) above(other *member) bool {
 	switch m.guild.OwnerID {
 	case other.user.ID:

@@ -1,9 +1,8 @@
-// Package discord is an in-process stand-in for Discord, for tests and for
-// development on one machine: the gateway over WebSocket and the HTTP API, on a
-// real socket of the loopback interface, in the clear.
+// Package discord is an in-process fake of Discord, for tests and for development on one machine: the gateway over
+// WebSocket and the HTTP API, on a real socket of the loopback interface, without TLS. Start with [New].
 //
-// It follows Discord's documentation and refuses what Discord refuses; each file
-// names the page that it follows:
+// The fake follows Discord's documentation and refuses the same requests as Discord. Each file names its page of the
+// documentation:
 //
 //	Gateway      https://discord.com/developers/docs/events/gateway
 //	Events       https://discord.com/developers/docs/events/gateway-events
@@ -14,10 +13,9 @@
 //	Rate limits  https://discord.com/developers/docs/topics/rate-limits
 //	Codes        https://discord.com/developers/docs/topics/opcodes-and-status-codes
 //
-// Around the protocols stands a world of users, bots, guilds, channels and
-// roles. A test or a page drives it: it says something as a user, sends a direct
-// message, gives and takes roles, bans, or breaks something, and reads what
-// arrived: messages with whom they ping, bans, time-outs.
+// Behind the protocols are users, bots, guilds, channels and roles. A test or a page calls methods of [Server] to post
+// a message as a user, send a direct message, add and remove roles, ban, or inject a fault, and to read the received
+// messages with their pings, bans and time-outs.
 //
 //	srv, err := discord.New()
 //	...
@@ -28,17 +26,12 @@
 //	channel, _ := srv.AddChannel(discord.Channel{GuildID: guild.ID, Name: "general"})
 //	srv.AddMember(guild.ID, bot.ID)
 //
-// A client takes APIURL for https://discord.com/api, and is told there where the
-// gateway is.
+// A client uses APIURL in place of https://discord.com/api. The API returns the address of the gateway.
 //
-// What it leaves out: TLS, the ETF encoding and zstd, embeds, files, components,
-// stickers and polls in messages, forwards, pins, reactions, threads, voice, emojis,
-// webhooks, interactions, presences, group DMs, invites, slow mode, AutoMod,
-// two-factor rules, the audit log as an endpoint, OAuth, the versions of the API
-// before 9, and that Discord bars an address that sends too many invalid
-// requests. A message with what is left out is refused with 50035. A path that
-// is not served is answered with 404, as Discord does for one that it does not
-// have.
+// Not included: TLS, the ETF encoding and zstd, embeds, files, components, stickers and polls in messages, forwards,
+// pins, reactions, threads, voice, emojis, webhooks, interactions, presences, group DMs, invites, slow mode, AutoMod,
+// two-factor rules, the audit log as an endpoint, OAuth, API versions before 9, and the ban of addresses with too many
+// invalid requests. A message with unsupported parts is refused with 50035. An unknown path gets 404, as on Discord.
 package discord
 
 import (
@@ -48,23 +41,22 @@ import (
 	"net/http"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
-// ErrClosed is returned by calls that a closing server ended.
-var ErrClosed = standin.ErrClosed
+// ErrClosed is returned by calls interrupted by Close.
+var ErrClosed = fake.ErrClosed
 
-// Server is a running stand-in. Its methods may be called from any goroutine,
-// and answer from memory.
+// Server is a running fake. Its methods are safe for concurrent use, and answer from memory.
 type Server struct {
-	*standin.Core
+	*fake.Core
 	options options
 	http    net.Listener
-	tasks   *standin.Tasks
+	tasks   *fake.Tasks
 
-	// mu guards all that follows and what hangs from it. Whoever holds it may
-	// push to a connection's queue, which never blocks.
-	mu       standin.Mutex
+	// mu guards the fields below and everything reachable from the fields. While holding mu, a goroutine may push to a
+	// connection's queue, because Push never blocks.
+	mu       fake.Mutex
 	users    map[string]*account
 	tokens   map[string]*account
 	guilds   map[string]*guild
@@ -73,7 +65,7 @@ type Server struct {
 	conns    map[*gatewayConn]bool
 	sessions map[string]*session
 	buckets  map[string]*bucket
-	faults   standin.Faults[DispatchFault]
+	faults   fake.Faults[DispatchFault]
 	lastID   uint64
 }
 
@@ -84,41 +76,36 @@ type options struct {
 	timing   Timing
 }
 
-// Timing is how long things last. New takes for a zero field what Discord has,
-// as far as its documentation tells.
+// Timing holds durations. A zero field means Discord's own duration, given below as far as documented.
 type Timing struct {
-	// Heartbeat is the heartbeat_interval of Hello. A client may be late by half
-	// of it before its connection is closed. 41.25 s.
+	// Heartbeat is the heartbeat_interval of Hello. A connection is closed if its client is late by more than half of
+	// the interval. 41.25 s.
 	Heartbeat time.Duration
-	// Resume is how long a session without a connection can be resumed:
-	// Discord says "a few minutes". 3 min.
+	// Resume is the time to resume a session without a connection. Discord's documentation: "a few minutes". 3 min.
 	Resume time.Duration
-	// Reconnect is how long a connection is kept that was asked to reconnect.
-	// 5 s.
+	// Reconnect is the life of a connection after the request to reconnect. 5 s.
 	Reconnect time.Duration
-	// Nonce is for how long a message answers for its nonce: Discord says "the
-	// past few minutes". 3 min.
+	// Nonce is the time during which a repeated nonce returns the earlier message. Discord's documentation: "the past
+	// few minutes". 3 min.
 	Nonce time.Duration
 }
 
-// Option changes how New builds a Server.
+// Option is an option of New.
 type Option func(*options)
 
-// WithHTTPAddr sets the TCP address of the gateway and the HTTP API. Without it,
-// a free port of 127.0.0.1.
+// WithHTTPAddr sets the TCP address of the gateway and the HTTP API. The default is a free port of 127.0.0.1.
 func WithHTTPAddr(addr string) Option { return func(o *options) { o.httpAddr = addr } }
 
-// WithClock sets the clock that ids, limits, time-outs, nonces and the lives of
-// sessions go by. Heartbeats go by the real one.
+// WithClock sets the clock of ids, limits, time-outs, nonces and session lifetimes. Heartbeats use the real clock.
 func WithClock(now func() time.Time) Option { return func(o *options) { o.now = now } }
 
 // WithLimits replaces DefaultLimits.
 func WithLimits(l Limits) Option { return func(o *options) { o.limits = l } }
 
-// WithTiming replaces the durations of Discord by those that are not zero.
+// WithTiming replaces Discord's durations by the non-zero fields of t.
 func WithTiming(t Timing) Option { return func(o *options) { o.timing = t } }
 
-// New starts a server. Its listener accepts when New returns.
+// New starts a server. The listener accepts connections when New returns.
 func New(opts ...Option) (*Server, error) {
 	s := &Server{
 		options: options{
@@ -134,7 +121,7 @@ func New(opts ...Option) (*Server, error) {
 		conns:    map[*gatewayConn]bool{},
 		sessions: map[string]*session{},
 		buckets:  map[string]*bucket{},
-		tasks:    standin.NewTasks(),
+		tasks:    fake.NewTasks(),
 	}
 	for _, o := range opts {
 		o(&s.options)
@@ -149,7 +136,7 @@ func New(opts ...Option) (*Server, error) {
 	if s.http, err = net.Listen("tcp", s.options.httpAddr); err != nil {
 		return nil, fmt.Errorf("discord: HTTP: %w", err)
 	}
-	s.Core = standin.New(standin.Config{
+	s.Core = fake.New(fake.Config{
 		Mutex:    &s.mu,
 		Tasks:    s.tasks,
 		Listener: s.http,
@@ -161,13 +148,13 @@ func New(opts ...Option) (*Server, error) {
 	return s, nil
 }
 
-// APIURL is what stands for https://discord.com/api; the version follows it.
+// APIURL returns the URL in place of https://discord.com/api, without the version.
 func (s *Server) APIURL() string { return "http://" + s.http.Addr().String() + apiPath }
 
-// GatewayURL is what stands for wss://gateway.discord.gg.
+// GatewayURL returns the URL in place of wss://gateway.discord.gg.
 func (s *Server) GatewayURL() string { return "ws://" + s.http.Addr().String() }
 
-// Paths on the one listener.
+// Paths on the listener.
 const (
 	apiPath     = "/api"
 	gatewayPath = "/"

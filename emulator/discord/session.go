@@ -8,17 +8,16 @@ import (
 	"strings"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
-// Sessions of the gateway: identify, resume and dispatch, see
+// Sessions of the gateway (identify, resume and dispatch):
 // https://discord.com/developers/docs/events/gateway#connections
 
-// Intents say which events a session wants.
-// https://discord.com/developers/docs/events/gateway#list-of-intents
+// Intents selects the events of a session. https://discord.com/developers/docs/events/gateway#list-of-intents
 type Intents uint64
 
-// The intents that mean something here.
+// The supported intents.
 const (
 	IntentGuilds          Intents = 1 << 0
 	IntentGuildMembers    Intents = 1 << 1 // privileged
@@ -31,39 +30,38 @@ const (
 
 const (
 	privilegedIntents = IntentGuildMembers | IntentGuildPresences | IntentMessageContent
-	// knownIntents are all that Discord has.
+	// knownIntents are all intents of Discord.
 	knownIntents Intents = 1<<17 - 1 | 1<<20 | 1<<21 | 1<<24 | 1<<25
 )
 
-// session is a bot's stream of events, which outlives its connections.
+// session is a bot's stream of events. A session outlives its connections.
 type session struct {
 	id       string
 	bot      *account
 	intents  Intents
-	shard    [2]int // id and number
+	shard    [2]int // id and count
 	seq      int
-	events   []event // the last of them, for a resume
+	events   []event // latest events, for a resume
 	conn     *gatewayConn
-	detached time.Time // since when there is no connection
+	detached time.Time // time of the disconnection
 }
 
-// event is one dispatch.
+// event is a dispatched event.
 type event struct {
 	seq  int
 	data []byte
 }
 
-// maxReplay is how many events are kept for a resume.
+// maxReplay is the largest number of stored events for a resume.
 const maxReplay = 1 << 13
 
-// serves reports whether events of a guild are the session's: its bot is there,
-// and the guild in its shard.
+// serves reports whether the session gets events of a guild: the bot is a member, and the guild belongs to the shard.
 // https://discord.com/developers/docs/events/gateway#sharding
 func (ss *session) serves(g *guild) bool {
 	return g.members[ss.bot.ID] != nil && int(number(g.ID)>>22%uint64(ss.shard[1])) == ss.shard[0]
 }
 
-// has is serves for a session that asked for these events.
+// has reports whether the session gets events of a guild and has all intents of i.
 func (ss *session) has(i Intents, g *guild) bool { return ss.intents&i == i && ss.serves(g) }
 
 // payload is a message of the gateway.
@@ -78,12 +76,12 @@ type payload struct {
 func encode(p payload) []byte {
 	b, err := json.Marshal(p)
 	if err != nil {
-		panic(err) // only maps, strings and numbers go in
+		panic(err) // the payload has only maps, strings and numbers
 	}
 	return b
 }
 
-// dispatch tells every session what about gives for it; nil is nothing.
+// dispatch sends an event to every session. about returns the data for a session, or nil for no event.
 func (s *Server) dispatch(kind string, about func(*session) any) {
 	for _, ss := range s.sessions {
 		if d := about(ss); d != nil {
@@ -92,7 +90,7 @@ func (s *Server) dispatch(kind string, about func(*session) any) {
 	}
 }
 
-// send tells a session one event, unless a fault is in the way.
+// send sends an event to a session, unless a fault prevents it.
 func (s *Server) send(ss *session, kind string, d any) {
 	f := s.dispatchFault(ss, kind)
 	if f != nil && f.Lost {
@@ -134,7 +132,7 @@ func (s *Server) identify(c *gatewayConn, data json.RawMessage) {
 		c.Close(CloseDecodeError)
 		return
 	}
-	bot := s.tokens[bare(id.Token)]
+	bot := s.tokens[stripBotPrefix(id.Token)]
 	if bot == nil {
 		c.Close(CloseAuthenticationFailed)
 		return
@@ -161,13 +159,13 @@ func (s *Server) identify(c *gatewayConn, data json.RawMessage) {
 		return
 	}
 	if !bot.starts.Take(now, limits.Sessions) {
-		// All sessions end and the token is reset.
+		// Above the limit, all sessions end and the token is reset.
 		s.resetToken(bot)
 		c.Close(CloseAuthenticationFailed)
 		return
 	}
 	s.expire()
-	ss := &session{id: standin.Secret(16), bot: bot, intents: *id.Intents, shard: shard, conn: c}
+	ss := &session{id: fake.Secret(16), bot: bot, intents: *id.Intents, shard: shard, conn: c}
 	s.sessions[ss.id] = ss
 	c.session = ss
 	c.compress.Store(id.Compress && c.stream == nil)
@@ -199,8 +197,8 @@ func (s *Server) identify(c *gatewayConn, data json.RawMessage) {
 	}
 }
 
-// bare is a token without its type, which the gateway accepts too.
-func bare(token string) string { return strings.TrimPrefix(token, "Bot ") }
+// stripBotPrefix removes the token type, which the gateway also accepts.
+func stripBotPrefix(token string) string { return strings.TrimPrefix(token, "Bot ") }
 
 type resume struct {
 	Token     string `json:"token"`
@@ -208,15 +206,14 @@ type resume struct {
 	Seq       *int   `json:"seq"`
 }
 
-// resume goes on with a session on the connection.
-// https://discord.com/developers/docs/events/gateway#resuming
+// resume resumes a session on the connection. https://discord.com/developers/docs/events/gateway#resuming
 func (s *Server) resume(c *gatewayConn, data json.RawMessage) {
 	var re resume
 	if json.Unmarshal(data, &re) != nil || re.Seq == nil {
 		c.Close(CloseDecodeError)
 		return
 	}
-	bot := s.tokens[bare(re.Token)]
+	bot := s.tokens[stripBotPrefix(re.Token)]
 	if bot == nil {
 		c.Close(CloseAuthenticationFailed)
 		return
@@ -232,7 +229,7 @@ func (s *Server) resume(c *gatewayConn, data json.RawMessage) {
 		c.Close(CloseInvalidSeq)
 		return
 	}
-	// The session goes on only if it kept all that is to be told again.
+	// The session can resume only if all missed events are stored.
 	if first := ss.seq - len(ss.events) + 1; *re.Seq < first-1 {
 		s.end(ss)
 		c.invalid(false)
@@ -251,17 +248,17 @@ func (s *Server) resume(c *gatewayConn, data json.RawMessage) {
 	s.send(ss, "RESUMED", map[string]any{})
 }
 
-// detach leaves a session without its connection.
+// detach removes the connection from its session.
 func (s *Server) detach(c *gatewayConn) {
 	if ss := c.session; ss != nil {
 		c.session, ss.conn, ss.detached = nil, nil, s.now()
 	}
 }
 
-// end forgets a session.
+// end removes a session.
 func (s *Server) end(ss *session) { delete(s.sessions, ss.id) }
 
-// expire ends the sessions that can't be resumed any more.
+// expire ends sessions past the time to resume.
 func (s *Server) expire() {
 	for _, ss := range s.sessions {
 		if ss.conn == nil && s.now().Sub(ss.detached) > s.options.timing.Resume {
@@ -270,21 +267,20 @@ func (s *Server) expire() {
 	}
 }
 
-// Session is one of the gateway's.
+// Session describes a gateway session.
 type Session struct {
 	ID    string
 	BotID string
-	// Connected is false while it waits to be resumed.
+	// Connected is false while the session waits for a resume.
 	Connected bool
-	// Seq is the sequence number of its last event.
+	// Seq is the sequence number of the last event.
 	Seq     int
 	Intents Intents
-	// Shard is its number and how many there are.
+	// Shard is the shard's number and the number of shards.
 	Shard [2]int
 }
 
-// Sessions are those that are connected or can be resumed, of a bot, or of all
-// where botID is empty.
+// Sessions returns the connected and resumable sessions of a bot, or of all bots if botID is empty.
 func (s *Server) Sessions(botID string) []Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -299,8 +295,7 @@ func (s *Server) Sessions(botID string) []Session {
 	return all
 }
 
-// Connected is how many sessions of a bot, or of all where botID is empty, have
-// a connection.
+// Connected returns the number of connected sessions of a bot, or of all bots if botID is empty.
 func (s *Server) Connected(botID string) int {
 	n := 0
 	for _, ss := range s.Sessions(botID) {

@@ -8,18 +8,16 @@ import (
 	"slices"
 	"unicode/utf8"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
-// User is an account, a bot's included.
-// https://discord.com/developers/docs/resources/user#user-object
+// User is an account of a person or a bot. https://discord.com/developers/docs/resources/user#user-object
 type User struct {
-	// ID is a snowflake. AddUser and AddBot choose one where it is empty.
+	// ID is a snowflake. AddUser and AddBot fill in an empty ID.
 	ID string
-	// Name is the username, unique among those who are no bots; 1 to 32
-	// characters.
+	// Name is the username, 1 to 32 characters, unique among people.
 	Name string
-	// GlobalName is the display name; empty where there is none.
+	// GlobalName is the display name, or empty.
 	GlobalName string
 	// Bot is set by AddBot.
 	Bot bool
@@ -28,27 +26,25 @@ type User struct {
 // Bot is the account of an app.
 type Bot struct {
 	User
-	// Token logs in. AddBot chooses one where it is empty.
+	// Token logs in. AddBot fills in an empty Token.
 	Token string
-	// Privileged are the privileged intents that are enabled for the app, of
-	// IntentGuildMembers, IntentGuildPresences and IntentMessageContent.
-	// Without an intent here the gateway refuses it with 4014.
+	// Privileged holds the app's enabled privileged intents: IntentGuildMembers, IntentGuildPresences and
+	// IntentMessageContent. The gateway refuses other privileged intents with 4014.
 	Privileged Intents
 }
 
-// account is a user with what belongs to it.
+// account holds a user and the user's data.
 type account struct {
 	User
 	token      string
 	privileged Intents
-	closed     bool // to direct messages
+	closed     bool // refuses direct messages
 
-	identifies, starts standin.History
-	nonces             map[string]nonced
+	identifies, starts fake.History
+	nonces             map[string]nonceEntry
 }
 
-// AddUser makes a user. Where there is one with its id, or one that is no bot
-// with its name, that one takes the names instead.
+// AddUser makes a user. If the id exists, or a person has the name, the existing user gets the new names.
 func (s *Server) AddUser(u User) (User, error) {
 	u.Bot = false
 	s.lock()
@@ -60,8 +56,7 @@ func (s *Server) AddUser(u User) (User, error) {
 	return a.User, nil
 }
 
-// AddBot makes a bot, or changes the one with its id: a token that is empty and
-// intents that are zero then stay what they are.
+// AddBot makes a bot, or changes the bot with the same id. An empty token and zero intents keep the old values.
 func (s *Server) AddBot(b Bot) (Bot, error) {
 	if extra := b.Privileged &^ privilegedIntents; extra != 0 {
 		return Bot{}, fmt.Errorf("discord: the intents %#x are not privileged", uint64(extra))
@@ -81,8 +76,7 @@ func (s *Server) AddBot(b Bot) (Bot, error) {
 	return Bot{User: a.User, Token: a.token, Privileged: a.privileged}, nil
 }
 
-// ResetToken gives a bot another token, ends its sessions as Discord does, and
-// returns the token.
+// ResetToken gives a bot a new token, ends its sessions like Discord, and returns the token.
 func (s *Server) ResetToken(botID string) (string, error) {
 	s.lock()
 	defer s.unlock()
@@ -113,7 +107,7 @@ func (s *Server) setToken(a *account, token string) {
 }
 
 func newToken(id string) string {
-	return base64.RawStdEncoding.EncodeToString([]byte(id)) + "." + standin.Secret(3) + "." + standin.Secret(19)
+	return base64.RawStdEncoding.EncodeToString([]byte(id)) + "." + fake.Secret(3) + "." + fake.Secret(19)
 }
 
 // add makes or changes an account.
@@ -146,12 +140,12 @@ func (s *Server) add(u User) (*account, error) {
 		return a, nil
 	}
 	u.ID = cmp.Or(u.ID, s.newID())
-	a := &account{User: u, nonces: map[string]nonced{}}
+	a := &account{User: u, nonces: map[string]nonceEntry{}}
 	s.users[u.ID] = a
 	return a, nil
 }
 
-// User is the user of that id.
+// User returns the user with this id.
 func (s *Server) User(id string) (User, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +156,7 @@ func (s *Server) User(id string) (User, bool) {
 	return a.User, true
 }
 
-// Users are all users, bots included, by age.
+// Users returns all users, bots included, oldest first.
 func (s *Server) Users() []User {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,8 +167,7 @@ func (s *Server) Users() []User {
 	return users
 }
 
-// BlockDM sets whether a user refuses direct messages from bots, which get error
-// 50007 then.
+// BlockDM sets whether a user refuses direct messages from bots. A refused bot gets error 50007.
 func (s *Server) BlockDM(userID string, blocked bool) error {
 	s.lock()
 	defer s.unlock()

@@ -1,5 +1,5 @@
-// Package load asks a running Parley many questions over WebSockets, and measures how long the answers take and
-// whether each comes exactly once.
+// Package load asks a running Parley many questions over WebSockets. It measures the latency of the answers, and checks
+// that every answer comes exactly once. Start with [Run].
 package load
 
 import (
@@ -18,24 +18,24 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Options says what to ask, and whom.
+// Options configures [Run].
 type Options struct {
-	URLs     []string          // of the gateways' sockets; users are spread over them
+	URLs     []string          // of the gateways' sockets; the users are distributed over the gateways
 	Tokens   map[string]string // by user id; each user has one connection
-	Messages int               // questions in all
-	InFlight int               // questions that one user may have open at a time; at least 1
-	Patience time.Duration     // how long to wait for an answer before it counts as lost
+	Messages int               // total number of questions
+	InFlight int               // open questions per user; at least 1
+	Patience time.Duration     // an answer that takes longer counts as lost
 	Progress func(answered int)
 }
 
-// Result is what came of it.
+// Result is the outcome of [Run].
 type Result struct {
 	Sent, Answered, Doubled, Lost int
 	Elapsed                       time.Duration
 	Latencies                     []time.Duration // of the answered questions, ascending
 }
 
-// Percentile is the latency that p of 100 answers did not exceed; 0 if there was no answer.
+// Percentile returns the latency not exceeded by p percent of the answers; 0 without answers.
 func (r Result) Percentile(p float64) time.Duration {
 	if len(r.Latencies) == 0 {
 		return 0
@@ -44,7 +44,7 @@ func (r Result) Percentile(p float64) time.Duration {
 	return r.Latencies[min(max(i, 0), len(r.Latencies)-1)]
 }
 
-// frame is as much of the protocol's frames as is needed here.
+// frame holds the needed parts of a protocol frame.
 type frame struct {
 	Type    string `json:"type"`
 	Payload struct {
@@ -58,7 +58,7 @@ type frame struct {
 	} `json:"metadata"`
 }
 
-// Run asks all the questions and returns when each is answered or lost.
+// Run asks all questions and returns when each question is answered or lost.
 func Run(ctx context.Context, o Options) (Result, error) {
 	if len(o.URLs) == 0 || len(o.Tokens) == 0 || o.Messages < 1 || o.InFlight < 1 {
 		return Result{}, errors.New("load: needs a gateway, a user, at least one message and at least one in flight")
@@ -101,15 +101,15 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	return total, err
 }
 
-// asker is one user with one connection.
+// asker is a user with one connection.
 type asker struct {
 	Options
 	user     string
-	run      int64 // makes this run's message ids its own
+	run      int64 // makes the message ids of this run unique
 	answered func()
 
-	open map[string]time.Time // when a question that has no answer yet was sent
-	seen map[string]bool      // ids of the frames that came
+	open map[string]time.Time // sending time of each unanswered question
+	seen map[string]bool      // ids of the received frames
 }
 
 func (a *asker) ask(ctx context.Context, url string, n int) (r Result, err error) {

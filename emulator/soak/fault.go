@@ -9,10 +9,11 @@ import (
 // Kind is a kind of fault.
 type Kind string
 
-// The kinds of faults. [Kinds] explains each.
+// The kinds of faults. [Kinds] and [PlatformKinds] explain each kind.
 const (
 	KillGateway          Kind = "kill-gateway"
 	KillBeforeSettling   Kind = "kill-before-settling"
+	StopGateway          Kind = "stop-gateway"
 	KillFunction         Kind = "kill-function"
 	Roll                 Kind = "roll"
 	PauseGateway         Kind = "pause-gateway"
@@ -31,44 +32,60 @@ const (
 	CutClients           Kind = "cut-clients"
 )
 
-// Explained is a kind of fault with what it does.
-type Explained struct {
+// KindInfo explains a kind of fault.
+type KindInfo struct {
 	Kind    Kind
 	Meaning string
 }
 
-// Kinds is the table of all kinds. Beside them, every gateway has a clock that is wrong.
-var Kinds = []Explained{
-	{KillGateway, "SIGKILL of a gateway, and another one in its place"},
-	{KillBeforeSettling, "SIGKILL of a gateway that has written an answer and not yet recorded it"},
-	{KillFunction, "SIGKILL of a function, and a start"},
-	{Roll, "SIGTERM of a gateway, once another one serves in its place; the gateways take turns"},
-	{PauseGateway, "SIGSTOP of a gateway, and SIGCONT"},
-	{AcksLost, "acknowledgements that Pub/Sub forgets, so that it delivers again"},
-	{PushAnswersLost, "pushes whose answer is lost after the function did its work"},
-	{Reorder, "messages of different keys that overtake each other"},
-	{PublishUnavailable, "Publish answers UNAVAILABLE"},
-	{PublishTimeout, "Publish answers DEADLINE_EXCEEDED, after a wait"},
-	{PublishAnswerLost, "Publish stores the messages and answers UNAVAILABLE"},
-	{FirestoreAborted, "Commit answers ABORTED"},
-	{FirestoreUnavailable, "Firestore answers UNAVAILABLE"},
+// Kinds lists the faults of [RunClients]. In addition, every gateway has a wrong clock.
+var Kinds = []KindInfo{
+	{KillGateway, "SIGKILL of a gateway; a new gateway replaces it"},
+	{KillBeforeSettling, "SIGKILL of a gateway after it sent an answer and before it recorded the outcome"},
+	{KillFunction, "SIGKILL of a function; the function starts again"},
+	{Roll, "SIGTERM of a gateway after its successor serves; the gateways take turns"},
+	{PauseGateway, "SIGSTOP of a gateway, then SIGCONT"},
+	{AcksLost, "Pub/Sub forgets acknowledgements and delivers again"},
+	{PushAnswersLost, "the response to a push is lost after the function did its work"},
+	{Reorder, "messages with different ordering keys overtake each other"},
+	{PublishUnavailable, "Publish returns UNAVAILABLE"},
+	{PublishTimeout, "Publish returns DEADLINE_EXCEEDED after a wait"},
+	{PublishAnswerLost, "Publish stores the messages and returns UNAVAILABLE"},
+	{FirestoreAborted, "Commit returns ABORTED"},
+	{FirestoreUnavailable, "Firestore returns UNAVAILABLE"},
 	{FirestoreSlow, "Firestore answers late"},
-	{FirestoreAnswerLost, "Commit commits, and answers UNAVAILABLE"},
-	{CutPubSub, "the network between a gateway and Pub/Sub"},
-	{CutFirestore, "the network between a gateway and Firestore"},
-	{CutClients, "the network between a gateway and its clients"},
+	{FirestoreAnswerLost, "Commit commits and returns UNAVAILABLE"},
+	{CutPubSub, "the network between a gateway and Pub/Sub is cut"},
+	{CutFirestore, "the network between a gateway and Firestore is cut"},
+	{CutClients, "the network between a gateway and its clients is cut"},
 }
 
-// fault is one fault to be made.
+// PlatformKinds lists the faults of [RunPlatforms].
+var PlatformKinds = []KindInfo{
+	{KillGateway, "SIGKILL of a gateway; a new gateway replaces it"},
+	{KillBeforeSettling, "SIGKILL of a gateway after it sent an answer and before it recorded the outcome"},
+	{StopGateway, "SIGTERM of a gateway; a new gateway replaces it"},
+}
+
+// names returns the kinds in a table.
+func names(table []KindInfo) (kinds []Kind) {
+	for _, info := range table {
+		kinds = append(kinds, info.Kind)
+	}
+	return kinds
+}
+
+// fault is a planned fault.
 type fault struct {
 	kind   Kind
-	after  time.Duration // since the one before began
+	after  time.Duration // pause since the previous fault began
 	length time.Duration
-	rate   float64 // how many of the calls, deliveries or answers it meets, of 1
-	target uint64  // which gateway or function, modulo how many there are
-	silent bool    // of a cut: nothing comes through, instead of connections that break
+	rate   float64 // share of calls, deliveries or answers affected, from 0 to 1
+	target uint64  // selects the gateway or function, modulo their number
+	silent bool    // for cuts: connections stay open and data disappears, instead of connections breaking
 }
 
+// String describes the fault for reports and errors.
 func (f fault) String() string {
 	s := fmt.Sprintf("%s for %s", f.kind, f.length.Round(time.Millisecond))
 	if f.rate < 1 {
@@ -77,25 +94,20 @@ func (f fault) String() string {
 	return s
 }
 
-// schedule draws faults. The same seed draws the same ones.
+// schedule draws faults. The same seed, pace and kinds give the same faults. A schedule belongs to one goroutine at a time.
 type schedule struct {
 	rng   *rand.Rand
 	pace  Pace
 	kinds []Kind
-	bag   []Kind // kinds that are still to come before any comes again
+	bag   []Kind // kinds still to come before any kind repeats
 }
 
-func kindsOf(table []Explained) (kinds []Kind) {
-	for _, k := range table {
-		kinds = append(kinds, k.Kind)
-	}
-	return kinds
-}
-
+// newSchedule makes a schedule. kinds must not be empty.
 func newSchedule(seed uint64, pace Pace, kinds []Kind) *schedule {
 	return &schedule{rng: rand.New(rand.NewPCG(seed, 0)), pace: pace, kinds: kinds}
 }
 
+// next draws the next fault. Every kind comes once before any kind repeats.
 func (s *schedule) next() fault {
 	if len(s.bag) == 0 {
 		s.bag = append(s.bag, s.kinds...)
@@ -108,7 +120,7 @@ func (s *schedule) next() fault {
 	}
 	s.bag = s.bag[1:]
 	switch f.kind {
-	case KillGateway, KillBeforeSettling, KillFunction, Roll, PauseGateway, CutPubSub, CutFirestore, CutClients:
+	case KillGateway, KillBeforeSettling, StopGateway, KillFunction, Roll, PauseGateway, CutPubSub, CutFirestore, CutClients:
 		f.rate = 1
 	case PublishUnavailable, PublishTimeout:
 		f.rate += 0.6
@@ -116,9 +128,10 @@ func (s *schedule) next() fault {
 	return f
 }
 
-// skew draws how wrong a gateway's clock is.
+// skew draws the error of a gateway's clock.
 func (s *schedule) skew() time.Duration { return s.between(-s.pace.Skew, s.pace.Skew) }
 
+// between draws a duration from a range.
 func (s *schedule) between(least, most time.Duration) time.Duration {
 	return least + time.Duration(s.rng.Float64()*float64(most-least))
 }

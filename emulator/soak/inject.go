@@ -19,44 +19,49 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"parley.internal/shared/delivery"
+	"parley.internal/shared/retry"
 )
 
-// injector makes the servers' answers go wrong while faults are on. Which of the calls are met is drawn anew in every
-// run: the calls are not the same ones, either.
+// injector makes calls to the servers fail while faults are active. Every run draws the affected calls anew, because the
+// calls themselves differ between runs. Its methods are safe for concurrent use.
 type injector struct {
 	mu    sync.Mutex
-	rates map[Kind]float64 // of the faults that are on
-	hits  map[Kind]int     // calls, deliveries or answers that were met
+	rates map[Kind]float64 // of the active faults
+	hits  map[Kind]int     // affected calls, deliveries or answers
 	held  map[string]*hold // by gateway instance
-	// claims are which instance claimed a delivery, by the document's name: who settles a claim does not write it again
+	// claims maps the name of a delivery document to the instance with the claim: a settling write does not repeat the
+	// instance.
 	claims map[string]string
 }
 
-// hold keeps a gateway from recording what it delivered.
+// hold keeps a gateway from recording outcomes.
 type hold struct {
-	reached chan struct{} // closed when the first record was held
+	reached chan struct{} // closed when the first write was held
 	once    sync.Once
-	freed   chan struct{} // closed by whoever made the hold: what was held is lost
+	freed   chan struct{} // closed by the owner of the hold; the held writes are lost
 }
 
+// newInjector makes an injector without active faults.
 func newInjector() *injector {
 	return &injector{rates: map[Kind]float64{}, hits: map[Kind]int{}, held: map[string]*hold{}, claims: map[string]string{}}
 }
 
+// begin activates a fault for a share of the calls.
 func (i *injector) begin(k Kind, rate float64) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.rates[k] = rate
 }
 
+// end deactivates a fault.
 func (i *injector) end(k Kind) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	delete(i.rates, k)
 }
 
-// strikes decides whether a fault meets a call.
-func (i *injector) strikes(k Kind) bool {
+// affects decides by chance whether an active fault affects a call, and counts the affected calls.
+func (i *injector) affects(k Kind) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	rate, on := i.rates[k]
@@ -67,7 +72,7 @@ func (i *injector) strikes(k Kind) bool {
 	return true
 }
 
-// holdSettling holds what an instance wants to record, until release is called.
+// holdSettling blocks the settling writes of an instance until release is called.
 func (i *injector) holdSettling(instance string) (h *hold, release func()) {
 	h = &hold{reached: make(chan struct{}), freed: make(chan struct{})}
 	i.mu.Lock()
@@ -81,11 +86,11 @@ func (i *injector) holdSettling(instance string) (h *hold, release func()) {
 	}
 }
 
-// writing is a request that writes documents: Commit, or BatchWrite for several that have nothing to do with each other.
-type writing interface{ GetWrites() []*firestorepb.Write }
+// writeRequest is a Firestore request with writes: Commit, or BatchWrite for independent writes.
+type writeRequest interface{ GetWrites() []*firestorepb.Write }
 
-// settling finds the hold for a request that records an outcome.
-func (i *injector) settling(r writing) *hold {
+// holdFor returns the hold for a request that settles a delivery, or nil.
+func (i *injector) holdFor(r writeRequest) *hold {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, w := range r.GetWrites() {
@@ -109,17 +114,17 @@ func (i *injector) settling(r writing) *hold {
 	return nil
 }
 
-// bystander marks the calls of the harness itself, which nothing happens to.
-const bystander = "parley-soak-bystander"
+// exempt is the metadata key of the harness's own calls. Faults do not affect calls with this key.
+const exempt = "parley-soak-exempt"
 
-func isBystander(ctx context.Context) bool {
-	return len(metadata.ValueFromIncomingContext(ctx, bystander)) > 0
+func isExempt(ctx context.Context) bool {
+	return len(metadata.ValueFromIncomingContext(ctx, exempt)) > 0
 }
 
-// asBystander are the options of the harness's own connections.
-func asBystander() []grpc.DialOption {
+// exemptCalls returns the dial options of the harness's own connections.
+func exemptCalls() []grpc.DialOption {
 	mark := func(ctx context.Context) context.Context {
-		return metadata.AppendToOutgoingContext(ctx, bystander, "1")
+		return metadata.AppendToOutgoingContext(ctx, exempt, "1")
 	}
 	return []grpc.DialOption{
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -133,48 +138,37 @@ func asBystander() []grpc.DialOption {
 
 func injected(c codes.Code, what string) error { return status.Error(c, "injected: "+what) }
 
-// wait waits for a time that a slow server takes.
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return status.FromContextError(ctx.Err()).Err()
-	}
-}
-
-// publishWait is how long a Publish that times out takes; less than the real 60 s, so that there are more of them.
+// publishWait is the duration of a Publish that times out. It is less than the real 60 s, to get more timeouts per run.
 const publishWait = 300 * time.Millisecond
 
-// slowest is the longest that a slow Firestore takes.
+// slowest is the longest delay of a slow Firestore call.
 const slowest = 1500 * time.Millisecond
 
+// pubsubUnary intercepts the unary calls to Pub/Sub.
 func (i *injector) pubsubUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if isBystander(ctx) {
+	if isExempt(ctx) {
 		return handler(ctx, req)
 	}
 	switch r := req.(type) {
 	case *pubsubpb.PublishRequest:
 		switch {
-		case i.strikes(PublishUnavailable):
+		case i.affects(PublishUnavailable):
 			return nil, injected(codes.Unavailable, "nothing was published")
-		case i.strikes(PublishTimeout):
-			if err := wait(ctx, publishWait); err != nil {
+		case i.affects(PublishTimeout):
+			if err := retry.Sleep(ctx, publishWait); err != nil {
 				return nil, err
 			}
 			return nil, injected(codes.DeadlineExceeded, "nothing was published")
-		case i.strikes(PublishAnswerLost):
+		case i.affects(PublishAnswerLost):
 			if _, err := handler(ctx, req); err != nil {
 				return nil, err
 			}
-			return nil, injected(codes.Unavailable, "published all the same")
+			return nil, injected(codes.Unavailable, "the messages were published")
 		}
 	case *pubsubpb.AcknowledgeRequest:
 		var kept []string
 		for _, id := range r.AckIds {
-			if !i.strikes(AcksLost) {
+			if !i.affects(AcksLost) {
 				kept = append(kept, id)
 			}
 		}
@@ -186,19 +180,21 @@ func (i *injector) pubsubUnary(ctx context.Context, req any, _ *grpc.UnaryServer
 	return handler(ctx, req)
 }
 
+// pubsubStream intercepts the streams of Pub/Sub.
 func (i *injector) pubsubStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	return handler(srv, &reorderingStream{ServerStream: stream, injector: i})
 }
 
-// reorderingStream sends the messages of a batch in another order; those of one key stay in theirs.
+// reorderingStream shuffles the messages of a batch. Messages with the same ordering key keep their order.
 type reorderingStream struct {
 	grpc.ServerStream
 	injector *injector
 }
 
+// SendMsg sends a batch of messages, shuffled if the fault affects the batch.
 func (s *reorderingStream) SendMsg(m any) error {
 	r, ok := m.(*pubsubpb.StreamingPullResponse)
-	if !ok || len(r.ReceivedMessages) < 2 || !s.injector.strikes(Reorder) {
+	if !ok || len(r.ReceivedMessages) < 2 || !s.injector.affects(Reorder) {
 		return s.ServerStream.SendMsg(m)
 	}
 	byKey := map[string][]*pubsubpb.ReceivedMessage{}
@@ -218,18 +214,19 @@ func (s *reorderingStream) SendMsg(m any) error {
 	return s.ServerStream.SendMsg(out)
 }
 
+// firestoreUnary intercepts the unary calls to Firestore.
 func (i *injector) firestoreUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if isBystander(ctx) {
+	if isExempt(ctx) {
 		return handler(ctx, req)
 	}
-	if err := i.firestoreBefore(ctx); err != nil {
+	if err := i.beforeFirestore(ctx); err != nil {
 		return nil, err
 	}
-	commit, ok := req.(writing)
+	write, ok := req.(writeRequest)
 	if !ok {
 		return handler(ctx, req)
 	}
-	if h := i.settling(commit); h != nil {
+	if h := i.holdFor(write); h != nil {
 		h.once.Do(func() { close(h.reached) })
 		select {
 		case <-h.freed:
@@ -238,56 +235,58 @@ func (i *injector) firestoreUnary(ctx context.Context, req any, _ *grpc.UnarySer
 		return nil, injected(codes.Unavailable, "nothing was committed")
 	}
 	switch {
-	case i.strikes(FirestoreAborted):
+	case i.affects(FirestoreAborted):
 		return nil, injected(codes.Aborted, "nothing was committed")
-	case i.strikes(FirestoreAnswerLost):
+	case i.affects(FirestoreAnswerLost):
 		if _, err := handler(ctx, req); err != nil {
 			return nil, err
 		}
-		return nil, injected(codes.Unavailable, "committed all the same")
+		return nil, injected(codes.Unavailable, "the writes were committed")
 	}
 	return handler(ctx, req)
 }
 
+// firestoreStream intercepts the streams of Firestore.
 func (i *injector) firestoreStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if !isBystander(stream.Context()) {
-		if err := i.firestoreBefore(stream.Context()); err != nil {
+	if !isExempt(stream.Context()) {
+		if err := i.beforeFirestore(stream.Context()); err != nil {
 			return err
 		}
 	}
 	return handler(srv, stream)
 }
 
-// firestoreBefore is what happens to a call before it is looked at.
-func (i *injector) firestoreBefore(ctx context.Context) error {
-	if i.strikes(FirestoreUnavailable) {
+// beforeFirestore applies the faults of every Firestore call before the server sees the call.
+func (i *injector) beforeFirestore(ctx context.Context) error {
+	if i.affects(FirestoreUnavailable) {
 		return injected(codes.Unavailable, "nothing was done")
 	}
-	if i.strikes(FirestoreSlow) {
-		return wait(ctx, rand.N(slowest))
+	if i.affects(FirestoreSlow) {
+		return retry.Sleep(ctx, rand.N(slowest))
 	}
 	return nil
 }
 
-// pushes sends Pub/Sub's push requests, and loses answers.
-type pushes struct {
+// pushTransport sends Pub/Sub's push requests, delays some requests, and loses some responses.
+type pushTransport struct {
 	http.RoundTripper
 	injector *injector
 }
 
 var errAnswerLost = errors.New("injected: the answer is lost")
 
-// reorderWait is how long a push may be held back, so that those of other keys overtake it.
+// reorderWait is the longest delay of a push. During the delay, pushes with other keys overtake.
 const reorderWait = 100 * time.Millisecond
 
-func (p pushes) RoundTrip(r *http.Request) (*http.Response, error) {
-	if p.injector.strikes(Reorder) {
-		if err := wait(r.Context(), rand.N(reorderWait)); err != nil {
+// RoundTrip sends a push.
+func (t pushTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if t.injector.affects(Reorder) {
+		if err := retry.Sleep(r.Context(), rand.N(reorderWait)); err != nil {
 			return nil, err
 		}
 	}
-	resp, err := p.RoundTripper.RoundTrip(r)
-	if err == nil && p.injector.strikes(PushAnswersLost) {
+	resp, err := t.RoundTripper.RoundTrip(r)
+	if err == nil && t.injector.affects(PushAnswersLost) {
 		resp.Body.Close()
 		return nil, errAnswerLost
 	}

@@ -4,5 +4,5 @@ package soak
 
 import "syscall"
 
-// attributes put a part into a process group of its own, which Ctrl-C does not reach and which can be killed whole.
+// attributes puts a part into its own process group: Ctrl-C does not reach the group, and a signal reaches all of it.
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

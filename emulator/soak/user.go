@@ -2,7 +2,6 @@ package soak
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,39 +11,42 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"parley.internal/shared/retry"
 )
 
-// receipt is one answer that a user's client was given, as it came.
+// receipt records one answer received by a client.
 type receipt struct {
 	delivery, question string
 	at                 time.Time
-	gateway            int
-	connection         int // counted from 1
+	gateway            int // index of the slot
+	connection         int // number of the connection, from 1
 }
 
-// maxAfter is how many of the answers it got last a client names when it comes back.
+// maxAfter is how many of its last answers a client names when it reconnects.
 const maxAfter = 50
 
-// user is one person with one client. It does what the protocol asks of clients: it gives every question an id, sends
-// it again after a lost connection while it has no answer, and names the last answers that it got when it comes back.
+// user is a person with one client. The client follows the protocol: every question has an id, an unanswered question is
+// sent again after a lost connection, and a reconnecting client names its last answers. A user belongs to one goroutine at
+// a time.
 type user struct {
 	id, token string
-	acks      bool // says itself what it got
-	leaves    bool // asks, and goes away before the answers come
-	world     *world
+	acks      bool // acknowledges every answer
+	leaves    bool // asks and disconnects before the answers arrive
+	soak      *clientSoak
 
 	asked       int
-	open        []string             // questions without an answer, in the order of asking
-	since       map[string]time.Time // when each of them was asked first
-	longest     time.Duration        // from a question to its answer
+	open        []string             // unanswered questions in the order of asking
+	since       map[string]time.Time // first sending of each open question
+	longest     time.Duration        // longest time from a question to its answer
 	transcript  []receipt
 	connections int
-	latest      int // number of the last question that was answered
-	overtaken   int // answers to questions that were asked before one that was answered already
+	latest      int // number of the latest answered question
+	overtaken   int // answers to a question older than the latest answered question
 	refused     int // chat.error frames
 }
 
-// frame is as much of the protocol's frames as a client needs.
+// frame holds the parts of a protocol frame that a client needs.
 type frame struct {
 	Type    string `json:"type"`
 	Payload struct {
@@ -60,17 +62,17 @@ type frame struct {
 	} `json:"metadata"`
 }
 
-// session is one connection of a user's client.
+// session is a connection of a user's client.
 type session struct {
 	*websocket.Conn
-	gateway int
+	gateway int // index of the slot
 	release func() bool
 }
 
 // writeTime bounds the sending of a frame.
 const writeTime = 5 * time.Second
 
-// connect comes back until there is a connection, and takes what was missed.
+// connect dials until a connection is ready and the missed answers are read.
 func (u *user) connect(ctx context.Context) (*session, error) {
 	query := url.Values{}
 	for _, r := range u.transcript[max(0, len(u.transcript)-maxAfter):] {
@@ -81,8 +83,8 @@ func (u *user) connect(ctx context.Context) (*session, error) {
 	}
 	dialer := websocket.Dialer{HandshakeTimeout: 5 * time.Second}
 	for {
-		slot := rand.IntN(len(u.world.gateways))
-		conn, _, err := dialer.DialContext(ctx, "ws://"+u.world.gateways[slot].get().clients.addr+"/ws/v1?"+query.Encode(), http.Header{"Authorization": {"Bearer " + u.token}})
+		slot := rand.IntN(len(u.soak.gateways))
+		conn, _, err := dialer.DialContext(ctx, "ws://"+u.soak.gateways[slot].current().clients.addr+"/ws/v1?"+query.Encode(), http.Header{"Authorization": {"Bearer " + u.token}})
 		if err == nil {
 			u.connections++
 			s := &session{Conn: conn, gateway: slot, release: context.AfterFunc(ctx, func() { conn.Close() })}
@@ -90,22 +92,21 @@ func (u *user) connect(ctx context.Context) (*session, error) {
 				return s, nil
 			}
 			s.end()
-			// what came before it broke is to be named when it comes back
-			return u.connect(ctx)
+			return u.connect(ctx) // the answers received before the connection broke belong into the next query
 		}
-		if err := wait(ctx, 50*time.Millisecond+rand.N(200*time.Millisecond)); err != nil {
-			return nil, fmt.Errorf("connect %s: %w", u.id, ctx.Err())
+		if err := retry.Sleep(ctx, 50*time.Millisecond+rand.N(200*time.Millisecond)); err != nil {
+			return nil, fmt.Errorf("connect %s: %w", u.id, err)
 		}
 	}
 }
 
-// end leaves without a word.
+// end closes the connection without a close frame.
 func (s *session) end() {
 	s.release()
 	s.Close()
 }
 
-// catchUp reads the first frame and those that were missed.
+// catchUp reads the ready frame and the missed answers.
 func (u *user) catchUp(s *session) error {
 	first, err := u.read(s)
 	if err != nil {
@@ -122,9 +123,9 @@ func (u *user) catchUp(s *session) error {
 	return nil
 }
 
-// read takes the next frame, and notes it if it is an answer.
+// read reads the next frame. It records an answer, and sends a refused question again.
 func (u *user) read(s *session) (frame, error) {
-	if err := s.SetReadDeadline(time.Now().Add(u.world.Pace.Patience)); err != nil {
+	if err := s.SetReadDeadline(time.Now().Add(u.soak.pace.Patience)); err != nil {
 		return frame{}, err
 	}
 	var f frame
@@ -133,10 +134,7 @@ func (u *user) read(s *session) (frame, error) {
 	}
 	switch f.Type {
 	case "chat.message.received":
-		u.transcript = append(u.transcript, receipt{
-			delivery: f.Metadata.ID, question: f.Metadata.ReplyTo, at: time.Now(), gateway: s.gateway, connection: u.connections,
-		})
-		u.answered(f.Metadata.ReplyTo)
+		u.receive(receipt{delivery: f.Metadata.ID, question: f.Metadata.ReplyTo, at: time.Now(), gateway: s.gateway, connection: u.connections})
 		if u.acks {
 			var ack frame
 			ack.Type, ack.Payload.IDs = "connection.ack", []string{f.Metadata.ID}
@@ -144,21 +142,24 @@ func (u *user) read(s *session) (frame, error) {
 		}
 	case "chat.error":
 		u.refused++
-		return f, u.say(s, f.Payload.ID)
+		return f, u.send(s, f.Payload.ID)
 	}
 	return f, nil
 }
 
-func (u *user) answered(question string) {
-	if i := slices.Index(u.open, question); i >= 0 {
+// receive records an answer and closes its question. An answer to an unknown question stays in the transcript for the
+// audit.
+func (u *user) receive(r receipt) {
+	u.transcript = append(u.transcript, r)
+	if i := slices.Index(u.open, r.question); i >= 0 {
 		u.open = slices.Delete(u.open, i, i+1)
-		u.longest = max(u.longest, time.Since(u.since[question]))
-		delete(u.since, question)
-		u.world.answered.Add(1)
+		u.longest = max(u.longest, time.Since(u.since[r.question]))
+		delete(u.since, r.question)
+		u.soak.answered.Add(1)
 	}
 	var n int
-	if _, err := fmt.Sscanf(question, "q%d", &n); err != nil {
-		return // an answer to nothing that was asked: the audit finds it
+	if _, err := fmt.Sscanf(r.question, "q%d", &n); err != nil {
+		return
 	}
 	if n < u.latest {
 		u.overtaken++
@@ -166,6 +167,7 @@ func (u *user) answered(question string) {
 	u.latest = max(u.latest, n)
 }
 
+// write sends a frame.
 func (u *user) write(s *session, f frame) error {
 	if err := s.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
 		return err
@@ -173,14 +175,14 @@ func (u *user) write(s *session, f frame) error {
 	return s.WriteJSON(f)
 }
 
-// say sends a question, the first time or again.
-func (u *user) say(s *session, question string) error {
+// send sends a question, for the first time or again.
+func (u *user) send(s *session, question string) error {
 	var f frame
 	f.Type, f.Payload.Text, f.Metadata.ID = "chat.message.send", "!ask "+question, question
 	return u.write(s, f)
 }
 
-// questionName is the metadata.id of a user's n-th question, counted from 1.
+// questionName returns the metadata.id of a user's n-th question, counted from 1.
 func questionName(n int) string { return fmt.Sprintf("q%d", n) }
 
 // ask sends the next question.
@@ -189,17 +191,17 @@ func (u *user) ask(s *session) error {
 	question := questionName(u.asked)
 	u.open = append(u.open, question)
 	u.since[question] = time.Now()
-	u.world.asked.Add(1)
-	return u.say(s, question)
+	u.soak.asked.Add(1)
+	return u.send(s, question)
 }
 
-// warm asks one question and waits for its answer, so that the client has something to name when it comes back:
-// without, an answer that was written into a breaking connection would be out of its reach.
-func (u *user) warm(ctx context.Context) error {
+// warmUp asks one question and waits for the answer. Then the client has an answer to name when it reconnects; without
+// one, the client would miss an answer written into a breaking connection.
+func (u *user) warmUp(ctx context.Context) error {
 	return u.chat(ctx, func() bool { return u.asked < 1 })
 }
 
-// chat asks while more says so, and returns when every question has its answer or is known to be dead.
+// chat asks while more returns true. It returns when every question is answered or dead.
 func (u *user) chat(ctx context.Context, more func() bool) error {
 	for {
 		s, err := u.connect(ctx)
@@ -217,20 +219,20 @@ func (u *user) chat(ctx context.Context, more func() bool) error {
 	}
 }
 
-// converse uses one connection until all is done, or it breaks, or nothing came for too long.
+// converse uses one connection until all questions are closed, the connection breaks, or no frame comes for too long.
 func (u *user) converse(s *session, more func() bool) (done bool, err error) {
 	for _, question := range slices.Clone(u.open) {
-		if err := u.say(s, question); err != nil {
+		if err := u.send(s, question); err != nil {
 			return false, err
 		}
 	}
 	for {
-		for len(u.open) < u.world.InFlight && more() {
+		for len(u.open) < u.soak.options.InFlight && more() {
 			if err := u.ask(s); err != nil {
 				return false, err
 			}
 		}
-		u.open = u.world.alive(u.id, u.open)
+		u.open = u.soak.withoutDead(u.id, u.open)
 		if len(u.open) == 0 {
 			return true, nil
 		}
@@ -240,31 +242,31 @@ func (u *user) converse(s *session, more func() bool) (done bool, err error) {
 	}
 }
 
-// leave asks some questions and goes away without reading a word, then stays away until they are delivered or dead,
-// and comes back for what was delivered.
-func (u *user) leave(ctx context.Context) error {
+// askAndLeave asks some questions and disconnects without reading an answer. It stays away until every answer is
+// delivered or dead, and then reconnects for the delivered answers.
+func (u *user) askAndLeave(ctx context.Context) error {
 	s, err := u.connect(ctx)
 	if err != nil {
 		return err
 	}
-	for range u.world.InFlight {
+	for range u.soak.options.InFlight {
 		if err := u.ask(s); err != nil {
-			break // some were not sent: they need no answer
+			break // unsent questions need no answer
 		}
 	}
-	err = u.world.accepted(ctx, u.id, questionName(u.asked), time.Second)
+	err = u.soak.awaitAccepted(ctx, u.id, questionName(u.asked), time.Second)
 	s.end()
 	u.open = nil
 	if err != nil {
 		return err
 	}
-	return u.visit(ctx, u.world.Pace.Deadline+u.world.Pace.Grace+3*u.world.Pace.Sweep)
+	return u.reconnect(ctx, u.soak.pace.Deadline+u.soak.pace.Grace+3*u.soak.pace.Sweep)
 }
 
-// visit connects after a while, and takes what was missed.
-func (u *user) visit(ctx context.Context, after time.Duration) error {
-	if err := wait(ctx, after); err != nil {
-		return fmt.Errorf("%s is away: %w", u.id, ctx.Err())
+// reconnect connects after a pause, reads the missed answers, and disconnects.
+func (u *user) reconnect(ctx context.Context, after time.Duration) error {
+	if err := retry.Sleep(ctx, after); err != nil {
+		return fmt.Errorf("%s is disconnected: %w", u.id, err)
 	}
 	s, err := u.connect(ctx)
 	if err != nil {
@@ -272,18 +274,4 @@ func (u *user) visit(ctx context.Context, after time.Duration) error {
 	}
 	s.end()
 	return nil
-}
-
-// decodeQuestion finds who asked what in an event on the ingress topic.
-func decodeQuestion(data []byte) (questionID, error) {
-	var e struct {
-		UserID   string `json:"userId"`
-		Metadata struct {
-			ID string `json:"id"`
-		} `json:"metadata"`
-	}
-	if err := json.Unmarshal(data, &e); err != nil {
-		return questionID{}, fmt.Errorf("read a question: %w", err)
-	}
-	return questionID{e.UserID, e.Metadata.ID}, nil
 }

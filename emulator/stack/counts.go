@@ -2,14 +2,14 @@ package stack
 
 import pubsubserver "parley.internal/emulator/pubsub"
 
-// Counts is what the embedded servers did since they started: what the services would bill.
+// Counts counts the operations of the embedded servers since their start: the operations billed by the services.
 type Counts struct {
-	Published, Pushed, Delivered int64 // Pub/Sub messages; the pushed ones are among the delivered
+	Published, Pushed, Delivered int64 // Pub/Sub messages; Delivered includes Pushed
 	Reads, Writes, Deletes       int64 // Firestore documents
 	RoundTrips                   int64 // Firestore calls
 }
 
-// Counts reads the embedded servers' counters; those of a server that is not embedded stay zero.
+// Counts reads the counters of the embedded servers. The counters of other servers stay zero.
 func (s *Stack) Counts() Counts {
 	var c Counts
 	if s.pubsub != nil {
@@ -26,7 +26,7 @@ func (s *Stack) Counts() Counts {
 	return c
 }
 
-// Sub is what was done between an earlier count and this one.
+// Sub returns the operations between an earlier count and this count.
 func (c Counts) Sub(earlier Counts) Counts {
 	return Counts{
 		Published: c.Published - earlier.Published, Pushed: c.Pushed - earlier.Pushed, Delivered: c.Delivered - earlier.Delivered,

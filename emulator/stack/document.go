@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// fill sets a value to what Firestore's client would make of a document's field that was written as v, a value of YAML:
-// a list only of a list, a text only of a text, nothing of null. A member that to does not have is an error, too. The
-// errors name the field by its path, "annotations.0.kind"; path is that of v, empty for the document.
+// fill sets a value as Firestore's client would decode a document field written as the YAML value v: a list only from a
+// list, a text only from a text, nothing from null. A member unknown to the target type is an error. The errors name
+// the field by its path, such as "annotations.0.kind". path is the path of v, empty for the document.
 func fill(path string, v any, to reflect.Value) []error {
 	fail := func(format string, args ...any) []error {
 		return []error{fmt.Errorf(strings.TrimPrefix(path+": ", ": ")+format, args...)}
@@ -94,7 +94,7 @@ func fill(path string, v any, to reflect.Value) []error {
 	return errs
 }
 
-// field finds the field of a struct that Firestore keeps under a name. It is not valid if there is none.
+// field returns the struct field stored by Firestore under a name, or the invalid Value.
 func field(of reflect.Value, name string) reflect.Value {
 	for i := range of.NumField() {
 		if kept, _, _ := strings.Cut(of.Type().Field(i).Tag.Get("firestore"), ","); kept == name && kept != "-" {

@@ -20,10 +20,10 @@ import (
 	"parley.internal/shared/config"
 )
 
-// served are the functions that are linked into this program, under the names that the topology uses.
+// served lists the functions linked into this program, by their names in the topology.
 var served = map[string]bool{dlq.Step: true, enrichment.Step: true, personality.Step: true, whisper.Step: true}
 
-// parts are the configurations of all parts.
+// parts lists the configurations of all parts.
 var parts = []struct {
 	name  string
 	usage func(io.Writer) error
@@ -41,8 +41,8 @@ func check[T any](environ []string) error {
 	return err
 }
 
-// checkParts finds what is wrong with the configuration of any part. A function reads its own only with the first
-// request, and would answer each with an error.
+// checkParts returns the errors in the configuration of any part. A function reads its configuration only at the first
+// request, and would answer every request with an error.
 func checkParts(environ []string) error {
 	for _, p := range parts {
 		if err := p.check(environ); err != nil {
@@ -66,9 +66,9 @@ func Usage(w io.Writer) error {
 	return nil
 }
 
-// serveFunctions starts the functions framework's own HTTP server with every function under its name, and returns its
-// address. The framework can neither be given a listener nor be stopped: there is one such server in a process, and it
-// ends with it.
+// serveFunctions starts the functions framework's own HTTP server with every function under its name, and returns the
+// address. The framework accepts no listener and cannot be stopped: a process has one such server, and the server ends
+// with the process.
 func serveFunctions(ctx context.Context) (addr string, err error) {
 	if addr, err = port.Free(); err != nil {
 		return "", fmt.Errorf("find a port for the functions: %w", err)
@@ -97,8 +97,8 @@ func serveFunctions(ctx context.Context) (addr string, err error) {
 	}
 }
 
-// ServeFunction serves one function alone, at the path /, on the functions framework's own server. That can't be
-// stopped: ServeFunction returns only if it fails, and the process has to be ended instead.
+// ServeFunction serves one function at the path /, on the functions framework's own server. The server cannot be
+// stopped: ServeFunction returns only on failure, and otherwise the process must be ended.
 func ServeFunction(name, addr string) error {
 	if !served[name] {
 		return fmt.Errorf("there is no function %q", name)
@@ -107,7 +107,7 @@ func ServeFunction(name, addr string) error {
 	if err != nil {
 		return fmt.Errorf("serve the function %s: %w", name, err)
 	}
-	// the framework's own way to be told, as in the cloud
+	// the framework reads this variable, as in the cloud
 	if err := os.Setenv("FUNCTION_TARGET", name); err != nil {
 		return fmt.Errorf("serve the function %s: %w", name, err)
 	}

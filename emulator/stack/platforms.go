@@ -17,7 +17,7 @@ import (
 	"cloud.google.com/go/firestore"
 
 	"parley.internal/emulator/discord"
-	"parley.internal/emulator/stage"
+	"parley.internal/emulator/playground"
 	"parley.internal/emulator/twitch"
 	"parley.internal/gateway/oauth"
 	"parley.internal/shared/config"
@@ -25,7 +25,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// The bots of the platforms' stand-ins.
+// The bots on the fakes.
 const (
 	botName      = "parley"
 	twitchBotID  = "9000"
@@ -33,16 +33,16 @@ const (
 	guildID      = "3000"
 )
 
-// Platforms are stand-ins for Twitch and Discord, with the seed's people in them, and a page on which to speak there. One
-// that is nil does not run, because the environment names the real one.
+// Platforms holds the fakes of Twitch and Discord with the seeded people, and the playground page. A fake is nil if the
+// environment configures the real platform.
 type Platforms struct {
 	Twitch  *twitch.Server
 	Discord *discord.Server
 
-	page *http.Server // nil if there is none
+	page *http.Server // nil without a page
 }
 
-// Close ends all.
+// Close ends the fakes and the page.
 func (p Platforms) Close() error {
 	var errs []error
 	if p.page != nil {
@@ -57,14 +57,14 @@ func (p Platforms) Close() error {
 	return errors.Join(errs...)
 }
 
-// startPlatforms starts stand-ins for the platforms that the environment does not configure, with the users of the seed:
-// each of Twitch has a channel, in which Parley is, and all of Discord are in one guild. It returns what the parts have to
-// be told, beside environ. listen is where the first gateway will be.
+// startPlatforms starts fakes for the platforms not configured by the environment, with the users of the seed. Every
+// Twitch user has a channel with the bot; all Discord users are in one guild. It returns additional environment
+// variables for the parts. listen is the address of the first gateway.
 func startPlatforms(ctx context.Context, environ map[string]string, listen string, seed Seed, dir string, client *firestore.Client) (p Platforms, told map[string]string, err error) {
 	told = map[string]string{}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("stand in for the platforms: %w", errors.Join(err, p.Close()))
+			err = fmt.Errorf("start the platform fakes: %w", errors.Join(err, p.Close()))
 		}
 	}()
 	people := map[identity.Platform][]identity.UserID{}
@@ -82,17 +82,17 @@ func startPlatforms(ctx context.Context, environ map[string]string, listen strin
 	}
 	if environ["TWITCH_CLIENT_ID"] == "" {
 		if err := credential.CheckBaseURL("http://" + listen); err != nil {
-			return p, nil, fmt.Errorf("logging in needs an address of this machine alone, and %s is another: listen on 127.0.0.1 or 0.0.0.0, or leave the stand-ins out (--platforms=false)", listen)
+			return p, nil, fmt.Errorf("a login needs a loopback address, and %s is not one: listen on 127.0.0.1 or 0.0.0.0, or omit the fakes (--platforms=false)", listen)
 		}
 		var more map[string]string
-		if p.Twitch, more, err = standInForTwitch(ctx, people[identity.Twitch], name, "http://"+listen, dir, client); err != nil {
+		if p.Twitch, more, err = startTwitch(ctx, people[identity.Twitch], name, "http://"+listen, dir, client); err != nil {
 			return p, nil, err
 		}
 		maps.Copy(told, more)
 	}
 	if environ["DISCORD_BOT_TOKEN"] == "" {
 		var more map[string]string
-		if p.Discord, more, err = standInForDiscord(people[identity.Discord], name); err != nil {
+		if p.Discord, more, err = startDiscord(people[identity.Discord], name); err != nil {
 			return p, nil, err
 		}
 		maps.Copy(told, more)
@@ -100,7 +100,7 @@ func startPlatforms(ctx context.Context, environ map[string]string, listen strin
 	return p, told, nil
 }
 
-func standInForTwitch(ctx context.Context, people []identity.UserID, name func(identity.UserID) string, publicURL, dir string, client *firestore.Client) (*twitch.Server, map[string]string, error) {
+func startTwitch(ctx context.Context, people []identity.UserID, name func(identity.UserID) string, publicURL, dir string, client *firestore.Client) (*twitch.Server, map[string]string, error) {
 	s, err := twitch.New()
 	if err != nil {
 		return nil, nil, err
@@ -115,14 +115,14 @@ func standInForTwitch(ctx context.Context, people []identity.UserID, name func(i
 		if _, err := s.AddUser(twitch.User{ID: id.ID(), Login: login, DisplayName: name(id)}); err != nil {
 			return s, nil, err
 		}
-		// as broadcasters do for a bot that answers and keeps order
+		// like broadcasters with a bot that moderates
 		if err := s.SetRole(login, botName, twitch.Role{Moderator: true}); err != nil {
 			return s, nil, err
 		}
 		channels, allowed = append(channels, login), append(allowed, id.String())
 	}
 	if len(channels) > 0 {
-		if err := s.LogIn(channels[0]); err != nil { // in the browser of whoever opens a login page
+		if err := s.LogIn(channels[0]); err != nil { // in the browser that opens a login page
 			return s, nil, err
 		}
 	}
@@ -141,10 +141,10 @@ func standInForTwitch(ctx context.Context, people []identity.UserID, name func(i
 	return s, told, LogInBot(ctx, s, app, bot, told, client)
 }
 
-// LogInBot gives Parley the bot's token, as logging in at /oauth/twitch/login does. told is the environment of the parts:
-// it says of which app the token is, and by which key it is kept.
+// LogInBot stores a token of the bot, like a login at /oauth/twitch/login. environ is the environment of the parts: it
+// names the app of the token, and the key that encrypts the token.
 func LogInBot(ctx context.Context, s *twitch.Server, app twitch.App, bot twitch.User, told map[string]string, client *firestore.Client) error {
-	c, err := config.Load[oauth.Config](list(told))
+	c, err := config.Load[oauth.Config](environList(told))
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func LogInBot(ctx context.Context, s *twitch.Server, app twitch.App, bot twitch.
 	})
 }
 
-func standInForDiscord(people []identity.UserID, name func(identity.UserID) string) (*discord.Server, map[string]string, error) {
+func startDiscord(people []identity.UserID, name func(identity.UserID) string) (*discord.Server, map[string]string, error) {
 	s, err := discord.New()
 	if err != nil {
 		return nil, nil, err
@@ -212,8 +212,8 @@ func standInForDiscord(people []identity.UserID, name func(identity.UserID) stri
 	return s, map[string]string{"DISCORD_BOT_TOKEN": bot.Token, "DISCORD_API_URL": s.APIURL(), "DISCORD_ROLES": moderator.Name + "=moderator"}, nil
 }
 
-// openPage serves the page on which to speak as the stand-ins' people, on a free port of this machine alone, and returns
-// its URL. It is empty if there are no stand-ins.
+// openPage serves the playground on a free port of the loopback interface, and returns its URL. Without fakes the URL
+// is empty.
 func (p *Platforms) openPage(ctx context.Context) (url string, err error) {
 	if p.Twitch == nil && p.Discord == nil {
 		return "", nil
@@ -224,25 +224,25 @@ func (p *Platforms) openPage(ctx context.Context) (url string, err error) {
 	}
 	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", fmt.Errorf("serve the platforms' page: %w", err)
+		return "", fmt.Errorf("serve the playground: %w", err)
 	}
-	p.page = &http.Server{Handler: stage.New(p.Twitch, p.Discord, bot), ReadHeaderTimeout: 10 * time.Second}
-	go p.page.Serve(lis) // ends with Close; a page that can't be served shows in the browser
+	p.page = &http.Server{Handler: playground.New(p.Twitch, p.Discord, bot), ReadHeaderTimeout: 10 * time.Second}
+	go p.page.Serve(lis) // ends with Close; a failure shows in the browser
 	return "http://" + lis.Addr().String(), nil
 }
 
-// keyDir is where the key of the stand-ins' credentials is kept: with the data that it belongs to, or nowhere for longer
-// than the run.
+// keyDir returns the folder for the key of the fakes' credentials. The key is kept with its data in dataDir, or removed
+// after the run if dataDir is empty.
 func keyDir(dataDir string) (dir string, remove func() error, err error) {
 	if dataDir != "" {
 		if err := os.MkdirAll(dataDir, 0o700); err != nil {
-			return "", nil, fmt.Errorf("keep the credentials' key: %w", err)
+			return "", nil, fmt.Errorf("make the folder for the credential key: %w", err)
 		}
 		return dataDir, func() error { return nil }, nil
 	}
 	dir, err = os.MkdirTemp("", "parley-key-")
 	if err != nil {
-		return "", nil, fmt.Errorf("keep the credentials' key: %w", err)
+		return "", nil, fmt.Errorf("make the folder for the credential key: %w", err)
 	}
 	return dir, func() error { return os.RemoveAll(dir) }, nil
 }

@@ -22,7 +22,7 @@ import (
 	"parley.internal/shared/store"
 )
 
-// Seed is what a local Parley starts with: documents by id, in the form in which Firestore keeps them.
+// Seed holds the first documents of a local Parley, by id, in Firestore's format.
 type Seed struct {
 	Users         map[string]map[string]any `yaml:"users"`
 	Personalities map[string]map[string]any `yaml:"personalities"`
@@ -30,8 +30,8 @@ type Seed struct {
 	Identities    map[string]map[string]any `yaml:"identities"`
 }
 
-// ParseSeed reads a seed from YAML. The error names everything that the parts could not read or do, by collection, id and
-// field: an id that can't be, a field that is unknown or of the wrong type, a rule that does not compile.
+// ParseSeed reads a seed from YAML. The error names every problem by collection, id and field: an invalid id, an
+// unknown field, a field of a wrong type, a rule that does not compile.
 func ParseSeed(data []byte) (Seed, error) {
 	var s Seed
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -80,7 +80,7 @@ func ParseSeed(data []byte) (Seed, error) {
 	return s, nil
 }
 
-// flatten takes joined errors apart.
+// flatten splits joined errors.
 func flatten(err error) []error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
@@ -88,11 +88,11 @@ func flatten(err error) []error {
 	return []error{err}
 }
 
-// checkLink refuses a link that is not followed, and one to somebody who is linked to another.
+// checkLink refuses a link that would be ignored, and a link to a linked user.
 func (s Seed) checkLink(id, user string) error {
 	who, err := identity.Parse(id)
 	if err != nil {
-		return nil // told already
+		return nil // reported already
 	}
 	person, err := store.Link{ID: who, User: user}.Person()
 	if err != nil {
@@ -107,7 +107,7 @@ func (s Seed) checkLink(id, user string) error {
 type collection struct {
 	name string
 	docs map[string]map[string]any
-	as   reflect.Type // what the parts read a document into
+	as   reflect.Type // type that the parts decode a document into
 }
 
 func (s Seed) collections() []collection {
@@ -119,11 +119,11 @@ func (s Seed) collections() []collection {
 	}
 }
 
-// tokenLifetime is long enough for a day's work, and short enough that a token in a terminal's history is soon void.
+// tokenLifetime is long enough for a day of work, and short enough that a token in a terminal's history soon expires.
 const tokenLifetime = 24 * time.Hour
 
-// Plant writes the seed's documents where there are none, and makes a token for each user.
-func (s Seed) Plant(ctx context.Context, client *firestore.Client, now time.Time) (tokens map[string]string, err error) {
+// Write writes the missing documents of the seed, and makes a token for each user.
+func (s Seed) Write(ctx context.Context, client *firestore.Client, now time.Time) (tokens map[string]string, err error) {
 	for _, c := range s.collections() {
 		for id, doc := range c.docs {
 			_, err := client.Collection(c.name).Doc(id).Create(ctx, doc)

@@ -89,7 +89,7 @@ func TestTheSeedIsPlantedOnceAndReadAsWhatItIs(t *testing.T) {
 		}
 		t.Cleanup(func() { client.Close() })
 		seed := defaultSeed(t)
-		first, err := seed.Plant(t.Context(), client, time.Now())
+		first, err := seed.Write(t.Context(), client, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +99,7 @@ func TestTheSeedIsPlantedOnceAndReadAsWhatItIs(t *testing.T) {
 		if _, err := client.Doc("personalities/host").Set(t.Context(), map[string]any{"name": "host", "status": "active", "text": "changed by hand"}); err != nil {
 			t.Fatal(err)
 		}
-		second, err := seed.Plant(t.Context(), client, time.Now())
+		second, err := seed.Write(t.Context(), client, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,6 @@
 // Package stack runs all of Parley in one process: Pub/Sub and Firestore (embedded, or Google's emulators), the
-// functions on the functions framework's own server, and gateway instances. The parts are the ones that are deployed,
-// configured by the same environment variables; only the addresses are local.
+// functions on the functions framework's own server, and gateway instances. The parts are the deployed parts with the
+// same environment variables; only the addresses are local. Start with [Start].
 package stack
 
 import (
@@ -40,50 +40,50 @@ import (
 // Embedded is the value of Options.PubSub and Options.Firestore for the servers of this repository.
 const Embedded = "embedded"
 
-// project stands in every resource's name; nothing outside this machine knows it.
+// project is part of every resource name. The name is unknown outside this machine.
 const project = "parley-local"
 
-// Options says what to run.
+// Options configures [Start].
 type Options struct {
 	Gateways  int               // at least 1
-	Listen    string            // of the first gateway; the others take the ports after it, or free ones if it is port 0
-	PubSub    string            // [Embedded], or the host:port of an emulator that runs already
+	Listen    string            // address of the first gateway; the others use the next ports, or free ports if the port is 0
+	PubSub    string            // [Embedded], or the host:port of a running emulator
 	Firestore string            // likewise
 	Google    bool              // start Google's own emulators instead
-	Seed      Seed              // what Firestore begins with
-	DataDir   string            // where the embedded servers keep their content; empty for nowhere
+	Seed      Seed              // first documents in Firestore
+	DataDir   string            // folder for the content of the embedded servers; empty to keep nothing
 	Environ   []string          // configuration of the parts, in the form of os.Environ
 	Log       *slog.Logger      // of the parts
-	Progress  func(what string) // is told what is being done while it starts
-	Sweep     time.Duration     // how often the ledger is swept
-	Platforms bool              // start stand-ins for Twitch and Discord, where Environ does not name the real ones
+	Progress  func(what string) // called with each step of the start
+	Sweep     time.Duration     // interval of the ledger sweep; 0 for no sweep
+	Platforms bool              // start fakes of Twitch and Discord, unless Environ configures the real platforms
 }
 
-// Ready tells where everything is, once all of it runs.
+// Ready describes the running Parley: addresses, and tokens of the seeded users.
 type Ready struct {
-	Project   string            `json:"project"`
-	PubSub    string            `json:"pubsub"`
-	Firestore string            `json:"firestore"`
-	Functions map[string]string `json:"functions"` // URL by name
-	Gateways  []Gateway         `json:"gateways"`
-	Stage     string            `json:"stage,omitempty"` // URL of the page of the stand-ins for Twitch and Discord
-	Tokens    map[string]string `json:"tokens"`          // by user id
+	Project    string            `json:"project"`
+	PubSub     string            `json:"pubsub"`
+	Firestore  string            `json:"firestore"`
+	Functions  map[string]string `json:"functions"` // URL by name
+	Gateways   []Gateway         `json:"gateways"`
+	Playground string            `json:"stage,omitempty"` // URL of the playground page
+	Tokens     map[string]string `json:"tokens"`          // by user id
 }
 
-// Gateway is one gateway instance that runs.
+// Gateway describes a running gateway instance.
 type Gateway struct {
 	ID   string `json:"id"`
 	HTTP string `json:"http"`
 	WS   string `json:"ws"`
 }
 
-// Stack is a running Parley. There can be one in a process, because the functions framework serves one set of
-// functions and these read their configuration from the process's environment.
+// Stack is a running Parley. A process can have only one Stack: the functions framework serves one set of functions,
+// and the functions read their configuration from the process's environment.
 type Stack struct {
 	Ready
 	Platforms Platforms
 
-	pubsub    *pubsubserver.Server    // nil if it is not embedded
+	pubsub    *pubsubserver.Server    // nil if not embedded
 	firestore *firestoreserver.Server // likewise
 	gateways  []*instance.Instance
 	client    *firestore.Client
@@ -94,7 +94,7 @@ type Stack struct {
 	log       *slog.Logger
 }
 
-// Start starts everything and returns when it is ready for clients. What was started is stopped again if it fails.
+// Start starts everything, and returns when Parley is ready for clients. On failure it stops all started parts.
 func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	s := &Stack{Ready: Ready{Project: project, Functions: map[string]string{}}, sweep: o.Sweep, log: o.Log}
 	defer func() {
@@ -115,7 +115,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	deployment, err := config.Load[config.Deployment](list(environ))
+	deployment, err := config.Load[config.Deployment](environList(environ))
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.client.Close)
-	if s.Tokens, err = o.Seed.Plant(ctx, s.client, time.Now()); err != nil {
+	if s.Tokens, err = o.Seed.Write(ctx, s.client, time.Now()); err != nil {
 		return nil, err
 	}
 
@@ -135,7 +135,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		}
 	}
 
-	if err := checkParts(list(environ)); err != nil {
+	if err := checkParts(environList(environ)); err != nil {
 		return nil, err
 	}
 	o.Progress("starting the functions")
@@ -159,19 +159,19 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	return s, nil
 }
 
-// startPlatforms starts the stand-ins, and adds to environ what the parts have to be told of them.
+// startPlatforms starts the fakes and the playground, and adds the fakes' variables to environ.
 func (s *Stack) startPlatforms(ctx context.Context, o Options, environ map[string]string) error {
-	o.Progress("starting stand-ins for Twitch and Discord")
+	o.Progress("starting fakes of Twitch and Discord")
 	dir, remove, err := keyDir(o.DataDir)
 	if err != nil {
 		return err
 	}
 	s.closers = append(s.closers, remove)
-	p, told, err := startPlatforms(ctx, environ, here(o.Listen), o.Seed, dir, s.client)
+	p, told, err := startPlatforms(ctx, environ, localAddr(o.Listen), o.Seed, dir, s.client)
 	if err != nil {
 		return err
 	}
-	s.Stage, err = p.openPage(ctx)
+	s.Playground, err = p.openPage(ctx)
 	s.Platforms = p
 	s.closers = append(s.closers, p.Close)
 	if err != nil {
@@ -179,7 +179,7 @@ func (s *Stack) startPlatforms(ctx context.Context, o Options, environ map[strin
 	}
 	for name, value := range told {
 		if environ[name] != "" {
-			continue // somebody who runs the emulator knows better
+			continue // the user's own value wins
 		}
 		environ[name] = value
 		if err := os.Setenv(name, value); err != nil { // for the functions
@@ -189,7 +189,7 @@ func (s *Stack) startPlatforms(ctx context.Context, o Options, environ map[strin
 	return nil
 }
 
-// startServers starts Pub/Sub and Firestore, or takes those that run already.
+// startServers starts Pub/Sub and Firestore, or uses running emulators.
 func (s *Stack) startServers(ctx context.Context, o Options) error {
 	if o.Google {
 		o.Progress("starting Google's Pub/Sub and Firestore emulators (some seconds)")
@@ -216,9 +216,9 @@ func (s *Stack) startServers(ctx context.Context, o Options) error {
 		if server.addr == Embedded {
 			continue
 		}
-		o.Progress(fmt.Sprintf("looking for %s at %s", server.name, server.addr))
-		if err := knock(ctx, server.addr); err != nil {
-			return fmt.Errorf("nobody is at %s, where %s or %s says that %s is: %w", server.addr, server.flag, server.variable, server.name, err)
+		o.Progress(fmt.Sprintf("checking %s at %s", server.name, server.addr))
+		if err := checkReachable(ctx, server.addr); err != nil {
+			return fmt.Errorf("nothing listens at %s, the address in %s or %s for %s: %w", server.addr, server.flag, server.variable, server.name, err)
 		}
 	}
 	if o.PubSub == Embedded {
@@ -250,8 +250,8 @@ func (s *Stack) startServers(ctx context.Context, o Options) error {
 	return nil
 }
 
-// knock fails if nothing listens at an address. The services' clients would wait for it without an end.
-func knock(ctx context.Context, addr string) error {
+// checkReachable returns an error if the address does not accept connections. The services' clients would wait forever.
+func checkReachable(ctx context.Context, addr string) error {
 	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return err
@@ -259,7 +259,7 @@ func knock(ctx context.Context, addr string) error {
 	return conn.Close()
 }
 
-// createTopology makes the topology, with every function below the one address.
+// createTopology creates the topology, with every function below one address.
 func (s *Stack) createTopology(ctx context.Context, functions string) error {
 	for name := range served {
 		s.Functions[name] = "http://" + functions + "/" + name
@@ -267,8 +267,8 @@ func (s *Stack) createTopology(ctx context.Context, functions string) error {
 	return CreateTopology(ctx, s.bus, project, s.prefix, s.Functions)
 }
 
-// CreateTopology makes the topics of a project, and the subscriptions that push to functions, as Terraform does in the
-// cloud. functions are URLs by name; one that is not there gets no subscription.
+// CreateTopology creates the topics of a project, and the push subscriptions of the functions, like Terraform in the
+// cloud. functions holds URLs by name; a function without a URL gets no subscription.
 func CreateTopology(ctx context.Context, bus *pubsubclient.Client, project string, prefix topology.Prefix, functions map[string]string) error {
 	for _, t := range topology.Topics() {
 		_, err := bus.TopicAdminClient.CreateTopic(ctx, &pubsubpb.Topic{Name: prefix.Topic(project, t).String()})
@@ -297,7 +297,7 @@ func CreateTopology(ctx context.Context, bus *pubsubclient.Client, project strin
 			}
 		}
 		_, err := bus.SubscriptionAdminClient.CreateSubscription(ctx, request)
-		if status.Code(err) == codes.AlreadyExists { // kept from an earlier run, when the functions had another port
+		if status.Code(err) == codes.AlreadyExists { // left by an earlier run, with another port of the functions
 			err = bus.SubscriptionAdminClient.ModifyPushConfig(ctx, &pubsubpb.ModifyPushConfigRequest{Subscription: request.Name, PushConfig: push})
 		}
 		if err != nil {
@@ -312,7 +312,7 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	// whoever can open the page is given the seeded users: nobody but who sits at this machine may be
+	// The page gives every visitor the tokens of the seeded users, so only visitors from this machine may open it.
 	tokens := s.Tokens
 	if !credential.Local(host) {
 		tokens = nil
@@ -323,7 +323,7 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 		if first != 0 {
 			own["LISTEN_ADDR"] = net.JoinHostPort(host, strconv.Itoa(first+i))
 		}
-		cfg, err := config.Load[instance.Config](list(own))
+		cfg, err := config.Load[instance.Config](environList(own))
 		if err != nil {
 			return err
 		}
@@ -335,13 +335,13 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 			return fmt.Errorf("start gateway %d of %d: %w", i+1, o.Gateways, err)
 		}
 		s.gateways = append(s.gateways, gw)
-		addr := here(gw.Addr())
+		addr := localAddr(gw.Addr())
 		s.Gateways = append(s.Gateways, Gateway{ID: gw.ID(), HTTP: "http://" + addr, WS: "ws://" + addr + "/ws/v1"})
 	}
 	return nil
 }
 
-// splitListen takes the address of the first gateway apart.
+// splitListen splits the address of the first gateway.
 func splitListen(listen string) (host string, port int, err error) {
 	host, text, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -354,7 +354,7 @@ func splitListen(listen string) (host string, port int, err error) {
 	return host, int(number), nil
 }
 
-// CheckListen says whether so many gateways can listen from an address on.
+// CheckListen returns an error if the address leaves too few ports for the gateways.
 func CheckListen(listen string, gateways int) error {
 	_, first, err := splitListen(listen)
 	if err == nil && first != 0 && first+gateways-1 > math.MaxUint16 {
@@ -363,8 +363,9 @@ func CheckListen(listen string, gateways int) error {
 	return err
 }
 
-// here is where this machine reaches what listens on addr: what listens everywhere is to be found here, too.
-func here(addr string) string {
+// localAddr returns the address of a listener as seen from this machine. A listener on all interfaces is reachable on
+// the loopback interface.
+func localAddr(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return addr
@@ -375,14 +376,14 @@ func here(addr string) string {
 	return addr
 }
 
-// Stop stops a stack that Run was not called of.
+// Stop stops a stack instead of Run.
 func (s *Stack) Stop() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return s.Run(ctx)
 }
 
-// Run serves until ctx is done or a gateway fails, then drains the gateways and stops everything. It may be called once.
+// Run serves until ctx ends or a gateway fails, then drains the gateways and stops everything. It may be called once.
 func (s *Stack) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, gw := range s.gateways {
@@ -394,7 +395,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	return errors.Join(g.Wait(), s.close())
 }
 
-// tick publishes what Cloud Scheduler does in the cloud, until ctx is done.
+// tick publishes the ticks of the ledger sweep until ctx ends, like Cloud Scheduler in the cloud.
 func (s *Stack) tick(ctx context.Context) {
 	p := s.bus.Publisher(s.prefix.Topic(project, topology.Sweep).String())
 	defer p.Stop()
@@ -406,7 +407,7 @@ func (s *Stack) tick(ctx context.Context) {
 			return
 		case <-ticker.C:
 			if _, err := p.Publish(ctx, &pubsubclient.Message{Data: []byte("{}")}).Get(ctx); err != nil && ctx.Err() == nil {
-				s.log.Warn("the ledger is not swept this time", "error", err)
+				s.log.Warn("sweep tick failed", "error", err)
 			}
 		}
 	}
@@ -421,7 +422,7 @@ func (s *Stack) close() error {
 	return errors.Join(errs...)
 }
 
-func list(environ map[string]string) []string {
+func environList(environ map[string]string) []string {
 	all := make([]string, 0, len(environ))
 	for name, value := range environ {
 		all = append(all, name+"="+value)

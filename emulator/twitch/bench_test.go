@@ -9,8 +9,7 @@ import (
 	"parley.internal/emulator/twitch"
 )
 
-// BenchmarkSay is one line said in a channel in which ten IRC connections are,
-// read by all of them: what the stand-in can do beside what is measured on it.
+// BenchmarkSay posts a line in a channel with ten reading IRC connections. It measures the capacity of the fake itself.
 func BenchmarkSay(b *testing.B) {
 	srv, err := twitch.New(twitch.WithLimits(twitch.Limits{}))
 	if err != nil {
@@ -22,7 +21,7 @@ func BenchmarkSay(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	// Lines go in bursts that no connection's queue overflows at.
+	// The bursts are too short to overflow a connection's queue.
 	const readers, burst = 10, 1000
 	heard := make(chan struct{}, readers*burst)
 	for range readers {

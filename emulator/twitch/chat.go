@@ -8,78 +8,21 @@ import (
 
 	"github.com/google/uuid"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
-// sendChatMessage is https://dev.twitch.tv/docs/api/reference/#send-chat-message
+// sendChatMessage implements https://dev.twitch.tv/docs/api/reference/#send-chat-message
 //
-// Twitch publishes no list of drop_reason codes. A time-out's is as seen in
-// https://github.com/twitchdev/issues/issues/1002; the others here are the
-// msg-ids that IRC has for the same.
+// Twitch publishes no list of drop_reason codes. The code of a time-out comes from
+// https://github.com/twitchdev/issues/issues/1002; the other codes are the msg-ids of IRC.
 func (s *Server) sendChatMessage(c *call) answer {
-	var in struct {
-		BroadcasterID        string `json:"broadcaster_id"`
-		SenderID             string `json:"sender_id"`
-		Message              string `json:"message"`
-		ReplyParentMessageID string `json:"reply_parent_message_id"`
-		ForSourceOnly        *bool  `json:"for_source_only"`
-	}
+	var in chatMessageRequest
 	if !c.decode(&in) {
-		return bad("The request body is not valid JSON.")
+		return badRequest("The request body is not valid JSON.")
 	}
-	switch {
-	case in.BroadcasterID == "":
-		return bad("The broadcaster_id field is required.")
-	case in.SenderID == "":
-		return bad("The sender_id field is required.")
-	case in.Message == "":
-		return bad("The message field is required.")
-	case c.user != nil && in.ForSourceOnly != nil:
-		return bad("The for_source_only field may be set only with an app access token.")
-	case c.user != nil && !c.token.has("user:write:chat"):
-		return missingScope("user:write:chat")
-	case c.user != nil && c.user.ID != in.SenderID:
-		return refuse(http.StatusUnauthorized, "The ID in sender_id must match the user ID in the request's access token.")
-	}
-	channel, sender := s.users[in.BroadcasterID], s.users[in.SenderID]
-	if channel == nil {
-		return bad("The ID in broadcaster_id is not valid.")
-	}
-	if sender == nil {
-		return bad("The ID in sender_id is not valid.")
-	}
-	r := &channel.room
-	if c.user == nil {
-		if granted := s.grants[grantKey{c.token.ClientID, sender.ID}]; !granted["user:bot"] || !granted["user:write:chat"] {
-			return missingScope("user:bot")
-		}
-		if !r.moderates(sender) && !s.grants[grantKey{c.token.ClientID, channel.ID}]["channel:bot"] {
-			return missingScope("channel:bot")
-		}
-	}
-	if in.ReplyParentMessageID != "" {
-		if _, err := uuid.Parse(in.ReplyParentMessageID); err != nil {
-			return bad("The ID in reply_parent_message_id is not valid.")
-		}
-	}
-	if utf8.RuneCountInString(in.Message) > maxText {
-		return refuse(http.StatusUnprocessableEntity, "The message is too large.")
-	}
-	p := post{room: r, from: sender, text: strings.TrimSpace(in.Message), via: ViaHelix}
-	if p.text == "" {
-		return bad("The message field is required.")
-	}
-	if body, ok := strings.CutPrefix(p.text, "/me "); ok {
-		p.text, p.action = body, true
-	}
-	if in.ReplyParentMessageID != "" {
-		if r.byID[in.ReplyParentMessageID] == nil {
-			return bad("The ID in reply_parent_message_id is not valid.")
-		}
-		p.parent = in.ReplyParentMessageID
-	}
-	if b, ok := r.banned(sender, s.now()); ok && b.until.IsZero() {
-		return refuse(http.StatusForbidden, "The sender is not permitted to send chat messages to the broadcaster's chat room.")
+	p, no, ok := s.newPost(c, in)
+	if !ok {
+		return no
 	}
 	type reason struct {
 		Code    string `json:"code"`
@@ -90,22 +33,91 @@ func (s *Server) sendChatMessage(c *call) answer {
 		IsSent     bool    `json:"is_sent"`
 		DropReason *reason `json:"drop_reason"`
 	}
-	var no *refusal
+	var drop *refusal
 	if f := s.chatFault(p); f != nil {
-		no = &refusal{f.Notice, noticeText(f.Notice, r.name())}
+		drop = &refusal{f.Notice, noticeText(f.Notice, p.room.name())}
 	} else {
-		no = s.admit(p)
+		drop = s.admit(p)
 	}
-	if no != nil {
-		if no.id == "msg_timedout" {
-			no = &refusal{"user_timed_out", "You are timed out from talking in the room."}
+	if drop != nil {
+		if drop.id == "msg_timedout" {
+			drop = &refusal{"user_timed_out", "You are timed out from talking in the room."}
 		}
-		return success(data([]sent{{DropReason: &reason{no.id, no.text}}}))
+		return success(data([]sent{{DropReason: &reason{drop.id, drop.text}}}))
 	}
 	return success(data([]sent{{MessageID: s.publish(p).ID, IsSent: true}}))
 }
 
-// Whisper is a private message, as its recipient has it.
+// chatMessageRequest is the body of Send Chat Message.
+type chatMessageRequest struct {
+	BroadcasterID        string `json:"broadcaster_id"`
+	SenderID             string `json:"sender_id"`
+	Message              string `json:"message"`
+	ReplyParentMessageID string `json:"reply_parent_message_id"`
+	ForSourceOnly        *bool  `json:"for_source_only"`
+}
+
+// newPost checks a request and makes the message. If the request is refused, ok is false and no is the answer.
+func (s *Server) newPost(c *call, in chatMessageRequest) (p post, no answer, ok bool) {
+	refused := func(a answer) (post, answer, bool) { return post{}, a, false }
+	switch {
+	case in.BroadcasterID == "":
+		return refused(badRequest("The broadcaster_id field is required."))
+	case in.SenderID == "":
+		return refused(badRequest("The sender_id field is required."))
+	case in.Message == "":
+		return refused(badRequest("The message field is required."))
+	case c.user != nil && in.ForSourceOnly != nil:
+		return refused(badRequest("The for_source_only field may be set only with an app access token."))
+	case c.user != nil && !c.token.has("user:write:chat"):
+		return refused(missingScope("user:write:chat"))
+	case c.user != nil && c.user.ID != in.SenderID:
+		return refused(refuse(http.StatusUnauthorized, "The ID in sender_id must match the user ID in the request's access token."))
+	}
+	channel, sender := s.users[in.BroadcasterID], s.users[in.SenderID]
+	if channel == nil {
+		return refused(badRequest("The ID in broadcaster_id is not valid."))
+	}
+	if sender == nil {
+		return refused(badRequest("The ID in sender_id is not valid."))
+	}
+	r := &channel.room
+	if c.user == nil {
+		if granted := s.grants[grantKey{c.token.ClientID, sender.ID}]; !granted["user:bot"] || !granted["user:write:chat"] {
+			return refused(missingScope("user:bot"))
+		}
+		if !r.moderates(sender) && !s.grants[grantKey{c.token.ClientID, channel.ID}]["channel:bot"] {
+			return refused(missingScope("channel:bot"))
+		}
+	}
+	if in.ReplyParentMessageID != "" {
+		if _, err := uuid.Parse(in.ReplyParentMessageID); err != nil {
+			return refused(badRequest("The ID in reply_parent_message_id is not valid."))
+		}
+	}
+	if utf8.RuneCountInString(in.Message) > maxText {
+		return refused(refuse(http.StatusUnprocessableEntity, "The message is too large."))
+	}
+	p = post{room: r, from: sender, text: strings.TrimSpace(in.Message), via: ViaHelix}
+	if p.text == "" {
+		return refused(badRequest("The message field is required."))
+	}
+	if body, ok := strings.CutPrefix(p.text, "/me "); ok {
+		p.text, p.action = body, true
+	}
+	if in.ReplyParentMessageID != "" {
+		if r.byID[in.ReplyParentMessageID] == nil {
+			return refused(badRequest("The ID in reply_parent_message_id is not valid."))
+		}
+		p.parent = in.ReplyParentMessageID
+	}
+	if b, ok := r.banned(sender, s.now()); ok && b.until.IsZero() {
+		return refused(refuse(http.StatusForbidden, "The sender is not permitted to send chat messages to the broadcaster's chat room."))
+	}
+	return p, answer{}, true
+}
+
+// Whisper is a private message as received.
 type Whisper struct {
 	ID                   string
 	From, To             string // logins
@@ -114,7 +126,7 @@ type Whisper struct {
 	At                   time.Time
 }
 
-// Whispers are those that a user received, in order.
+// Whispers returns the whispers received by a user, in order.
 func (s *Server) Whispers(login string) []Whisper {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,8 +137,7 @@ func (s *Server) Whispers(login string) []Whisper {
 	return append([]Whisper(nil), a.whispers...)
 }
 
-// Whisper makes one user whisper to another, whatever limits would say to it,
-// and tells EventSub and the recipient's IRC connections.
+// Whisper sends a whisper as a user, without limits. EventSub and the recipient's IRC connections get the whisper.
 func (s *Server) Whisper(from, to, text string) (Whisper, error) {
 	s.lock()
 	defer s.unlock()
@@ -161,14 +172,13 @@ func (s *Server) whisper(from, to *account, text string) Whisper {
 	return w
 }
 
-// Lengths of whispers, to one who never whispered to the sender and to one who
-// did. Longer ones are cut.
+// Largest lengths of whispers: to a stranger, and to a user who has whispered to the sender. Longer whispers are cut.
 const (
 	maxFirstWhisper = 500
 	maxWhisper      = 10000
 )
 
-// sendWhisper is https://dev.twitch.tv/docs/api/reference/#send-whisper
+// sendWhisper implements https://dev.twitch.tv/docs/api/reference/#send-whisper
 func (s *Server) sendWhisper(c *call) answer {
 	if no, ok := c.userOnly("user:manage:whispers"); !ok {
 		return no
@@ -179,19 +189,19 @@ func (s *Server) sendWhisper(c *call) answer {
 	from, to := c.query("from_user_id"), c.query("to_user_id")
 	switch {
 	case from == "":
-		return missing("from_user_id")
+		return missingParameter("from_user_id")
 	case to == "":
-		return missing("to_user_id")
+		return missingParameter("to_user_id")
 	case !digits(from):
-		return bad("The ID in the from_user_id query parameter is not valid.")
+		return badRequest("The ID in the from_user_id query parameter is not valid.")
 	case !digits(to):
-		return bad("The ID in the to_user_id query parameter is not valid.")
+		return badRequest("The ID in the to_user_id query parameter is not valid.")
 	case from != c.user.ID:
 		return refuse(http.StatusUnauthorized, "The ID in from_user_id must match the user ID in the user access token.")
 	case from == to:
-		return bad("The ID in the from_user_id and to_user_id query parameters must be different.")
+		return badRequest("The ID in the from_user_id and to_user_id query parameters must be different.")
 	case !c.decode(&in) || in.Message == "":
-		return bad("The message field must not be empty.")
+		return badRequest("The message field must not be empty.")
 	case c.user.NoPhone:
 		return refuse(http.StatusUnauthorized, "The user in from_user_id must have a verified phone number.")
 	case c.user.NoWhispers:
@@ -206,7 +216,7 @@ func (s *Server) sendWhisper(c *call) answer {
 		known = known || w.FromUserID == to
 	}
 	if b.NoWhispers && !known {
-		return bad("The user that you're sending the whisper to doesn't allow whisper messages.")
+		return badRequest("The user that you're sending the whisper to doesn't allow whisper messages.")
 	}
 	now, limits := s.now(), s.options.limits
 	tooMany := refuse(http.StatusTooManyRequests, "The sending user exceeded the number of whisper requests that they may make.")
@@ -223,7 +233,7 @@ func (s *Server) sendWhisper(c *call) answer {
 		if today >= limits.WhisperRecipients.N {
 			return tooMany
 		}
-		c.user.recipients[to] = standin.History{now}
+		c.user.recipients[to] = fake.History{now}
 	}
 	c.user.lastSecond.Take(now, limits.WhispersPerSecond)
 	c.user.lastMinute.Take(now, limits.WhispersPerMinute)

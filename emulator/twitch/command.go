@@ -7,11 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// capabilities are those of https://dev.twitch.tv/docs/chat/irc/#requesting-twitch-capabilities
+// capabilities lists the capabilities of https://dev.twitch.tv/docs/chat/irc/#requesting-twitch-capabilities
 var capabilities = []string{"twitch.tv/commands", "twitch.tv/membership", "twitch.tv/tags"}
 
-// handle does what the client asked, and reports whether to read on. The
-// server's mu is held.
+// handle executes a command of the client, and reports whether to read on. The server's mu is held.
 func (c *ircConn) handle(m message) bool {
 	if c.refused {
 		return true
@@ -111,7 +110,7 @@ func (c *ircConn) login(nick string) bool {
 		return true
 	}
 	if strings.HasPrefix(nick, "justinfan") && strings.Trim(nick[len("justinfan"):], "0123456789") == "" {
-		// Nobody's: it reads, and can't write.
+		// The anonymous user reads and cannot write.
 		c.nick = nick
 	} else {
 		access, ok := strings.CutPrefix(c.pass, "oauth:")
@@ -157,7 +156,7 @@ func (c *ircConn) join(name string) {
 		return
 	}
 	if c.account != nil && !c.account.joins.Take(s.now(), s.options.limits.Joins) {
-		return // Twitch says nothing to a JOIN that is one too many
+		return // Twitch ignores a JOIN above the limit
 	}
 	a, err := s.account(name)
 	if err != nil {
@@ -201,13 +200,13 @@ func (c *ircConn) join(name string) {
 	}
 }
 
-// part takes the connection out of a channel.
+// part removes the connection from a channel.
 func (c *ircConn) part(r *room) {
 	delete(r.joined, c)
 	delete(c.rooms, r)
 	for other := range r.joined {
 		if other.nick == c.nick {
-			return // the user is still in it
+			return // another connection of the user is still in the channel
 		}
 	}
 	for other := range r.joined {
@@ -281,9 +280,8 @@ func (c *ircConn) privmsg(m message) bool {
 	return true
 }
 
-// trimText is what Twitch makes of a text that came over IRC: it has no spaces
-// around it, nor two in a row, and is cut at the limit. It is not documented; see
-// https://github.com/pajbot/tmi-rate-limits.
+// trimText changes a text received over IRC like Twitch: no spaces at the ends, no double spaces, cut at the limit.
+// Twitch does not document the rule; see https://github.com/pajbot/tmi-rate-limits.
 func trimText(text string) string {
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' }), " ")
 	if utf8.RuneCountInString(text) > maxText {

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// What happens in channels besides chat, and how EventSub and IRC tell it.
+// Events in channels other than chat, and their messages over EventSub and IRC.
 // https://dev.twitch.tv/docs/eventsub/eventsub-reference/#channel-follow-event and following
 
-// who are the three fields that an event has for each user in it.
-func who(prefix string, u *account) map[string]any {
+// userFields returns the three fields of an event for each user.
+func userFields(prefix string, u *account) map[string]any {
 	return map[string]any{
 		prefix + "user_id":    u.ID,
 		prefix + "user_login": u.Login,
@@ -32,7 +32,7 @@ func joinFields(parts ...map[string]any) map[string]any {
 func (s *Server) Follow(channel, login string) error {
 	s.lock()
 	defer s.unlock()
-	r, u, err := s.pair(channel, login)
+	r, u, err := s.roomAndAccount(channel, login)
 	if err != nil {
 		return err
 	}
@@ -41,18 +41,17 @@ func (s *Server) Follow(channel, login string) error {
 	}
 	now := s.now()
 	r.followers[u.ID] = now
-	s.notify("channel.follow", joinFields(who("", u), who("broadcaster_", r.owner), map[string]any{"followed_at": nanos(now)}),
+	s.notify("channel.follow", joinFields(userFields("", u), userFields("broadcaster_", r.owner), map[string]any{"followed_at": nanos(now)}),
 		map[string]string{"broadcaster_user_id": r.owner.ID})
 	return nil
 }
 
-// Subscribe makes a user subscribe to a channel, who then has so many months:
-// the first is a sub, any other a resub. The chat gets a USERNOTICE; EventSub's
-// channel.subscribe tells only the first, as Twitch does.
+// Subscribe makes a user subscribe to a channel for a number of months: the first month is a sub, a later month a
+// resub. The chat gets a USERNOTICE. As on Twitch, EventSub sends channel.subscribe only for the first month.
 func (s *Server) Subscribe(channel, login string, months int) error {
 	s.lock()
 	defer s.unlock()
-	r, u, err := s.pair(channel, login)
+	r, u, err := s.roomAndAccount(channel, login)
 	if err != nil {
 		return err
 	}
@@ -73,7 +72,7 @@ func (s *Server) Subscribe(channel, login string, months int) error {
 		"msg-param-sub-plan-name":       "Channel Subscription (" + r.name() + ")",
 	})
 	if months == 1 {
-		s.notify("channel.subscribe", joinFields(who("", u), who("broadcaster_", r.owner), map[string]any{"tier": "1000", "is_gift": false}),
+		s.notify("channel.subscribe", joinFields(userFields("", u), userFields("broadcaster_", r.owner), map[string]any{"tier": "1000", "is_gift": false}),
 			map[string]string{"broadcaster_user_id": r.owner.ID})
 	}
 	return nil
@@ -83,7 +82,7 @@ func (s *Server) Subscribe(channel, login string, months int) error {
 func (s *Server) Raid(from, to string, viewers int) error {
 	s.lock()
 	defer s.unlock()
-	r, u, err := s.pair(to, from)
+	r, u, err := s.roomAndAccount(to, from)
 	if err != nil {
 		return err
 	}
@@ -92,15 +91,14 @@ func (s *Server) Raid(from, to string, viewers int) error {
 		"msg-param-login":       u.Login,
 		"msg-param-viewerCount": strconv.Itoa(viewers),
 	})
-	s.notify("channel.raid", joinFields(who("from_broadcaster_", u), who("to_broadcaster_", r.owner), map[string]any{"viewers": viewers}),
+	s.notify("channel.raid", joinFields(userFields("from_broadcaster_", u), userFields("to_broadcaster_", r.owner), map[string]any{"viewers": viewers}),
 		map[string]string{"from_broadcaster_user_id": u.ID, "to_broadcaster_user_id": r.owner.ID})
 	return nil
 }
 
-// userNotice tells a channel what a user did there.
-// https://dev.twitch.tv/docs/chat/irc/#usernotice-tags
+// userNotice sends a channel a notice about a user. https://dev.twitch.tv/docs/chat/irc/#usernotice-tags
 func (s *Server) userNotice(r *room, u *account, id, text string, params tags) {
-	t := identity(r, u)
+	t := userTags(r, u)
 	for k, v := range params {
 		t[k] = v
 	}
@@ -112,11 +110,10 @@ func (s *Server) userNotice(r *room, u *account, id, text string, params tags) {
 	t["system-msg"] = text
 	t["tmi-sent-ts"] = millis(s.now())
 	t["user-id"] = u.ID
-	r.tell(message{tags: t, prefix: host, command: "USERNOTICE", params: []string{"#" + r.name()}})
+	r.broadcast(message{tags: t, prefix: host, command: "USERNOTICE", params: []string{"#" + r.name()}})
 }
 
-// GoOnline starts a channel's stream. An id, and the time, are chosen where they
-// are empty.
+// GoOnline starts a channel's stream. An empty id and a zero time are filled in.
 func (s *Server) GoOnline(channel string, st Stream) error {
 	s.lock()
 	defer s.unlock()
@@ -132,7 +129,7 @@ func (s *Server) GoOnline(channel string, st Stream) error {
 	was := a.room.stream
 	a.room.stream, a.room.title, a.room.game = &st, st.Title, st.Game
 	if was == nil {
-		s.notify("stream.online", joinFields(who("broadcaster_", a), map[string]any{
+		s.notify("stream.online", joinFields(userFields("broadcaster_", a), map[string]any{
 			"id": st.ID, "type": "live", "started_at": rfc3339(st.StartedAt),
 		}), map[string]string{"broadcaster_user_id": a.ID})
 	}
@@ -149,17 +146,17 @@ func (s *Server) GoOffline(channel string) error {
 	}
 	if a.room.stream != nil {
 		a.room.stream = nil
-		s.notify("stream.offline", who("broadcaster_", a), map[string]string{"broadcaster_user_id": a.ID})
+		s.notify("stream.offline", userFields("broadcaster_", a), map[string]string{"broadcaster_user_id": a.ID})
 	}
 	return nil
 }
 
-// notifyChat tells channel.chat.message.
+// notifyChat sends channel.chat.message.
 func (s *Server) notifyChat(r *room, u *account, l *Line) {
 	if len(s.subs) == 0 {
 		return
 	}
-	t := identity(r, u)
+	t := userTags(r, u)
 	badges := []map[string]string{}
 	for _, b := range strings.FieldsFunc(t["badges"], func(r rune) bool { return r == ',' }) {
 		set, id, _ := strings.Cut(b, "/")
@@ -184,7 +181,7 @@ func (s *Server) notifyChat(r *room, u *account, l *Line) {
 			"thread_user_name":    root.DisplayName,
 		}
 	}
-	s.notify("channel.chat.message", joinFields(who("broadcaster_", r.owner), who("chatter_", u), map[string]any{
+	s.notify("channel.chat.message", joinFields(userFields("broadcaster_", r.owner), userFields("chatter_", u), map[string]any{
 		"message_id": l.ID,
 		"message": map[string]any{
 			"text":      l.Text,
@@ -200,9 +197,9 @@ func (s *Server) notifyChat(r *room, u *account, l *Line) {
 	}), map[string]string{"broadcaster_user_id": r.owner.ID})
 }
 
-// notifyWhisper tells user.whisper.message.
+// notifyWhisper sends user.whisper.message.
 func (s *Server) notifyWhisper(from, to *account, w Whisper) {
-	s.notify("user.whisper.message", joinFields(who("from_", from), who("to_", to), map[string]any{
+	s.notify("user.whisper.message", joinFields(userFields("from_", from), userFields("to_", to), map[string]any{
 		"whisper_id": w.ID,
 		"whisper":    map[string]any{"text": w.Text},
 	}), map[string]string{"user_id": to.ID})

@@ -12,47 +12,45 @@ import (
 
 	"github.com/coder/websocket"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
+	"parley.internal/shared/retry"
 )
 
-// EventSub over WebSocket, see
-// https://dev.twitch.tv/docs/eventsub/handling-websocket-events/ and
+// EventSub over WebSocket: https://dev.twitch.tv/docs/eventsub/handling-websocket-events/ and
 // https://dev.twitch.tv/docs/eventsub/websocket-reference/
 
-// Codes with which EventSub closes a connection.
-// https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#close-message
+// Close codes of EventSub. https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#close-message
 const (
-	CloseServerError    = 4000 // a fault of the server's
-	CloseInbound        = 4001 // the client sent something
+	CloseServerError    = 4000 // a failure of the server
+	CloseInbound        = 4001 // the client sent data
 	ClosePingPong       = 4002 // the client did not answer a ping
 	CloseUnused         = 4003 // no subscription in time
-	CloseReconnectGrace = 4004 // the old connection was kept after session_reconnect
+	CloseReconnectGrace = 4004 // the client kept the old connection after session_reconnect
 	CloseNetworkTimeout = 4005
 	CloseNetworkError   = 4006
-	CloseReconnectURL   = 4007 // the reconnect_url is not one, or not any more
+	CloseReconnectURL   = 4007 // the reconnect_url is invalid or expired
 )
 
-// session is what subscriptions belong to. It moves from one connection to the
-// next on reconnection.
+// session owns subscriptions. On reconnection the session moves to the next connection.
 type session struct {
 	id        string
-	userID    string // of the first subscription: a session is one user's
+	userID    string // user of the first subscription; a session has one user
 	since     time.Time
-	conn      *eventConn // notifications go there
-	moving    string     // the key of the reconnect_url, once it was sent
+	conn      *eventConn // receives the notifications
+	moving    string     // key of the reconnect_url, after the reconnect message
 	keepalive time.Duration
 	subs      map[string]bool
 }
 
-// eventConn is one WebSocket connection.
+// eventConn is a WebSocket connection.
 type eventConn struct {
-	*standin.Queue[[]byte]
+	*fake.Queue[[]byte]
 	wire    *websocket.Conn
 	cancel  context.CancelFunc
-	drained chan struct{} // closed when the writer has ended
+	drained chan struct{} // closed at the end of the writer
 }
 
-// metadata stands in every message.
+// metadata is part of every message.
 type metadata struct {
 	MessageID           string `json:"message_id"`
 	MessageType         string `json:"message_type"`
@@ -76,14 +74,14 @@ func (s *Server) frame(kind string, payload any) []byte {
 func encodeFrame(m metadata, payload any) []byte {
 	b, err := json.Marshal(map[string]any{"metadata": m, "payload": payload})
 	if err != nil {
-		panic(err) // only maps, strings and numbers go in
+		panic(err) // the payload has only maps, strings and numbers
 	}
 	return b
 }
 
 func nanos(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000000Z") }
 
-// keepaliveFor is the interval for what a client asked for in the query.
+// keepaliveFor returns the keepalive interval for the value of the query.
 func (s *Server) keepaliveFor(asked string) time.Duration {
 	var n int
 	if json.Unmarshal([]byte(asked), &n) != nil {
@@ -98,12 +96,12 @@ func (s *Server) keepaliveFor(asked string) time.Duration {
 func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 	wire, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
-		return // and has been answered
+		return // Accept has answered the request
 	}
 	defer wire.CloseNow()
 	ctx, cancel := context.WithCancel(s.tasks.Context())
 	defer cancel()
-	c := &eventConn{Queue: standin.NewQueue[[]byte](cancel), wire: wire, cancel: cancel, drained: make(chan struct{})}
+	c := &eventConn{Queue: fake.NewQueue[[]byte](cancel), wire: wire, cancel: cancel, drained: make(chan struct{})}
 	var old *eventConn
 	var ss *session
 	s.lock()
@@ -116,7 +114,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 		old, ss.conn, ss.moving = ss.conn, c, ""
 	} else {
 		ss = &session{
-			id:        standin.Secret(20),
+			id:        fake.Secret(20),
 			since:     s.now(),
 			conn:      c,
 			subs:      map[string]bool{},
@@ -134,7 +132,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 	tasks.Go(func() { s.writeEvents(ctx, c, ss) })
 	if old == nil {
 		tasks.Go(func() {
-			if !standin.Sleep(ctx, s.options.timing.Subscribe) {
+			if retry.Sleep(ctx, s.options.timing.Subscribe) != nil {
 				return
 			}
 			s.lock()
@@ -145,7 +143,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	tasks.Go(func() {
-		for every := s.options.timing.Ping; standin.Sleep(ctx, every); {
+		for every := s.options.timing.Ping; retry.Sleep(ctx, every) == nil; {
 			wait, done := context.WithTimeout(ctx, every)
 			err := wire.Ping(wait)
 			done()
@@ -155,7 +153,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	})
-	// The client may only answer pings, which the library does not show.
+	// The client may only answer pings, and the library hides pongs.
 	if _, _, err := wire.Read(ctx); err == nil {
 		c.Close(CloseInbound)
 		<-c.drained
@@ -170,7 +168,7 @@ func (s *Server) serveEventSub(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// writeEvents sends what is queued, a keepalive after each silence, and pings.
+// writeEvents sends the queued messages, a keepalive after each silence, and pings.
 func (s *Server) writeEvents(ctx context.Context, c *eventConn, ss *session) {
 	defer c.cancel()
 	defer close(c.drained)
@@ -215,7 +213,7 @@ var closeReasons = map[int]string{
 	CloseReconnectURL:   "invalid reconnect",
 }
 
-// closeStatuses are what the subscriptions of a closed connection come to.
+// closeStatuses maps close codes to the final status of the connection's subscriptions.
 var closeStatuses = map[int]string{
 	CloseServerError:    "websocket_internal_error",
 	CloseInbound:        "websocket_received_inbound_traffic",
@@ -226,7 +224,7 @@ var closeStatuses = map[int]string{
 	CloseNetworkError:   "websocket_network_error",
 }
 
-// endSession forgets a session; its subscriptions remain to be listed.
+// endSession removes a session. The subscriptions stay in the list.
 func (s *Server) endSession(ss *session, status string) {
 	delete(s.sessions, ss.id)
 	for id := range ss.subs {
@@ -237,27 +235,27 @@ func (s *Server) endSession(ss *session, status string) {
 	}
 }
 
-// Sessions is how many EventSub sessions are open.
+// Sessions returns the number of open EventSub sessions.
 func (s *Server) Sessions() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.sessions)
 }
 
-// ReconnectEventSub asks every EventSub connection to reconnect, and closes
-// those that are kept too long. It returns how many there were.
+// ReconnectEventSub asks every EventSub connection to reconnect, closes connections kept too long, and returns the
+// number of connections.
 func (s *Server) ReconnectEventSub() int {
 	s.lock()
 	defer s.unlock()
 	for _, ss := range s.sessions {
-		ss.moving = standin.Secret(10)
+		ss.moving = fake.Secret(10)
 		where := s.EventSubURL() + "?session=" + ss.id + "&reconnect=" + ss.moving
 		old := ss.conn
 		old.Push(s.frame("session_reconnect", map[string]any{"session": sessionInfo{
 			ID: ss.id, Status: "reconnecting", ReconnectURL: &where, ConnectedAt: nanos(ss.since),
 		}}))
 		s.tasks.Go(func() {
-			if standin.Sleep(s.tasks.Context(), s.options.timing.Reconnect) {
+			if retry.Sleep(s.tasks.Context(), s.options.timing.Reconnect) == nil {
 				old.Close(CloseReconnectGrace)
 			}
 		})
@@ -265,8 +263,7 @@ func (s *Server) ReconnectEventSub() int {
 	return len(s.sessions)
 }
 
-// CloseEventSub closes every EventSub connection with a code, one of the Close
-// constants, and returns how many there were.
+// CloseEventSub closes every EventSub connection with one of the Close codes, and returns the number of connections.
 func (s *Server) CloseEventSub(code int) int {
 	s.lock()
 	defer s.unlock()
@@ -276,8 +273,7 @@ func (s *Server) CloseEventSub(code int) int {
 	return len(s.sessions)
 }
 
-// DropEventSub ends every EventSub connection without a word, and returns how
-// many there were.
+// DropEventSub drops every EventSub connection without a close frame, and returns the number of connections.
 func (s *Server) DropEventSub() int {
 	s.lock()
 	defer s.unlock()
@@ -287,8 +283,8 @@ func (s *Server) DropEventSub() int {
 	return len(s.sessions)
 }
 
-// RepeatEvent sends the latest notification of each subscription once more, with
-// the same message_id, as Twitch may. It returns how many it sent.
+// RepeatEvent sends the latest notification of each subscription again with the same message_id, as Twitch may. It
+// returns the number of notifications.
 func (s *Server) RepeatEvent() int {
 	s.lock()
 	defer s.unlock()
@@ -303,9 +299,8 @@ func (s *Server) RepeatEvent() int {
 	return n
 }
 
-// RevokeSubscription revokes an EventSub subscription with a status such as
-// "user_removed", "authorization_revoked" or "version_removed", and reports
-// whether there was one to revoke.
+// RevokeSubscription revokes an EventSub subscription with a status such as "user_removed", "authorization_revoked" or
+// "version_removed". It reports whether an enabled subscription was found.
 func (s *Server) RevokeSubscription(id, status string) bool {
 	s.lock()
 	defer s.unlock()
@@ -333,7 +328,7 @@ func (s *Server) revokeSubscription(sub *subscription, status string) {
 	}, map[string]any{"subscription": sub.Subscription}))
 }
 
-// Subscriptions are all EventSub subscriptions, in order of their creation.
+// Subscriptions returns all EventSub subscriptions, in order of creation.
 func (s *Server) Subscriptions() []Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()

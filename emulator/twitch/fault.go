@@ -4,50 +4,45 @@ import (
 	"strings"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
-// ChatFault is something that goes wrong with a message that is sent over IRC,
-// or, where it has a Notice, through Helix.
+// ChatFault describes the failure of a message sent over IRC or, if Notice is set, also through Helix.
 type ChatFault struct {
-	// Login and Channel say whose message it is and where; empty is any.
+	// Login and Channel select messages by sender and channel; empty selects all.
 	Login, Channel string
-	// Skip is how many messages pass first; Times is how many fail then, 1
-	// where it is 0.
+	// Skip is the number of messages that pass first. Times is the number of messages that fail then; 0 means 1.
 	Skip, Times int
-	// Notice refuses the message with that msg-id, such as "msg_ratelimit",
-	// "msg_banned", "msg_duplicate" or "msg_rejected"; through Helix it is the
-	// code of the drop_reason.
+	// Notice refuses the message with a msg-id such as "msg_ratelimit", "msg_banned", "msg_duplicate" or
+	// "msg_rejected". Through Helix, Notice is the code of the drop_reason.
 	Notice string
-	// Without Notice the message is not answered. Done says whether it is
-	// published all the same, and Drop that the connection ends.
+	// Without Notice the message gets no answer. Done publishes the message anyway. Drop ends the connection.
 	Done, Drop bool
 }
 
-// HTTPFault is something that goes wrong with a request to Helix or OAuth, or,
-// with the Path "/ws" or "/irc", with the opening of a WebSocket.
-type HTTPFault = standin.HTTPFault
+// HTTPFault describes the failure of a request to Helix or OAuth, or of the opening of a WebSocket (Path "/ws" or
+// "/irc").
+type HTTPFault = fake.HTTPFault
 
-// Request is one that reached Helix or OAuth.
-type Request = standin.Request
+// Request is a received request to Helix or OAuth.
+type Request = fake.Request
 
-// FailChat makes messages over IRC fail. Faults apply in the order in which they
-// were given, one at a time.
+// FailChat adds a chat fault. Faults apply in the order of the calls, one per message.
 func (s *Server) FailChat(f ChatFault) {
 	s.lock()
 	defer s.unlock()
 	s.faults.Add(f, f.Skip, f.Times)
 }
 
-// ClearFaults forgets what is still to go wrong.
+// ClearFaults removes all pending faults.
 func (s *Server) ClearFaults() {
 	s.Core.ClearFaults()
 	s.lock()
 	defer s.unlock()
-	s.faults = standin.Faults[ChatFault]{}
+	s.faults = fake.Faults[ChatFault]{}
 }
 
-// chatFault is the fault that this message meets, or nil.
+// chatFault returns the fault for a message, or nil.
 func (s *Server) chatFault(p post) *ChatFault {
 	return s.faults.Next(func(f *ChatFault) bool {
 		return (f.Login == "" || strings.EqualFold(f.Login, p.from.Login)) &&
@@ -56,8 +51,7 @@ func (s *Server) chatFault(p post) *ChatFault {
 	})
 }
 
-// noticeText is what Twitch says with a msg-id.
-// https://dev.twitch.tv/docs/irc/msg-id/
+// noticeText returns Twitch's text for a msg-id. https://dev.twitch.tv/docs/irc/msg-id/
 func noticeText(id, channel string) string {
 	switch id {
 	case "msg_banned":
@@ -82,42 +76,39 @@ func noticeText(id, channel string) string {
 	return "Your message was not sent."
 }
 
-// DropIRC ends the IRC connections of a user without a word, or of everyone
-// where login is empty, and returns how many there were.
+// DropIRC drops the IRC connections of a user, or all connections if login is empty, without a message. It returns the
+// number of connections.
 func (s *Server) DropIRC(login string) int {
-	return s.eachIRC(login, func(c *ircConn) { c.abort() })
+	return s.forEachIRC(login, func(c *ircConn) { c.abort() })
 }
 
-// ReconnectIRC asks the IRC connections of a user, or of everyone where login is
-// empty, to reconnect, and returns how many there were. They are not ended: the
-// client does that, or a DropIRC that follows.
+// ReconnectIRC sends RECONNECT to the IRC connections of a user, or to all if login is empty, and returns the number of
+// connections. It does not end the connections: the client does, or a following DropIRC.
 // https://dev.twitch.tv/docs/chat/irc/#reconnect
 func (s *Server) ReconnectIRC(login string) int {
-	return s.eachIRC(login, func(c *ircConn) {
+	return s.forEachIRC(login, func(c *ircConn) {
 		if c.commands {
 			c.send(message{prefix: host, command: "RECONNECT"})
 		}
 	})
 }
 
-// DelayIRC makes what the IRC connections of a user, or of everyone where login
-// is empty, are sent from now on come late by d. Connections to come are not
-// delayed.
+// DelayIRC delays all further messages to the IRC connections of a user, or to all if login is empty. New connections
+// are not delayed.
 func (s *Server) DelayIRC(login string, d time.Duration) int {
-	return s.eachIRC(login, func(c *ircConn) { c.delay = d })
+	return s.forEachIRC(login, func(c *ircConn) { c.delay = d })
 }
 
 // Notice sends a NOTICE with a msg-id and a text to a user's IRC connections in
 // a channel.
 func (s *Server) Notice(channel, login, id, text string) int {
-	return s.eachIRC(login, func(c *ircConn) { c.send(notice("#"+strings.ToLower(channel), id, text)) })
+	return s.forEachIRC(login, func(c *ircConn) { c.send(notice("#"+strings.ToLower(channel), id, text)) })
 }
 
-// Connections is how many IRC connections a user has that are logged in, or
-// everyone where login is empty.
-func (s *Server) Connections(login string) int { return s.eachIRC(login, func(*ircConn) {}) }
+// Connections returns the number of logged-in IRC connections of a user, or of all users if login is empty.
+func (s *Server) Connections(login string) int { return s.forEachIRC(login, func(*ircConn) {}) }
 
-func (s *Server) eachIRC(login string, f func(*ircConn)) int {
+func (s *Server) forEachIRC(login string, f func(*ircConn)) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0

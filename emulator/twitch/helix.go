@@ -9,17 +9,16 @@ import (
 	"time"
 )
 
-// The Helix API, see https://dev.twitch.tv/docs/api/guide/ for what all
-// endpoints have in common: headers, rate limits, and errors.
+// The Helix API. https://dev.twitch.tv/docs/api/guide/ describes headers, rate limits and errors of all endpoints.
 
-// call is one request to Helix that showed a valid token.
+// call is a Helix request with a valid token.
 type call struct {
 	r     *http.Request
 	token *Token
-	user  *account // nil with an app access token
+	user  *account // nil for an app access token
 }
 
-// answer is what a call gets: a body, or an error with a message.
+// answer is the result of a call: a body, or an error with a message.
 type answer struct {
 	status int
 	body   any
@@ -50,8 +49,7 @@ func (s *Server) routeHelix(mux *http.ServeMux) {
 	})
 }
 
-// helix checks what every call needs and lets f do it, in one step for
-// everything else that happens.
+// helix checks the headers and the rate limit of a call and runs f. The whole call is atomic.
 func (s *Server) helix(w http.ResponseWriter, r *http.Request, f func(*call) answer) {
 	access, ok := authorization(r, "Bearer")
 	if !ok {
@@ -82,7 +80,7 @@ func (s *Server) helix(w http.ResponseWriter, r *http.Request, f func(*call) ans
 		ok, left, reset := s.points[key].take(s.now(), limit)
 		w.Header().Set("Ratelimit-Limit", strconv.Itoa(limit.N))
 		w.Header().Set("Ratelimit-Remaining", strconv.Itoa(left))
-		// Rounded up, so that who waits for it finds points.
+		// Rounded up, so that a client has points after waiting.
 		w.Header().Set("Ratelimit-Reset", strconv.FormatInt(reset.Add(time.Second-1).Unix(), 10))
 		if !ok {
 			writeError(w, http.StatusTooManyRequests, "Rate limit exceeded")
@@ -100,22 +98,23 @@ func (s *Server) helix(w http.ResponseWriter, r *http.Request, f func(*call) ans
 	}
 }
 
-// writeError answers in the form of all of Helix's errors.
+// writeError writes an error in Helix's format.
 func writeError(w http.ResponseWriter, status int, text string) {
 	writeJSON(w, status, map[string]any{"error": http.StatusText(status), "status": status, "message": text})
 }
 
 func success(body any) answer               { return answer{status: http.StatusOK, body: body} }
 func refuse(status int, text string) answer { return answer{status: status, text: text} }
-func bad(text string) answer                { return refuse(http.StatusBadRequest, text) }
-func missing(what string) answer            { return bad(`Missing required parameter "` + what + `"`) }
-func data[T any](items []T) map[string][]T  { return map[string][]T{"data": append([]T{}, items...)} }
+func badRequest(text string) answer         { return refuse(http.StatusBadRequest, text) }
+func missingParameter(what string) answer {
+	return badRequest(`Missing required parameter "` + what + `"`)
+}
+func data[T any](items []T) map[string][]T { return map[string][]T{"data": append([]T{}, items...)} }
 func missingScope(scopes ...string) answer {
 	return refuse(http.StatusUnauthorized, "Missing scope: "+strings.Join(scopes, " or "))
 }
 
-// userOnly refuses an app access token, and a user token without one of the
-// scopes.
+// userOnly refuses an app access token, and a user token with none of the scopes.
 func (c *call) userOnly(scopes ...string) (answer, bool) {
 	if c.user == nil {
 		return refuse(http.StatusUnauthorized, "Missing User OAUTH Token"), false
@@ -128,9 +127,8 @@ func (c *call) userOnly(scopes ...string) (answer, bool) {
 
 func (c *call) decode(v any) bool { return json.NewDecoder(c.r.Body).Decode(v) == nil }
 
-// named are the accounts with the ids and logins of a query, each once and in
-// order, those that exist.
-func (s *Server) named(ids, logins []string) []*account {
+// findUsers returns the existing accounts with these ids and logins, in order and without repetition.
+func (s *Server) findUsers(ids, logins []string) []*account {
 	var found []*account
 	add := func(a *account) {
 		if a != nil && !slices.Contains(found, a) {
@@ -146,23 +144,23 @@ func (s *Server) named(ids, logins []string) []*account {
 	return found
 }
 
-// maxNames is how many users or channels one query may name.
+// maxNames bounds the users or channels of one query.
 const maxNames = 100
 
-// getUsers is https://dev.twitch.tv/docs/api/reference/#get-users
+// getUsers implements https://dev.twitch.tv/docs/api/reference/#get-users
 func (s *Server) getUsers(c *call) answer {
 	q := c.r.URL.Query()
 	ids, logins := q["id"], q["login"]
 	switch {
 	case len(ids)+len(logins) > maxNames:
-		return bad("The combined number of id and login query parameters must not exceed 100.")
+		return badRequest("The combined number of id and login query parameters must not exceed 100.")
 	case len(ids)+len(logins) == 0 && c.user == nil:
-		return bad("The id or login query parameter is required unless the request uses a user access token.")
+		return badRequest("The id or login query parameter is required unless the request uses a user access token.")
 	case len(ids)+len(logins) == 0:
 		ids = []string{c.user.ID}
 	}
 	var users []map[string]any
-	for _, a := range s.named(ids, logins) {
+	for _, a := range s.findUsers(ids, logins) {
 		u := map[string]any{
 			"id":                a.ID,
 			"login":             a.Login,
@@ -183,17 +181,17 @@ func (s *Server) getUsers(c *call) answer {
 	return success(data(users))
 }
 
-// getChannels is https://dev.twitch.tv/docs/api/reference/#get-channel-information
+// getChannels implements https://dev.twitch.tv/docs/api/reference/#get-channel-information
 func (s *Server) getChannels(c *call) answer {
 	ids := c.r.URL.Query()["broadcaster_id"]
 	if len(ids) == 0 {
-		return missing("broadcaster_id")
+		return missingParameter("broadcaster_id")
 	}
 	if len(ids) > maxNames {
-		return bad("The number of broadcaster_id query parameters must not exceed 100.")
+		return badRequest("The number of broadcaster_id query parameters must not exceed 100.")
 	}
 	var channels []map[string]any
-	for _, a := range s.named(ids, nil) {
+	for _, a := range s.findUsers(ids, nil) {
 		channels = append(channels, map[string]any{
 			"broadcaster_id":                a.ID,
 			"broadcaster_login":             a.Login,
@@ -211,14 +209,14 @@ func (s *Server) getChannels(c *call) answer {
 	return success(data(channels))
 }
 
-// getStreams is https://dev.twitch.tv/docs/api/reference/#get-streams
+// getStreams implements https://dev.twitch.tv/docs/api/reference/#get-streams
 func (s *Server) getStreams(c *call) answer {
 	q := c.r.URL.Query()
 	ids, logins := q["user_id"], q["user_login"]
 	if len(ids) > maxNames || len(logins) > maxNames {
-		return bad("The number of user_id or user_login query parameters must not exceed 100.")
+		return badRequest("The number of user_id or user_login query parameters must not exceed 100.")
 	}
-	accounts := s.named(ids, logins)
+	accounts := s.findUsers(ids, logins)
 	if len(ids)+len(logins) == 0 {
 		for _, a := range s.users {
 			accounts = append(accounts, a)

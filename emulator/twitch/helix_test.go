@@ -460,7 +460,7 @@ func TestCloseEndsEverything(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); ; runtime.Gosched() {
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
-		if !regexp.MustCompile(`\nparley\.internal/emulator/(twitch|standin)\.`).Match(stacks) {
+		if !regexp.MustCompile(`\nparley\.internal/emulator/(twitch|fake)\.`).Match(stacks) {
 			break
 		}
 		if time.Now().After(deadline) {

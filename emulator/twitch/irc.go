@@ -12,28 +12,29 @@ import (
 
 	"github.com/coder/websocket"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
+	"parley.internal/shared/retry"
 )
 
-// maxLine is the longest line that is read: tags, then a text of 500 characters
-// of up to 4 bytes. Twitch ends a connection that sends more.
+// maxLine is the largest length of an incoming line in bytes: tags, then a text of 500 characters of up to 4 bytes.
+// Like Twitch, the server ends a connection that exceeds the length.
 const maxLine = 8 << 10
 
-// goodbye is how long a client that was told goodbye may take to leave.
+// goodbye bounds the time for a client to leave after the last message.
 const goodbye = 5 * time.Second
 
-// transport carries lines: TCP or WebSocket.
+// transport transports lines over TCP or WebSocket.
 type transport interface {
-	// read returns what came, which is one line or more, without their ends.
+	// read returns one or more received lines, without line ends.
 	read() ([]string, error)
-	// write sends lines, without their ends, at once.
+	// write sends lines at once; the lines have no line ends.
 	write(lines []string) error
-	// end says goodbye: what was written arrives, and the client's end is read.
+	// end closes the connection in order: all written lines arrive, and the client's end is read.
 	end()
 	close()
 }
 
-// ircConn is one client of IRC.
+// ircConn is an IRC client.
 type ircConn struct {
 	server *Server
 	wire   transport
@@ -41,20 +42,20 @@ type ircConn struct {
 	cancel context.CancelFunc
 
 	// Guarded by the server's mu.
-	account    *account // nil before login, and for the anonymous
+	account    *account // nil before login, and for the anonymous user
 	nick       string   // empty before login
 	pass       string
-	token      *Token // nil for the anonymous
+	token      *Token // nil for the anonymous user
 	registered bool
-	refused    bool // the login; nothing is listened to any more
+	refused    bool // login failed; further lines are ignored
 	tags       bool
 	commands   bool
 	membership bool
 	rooms      map[*room]bool
 	delay      time.Duration
 
-	*standin.Queue[string] // of lines
-	pong                   chan struct{}
+	*fake.Queue[string] // of lines
+	pong                chan struct{}
 }
 
 func (s *Server) acceptIRC() {
@@ -74,11 +75,11 @@ func (s *Server) acceptIRC() {
 	}
 }
 
-// serveIRC is IRC over WebSocket.
+// serveIRC serves IRC over WebSocket.
 func (s *Server) serveIRC(w http.ResponseWriter, r *http.Request) {
 	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
-		return // and has been answered
+		return // Accept has answered the request
 	}
 	c.SetReadLimit(maxLine)
 	ctx, cancel := context.WithCancel(s.tasks.Context())
@@ -89,7 +90,7 @@ func (s *Server) serveIRC(w http.ResponseWriter, r *http.Request) {
 func (s *Server) runIRC(wire transport) {
 	c := &ircConn{server: s, wire: wire, rooms: map[*room]bool{}, pong: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(s.tasks.Context())
-	c.Queue = standin.NewQueue[string](c.abort)
+	c.Queue = fake.NewQueue[string](c.abort)
 	s.lock()
 	if c.ctx.Err() != nil {
 		s.unlock()
@@ -133,18 +134,17 @@ func (c *ircConn) readLoop() {
 	}
 }
 
-// writeLoop sends what is queued, and pings.
+// writeLoop sends the queued lines, and pings.
 func (c *ircConn) writeLoop() {
 	if c.write() {
-		// A close now, with something of the client's unread, would take the
-		// last line away from it.
+		// An immediate close with unread data would discard the last line on its way to the client.
 		c.wire.end()
 		return
 	}
 	c.abort()
 }
 
-// write reports whether it ended in good order.
+// write sends lines until the end of the connection, and reports whether the connection ended in order.
 func (c *ircConn) write() bool {
 	interval := c.server.options.timing.Ping
 	ping := time.NewTimer(interval)
@@ -168,7 +168,7 @@ func (c *ircConn) write() bool {
 		case <-c.Ready():
 		}
 		lines, last := c.Take()
-		if d := c.pause(); d > 0 && !standin.Sleep(c.ctx, d) {
+		if d := c.pause(); d > 0 && retry.Sleep(c.ctx, d) != nil {
 			return false
 		}
 		if len(lines) > 0 && c.wire.write(lines) != nil {
@@ -186,7 +186,7 @@ func (c *ircConn) pause() time.Duration {
 	return c.delay
 }
 
-// send queues a message, with the tags if the client asked for them.
+// send queues a message, with tags if the client asked for tags.
 func (c *ircConn) send(m message) { c.Push(m.encode(c.tags)) }
 
 // abort ends the connection at once.
@@ -231,7 +231,7 @@ func (t *webTransport) read() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A client may leave out the end of a line, or send many in one message.
+	// A client may omit the line end, or send many lines in one message.
 	return strings.FieldsFunc(string(b), func(r rune) bool { return r == '\r' || r == '\n' }), nil
 }
 

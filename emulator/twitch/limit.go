@@ -4,34 +4,31 @@ import (
 	"math"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
-// Window allows N things in any stretch of time of length Per. The zero Window
-// allows everything.
-type Window = standin.Window
+// Window allows N events in any period of length Per. The zero Window has no limit.
+type Window = fake.Window
 
-// Limits are how often things may be done.
+// Limits holds the rate limits.
 type Limits struct {
 	// Logins and Joins count per user.
 	// https://dev.twitch.tv/docs/chat/irc/#rate-limits
 	Logins, Joins Window
-	// Messages count per user, over all channels in which the user is neither
-	// broadcaster nor moderator nor VIP; ModeratorMessages over all channels.
-	// https://dev.twitch.tv/docs/chat/#twitch-chatbot-rate-limits
+	// Messages counts per user, over all channels without a privilege (broadcaster, moderator or VIP).
+	// ModeratorMessages counts over all channels. https://dev.twitch.tv/docs/chat/#twitch-chatbot-rate-limits
 	Messages, ModeratorMessages Window
 	// ChannelMessages count per user and channel, for users without privileges.
 	ChannelMessages Window
-	// Helix is the bucket of points of an app and user: full it has N, and it
-	// fills again over Per. https://dev.twitch.tv/docs/api/guide/#twitch-rate-limits
+	// Helix is the point bucket of an app and user: a full bucket has N points, and an empty bucket fills over Per.
+	// https://dev.twitch.tv/docs/api/guide/#twitch-rate-limits
 	Helix Window
-	// WhispersPerSecond and WhispersPerMinute count per sender;
-	// WhisperRecipients are the different recipients of a sender.
-	// https://dev.twitch.tv/docs/api/reference/#send-whisper
+	// WhispersPerSecond and WhispersPerMinute count per sender. WhisperRecipients counts the different recipients of a
+	// sender. https://dev.twitch.tv/docs/api/reference/#send-whisper
 	WhispersPerSecond, WhispersPerMinute, WhisperRecipients Window
 }
 
-// DefaultLimits are those that Twitch sets an ordinary account.
+// DefaultLimits returns Twitch's limits for an ordinary account.
 func DefaultLimits() Limits {
 	return Limits{
 		Logins:            Window{N: 20, Per: 10 * time.Second},
@@ -46,14 +43,13 @@ func DefaultLimits() Limits {
 	}
 }
 
-// bucket holds points, of which each request takes one.
+// bucket holds points. Each request takes a point.
 type bucket struct {
 	points float64
 	at     time.Time
 }
 
-// take reports whether there was a point, how many are left, and when the
-// bucket is full again.
+// take takes a point if possible. It returns the remaining points, and the time when the bucket is full again.
 func (b *bucket) take(now time.Time, w Window) (ok bool, left int, reset time.Time) {
 	rate := float64(w.N) / w.Per.Seconds()
 	if b.at.IsZero() {

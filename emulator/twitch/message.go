@@ -10,19 +10,18 @@ import (
 	"github.com/google/uuid"
 )
 
-// host is the prefix of what the server itself says.
+// host is the prefix of the server's own messages.
 const host = "tmi.twitch.tv"
 
-// message is one line of IRC, in either direction.
-// https://dev.twitch.tv/docs/chat/irc/#parsing-messages
+// message is an IRC message in either direction. https://dev.twitch.tv/docs/chat/irc/#parsing-messages
 type message struct {
 	tags    tags
-	prefix  string // without its colon
+	prefix  string // without the colon
 	command string
-	params  []string // of which only the last may be empty or hold spaces
+	params  []string // only the last parameter may be empty or contain spaces
 }
 
-// tags are those of IRCv3, unescaped. https://ircv3.net/specs/extensions/message-tags
+// tags holds unescaped tags of IRCv3. https://ircv3.net/specs/extensions/message-tags
 type tags map[string]string
 
 var (
@@ -30,8 +29,7 @@ var (
 	newlineText = strings.NewReplacer("\r", " ", "\n", " ", "\x00", "")
 )
 
-// encode writes the message as one line without its end, with the tags only if
-// they were asked for.
+// encode returns the message as a line without line end, with tags only if withTags is true.
 func (m message) encode(withTags bool) string {
 	var b strings.Builder
 	if withTags && len(m.tags) > 0 {
@@ -63,8 +61,7 @@ func (m message) encode(withTags bool) string {
 	return b.String()
 }
 
-// trailing reports whether the last parameter gets a colon, which Twitch gives
-// to texts whether they need it or not.
+// trailing reports whether a parameter gets a colon. Twitch puts a colon before every text, needed or not.
 func trailing(command string, i int, p string) bool {
 	if p == "" || p[0] == ':' || strings.Contains(p, " ") {
 		return true
@@ -72,8 +69,7 @@ func trailing(command string, i int, p string) bool {
 	return i > 0 && command != "CAP"
 }
 
-// parseMessage reads one line, without its end, and reports whether there was a
-// command in it.
+// parseMessage parses a line without line end, and reports whether the line has a command.
 func parseMessage(line string) (message, bool) {
 	var m message
 	line = strings.TrimLeft(line, " ")
@@ -115,8 +111,7 @@ func parseTags(raw string) tags {
 	return t
 }
 
-// unescapeTag is not a Replacer because a backslash before any other character,
-// and one at the end, is dropped.
+// unescapeTag drops a backslash before an unknown character and at the end, so a Replacer is not enough.
 func unescapeTag(v string) string {
 	if !strings.Contains(v, `\`) {
 		return v
@@ -146,7 +141,7 @@ func unescapeTag(v string) string {
 	return b.String()
 }
 
-// param is the i-th parameter, or empty.
+// param returns the i-th parameter, or an empty string.
 func (m message) param(i int) string {
 	if i >= len(m.params) {
 		return ""
@@ -154,15 +149,14 @@ func (m message) param(i int) string {
 	return m.params[i]
 }
 
-// The lines that the server sends.
-// https://dev.twitch.tv/docs/chat/irc/#irc-command-reference
+// Messages of the server. https://dev.twitch.tv/docs/chat/irc/#irc-command-reference
 
 func userPrefix(login string) string {
 	return login + "!" + login + "@" + login + "." + host
 }
 
-// identity are the tags that say who and what a user is in a channel.
-func identity(r *room, u *account) tags {
+// userTags returns the tags about a user in a channel.
+func userTags(r *room, u *account) tags {
 	role := r.roles[u.ID]
 	var badges []string
 	switch {
@@ -197,7 +191,7 @@ func identity(r *room, u *account) tags {
 	return t
 }
 
-// badgeMonths is the subscriber badge of so many months: it changes rarely.
+// badgeMonths returns the subscriber badge for a number of months. The badge has few steps.
 func badgeMonths(months int) int {
 	badge := 0
 	for _, step := range []int{3, 6, 9, 12, 18, 24, 36, 48, 60} {
@@ -209,7 +203,7 @@ func badgeMonths(months int) int {
 }
 
 func (s *Server) privmsg(r *room, u *account, l *Line, first bool) message {
-	t := identity(r, u)
+	t := userTags(r, u)
 	t["emotes"] = ""
 	t["first-msg"] = digit(first)
 	t["flags"] = ""
@@ -240,7 +234,7 @@ func (s *Server) privmsg(r *room, u *account, l *Line, first bool) message {
 	return message{tags: t, prefix: userPrefix(u.Login), command: "PRIVMSG", params: []string{"#" + r.name(), text}}
 }
 
-// thread is the first line of the conversation that l belongs to.
+// thread returns the first line of the conversation of l.
 func (r *room) thread(l *Line) *Line {
 	for r.byID[l.ReplyTo] != nil && l.ReplyTo != l.ID {
 		l = r.byID[l.ReplyTo]
@@ -249,7 +243,7 @@ func (r *room) thread(l *Line) *Line {
 }
 
 func userState(r *room, u *account) message {
-	t := identity(r, u)
+	t := userTags(r, u)
 	t["emote-sets"] = "0"
 	return message{tags: t, prefix: host, command: "USERSTATE", params: []string{"#" + r.name()}}
 }
@@ -282,7 +276,7 @@ func roomState(r *room) message {
 	}, prefix: host, command: "ROOMSTATE", params: []string{"#" + r.name()}}
 }
 
-// notice is about a channel, given with its #, or about the connection, "*".
+// notice makes a NOTICE about a channel, given with #, or about the connection, given as "*".
 func notice(where, id, text string) message {
 	m := message{prefix: host, command: "NOTICE", params: []string{where, text}}
 	if id != "" {

@@ -5,18 +5,17 @@ import (
 	"time"
 )
 
-// Action is something that moderators did.
+// Action is an action of a moderator.
 type Action struct {
-	// Kind is one of the constants.
+	// Kind is one of the Action constants.
 	Kind string
-	// By is the moderator's login; empty where the broadcaster did it through a
-	// method of Server.
+	// By is the moderator's login; empty for the broadcaster's action through a method of Server.
 	By string
-	// Login is whom it was done to.
+	// Login is the affected user.
 	Login string
-	// MessageID is the line that was deleted.
+	// MessageID is the deleted line.
 	MessageID string
-	// Duration is that of a time-out.
+	// Duration is the length of a time-out.
 	Duration time.Duration
 	Reason   string
 	At       time.Time
@@ -31,14 +30,14 @@ const (
 	ActionClear   = "clear"
 )
 
-// ban ends at until, or never where that is zero.
+// ban ends at until; a zero until means never.
 type ban struct {
 	until, since time.Time
 	by           string
 	reason       string
 }
 
-// Actions are what moderators did in the channel, in order.
+// Actions returns the actions of the channel's moderators, in order.
 func (s *Server) Actions(channel string) []Action {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,11 +48,11 @@ func (s *Server) Actions(channel string) []Action {
 	return append([]Action(nil), a.room.actions...)
 }
 
-// Ban bans a user from a channel, for ever where d is 0, and tells the channel.
+// Ban bans a user from a channel, for the duration d or for ever if d is 0. The channel's connections get a message.
 func (s *Server) Ban(channel, login string, d time.Duration, reason string) error {
 	s.lock()
 	defer s.unlock()
-	r, u, err := s.pair(channel, login)
+	r, u, err := s.roomAndAccount(channel, login)
 	if err != nil {
 		return err
 	}
@@ -65,7 +64,7 @@ func (s *Server) Ban(channel, login string, d time.Duration, reason string) erro
 func (s *Server) Unban(channel, login string) error {
 	s.lock()
 	defer s.unlock()
-	r, u, err := s.pair(channel, login)
+	r, u, err := s.roomAndAccount(channel, login)
 	if err != nil {
 		return err
 	}
@@ -73,7 +72,7 @@ func (s *Server) Unban(channel, login string) error {
 	return nil
 }
 
-// Delete removes a line from the channel, and reports whether it was there.
+// Delete deletes a line of the channel, and reports whether the line existed.
 func (s *Server) Delete(channel, messageID string) bool {
 	s.lock()
 	defer s.unlock()
@@ -85,7 +84,7 @@ func (s *Server) Delete(channel, messageID string) bool {
 	return true
 }
 
-// Clear removes everything that was said from the channel.
+// Clear deletes all lines of the channel.
 func (s *Server) Clear(channel string) error {
 	s.lock()
 	defer s.unlock()
@@ -97,7 +96,7 @@ func (s *Server) Clear(channel string) error {
 	return nil
 }
 
-func (s *Server) acted(r *room, by *account, a Action) {
+func (s *Server) recordAction(r *room, by *account, a Action) {
 	if by != nil {
 		a.By = by.Login
 	}
@@ -123,17 +122,17 @@ func (s *Server) ban(r *room, by, u *account, d time.Duration, reason string) ba
 			l.Deleted = true
 		}
 	}
-	r.tell(message{tags: t, prefix: host, command: "CLEARCHAT", params: []string{"#" + r.name(), u.Login}})
-	s.acted(r, by, Action{Kind: kind, Login: u.Login, Duration: d, Reason: reason})
+	r.broadcast(message{tags: t, prefix: host, command: "CLEARCHAT", params: []string{"#" + r.name(), u.Login}})
+	s.recordAction(r, by, Action{Kind: kind, Login: u.Login, Duration: d, Reason: reason})
 	return b
 }
 
 func (s *Server) unban(r *room, by, u *account) {
 	delete(r.bans, u.ID)
-	s.acted(r, by, Action{Kind: ActionUnban, Login: u.Login})
+	s.recordAction(r, by, Action{Kind: ActionUnban, Login: u.Login})
 }
 
-// banned reports whether a ban or a time-out of u holds.
+// banned returns the active ban or time-out of u, if any.
 func (r *room) banned(u *account, now time.Time) (ban, bool) {
 	b, ok := r.bans[u.ID]
 	return b, ok && (b.until.IsZero() || now.Before(b.until))
@@ -141,27 +140,26 @@ func (r *room) banned(u *account, now time.Time) (ban, bool) {
 
 func (s *Server) deleteLine(r *room, by *account, l *Line) {
 	l.Deleted = true
-	r.tell(message{
+	r.broadcast(message{
 		tags:   tags{"login": l.Login, "room-id": r.owner.ID, "target-msg-id": l.ID, "tmi-sent-ts": millis(s.now())},
 		prefix: host, command: "CLEARMSG", params: []string{"#" + r.name(), l.Text},
 	})
-	s.acted(r, by, Action{Kind: ActionDelete, Login: l.Login, MessageID: l.ID})
+	s.recordAction(r, by, Action{Kind: ActionDelete, Login: l.Login, MessageID: l.ID})
 }
 
 func (s *Server) clear(r *room, by *account) {
 	for _, l := range r.lines {
 		l.Deleted = true
 	}
-	r.tell(message{
+	r.broadcast(message{
 		tags:   tags{"room-id": r.owner.ID, "tmi-sent-ts": millis(s.now())},
 		prefix: host, command: "CLEARCHAT", params: []string{"#" + r.name()},
 	})
-	s.acted(r, by, Action{Kind: ActionClear})
+	s.recordAction(r, by, Action{Kind: ActionClear})
 }
 
-// tell sends a message to the connections in the channel that asked for Twitch's
-// commands.
-func (r *room) tell(m message) {
+// broadcast sends a message to the channel's connections with the capability twitch.tv/commands.
+func (r *room) broadcast(m message) {
 	for c := range r.joined {
 		if c.commands {
 			c.send(m)

@@ -10,19 +10,19 @@ import (
 	"strings"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
-// OAuth, see https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/
+// OAuth: https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/
 
-// code is what an authorization gave, to be exchanged once.
+// code is the result of an authorization. A client can exchange it once.
 type code struct {
 	clientID, redirectURI, userID string
 	scopes                        []string
 	expires                       time.Time
 }
 
-// codeLife is not documented; a client exchanges its code at once.
+// codeLife is the lifetime of a code. Twitch documents none; a client exchanges its code at once.
 const codeLife = 10 * time.Minute
 
 func (s *Server) routeOAuth(mux *http.ServeMux) {
@@ -36,9 +36,8 @@ func (s *Server) routeOAuth(mux *http.ServeMux) {
 	})
 }
 
-// LogIn makes the browser of whoever comes to the authorization page that of
-// this user, who agrees to everything at once. Without it, or with an empty
-// login, the page asks who one is, and whether one agrees.
+// LogIn logs in a user at the authorization page for every browser; the user consents to everything at once. Without a
+// logged-in user, or with an empty login, the page asks for the user and the consent.
 func (s *Server) LogIn(login string) error {
 	s.lock()
 	defer s.unlock()
@@ -76,7 +75,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 	s.lock()
 	defer s.unlock()
 	app := s.apps[q.Get("client_id")]
-	// Before the app and its address are known there is nowhere to redirect to.
+	// Without a known app and redirect address, an error cannot be redirected.
 	switch {
 	case q.Get("client_id") == "":
 		oauthError(w, http.StatusBadRequest, "missing client id")
@@ -105,7 +104,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, back.String(), http.StatusFound)
 	}
 	if q.Get("response_type") != "code" {
-		answer("error", "unsupported_response_type", "error_description", "this stand-in has the authorization code flow only")
+		answer("error", "unsupported_response_type", "error_description", "this fake supports the authorization code flow only")
 		return
 	}
 	login := s.loggedIn
@@ -125,16 +124,16 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 		}
 		slices.SortFunc(users, func(a, b User) int { return cmp.Compare(a.Login, b.Login) })
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		// An answer that can't be written was not wanted any more.
+		// The browser may be gone; then the page is not needed.
 		_ = consentPage.Execute(w, map[string]any{"App": app.Name, "Scopes": scopes, "Users": users})
 		return
 	}
-	c := standin.Secret(15)
+	c := fake.Secret(15)
 	s.codes[c] = code{app.ID, redirect, u.ID, scopes, s.now().Add(codeLife)}
 	answer("code", c, "scope", strings.Join(scopes, " "))
 }
 
-// token gives out tokens for a code, a refresh token, or the app itself.
+// token issues tokens for a code, a refresh token, or the app itself.
 // https://dev.twitch.tv/docs/authentication/refresh-tokens/
 func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	s.lock()
@@ -178,8 +177,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 			oauthError(w, http.StatusBadRequest, "Invalid refresh token")
 			return
 		}
-		// The next refresh takes the new one; the old access token lives on
-		// until its time is over.
+		// The next refresh needs the new refresh token; the old access token stays valid until its expiry.
 		delete(s.refresh, old.Refresh)
 		t = s.issue(Token{UserID: old.UserID, ClientID: app.ID, Scopes: old.Scopes})
 	case "client_credentials":
@@ -193,7 +191,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	}
 	out := map[string]any{
 		"access_token": t.Access,
-		"expires_in":   s.left(t),
+		"expires_in":   s.secondsLeft(t),
 		"token_type":   "bearer",
 	}
 	if t.UserID != "" {
@@ -203,8 +201,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, out)
 }
 
-// validate tells what a token is.
-// https://dev.twitch.tv/docs/authentication/validate-tokens/
+// validate describes a token. https://dev.twitch.tv/docs/authentication/validate-tokens/
 func (s *Server) validate(w http.ResponseWriter, r *http.Request) {
 	access, ok := authorization(r, "OAuth", "Bearer")
 	if !ok {
@@ -219,14 +216,14 @@ func (s *Server) validate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	t.ValidatedAt = s.now()
-	out := map[string]any{"client_id": t.ClientID, "scopes": orEmpty(t.Scopes), "expires_in": s.left(t)}
+	out := map[string]any{"client_id": t.ClientID, "scopes": orEmpty(t.Scopes), "expires_in": s.secondsLeft(t)}
 	if t.UserID != "" {
 		out["user_id"], out["login"] = t.UserID, s.users[t.UserID].Login
 	}
 	writeJSON(w, http.StatusOK, out)
 }
 
-// revoke ends a token. https://dev.twitch.tv/docs/authentication/revoke-tokens/
+// revoke revokes a token. https://dev.twitch.tv/docs/authentication/revoke-tokens/
 func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
 	clientID, access := r.FormValue("client_id"), r.FormValue("token")
 	s.lock()
@@ -247,10 +244,9 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) left(t *Token) int { return int(t.ExpiresAt.Sub(s.now()) / time.Second) }
+func (s *Server) secondsLeft(t *Token) int { return int(t.ExpiresAt.Sub(s.now()) / time.Second) }
 
-// authorization is the token of the Authorization header, under one of the
-// schemes.
+// authorization returns the token of the Authorization header, if the header uses one of the schemes.
 func authorization(r *http.Request, schemes ...string) (string, bool) {
 	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !ok || token == "" {
@@ -266,9 +262,9 @@ func oauthError(w http.ResponseWriter, status int, text string) {
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
-	// The client that went away is no concern of the server's.
+	// A disconnected client is not an error of the server.
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// orEmpty makes no scopes the empty list in JSON.
+// orEmpty returns a list that encodes as [] instead of null.
 func orEmpty(scopes []string) []string { return append([]string{}, scopes...) }

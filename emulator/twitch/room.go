@@ -8,23 +8,23 @@ import (
 	"time"
 )
 
-// Line is something that was said in a channel.
+// Line is a chat message in a channel.
 type Line struct {
 	ID      string
 	Channel string // a login
-	// UserID, Login and DisplayName are the speaker's at the time.
+	// UserID, Login and DisplayName describe the author at the time of the message.
 	UserID, Login, DisplayName string
 	Text                       string
 	// Action is set for /me.
 	Action bool
-	// ReplyTo is the id of the line that this one answers.
+	// ReplyTo is the id of the answered line, or empty.
 	ReplyTo string
-	// Nonce is the client-nonce that came with it over IRC.
+	// Nonce is the client-nonce of a message over IRC.
 	Nonce string
-	// Via is how it came: ViaIRC, ViaHelix or ViaSay.
+	// Via is the transport: ViaIRC, ViaHelix or ViaSay.
 	Via string
 	At  time.Time
-	// Deleted is set once a moderator deleted the line or cleared the chat.
+	// Deleted is set when a moderator deletes the line or clears the chat.
 	Deleted bool
 }
 
@@ -35,13 +35,12 @@ const (
 	ViaSay   = "say" // the Say method
 )
 
-// Settings are a channel's rules of who may chat.
-// https://dev.twitch.tv/docs/api/reference/#get-chat-settings
+// Settings restricts the users who may chat. https://dev.twitch.tv/docs/api/reference/#get-chat-settings
 type Settings struct {
-	// Slow is how long a viewer waits between two lines; 0 is off.
+	// Slow is the pause of a viewer between two lines; 0 is off.
 	Slow time.Duration
-	// FollowersOnly is how many minutes one must follow; it counts only where
-	// FollowersOnlyMode is set, and may be 0 then.
+	// FollowersOnly is the required time of following, in minutes. It counts only if FollowersOnlyMode is set, and may
+	// then be 0.
 	FollowersOnlyMode bool
 	FollowersOnly     int
 	SubscribersOnly   bool
@@ -50,7 +49,7 @@ type Settings struct {
 	UniqueChat bool
 }
 
-// Stream is what a channel that is live shows.
+// Stream describes a live channel.
 type Stream struct {
 	ID          string
 	Title, Game string
@@ -58,17 +57,17 @@ type Stream struct {
 	StartedAt   time.Time
 }
 
-// room is the channel side of an account.
+// room is the channel of an account.
 type room struct {
 	owner     *account
-	roles     map[string]Role      // by user id, as is all below
-	followers map[string]time.Time // since when
+	roles     map[string]Role      // by user id, like the maps below
+	followers map[string]time.Time // time of the follow
 	bans      map[string]ban
-	last      map[string]said
+	last      map[string]lastPost
 	spoken    map[string]bool
 	lines     []*Line
 	byID      map[string]*Line
-	unique    map[string]bool // what was said in unique-chat mode
+	unique    map[string]bool // texts posted in unique-chat mode
 	actions   []Action
 	joined    map[*ircConn]bool
 	settings  Settings
@@ -77,8 +76,8 @@ type room struct {
 	stream    *Stream
 }
 
-// said is a user's last line in a channel.
-type said struct {
+// lastPost is a user's last line in a channel.
+type lastPost struct {
 	text string
 	at   time.Time
 }
@@ -88,7 +87,7 @@ func newRoom() room {
 		roles:     map[string]Role{},
 		followers: map[string]time.Time{},
 		bans:      map[string]ban{},
-		last:      map[string]said{},
+		last:      map[string]lastPost{},
 		spoken:    map[string]bool{},
 		byID:      map[string]*Line{},
 		unique:    map[string]bool{},
@@ -100,15 +99,15 @@ func (r *room) name() string { return r.owner.Login }
 
 func (r *room) broadcaster(u *account) bool { return r.owner == u }
 
-// moderates reports whether u may do a moderator's work.
+// moderates reports whether u is the broadcaster or a moderator.
 func (r *room) moderates(u *account) bool {
 	return r.broadcaster(u) || r.roles[u.ID].Moderator
 }
 
-// privileged reports whether u is exempt from the rules for viewers.
+// privileged reports whether the rules for viewers do not apply to u.
 func (r *room) privileged(u *account) bool { return r.moderates(u) || r.roles[u.ID].VIP }
 
-// SetSettings changes a channel's chat settings, and tells who is in it.
+// SetSettings changes a channel's chat settings, and sends the change to the channel's connections.
 func (s *Server) SetSettings(channel string, settings Settings) error {
 	s.lock()
 	defer s.unlock()
@@ -125,10 +124,10 @@ func (s *Server) SetSettings(channel string, settings Settings) error {
 	return nil
 }
 
-// Said is everything that was said in the channel, in order.
+// Said returns all lines of the channel, in order.
 func (s *Server) Said(channel string) []Line { return s.SaidFrom(channel, 0) }
 
-// SaidFrom is what was said in the channel but for the first n lines.
+// SaidFrom returns the lines of the channel after the first n.
 func (s *Server) SaidFrom(channel string, n int) []Line {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,8 +142,8 @@ func (s *Server) SaidFrom(channel string, n int) []Line {
 	return lines
 }
 
-// Joined are the logins of those who are in the channel over IRC, anonymous
-// ones included, sorted; one comes once for each of its connections.
+// Joined returns the sorted logins of the users in the channel over IRC, anonymous users included, with one entry per
+// connection.
 func (s *Server) Joined(channel string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,29 +159,28 @@ func (s *Server) Joined(channel string) []string {
 	return logins
 }
 
-// SayOption is more about something said.
+// SayOption is an option of Say.
 type SayOption func(*post)
 
-// ReplyingTo makes a line an answer to the line of that id.
+// ReplyingTo makes the line an answer to the line with this id.
 func ReplyingTo(id string) SayOption { return func(p *post) { p.parent = id } }
 
-// AsAction makes it a /me.
+// AsAction makes the line a /me.
 func AsAction() SayOption { return func(p *post) { p.action = true } }
 
-// WithID chooses the line's id, so that a test can have the same one twice.
+// WithID sets the line's id, so that a test can repeat an id.
 func WithID(id string) SayOption { return func(p *post) { p.id = id } }
 
-// AsTyped makes bans, time-outs, limits and settings count, as for one who types
-// the line into the chat: what they refuse is an error with the msg-id.
+// AsTyped applies bans, time-outs, limits and settings, as for a person who types into the chat. A refusal becomes an
+// error with the msg-id.
 func AsTyped() SayOption { return func(p *post) { p.typed = true } }
 
-// Say makes a user say something in a channel, whatever limits, bans and
-// settings would say to it unless it is AsTyped, and tells every connection that
-// is in the channel.
+// Say posts a line as a user and sends the line to every connection in the channel. Limits, bans and settings do not
+// apply, unless AsTyped is given.
 func (s *Server) Say(channel, login, text string, opts ...SayOption) (Line, error) {
 	s.lock()
 	defer s.unlock()
-	r, u, err := s.pair(channel, login)
+	r, u, err := s.roomAndAccount(channel, login)
 	if err != nil {
 		return Line{}, err
 	}
@@ -198,7 +196,7 @@ func (s *Server) Say(channel, login, text string, opts ...SayOption) (Line, erro
 	return *s.publish(p), nil
 }
 
-// post is something on its way into a channel.
+// post is a line before publication.
 type post struct {
 	room   *room
 	from   *account
@@ -209,17 +207,17 @@ type post struct {
 	nonce  string
 	via    string
 	typed  bool
-	conn   *ircConn // that it came over, if it did
+	conn   *ircConn // sender's connection; nil for other transports
 }
 
-// maxText is how many characters a chat message may have.
+// maxText is the largest number of characters in a chat message.
 const maxText = 500
 
-// refusal is why a message does not go out: the msg-id of the NOTICE and its
-// text. https://dev.twitch.tv/docs/chat/irc/#notice-message-ids
+// refusal is the reason against a message: the msg-id of the NOTICE, and its text.
+// https://dev.twitch.tv/docs/chat/irc/#notice-message-ids
 type refusal struct{ id, text string }
 
-// admit is nil if p may go out now. It counts the attempt either way.
+// admit returns nil if p may be published now. It counts the attempt in both cases.
 func (s *Server) admit(p post) *refusal {
 	now, r, u := s.now(), p.room, p.from
 	if b, ok := r.bans[u.ID]; ok {
@@ -279,8 +277,7 @@ func seconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
 }
 
-// publish stores what is said, and tells every connection in the channel but
-// the one that it came over.
+// publish stores a line, and sends the line to every connection in the channel except the sender's connection.
 func (s *Server) publish(p post) *Line {
 	r, u := p.room, p.from
 	l := &Line{
@@ -298,14 +295,14 @@ func (s *Server) publish(p post) *Line {
 	}
 	first := !r.spoken[u.ID]
 	r.spoken[u.ID] = true
-	r.last[u.ID] = said{p.text, l.At}
+	r.last[u.ID] = lastPost{p.text, l.At}
 	r.lines = append(r.lines, l)
 	r.byID[l.ID] = l
 	if r.settings.UniqueChat {
 		r.unique[p.text] = true
 	}
 	m := s.privmsg(r, u, l, first)
-	var encoded [2]string // without and with tags, once for all
+	var encoded [2]string // without and with tags, encoded once
 	for c := range r.joined {
 		if c == p.conn {
 			continue

@@ -1,19 +1,17 @@
-// Package twitch is an in-process stand-in for Twitch, for tests and for
-// development on one machine: chat over IRC, OAuth, the Helix API and EventSub,
-// on real sockets of the loopback interface, in the clear.
+// Package twitch is an in-process fake of Twitch, for tests and for development on one machine: chat over IRC, OAuth,
+// the Helix API and EventSub, on real sockets of the loopback interface, without TLS. Start with [New].
 //
-// It follows Twitch's documentation and refuses what Twitch refuses; each file
-// names the page that it follows:
+// The fake follows Twitch's documentation and refuses the same requests as Twitch. Each file names its page of the
+// documentation:
 //
 //	IRC       https://dev.twitch.tv/docs/chat/irc/
 //	OAuth     https://dev.twitch.tv/docs/authentication/
 //	Helix     https://dev.twitch.tv/docs/api/reference/
 //	EventSub  https://dev.twitch.tv/docs/eventsub/handling-websocket-events/
 //
-// Around the protocols stands a world of users, whose channels they are, apps
-// and tokens. A test or a page drives it: it says something as a user, follows,
-// raids, bans, goes live, revokes a token or breaks something, and reads what
-// arrived: lines, whispers, bans.
+// Behind the protocols are users with their channels, apps and tokens. A test or a page calls methods of [Server] to
+// post a line as a user, follow, raid, ban, go live, revoke a token or inject a fault, and to read the received lines,
+// whispers and bans.
 //
 //	srv, err := twitch.New()
 //	...
@@ -24,12 +22,10 @@
 //	client := irc.NewClient(bot.Login, "oauth:"+tok.Access)
 //	client.IrcAddress, client.TLS = srv.IRCAddr(), false
 //
-// What it leaves out: TLS, the half hour for which Twitch ignores who exceeds the
-// limits of chat (here only what is too much is refused), emotes, cheers and channel points, AutoMod, shared
-// chat, announcements, conduits and webhooks, the device and implicit flows,
-// OpenID Connect, and every Helix endpoint but those that are named above. A
-// Helix path that is not served is answered with 404, an EventSub type that is
-// not served with 400, as Twitch does for one that it does not have.
+// Not included: TLS, the half hour during which Twitch ignores a client that exceeds the chat limits (the fake refuses
+// only the messages above the limit), emotes, cheers and channel points, AutoMod, shared chat, announcements, conduits
+// and webhooks, the device and implicit flows, OpenID Connect, and all other Helix endpoints. An unknown Helix path
+// gets 404. An unknown EventSub type gets 400, as on Twitch.
 package twitch
 
 import (
@@ -40,24 +36,23 @@ import (
 	"net/http"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
-// ErrClosed is returned by calls that a closing server ended.
-var ErrClosed = standin.ErrClosed
+// ErrClosed is returned by calls interrupted by Close.
+var ErrClosed = fake.ErrClosed
 
-// Server is a running stand-in. Its methods may be called from any goroutine,
-// and answer from memory.
+// Server is a running fake. Its methods are safe for concurrent use, and answer from memory.
 type Server struct {
-	*standin.Core
+	*fake.Core
 	options options
 	irc     net.Listener
 	http    net.Listener
-	tasks   *standin.Tasks
+	tasks   *fake.Tasks
 
-	// mu guards all that follows and what hangs from it. Whoever holds it may
-	// push to a connection's queue, which never blocks.
-	mu       standin.Mutex
+	// mu guards the fields below and everything reachable from the fields. While holding mu, a goroutine may push to a
+	// connection's queue, because Push never blocks.
+	mu       fake.Mutex
 	users    map[string]*account
 	logins   map[string]*account
 	apps     map[string]*App
@@ -71,7 +66,7 @@ type Server struct {
 	subs     map[string]*subscription
 	subOrder []string
 	points   map[string]*bucket
-	faults   standin.Faults[ChatFault]
+	faults   fake.Faults[ChatFault]
 	lastID   int
 }
 
@@ -83,49 +78,45 @@ type options struct {
 	noNonce           bool
 }
 
-// Timing is how long things last. New takes for a zero field what Twitch has.
+// Timing holds durations. A zero field means Twitch's own duration, given below.
 type Timing struct {
-	// Keepalive is how long an EventSub connection stays silent before a
-	// keepalive message; it replaces what the client asks for. 10 s.
+	// Keepalive is the silence of an EventSub connection before a keepalive message. It replaces the client's wish. 10
+	// s.
 	Keepalive time.Duration
-	// Subscribe is how long a new EventSub connection may be without a
-	// subscription. 10 s.
+	// Subscribe is the largest time of a new EventSub connection without a subscription. 10 s.
 	Subscribe time.Duration
-	// Reconnect is how long the old EventSub connection outlives its
-	// session_reconnect message. 30 s.
+	// Reconnect is the life of the old EventSub connection after its session_reconnect message. 30 s.
 	Reconnect time.Duration
-	// Ping is the interval of PING to IRC connections and of WebSocket pings,
-	// and how long the answer may take. 5 min.
+	// Ping is the interval of PING on IRC connections and of WebSocket pings, and the time limit of the answer. 5 min.
 	Ping time.Duration
-	// Token is how long an access token that OAuth gives out is valid. 4 h.
+	// Token is the lifetime of an access token from OAuth. 4 h.
 	Token time.Duration
 }
 
-// Option changes how New builds a Server.
+// Option is an option of New.
 type Option func(*options)
 
-// WithIRCAddr sets the TCP address of IRC. Without it, a free port of 127.0.0.1.
+// WithIRCAddr sets the TCP address of IRC. The default is a free port of 127.0.0.1.
 func WithIRCAddr(addr string) Option { return func(o *options) { o.ircAddr = addr } }
 
-// WithHTTPAddr sets the TCP address of everything else, IRC over WebSocket
-// included. Without it, a free port of 127.0.0.1.
+// WithHTTPAddr sets the TCP address of all other protocols, IRC over WebSocket included. The default is a free port of
+// 127.0.0.1.
 func WithHTTPAddr(addr string) Option { return func(o *options) { o.httpAddr = addr } }
 
-// WithClock sets the clock that limits, bans and expiries go by. Keepalives and
-// pings go by the real one.
+// WithClock sets the clock of limits, bans and expiries. Keepalives and pings use the real clock.
 func WithClock(now func() time.Time) Option { return func(o *options) { o.now = now } }
 
 // WithLimits replaces DefaultLimits.
 func WithLimits(l Limits) Option { return func(o *options) { o.limits = l } }
 
-// WithTiming replaces the durations of Twitch by those that are not zero.
+// WithTiming replaces Twitch's durations by the non-zero fields of t.
 func WithTiming(t Timing) Option { return func(o *options) { o.timing = t } }
 
-// WithoutNonceEcho keeps the client-nonce of a PRIVMSG out of the USERSTATE that
-// answers it. Twitch puts it there, but does not document that it does.
+// WithoutNonceEcho omits the client-nonce in the USERSTATE after a PRIVMSG. Twitch sends the nonce without documenting
+// it.
 func WithoutNonceEcho() Option { return func(o *options) { o.noNonce = true } }
 
-// New starts a server. All its listeners accept when New returns.
+// New starts a server. All listeners accept connections when New returns.
 func New(opts ...Option) (*Server, error) {
 	s := &Server{
 		options: options{
@@ -146,7 +137,7 @@ func New(opts ...Option) (*Server, error) {
 		subs:     map[string]*subscription{},
 		points:   map[string]*bucket{},
 		lastID:   100000,
-		tasks:    standin.NewTasks(),
+		tasks:    fake.NewTasks(),
 	}
 	for _, o := range opts {
 		o(&s.options)
@@ -166,7 +157,7 @@ func New(opts ...Option) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("twitch: HTTP: %w", err), s.irc.Close())
 	}
 	s.tasks.Go(s.acceptIRC)
-	s.Core = standin.New(standin.Config{
+	s.Core = fake.New(fake.Config{
 		Mutex:    &s.mu,
 		Tasks:    s.tasks,
 		Listener: s.http,
@@ -179,22 +170,22 @@ func New(opts ...Option) (*Server, error) {
 	return s, nil
 }
 
-// IRCAddr is the host:port of IRC over plain TCP.
+// IRCAddr returns the host:port of IRC over plain TCP.
 func (s *Server) IRCAddr() string { return s.irc.Addr().String() }
 
-// IRCWebSocketURL is where IRC is spoken over WebSocket.
+// IRCWebSocketURL returns the URL of IRC over WebSocket.
 func (s *Server) IRCWebSocketURL() string { return "ws://" + s.http.Addr().String() + ircPath }
 
-// HelixURL is what stands for https://api.twitch.tv/helix.
+// HelixURL returns the URL in place of https://api.twitch.tv/helix.
 func (s *Server) HelixURL() string { return "http://" + s.http.Addr().String() + helixPath }
 
-// OAuthURL is what stands for https://id.twitch.tv/oauth2.
+// OAuthURL returns the URL in place of https://id.twitch.tv/oauth2.
 func (s *Server) OAuthURL() string { return "http://" + s.http.Addr().String() + oauthPath }
 
-// EventSubURL is what stands for wss://eventsub.wss.twitch.tv/ws.
+// EventSubURL returns the URL in place of wss://eventsub.wss.twitch.tv/ws.
 func (s *Server) EventSubURL() string { return "ws://" + s.http.Addr().String() + eventSubPath }
 
-// Paths on the one HTTP listener.
+// Paths on the HTTP listener.
 const (
 	ircPath      = "/irc"
 	helixPath    = "/helix"
@@ -211,7 +202,7 @@ func (s *Server) routes() http.Handler {
 	return mux
 }
 
-// stopIRC ends the connections of IRC, and lets none come any more.
+// stopIRC ends the IRC connections and accepts no new connection.
 func (s *Server) stopIRC() error {
 	s.lock()
 	defer s.unlock()

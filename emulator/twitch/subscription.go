@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Subscription is one of EventSub's, in its form in JSON.
+// Subscription is an EventSub subscription in its JSON form.
 // https://dev.twitch.tv/docs/eventsub/eventsub-reference/#subscription
 type Subscription struct {
 	ID        string            `json:"id"`
@@ -20,7 +20,7 @@ type Subscription struct {
 	Cost      int               `json:"cost"`
 }
 
-// Transport is where notifications go.
+// Transport is the destination of notifications.
 type Transport struct {
 	Method         string `json:"method"`
 	SessionID      string `json:"session_id"`
@@ -39,13 +39,12 @@ type subscription struct {
 // https://dev.twitch.tv/docs/eventsub/eventsub-subscription-types/
 type kind struct {
 	version string
-	// conditions are the fields that must be there; oneOf that exactly one of
-	// them must.
+	// conditions are required fields. Of oneOf, exactly one field is required.
 	conditions []string
 	oneOf      []string
-	// scopes are those of which the token needs one; none for public events.
+	// scopes lists alternatives: the token needs one of the scopes. Public events have none.
 	scopes []string
-	// self is the condition that must be the token's user.
+	// self is the condition that must name the token's user.
 	self string
 }
 
@@ -82,74 +81,34 @@ var kinds = map[string]kind{
 	"stream.offline": {version: "1", conditions: []string{"broadcaster_user_id"}},
 }
 
-// Limits of https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#subscription-limits
+// Limits: https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#subscription-limits
 const (
 	maxSessionSubs = 300
 	maxTotalCost   = 10
-	maxSessions    = 3 // with enabled subscriptions, of one app and user
+	maxSessions    = 3 // sessions with enabled subscriptions, per app and user
 )
 
-// createSubscription is https://dev.twitch.tv/docs/api/reference/#create-eventsub-subscription
+// createSubscription implements https://dev.twitch.tv/docs/api/reference/#create-eventsub-subscription
 func (s *Server) createSubscription(c *call) answer {
-	var in struct {
-		Type      string            `json:"type"`
-		Version   string            `json:"version"`
-		Condition map[string]string `json:"condition"`
-		Transport Transport         `json:"transport"`
-	}
+	var in subscriptionRequest
 	if !c.decode(&in) {
-		return bad("The request body is not valid JSON.")
+		return badRequest("The request body is not valid JSON.")
 	}
-	// Clients that know all conditions send those that they don't use as empty.
+	// Clients that know all conditions send the unused conditions empty.
 	maps.DeleteFunc(in.Condition, func(_, v string) bool { return v == "" })
-	k, known := kinds[in.Type]
-	switch {
-	case in.Type == "":
-		return bad("The type field is required.")
-	case in.Version == "":
-		return bad("The version field is required.")
-	case !known || k.version != in.Version:
-		return bad("invalid subscription type and version")
-	case in.Transport.Method != "websocket":
-		return bad("unsupported transport method: this stand-in has websocket only")
-	case c.user == nil:
-		return bad("invalid transport and auth combination")
-	}
-	allowed := slices.Concat(k.conditions, k.oneOf)
-	for name, id := range in.Condition {
-		if !slices.Contains(allowed, name) {
-			return bad("invalid condition: " + name)
-		}
-		if s.users[id] == nil {
-			return bad("the condition " + name + " is not the id of a user")
-		}
-	}
-	for _, name := range k.conditions {
-		if in.Condition[name] == "" {
-			return bad("missing condition: " + name)
-		}
-	}
-	if len(k.oneOf) > 0 && len(in.Condition) != 1 {
-		return bad("exactly one condition is needed of " + k.oneOf[0] + " and " + k.oneOf[1])
-	}
-	forbidden := refuse(http.StatusForbidden, "subscription missing proper authorization")
-	if len(k.scopes) > 0 && !c.token.has(k.scopes...) || k.self != "" && in.Condition[k.self] != c.user.ID {
-		return forbidden
-	}
-	if in.Type == "channel.follow" && !s.users[in.Condition["broadcaster_user_id"]].room.moderates(c.user) {
-		return forbidden
+	if no, ok := s.checkSubscription(c, in); !ok {
+		return no
 	}
 	ss := s.sessions[in.Transport.SessionID]
 	if ss == nil {
-		return bad("websocket transport session does not exist or has already disconnected")
+		return badRequest("websocket transport session does not exist or has already disconnected")
 	}
 	if ss.userID != "" && ss.userID != c.user.ID {
-		return bad("websocket transport cannot have subscriptions created by different users")
+		return badRequest("websocket transport cannot have subscriptions created by different users")
 	}
 	cost, total := 1, 0
-	if k.self != "" || in.Condition["broadcaster_user_id"] == c.user.ID {
-		// What the user authorized is free.
-		cost = 0
+	if kinds[in.Type].self != "" || in.Condition["broadcaster_user_id"] == c.user.ID {
+		cost = 0 // a subscription authorized by its user is free
 	}
 	sessions := map[string]bool{ss.id: true}
 	for _, id := range s.subOrder {
@@ -184,14 +143,65 @@ func (s *Server) createSubscription(c *call) answer {
 	s.subOrder = append(s.subOrder, sub.ID)
 	return answer{status: http.StatusAccepted, body: map[string]any{
 		"data":           []Subscription{sub.Subscription},
-		"total":          len(s.owned(c)),
+		"total":          len(s.callerSubscriptions(c)),
 		"total_cost":     total + cost,
 		"max_total_cost": maxTotalCost,
 	}}
 }
 
-// owned are the subscriptions of the caller's app and user.
-func (s *Server) owned(c *call) []*subscription {
+// subscriptionRequest is the body of Create EventSub Subscription.
+type subscriptionRequest struct {
+	Type      string            `json:"type"`
+	Version   string            `json:"version"`
+	Condition map[string]string `json:"condition"`
+	Transport Transport         `json:"transport"`
+}
+
+// checkSubscription checks the type, the conditions and the permission of a request. If the request is refused, ok is
+// false and no is the answer.
+func (s *Server) checkSubscription(c *call, in subscriptionRequest) (no answer, ok bool) {
+	k, known := kinds[in.Type]
+	switch {
+	case in.Type == "":
+		return badRequest("The type field is required."), false
+	case in.Version == "":
+		return badRequest("The version field is required."), false
+	case !known || k.version != in.Version:
+		return badRequest("invalid subscription type and version"), false
+	case in.Transport.Method != "websocket":
+		return badRequest("unsupported transport method: this fake supports websocket only"), false
+	case c.user == nil:
+		return badRequest("invalid transport and auth combination"), false
+	}
+	allowed := slices.Concat(k.conditions, k.oneOf)
+	for name, id := range in.Condition {
+		if !slices.Contains(allowed, name) {
+			return badRequest("invalid condition: " + name), false
+		}
+		if s.users[id] == nil {
+			return badRequest("the condition " + name + " is not the id of a user"), false
+		}
+	}
+	for _, name := range k.conditions {
+		if in.Condition[name] == "" {
+			return badRequest("missing condition: " + name), false
+		}
+	}
+	if len(k.oneOf) > 0 && len(in.Condition) != 1 {
+		return badRequest("exactly one condition is needed of " + k.oneOf[0] + " and " + k.oneOf[1]), false
+	}
+	forbidden := refuse(http.StatusForbidden, "subscription missing proper authorization")
+	if len(k.scopes) > 0 && !c.token.has(k.scopes...) || k.self != "" && in.Condition[k.self] != c.user.ID {
+		return forbidden, false
+	}
+	if in.Type == "channel.follow" && !s.users[in.Condition["broadcaster_user_id"]].room.moderates(c.user) {
+		return forbidden, false
+	}
+	return answer{}, true
+}
+
+// callerSubscriptions returns the subscriptions of the caller's app and user.
+func (s *Server) callerSubscriptions(c *call) []*subscription {
 	var own []*subscription
 	for _, id := range s.subOrder {
 		if sub := s.subs[id]; sub.clientID == c.token.ClientID && sub.userID == c.token.UserID {
@@ -201,7 +211,7 @@ func (s *Server) owned(c *call) []*subscription {
 	return own
 }
 
-// getSubscriptions is https://dev.twitch.tv/docs/api/reference/#get-eventsub-subscriptions
+// getSubscriptions implements https://dev.twitch.tv/docs/api/reference/#get-eventsub-subscriptions
 func (s *Server) getSubscriptions(c *call) answer {
 	q := c.r.URL.Query()
 	filters := 0
@@ -211,10 +221,10 @@ func (s *Server) getSubscriptions(c *call) answer {
 		}
 	}
 	if filters > 1 {
-		return bad("You may specify only one filter query parameter.")
+		return badRequest("You may specify only one filter query parameter.")
 	}
 	found, cost, total := []Subscription{}, 0, 0
-	for _, sub := range s.owned(c) {
+	for _, sub := range s.callerSubscriptions(c) {
 		total++
 		if sub.Status == "enabled" {
 			cost += sub.Cost
@@ -242,11 +252,11 @@ func (s *Server) getSubscriptions(c *call) answer {
 	})
 }
 
-// deleteSubscription is https://dev.twitch.tv/docs/api/reference/#delete-eventsub-subscription
+// deleteSubscription implements https://dev.twitch.tv/docs/api/reference/#delete-eventsub-subscription
 func (s *Server) deleteSubscription(c *call) answer {
 	id := c.query("id")
 	if id == "" {
-		return missing("id")
+		return missingParameter("id")
 	}
 	sub := s.subs[id]
 	if sub == nil || sub.clientID != c.token.ClientID || sub.userID != c.token.UserID {
@@ -260,8 +270,7 @@ func (s *Server) deleteSubscription(c *call) answer {
 	return answer{status: http.StatusNoContent}
 }
 
-// notify sends an event to the subscriptions of that type whose conditions all
-// hold for it.
+// notify sends an event to the subscriptions of its type, if all conditions of the subscription match.
 func (s *Server) notify(name string, event map[string]any, holds map[string]string) {
 	for _, id := range s.subOrder {
 		sub := s.subs[id]

@@ -6,31 +6,29 @@ import (
 	"slices"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // App is a registered application.
 // https://dev.twitch.tv/docs/authentication/register-app/
 type App struct {
-	// ID and Secret are chosen by AddApp where they are empty.
+	// AddApp fills in an empty ID or Secret.
 	ID, Secret   string
 	Name         string
 	RedirectURIs []string
 }
 
-// Token is an access token with the refresh token that came with it.
+// Token is an access token with its refresh token.
 type Token struct {
-	// Access and Refresh are chosen by AddToken where they are empty; an app
-	// access token has no Refresh.
+	// AddToken fills in an empty Access or Refresh. An app access token has no Refresh.
 	Access, Refresh string
 	// UserID is empty for an app access token.
 	UserID   string
 	ClientID string
 	Scopes   []string
-	// ExpiresAt is, where zero, set by AddToken to what OAuth would give.
+	// ExpiresAt is the expiry. AddToken fills in a zero value as OAuth would.
 	ExpiresAt time.Time
-	// ValidatedAt is when the app last asked whether the token is valid, which
-	// it must at its start and each hour; zero if it never did.
+	// ValidatedAt is the last validation by the app, or zero. An app must validate at its start and every hour.
 	// https://dev.twitch.tv/docs/authentication/validate-tokens/
 	ValidatedAt time.Time
 
@@ -41,14 +39,14 @@ func (t *Token) has(scopes ...string) bool {
 	return slices.ContainsFunc(scopes, func(s string) bool { return slices.Contains(t.Scopes, s) })
 }
 
-// grantKey is a user who once authorized an app; what for remains known when a
-// token expires, and is what an app access token may rely on.
+// grantKey identifies the authorization of an app by a user. The granted scopes outlive the token; app access tokens
+// rely on the grant.
 type grantKey struct{ clientID, userID string }
 
 // AddApp registers an application.
 func (s *Server) AddApp(a App) (App, error) {
-	a.ID = cmp.Or(a.ID, standin.Secret(15))
-	a.Secret = cmp.Or(a.Secret, standin.Secret(15))
+	a.ID = cmp.Or(a.ID, fake.Secret(15))
+	a.Secret = cmp.Or(a.Secret, fake.Secret(15))
 	a.Name = cmp.Or(a.Name, "app "+a.ID)
 	a.RedirectURIs = slices.Clone(a.RedirectURIs)
 	s.lock()
@@ -61,7 +59,7 @@ func (s *Server) AddApp(a App) (App, error) {
 	return a, nil
 }
 
-// AddToken makes an access token as if its user had just authorized the app.
+// AddToken makes an access token, as if the user had just authorized the app.
 func (s *Server) AddToken(t Token) (Token, error) {
 	s.lock()
 	defer s.unlock()
@@ -79,13 +77,13 @@ func (s *Server) AddToken(t Token) (Token, error) {
 
 // issue completes and stores a token.
 func (s *Server) issue(t Token) *Token {
-	t.Access = cmp.Or(t.Access, standin.Secret(15))
+	t.Access = cmp.Or(t.Access, fake.Secret(15))
 	t.Scopes = slices.Clone(t.Scopes)
 	if t.ExpiresAt.IsZero() {
 		t.ExpiresAt = s.now().Add(s.options.timing.Token)
 	}
 	if t.UserID != "" {
-		t.Refresh = cmp.Or(t.Refresh, standin.Secret(25))
+		t.Refresh = cmp.Or(t.Refresh, fake.Secret(25))
 		k := grantKey{t.ClientID, t.UserID}
 		if s.grants[k] == nil {
 			s.grants[k] = map[string]bool{}
@@ -102,8 +100,7 @@ func (s *Server) issue(t Token) *Token {
 	return kept
 }
 
-// Token is the token with that access token. It is found until its time is over
-// or it is revoked.
+// Token returns the token with this access token, until its expiry or revocation.
 func (s *Server) Token(access string) (Token, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,9 +119,8 @@ func (s *Server) valid(access string) *Token {
 	return t
 }
 
-// Revoke makes an access token and its refresh token invalid, as when the app
-// revoked it. It reports whether the token was valid. IRC connections that
-// logged in with it stay until they are dropped.
+// Revoke revokes an access token and its refresh token, like the app itself would. It reports whether the token was
+// valid. IRC connections with the token stay until dropped.
 func (s *Server) Revoke(access string) bool {
 	s.lock()
 	defer s.unlock()
@@ -137,9 +133,8 @@ func (s *Server) Revoke(access string) bool {
 	return true
 }
 
-// Disconnect is the user's own doing, on the page of connections: it makes all
-// tokens that the app has of the user invalid, takes back what the user granted,
-// and revokes the EventSub subscriptions that rest on it, with the status
+// Disconnect disconnects an app, like a user on Twitch's connections page. All tokens of the app for the user become
+// invalid, the grants end, and the EventSub subscriptions based on the grants are revoked with the status
 // authorization_revoked.
 func (s *Server) Disconnect(clientID, login string) error {
 	s.lock()

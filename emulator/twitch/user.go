@@ -11,53 +11,49 @@ import (
 	"time"
 	"unicode"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
-// User is an account, and the channel of the same name.
+// User is an account with a channel of the same name.
 type User struct {
-	// ID is a number in digits. AddUser chooses one where it is empty.
+	// ID is a decimal number. AddUser fills in an empty ID.
 	ID string
-	// Login is lower case, and names the channel too.
+	// Login is lower case, and also names the channel.
 	Login string
-	// DisplayName differs from Login in case only, or is in another script.
-	// AddUser takes the login where it is empty.
+	// DisplayName differs from Login only in case, or uses another script. If empty, AddUser uses Login.
 	DisplayName string
-	// Color is of the form #1E90FF; empty where the user never chose one.
+	// Color has the form #1E90FF; empty if the user never chose a color.
 	Color string
 	Email string
-	// NoPhone is set where the user has no verified phone number: such a user
-	// can't whisper through Helix.
+	// NoPhone marks a user without a verified phone number. Such a user cannot whisper through Helix.
 	NoPhone bool
-	// NoWhispers is set where the user blocks whispers from strangers.
+	// NoWhispers marks a user who blocks whispers from strangers.
 	NoWhispers bool
 	CreatedAt  time.Time
 }
 
-// Role is what a user is in a channel. The zero Role is a viewer's; the
-// broadcaster's own comes of itself.
+// Role is a user's role in a channel. The zero Role is a viewer. The broadcaster needs no Role.
 type Role struct {
 	Moderator, VIP bool
-	// SubscriberMonths is 0 for one who does not subscribe.
+	// SubscriberMonths is 0 without a subscription.
 	SubscriberMonths int
 }
 
-// account is a user with what belongs to the person and to the channel.
+// account holds a user, the user's data, and the user's channel.
 type account struct {
 	User
 	room room
 
-	logins, joins               standin.History
-	messages, moderatorMessages standin.History
-	whispers                    []Whisper                  // received
-	lastSecond, lastMinute      standin.History            // of whispers sent
-	recipients                  map[string]standin.History // by id of the recipient
+	logins, joins               fake.History
+	messages, moderatorMessages fake.History
+	whispers                    []Whisper               // received
+	lastSecond, lastMinute      fake.History            // of whispers sent
+	recipients                  map[string]fake.History // by id of the recipient
 }
 
 var loginPattern = regexp.MustCompile(`^[a-z0-9_]{1,25}$`)
 
-// AddUser makes a user, or gives the one of that login another display name,
-// color, e-mail address and settings.
+// AddUser makes a user. If the login exists, the user gets the new display name, color, e-mail address and settings.
 func (s *Server) AddUser(u User) (User, error) {
 	u.Login = strings.ToLower(u.Login)
 	if !loginPattern.MatchString(u.Login) {
@@ -94,13 +90,13 @@ func (s *Server) AddUser(u User) (User, error) {
 		return User{}, fmt.Errorf("twitch: the id %s is %s's", u.ID, a.Login)
 	}
 	u.CreatedAt = cmp.Or(u.CreatedAt, s.now())
-	a := &account{User: u, room: newRoom(), recipients: map[string]standin.History{}}
+	a := &account{User: u, room: newRoom(), recipients: map[string]fake.History{}}
 	a.room.owner = a
 	s.users[u.ID], s.logins[u.Login] = a, a
 	return u, nil
 }
 
-// User is the user of that login.
+// User returns the user with this login.
 func (s *Server) User(login string) (User, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +107,7 @@ func (s *Server) User(login string) (User, bool) {
 	return a.User, true
 }
 
-// Users are all users, by login.
+// Users returns all users, by login.
 func (s *Server) Users() []User {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,12 +118,12 @@ func (s *Server) Users() []User {
 	return users
 }
 
-// SetRole makes login what role says in the channel. The user's IRC connections
-// learn it with their next USERSTATE, as they do at Twitch.
+// SetRole sets a user's role in a channel. As on Twitch, the user's IRC connections get the change with the next
+// USERSTATE.
 func (s *Server) SetRole(channel, login string, role Role) error {
 	s.lock()
 	defer s.unlock()
-	c, u, err := s.pair(channel, login)
+	c, u, err := s.roomAndAccount(channel, login)
 	if err != nil {
 		return err
 	}
@@ -135,8 +131,8 @@ func (s *Server) SetRole(channel, login string, role Role) error {
 	return nil
 }
 
-// pair finds a channel and a user by their names.
-func (s *Server) pair(channel, login string) (*room, *account, error) {
+// roomAndAccount returns a channel and a user by their names.
+func (s *Server) roomAndAccount(channel, login string) (*room, *account, error) {
 	c, err := s.account(channel)
 	if err != nil {
 		return nil, nil, err

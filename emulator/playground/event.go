@@ -1,4 +1,4 @@
-package stage
+package playground
 
 import (
 	"bytes"
@@ -14,57 +14,57 @@ import (
 	"time"
 )
 
-// Server-Sent Events, see https://html.spec.whatwg.org/multipage/server-sent-events.html
+// Server-Sent Events: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 const (
-	// maxStreams is how many requests for events there may be; a browser has one for each tab.
+	// maxStreams bounds the open event streams; a browser has a stream for each tab.
 	maxStreams = 32
-	// window is how many lines of a source a page gets of before, and how many it is told of when they change.
+	// window is the number of earlier lines of a source sent to a new page. Changes of older lines are not sent.
 	window = 200
-	// pause is between two looks at a stand-in. What comes meanwhile goes in one event.
+	// pause is the time between two checks of a fake. Changes in between become one event.
 	pause = 50 * time.Millisecond
-	// beat is between two comments that find connections which are gone; writeTime is what one write may take.
-	beat      = 15 * time.Second
+	// heartbeat is the interval of comments that detect broken connections. writeTime bounds a write.
+	heartbeat = 15 * time.Second
 	writeTime = 10 * time.Second
 )
 
-// awaiter returns once cond holds, which it asks at first and after every change of the stand-in.
-type awaiter interface {
+// waiter waits until cond holds. It calls cond at first and after every change of the fake.
+type waiter interface {
 	await(ctx context.Context, cond func() bool) error
 }
 
 // source is a list of lines that grows at its end.
 type source struct {
-	// key begins the keys of its lines.
+	// key is the prefix of the keys of the source's lines.
 	key string
-	// from is what it has but for the first n lines. One without a Place is not for the page.
+	// from returns the lines after the first n. A line without a Place is not shown.
 	from func(n int) []Line
 }
 
-// update is what one look at a platform found to be new.
+// update holds the changes of a platform since the previous check.
 type update struct {
-	platform *Platform // nil if it is as it was
+	platform *Platform // nil without a change
 	lines    []Line
 }
 
-// watcher is what one page knows of a platform.
+// watcher tracks the state sent to a page, for one platform.
 type watcher struct {
 	platform platform
-	told     *Platform
+	sent     *Platform
 	feeds    map[string]*feed
 }
 
-// feed is what a page knows of a source: the last lines, after skipped others.
+// feed tracks the lines of a source sent to a page: the last lines, and the number of lines before.
 type feed struct {
 	skipped int
-	told    []Line
+	sent    []Line
 }
 
-// look finds what is new.
-func (w *watcher) look() update {
+// changes returns the changes since the previous call.
+func (w *watcher) changes() update {
 	var u update
-	if now := w.platform.state(); w.told == nil || !reflect.DeepEqual(*w.told, now) {
-		w.told, u.platform = &now, &now
+	if now := w.platform.state(); w.sent == nil || !reflect.DeepEqual(*w.sent, now) {
+		w.sent, u.platform = &now, &now
 	}
 	for _, s := range w.platform.sources() {
 		f := w.feeds[s.key]
@@ -72,29 +72,29 @@ func (w *watcher) look() update {
 			f = &feed{}
 			w.feeds[s.key] = f
 		}
-		u.lines = append(u.lines, f.look(s)...)
+		u.lines = append(u.lines, f.changes(s)...)
 	}
 	slices.SortStableFunc(u.lines, func(a, b Line) int { return cmp.Compare(a.At, b.At) })
 	return u
 }
 
-func (f *feed) look(s source) []Line {
+func (f *feed) changes(s source) []Line {
 	var fresh []Line
 	lines := s.from(f.skipped)
 	excess := max(0, len(lines)-window)
 	for i := range lines {
 		l := &lines[i]
 		l.Key = s.key + "/" + strconv.Itoa(f.skipped+i)
-		if i >= excess && l.Place != "" && (i >= len(f.told) || *l != f.told[i]) {
+		if i >= excess && l.Place != "" && (i >= len(f.sent) || *l != f.sent[i]) {
 			fresh = append(fresh, *l)
 		}
 	}
 	f.skipped += excess
-	f.told = slices.Clone(lines[excess:])
+	f.sent = slices.Clone(lines[excess:])
 	return fresh
 }
 
-// watch sends what is new until ctx or the stand-in ends.
+// watch sends changes until ctx ends or the fake closes.
 func (w *watcher) watch(ctx context.Context, updates chan<- update) {
 	pace := time.NewTicker(pause)
 	defer pace.Stop()
@@ -106,7 +106,7 @@ func (w *watcher) watch(ctx context.Context, updates chan<- update) {
 			case <-ctx.Done():
 				return false
 			}
-			u = w.look()
+			u = w.changes()
 			return u.platform != nil || len(u.lines) > 0
 		})
 		if err != nil {
@@ -120,7 +120,7 @@ func (w *watcher) watch(ctx context.Context, updates chan<- update) {
 	}
 }
 
-func (s *Stage) events(w http.ResponseWriter, r *http.Request) {
+func (s *Playground) events(w http.ResponseWriter, r *http.Request) {
 	select {
 	case s.streams <- struct{}{}:
 		defer func() { <-s.streams }()
@@ -144,14 +144,14 @@ func (s *Stage) events(w http.ResponseWriter, r *http.Request) {
 	for _, p := range s.platforms {
 		w := watcher{platform: p, feeds: map[string]*feed{}}
 		if err == nil {
-			err = out.update(w.look()) // what there is comes in the order of the platforms
+			err = out.update(w.changes()) // the first updates follow the order of the platforms
 		}
 		watching.Go(func() {
-			defer cancel() // one that ends ends the stream
+			defer cancel() // the end of one watcher ends the stream
 			w.watch(ctx, updates)
 		})
 	}
-	beats := time.NewTicker(beat)
+	beats := time.NewTicker(heartbeat)
 	defer beats.Stop()
 	for err == nil {
 		select {
@@ -186,7 +186,7 @@ func (s stream) update(u update) error {
 	return s.write(b.String())
 }
 
-// event appends one. JSON has no line breaks, so its data is one line.
+// event appends an event. JSON has no line breaks, so the data is one line.
 func event(b *bytes.Buffer, name string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -197,7 +197,7 @@ func event(b *bytes.Buffer, name string, v any) error {
 }
 
 func (s stream) write(text string) error {
-	// A writer that knows no deadlines is one that needs none, such as a recorder.
+	// A writer without deadlines, such as a recorder, needs no deadline.
 	_ = s.rc.SetWriteDeadline(time.Now().Add(writeTime))
 	if _, err := s.w.Write([]byte(text)); err != nil {
 		return err

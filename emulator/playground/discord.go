@@ -1,4 +1,4 @@
-package stage
+package playground
 
 import (
 	"cmp"
@@ -12,7 +12,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// maxDiscord is how many characters Discord takes of one who has not paid
+// maxDiscord is the largest number of characters in a message of a user without a subscription
 // (https://discord.com/developers/docs/resources/message#create-message).
 const maxDiscord = 2000
 
@@ -24,7 +24,7 @@ func (p discordPlatform) await(ctx context.Context, cond func() bool) error {
 	return p.srv.Await(ctx, cond)
 }
 
-// Places of Discord.
+// Ids of Discord's places.
 func discordChannel(id string) string { return "discord/channel/" + id }
 func discordDirect(bot string) string { return "discord/direct/" + bot }
 
@@ -32,7 +32,7 @@ const discordModeration = "discord/moderation"
 
 func nameOf(u discord.User) string { return cmp.Or(u.GlobalName, u.Name) }
 
-// bots are all bots, and people all others.
+// users returns all bots and all other users.
 func (p discordPlatform) users() (bots, people []discord.User) {
 	for _, u := range p.srv.Users() {
 		if u.Bot {
@@ -44,7 +44,7 @@ func (p discordPlatform) users() (bots, people []discord.User) {
 	return bots, people
 }
 
-func holdsText(c discord.Channel) bool {
+func hasMessages(c discord.Channel) bool {
 	return c.Type == discord.TextChannel || c.Type == discord.AnnouncementChannel
 }
 
@@ -55,7 +55,7 @@ func (p discordPlatform) state() Platform {
 	for _, g := range p.srv.Guilds() {
 		speakers, there := p.guild(g)
 		for _, c := range p.srv.Channels(g.ID) {
-			if holdsText(c) {
+			if hasMessages(c) {
 				state.Places = append(state.Places, Place{
 					ID: discordChannel(c.ID), Kind: Channel, Name: g.Name + " #" + c.Name, Channel: c.ID,
 					Speakers: speakers, Bots: there,
@@ -69,7 +69,7 @@ func (p discordPlatform) state() Platform {
 			Speakers: []Speaker{}, Bots: p.connected(b),
 		}
 		for _, u := range people {
-			if meet(members, u.ID, b.ID) {
+			if shareGuild(members, u.ID, b.ID) {
 				place.Speakers = append(place.Speakers, Speaker{ID: u.ID, Name: nameOf(u)})
 			}
 		}
@@ -81,7 +81,7 @@ func (p discordPlatform) state() Platform {
 	return state
 }
 
-// connected is the bot's name, if the bot is connected.
+// connected returns the bot's name if the bot is connected.
 func (p discordPlatform) connected(b discord.User) []string {
 	if p.srv.Connected(b.ID) == 0 {
 		return []string{}
@@ -89,7 +89,7 @@ func (p discordPlatform) connected(b discord.User) []string {
 	return []string{nameOf(b)}
 }
 
-// guild is who may be spoken as in a guild, those who are banned included, and its bots that are connected.
+// guild returns the possible speakers of a guild, banned users included, and the guild's connected bots.
 func (p discordPlatform) guild(g discord.Guild) (speakers []Speaker, bots []string) {
 	roles := map[string]string{}
 	for _, r := range p.srv.Roles(g.ID) {
@@ -125,7 +125,7 @@ func (p discordPlatform) guild(g discord.Guild) (speakers []Speaker, bots []stri
 	return speakers, bots
 }
 
-// members are the ids of who is in each guild.
+// members returns the user ids of each guild.
 func (p discordPlatform) members() []map[string]bool {
 	var all []map[string]bool
 	for _, g := range p.srv.Guilds() {
@@ -138,8 +138,8 @@ func (p discordPlatform) members() []map[string]bool {
 	return all
 }
 
-// meet reports whether two users share one of the guilds, without which there are no direct messages.
-func meet(guilds []map[string]bool, a, b string) bool {
+// shareGuild reports whether two users share a guild. Otherwise direct messages are impossible.
+func shareGuild(guilds []map[string]bool, a, b string) bool {
 	return slices.ContainsFunc(guilds, func(ids map[string]bool) bool { return ids[a] && ids[b] })
 }
 
@@ -150,15 +150,15 @@ func (p discordPlatform) sources() []source {
 		channels := map[string]string{}
 		for _, c := range p.srv.Channels(g.ID) {
 			channels[c.ID] = c.Name
-			if !holdsText(c) {
+			if !hasMessages(c) {
 				continue
 			}
 			place := discordChannel(c.ID)
-			all = append(all, source{place, func(n int) []Line { return lines(place, "", p.srv.SaidFrom(c.ID, n)) }})
+			all = append(all, source{place, func(n int) []Line { return toLines(place, "", p.srv.SaidFrom(c.ID, n)) }})
 		}
 		all = append(all, source{discordModeration + "/" + g.ID, func(n int) []Line {
 			var lines []Line
-			for _, e := range rest(p.srv.AuditLog(g.ID), n) {
+			for _, e := range after(p.srv.AuditLog(g.ID), n) {
 				by, _ := p.srv.User(e.ByID)
 				target, known := p.srv.User(e.TargetID)
 				whom := nameOf(target)
@@ -166,7 +166,7 @@ func (p discordPlatform) sources() []source {
 					whom = "#" + channels[e.TargetID]
 				}
 				lines = append(lines, Line{
-					Place: discordModeration, Name: nameOf(by), Bot: by.Bot, Text: done(e, whom, g.Name), At: e.At.UnixMilli(),
+					Place: discordModeration, Name: nameOf(by), Bot: by.Bot, Text: describeAudit(e, whom, g.Name), At: e.At.UnixMilli(),
 				})
 			}
 			return lines
@@ -176,7 +176,7 @@ func (p discordPlatform) sources() []source {
 		for _, u := range people {
 			place := discordDirect(b.ID)
 			all = append(all, source{place + "/" + u.ID, func(n int) []Line {
-				said := lines(place, nameOf(b), rest(p.srv.DMs(u.ID, b.ID), n))
+				said := toLines(place, nameOf(b), after(p.srv.DMs(u.ID, b.ID), n))
 				for i := range said {
 					if said[i].Bot {
 						said[i].To = nameOf(u)
@@ -189,7 +189,7 @@ func (p discordPlatform) sources() []source {
 	return all
 }
 
-func lines(place, to string, said []discord.Message) []Line {
+func toLines(place, to string, said []discord.Message) []Line {
 	all := make([]Line, 0, len(said))
 	for _, m := range said {
 		via := m.Via
@@ -204,8 +204,8 @@ func lines(place, to string, said []discord.Message) []Line {
 	return all
 }
 
-// done says what a bot did to whom.
-func done(e discord.AuditEntry, whom, guild string) string {
+// describeAudit describes an action of a bot.
+func describeAudit(e discord.AuditEntry, whom, guild string) string {
 	var text string
 	switch e.Action {
 	case discord.ActionMemberKick:
@@ -240,7 +240,7 @@ func (p discordPlatform) say(m Message) (string, error) {
 	case from.Bot:
 		return "", refuse(http.StatusForbidden, "user", "%s is a bot, and speaks for itself", nameOf(from))
 	}
-	text := plain(m.Text, "\n\t")
+	text := cleanText(m.Text, "\n\t")
 	if err := tooLong(text, maxDiscord, "Discord"); err != nil {
 		return "", err
 	}
@@ -255,7 +255,7 @@ func (p discordPlatform) say(m Message) (string, error) {
 		switch {
 		case !ok || !to.Bot:
 			return "", refuse(http.StatusNotFound, "to", "there is no bot %q on Discord", m.To)
-		case !meet(p.members(), from.ID, to.ID):
+		case !shareGuild(p.members(), from.ID, to.ID):
 			return "", refuse(http.StatusUnprocessableEntity, "to", "%s shares no guild with %s", nameOf(from), nameOf(to))
 		}
 		said, err = p.srv.SayDM(from.ID, to.ID, text, options...)

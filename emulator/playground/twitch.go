@@ -1,4 +1,4 @@
-package stage
+package playground
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// maxTwitch is how many characters Twitch's box takes, for a line and for a whisper
+// maxTwitch is the largest number of characters in a line or a whisper
 // (https://dev.twitch.tv/docs/api/reference/#send-chat-message).
 const maxTwitch = 500
 
@@ -40,11 +40,11 @@ func (p *twitchPlatform) await(ctx context.Context, cond func() bool) error {
 	return p.srv.Await(ctx, cond)
 }
 
-// maxIdle is how many channels are shown of a Twitch on which all are empty.
+// maxIdle bounds the channels shown if all channels are empty.
 const maxIdle = 20
 
-// channels are those in which somebody is or was, or spoke: everybody has a channel, and most are empty. Where all are,
-// they are the first maxIdle, so that there is one to speak in.
+// channels returns the channels with present or past members or lines. Every user has a channel, and most channels are
+// empty. If all channels are empty, it returns the first maxIdle channels.
 func (p *twitchPlatform) channels(users []twitch.User) []twitch.User {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,7 +59,7 @@ func (p *twitchPlatform) channels(users []twitch.User) []twitch.User {
 	return slices.DeleteFunc(slices.Clone(users), func(u twitch.User) bool { return !p.shown[u.Login] })
 }
 
-// Places of Twitch.
+// Ids of Twitch's places.
 func twitchChannel(login string) string { return "twitch/channel/" + login }
 func twitchDirect(bot string) string    { return "twitch/direct/" + bot }
 
@@ -124,13 +124,13 @@ func (p *twitchPlatform) sources() []source {
 			source{twitchChannel(c.Login), func(n int) []Line { return p.lines(c.Login, n) }},
 			source{twitchModeration + "/" + c.Login, func(n int) []Line {
 				var lines []Line
-				for _, a := range rest(p.srv.Actions(c.Login), n) {
+				for _, a := range after(p.srv.Actions(c.Login), n) {
 					by := a.By
 					if by == "" {
 						by = c.Login
 					}
 					lines = append(lines, Line{
-						Place: twitchModeration, Name: names[by], Bot: bots[by], Text: describe(c.Login, a),
+						Place: twitchModeration, Name: names[by], Bot: bots[by], Text: describeAction(c.Login, a),
 						About: a.MessageID, At: a.At.UnixMilli(),
 					})
 				}
@@ -140,7 +140,7 @@ func (p *twitchPlatform) sources() []source {
 	for _, u := range users {
 		all = append(all, source{"twitch/whispers/" + u.Login, func(n int) []Line {
 			var lines []Line
-			for _, w := range rest(p.srv.Whispers(u.Login), n) {
+			for _, w := range after(p.srv.Whispers(u.Login), n) {
 				l := Line{
 					ID: w.ID, Name: names[w.From], Bot: bots[w.From], To: names[w.To], Text: w.Text, At: w.At.UnixMilli(),
 				}
@@ -158,7 +158,7 @@ func (p *twitchPlatform) sources() []source {
 	return all
 }
 
-func rest[T any](all []T, n int) []T { return all[min(n, len(all)):] }
+func after[T any](all []T, n int) []T { return all[min(n, len(all)):] }
 
 func (p *twitchPlatform) lines(channel string, n int) []Line {
 	said := p.srv.SaidFrom(channel, n)
@@ -176,8 +176,8 @@ func (p *twitchPlatform) lines(channel string, n int) []Line {
 	return lines
 }
 
-// describe says what a moderator did.
-func describe(channel string, a twitch.Action) string {
+// describeAction describes an action of a moderator.
+func describeAction(channel string, a twitch.Action) string {
 	var text string
 	switch a.Kind {
 	case twitch.ActionBan:
@@ -208,7 +208,7 @@ func (p *twitchPlatform) say(m Message) (string, error) {
 	case p.bots[from.ID]:
 		return "", refuse(http.StatusForbidden, "user", "%s is a bot, and speaks for itself", from.DisplayName)
 	}
-	text := plain(m.Text, "") // Twitch's box has one line
+	text := cleanText(m.Text, "") // Twitch's input field has one line
 	if err := tooLong(text, maxTwitch, "Twitch"); err != nil {
 		return "", err
 	}

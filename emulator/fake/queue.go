@@ -1,12 +1,12 @@
-package standin
+package fake
 
 import "sync"
 
-// maxQueue is how many frames may wait for a slow client before it is dropped.
+// maxQueue is the largest number of frames that wait for a slow client. Then the connection is dropped.
 const maxQueue = 1 << 14
 
-// Queue holds what a connection has still to send, so that the stand-in never
-// waits for a client. NewQueue makes one.
+// Queue holds the unsent frames of a connection, so that the fake never waits for a client. Use [NewQueue]. Its methods
+// are safe for concurrent use.
 type Queue[T any] struct {
 	overflow func()
 	ready    chan struct{}
@@ -17,8 +17,8 @@ type Queue[T any] struct {
 	code    int
 }
 
-// NewQueue is an empty queue. overflow drops the connection of a client that does
-// not read, and must not block.
+// NewQueue makes an empty queue. overflow is called when a client does not read; it drops the connection and must not
+// block.
 func NewQueue[T any](overflow func()) *Queue[T] {
 	return &Queue[T]{overflow: overflow, ready: make(chan struct{}, 1)}
 }
@@ -37,8 +37,8 @@ func (q *Queue[T]) Push(frame T) {
 	}
 }
 
-// Close lets the writer close the connection once what is queued is out, with a
-// code where it has one. The first Close counts.
+// Close tells the writer to close the connection after the queued frames, with a code if the protocol has codes. Only
+// the first call counts.
 func (q *Queue[T]) Close(code int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -48,24 +48,24 @@ func (q *Queue[T]) Close(code int) {
 	}
 }
 
-// Closing reports whether there was a Close.
+// Closing reports whether Close was called.
 func (q *Queue[T]) Closing() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.closing
 }
 
-// Code is what Close was called with, else 0.
+// Code returns the code of the first Close, or 0.
 func (q *Queue[T]) Code() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.code
 }
 
-// Ready tells the one writer that there is something to Take.
+// Ready signals the writer, of which there must be only one, that Take has something to return.
 func (q *Queue[T]) Ready() <-chan struct{} { return q.ready }
 
-// Take empties the queue, and reports whether these are the last frames.
+// Take empties the queue. last is true if no frames will follow.
 func (q *Queue[T]) Take() (frames []T, last bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -12,31 +12,36 @@ import (
 	"github.com/rs/zerolog"
 
 	"parley.internal/emulator/port"
+	"parley.internal/shared/retry"
 )
 
-// network makes links, which can be cut.
+// network makes links and closes them at the end. Its methods are safe for concurrent use.
 type network struct {
 	server *toxiproxy.ApiServer
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards links
 	links []*link
 }
 
+// newNetwork makes a network without links.
 func newNetwork() *network {
-	// its own HTTP interface is never served: this process is its only user
+	// The proxy's own HTTP interface is never served: this process is its only user.
 	return &network{server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
 }
 
-// link is the network between two parts.
+// link is a proxy between two parts. It can be cut.
 type link struct {
 	proxy *toxiproxy.Proxy
-	addr  string
+	addr  string // the proxy's own address, host:port
 }
 
-// link leads to an address from one of its own.
+// portAttempts is how many free ports are tried. Between the search and the use, another process can take the port.
+const portAttempts = 10
+
+// link opens a proxy to an address.
 func (n *network) link(name, to string) (*link, error) {
 	var err error
-	for range 10 { // somebody else may be quicker to take the address
+	for range portAttempts {
 		var addr string
 		if addr, err = port.Free(); err != nil {
 			break
@@ -52,6 +57,7 @@ func (n *network) link(name, to string) (*link, error) {
 	return nil, fmt.Errorf("link to %s: %w", name, err)
 }
 
+// close stops every link.
 func (n *network) close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -60,8 +66,9 @@ func (n *network) close() {
 	}
 }
 
-// cut keeps anything from coming through for a while. If it is silent, connections stay and what is sent disappears;
-// they break when the cut ends. Otherwise they break at once, and new ones are refused.
+// cut interrupts the link for a while, or until ctx ends; in both cases the link works again afterwards. A silent cut
+// keeps connections open and drops the data; the connections break when the cut ends. A loud cut breaks connections at
+// once and refuses new connections.
 func (l *link) cut(ctx context.Context, length time.Duration, silent bool) (err error) {
 	if silent {
 		for _, stream := range []string{"upstream", "downstream"} {
@@ -79,6 +86,6 @@ func (l *link) cut(ctx context.Context, length time.Duration, silent bool) (err 
 		l.proxy.Stop()
 		defer func() { err = l.proxy.Start() }()
 	}
-	wait(ctx, length) // a cut that is broken off is mended, too
+	_ = retry.Sleep(ctx, length) // an interrupted cut is repaired too
 	return nil
 }

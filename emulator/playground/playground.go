@@ -1,18 +1,19 @@
-// Package stage is a page beside the chat page of an emulator, on which a person speaks as a user of the stand-ins for
-// Twitch and Discord, in their channels and to the bot alone, and sees what each platform received: every line with who
-// said it, and what moderators did.
+// Package playground serves a page next to the emulator's chat page. On the page, a person speaks as any user of the
+// fakes of Twitch and Discord, in channels and in private to the bot. The page shows every line received by a platform
+// with its author, and the actions of moderators. Start with [New].
 //
 //	GET  /        the page and its files
 //	GET  /state   {"platforms": [Platform…]}
-//	GET  /events  Server-Sent Events: "platform" with a Platform, at first and whenever it changed, and "lines" with
-//	              [Line…], what was said before and then what is said
-//	POST /say     a Message; answered with {"id"} of what was said, or with {"error": {"field", "message"}}
+//	GET  /events  Server-Sent Events: "platform" with a Platform, at first and after every change, and "lines" with
+//	              [Line…], first the earlier lines and then the new lines
+//	POST /say     a Message; the answer is {"id"} of the new line, or {"error": {"field", "message"}}
 //
-// Addresses in the page are relative: under a prefix, strip it and keep its last slash.
+// Addresses in the page are relative. Behind a prefix, strip the prefix and keep its last slash.
 //
-// It talks to the stand-ins' Go methods and opens no connection. Whoever reaches it may speak as anybody: it is for a
-// listener of the loopback interface. Pages of other origins can't use it, not even under a name that leads here.
-package stage
+// The package uses the Go methods of the fakes and opens no connection. Every visitor may speak as any user, so serve
+// the page on the loopback interface only. Pages of other origins cannot use the page, not even under a name that
+// resolves to this machine.
+package playground
 
 import (
 	"embed"
@@ -34,95 +35,95 @@ import (
 	"parley.internal/shared/identity"
 )
 
-//go:embed index.html stage.css stage.js
+//go:embed index.html playground.css playground.js
 var files embed.FS
 
-// Platform is one of the stand-ins, as the page shows it.
+// Platform describes a fake for the page.
 type Platform struct {
 	ID     identity.Platform `json:"id"`
 	Name   string            `json:"name"`
 	Places []Place           `json:"places"`
 }
 
-// Kind says what a Place is.
+// Kind is the kind of a Place.
 type Kind string
 
 // The kinds of places.
 const (
 	Channel    Kind = "channel"
-	Direct     Kind = "direct"     // whispers or direct messages with a bot
-	Moderation Kind = "moderation" // what moderators did, at Discord those that are bots; nobody speaks there
+	Direct     Kind = "direct"     // whispers, or direct messages with a bot
+	Moderation Kind = "moderation" // actions of moderators (on Discord, of bots); the place accepts no messages
 )
 
-// Place is where lines are.
+// Place is a list of lines on the page: a channel, private messages with a bot, or the actions of moderators.
 type Place struct {
-	ID   string `json:"id"` // that of the page alone
+	ID   string `json:"id"` // known to the page only
 	Kind Kind   `json:"kind"`
 	Name string `json:"name"`
-	// Channel and To are those of a Message that goes here.
+	// Channel and To are the fields of a Message to this place.
 	Channel string `json:"channel,omitempty"`
 	To      string `json:"to,omitempty"`
-	// Speakers are the people who may be spoken as, without bots.
+	// Speakers are the people of the place, without bots.
 	Speakers []Speaker `json:"speakers"`
-	// Bots are the names of the bots that are connected and hear what is said.
+	// Bots are the names of the connected bots that receive the lines.
 	Bots []string `json:"bots"`
 }
 
 // Speaker is a person in a place.
 type Speaker struct {
-	ID   string `json:"id"` // the User of a Message
+	ID   string `json:"id"` // value for Message.User
 	Name string `json:"name"`
-	// Note is what matters about the person there: roles, a ban, a time-out.
+	// Note shows the person's roles, ban or time-out.
 	Note string `json:"note,omitempty"`
 }
 
-// Line is something that was said or done.
+// Line is a message or a moderator's action.
 type Line struct {
-	// Key names the line on the page. A line that comes again with its key replaces what was there.
+	// Key identifies the line on the page. A later line with the same key replaces the line.
 	Key   string `json:"key"`
 	Place string `json:"place"`
-	ID    string `json:"id,omitempty"` // the platform's
-	// Name is who said or did it, and Bot whether that is a bot.
+	ID    string `json:"id,omitempty"` // of the platform
+	// Name is the author. Bot is true if the author is a bot.
 	Name string `json:"name"`
 	Bot  bool   `json:"bot,omitempty"`
-	// To is the name of whom a whisper or direct message is for.
+	// To is the recipient's name of a whisper or direct message.
 	To   string `json:"to,omitempty"`
 	Text string `json:"text"`
-	// About is the id of the line that this one answers, or that a moderator deleted.
+	// About is the id of the line answered by this line, or deleted by a moderator.
 	About string `json:"about,omitempty"`
-	// Via is how a bot's line came, such as "helix".
+	// Via is the transport of a bot's line, such as "helix".
 	Via string `json:"via,omitempty"`
-	// At is when, in milliseconds since 1970.
+	// At is the time in milliseconds since 1970.
 	At      int64 `json:"at"`
 	Action  bool  `json:"action,omitempty"` // a /me
 	Edited  bool  `json:"edited,omitempty"`
 	Deleted bool  `json:"deleted,omitempty"`
 }
 
-// Message is something that a person says.
+// Message is a message from a person.
 type Message struct {
 	Platform identity.Platform `json:"platform"`
-	// User is who says it: a login at Twitch, an id at Discord, as are all people here.
+	// User is the author: a login on Twitch, an id on Discord.
 	User string `json:"user"`
-	// Channel is where: a login at Twitch, a channel's id at Discord. Without it, the message goes to the bot To alone.
+	// Channel is a login on Twitch, a channel id on Discord. If empty, the message goes to the bot To in private.
 	Channel string `json:"channel"`
 	To      string `json:"to"`
 	Text    string `json:"text"`
-	// ReplyTo is the id of the line in the channel that it answers, if it answers one.
+	// ReplyTo is the id of the answered line in the channel, or empty.
 	ReplyTo string `json:"replyTo"`
 }
 
-// Stage serves the page. Its methods may be called from any goroutine.
-type Stage struct {
+// Playground serves the page. Its methods are safe for concurrent use.
+type Playground struct {
 	platforms []platform
 	handler   http.Handler
-	streams   chan struct{} // holds one of each request for events
+	streams   chan struct{} // holds a value for each open event stream
 }
 
-// New makes a stage on the stand-ins, of which either may be nil. bots are the identities that are bots: nobody speaks as
-// one, its lines stand out, and it can be whispered to. What is a bot to Discord is one without being named.
-func New(t *twitch.Server, d *discord.Server, bots ...identity.UserID) *Stage {
-	s := &Stage{streams: make(chan struct{}, maxStreams)}
+// New makes a playground for the fakes; either fake may be nil. bots lists the identities of bots: a person cannot
+// speak as a bot, a bot's lines are highlighted, and a bot receives whispers. Discord's own bots need not be listed.
+func New(t *twitch.Server, d *discord.Server, bots ...identity.UserID) *Playground {
+	s := &Playground{streams: make(chan struct{}, maxStreams)}
 	if t != nil {
 		s.platforms = append(s.platforms, newTwitchPlatform(t, bots))
 	}
@@ -134,28 +135,28 @@ func New(t *twitch.Server, d *discord.Server, bots ...identity.UserID) *Stage {
 	mux.HandleFunc("GET /events", s.events)
 	mux.HandleFunc("POST /say", s.say)
 	mux.Handle("GET /", page.Serve(files))
-	s.handler = guarded(mux)
+	s.handler = localOnly(mux)
 	return s
 }
 
-// ServeHTTP answers what the package says. A request for events ends with its context, or when a stand-in closes: a
-// server that waits for its requests closes the stand-ins first, or ends their context.
-func (s *Stage) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+// ServeHTTP serves the paths of the package comment. A request for events ends with its context, or when a fake closes.
+// A server that waits for open requests must first close the fakes or end the requests' contexts.
+func (s *Playground) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// platform is what the stage needs of a stand-in.
+// platform is the playground's view of a fake.
 type platform interface {
 	id() identity.Platform
-	// state is the platform as it is now.
+	// state returns the current state of the platform.
 	state() Platform
-	// sources are where lines come from, in the order of the places. One keeps its key.
+	// sources returns the sources of lines in the order of the places. A source keeps its key.
 	sources() []source
-	// say makes a person say m, whose text is not empty. The error is a *refusal.
+	// say sends m as a person. The text is not empty. The error is a *refusal.
 	say(m Message) (id string, err error)
-	// await is that of the stand-in.
-	awaiter
+	// await is the Await method of the fake.
+	waiter
 }
 
-// refusal is why a message was not said.
+// refusal explains a refused message.
 type refusal struct {
 	status  int
 	Field   string `json:"field"`
@@ -168,18 +169,18 @@ func refuse(status int, field, format string, args ...any) *refusal {
 	return &refusal{status, field, fmt.Sprintf(format, args...)}
 }
 
-// refused is what the stand-in itself said no to.
+// refused makes a refusal from a fake's error.
 func refused(prefix string, err error) *refusal {
 	return refuse(http.StatusUnprocessableEntity, "text", "%s", strings.TrimPrefix(err.Error(), prefix))
 }
 
-// guarded keeps pages of other origins out: by what browsers tell of a request
-// (https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site), and, because a page can let its own
-// name lead to this machine and then is of the same origin, by answering to addresses and localhost alone.
-func guarded(h http.Handler) http.Handler {
+// localOnly keeps out pages of other origins. Browsers name the origin of a request
+// (https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site). A foreign page can also resolve its
+// own name to this machine and so get the same origin; therefore only addresses and localhost are valid hosts.
+func localOnly(h http.Handler) http.Handler {
 	origins := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !local(r.Host) {
+		if !isLocal(r.Host) {
 			writeRefusal(w, refuse(http.StatusForbidden, "Host", "use an address or localhost, not %q", r.Host))
 			return
 		}
@@ -191,7 +192,7 @@ func guarded(h http.Handler) http.Handler {
 	})
 }
 
-func local(host string) bool {
+func isLocal(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
@@ -199,7 +200,7 @@ func local(host string) bool {
 	return err == nil || host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-func (s *Stage) state(w http.ResponseWriter, _ *http.Request) {
+func (s *Playground) state(w http.ResponseWriter, _ *http.Request) {
 	all := []Platform{}
 	for _, p := range s.platforms {
 		all = append(all, p.state())
@@ -207,10 +208,10 @@ func (s *Stage) state(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"platforms": all})
 }
 
-// maxBody is how many bytes a Message may have in JSON: the longest text, all of it escaped, and the rest.
+// maxBody bounds a Message in JSON, in bytes: the longest text with every character escaped, and the other fields.
 const maxBody = 64 << 10
 
-func (s *Stage) say(w http.ResponseWriter, r *http.Request) {
+func (s *Playground) say(w http.ResponseWriter, r *http.Request) {
 	m, err := read(w, r)
 	if err == nil {
 		var id string
@@ -247,8 +248,8 @@ func read(w http.ResponseWriter, r *http.Request) (Message, error) {
 	return Message{}, refuse(http.StatusBadRequest, "body", "is not a message: %v", err)
 }
 
-func (s *Stage) sayTo(m Message) (string, error) {
-	if plain(m.Text, "") == "" {
+func (s *Playground) sayTo(m Message) (string, error) {
+	if cleanText(m.Text, "") == "" {
 		return "", refuse(http.StatusBadRequest, "text", "it is empty")
 	}
 	if (m.Channel == "") == (m.To == "") {
@@ -262,7 +263,7 @@ func (s *Stage) sayTo(m Message) (string, error) {
 	return "", refuse(http.StatusNotFound, "platform", "there is no %q here", m.Platform)
 }
 
-// tooLong is the error of a text that has more characters than the platform takes.
+// tooLong returns an error if the text exceeds the platform's limit of characters.
 func tooLong(text string, most int, where string) error {
 	if n := utf8.RuneCountInString(text); n > most {
 		return refuse(http.StatusUnprocessableEntity, "text", "it has %d characters; %s takes %d", n, where, most)
@@ -270,8 +271,8 @@ func tooLong(text string, most int, where string) error {
 	return nil
 }
 
-// plain is a text without control characters but for those of keep, each of which becomes a space.
-func plain(text, keep string) string {
+// cleanText replaces control characters by spaces, except the characters of keep, and trims the text.
+func cleanText(text, keep string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && !strings.ContainsRune(keep, r) {
 			return ' '
@@ -290,6 +291,6 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	// A client that is gone is no error of ours.
+	// A disconnected client is not an error.
 	_ = json.NewEncoder(w).Encode(v)
 }

@@ -1,4 +1,4 @@
-package standin_test
+package fake_test
 
 import (
 	"bufio"
@@ -13,15 +13,15 @@ import (
 	"testing"
 	"time"
 
-	"parley.internal/emulator/standin"
+	"parley.internal/emulator/fake"
 )
 
 // world is a server that counts what is posted to it.
 type world struct {
-	*standin.Core
+	*fake.Core
 	t     *testing.T
-	mu    standin.Mutex
-	tasks *standin.Tasks
+	mu    fake.Mutex
+	tasks *fake.Tasks
 	addr  string
 	posts int // under mu
 }
@@ -32,7 +32,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, tasks: standin.NewTasks(), addr: l.Addr().String()}
+	w := &world{t: t, tasks: fake.NewTasks(), addr: l.Addr().String()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /count", func(rw http.ResponseWriter, r *http.Request) {
 		w.mu.Lock()
@@ -55,13 +55,13 @@ func newWorld(t *testing.T) *world {
 		defer w.mu.UnlockChanged()
 		w.posts = -1
 	})
-	w.Core = standin.New(standin.Config{
+	w.Core = fake.New(fake.Config{
 		Mutex:    &w.mu,
 		Tasks:    w.tasks,
 		Listener: l,
 		Handler:  mux,
 		Sockets:  []string{"/socket"},
-		Refuse: func(rw http.ResponseWriter, f standin.HTTPFault, why string) {
+		Refuse: func(rw http.ResponseWriter, f fake.HTTPFault, why string) {
 			http.Error(rw, "refused: "+why, f.Status)
 		},
 		Now: time.Now,
@@ -142,17 +142,17 @@ func TestAwaitEndsWithItsContextAndWithTheServer(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := w.Await(t.Context(), never); !errors.Is(err, standin.ErrClosed) {
+	if err := w.Await(t.Context(), never); !errors.Is(err, fake.ErrClosed) {
 		t.Errorf("after Close, Await returns %v", err)
 	}
 }
 
 func TestFaultsSkipAndLastAsLongAsTheySay(t *testing.T) {
 	w := newWorld(t)
-	w.FailHTTP(standin.HTTPFault{Method: "GET", Status: 500})
-	w.FailHTTP(standin.HTTPFault{Path: "/elsewhere", Status: 500})
-	w.FailHTTP(standin.HTTPFault{Path: "/count", Skip: 1, Times: 2, Status: 503})
-	w.FailHTTP(standin.HTTPFault{Status: 502})
+	w.FailHTTP(fake.HTTPFault{Method: "GET", Status: 500})
+	w.FailHTTP(fake.HTTPFault{Path: "/elsewhere", Status: 500})
+	w.FailHTTP(fake.HTTPFault{Path: "/count", Skip: 1, Times: 2, Status: 503})
+	w.FailHTTP(fake.HTTPFault{Status: 502})
 	// The one that skips leaves the first request to the next.
 	want := []int{502, 503, 503, 201}
 	for i, status := range want {
@@ -160,7 +160,7 @@ func TestFaultsSkipAndLastAsLongAsTheySay(t *testing.T) {
 			t.Errorf("request %d gets %d, not %d", i, got, status)
 		}
 	}
-	w.FailHTTP(standin.HTTPFault{Status: 500, Times: 10})
+	w.FailHTTP(fake.HTTPFault{Status: 500, Times: 10})
 	w.ClearFaults()
 	if got, _, _ := w.post(t.Context()); got != 201 {
 		t.Errorf("once the faults are cleared, a request gets %d", got)
@@ -178,16 +178,16 @@ func TestFaultsSkipAndLastAsLongAsTheySay(t *testing.T) {
 func TestAFaultFailsAfterOrInsteadOfWhatWasAskedFor(t *testing.T) {
 	for _, test := range []struct {
 		name         string
-		fault        standin.HTTPFault
+		fault        fake.HTTPFault
 		status, done int
 		body         string
 	}{
-		{"a status", standin.HTTPFault{Status: 500}, 500, 0, "refused: injected fault\n"},
-		{"a status once it is done", standin.HTTPFault{Status: 500, Done: true}, 500, 1, "refused: injected fault\n"},
-		{"a status without a body", standin.HTTPFault{Status: 204}, 204, 0, ""},
-		{"a broken connection", standin.HTTPFault{Drop: true}, 0, 0, ""},
-		{"a lost answer", standin.HTTPFault{Drop: true, Done: true}, 0, 1, ""},
-		{"a slow one", standin.HTTPFault{Delay: time.Millisecond}, 201, 1, ""},
+		{"a status", fake.HTTPFault{Status: 500}, 500, 0, "refused: injected fault\n"},
+		{"a status once it is done", fake.HTTPFault{Status: 500, Done: true}, 500, 1, "refused: injected fault\n"},
+		{"a status without a body", fake.HTTPFault{Status: 204}, 204, 0, ""},
+		{"a broken connection", fake.HTTPFault{Drop: true}, 0, 0, ""},
+		{"a lost answer", fake.HTTPFault{Drop: true, Done: true}, 0, 1, ""},
+		{"a slow one", fake.HTTPFault{Delay: time.Millisecond}, 201, 1, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -209,7 +209,7 @@ func TestAFaultFailsAfterOrInsteadOfWhatWasAskedFor(t *testing.T) {
 
 func TestAHangingRequestIsDoneAndListedAndEndsWithTheClientOrTheServer(t *testing.T) {
 	w := newWorld(t)
-	w.FailHTTP(standin.HTTPFault{Hang: true, Done: true, Times: 2})
+	w.FailHTTP(fake.HTTPFault{Hang: true, Done: true, Times: 2})
 	for i, end := range []func(cancel func()){
 		func(cancel func()) { cancel() },
 		func(func()) { _ = w.Close() },
@@ -252,12 +252,12 @@ func TestCloseWaitsForAConnectionThatWasTakenOver(t *testing.T) {
 
 func TestASocketMeetsOnlyFaultsThatNameIt(t *testing.T) {
 	w := newWorld(t)
-	w.FailHTTP(standin.HTTPFault{Status: 500})
+	w.FailHTTP(fake.HTTPFault{Status: 500})
 	_, in := w.open()
 	if line, err := in.ReadString('\n'); line != "hello\n" {
 		t.Errorf("the socket says %q, %v", line, err)
 	}
-	w.FailHTTP(standin.HTTPFault{Path: "/socket", Status: 503})
+	w.FailHTTP(fake.HTTPFault{Path: "/socket", Status: 503})
 	_, in = w.open()
 	if line, err := in.ReadString('\n'); !strings.HasPrefix(line, "HTTP/1.1 503") {
 		t.Errorf("the socket says %q, %v", line, err)
@@ -280,7 +280,7 @@ func TestABodyThatIsTooLargeIsRefused(t *testing.T) {
 }
 
 func TestAQueueGivesItsFramesInOrderAndEndsOnce(t *testing.T) {
-	q := standin.NewQueue[int](func() { t.Error("too many") })
+	q := fake.NewQueue[int](func() { t.Error("too many") })
 	q.Push(1)
 	q.Push(2)
 	<-q.Ready()
@@ -299,7 +299,7 @@ func TestAQueueGivesItsFramesInOrderAndEndsOnce(t *testing.T) {
 
 func TestAQueueDropsAClientThatDoesNotRead(t *testing.T) {
 	var dropped atomic.Bool
-	q := standin.NewQueue[int](func() { dropped.Store(true) })
+	q := fake.NewQueue[int](func() { dropped.Store(true) })
 	for i := 0; !dropped.Load(); i++ {
 		if i > 1<<20 {
 			t.Fatal("it takes whatever comes")
@@ -310,8 +310,8 @@ func TestAQueueDropsAClientThatDoesNotRead(t *testing.T) {
 
 func TestAWindowHasRoomAgainOnceItsOldestIsOut(t *testing.T) {
 	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
-	w := standin.Window{N: 2, Per: 10 * time.Second}
-	var h standin.History
+	w := fake.Window{N: 2, Per: 10 * time.Second}
+	var h fake.History
 	for _, step := range []struct {
 		second int
 		took   bool
@@ -330,9 +330,9 @@ func TestAWindowHasRoomAgainOnceItsOldestIsOut(t *testing.T) {
 			t.Errorf("at %d s: %v, %d left, all in %s; want %+v", step.second, took, left, full, step)
 		}
 	}
-	var all standin.History
+	var all fake.History
 	for range 100 {
-		if !all.Take(at(0), standin.Window{}) {
+		if !all.Take(at(0), fake.Window{}) {
 			t.Fatal("the zero window has an end")
 		}
 	}

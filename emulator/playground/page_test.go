@@ -1,4 +1,4 @@
-package stage_test
+package playground_test
 
 import (
 	"net/http"
@@ -7,18 +7,18 @@ import (
 	"strings"
 	"testing"
 
-	"parley.internal/emulator/stage"
+	"parley.internal/emulator/playground"
 )
 
 func get(t *testing.T, path string) *httptest.ResponseRecorder {
 	t.Helper()
 	rec := httptest.NewRecorder()
-	stage.New(nil, nil).ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost:8080"+path, nil))
+	playground.New(nil, nil).ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost:8080"+path, nil))
 	return rec
 }
 
 func TestThePageAndItsFiles(t *testing.T) {
-	for path, kind := range map[string]string{"/": "text/html", "/stage.css": "text/css", "/stage.js": "text/javascript"} {
+	for path, kind := range map[string]string{"/": "text/html", "/playground.css": "text/css", "/playground.js": "text/javascript"} {
 		rec := get(t, path)
 		if got := rec.Header().Get("Content-Type"); rec.Code != 200 || !strings.HasPrefix(got, kind) || rec.Body.Len() == 0 {
 			t.Errorf("%s: %d, %s, %d bytes", path, rec.Code, got, rec.Body.Len())
@@ -28,7 +28,7 @@ func TestThePageAndItsFiles(t *testing.T) {
 			t.Errorf("%s: policy %q", path, policy)
 		}
 	}
-	for _, path := range []string{"/stage.go", "/nothing", "/x/../stage.go"} {
+	for _, path := range []string{"/playground.go", "/nothing", "/x/../playground.go"} {
 		if rec := get(t, path); rec.Code == 200 {
 			t.Errorf("%s: %d", path, rec.Code)
 		}
@@ -44,7 +44,7 @@ func TestNothingInlineAndNothingFromElsewhere(t *testing.T) {
 			t.Errorf("the page holds %q", found)
 		}
 	}
-	js := get(t, "/stage.js").Body.String()
+	js := get(t, "/playground.js").Body.String()
 	for _, sink := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage", "fetch('/", "EventSource('/"} {
 		if strings.Contains(js, sink) {
 			t.Errorf("the script holds %q", sink)
@@ -69,7 +69,7 @@ func TestEveryControlHasALabel(t *testing.T) {
 		}
 	}
 	// the script finds its elements by id
-	js := get(t, "/stage.js").Body.String()
+	js := get(t, "/playground.js").Body.String()
 	for _, m := range regexp.MustCompile(`\$\('([a-z-]+)'\)`).FindAllStringSubmatch(js, -1) {
 		if !strings.Contains(html, `id="`+m[1]+`"`) {
 			t.Errorf("the page has no element %s, which the script uses", m[1])

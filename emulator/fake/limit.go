@@ -1,21 +1,18 @@
-package standin
+package fake
 
 import "time"
 
-// Window allows N things in any stretch of time of length Per. The zero Window
-// allows everything.
+// Window allows N events in any period of length Per. The zero Window has no limit.
 type Window struct {
 	N   int
 	Per time.Duration
 }
 
-// History is when something was done, oldest first, as far as a Window looks. It
-// has no lock of its own.
+// History holds the times of past events within a Window, oldest first. It has no lock.
 type History []time.Time
 
-// Left is how many more a window that is not zero allows at now, and in how long
-// it has room for all of them again. It forgets what the window does not look at
-// any more.
+// Left returns how many more events a non-zero window allows at now, and after which time the window is empty again. It
+// removes expired times.
 func (h *History) Left(now time.Time, w Window) (n int, full time.Duration) {
 	old := 0
 	for old < len(*h) && now.Sub((*h)[old]) >= w.Per {
@@ -28,7 +25,7 @@ func (h *History) Left(now time.Time, w Window) (n int, full time.Duration) {
 	return max(w.N-len(*h), 0), full
 }
 
-// Full reports whether the window has no room at now.
+// Full reports whether the window allows no event at now.
 func (h *History) Full(now time.Time, w Window) bool {
 	if w.N == 0 {
 		return false
@@ -37,7 +34,7 @@ func (h *History) Full(now time.Time, w Window) bool {
 	return n == 0
 }
 
-// Take counts one at now if the window has room.
+// Take counts an event at now if the window allows the event.
 func (h *History) Take(now time.Time, w Window) bool {
 	if h.Full(now, w) {
 		return false

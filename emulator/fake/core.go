@@ -1,4 +1,4 @@
-package standin
+package fake
 
 import (
 	"bytes"
@@ -13,45 +13,46 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"parley.internal/shared/retry"
 )
 
-// maxBody is more than any request needs.
+// maxBody bounds the body of a request, in bytes. No real request is larger.
 const maxBody = 1 << 20
 
-// Config is what a Core is made of. Nothing in it may be absent but Sockets and Stop.
+// Config configures a [Core]. Only Sockets and Stop are optional.
 type Config struct {
-	// Mutex and Tasks are those of the stand-in's state and goroutines.
+	// Mutex and Tasks hold the fake's state lock and goroutines.
 	Mutex *Mutex
 	Tasks *Tasks
-	// Listener is where HTTP is spoken, and Handler answers it. Close closes
-	// the listener, and the contexts of its requests.
+	// Listener accepts HTTP connections, and Handler answers the requests. Close closes the listener and the contexts
+	// of the requests.
 	Listener net.Listener
 	Handler  http.Handler
-	// Sockets are the paths of WebSockets. Their requests are not counted, and
-	// meet only the faults that name their whole path.
+	// Sockets are the paths of WebSockets. WebSocket requests are not counted, and meet only faults with the whole
+	// path.
 	Sockets []string
-	// Refuse answers with an error of the platform's form: the fault's Status,
-	// and a text that says why. What the fault wants in the header is there.
+	// Refuse writes an error in the platform's format, with the fault's Status and a text with the reason. The fault's
+	// Header is already set.
 	Refuse func(w http.ResponseWriter, f HTTPFault, why string)
-	// Now is the stand-in's clock.
+	// Now is the fake's clock.
 	Now func() time.Time
-	// Stop ends what does not end by the context of Tasks alone, which ended
-	// before.
+	// Stop ends everything that the context of Tasks alone does not end. The context has ended already.
 	Stop func() error
 }
 
-// Core is what a stand-in embeds. Its methods may be called from any goroutine.
+// Core is embedded by a platform's fake. Its methods are safe for concurrent use.
 type Core struct {
 	config Config
 	web    *http.Server
 	closed func() error
 
-	// Guarded by the stand-in's mutex.
+	// Guarded by Config.Mutex.
 	faults   Faults[HTTPFault]
 	requests []Request
 }
 
-// New serves HTTP at once. The handler must not rely on what New returns.
+// New serves HTTP at once. The handler may run before New returns.
 func New(c Config) *Core {
 	core := &Core{config: c}
 	core.closed = sync.OnceValue(core.shutdown)
@@ -61,15 +62,14 @@ func New(c Config) *Core {
 		BaseContext:       func(net.Listener) context.Context { return c.Tasks.Context() },
 	}
 	c.Tasks.Go(func() {
-		// It returns when Close closes the listener; one that breaks before
-		// shows in the requests that fail.
+		// Serve returns when Close closes the listener. If the listener breaks earlier, requests fail visibly.
 		_ = core.web.Serve(c.Listener)
 	})
 	return core
 }
 
-// Close ends all connections and requests, and returns when every goroutine of
-// the server has ended. It may be called more than once.
+// Close ends all connections and requests, and returns when every goroutine of the server has ended. Further calls
+// return the same result.
 func (c *Core) Close() error { return c.closed() }
 
 func (c *Core) shutdown() error {
@@ -89,9 +89,8 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// Await returns once cond holds, which it asks at first and then whenever
-// something changed in the server. cond may call any method of the server. The
-// error is that of the context, or ErrClosed.
+// Await returns when cond holds. It calls cond at first and after every change of the server. cond may call any method
+// of the server. The error is the context's error, or ErrClosed.
 func (c *Core) Await(ctx context.Context, cond func() bool) error {
 	for {
 		changed := c.config.Mutex.next()
@@ -101,23 +100,23 @@ func (c *Core) Await(ctx context.Context, cond func() bool) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("standin: awaiting a change: %w", context.Cause(ctx))
+			return fmt.Errorf("fake: awaiting a change: %w", context.Cause(ctx))
 		case <-c.config.Tasks.ctx.Done():
 			return ErrClosed
 		}
 	}
 }
 
-// Request is one that reached HTTP.
+// Request is a received HTTP request.
 type Request struct {
 	Method, Path string
-	// Status is what was answered, and 0 where a fault kept the answer back.
+	// Status is the status of the answer, or 0 if a fault withheld the answer.
 	Status int
 	At     time.Time
 }
 
-// Requests are those that were answered or kept back so far whose path ends in
-// suffix, such as "/messages", in order of their ends. WebSockets do not count.
+// Requests returns the finished requests with a path that ends in suffix, such as "/messages", in order of their ends.
+// It includes requests with a withheld answer, and excludes WebSockets.
 func (c *Core) Requests(suffix string) []Request {
 	c.config.Mutex.Lock()
 	defer c.config.Mutex.Unlock()
@@ -130,8 +129,7 @@ func (c *Core) Requests(suffix string) []Request {
 	return found
 }
 
-// FailHTTP makes requests fail. Faults apply in the order in which they were
-// given, one at a time.
+// FailHTTP adds a fault. Faults apply in the order of the calls, one per request.
 func (c *Core) FailHTTP(f HTTPFault) {
 	f.Header = f.Header.Clone()
 	c.config.Mutex.Lock()
@@ -139,15 +137,14 @@ func (c *Core) FailHTTP(f HTTPFault) {
 	c.faults.Add(f, f.Skip, f.Times)
 }
 
-// ClearFaults forgets what is still to go wrong.
+// ClearFaults removes all pending faults.
 func (c *Core) ClearFaults() {
 	c.config.Mutex.Lock()
 	defer c.config.Mutex.UnlockChanged()
 	c.faults = Faults[HTTPFault]{}
 }
 
-// fault is the one that a request meets, or the zero one, by which nothing goes
-// wrong.
+// fault returns the fault for a request, or the zero fault if the request succeeds.
 func (c *Core) fault(r *http.Request, socket bool) HTTPFault {
 	c.config.Mutex.Lock()
 	defer c.config.Mutex.Unlock()
@@ -166,16 +163,15 @@ func (c *Core) fault(r *http.Request, socket bool) HTTPFault {
 	return *f
 }
 
-// serve answers a request as the fault that it meets wants. Close waits for it,
-// also where the connection is hijacked, which http.Server forgets then.
+// serve answers a request according to its fault. Close waits for serve, also for hijacked connections, unlike
+// http.Server.
 func (c *Core) serve(w http.ResponseWriter, r *http.Request) {
 	if !c.config.Tasks.begin() {
 		http.Error(w, "closing", http.StatusServiceUnavailable)
 		return
 	}
 	defer c.config.Tasks.running.Done()
-	// Only once the body is read does the server notice a client that goes away
-	// while it is kept waiting.
+	// The server notices a disconnected client only after the body is read.
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		c.config.Refuse(w, HTTPFault{Status: http.StatusRequestEntityTooLarge}, err.Error())
@@ -185,19 +181,19 @@ func (c *Core) serve(w http.ResponseWriter, r *http.Request) {
 	socket := slices.Contains(c.config.Sockets, r.URL.Path)
 	f := c.fault(r, socket)
 	if f.Delay > 0 {
-		Sleep(r.Context(), f.Delay)
+		_ = retry.Sleep(r.Context(), f.Delay)
 	}
 	fails := f.Status != 0 || f.Drop || f.Hang
 	rec := &recorder{header: http.Header{}, status: http.StatusOK}
 	switch {
 	case socket && !fails:
-		// A connection is taken over, and can't be kept back.
+		// A hijacked connection cannot be withheld.
 		c.config.Handler.ServeHTTP(w, r)
 		return
 	case !socket && (f.Done || !fails):
 		c.config.Handler.ServeHTTP(rec, r)
 	}
-	status := f.Status // 0 where nothing is answered
+	status := f.Status // 0 without an answer
 	if !fails {
 		status = rec.status
 	}
@@ -228,7 +224,7 @@ func (c *Core) count(r *http.Request, status int) {
 	c.requests = append(c.requests, Request{r.Method, r.URL.Path, status, c.config.Now()})
 }
 
-// recorder keeps an answer back.
+// recorder keeps an answer until flush.
 type recorder struct {
 	header http.Header
 	status int
@@ -242,6 +238,6 @@ func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
 func (r *recorder) flush(w http.ResponseWriter) {
 	maps.Copy(w.Header(), r.header)
 	w.WriteHeader(r.status)
-	// The client that went away is no concern of the server's.
+	// A disconnected client is not an error of the server.
 	_, _ = w.Write(r.body.Bytes())
 }

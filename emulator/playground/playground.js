@@ -1,8 +1,8 @@
 'use strict';
-// The page of the stand-ins. Everything that others wrote is shown as text, never as markup.
+// The page of the playground. Content from other users is shown as text, never as markup.
 
 const $ = (id) => document.getElementById(id);
-const kept = { place: 'parley.stage.place', speaker: 'parley.stage.speaker.' }; // in sessionStorage: gone with the tab
+const kept = { place: 'parley.playground.place', speaker: 'parley.stage.speaker.' }; // in sessionStorage: gone with the tab
 const most = 500; // lines that are kept of a place
 const again = 3000; // ms until the events are asked for again, where the browser doesn't by itself
 
