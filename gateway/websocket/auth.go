@@ -138,7 +138,7 @@ func (a *authenticator) authenticate(ctx context.Context, raw string) (user iden
 		return knownToken{t, found}, err
 	}))
 	if err != nil {
-		a.log.ErrorContext(ctx, "a token could not be looked up", "error", err)
+		a.log.ErrorContext(ctx, "token lookup failed", "error", err)
 		return user, expires, RefuseUnavailable
 	}
 	now, t := a.now(), known.token
