@@ -37,8 +37,8 @@ const (
 	maxTokens     = 100_000         // in the cache: some 20 MB
 )
 
-// credentials finds the raw token of a request. The header goes before the sub-protocol.
-func credentials(r *http.Request) string {
+// rawToken finds the raw token of a request. The header goes before the sub-protocol.
+func rawToken(r *http.Request) string {
 	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
 		return strings.TrimSpace(token)
 	}
@@ -71,8 +71,8 @@ func selectProtocol(r *http.Request) string {
 	return ""
 }
 
-// knownToken is what a look-up found.
-type knownToken struct {
+// cachedToken is what a look-up found.
+type cachedToken struct {
 	token store.Token
 	found bool
 }
@@ -82,21 +82,21 @@ type authenticator struct {
 	tokens Tokens
 	now    func() time.Time
 	log    *slog.Logger
-	cache  *otter.Cache[string, knownToken]
+	cache  *otter.Cache[string, cachedToken]
 	// touched holds the tokens whose use was noted lately.
 	touched *otter.Cache[string, struct{}]
-	uses    chan use
+	uses    chan tokenUse
 }
 
-type use struct {
+type tokenUse struct {
 	hash string
 	at   time.Time
 }
 
 func newAuthenticator(tokens Tokens, c Config, now func() time.Time, log *slog.Logger) (*authenticator, error) {
-	cache, err1 := otter.New(&otter.Options[string, knownToken]{
+	cache, err1 := otter.New(&otter.Options[string, cachedToken]{
 		MaximumSize: maxTokens,
-		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, knownToken]) time.Duration {
+		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, cachedToken]) time.Duration {
 			if e.Value.found {
 				return c.TokenTTL
 			}
@@ -109,7 +109,7 @@ func newAuthenticator(tokens Tokens, c Config, now func() time.Time, log *slog.L
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
-	return &authenticator{tokens: tokens, now: now, log: log, cache: cache, touched: touched, uses: make(chan use, touchQueue)}, nil
+	return &authenticator{tokens: tokens, now: now, log: log, cache: cache, touched: touched, uses: make(chan tokenUse, touchQueue)}, nil
 }
 
 // close stops what the caches run.
@@ -133,9 +133,9 @@ func (a *authenticator) authenticate(ctx context.Context, raw string) (user iden
 	// others may wait for the same look-up: it goes on when this client leaves
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 	defer cancel()
-	known, err := a.cache.Get(ctx, hash, otter.LoaderFunc[string, knownToken](func(ctx context.Context, hash string) (knownToken, error) {
+	known, err := a.cache.Get(ctx, hash, otter.LoaderFunc[string, cachedToken](func(ctx context.Context, hash string) (cachedToken, error) {
 		t, found, err := a.tokens.Token(ctx, hash)
-		return knownToken{t, found}, err
+		return cachedToken{t, found}, err
 	}))
 	if err != nil {
 		a.log.ErrorContext(ctx, "token lookup failed", "error", err)
@@ -155,17 +155,17 @@ func (a *authenticator) authenticate(ctx context.Context, raw string) (user iden
 		a.log.ErrorContext(ctx, "a token's document names no user", "error", err, "document", hash)
 		return user, expires, RefuseUnknownToken
 	}
-	a.note(hash, now)
+	a.noteUse(hash, now)
 	return user, t.ExpiresAt, ""
 }
 
-// note has it written down that a token was used, once in touchInterval, without waiting.
-func (a *authenticator) note(hash string, at time.Time) {
+// noteUse has it written down that a token was used, once in touchInterval, without waiting.
+func (a *authenticator) noteUse(hash string, at time.Time) {
 	if _, first := a.touched.SetIfAbsent(hash, struct{}{}); !first {
 		return
 	}
 	select {
-	case a.uses <- use{hash, at}:
+	case a.uses <- tokenUse{hash, at}:
 	default:
 		a.touched.Invalidate(hash) // the next use tries again
 	}

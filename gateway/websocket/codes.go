@@ -23,7 +23,7 @@ const (
 // ErrorMeaning is a line of [Errors].
 type ErrorMeaning struct {
 	Code    ErrorCode
-	Again   bool // the same frame may succeed later; with the same metadata.id it is then the same event
+	Retryable   bool // the same frame may succeed later; with the same metadata.id it is then the same event
 	Meaning string
 }
 
@@ -64,7 +64,7 @@ const (
 type CloseMeaning struct {
 	Code    CloseCode
 	Name    string // the reason in the close frame
-	Back    bool   // a client should come back by itself, with a back-off that grows and is spread
+	Reconnect    bool   // a client should come back by itself, with a back-off that grows and is spread
 	Meaning string
 }
 
@@ -115,7 +115,7 @@ const (
 type RefusalMeaning struct {
 	Code    RefusalCode
 	Status  int  // HTTP status of the answer
-	Again   bool // the same request may succeed later
+	Retryable   bool // the same request may succeed later
 	Meaning string
 }
 

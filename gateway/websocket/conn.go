@@ -26,13 +26,13 @@ const (
 	skipFactor = 16
 	// floodFactor times the rate limit is where a connection is closed instead of answered.
 	floodFactor = 8
-	// farewell bounds the end of a connection: publishing what it had accepted, then writing what it had to deliver,
+	// closeTimeout bounds the end of a connection: publishing what it had accepted, then writing what it had to deliver,
 	// then its close handshake, each.
-	farewell = 2 * time.Second
-	// keptBuffer is how large a reading buffer may be to be kept for the next frame.
-	keptBuffer = 16 << 10
-	// keepReading is for how many more ping intervals a silent connection is kept.
-	keepReading = 2
+	closeTimeout = 2 * time.Second
+	// maxKeptBuffer is how large a reading buffer may be to be kept for the next frame.
+	maxKeptBuffer = 16 << 10
+	// silentIntervals is for how many more ping intervals a silent connection is kept.
+	silentIntervals = 2
 )
 
 // conn is one client's connection. Three goroutines belong to it, all of which end before serve returns: serve itself
@@ -63,11 +63,11 @@ type conn struct {
 	acks    bool // an answer counts as delivered when the client says that it has it
 	ackMu   sync.Mutex
 	unacked map[string]delivery.Ref // what it was given and has not acknowledged, by id
-	fewer   chan struct{}           // gets one when there are fewer of them; has room for that
+	ackRoom   chan struct{}           // gets one when there are fewer of them; has room for that
 
 	endOnce sync.Once
-	over    context.Context // done when the end has begun
-	setOver context.CancelFunc
+	closing    context.Context // done when the end has begun
+	setClosing context.CancelFunc
 	code    CloseCode // set before over is done; 0 where the client ended it
 }
 
@@ -112,9 +112,9 @@ func (c *conn) end(code CloseCode) {
 		if code == 0 || code == CloseSlow || code == CloseSilent {
 			c.discard()
 		}
-		c.setOver()
+		c.setClosing()
 		// a write that is stuck is given this much more; those that follow set their own deadline
-		c.ws.NetConn().SetWriteDeadline(time.Now().Add(farewell))
+		c.ws.NetConn().SetWriteDeadline(time.Now().Add(closeTimeout))
 	})
 }
 
@@ -140,7 +140,7 @@ func (c *conn) serve(ctx context.Context, expires time.Time, got []string) {
 	var wg sync.WaitGroup
 	publishing, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(c.over, func() { time.AfterFunc(farewell, cancel) })()
+	defer context.AfterFunc(c.closing, func() { time.AfterFunc(closeTimeout, cancel) })()
 	wg.Go(func() { c.publish(publishing) })
 	wg.Go(func() { c.write(ctx, got) })
 	c.read(ctx)
@@ -157,9 +157,9 @@ func (c *conn) read(ctx context.Context) {
 	c.ws.SetReadLimit(int64(cfg.MaxFrame) * skipFactor)
 	alive := func() {
 		select {
-		case <-c.over.Done(): // the writer ends the reading soon
+		case <-c.closing.Done(): // the writer ends the reading soon
 		default:
-			c.ws.SetReadDeadline(time.Now().Add(keepReading * cfg.PingInterval))
+			c.ws.SetReadDeadline(time.Now().Add(silentIntervals * cfg.PingInterval))
 		}
 	}
 	c.ws.SetPongHandler(func(string) error { alive(); return nil })
@@ -192,7 +192,7 @@ func (c *conn) read(ctx context.Context) {
 			return
 		}
 		select {
-		case <-c.over.Done():
+		case <-c.closing.Done():
 			continue // only the client's own close frame is of interest now
 		default:
 		}
@@ -201,7 +201,7 @@ func (c *conn) read(ctx context.Context) {
 			continue
 		}
 		c.handle(ctx, kind, buf)
-		if cap(buf) > keptBuffer {
+		if cap(buf) > maxKeptBuffer {
 			buf = make([]byte, 0, 1024)
 		}
 	}
@@ -269,11 +269,11 @@ func (c *conn) handle(ctx context.Context, kind int, data []byte) {
 
 	switch in.kind {
 	case TypeAck:
-		c.acked(ctx, in.acked)
+		c.acknowledge(ctx, in.ackedIDs)
 		return
 	case TypeLeave:
 		c.server.hub.leave(c, in.room)
-		c.send(control(TypeLeft, roomPayload{in.room}, in.id, c.server.now()), "control")
+		c.send(controlFrame(TypeLeft, roomPayload{in.room}, in.id, c.server.now()), "control")
 		return
 	case TypeJoin, TypeSend:
 		// whoever talks in a room hears what is said there
@@ -282,7 +282,7 @@ func (c *conn) handle(ctx context.Context, kind int, data []byte) {
 			return
 		}
 		if in.kind == TypeJoin {
-			c.send(control(TypeJoined, roomPayload{in.room}, in.id, c.server.now()), "control")
+			c.send(controlFrame(TypeJoined, roomPayload{in.room}, in.id, c.server.now()), "control")
 			return
 		}
 	}
@@ -294,7 +294,7 @@ func (c *conn) handle(ctx context.Context, kind int, data []byte) {
 // refuse answers a frame with chat.error.
 func (c *conn) refuse(e *frameError) {
 	c.server.metrics.refused.WithLabelValues(string(e.code)).Inc()
-	c.send(control(TypeError, errorPayload{Code: e.code, Message: e.message, ID: e.id}, e.id, c.server.now()), "error")
+	c.send(controlFrame(TypeError, errorPayload{Code: e.code, Message: e.message, ID: e.id}, e.id, c.server.now()), "error")
 }
 
 // send queues a frame of the gateway's own for this connection alone.
@@ -354,7 +354,7 @@ func (c *conn) write(ctx context.Context, got []string) {
 	ping := time.NewTicker(c.server.config.PingInterval)
 	defer ping.Stop()
 	if !c.resume(ctx, got, ping.C) {
-		c.farewell(ctx)
+		c.finish(ctx)
 		return
 	}
 	var spare []frame
@@ -369,8 +369,8 @@ func (c *conn) write(ctx context.Context, got []string) {
 			spare = batch
 		case <-ping.C:
 			c.ping()
-		case <-c.over.Done():
-			c.farewell(ctx)
+		case <-c.closing.Done():
+			c.finish(ctx)
 			return
 		}
 	}
@@ -387,14 +387,14 @@ func (c *conn) writeAll(ctx context.Context, frames []frame, timeout time.Durati
 	ok := true
 	for _, f := range frames {
 		if attempt, had := c.resumed[f.delivery]; had && f.attempt <= attempt {
-			if attempt == named && c.acks {
-				c.acked(ctx, []string{f.delivery})
+			if attempt == anyAttempt && c.acks {
+				c.acknowledge(ctx, []string{f.delivery})
 			}
 			f.receipt.resolve(true)
 			continue
 		}
 		if !f.opened.IsZero() && !f.opened.After(c.until) || c.overdue(f.deadline) {
-			c.forget(f.delivery)
+			c.cancelAck(f.delivery)
 			f.receipt.resolve(false)
 			continue
 		}
@@ -418,15 +418,15 @@ func (c *conn) overdue(deadline time.Time) bool {
 
 func (c *conn) writeDeadline(timeout time.Duration) time.Time {
 	select {
-	case <-c.over.Done():
-		timeout = min(timeout, farewell)
+	case <-c.closing.Done():
+		timeout = min(timeout, closeTimeout)
 	default:
 	}
 	return time.Now().Add(timeout)
 }
 
-// farewell is the end of a connection as the writer brings it about.
-func (c *conn) farewell(ctx context.Context) {
+// finish is the end of a connection as the writer brings it about.
+func (c *conn) finish(ctx context.Context) {
 	switch c.code {
 	case 0:
 		c.discard()
@@ -436,14 +436,14 @@ func (c *conn) farewell(ctx context.Context) {
 	default:
 		select {
 		case <-c.published: // what could not be published is to be told
-		case <-time.After(farewell + time.Second):
+		case <-time.After(closeTimeout + time.Second):
 		}
-		if !c.writeAll(ctx, c.queue.close(), farewell) {
+		if !c.writeAll(ctx, c.queue.close(), closeTimeout) {
 			return
 		}
 	}
 	m := c.code.meaning()
-	deadline := time.Now().Add(farewell)
+	deadline := time.Now().Add(closeTimeout)
 	if c.ws.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(int(c.code), m.Name), deadline) != nil {
 		return
 	}
@@ -451,6 +451,6 @@ func (c *conn) farewell(ctx context.Context) {
 	// yet (RFC 6455, section 7.1.1): wait for its own close frame.
 	select {
 	case <-c.readDone:
-	case <-time.After(farewell):
+	case <-time.After(closeTimeout):
 	}
 }

@@ -209,7 +209,7 @@ func TestAPingedClientStays(t *testing.T) {
 	pings, enough := 0, errors.New("enough")
 	pong := c.PingHandler()
 	c.SetPingHandler(func(data string) error {
-		if pings++; pings == 2*keepReading {
+		if pings++; pings == 2*silentIntervals {
 			return enough
 		}
 		return pong(data)
@@ -273,7 +273,7 @@ func TestCodesStandOnceInTheirTables(t *testing.T) {
 	}
 	for _, m := range Closes {
 		once(m.Code, m.Meaning)
-		if m.Code >= 4000 && m.Back != (m.Code < 4500) {
+		if m.Code >= 4000 && m.Reconnect != (m.Code < 4500) {
 			t.Errorf("%d is in the wrong range", m.Code)
 		}
 	}

@@ -17,32 +17,32 @@ import (
 )
 
 const (
-	// writeWait bounds how long Deliver waits for the network to take a frame. The bus's acknowledgement deadline is
+	// deliverTimeout bounds how long Deliver waits for the network to take a frame. The bus's acknowledgement deadline is
 	// prolonged meanwhile; a longer wait would only hold back the user's next messages.
-	writeWait = 5 * time.Second
-	// settleWait bounds the recording of an outcome.
-	settleWait = 5 * time.Second
-	// maxSettling is how many answers may be written and not yet recorded. More wait to be recorded before the next of
+	deliverTimeout = 5 * time.Second
+	// recordTimeout bounds the recording of an outcome.
+	recordTimeout = 5 * time.Second
+	// maxRecordingLater is how many answers may be written and not yet recorded. More wait to be recorded before the next of
 	// the same user is written.
-	maxSettling = 1000
-	// maxSeen is how many connection ids the memory of deliveries may hold together, 8 bytes each.
-	maxSeen = 2 << 20
+	maxRecordingLater = 1000
+	// maxRecent is how many connection ids the memory of deliveries may hold together, 8 bytes each.
+	maxRecent = 2 << 20
 )
 
-// receipts is what this instance did for one answer. It is kept as long as the bus may deliver the answer again.
-type receipts struct {
+// localDelivery is what this instance did for one answer. It is kept as long as the bus may deliver the answer again.
+type localDelivery struct {
 	mu      sync.Mutex // held while one message of this delivery is handled
 	settled bool
-	had     []uint64 // ids of the connections whose queue took the frame
+	queuedFor     []uint64 // ids of the connections whose queue took the frame
 	plain   receipt  // of those that don't acknowledge
 	acking  receipt  // of those that do
 }
 
-func newSeen() (*otter.Cache[string, *receipts], error) {
-	return otter.New(&otter.Options[string, *receipts]{
-		MaximumWeight:    maxSeen,
-		Weigher:          func(_ string, d *receipts) uint32 { return uint32(32 + len(d.had)) },
-		ExpiryCalculator: otter.ExpiryWriting[string, *receipts](topology.Gateway("x").Retention()),
+func newRecent() (*otter.Cache[string, *localDelivery], error) {
+	return otter.New(&otter.Options[string, *localDelivery]{
+		MaximumWeight:    maxRecent,
+		Weigher:          func(_ string, d *localDelivery) uint32 { return uint32(32 + len(d.queuedFor)) },
+		ExpiryCalculator: otter.ExpiryWriting[string, *localDelivery](topology.Gateway("x").Retention()),
 	})
 }
 
@@ -60,7 +60,7 @@ func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 		s.metrics.deliveries.WithLabelValues(outcomeFailed).Inc()
 		return err
 	}
-	d, outcome, err := s.hand(ctx, in, ref)
+	d, outcome, err := s.dispatch(ctx, in, ref)
 	if outcome != outcomeDelivered {
 		s.metrics.deliveries.WithLabelValues(outcome).Inc()
 		if d != nil {
@@ -75,28 +75,28 @@ func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 		return err
 	}
 	select {
-	case s.settling <- struct{}{}:
+	case s.recordingLater <- struct{}{}:
 		if finish, ok := in.Later(); ok {
 			go func() { // ends with settleWait; the bus waits for it when it stops receiving
-				defer func() { <-s.settling }()
+				defer func() { <-s.recordingLater }()
 				finish(record())
 			}()
 			return nil
 		}
-		<-s.settling
+		<-s.recordingLater
 	default:
 	}
 	return record()
 }
 
-// hand writes an answer to those whom it concerns here. The outcome is outcomeDelivered if that is to be recorded. The
+// dispatch writes an answer to those whom it concerns here. The outcome is outcomeDelivered if that is to be recorded. The
 // delivery, if it is not nil, is locked.
-func (s *Server) hand(ctx context.Context, in bus.Incoming, ref delivery.Ref) (d *receipts, outcome string, err error) {
+func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref) (d *localDelivery, outcome string, err error) {
 	e := in.Event
 	conns := s.hub.receivers(nil, e.UserID, e.Channel)
 	// an operator who redrives an answer wants it to be written anew
 	key := fmt.Sprintf("%s/%d", ref.ID, ref.RedriveCount)
-	d, known := s.seen.GetIfPresent(key)
+	d, known := s.recent.GetIfPresent(key)
 	// the sweep gives it up: what is written now could not be recorded
 	overdue := !ref.Deadline.IsZero() && s.now().After(ref.Deadline)
 	if !known {
@@ -106,7 +106,7 @@ func (s *Server) hand(ctx context.Context, in bus.Incoming, ref delivery.Ref) (d
 		if overdue {
 			return nil, outcomeOverdue, nil
 		}
-		d, _ = s.seen.SetIfAbsent(key, &receipts{})
+		d, _ = s.recent.SetIfAbsent(key, &localDelivery{})
 	}
 	d.mu.Lock()
 	if d.settled {
@@ -118,13 +118,13 @@ func (s *Server) hand(ctx context.Context, in bus.Incoming, ref delivery.Ref) (d
 	if err := s.fanOut(d, in, ref, conns); err != nil {
 		return d, outcomeFailed, err
 	}
-	s.seen.Set(key, d) // weighs it
+	s.recent.Set(key, d) // weighs it
 
-	waiting, cancel := context.WithTimeout(ctx, writeWait)
-	written, err := d.plain.wait(waiting)
+	waiting, cancel := context.WithTimeout(ctx, deliverTimeout)
+	written, err := d.plain.await(waiting)
 	awaited := false
 	if err == nil && !written {
-		awaited, err = d.acking.wait(waiting)
+		awaited, err = d.acking.await(waiting)
 	}
 	cancel()
 	if err != nil && overdue && s.now().Sub(ref.Deadline) > s.config.WriteTimeout {
@@ -143,8 +143,8 @@ func (s *Server) hand(ctx context.Context, in bus.Incoming, ref delivery.Ref) (d
 }
 
 // record settles an answer that was written.
-func (s *Server) record(ctx context.Context, d *receipts, ref delivery.Ref, correlationID string) (outcome string, err error) {
-	settling, cancel := context.WithTimeout(ctx, settleWait)
+func (s *Server) record(ctx context.Context, d *localDelivery, ref delivery.Ref, correlationID string) (outcome string, err error) {
+	settling, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	state, err := s.ledger.MarkDelivered(settling, ref)
 	switch {
@@ -163,9 +163,9 @@ func (s *Server) record(ctx context.Context, d *receipts, ref delivery.Ref, corr
 }
 
 // fanOut queues the frame for the connections that have not had it. It is encoded once.
-func (s *Server) fanOut(d *receipts, in bus.Incoming, ref delivery.Ref, conns []*conn) error {
-	if len(d.had) > 0 {
-		conns = slices.DeleteFunc(conns, func(c *conn) bool { return slices.Contains(d.had, c.id) })
+func (s *Server) fanOut(d *localDelivery, in bus.Incoming, ref delivery.Ref, conns []*conn) error {
+	if len(d.queuedFor) > 0 {
+		conns = slices.DeleteFunc(conns, func(c *conn) bool { return slices.Contains(d.queuedFor, c.id) })
 	}
 	if len(conns) == 0 {
 		return nil
@@ -181,7 +181,7 @@ func (s *Server) fanOut(d *receipts, in bus.Incoming, ref delivery.Ref, conns []
 	var plain, acking []*conn
 	for _, c := range conns {
 		if c.acks {
-			c.awaitAck(ref)
+			c.expectAck(ref)
 			acking = append(acking, c)
 		} else {
 			plain = append(plain, c)
@@ -190,9 +190,9 @@ func (s *Server) fanOut(d *receipts, in bus.Incoming, ref delivery.Ref, conns []
 	d.plain.expect(len(plain))
 	d.acking.expect(len(acking))
 	f.receipt = &d.plain
-	d.had = broadcast(f, plain, d.had)
+	d.queuedFor = broadcast(f, plain, d.queuedFor)
 	f.receipt = &d.acking
-	d.had = broadcast(f, acking, d.had)
+	d.queuedFor = broadcast(f, acking, d.queuedFor)
 	return nil
 }
 

@@ -154,17 +154,17 @@ func TestReceipt(t *testing.T) {
 	r.expect(2)
 	r.resolve(false)
 	cancel()
-	if _, err := r.wait(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := r.await(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("wait = %v while one is pending", err)
 	}
 	r.resolve(true)
-	if ok, err := r.wait(t.Context()); !ok || err != nil {
+	if ok, err := r.await(t.Context()); !ok || err != nil {
 		t.Errorf("wait = %v, %v", ok, err)
 	}
 	r = &receipt{}
 	r.expect(1)
 	done := make(chan bool)
-	go func() { ok, _ := r.wait(t.Context()); done <- ok }()
+	go func() { ok, _ := r.await(t.Context()); done <- ok }()
 	r.resolve(false)
 	if <-done {
 		t.Error("written, though nobody took it")
@@ -338,7 +338,7 @@ func TestWhatWaitsForAConnectionThatBreaksWhileItIsClosedIsNotWaitedFor(t *testi
 	delivered := make(chan error, 1)
 	go func() { delivered <- f.Deliver(t.Context(), incoming("a", "twitch:1", "", "hi")) }()
 	eventually(t, "it waits", func() bool {
-		_, waits := f.seen.GetIfPresent("a/0")
+		_, waits := f.recent.GetIfPresent("a/0")
 		return waits
 	})
 	c.end(CloseMaxAge) // what the writer is at fails after farewell

@@ -61,7 +61,7 @@ type inbound struct {
 	id       string   // the client's own metadata.id; may be empty
 	room     string   // may be empty for a message
 	text     string   // of a TypeSend
-	acked    []string // of a TypeAck
+	ackedIDs    []string // of a TypeAck
 	payload  jsontext.Value
 	metadata jsontext.Value
 }
@@ -69,8 +69,8 @@ type inbound struct {
 // eventType is what a client may call an event of its own.
 var eventType = regexp.MustCompile(`^[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*$`)
 
-// ownNamespaces are the first parts of types that only the protocol itself defines.
-var ownNamespaces = []string{"chat", "room", "connection", "internal"}
+// reservedNamespaces are the first parts of types that only the protocol itself defines.
+var reservedNamespaces = []string{"chat", "room", "connection", "internal"}
 
 // decode reads and checks a client's frame. The error is always a *frameError.
 func decode(data []byte, maxText int) (inbound, error) {
@@ -131,7 +131,7 @@ func decode(data []byte, maxText int) (inbound, error) {
 	case TypeSend, TypeJoin, TypeLeave, TypeAck:
 	default:
 		namespace, _, _ := strings.Cut(kind, ".")
-		for _, own := range ownNamespaces {
+		for _, own := range reservedNamespaces {
 			if namespace == own {
 				return fail(ErrUnknownType, "type: the protocol defines no such type for clients in %q", own)
 			}
@@ -158,12 +158,12 @@ func decode(data []byte, maxText int) (inbound, error) {
 		if err := json.Unmarshal(in.payload, &ack); err != nil || len(ack.IDs) == 0 {
 			return fail(ErrBadFrame, "payload.ids: not a list of texts")
 		}
-		in.acked = ack.IDs
+		in.ackedIDs = ack.IDs
 		return in, nil
 	}
 	if kind == moderation.Type { // else everybody with a token could fill the operators' dead letters
 		if _, err := moderation.Parse(in.payload, ""); err != nil {
-			return fail(ErrBadFrame, "%s", inOneLine(err))
+			return fail(ErrBadFrame, "%s", joinProblems(err))
 		}
 	}
 	room, ok1 := optionalText(payload.Room)
@@ -199,8 +199,8 @@ func decode(data []byte, maxText int) (inbound, error) {
 	return in, nil
 }
 
-// inOneLine tells the first of joined errors, and how many more there are.
-func inOneLine(err error) string {
+// joinProblems tells the first of joined errors, and how many more there are.
+func joinProblems(err error) string {
 	lines := strings.Split(err.Error(), "\n")
 	if more := len(lines) - maxProblems; more > 0 {
 		lines = append(lines[:maxProblems], fmt.Sprintf("and %d more", more))
@@ -276,8 +276,8 @@ func (f outbound) encode() ([]byte, error) {
 	return data, nil
 }
 
-// control is a frame of the gateway itself, in answer to the client's frame with id replyTo (may be empty).
-func control(kind string, payload any, replyTo string, now time.Time) outbound {
+// controlFrame is a frame of the gateway itself, in answer to the client's frame with id replyTo (may be empty).
+func controlFrame(kind string, payload any, replyTo string, now time.Time) outbound {
 	return outbound{Type: kind, Payload: payload, Metadata: outMetadata{
 		Timestamp: event.TruncateToMicros(now), Source: string(identity.APIGateway), ReplyTo: replyTo,
 	}}
@@ -309,7 +309,7 @@ type errorPayload struct {
 func answerFrame(e *event.Event, deliveryID string, opened time.Time) outbound {
 	f := outbound{Type: TypeReceived, Metadata: outMetadata{
 		ID: deliveryID, Timestamp: opened.UTC().Truncate(time.Millisecond), Source: e.Source,
-		CorrelationID: e.CorrelationID, Channel: e.Channel, ReplyTo: repliesTo(e),
+		CorrelationID: e.CorrelationID, Channel: e.Channel, ReplyTo: replyTo(e),
 	}}
 	if e.UserID == "" && f.Metadata.ReplyTo != "" && e.User != nil {
 		f.Metadata.ReplyToUser = e.User.ID
@@ -333,8 +333,8 @@ func answerFrame(e *event.Event, deliveryID string, opened time.Time) outbound {
 	return f
 }
 
-// repliesTo finds the id that the client itself gave to what an event answers.
-func repliesTo(e *event.Event) string {
+// replyTo finds the id that the client itself gave to what an event answers.
+func replyTo(e *event.Event) string {
 	if e.Source != string(identity.APIGateway) {
 		return e.ReplyTo
 	}

@@ -67,7 +67,7 @@ func FuzzDecode(f *testing.F) {
 			if !ok || !slices.ContainsFunc(Errors, func(m ErrorMeaning) bool { return m.Code == refused.code }) {
 				t.Fatalf("refused with %v", err)
 			}
-			out, err := control(TypeError, errorPayload{refused.code, refused.message, refused.id}, refused.id, testTime).encode()
+			out, err := controlFrame(TypeError, errorPayload{refused.code, refused.message, refused.id}, refused.id, testTime).encode()
 			if err != nil || !utf8.Valid(out) {
 				t.Fatalf("the refusal %q can't be told: %v", out, err)
 			}

@@ -52,9 +52,9 @@ func (r *receipt) resolve(written bool) {
 	}
 }
 
-// wait returns true as soon as one connection's network took the frame, and false once none can any more. It fails
+// await returns true as soon as one connection's network took the frame, and false once none can any more. It fails
 // only with the context's error.
-func (r *receipt) wait(ctx context.Context) (bool, error) {
+func (r *receipt) await(ctx context.Context) (bool, error) {
 	for {
 		r.mu.Lock()
 		if r.written || r.pending == 0 {

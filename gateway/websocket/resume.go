@@ -15,22 +15,22 @@ import (
 )
 
 const (
-	// resumeWait bounds the look into the ledger for what a client missed.
-	resumeWait = 10 * time.Second
-	// settleEvery is after how long what was written is settled while more is being written: a client that reads slowly
+	// resumeTimeout bounds the look into the ledger for what a client missed.
+	resumeTimeout = 10 * time.Second
+	// recordInterval is after how long what was written is settled while more is being written: a client that reads slowly
 	// may take longer for all of it than the sweep lets pass.
-	settleEvery = time.Second
-	// settlers is how many of those that were pending are settled at a time.
-	settlers = 16
+	recordInterval = time.Second
+	// maxRecording is how many of those that were pending are settled at a time.
+	maxRecording = 16
 	// maxUnacked is how many answers a client that acknowledges may leave unacknowledged.
 	maxUnacked = 1000
-	// named stands for every attempt of an answer: the client says that it has it, however often it is redriven.
-	named = math.MaxInt
+	// anyAttempt stands for every attempt of an answer: the client says that it has it, however often it is redriven.
+	anyAttempt = math.MaxInt
 )
 
-// got reads what a client that comes back says it has: the metadata.id of its last answers, each a parameter "after",
+// receivedIDs reads what a client that comes back says it has: the metadata.id of its last answers, each a parameter "after",
 // the earliest first. Too many are cut to the last ones.
-func got(r *http.Request) []string {
+func receivedIDs(r *http.Request) []string {
 	ids := r.URL.Query()["after"]
 	return ids[max(0, len(ids)-delivery.MaxResumeIDs):]
 }
@@ -41,19 +41,19 @@ func got(r *http.Request) []string {
 // connection can go on. It pings meanwhile.
 func (c *conn) resume(ctx context.Context, got []string, ping <-chan time.Time) bool {
 	var backlog delivery.Backlog
-	err := c.look(ctx, func(ctx context.Context) (err error) {
+	err := c.readLedger(ctx, func(ctx context.Context) (err error) {
 		backlog, err = c.server.ledger.Resume(ctx, c.user, got)
 		return err
 	})
 	if err != nil {
 		return false
 	}
-	first := c.readAll(ctx, backlog.Entries)
+	first := c.encodeMissed(ctx, backlog.Entries)
 	ready := readyPayload{UserID: c.userID, Instance: c.server.instance, Missed: len(first)}
 	if len(got) > 0 {
 		ready.Recovered = &backlog.Recovered
 	}
-	f, err := prepare(control(TypeReady, ready, "", c.server.now()), "control")
+	f, err := prepare(controlFrame(TypeReady, ready, "", c.server.now()), "control")
 	if err != nil {
 		c.log.ErrorContext(ctx, "a frame could not be made", "error", err)
 		c.end(CloseNotResumed)
@@ -62,37 +62,37 @@ func (c *conn) resume(ctx context.Context, got []string, ping <-chan time.Time) 
 
 	c.resumed, c.until = make(map[string]int, len(first)+len(got)), backlog.Until
 	for _, id := range got {
-		c.resumed[id] = named
+		c.resumed[id] = anyAttempt
 	}
 	ok := c.writeAll(ctx, []frame{f}, c.server.config.WriteTimeout) && c.writeMissed(ctx, first)
 	for ok {
-		if !c.awaitRoom(ping) {
+		if !c.awaitAckRoom(ping) {
 			return false
 		}
 		if backlog.Next.IsZero() {
 			return true
 		}
-		err := c.look(ctx, func(ctx context.Context) (err error) {
+		err := c.readLedger(ctx, func(ctx context.Context) (err error) {
 			backlog, err = c.server.ledger.Continue(ctx, c.user, got, backlog.Next)
 			return err
 		})
 		if err != nil {
 			return false
 		}
-		ok = c.writeMissed(ctx, c.readAll(ctx, backlog.Entries))
+		ok = c.writeMissed(ctx, c.encodeMissed(ctx, backlog.Entries))
 	}
 	c.end(CloseSlow)
 	return false
 }
 
-// look looks into the ledger for what the client missed. After an error the connection can't go on.
-func (c *conn) look(ctx context.Context, find func(context.Context) error) error {
-	looking, cancel := context.WithTimeout(ctx, resumeWait)
+// readLedger looks into the ledger for what the client missed. After an error the connection can't go on.
+func (c *conn) readLedger(ctx context.Context, find func(context.Context) error) error {
+	looking, cancel := context.WithTimeout(ctx, resumeTimeout)
 	defer cancel()
-	defer context.AfterFunc(c.over, cancel)()
+	defer context.AfterFunc(c.closing, cancel)()
 	err := find(looking)
-	if c.over.Err() != nil {
-		return c.over.Err()
+	if c.closing.Err() != nil {
+		return c.closing.Err()
 	}
 	if err != nil {
 		c.log.ErrorContext(ctx, "what a client missed could not be found", "error", err)
@@ -107,8 +107,8 @@ type missed struct {
 	frame frame
 }
 
-// readAll reads entries, and leaves out those that can't be read.
-func (c *conn) readAll(ctx context.Context, entries []delivery.Entry) []missed {
+// encodeMissed reads entries, and leaves out those that can't be read.
+func (c *conn) encodeMissed(ctx context.Context, entries []delivery.Entry) []missed {
 	all := make([]missed, 0, len(entries))
 	for _, entry := range entries {
 		f, err := c.backlogFrame(entry)
@@ -127,7 +127,7 @@ func (c *conn) writeMissed(ctx context.Context, all []missed) bool {
 	var since time.Time // when the first of pending was written
 	ok := true
 	for _, m := range all {
-		if c.over.Err() != nil {
+		if c.closing.Err() != nil {
 			break // what was not written stays as it is
 		}
 		entry := m.entry
@@ -138,7 +138,7 @@ func (c *conn) writeMissed(ctx context.Context, all []missed) bool {
 			continue // it waited too long behind those before it
 		}
 		if c.acks && entry.State == delivery.Pending {
-			c.awaitAck(entry.Ref()) // before it is written: the client may be quick
+			c.expectAck(entry.Ref()) // before it is written: the client may be quick
 		}
 		if ok = c.writeAll(ctx, []frame{m.frame}, c.server.config.WriteTimeout); !ok {
 			break
@@ -150,12 +150,12 @@ func (c *conn) writeMissed(ctx context.Context, all []missed) bool {
 			}
 			pending = append(pending, entry)
 		}
-		if len(pending) > 0 && time.Since(since) > settleEvery {
-			c.settle(ctx, pending)
+		if len(pending) > 0 && time.Since(since) > recordInterval {
+			c.recordResumed(ctx, pending)
 			pending = nil
 		}
 	}
-	c.settle(ctx, pending)
+	c.recordResumed(ctx, pending)
 	return ok
 }
 
@@ -167,22 +167,22 @@ func (c *conn) backlogFrame(entry delivery.Entry) (frame, error) {
 	return prepare(answerFrame(e, entry.ID, entry.OpenedAt), "answer")
 }
 
-// settle records those that were written.
-func (c *conn) settle(ctx context.Context, entries []delivery.Entry) {
+// recordResumed records those that were written.
+func (c *conn) recordResumed(ctx context.Context, entries []delivery.Entry) {
 	refs := make([]delivery.Ref, len(entries))
 	for i, entry := range entries {
 		refs[i] = entry.Ref()
 	}
-	c.settleAll(ctx, refs, outcomeResumed)
+	c.recordDelivered(ctx, refs, outcomeResumed)
 }
 
-// settleAll records what the client has. If something can't be recorded, the client is told to come back: what it names
+// recordDelivered records what the client has. If something can't be recorded, the client is told to come back: what it names
 // then is settled, and otherwise it would become a dead letter although it arrived.
-func (c *conn) settleAll(ctx context.Context, refs []delivery.Ref, as string) {
-	ctx, cancel := context.WithTimeout(ctx, settleWait)
+func (c *conn) recordDelivered(ctx context.Context, refs []delivery.Ref, as string) {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	var g errgroup.Group
-	g.SetLimit(settlers)
+	g.SetLimit(maxRecording)
 	for _, ref := range refs {
 		g.Go(func() error {
 			outcome := as
@@ -205,8 +205,8 @@ func wantsAcks(r *http.Request) (acks, ok bool) {
 	return len(values) > 0, !slices.ContainsFunc(values, func(v string) bool { return v != "1" && v != "true" })
 }
 
-// awaitAck keeps an answer that was given to the connection until the client says that it has it.
-func (c *conn) awaitAck(ref delivery.Ref) {
+// expectAck keeps an answer that was given to the connection until the client says that it has it.
+func (c *conn) expectAck(ref delivery.Ref) {
 	c.ackMu.Lock()
 	defer c.ackMu.Unlock()
 	c.unacked[ref.ID] = ref
@@ -215,9 +215,9 @@ func (c *conn) awaitAck(ref delivery.Ref) {
 	}
 }
 
-// awaitRoom waits until the client has acknowledged so much that it can be given more, and reports false if the
+// awaitAckRoom waits until the client has acknowledged so much that it can be given more, and reports false if the
 // connection ends before: as it does when so much waits meanwhile that the queue is full.
-func (c *conn) awaitRoom(ping <-chan time.Time) bool {
+func (c *conn) awaitAckRoom(ping <-chan time.Time) bool {
 	for {
 		select {
 		case <-ping:
@@ -227,37 +227,37 @@ func (c *conn) awaitRoom(ping <-chan time.Time) bool {
 		c.ackMu.Lock()
 		room := len(c.unacked) <= maxUnacked/2
 		c.ackMu.Unlock()
-		if room || c.over.Err() != nil {
-			return c.over.Err() == nil
+		if room || c.closing.Err() != nil {
+			return c.closing.Err() == nil
 		}
 		select {
-		case <-c.fewer:
+		case <-c.ackRoom:
 		case <-ping:
 			c.ping()
-		case <-c.over.Done():
+		case <-c.closing.Done():
 		}
 	}
 }
 
-// forget expects no acknowledgement of an answer any more.
-func (c *conn) forget(delivery string) {
+// cancelAck expects no acknowledgement of an answer any more.
+func (c *conn) cancelAck(delivery string) {
 	c.ackMu.Lock()
 	defer c.ackMu.Unlock()
 	delete(c.unacked, delivery)
-	c.tellFewer()
+	c.signalAckRoom()
 }
 
-// tellFewer wakes [conn.awaitRoom].
-func (c *conn) tellFewer() {
+// signalAckRoom wakes [conn.awaitAckRoom].
+func (c *conn) signalAckRoom() {
 	select {
-	case c.fewer <- struct{}{}:
+	case c.ackRoom <- struct{}{}:
 	default:
 	}
 }
 
-// acked settles what the client says it has. Ids of what it was not given are ignored. It runs in the reader, so that a
+// acknowledge settles what the client says it has. Ids of what it was not given are ignored. It runs in the reader, so that a
 // client is read no faster than its words can be recorded.
-func (c *conn) acked(ctx context.Context, ids []string) {
+func (c *conn) acknowledge(ctx context.Context, ids []string) {
 	var refs []delivery.Ref
 	c.ackMu.Lock()
 	for _, id := range ids {
@@ -267,6 +267,6 @@ func (c *conn) acked(ctx context.Context, ids []string) {
 		}
 	}
 	c.ackMu.Unlock()
-	c.tellFewer()
-	c.settleAll(ctx, refs, outcomeDelivered)
+	c.signalAckRoom()
+	c.recordDelivered(ctx, refs, outcomeDelivered)
 }

@@ -99,8 +99,8 @@ type Server struct {
 	metrics   *metrics
 	hub       *hub
 	auth      *authenticator
-	seen      *otter.Cache[string, *receipts]
-	settling  chan struct{} // holds one for each answer that is written and not yet recorded
+	recent      *otter.Cache[string, *localDelivery]
+	recordingLater  chan struct{} // holds one for each answer that is written and not yet recorded
 	upgrader  gorilla.Upgrader
 	nextID    atomic.Uint64
 
@@ -120,13 +120,13 @@ func New(c Config, d Dependencies) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the cache of tokens: %w", err)
 	}
-	seen, err := newSeen()
+	seen, err := newRecent()
 	if err != nil {
 		return nil, fmt.Errorf("make the cache of deliveries: %w", err)
 	}
 	s := &Server{
 		config: c, instance: d.Instance, publisher: d.Publisher, ledger: d.Ledger, log: d.Log, now: d.Now,
-		metrics: m, hub: h, auth: auth, seen: seen, settling: make(chan struct{}, maxSettling),
+		metrics: m, hub: h, auth: auth, recent: seen, recordingLater: make(chan struct{}, maxRecordingLater),
 		upgrader: gorilla.Upgrader{
 			HandshakeTimeout: c.WriteTimeout, ReadBufferSize: 4096, WriteBufferSize: 4096, WriteBufferPool: &sync.Pool{},
 			EnableCompression: c.Compression,
@@ -149,7 +149,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, RefuseOrigin)
 		return
 	}
-	user, expires, refused := s.auth.authenticate(r.Context(), credentials(r))
+	user, expires, refused := s.auth.authenticate(r.Context(), rawToken(r))
 	if refused != "" {
 		s.refuse(w, refused)
 		return
@@ -177,7 +177,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// the request's context carries its trace, and ends only when this handler returns
 	c := s.newConn(ws, user)
 	c.acks = acks
-	s.serve(context.WithoutCancel(r.Context()), c, expires, got(r))
+	s.serve(context.WithoutCancel(r.Context()), c, expires, receivedIDs(r))
 }
 
 func (s *Server) serve(ctx context.Context, c *conn, expires time.Time, got []string) {
@@ -202,12 +202,12 @@ func (s *Server) newConn(ws *gorilla.Conn, user identity.UserID) *conn {
 		inbox:     inbox{ch: make(chan inbound, s.config.Inbox)},
 		rooms:     map[string]struct{}{},
 		unacked:   map[string]delivery.Ref{},
-		fewer:     make(chan struct{}, 1),
+		ackRoom:     make(chan struct{}, 1),
 		rate:      rate.NewLimiter(rate.Limit(s.config.Rate), s.config.Burst),
 		flood:     rate.NewLimiter(rate.Limit(s.config.Rate*floodFactor), s.config.Burst*floodFactor),
 		published: make(chan struct{}), readDone: make(chan struct{}),
 	}
-	c.over, c.setOver = context.WithCancel(context.Background()) // a signal, not a lifetime: end sets it
+	c.closing, c.setClosing = context.WithCancel(context.Background()) // a signal, not a lifetime: end sets it
 	return c
 }
 
@@ -235,7 +235,7 @@ func (s *Server) refuse(w http.ResponseWriter, code RefusalCode) {
 	if m.Status == http.StatusUnauthorized {
 		header.Set("WWW-Authenticate", "Bearer")
 	}
-	if m.Again {
+	if m.Retryable {
 		header.Set("Retry-After", "5")
 	}
 	w.WriteHeader(m.Status)
@@ -272,6 +272,6 @@ func (s *Server) Drain(ctx context.Context) error {
 	<-done
 	s.own.Wait()
 	s.auth.close()
-	s.seen.StopAllGoroutines()
+	s.recent.StopAllGoroutines()
 	return err
 }
