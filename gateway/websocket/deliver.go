@@ -31,11 +31,11 @@ const (
 
 // localDelivery is what this instance did for one answer. It is kept as long as the bus may deliver the answer again.
 type localDelivery struct {
-	mu      sync.Mutex // held while one message of this delivery is handled
-	settled bool
-	queuedFor     []uint64 // ids of the connections whose queue took the frame
-	plain   receipt  // of those that don't acknowledge
-	acking  receipt  // of those that do
+	mu        sync.Mutex // held while one message of this delivery is handled
+	settled   bool
+	queuedFor []uint64 // ids of the connections whose queue took the frame
+	plain     receipt  // of those that don't acknowledge
+	acking    receipt  // of those that do
 }
 
 func newRecent() (*otter.Cache[string, *localDelivery], error) {

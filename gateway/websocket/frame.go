@@ -61,7 +61,7 @@ type inbound struct {
 	id       string   // the client's own metadata.id; may be empty
 	room     string   // may be empty for a message
 	text     string   // of a TypeSend
-	ackedIDs    []string // of a TypeAck
+	ackedIDs []string // of a TypeAck
 	payload  jsontext.Value
 	metadata jsontext.Value
 }

@@ -90,19 +90,19 @@ type Dependencies struct {
 
 // Server holds the sockets of one gateway instance. It is an http.Handler for [Path], and safe for concurrent use.
 type Server struct {
-	config    Config
-	instance  string
-	publisher Publisher
-	ledger    Ledger
-	log       *slog.Logger
-	now       func() time.Time
-	metrics   *metrics
-	hub       *hub
-	auth      *authenticator
-	recent      *otter.Cache[string, *localDelivery]
-	recordingLater  chan struct{} // holds one for each answer that is written and not yet recorded
-	upgrader  gorilla.Upgrader
-	nextID    atomic.Uint64
+	config         Config
+	instance       string
+	publisher      Publisher
+	ledger         Ledger
+	log            *slog.Logger
+	now            func() time.Time
+	metrics        *metrics
+	hub            *hub
+	auth           *authenticator
+	recent         *otter.Cache[string, *localDelivery]
+	recordingLater chan struct{} // holds one for each answer that is written and not yet recorded
+	upgrader       gorilla.Upgrader
+	nextID         atomic.Uint64
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -202,7 +202,7 @@ func (s *Server) newConn(ws *gorilla.Conn, user identity.UserID) *conn {
 		inbox:     inbox{ch: make(chan inbound, s.config.Inbox)},
 		rooms:     map[string]struct{}{},
 		unacked:   map[string]delivery.Ref{},
-		ackRoom:     make(chan struct{}, 1),
+		ackRoom:   make(chan struct{}, 1),
 		rate:      rate.NewLimiter(rate.Limit(s.config.Rate), s.config.Burst),
 		flood:     rate.NewLimiter(rate.Limit(s.config.Rate*floodFactor), s.config.Burst*floodFactor),
 		published: make(chan struct{}), readDone: make(chan struct{}),
