@@ -54,9 +54,10 @@ type conn struct {
 	published chan struct{} // closed when the publisher is done
 	readDone  chan struct{} // closed when the reader is done
 
-	// resumed are the deliveries that were written when the client connected, with how often each had been redriven, and
-	// those that it said it has, with named. until is when the last one that was looked at then was opened: an answer
-	// that was opened earlier, and comes over the bus late, is not for this connection. Both are the writer's alone.
+	// resumed holds the deliveries already at the client, with the redrive count of each: the deliveries written by
+	// resume, and the deliveries named by the client, with anyAttempt. until is the creation time of the last entry read
+	// by resume. An answer opened earlier, but late on the bus, is not for this connection. Only the writer uses both
+	// fields.
 	resumed map[string]int
 	until   time.Time
 
@@ -126,7 +127,7 @@ func (c *conn) discard() {
 }
 
 // serve runs the connection until the end. ctx ends with the server, after the drain.
-func (c *conn) serve(ctx context.Context, expires time.Time, got []string) {
+func (c *conn) serve(ctx context.Context, expires time.Time, received []string) {
 	cfg := c.server.config
 	age := cfg.MaxAge
 	if cfg.MaxAgeSpread > 0 {
@@ -142,7 +143,7 @@ func (c *conn) serve(ctx context.Context, expires time.Time, got []string) {
 	defer cancel()
 	defer context.AfterFunc(c.closing, func() { time.AfterFunc(closeTimeout, cancel) })()
 	wg.Go(func() { c.publish(publishing) })
-	wg.Go(func() { c.write(ctx, got) })
+	wg.Go(func() { c.write(ctx, received) })
 	c.read(ctx)
 	close(c.readDone)
 	c.end(0)
@@ -348,12 +349,12 @@ func (c *conn) publishOne(ctx context.Context, in inbound) {
 
 // write first resumes, then writes queued frames and pings until the connection closes. At the end, write performs the
 // close procedure; see finish.
-func (c *conn) write(ctx context.Context, got []string) {
+func (c *conn) write(ctx context.Context, received []string) {
 	defer c.ws.Close() // unblocks the reader
 	defer c.discard()  // no goroutine would write the remaining frames, or frames pushed concurrently with the end
 	ping := time.NewTicker(c.server.config.PingInterval)
 	defer ping.Stop()
-	if !c.resume(ctx, got, ping.C) {
+	if !c.resume(ctx, received, ping.C) {
 		c.finish(ctx)
 		return
 	}
