@@ -60,7 +60,7 @@ func TestAnAnswerToAnAbsentUserChangesNothing(t *testing.T) {
 
 func TestAnAnswerDeliveredAfterDeathIsNotRetried(t *testing.T) {
 	for name, set := range map[string]func(*ledger){
-		"given up":  func(l *ledger) { l.set(delivery.Dead, nil) },
+		"dead":      func(l *ledger) { l.set(delivery.Dead, nil) },
 		"forgotten": func(l *ledger) { l.set("", fmt.Errorf("delivery: %w", delivery.ErrNotFound)) },
 	} {
 		f := newFixture(t, nil)
