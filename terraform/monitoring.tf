@@ -268,8 +268,8 @@ locals {
     "subscription lost",
     "creating the subscription failed",
     "store unreachable",
-    "a token could not be looked up",
-    "this instance has lost its leases",
+    "token lookup failed",
+    "leases lost",
   ]
 
   # and then; Discord's as an error only if trying again is of no use

@@ -15,30 +15,30 @@ import (
 	"parley.internal/shared/store"
 )
 
-// Tokens is where tokens are looked up by their hash; package store keeps them.
+// Tokens reads tokens by hash. [store.Store] implements the interface. Methods may be called concurrently.
 type Tokens interface {
-	// Token finds a token and reports whether there is one.
+	// Token reads a token, and reports whether the token exists.
 	Token(ctx context.Context, hash string) (store.Token, bool, error)
-	// TouchToken notes when a token was last used.
+	// TouchToken stores the time of the last use of a token.
 	TouchToken(ctx context.Context, hash string, at time.Time) error
 }
 
-// subprotocol is what the gateway selects among the sub-protocols that a client offers.
+// subprotocol is the sub-protocol selected by the gateway, if the client offers it.
 const subprotocol = "parley.v1"
 
-// bearerPrefix begins the sub-protocol in which a browser, which can set no headers, carries its token.
+// bearerPrefix begins a sub-protocol with a token. Browsers use it, because a page can't set a WebSocket's headers.
 const bearerPrefix = "bearer."
 
 const (
 	maxToken      = 512             // bytes of a raw token
-	lookupTimeout = 5 * time.Second // of a token's look-up and of noting its use
-	touchInterval = 5 * time.Minute // between two notes that the same token was used
-	touchQueue    = 256             // notes that may wait; more are left out, as the note is of use only to people
-	maxTokens     = 100_000         // in the cache: some 20 MB
+	lookupTimeout = 5 * time.Second // for reading a token, and for storing its last use
+	touchInterval = 5 * time.Minute // minimum time between two writes of a token's last use
+	touchQueue    = 256             // pending writes of a last use; further ones are dropped, because only operators read the time
+	maxTokens     = 100_000         // capacity of the token cache: about 20 MB
 )
 
-// credentials finds the raw token of a request. The header goes before the sub-protocol.
-func credentials(r *http.Request) string {
+// rawToken returns the raw token of a request. The header has priority over the sub-protocol.
+func rawToken(r *http.Request) string {
 	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
 		return strings.TrimSpace(token)
 	}
@@ -50,10 +50,10 @@ func credentials(r *http.Request) string {
 	return ""
 }
 
-// selectProtocol answers what sub-protocols a client offered. A client that offers parley.v1 gets it. One that offers
-// nothing but its token gets the token's sub-protocol back: a browser gives up a connection whose server selects none
-// of those offered (https://websockets.spec.whatwg.org/, step "fail the WebSocket connection"), and the answer goes to
-// nobody but who sent it. Otherwise none is selected, which RFC 6455 allows.
+// selectProtocol selects a sub-protocol: parley.v1 if the client offers it. If the client offers only a token, the result
+// is the token's sub-protocol: a browser fails a connection if the server selects none of the offered sub-protocols
+// (https://websockets.spec.whatwg.org/, step "fail the WebSocket connection"), and only the sender of the token sees
+// the answer. Otherwise the result is empty: RFC 6455 allows a connection without a sub-protocol.
 func selectProtocol(r *http.Request) string {
 	offered := gorilla.Subprotocols(r)
 	bearer := ""
@@ -71,32 +71,32 @@ func selectProtocol(r *http.Request) string {
 	return ""
 }
 
-// knownToken is what a look-up found.
-type knownToken struct {
+// cachedToken is the result of a token lookup.
+type cachedToken struct {
 	token store.Token
 	found bool
 }
 
-// authenticator tells whom a token lets in.
+// authenticator maps tokens to users.
 type authenticator struct {
 	tokens Tokens
 	now    func() time.Time
 	log    *slog.Logger
-	cache  *otter.Cache[string, knownToken]
-	// touched holds the tokens whose use was noted lately.
+	cache  *otter.Cache[string, cachedToken]
+	// touched holds the tokens with a recently stored use.
 	touched *otter.Cache[string, struct{}]
-	uses    chan use
+	uses    chan tokenUse
 }
 
-type use struct {
+type tokenUse struct {
 	hash string
 	at   time.Time
 }
 
 func newAuthenticator(tokens Tokens, c Config, now func() time.Time, log *slog.Logger) (*authenticator, error) {
-	cache, err1 := otter.New(&otter.Options[string, knownToken]{
+	cache, err1 := otter.New(&otter.Options[string, cachedToken]{
 		MaximumSize: maxTokens,
-		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, knownToken]) time.Duration {
+		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, cachedToken]) time.Duration {
 			if e.Value.found {
 				return c.TokenTTL
 			}
@@ -109,19 +109,20 @@ func newAuthenticator(tokens Tokens, c Config, now func() time.Time, log *slog.L
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
-	return &authenticator{tokens: tokens, now: now, log: log, cache: cache, touched: touched, uses: make(chan use, touchQueue)}, nil
+	return &authenticator{tokens: tokens, now: now, log: log, cache: cache, touched: touched, uses: make(chan tokenUse, touchQueue)}, nil
 }
 
-// close stops what the caches run.
+// close stops the goroutines of the caches.
 func (a *authenticator) close() {
 	a.cache.StopAllGoroutines()
 	a.touched.StopAllGoroutines()
 }
 
-// authenticate tells whom a raw token lets in, and until when (zero for no end). The code says why not; it is empty
-// where the token is good. Nothing that it returns or logs holds the raw token.
+// authenticate returns the user of a raw token and the token's expiry (zero for none), or the reason for a refusal. The
+// raw token appears neither in the results nor in the log.
 //
-// The token is found by its SHA-256, never compared: how long that takes tells nothing about any token.
+// The lookup uses the token's SHA-256 as a key. No secret is compared, so the response time reveals nothing about a
+// token.
 func (a *authenticator) authenticate(ctx context.Context, raw string) (user identity.UserID, expires time.Time, refused RefusalCode) {
 	if raw == "" {
 		return user, expires, RefuseNoToken
@@ -130,20 +131,20 @@ func (a *authenticator) authenticate(ctx context.Context, raw string) (user iden
 		return user, expires, RefuseUnknownToken
 	}
 	hash := store.TokenHash(raw)
-	// others may wait for the same look-up: it goes on when this client leaves
+	// Several clients can share the same lookup, so the lookup must not end with the first client's request.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 	defer cancel()
-	known, err := a.cache.Get(ctx, hash, otter.LoaderFunc[string, knownToken](func(ctx context.Context, hash string) (knownToken, error) {
+	entry, err := a.cache.Get(ctx, hash, otter.LoaderFunc[string, cachedToken](func(ctx context.Context, hash string) (cachedToken, error) {
 		t, found, err := a.tokens.Token(ctx, hash)
-		return knownToken{t, found}, err
+		return cachedToken{t, found}, err
 	}))
 	if err != nil {
-		a.log.ErrorContext(ctx, "a token could not be looked up", "error", err)
+		a.log.ErrorContext(ctx, "token lookup failed", "error", err)
 		return user, expires, RefuseUnavailable
 	}
-	now, t := a.now(), known.token
+	now, t := a.now(), entry.token
 	switch {
-	case !known.found:
+	case !entry.found:
 		return user, expires, RefuseUnknownToken
 	case !t.RevokedAt.IsZero():
 		return user, expires, RefuseRevoked
@@ -152,26 +153,26 @@ func (a *authenticator) authenticate(ctx context.Context, raw string) (user iden
 	}
 	user, err = identity.Resolve(t.UserID, identity.APIGateway)
 	if err != nil {
-		a.log.ErrorContext(ctx, "a token's document names no user", "error", err, "document", hash)
+		a.log.ErrorContext(ctx, "token document has an invalid user id", "error", err, "document", hash)
 		return user, expires, RefuseUnknownToken
 	}
-	a.note(hash, now)
+	a.noteUse(hash, now)
 	return user, t.ExpiresAt, ""
 }
 
-// note has it written down that a token was used, once in touchInterval, without waiting.
-func (a *authenticator) note(hash string, at time.Time) {
+// noteUse schedules a write of a token's last use, at most once per touchInterval. It does not block.
+func (a *authenticator) noteUse(hash string, at time.Time) {
 	if _, first := a.touched.SetIfAbsent(hash, struct{}{}); !first {
 		return
 	}
 	select {
-	case a.uses <- use{hash, at}:
+	case a.uses <- tokenUse{hash, at}:
 	default:
 		a.touched.Invalidate(hash) // the next use tries again
 	}
 }
 
-// run writes down the uses of tokens until ctx is done.
+// run stores the last uses of tokens until ctx is done.
 func (a *authenticator) run(ctx context.Context) {
 	for {
 		select {
@@ -180,7 +181,7 @@ func (a *authenticator) run(ctx context.Context) {
 		case u := <-a.uses:
 			touch, cancel := context.WithTimeout(ctx, lookupTimeout)
 			if err := a.tokens.TouchToken(touch, u.hash, u.at); err != nil && ctx.Err() == nil {
-				a.log.WarnContext(ctx, "last use not noted", "error", err)
+				a.log.WarnContext(ctx, "storing the last use of a token failed", "error", err)
 			}
 			cancel()
 		}

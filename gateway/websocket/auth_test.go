@@ -11,7 +11,7 @@ import (
 	"parley.internal/shared/store"
 )
 
-func TestWhoIsNotLetIn(t *testing.T) {
+func TestInvalidTokensAreRefused(t *testing.T) {
 	bearer := func(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
 	for _, test := range []struct {
 		name      string
@@ -65,7 +65,7 @@ func wantRefusal(t *testing.T, resp *http.Response, status int, code RefusalCode
 	}
 }
 
-func TestPlainRequestIsNoSocket(t *testing.T) {
+func TestPlainRequestIsRefused(t *testing.T) {
 	f := newFixture(t, nil)
 	resp, err := http.Get(f.http.URL + Path)
 	if err != nil {
@@ -75,7 +75,7 @@ func TestPlainRequestIsNoSocket(t *testing.T) {
 	wantRefusal(t, resp, 426, RefuseNotSocket)
 }
 
-func TestStoreDownIsNotTheTokensFault(t *testing.T) {
+func TestAStoreErrorDoesNotCountAgainstTheToken(t *testing.T) {
 	f := newFixture(t, nil)
 	f.tokens.broken = true
 	_, resp := f.handshake(http.Header{"Authorization": {"Bearer token-1"}})
@@ -83,10 +83,10 @@ func TestStoreDownIsNotTheTokensFault(t *testing.T) {
 	f.tokens.mu.Lock()
 	f.tokens.broken = false
 	f.tokens.mu.Unlock()
-	f.dial("1") // and a failure is not remembered
+	f.dial("1") // the error was not cached
 }
 
-func TestLimitsOnConnections(t *testing.T) {
+func TestConnectionLimits(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.MaxConnections, c.MaxPerUser = 3, 2 })
 	auth := func(n string) http.Header { return http.Header{"Authorization": {"Bearer token-" + n}} }
 	first := f.dial("1")
@@ -131,7 +131,7 @@ func TestSubprotocols(t *testing.T) {
 	}
 }
 
-func TestConfiguredOrigins(t *testing.T) {
+func TestConfiguredOriginsMayConnect(t *testing.T) {
 	for _, allowed := range []string{"https://chat.example", "*"} {
 		f := newFixture(t, func(c *Config) { c.Origins = []string{allowed} })
 		conn, resp := f.handshake(http.Header{"Authorization": {"Bearer token-1"}, "Origin": {"https://chat.example"}})
@@ -141,7 +141,7 @@ func TestConfiguredOrigins(t *testing.T) {
 	}
 }
 
-func TestTokensAreLookedUpAndTouchedOnce(t *testing.T) {
+func TestTokensAreReadAndTouchedOnce(t *testing.T) {
 	f := newFixture(t, nil)
 	for range 3 {
 		f.dial("1")
@@ -154,7 +154,7 @@ func TestTokensAreLookedUpAndTouchedOnce(t *testing.T) {
 	}
 }
 
-func TestUseOfATokenIsNotedOnce(t *testing.T) {
+func TestUseOfATokenIsStoredOnce(t *testing.T) {
 	f := newFixture(t, nil)
 	for range 3 {
 		f.dial("1")

@@ -2,7 +2,7 @@ package websocket
 
 import "net/http"
 
-// ErrorCode is why a client's frame was refused: the code of a chat.error frame. [Errors] explains each.
+// ErrorCode is the reason for refusing a client's frame, the code of a chat.error frame. [Errors] explains each code.
 type ErrorCode string
 
 // The codes of a chat.error frame.
@@ -20,30 +20,30 @@ const (
 	ErrUnavailable  ErrorCode = "unavailable"
 )
 
-// ErrorMeaning is a line of [Errors].
+// ErrorMeaning is a row of [Errors].
 type ErrorMeaning struct {
-	Code    ErrorCode
-	Again   bool // the same frame may succeed later; with the same metadata.id it is then the same event
-	Meaning string
+	Code      ErrorCode
+	Retryable bool // the same frame may succeed later; the same metadata.id gives the same event
+	Meaning   string
 }
 
-// Errors is the table of everything that a chat.error frame can say. The connection stays open after each.
+// Errors is the table of all codes of chat.error frames. The connection stays open after each error.
 var Errors = []ErrorMeaning{
 	{ErrNotJSON, false, "The frame is not one JSON object in a text message: RFC 8259 with unique names, valid UTF-8 and at most 32 levels."},
-	{ErrBadFrame, false, "A member of the frame is missing, unknown or of the wrong kind; the message names it."},
-	{ErrTooLarge, false, "The frame is longer than the gateway takes."},
-	{ErrUnknownType, false, "The frame's type is not one that a client may send: it is missing, ill-formed, or of a namespace that the protocol keeps to itself (chat, room, connection, internal) and not defined there."},
+	{ErrBadFrame, false, "A member of the frame is missing, unknown or of the wrong kind; the message names the member."},
+	{ErrTooLarge, false, "The frame is longer than the limit."},
+	{ErrUnknownType, false, "Clients may not send the frame's type: the type is missing, malformed, or an undefined type of a reserved namespace (chat, room, connection, internal)."},
 	{ErrNoText, false, "payload.text is missing, blank or not a text."},
-	{ErrTextTooLong, false, "payload.text has more characters than the gateway takes."},
-	{ErrBadRoom, false, "The room is missing, too long, or holds control characters, or payload.room and payload.channel differ."},
-	{ErrTooManyRooms, false, "The connection is in as many rooms as it may be; leave one first."},
-	{ErrRate, true, "More frames came than the connection's rate allows; wait a moment."},
-	{ErrBusy, true, "More messages wait to be taken over than the connection may have waiting; wait for answers."},
-	{ErrUnavailable, true, "The message could not be taken over. Send it again with the same metadata.id: it counts once."},
+	{ErrTextTooLong, false, "payload.text has more characters than the limit."},
+	{ErrBadRoom, false, "The room is missing, too long, or contains control characters, or payload.room and payload.channel differ."},
+	{ErrTooManyRooms, false, "The connection has the maximum number of rooms; leave a room first."},
+	{ErrRate, true, "The frames exceed the connection's rate limit; wait a moment."},
+	{ErrBusy, true, "Too many messages of the connection are waiting for publication; wait for answers."},
+	{ErrUnavailable, true, "The message was not published. Send the frame again with the same metadata.id: both count as the same event."},
 }
 
-// CloseCode is why the gateway closes a socket (RFC 6455, section 7.4). [Closes] explains each. Of the private codes,
-// 4000 to 4499 invite the client to come back, 4500 to 4999 tell it not to without a change.
+// CloseCode is the gateway's reason for closing a socket (RFC 6455, section 7.4). [Closes] explains each code. After a
+// private code from 4000 to 4499, a client should reconnect. After 4500 to 4999, a client must change something first.
 type CloseCode int
 
 // The codes with which the gateway closes a socket.
@@ -60,27 +60,27 @@ const (
 	CloseTokenExpired CloseCode = 4500
 )
 
-// CloseMeaning is a line of [Closes].
+// CloseMeaning is a row of [Closes].
 type CloseMeaning struct {
-	Code    CloseCode
-	Name    string // the reason in the close frame
-	Back    bool   // a client should come back by itself, with a back-off that grows and is spread
-	Meaning string
+	Code      CloseCode
+	Name      string // the reason in the close frame
+	Reconnect bool   // a client should reconnect automatically, with exponential back-off and jitter
+	Meaning   string
 }
 
-// Closes is the table of everything with which the gateway closes a socket. What a client meets without a close frame
-// (1006: the network, a killed instance) is like 1001 to it.
+// Closes is the table of all close codes of the gateway. A client treats a connection without a close frame (1006: a
+// network failure, a killed instance) like 1001.
 var Closes = []CloseMeaning{
-	{CloseGoingAway, "going_away", true, "The instance stops, after a deployment or because fewer are needed. What it had accepted is published, what it had to deliver is written."},
-	{CloseTooBig, "too_big", true, "A frame was many times longer than allowed, too long even to be skipped. Come back, but not with this frame."},
-	{CloseMaxAge, "max_age", true, "The connection reached its age limit; the platform would cut it soon (Cloud Run ends every request after 60 minutes). Come back at once."},
-	{CloseSlow, "slow", true, "The client reads more slowly than its frames come, and too many waited. Those that were not written are lost to this connection and not counted as delivered."},
-	{CloseSilent, "silent", true, "Neither a frame nor an answer to a ping came for too long."},
-	{CloseFlood, "flood", true, "The client went on sending at several times the allowed rate. Come back later, and slower."},
-	{CloseNotResumed, "not_resumed", true, "What the client missed could not be looked up. Nothing of it is lost: it comes with the next connection."},
-	{CloseNotRecorded, "not_recorded", true, "What the client got could not be recorded as delivered. Come back and name it (after), and it is; without, it may be dead-lettered although it arrived."},
-	{CloseInterrupted, "interrupted", true, "For a while no answers came to the instance. Come back: those that were meant for the client come with the next connection."},
-	{CloseTokenExpired, "token_expired", false, "The token with which the connection was opened has expired. Come back with another one."},
+	{CloseGoingAway, "going_away", true, "The instance stops, after a deployment or because of scaling. The accepted messages are published, and the queued answers are written."},
+	{CloseTooBig, "too_big", true, "A frame was many times longer than the limit, too long even for skipping. Reconnect, but don't send the frame again."},
+	{CloseMaxAge, "max_age", true, "The connection reached the age limit, because Cloud Run ends every request after 60 minutes. Reconnect at once."},
+	{CloseSlow, "slow", true, "The client reads too slowly, and too many frames waited. The unwritten frames are lost for the connection, and don't count as delivered."},
+	{CloseSilent, "silent", true, "Neither a frame nor an answer to a ping arrived in time."},
+	{CloseFlood, "flood", true, "The client kept sending at several times the rate limit. Reconnect later, and send more slowly."},
+	{CloseNotResumed, "not_resumed", true, "The missed answers could not be read. Nothing is lost: the next connection gets all of them."},
+	{CloseNotRecorded, "not_recorded", true, "The delivery of a received answer could not be recorded. Reconnect and name the received answers (after); otherwise the answer may be dead-lettered despite its arrival."},
+	{CloseInterrupted, "interrupted", true, "For a while, the instance received no answers. Reconnect: the next connection gets the missed answers."},
+	{CloseTokenExpired, "token_expired", false, "The connection's token has expired. Reconnect with a new token."},
 }
 
 func (c CloseCode) meaning() CloseMeaning {
@@ -92,8 +92,8 @@ func (c CloseCode) meaning() CloseMeaning {
 	return CloseMeaning{Code: c, Name: "closed"}
 }
 
-// RefusalCode is why a connection was refused before it became a socket: error.code in the answer's JSON body.
-// [Refusals] explains each.
+// RefusalCode is the reason for refusing a connection before the upgrade to a WebSocket: error.code in the JSON body of
+// the HTTP response. [Refusals] explains each code.
 type RefusalCode string
 
 // The codes of a refused connection.
@@ -111,27 +111,27 @@ const (
 	RefuseDraining     RefusalCode = "draining"
 )
 
-// RefusalMeaning is a line of [Refusals].
+// RefusalMeaning is a row of [Refusals].
 type RefusalMeaning struct {
-	Code    RefusalCode
-	Status  int  // HTTP status of the answer
-	Again   bool // the same request may succeed later
-	Meaning string
+	Code      RefusalCode
+	Status    int  // of the HTTP response
+	Retryable bool // the same request may succeed later
+	Meaning   string
 }
 
-// Refusals is the table of all reasons for which a connection is not made.
+// Refusals is the table of all reasons for refusing a connection.
 var Refusals = []RefusalMeaning{
 	{RefuseNotSocket, http.StatusUpgradeRequired, false, "The request is not a WebSocket handshake (RFC 6455, section 4.2.1)."},
-	{RefuseOrigin, http.StatusForbidden, false, "The page that opens the socket comes from another host, which is not among the allowed origins."},
-	{RefuseNoToken, http.StatusUnauthorized, false, "There is no token: neither Authorization: Bearer TOKEN nor the sub-protocol bearer.TOKEN."},
-	{RefuseUnknownToken, http.StatusUnauthorized, false, "The token is not known."},
+	{RefuseOrigin, http.StatusForbidden, false, "The page is from a different host, and the host is not in the list of allowed origins."},
+	{RefuseNoToken, http.StatusUnauthorized, false, "The request has no token: neither Authorization: Bearer TOKEN nor the sub-protocol bearer.TOKEN."},
+	{RefuseUnknownToken, http.StatusUnauthorized, false, "The token is unknown."},
 	{RefuseExpired, http.StatusUnauthorized, false, "The token has expired."},
 	{RefuseRevoked, http.StatusUnauthorized, false, "The token was revoked."},
-	{RefuseParameter, http.StatusBadRequest, false, "The parameter ack is neither 1 nor true: leave it out for a connection that does not acknowledge."},
-	{RefusePerUser, http.StatusTooManyRequests, true, "The user has as many connections to this instance as one may have."},
-	{RefuseFull, http.StatusServiceUnavailable, true, "The instance holds as many connections as it can; another one may have room."},
-	{RefuseUnavailable, http.StatusServiceUnavailable, true, "The token could not be looked up."},
-	{RefuseDraining, http.StatusServiceUnavailable, true, "The instance stops; another one takes the connection."},
+	{RefuseParameter, http.StatusBadRequest, false, "The parameter ack is neither 1 nor true. Omit the parameter for a connection without acknowledgements."},
+	{RefusePerUser, http.StatusTooManyRequests, true, "The user has the maximum number of connections to the instance."},
+	{RefuseFull, http.StatusServiceUnavailable, true, "The instance has the maximum number of connections; a second attempt may reach a different instance."},
+	{RefuseUnavailable, http.StatusServiceUnavailable, true, "The token could not be read."},
+	{RefuseDraining, http.StatusServiceUnavailable, true, "The instance stops; a second attempt reaches a different instance."},
 }
 
 func (c RefusalCode) meaning() RefusalMeaning {

@@ -22,22 +22,22 @@ import (
 )
 
 const (
-	// skipFactor times the frame limit is as much as is read of a frame only to skip it.
+	// skipFactor times the frame limit is the maximum size of a skipped frame. A longer frame closes the connection.
 	skipFactor = 16
-	// floodFactor times the rate limit is where a connection is closed instead of answered.
+	// floodFactor times the rate limit closes a connection, without further errors to the client.
 	floodFactor = 8
-	// farewell bounds the end of a connection: publishing what it had accepted, then writing what it had to deliver,
-	// then its close handshake, each.
-	farewell = 2 * time.Second
-	// keptBuffer is how large a reading buffer may be to be kept for the next frame.
-	keptBuffer = 16 << 10
-	// keepReading is for how many more ping intervals a silent connection is kept.
-	keepReading = 2
+	// closeTimeout is the timeout of each step at the end of a connection: publishing the accepted messages, writing the
+	// queued frames, and the close handshake.
+	closeTimeout = 2 * time.Second
+	// maxKeptBuffer is the maximum size of a read buffer for reuse.
+	maxKeptBuffer = 16 << 10
+	// silentIntervals is the number of ping intervals without a frame before a connection is closed.
+	silentIntervals = 2
 )
 
-// conn is one client's connection. Three goroutines belong to it, all of which end before serve returns: serve itself
-// reads; write alone writes data frames; publish takes what was read to the bus, one after the other, so that the
-// order of sending is the order of publishing while reading goes on.
+// conn is a client's connection. Three goroutines serve a connection; all end before serve returns. serve itself reads.
+// Only write writes data frames. publish publishes the messages of the inbox one by one: so the order of publishing is
+// the client's order, while reading continues.
 type conn struct {
 	server *Server
 	ws     *gorilla.Conn
@@ -48,38 +48,39 @@ type conn struct {
 
 	queue     *queue
 	inbox     inbox
-	rooms     map[string]struct{} // the hub's, under its lock
+	rooms     map[string]struct{} // guarded by the hub's lock
 	rate      *rate.Limiter
 	flood     *rate.Limiter
 	published chan struct{} // closed when the publisher is done
 	readDone  chan struct{} // closed when the reader is done
 
-	// resumed are the deliveries that were written when the client connected, with how often each had been redriven, and
-	// those that it said it has, with named. until is when the last one that was looked at then was opened: an answer
-	// that was opened earlier, and comes over the bus late, is not for this connection. Both are the writer's alone.
+	// resumed holds the deliveries already at the client, with the redrive count of each: the deliveries written by
+	// resume, and the deliveries named by the client, with anyAttempt. until is the creation time of the last entry read
+	// by resume. An answer opened earlier, but late on the bus, is not for this connection. Only the writer uses both
+	// fields.
 	resumed map[string]int
 	until   time.Time
 
-	acks    bool // an answer counts as delivered when the client says that it has it
+	acks    bool // the client acknowledges answers; until then, an answer is not delivered
 	ackMu   sync.Mutex
-	unacked map[string]delivery.Ref // what it was given and has not acknowledged, by id
-	fewer   chan struct{}           // gets one when there are fewer of them; has room for that
+	unacked map[string]delivery.Ref // answers queued and not yet acknowledged, by id
+	ackRoom chan struct{}           // signals fewer unacked answers; capacity 1
 
-	endOnce sync.Once
-	over    context.Context // done when the end has begun
-	setOver context.CancelFunc
-	code    CloseCode // set before over is done; 0 where the client ended it
+	endOnce    sync.Once
+	closing    context.Context // done when the connection begins to close
+	setClosing context.CancelFunc
+	code       CloseCode // set before closing is done; 0 if the client closed the connection
 }
 
-// inbox holds what waits to be published. Only the reader puts; either side may close it.
+// inbox holds the messages waiting for publication. Only the reader puts; any goroutine may close.
 type inbox struct {
 	mu     sync.Mutex
 	closed bool
 	ch     chan inbound
 }
 
-// put reports whether the frame was taken; it is not if the inbox is full. One that is closed swallows it: the client
-// is being told to come back, and sends again what it has no answer to.
+// put adds a message, or reports false for a full inbox. A closed inbox drops the message and reports true: the client
+// gets a close frame, and sends every message without an answer again.
 func (b *inbox) put(in inbound) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -103,7 +104,7 @@ func (b *inbox) close() {
 	}
 }
 
-// end begins the end of the connection; the first call decides on the code. It doesn't block.
+// end begins to close the connection. The first call sets the code. end does not block.
 func (c *conn) end(code CloseCode) {
 	c.endOnce.Do(func() {
 		c.code = code
@@ -112,21 +113,21 @@ func (c *conn) end(code CloseCode) {
 		if code == 0 || code == CloseSlow || code == CloseSilent {
 			c.discard()
 		}
-		c.setOver()
-		// a write that is stuck is given this much more; those that follow set their own deadline
-		c.ws.NetConn().SetWriteDeadline(time.Now().Add(farewell))
+		c.setClosing()
+		// for a blocked write; each later write sets a new deadline
+		c.ws.NetConn().SetWriteDeadline(time.Now().Add(closeTimeout))
 	})
 }
 
-// discard gives up what waits in the queue.
+// discard closes the queue and drops its frames.
 func (c *conn) discard() {
 	for _, f := range c.queue.close() {
 		f.receipt.resolve(false)
 	}
 }
 
-// serve runs the connection to its end. ctx ends with the server, after the drain.
-func (c *conn) serve(ctx context.Context, expires time.Time, got []string) {
+// serve runs the connection until the end. ctx ends with the server, after the drain.
+func (c *conn) serve(ctx context.Context, expires time.Time, received []string) {
 	cfg := c.server.config
 	age := cfg.MaxAge
 	if cfg.MaxAgeSpread > 0 {
@@ -140,9 +141,9 @@ func (c *conn) serve(ctx context.Context, expires time.Time, got []string) {
 	var wg sync.WaitGroup
 	publishing, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(c.over, func() { time.AfterFunc(farewell, cancel) })()
+	defer context.AfterFunc(c.closing, func() { time.AfterFunc(closeTimeout, cancel) })()
 	wg.Go(func() { c.publish(publishing) })
-	wg.Go(func() { c.write(ctx, got) })
+	wg.Go(func() { c.write(ctx, received) })
 	c.read(ctx)
 	close(c.readDone)
 	c.end(0)
@@ -151,15 +152,15 @@ func (c *conn) serve(ctx context.Context, expires time.Time, got []string) {
 	c.log.DebugContext(ctx, "connection closed", "code", int(c.code))
 }
 
-// read takes frames until the connection breaks or is closed by the client.
+// read handles the client's frames until the connection fails or the client closes it.
 func (c *conn) read(ctx context.Context) {
 	cfg := c.server.config
 	c.ws.SetReadLimit(int64(cfg.MaxFrame) * skipFactor)
 	alive := func() {
 		select {
-		case <-c.over.Done(): // the writer ends the reading soon
+		case <-c.closing.Done(): // the writer closes the socket soon
 		default:
-			c.ws.SetReadDeadline(time.Now().Add(keepReading * cfg.PingInterval))
+			c.ws.SetReadDeadline(time.Now().Add(silentIntervals * cfg.PingInterval))
 		}
 	}
 	c.ws.SetPongHandler(func(string) error { alive(); return nil })
@@ -177,7 +178,7 @@ func (c *conn) read(ctx context.Context) {
 			if !c.flood.Allow() {
 				c.end(CloseFlood)
 			} else if c.allow("") {
-				c.refuse(&frameError{code: ErrTooLarge, message: "the frame is longer than the gateway takes"})
+				c.refuse(&frameError{code: ErrTooLarge, message: "the frame is longer than the limit"})
 			}
 			continue
 		}
@@ -192,8 +193,8 @@ func (c *conn) read(ctx context.Context) {
 			return
 		}
 		select {
-		case <-c.over.Done():
-			continue // only the client's own close frame is of interest now
+		case <-c.closing.Done():
+			continue // from now on, only the client's close frame matters
 		default:
 		}
 		if !c.flood.Allow() {
@@ -201,7 +202,7 @@ func (c *conn) read(ctx context.Context) {
 			continue
 		}
 		c.handle(ctx, kind, buf)
-		if cap(buf) > keptBuffer {
+		if cap(buf) > maxKeptBuffer {
 			buf = make([]byte, 0, 1024)
 		}
 	}
@@ -209,7 +210,7 @@ func (c *conn) read(ctx context.Context) {
 
 var errFrameTooLong = errors.New("frame too long")
 
-// readFrame appends a frame of at most limit bytes to buf. Of a longer one it skips the rest.
+// readFrame appends a frame of at most limit bytes to buf. It skips the rest of a longer frame.
 func readFrame(buf []byte, r io.Reader, limit int) ([]byte, error) {
 	for {
 		if len(buf) > limit {
@@ -235,16 +236,16 @@ func readFrame(buf []byte, r io.Reader, limit int) ([]byte, error) {
 	}
 }
 
-// allow takes a frame off the connection's rate, or answers that it is too much.
+// allow counts a frame against the rate limit, and refuses the frame above the limit.
 func (c *conn) allow(id string) bool {
 	if !c.rate.Allow() {
-		c.refuse(&frameError{code: ErrRate, message: "more frames than the connection may send", id: id})
+		c.refuse(&frameError{code: ErrRate, message: "the frames exceed the rate limit", id: id})
 		return false
 	}
 	return true
 }
 
-// handle does what one frame asks for. data is only valid until it returns.
+// handle executes a client's frame. data is only valid until handle returns.
 func (c *conn) handle(ctx context.Context, kind int, data []byte) {
 	var in inbound
 	var err error
@@ -269,46 +270,46 @@ func (c *conn) handle(ctx context.Context, kind int, data []byte) {
 
 	switch in.kind {
 	case TypeAck:
-		c.acked(ctx, in.acked)
+		c.acknowledge(ctx, in.ackedIDs)
 		return
 	case TypeLeave:
 		c.server.hub.leave(c, in.room)
-		c.send(control(TypeLeft, roomPayload{in.room}, in.id, c.server.now()), "control")
+		c.send(controlFrame(TypeLeft, roomPayload{in.room}, in.id, c.server.now()), "control")
 		return
 	case TypeJoin, TypeSend:
-		// whoever talks in a room hears what is said there
+		// a sender to a room is also a member of the room
 		if in.room != "" && !c.server.hub.join(c, in.room) {
-			c.refuse(&frameError{code: ErrTooManyRooms, message: "the connection is in as many rooms as it may be", id: in.id})
+			c.refuse(&frameError{code: ErrTooManyRooms, message: "the connection has the maximum number of rooms", id: in.id})
 			return
 		}
 		if in.kind == TypeJoin {
-			c.send(control(TypeJoined, roomPayload{in.room}, in.id, c.server.now()), "control")
+			c.send(controlFrame(TypeJoined, roomPayload{in.room}, in.id, c.server.now()), "control")
 			return
 		}
 	}
 	if !c.inbox.put(in) {
-		c.refuse(&frameError{code: ErrBusy, message: "too many messages of this connection wait to be taken over", id: in.id})
+		c.refuse(&frameError{code: ErrBusy, message: "too many messages of the connection are waiting for publication", id: in.id})
 	}
 }
 
 // refuse answers a frame with chat.error.
 func (c *conn) refuse(e *frameError) {
 	c.server.metrics.refused.WithLabelValues(string(e.code)).Inc()
-	c.send(control(TypeError, errorPayload{Code: e.code, Message: e.message, ID: e.id}, e.id, c.server.now()), "error")
+	c.send(controlFrame(TypeError, errorPayload{Code: e.code, Message: e.message, ID: e.id}, e.id, c.server.now()), "error")
 }
 
-// send queues a frame of the gateway's own for this connection alone.
+// send queues a control or error frame for this connection.
 func (c *conn) send(o outbound, kind string) {
 	f, err := prepare(o, kind)
 	if err != nil {
-		c.log.Error("a frame could not be made", "error", err)
+		c.log.Error("encoding a frame failed", "error", err)
 		return
 	}
 	c.push(f)
 }
 
-// push queues a frame and reports whether it was taken. A connection whose queue is full is closed: holding frames
-// back for it would cost memory without a bound, and dropping single ones would leave it with gaps that it can't see.
+// push queues a frame, or reports false. A full queue closes the connection: more queued frames would cost memory
+// without a bound, and dropped frames would leave gaps invisible to the client.
 func (c *conn) push(f frame) bool {
 	err := c.queue.push(f)
 	if errors.Is(err, errQueueFull) {
@@ -318,7 +319,7 @@ func (c *conn) push(f frame) bool {
 	return err == nil
 }
 
-// publish takes the inbox to the bus, in order, until it is closed and empty.
+// publish publishes the messages of the inbox in order, until the inbox is closed and empty.
 func (c *conn) publish(ctx context.Context) {
 	defer close(c.published)
 	for in := range c.inbox.ch {
@@ -336,25 +337,25 @@ func (c *conn) publishOne(ctx context.Context, in inbound) {
 	case err == nil:
 		c.server.metrics.published.WithLabelValues("ok").Inc()
 	case errors.Is(err, event.ErrInvalid):
-		// what decode let through and the event's own limits don't
+		// decode accepted the frame, but the event exceeds a limit
 		c.server.metrics.published.WithLabelValues("invalid").Inc()
 		c.refuse(&frameError{code: ErrBadFrame, message: "the frame makes no valid event", id: in.id})
 	default:
 		c.server.metrics.published.WithLabelValues("failed").Inc()
-		c.log.ErrorContext(ctx, "a client's message was not published", "error", err, "correlationId", e.CorrelationID)
-		c.refuse(&frameError{code: ErrUnavailable, message: "the message could not be taken over; send it again with the same id", id: in.id})
+		c.log.ErrorContext(ctx, "publishing a client's message failed", "error", err, "correlationId", e.CorrelationID)
+		c.refuse(&frameError{code: ErrUnavailable, message: "the message was not published; send it again with the same id", id: in.id})
 	}
 }
 
-// write takes the queue to the network and pings, until the end, which it brings about: what is queued is written, a
-// close frame is sent, and the client has a moment to answer it.
-func (c *conn) write(ctx context.Context, got []string) {
-	defer c.ws.Close() // frees the reader
-	defer c.discard()  // nobody else writes what still waits, or is pushed by one who found the connection before its end
+// write first resumes, then writes queued frames and pings until the connection closes. At the end, write performs the
+// close procedure; see finish.
+func (c *conn) write(ctx context.Context, received []string) {
+	defer c.ws.Close() // unblocks the reader
+	defer c.discard()  // no goroutine would write the remaining frames, or frames pushed concurrently with the end
 	ping := time.NewTicker(c.server.config.PingInterval)
 	defer ping.Stop()
-	if !c.resume(ctx, got, ping.C) {
-		c.farewell(ctx)
+	if !c.resume(ctx, received, ping.C) {
+		c.finish(ctx)
 		return
 	}
 	var spare []frame
@@ -364,13 +365,13 @@ func (c *conn) write(ctx context.Context, got []string) {
 			batch := c.queue.take(spare)
 			if !c.writeAll(ctx, batch, c.server.config.WriteTimeout) {
 				c.end(CloseSlow)
-				return // after half a frame there can be no close frame
+				return // no close frame is possible after an incomplete frame
 			}
 			spare = batch
 		case <-ping.C:
 			c.ping()
-		case <-c.over.Done():
-			c.farewell(ctx)
+		case <-c.closing.Done():
+			c.finish(ctx)
 			return
 		}
 	}
@@ -382,19 +383,20 @@ func (c *conn) ping() {
 	}
 }
 
-// writeAll writes frames until the first that the network doesn't take, and resolves the receipts of all.
+// writeAll writes frames until the first error, and resolves the receipts of all frames. It skips frames already at the
+// client, and overdue frames. It reports false after an error.
 func (c *conn) writeAll(ctx context.Context, frames []frame, timeout time.Duration) bool {
 	ok := true
 	for _, f := range frames {
 		if attempt, had := c.resumed[f.delivery]; had && f.attempt <= attempt {
-			if attempt == named && c.acks {
-				c.acked(ctx, []string{f.delivery})
+			if attempt == anyAttempt && c.acks {
+				c.acknowledge(ctx, []string{f.delivery})
 			}
 			f.receipt.resolve(true)
 			continue
 		}
 		if !f.opened.IsZero() && !f.opened.After(c.until) || c.overdue(f.deadline) {
-			c.forget(f.delivery)
+			c.cancelAck(f.delivery)
 			f.receipt.resolve(false)
 			continue
 		}
@@ -410,47 +412,48 @@ func (c *conn) writeAll(ctx context.Context, frames []frame, timeout time.Durati
 	return ok
 }
 
-// overdue reports whether an answer with this deadline must not be written any more, because the sweep may have given it
-// up: a frame can wait long behind others for a client that reads slowly.
+// overdue reports whether the deadline has passed. The sweep may have dead-lettered an overdue answer, so the answer must
+// not be written. A frame can wait for long in the queue of a slow client.
 func (c *conn) overdue(deadline time.Time) bool {
 	return !deadline.IsZero() && c.server.now().After(deadline)
 }
 
 func (c *conn) writeDeadline(timeout time.Duration) time.Time {
 	select {
-	case <-c.over.Done():
-		timeout = min(timeout, farewell)
+	case <-c.closing.Done():
+		timeout = min(timeout, closeTimeout)
 	default:
 	}
 	return time.Now().Add(timeout)
 }
 
-// farewell is the end of a connection as the writer brings it about.
-func (c *conn) farewell(ctx context.Context) {
+// finish closes the connection: it writes the queued frames, sends the close frame, and waits for the client's close
+// frame.
+func (c *conn) finish(ctx context.Context) {
 	switch c.code {
 	case 0:
 		c.discard()
 		return
-	case CloseSlow, CloseSilent, CloseNotResumed: // what waits would overtake what was missed, or is too much
+	case CloseSlow, CloseSilent, CloseNotResumed: // the queue is too long, or its frames would overtake missed answers
 		c.discard()
 	default:
 		select {
-		case <-c.published: // what could not be published is to be told
-		case <-time.After(farewell + time.Second):
+		case <-c.published: // so that the client gets the errors of failed messages
+		case <-time.After(closeTimeout + time.Second):
 		}
-		if !c.writeAll(ctx, c.queue.close(), farewell) {
+		if !c.writeAll(ctx, c.queue.close(), closeTimeout) {
 			return
 		}
 	}
 	m := c.code.meaning()
-	deadline := time.Now().Add(farewell)
+	deadline := time.Now().Add(closeTimeout)
 	if c.ws.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(int(c.code), m.Name), deadline) != nil {
 		return
 	}
-	// Closing TCP while frames of the client are still unread would make its system throw away what it has not read
-	// yet (RFC 6455, section 7.1.1): wait for its own close frame.
+	// If TCP is closed while frames of the client are unread, the client's system drops its own unread data (RFC 6455,
+	// section 7.1.1). So wait for the client's close frame.
 	select {
 	case <-c.readDone:
-	case <-time.After(farewell):
+	case <-time.After(closeTimeout):
 	}
 }

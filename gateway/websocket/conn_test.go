@@ -12,7 +12,7 @@ import (
 	"parley.internal/shared/store"
 )
 
-func TestBadFramesAreAnsweredAndTheConnectionGoesOn(t *testing.T) {
+func TestBadFramesAreRefusedAndTheConnectionStaysOpen(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.MaxText, c.MaxFrame, c.MaxRooms, c.Burst = 20, 2048, 2, 1000 })
 	c := f.dial("1")
 	c.join("second")
@@ -79,7 +79,7 @@ func TestBadFramesAreAnsweredAndTheConnectionGoesOn(t *testing.T) {
 	}
 }
 
-func TestOtherTypesPassWithTheirPayload(t *testing.T) {
+func TestOtherTypesKeepTheirPayload(t *testing.T) {
 	f := newFixture(t, nil)
 	c := f.dial("1")
 	c.say(`{"type":"poll.vote","payload":{"option":2,"room":"r"},"metadata":{"id":"v1","seen":true}}`)
@@ -90,9 +90,9 @@ func TestOtherTypesPassWithTheirPayload(t *testing.T) {
 	}
 }
 
-func TestOverTheRateTheConnectionGoesOn(t *testing.T) {
+func TestRateLimitKeepsTheConnectionOpen(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.Burst, c.Rate = 3, 10 })
-	c := f.dial("1") // one of the three
+	c := f.dial("1") // uses one of three frames
 	for range 8 {
 		c.say(`{"type":"room.join","payload":{"room":"a"},"metadata":{"id":"7"}}`)
 	}
@@ -113,7 +113,7 @@ func TestOverTheRateTheConnectionGoesOn(t *testing.T) {
 	})
 }
 
-func TestAFloodEndsTheConnection(t *testing.T) {
+func TestAFloodClosesTheConnection(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.Burst, c.Rate = 2, 0.001 })
 	c := f.dial("1")
 	for range 2 * floodFactor {
@@ -124,16 +124,16 @@ func TestAFloodEndsTheConnection(t *testing.T) {
 	}
 }
 
-func TestAFrameTooLargeToSkipEndsTheConnection(t *testing.T) {
+func TestAFrameTooLargeToSkipClosesTheConnection(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.MaxFrame = 1024 })
 	c := f.dial("1")
-	go c.WriteMessage(gorilla.TextMessage, make([]byte, 1024*skipFactor+1)) // may meet the end of the connection
+	go c.WriteMessage(gorilla.TextMessage, make([]byte, 1024*skipFactor+1)) // may fail, because the connection ends
 	if code := c.closeCode(); code != CloseTooBig {
 		t.Errorf("closed with %d; want %d", code, CloseTooBig)
 	}
 }
 
-func TestSlowPublishingHoldsBackOnlyTheInbox(t *testing.T) {
+func TestSlowPublishingDelaysOnlyTheInbox(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.Inbox = 2 })
 	f.publisher.gate = make(chan struct{})
 	c := f.dial("1")
@@ -153,7 +153,7 @@ func TestSlowPublishingHoldsBackOnlyTheInbox(t *testing.T) {
 	if err := c.WriteControl(gorilla.PingMessage, nil, time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	c.join("a") // reads past the pong
+	c.join("a") // reads until after the pong
 	select {
 	case <-ponged:
 	default:
@@ -167,7 +167,7 @@ func TestSlowPublishingHoldsBackOnlyTheInbox(t *testing.T) {
 	}
 }
 
-func TestWhatCanNotBePublishedIsTold(t *testing.T) {
+func TestAFailedPublishIsReported(t *testing.T) {
 	f := newFixture(t, nil)
 	c := f.dial("1")
 	f.publisher.fail(errors.New("bus is down"))
@@ -180,36 +180,36 @@ func TestWhatCanNotBePublishedIsTold(t *testing.T) {
 	f.nextEvent()
 }
 
-func TestConnectionsEndBeforeThePlatformCutsThem(t *testing.T) {
+func TestConnectionsCloseAtTheirMaximumAge(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.MaxAge, c.MaxAgeSpread = 100*time.Millisecond, 50*time.Millisecond })
-	if code := f.dialWith("").closeCode(); code != CloseMaxAge { // which may come before anything else
+	if code := f.dialWith("").closeCode(); code != CloseMaxAge { // possibly the first frame
 		t.Errorf("closed with %d; want %d", code, CloseMaxAge)
 	}
 }
 
-func TestAConnectionEndsWithItsToken(t *testing.T) {
+func TestAConnectionClosesWhenItsTokenExpires(t *testing.T) {
 	f := newFixture(t, nil)
 	f.tokens.put("token-1", store.Token{UserID: "twitch:1", ExpiresAt: time.Now().Add(time.Second)})
-	if code := f.dialWith("").closeCode(); code != CloseTokenExpired { // which may come before anything else
+	if code := f.dialWith("").closeCode(); code != CloseTokenExpired { // possibly the first frame
 		t.Errorf("closed with %d; want %d", code, CloseTokenExpired)
 	}
 }
 
-func TestASilentClientIsLetGo(t *testing.T) {
+func TestASilentClientIsDisconnected(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.PingInterval = 500 * time.Millisecond })
-	f.dial("1") // answers no ping, since nobody reads
+	f.dial("1") // answers no ping, because the test does not read
 	eventually(t, "let go", func() bool { return f.connections() == 0 })
 	eventually(t, "counted", func() bool { return count(t, f.metrics.closed.WithLabelValues("4002")) == 1 })
 }
 
-func TestAPingedClientStays(t *testing.T) {
-	// a slow machine may take long to answer, and is not to be taken for one that is silent
+func TestAClientAnsweringPingsStaysConnected(t *testing.T) {
+	// a slow machine may answer late, and must not count as silent
 	f := newFixture(t, func(c *Config) { c.PingInterval = 500 * time.Millisecond })
 	c := f.dial("1")
 	pings, enough := 0, errors.New("enough")
 	pong := c.PingHandler()
 	c.SetPingHandler(func(data string) error {
-		if pings++; pings == 2*keepReading {
+		if pings++; pings == 2*silentIntervals {
 			return enough
 		}
 		return pong(data)
@@ -219,14 +219,14 @@ func TestAPingedClientStays(t *testing.T) {
 	}
 }
 
-func TestDrainPublishesAndWritesWhatItHolds(t *testing.T) {
+func TestDrainPublishesAcceptedMessagesAndWritesQueuedFrames(t *testing.T) {
 	f := newFixture(t, nil)
 	f.publisher.gate = make(chan struct{})
 	c := f.dial("1")
 	for i := range 3 {
 		c.say(fmt.Sprintf(`{"type":"chat.message.send","payload":{"text":"%d"}}`, i))
 	}
-	c.join("after") // all are taken
+	c.join("after") // all messages are in the inbox
 	conns := f.hub.receivers(nil, "twitch:1", "")
 	for i := range 20 {
 		frame, err := prepare(answerFrame(incoming(fmt.Sprint(i), "twitch:1", "", "x").Event, fmt.Sprint(i), time.Now()), "answer")
@@ -260,7 +260,7 @@ func TestDrainPublishesAndWritesWhatItHolds(t *testing.T) {
 	}
 }
 
-func TestCodesStandOnceInTheirTables(t *testing.T) {
+func TestCodesAreUniqueInTheirTables(t *testing.T) {
 	seen := map[any]bool{}
 	once := func(code any, meaning string) {
 		if seen[code] || meaning == "" {
@@ -273,7 +273,7 @@ func TestCodesStandOnceInTheirTables(t *testing.T) {
 	}
 	for _, m := range Closes {
 		once(m.Code, m.Meaning)
-		if m.Code >= 4000 && m.Back != (m.Code < 4500) {
+		if m.Code >= 4000 && m.Reconnect != (m.Code < 4500) {
 			t.Errorf("%d is in the wrong range", m.Code)
 		}
 	}

@@ -17,50 +17,51 @@ import (
 )
 
 const (
-	// writeWait bounds how long Deliver waits for the network to take a frame. The bus's acknowledgement deadline is
-	// prolonged meanwhile; a longer wait would only hold back the user's next messages.
-	writeWait = 5 * time.Second
-	// settleWait bounds the recording of an outcome.
-	settleWait = 5 * time.Second
-	// maxSettling is how many answers may be written and not yet recorded. More wait to be recorded before the next of
-	// the same user is written.
-	maxSettling = 1000
-	// maxSeen is how many connection ids the memory of deliveries may hold together, 8 bytes each.
-	maxSeen = 2 << 20
+	// deliverTimeout is Deliver's timeout for writing a frame to the network. The bus extends the acknowledgement deadline
+	// meanwhile. A longer wait would only delay the user's next messages.
+	deliverTimeout = 5 * time.Second
+	// recordTimeout is the timeout for recording an outcome in the ledger.
+	recordTimeout = 5 * time.Second
+	// maxRecordingLater is the maximum number of answers written but not yet recorded. Above the limit, Deliver records an
+	// answer before the user's next answer is written.
+	maxRecordingLater = 1000
+	// maxRecent is the capacity of the cache of recent deliveries, in connection ids of 8 bytes.
+	maxRecent = 2 << 20
 )
 
-// receipts is what this instance did for one answer. It is kept as long as the bus may deliver the answer again.
-type receipts struct {
-	mu      sync.Mutex // held while one message of this delivery is handled
-	settled bool
-	had     []uint64 // ids of the connections whose queue took the frame
-	plain   receipt  // of those that don't acknowledge
-	acking  receipt  // of those that do
+// localDelivery is the state of an answer at this instance. The cache keeps it while the bus may deliver the answer again.
+type localDelivery struct {
+	mu        sync.Mutex // held while a message of the delivery is handled
+	settled   bool
+	queuedFor []uint64 // ids of the connections with the frame in their queue
+	plain     receipt  // connections without acknowledgements
+	acking    receipt  // connections with acknowledgements
 }
 
-func newSeen() (*otter.Cache[string, *receipts], error) {
-	return otter.New(&otter.Options[string, *receipts]{
-		MaximumWeight:    maxSeen,
-		Weigher:          func(_ string, d *receipts) uint32 { return uint32(32 + len(d.had)) },
-		ExpiryCalculator: otter.ExpiryWriting[string, *receipts](topology.Gateway("x").Retention()),
+func newRecent() (*otter.Cache[string, *localDelivery], error) {
+	return otter.New(&otter.Options[string, *localDelivery]{
+		MaximumWeight:    maxRecent,
+		Weigher:          func(_ string, d *localDelivery) uint32 { return uint32(32 + len(d.queuedFor)) },
+		ExpiryCalculator: otter.ExpiryWriting[string, *localDelivery](topology.Gateway("x").Retention()),
 	})
 }
 
-// Deliver writes an answer from the egress topic to every connection of its user here or, if it names none, of its
-// room, and then records in the ledger that it was delivered. The message counts as handled when nothing is left to do:
-// the outcome is recorded, which need not be before Deliver returns ([bus.Incoming.Later]), or nobody here is concerned,
-// in which case the ledger is not touched.
+// Deliver writes an answer from the egress topic to every local connection of the user, or of the room for an answer
+// without a user. Then Deliver records the delivery in the ledger, possibly after returning ([bus.Incoming.Later]).
+// Without a local connection, Deliver does nothing.
 //
-// Delivered means that the network took the frame for a connection that doesn't acknowledge, whoever else has it; where
-// only connections that acknowledge took it, it is delivered when one of them says that it has it. After an error the
-// same answer is to be handed over again: it is then not written again to a connection that had it, and settled if it was not.
+// An answer is delivered after a write to the network for a connection without acknowledgements. If only connections with
+// acknowledgements got the answer, the first acknowledgement delivers it.
+//
+// After an error, the caller must pass the same answer again. Deliver then skips connections with the answer, and records
+// an unrecorded delivery.
 func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 	ref, err := delivery.ParseRef(in)
 	if err != nil {
 		s.metrics.deliveries.WithLabelValues(outcomeFailed).Inc()
 		return err
 	}
-	d, outcome, err := s.hand(ctx, in, ref)
+	d, outcome, err := s.dispatch(ctx, in, ref)
 	if outcome != outcomeDelivered {
 		s.metrics.deliveries.WithLabelValues(outcome).Inc()
 		if d != nil {
@@ -75,63 +76,63 @@ func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 		return err
 	}
 	select {
-	case s.settling <- struct{}{}:
+	case s.recordingLater <- struct{}{}:
 		if finish, ok := in.Later(); ok {
-			go func() { // ends with settleWait; the bus waits for it when it stops receiving
-				defer func() { <-s.settling }()
+			go func() { // ends with recordTimeout; the bus waits for finish when receiving stops
+				defer func() { <-s.recordingLater }()
 				finish(record())
 			}()
 			return nil
 		}
-		<-s.settling
+		<-s.recordingLater
 	default:
 	}
 	return record()
 }
 
-// hand writes an answer to those whom it concerns here. The outcome is outcomeDelivered if that is to be recorded. The
-// delivery, if it is not nil, is locked.
-func (s *Server) hand(ctx context.Context, in bus.Incoming, ref delivery.Ref) (d *receipts, outcome string, err error) {
+// dispatch writes an answer to the local connections of its recipients. After outcomeDelivered, the caller records the
+// delivery. d is locked, unless nil.
+func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref) (d *localDelivery, outcome string, err error) {
 	e := in.Event
 	conns := s.hub.receivers(nil, e.UserID, e.Channel)
-	// an operator who redrives an answer wants it to be written anew
+	// after a redrive, the answer is written again
 	key := fmt.Sprintf("%s/%d", ref.ID, ref.RedriveCount)
-	d, known := s.seen.GetIfPresent(key)
-	// the sweep gives it up: what is written now could not be recorded
+	d, found := s.recent.GetIfPresent(key)
+	// the sweep dead-letters an overdue answer: the delivery could not be recorded any more
 	overdue := !ref.Deadline.IsZero() && s.now().After(ref.Deadline)
-	if !known {
+	if !found {
 		if len(conns) == 0 {
 			return nil, outcomeAbsent, nil
 		}
 		if overdue {
 			return nil, outcomeOverdue, nil
 		}
-		d, _ = s.seen.SetIfAbsent(key, &receipts{})
+		d, _ = s.recent.SetIfAbsent(key, &localDelivery{})
 	}
 	d.mu.Lock()
 	if d.settled {
 		return d, outcomeRepeated, nil
 	}
 	if overdue {
-		conns = nil // those that had it in time had it; it goes to no others
+		conns = nil // no new connections, but the results of earlier writes count
 	}
 	if err := s.fanOut(d, in, ref, conns); err != nil {
 		return d, outcomeFailed, err
 	}
-	s.seen.Set(key, d) // weighs it
+	s.recent.Set(key, d) // updates the weight
 
-	waiting, cancel := context.WithTimeout(ctx, writeWait)
-	written, err := d.plain.wait(waiting)
+	waiting, cancel := context.WithTimeout(ctx, deliverTimeout)
+	written, err := d.plain.await(waiting)
 	awaited := false
 	if err == nil && !written {
-		awaited, err = d.acking.wait(waiting)
+		awaited, err = d.acking.await(waiting)
 	}
 	cancel()
 	if err != nil && overdue && s.now().Sub(ref.Deadline) > s.config.WriteTimeout {
-		return d, outcomeOverdue, nil // what is being written began in time; by now that is over
+		return d, outcomeOverdue, nil // a write begun before the deadline has timed out by now
 	}
 	if err != nil {
-		return d, outcomeFailed, fmt.Errorf("delivery %s: no connection took it yet: %w", ref.ID, err)
+		return d, outcomeFailed, fmt.Errorf("delivery %s: no connection has written the frame yet: %w", ref.ID, err)
 	}
 	switch {
 	case written:
@@ -139,33 +140,33 @@ func (s *Server) hand(ctx context.Context, in bus.Incoming, ref delivery.Ref) (d
 	case awaited:
 		return d, outcomeAwaited, nil
 	}
-	return d, outcomeLost, nil // as if they had gone before: another instance may hold the user now
+	return d, outcomeLost, nil // like outcomeAbsent: the user may be at a different instance now
 }
 
-// record settles an answer that was written.
-func (s *Server) record(ctx context.Context, d *receipts, ref delivery.Ref, correlationID string) (outcome string, err error) {
-	settling, cancel := context.WithTimeout(ctx, settleWait)
+// record records a written answer as delivered.
+func (s *Server) record(ctx context.Context, d *localDelivery, ref delivery.Ref, correlationID string) (outcome string, err error) {
+	settling, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	state, err := s.ledger.MarkDelivered(settling, ref)
 	switch {
 	case errors.Is(err, delivery.ErrNotFound):
-		// its entry is older than the ledger keeps any: there is nowhere to record it, and trying again changes nothing
-		s.log.WarnContext(ctx, "delivered, but the ledger has no entry", "delivery", ref.ID, "correlationId", correlationID)
+		// the ledger has already deleted the entry; a retry would change nothing
+		s.log.WarnContext(ctx, "delivered without a ledger entry", "delivery", ref.ID, "correlationId", correlationID)
 	case err != nil:
 		return outcomeFailed, err
 	}
 	d.settled = true
 	if state == delivery.Dead {
-		s.log.WarnContext(ctx, "delivered after it had been given up", "delivery", ref.ID, "correlationId", correlationID)
+		s.log.WarnContext(ctx, "delivered after dead-lettering", "delivery", ref.ID, "correlationId", correlationID)
 		return outcomeLate, nil
 	}
 	return outcomeDelivered, nil
 }
 
-// fanOut queues the frame for the connections that have not had it. It is encoded once.
-func (s *Server) fanOut(d *receipts, in bus.Incoming, ref delivery.Ref, conns []*conn) error {
-	if len(d.had) > 0 {
-		conns = slices.DeleteFunc(conns, func(c *conn) bool { return slices.Contains(d.had, c.id) })
+// fanOut encodes the frame once and queues it for the connections without it.
+func (s *Server) fanOut(d *localDelivery, in bus.Incoming, ref delivery.Ref, conns []*conn) error {
+	if len(d.queuedFor) > 0 {
+		conns = slices.DeleteFunc(conns, func(c *conn) bool { return slices.Contains(d.queuedFor, c.id) })
 	}
 	if len(conns) == 0 {
 		return nil
@@ -175,13 +176,13 @@ func (s *Server) fanOut(d *receipts, in bus.Incoming, ref delivery.Ref, conns []
 		return err
 	}
 	f.delivery, f.attempt, f.deadline = ref.ID, ref.RedriveCount, ref.Deadline
-	if in.Event.UserID != "" { // what a whole room gets is not looked for when somebody connects
+	if in.Event.UserID != "" { // resume does not read the answers of a room
 		f.opened = ref.Opened()
 	}
 	var plain, acking []*conn
 	for _, c := range conns {
 		if c.acks {
-			c.awaitAck(ref)
+			c.expectAck(ref)
 			acking = append(acking, c)
 		} else {
 			plain = append(plain, c)
@@ -190,13 +191,13 @@ func (s *Server) fanOut(d *receipts, in bus.Incoming, ref delivery.Ref, conns []
 	d.plain.expect(len(plain))
 	d.acking.expect(len(acking))
 	f.receipt = &d.plain
-	d.had = broadcast(f, plain, d.had)
+	d.queuedFor = broadcast(f, plain, d.queuedFor)
 	f.receipt = &d.acking
-	d.had = broadcast(f, acking, d.had)
+	d.queuedFor = broadcast(f, acking, d.queuedFor)
 	return nil
 }
 
-// opened is when an answer's entry in the ledger was opened, which is the same on every resend.
+// opened returns the creation time of an answer's ledger entry, the same on every resend.
 func opened(in bus.Incoming) time.Time {
 	if at, err := time.Parse(time.RFC3339Nano, in.Attributes[delivery.AttrVersion]); err == nil {
 		return at
@@ -204,21 +205,21 @@ func opened(in bus.Incoming) time.Time {
 	return in.Published
 }
 
-// broadcast queues a frame for many connections, and appends the ids of those that took it to had. The receipt is
-// resolved for those that didn't.
-func broadcast(f frame, conns []*conn, had []uint64) []uint64 {
-	had = slices.Grow(had, len(conns))
+// broadcast queues a frame for many connections, and appends the ids of the successful ones to queuedFor. It resolves the
+// receipt for each failed connection.
+func broadcast(f frame, conns []*conn, queuedFor []uint64) []uint64 {
+	queuedFor = slices.Grow(queuedFor, len(conns))
 	for _, c := range conns {
 		if c.push(f) {
-			had = append(had, c.id)
+			queuedFor = append(queuedFor, c.id)
 		} else {
 			f.receipt.resolve(false)
 		}
 	}
-	return had
+	return queuedFor
 }
 
-// prepare encodes a frame. What is encoded is framed once, too, and then only copied to the connections.
+// prepare encodes a frame once, including the WebSocket framing. Connections only copy the bytes.
 func prepare(o outbound, kind string) (frame, error) {
 	data, err := o.encode()
 	if err != nil {

@@ -17,14 +17,14 @@ import (
 	"parley.internal/shared/event"
 )
 
-func TestARedeliveryIsSettledButNotWrittenAgain(t *testing.T) {
+func TestARedeliveryIsRecordedButNotWrittenAgain(t *testing.T) {
 	f := newFixture(t, nil)
 	one, two := f.dial("1"), f.dial("1")
 	f.ledger.set("", errors.New("store is down"))
 	if err := f.Deliver(t.Context(), incoming("d1", "twitch:1", "", "hi")); err == nil {
 		t.Fatal("not settled, but no error")
 	}
-	late := f.dial("1") // came after the first attempt
+	late := f.dial("1") // connects after the first attempt
 	f.ledger.set(delivery.Delivered, nil)
 	for range 3 {
 		if err := f.Deliver(t.Context(), incoming("d1", "twitch:1", "", "hi")); err != nil {
@@ -38,11 +38,11 @@ func TestARedeliveryIsSettledButNotWrittenAgain(t *testing.T) {
 		if r := c.next(); r.Metadata["id"] != "d1" {
 			t.Errorf("connection %d: %+v", i, r)
 		}
-		c.join("a") // the next frame: it was written once
+		c.join("a") // the next frame: the answer was written once
 	}
 }
 
-func TestAbsentUsersAnswersTouchNothing(t *testing.T) {
+func TestAnAnswerToAnAbsentUserChangesNothing(t *testing.T) {
 	f := newFixture(t, nil)
 	f.dial("1")
 	for _, in := range []struct{ user, room string }{{"twitch:2", ""}, {"twitch:2", "lobby-of-1"}, {"", "elsewhere"}} {
@@ -58,9 +58,9 @@ func TestAbsentUsersAnswersTouchNothing(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatCameTooLateIsNotRetried(t *testing.T) {
+func TestAnAnswerDeliveredAfterDeathIsNotRetried(t *testing.T) {
 	for name, set := range map[string]func(*ledger){
-		"given up":  func(l *ledger) { l.set(delivery.Dead, nil) },
+		"dead":      func(l *ledger) { l.set(delivery.Dead, nil) },
 		"forgotten": func(l *ledger) { l.set("", fmt.Errorf("delivery: %w", delivery.ErrNotFound)) },
 	} {
 		f := newFixture(t, nil)
@@ -73,7 +73,7 @@ func TestAnAnswerThatCameTooLateIsNotRetried(t *testing.T) {
 	}
 }
 
-func TestAnAnswerPastTheLedgerIsRefused(t *testing.T) {
+func TestAnAnswerWithoutALedgerEntryIsRefused(t *testing.T) {
 	f := newFixture(t, nil)
 	in := incoming("d1", "twitch:1", "", "hi")
 	delete(in.Attributes, delivery.AttrDelivery)
@@ -83,7 +83,7 @@ func TestAnAnswerPastTheLedgerIsRefused(t *testing.T) {
 	}
 }
 
-func TestASlowClientIsDisconnectedAndHoldsNobodyBack(t *testing.T) {
+func TestASlowClientIsDisconnectedAndDelaysNoOtherClient(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.QueueFrames, c.WriteTimeout, c.PingInterval = 8, time.Minute, time.Minute })
 	slow, fast := f.dial("1"), f.dial("2")
 	for _, c := range []*client{slow, fast} {
@@ -122,24 +122,24 @@ func TestASlowClientIsDisconnectedAndHoldsNobodyBack(t *testing.T) {
 	if f.ledger.times("0") != 1 {
 		t.Error("not settled")
 	}
-	// with what the network had taken before, it learns why
+	// the written frames are followed by the close code
 	if code := slow.closeCode(); code != CloseSlow && code != 0 {
 		t.Errorf("closed with %d; want %d", code, CloseSlow)
 	}
 }
 
-func TestNobodyTookTheFrame(t *testing.T) {
+func TestAnUnwrittenFrameIsLost(t *testing.T) {
 	f := newFixture(t, nil)
 	f.dial("1")
 	conns := f.hub.receivers(nil, "twitch:1", "")
-	conns[0].queue.close() // as a connection that is just being closed
+	conns[0].queue.close() // like a connection being closed
 	if err := f.Deliver(t.Context(), incoming("d1", "twitch:1", "", "hi")); err != nil {
 		t.Fatal(err)
 	}
 	if f.ledger.times("d1") != 0 || f.outcome(outcomeLost) != 1 {
 		t.Errorf("settled %d times, lost %d", f.ledger.times("d1"), f.outcome(outcomeLost))
 	}
-	c := f.dial("1") // comes back in time for a redelivery
+	c := f.dial("1") // reconnects in time for a redelivery
 	if err := f.Deliver(t.Context(), incoming("d1", "twitch:1", "", "hi")); err != nil {
 		t.Fatal(err)
 	}
@@ -154,24 +154,24 @@ func TestReceipt(t *testing.T) {
 	r.expect(2)
 	r.resolve(false)
 	cancel()
-	if _, err := r.wait(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := r.await(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("wait = %v while one is pending", err)
 	}
 	r.resolve(true)
-	if ok, err := r.wait(t.Context()); !ok || err != nil {
+	if ok, err := r.await(t.Context()); !ok || err != nil {
 		t.Errorf("wait = %v, %v", ok, err)
 	}
 	r = &receipt{}
 	r.expect(1)
 	done := make(chan bool)
-	go func() { ok, _ := r.wait(t.Context()); done <- ok }()
+	go func() { ok, _ := r.await(t.Context()); done <- ok }()
 	r.resolve(false)
 	if <-done {
 		t.Error("written, though nobody took it")
 	}
 }
 
-func TestFramesOfAnswers(t *testing.T) {
+func TestAnswersBecomeFrames(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, test := range []struct {
 		name string
@@ -228,7 +228,7 @@ func TestAnOverdueAnswerIsNotWritten(t *testing.T) {
 	}
 }
 
-func TestARedrivenAnswerIsWrittenAnew(t *testing.T) {
+func TestARedrivenAnswerIsWrittenAgain(t *testing.T) {
 	f := newFixture(t, nil)
 	c := f.dial("1")
 	for _, redrive := range []string{"", "", "1", "1"} {
@@ -252,8 +252,8 @@ func TestARedrivenAnswerIsWrittenAnew(t *testing.T) {
 	}
 }
 
-// stall has the writer of a connection wait with a frame that is more than the network takes while nobody reads, and
-// another frame in its queue behind that.
+// stall blocks the writer of a connection with a frame larger than the network's buffers, and queues a second frame. The
+// client does not read.
 func (f *fixture) stall(c *conn) {
 	f.t.Helper()
 	network := c.ws.NetConn().(*written)
@@ -279,7 +279,7 @@ func (f *fixture) stall(c *conn) {
 	push("behind it")
 }
 
-func TestAFrameThatWaitedBeyondItsDeadlineIsNotWritten(t *testing.T) {
+func TestAQueuedFrameIsNotWrittenAfterItsDeadline(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.WriteTimeout, c.PingInterval, c.QueueBytes = time.Minute, time.Minute, 1<<30 })
 	c := f.dial("1")
 	f.stall(f.hub.receivers(nil, "twitch:1", "")[0])
@@ -287,7 +287,7 @@ func TestAFrameThatWaitedBeyondItsDeadlineIsNotWritten(t *testing.T) {
 	in.Attributes[delivery.AttrDeadline] = time.Now().Add(50 * time.Millisecond).Format(time.RFC3339Nano)
 	delivered := make(chan error, 1)
 	go func() { delivered <- f.Deliver(t.Context(), in) }()
-	time.Sleep(100 * time.Millisecond) // the deadline passes while it waits
+	time.Sleep(100 * time.Millisecond) // the deadline passes while the frame is queued
 	go func() {
 		if err := f.Deliver(t.Context(), incoming("b", "twitch:1", "", "in time")); err != nil {
 			t.Error(err)
@@ -307,7 +307,7 @@ func TestAFrameThatWaitedBeyondItsDeadlineIsNotWritten(t *testing.T) {
 	}
 }
 
-func TestAnOverdueAnswerGoesToNoFurtherConnection(t *testing.T) {
+func TestAnOverdueAnswerIsNotSentToFurtherConnections(t *testing.T) {
 	f := newFixture(t, nil)
 	var ahead atomic.Int64
 	f.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
@@ -321,7 +321,7 @@ func TestAnOverdueAnswerGoesToNoFurtherConnection(t *testing.T) {
 	ahead.Store(int64(2 * time.Minute))
 	late := f.dial("1")
 	f.ledger.set(delivery.Delivered, nil)
-	if err := f.Deliver(t.Context(), in); err != nil { // what was written in time is still recorded
+	if err := f.Deliver(t.Context(), in); err != nil { // a frame written in time is still recorded
 		t.Fatal(err)
 	}
 	if r := early.next(); r.Metadata["id"] != "a" || f.ledger.times("a") != 2 {
@@ -330,7 +330,7 @@ func TestAnOverdueAnswerGoesToNoFurtherConnection(t *testing.T) {
 	late.join("a") // the next frame
 }
 
-func TestWhatWaitsForAConnectionThatBreaksWhileItIsClosedIsNotWaitedFor(t *testing.T) {
+func TestDeliverDoesNotWaitForAConnectionFailingDuringClose(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.WriteTimeout, c.PingInterval, c.QueueBytes = time.Minute, time.Minute, 1<<30 })
 	f.dial("1")
 	c := f.hub.receivers(nil, "twitch:1", "")[0]
@@ -338,10 +338,10 @@ func TestWhatWaitsForAConnectionThatBreaksWhileItIsClosedIsNotWaitedFor(t *testi
 	delivered := make(chan error, 1)
 	go func() { delivered <- f.Deliver(t.Context(), incoming("a", "twitch:1", "", "hi")) }()
 	eventually(t, "it waits", func() bool {
-		_, waits := f.seen.GetIfPresent("a/0")
+		_, waits := f.recent.GetIfPresent("a/0")
 		return waits
 	})
-	c.end(CloseMaxAge) // what the writer is at fails after farewell
+	c.end(CloseMaxAge) // the writer's current write fails after closeTimeout
 	if err := <-delivered; err != nil || f.outcome(outcomeLost) != 1 {
 		t.Errorf("Deliver = %v, lost %d; want it to be left to where the client comes back", err, f.outcome(outcomeLost))
 	}

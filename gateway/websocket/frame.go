@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -22,8 +23,8 @@ import (
 	"parley.internal/shared/moderation"
 )
 
-// The types of the frames that this package defines. A client sends the first four, and any other type outside of the
-// namespaces chat, room, connection and internal; the gateway sends the rest, and the types of egress events.
+// The frame types of the protocol. A client sends the first four, and any type outside the reserved namespaces chat, room,
+// connection and internal. The gateway sends the rest, and the types of egress events.
 const (
 	TypeSend     = "chat.message.send"
 	TypeJoin     = "room.join"
@@ -37,49 +38,59 @@ const (
 )
 
 const (
-	// maxDepth is how deep a frame's objects and arrays may nest; an event may have event.MaxDepth (64) levels.
+	// maxDepth is the maximum nesting of a frame's objects and arrays. An event may have event.MaxDepth (64) levels.
 	maxDepth = 32
-	// maxName is the most bytes that a type, a room or a message id may have; as parts of an event they become
-	// attributes on the bus, and may have 512.
+	// maxName is the maximum length of a type, a room or a message id, in bytes. In an event, each becomes an attribute on
+	// the bus, with a limit of 512.
 	maxName = 256
-	// maxProblems is how many things that are wrong with one frame are told of.
+	// maxProblems is the maximum number of problems in an error message.
 	maxProblems = 8
 )
 
-// frameError is what is wrong with a client's frame; it becomes a chat.error frame.
+// frameError is the reason for refusing a client's frame. It becomes a chat.error frame.
 type frameError struct {
 	code    ErrorCode
-	message string // repeats of the client's own words, which may be anything, no more than short names of members
-	id      string // of the frame, where it could be read
+	message string // quotes at most short member names from the frame, because a client's text may contain anything
+	id      string // of the frame; empty if unreadable
 }
 
 func (e *frameError) Error() string { return string(e.code) + ": " + e.message }
 
-// inbound is a client's frame, checked.
+// inbound is a checked frame of a client.
 type inbound struct {
 	kind     string   // TypeSend, TypeJoin, TypeLeave, TypeAck, or any other type
-	id       string   // the client's own metadata.id; may be empty
+	id       string   // metadata.id, set by the client; may be empty
 	room     string   // may be empty for a message
 	text     string   // of a TypeSend
-	acked    []string // of a TypeAck
+	ackedIDs []string // of a TypeAck
 	payload  jsontext.Value
 	metadata jsontext.Value
 }
 
-// eventType is what a client may call an event of its own.
+// eventType matches the allowed event types of clients.
 var eventType = regexp.MustCompile(`^[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*$`)
 
-// ownNamespaces are the first parts of types that only the protocol itself defines.
-var ownNamespaces = []string{"chat", "room", "connection", "internal"}
+// reservedNamespaces are the first parts of types defined by the protocol alone.
+var reservedNamespaces = []string{"chat", "room", "connection", "internal"}
 
-// decode reads and checks a client's frame. The error is always a *frameError.
+// decode parses and checks a client's frame. The error is always a *frameError.
 func decode(data []byte, maxText int) (inbound, error) {
 	var in inbound
-	fail := func(code ErrorCode, format string, args ...any) (inbound, error) {
-		return inbound{}, &frameError{code: code, message: fmt.Sprintf(format, args...), id: in.id}
+	if refused := in.decode(data, maxText); refused != nil {
+		refused.id = in.id
+		return inbound{}, refused
 	}
+	return in, nil
+}
+
+// problem makes a frameError without the frame's id.
+func problem(code ErrorCode, format string, args ...any) *frameError {
+	return &frameError{code: code, message: fmt.Sprintf(format, args...)}
+}
+
+func (in *inbound) decode(data []byte, maxText int) *frameError {
 	if event.Depth(data) > maxDepth {
-		return fail(ErrNotJSON, "nested deeper than %d levels", maxDepth)
+		return problem(ErrNotJSON, "nested deeper than %d levels", maxDepth)
 	}
 	var raw struct {
 		Type     jsontext.Value `json:"type"`
@@ -89,118 +100,137 @@ func decode(data []byte, maxText int) (inbound, error) {
 	}
 	if err := json.Unmarshal(data, &raw); err != nil {
 		if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
-			return fail(ErrNotJSON, "not JSON at byte %d", syntactic.ByteOffset)
+			return problem(ErrNotJSON, "not JSON at byte %d", syntactic.ByteOffset)
 		}
-		return fail(ErrNotJSON, "not a JSON object")
+		return problem(ErrNotJSON, "not a JSON object")
 	}
 	if t := bytes.TrimLeft(data, " \t\r\n"); len(t) == 0 || t[0] != '{' {
-		return fail(ErrNotJSON, "not a JSON object") // null decodes into anything
+		return problem(ErrNotJSON, "not a JSON object") // Unmarshal accepts null for any type
 	}
+	if refused := in.decodeMetadata(raw.Metadata); refused != nil {
+		return refused
+	}
+	if len(raw.Unknown) > len("{}") {
+		return problem(ErrBadFrame, "a member beside type, payload and metadata")
+	}
+	if refused := in.decodeType(raw.Type); refused != nil {
+		return refused
+	}
+	return in.decodePayload(raw.Payload, maxText)
+}
 
+func (in *inbound) decodeMetadata(raw jsontext.Value) *frameError {
 	var metadata struct {
 		ID jsontext.Value `json:"id"`
 	}
-	switch raw.Metadata.Kind() {
+	switch raw.Kind() {
 	case '{':
-		if err := json.Unmarshal(raw.Metadata, &metadata); err != nil {
-			return fail(ErrBadFrame, "metadata: not readable")
+		if err := json.Unmarshal(raw, &metadata); err != nil {
+			return problem(ErrBadFrame, "metadata: not readable")
 		}
-		in.metadata = raw.Metadata
+		in.metadata = raw
 	case 'n', 0:
 	default:
-		return fail(ErrBadFrame, "metadata: not an object")
+		return problem(ErrBadFrame, "metadata: not an object")
 	}
 	id, ok := optionalText(metadata.ID)
 	if !ok || len(id) > maxName {
-		return fail(ErrBadFrame, "metadata.id: not a text of at most %d bytes", maxName)
+		return problem(ErrBadFrame, "metadata.id: not a text of at most %d bytes", maxName)
 	}
 	in.id = id
+	return nil
+}
 
-	if len(raw.Unknown) > len("{}") {
-		return fail(ErrBadFrame, "a member beside type, payload and metadata")
-	}
-	kind, ok := optionalText(raw.Type)
+func (in *inbound) decodeType(raw jsontext.Value) *frameError {
+	kind, ok := optionalText(raw)
 	if !ok || kind == "" {
-		return fail(ErrUnknownType, "type: missing, or not a text")
+		return problem(ErrUnknownType, "type: missing, or not a text")
 	}
 	if len(kind) > maxName || !eventType.MatchString(kind) {
-		return fail(ErrUnknownType, "type: want lower-case words joined by dots, of at most %d bytes", maxName)
+		return problem(ErrUnknownType, "type: want lower-case words joined by dots, of at most %d bytes", maxName)
 	}
 	in.kind = kind
 	switch kind {
 	case TypeSend, TypeJoin, TypeLeave, TypeAck:
-	default:
-		namespace, _, _ := strings.Cut(kind, ".")
-		for _, own := range ownNamespaces {
-			if namespace == own {
-				return fail(ErrUnknownType, "type: the protocol defines no such type for clients in %q", own)
-			}
-		}
+		return nil
 	}
+	if namespace, _, _ := strings.Cut(kind, "."); slices.Contains(reservedNamespaces, namespace) {
+		return problem(ErrUnknownType, "type: the protocol defines no such type for clients in %q", namespace)
+	}
+	return nil
+}
 
+func (in *inbound) decodePayload(raw jsontext.Value, maxText int) *frameError {
 	var payload struct {
 		Text    jsontext.Value `json:"text"`
 		Room    jsontext.Value `json:"room"`
 		Channel jsontext.Value `json:"channel"`
 	}
-	switch raw.Payload.Kind() {
+	switch raw.Kind() {
 	case '{':
-		if err := json.Unmarshal(raw.Payload, &payload); err != nil {
-			return fail(ErrBadFrame, "payload: not readable")
+		if err := json.Unmarshal(raw, &payload); err != nil {
+			return problem(ErrBadFrame, "payload: not readable")
 		}
-		in.payload = raw.Payload
+		in.payload = raw
 	case 'n', 0:
 	default:
-		return fail(ErrBadFrame, "payload: not an object")
+		return problem(ErrBadFrame, "payload: not an object")
 	}
-	if kind == TypeAck {
+	switch in.kind {
+	case TypeAck:
 		var ack ackPayload
 		if err := json.Unmarshal(in.payload, &ack); err != nil || len(ack.IDs) == 0 {
-			return fail(ErrBadFrame, "payload.ids: not a list of texts")
+			return problem(ErrBadFrame, "payload.ids: not a list of texts")
 		}
-		in.acked = ack.IDs
-		return in, nil
-	}
-	if kind == moderation.Type { // else everybody with a token could fill the operators' dead letters
+		in.ackedIDs = ack.IDs
+		return nil
+	case moderation.Type: // checked here, so that a client with a token can't fill the dead letters with malformed actions
 		if _, err := moderation.Parse(in.payload, ""); err != nil {
-			return fail(ErrBadFrame, "%s", inOneLine(err))
+			return problem(ErrBadFrame, "%s", joinProblems(err))
 		}
 	}
-	room, ok1 := optionalText(payload.Room)
-	channel, ok2 := optionalText(payload.Channel)
-	switch {
-	case !ok1 || !ok2:
-		return fail(ErrBadRoom, "payload.room or payload.channel: not a text")
-	case room != "" && channel != "" && room != channel:
-		return fail(ErrBadRoom, "payload.room and payload.channel differ")
-	case room == "":
-		room = channel
+	if refused := in.decodeRoom(payload.Room, payload.Channel); refused != nil {
+		return refused
 	}
-	if len(room) > maxName || room != strings.TrimSpace(room) || strings.ContainsFunc(room, unicode.IsControl) {
-		return fail(ErrBadRoom, "the room: want at most %d bytes, without control characters or space around", maxName)
-	}
-	in.room = room
-
-	switch kind {
+	switch in.kind {
 	case TypeJoin, TypeLeave:
-		if room == "" {
-			return fail(ErrBadRoom, "payload.room: missing")
+		if in.room == "" {
+			return problem(ErrBadRoom, "payload.room: missing")
 		}
 	case TypeSend:
 		text, ok := optionalText(payload.Text)
 		if !ok || strings.TrimSpace(text) == "" {
-			return fail(ErrNoText, "payload.text: missing, blank or not a text")
+			return problem(ErrNoText, "payload.text: missing, blank or not a text")
 		}
 		if n := utf8.RuneCountInString(text); n > maxText {
-			return fail(ErrTextTooLong, "payload.text: %d characters, the most is %d", n, maxText)
+			return problem(ErrTextTooLong, "payload.text: %d characters, the most is %d", n, maxText)
 		}
 		in.text = text
 	}
-	return in, nil
+	return nil
 }
 
-// inOneLine tells the first of joined errors, and how many more there are.
-func inOneLine(err error) string {
+// decodeRoom reads the room from payload.room, or from its synonym payload.channel.
+func (in *inbound) decodeRoom(rawRoom, rawChannel jsontext.Value) *frameError {
+	room, ok1 := optionalText(rawRoom)
+	channel, ok2 := optionalText(rawChannel)
+	switch {
+	case !ok1 || !ok2:
+		return problem(ErrBadRoom, "payload.room or payload.channel: not a text")
+	case room != "" && channel != "" && room != channel:
+		return problem(ErrBadRoom, "payload.room and payload.channel differ")
+	case room == "":
+		room = channel
+	}
+	if len(room) > maxName || room != strings.TrimSpace(room) || strings.ContainsFunc(room, unicode.IsControl) {
+		return problem(ErrBadRoom, "the room: want at most %d bytes, without control characters or space around", maxName)
+	}
+	in.room = room
+	return nil
+}
+
+// joinProblems formats joined errors on a single line: the first maxProblems, and the number of the rest.
+func joinProblems(err error) string {
 	lines := strings.Split(err.Error(), "\n")
 	if more := len(lines) - maxProblems; more > 0 {
 		lines = append(lines[:maxProblems], fmt.Sprintf("and %d more", more))
@@ -208,7 +238,7 @@ func inOneLine(err error) string {
 	return strings.Join(lines, "; ")
 }
 
-// optionalText reads a JSON string; a missing one and null are empty. It reports whether v is neither of these.
+// optionalText reads a JSON string. A missing value and null give the empty text. It reports false for any other value.
 func optionalText(v jsontext.Value) (string, bool) {
 	switch v.Kind() {
 	case 'n', 0:
@@ -221,7 +251,7 @@ func optionalText(v jsontext.Value) (string, bool) {
 	return "", false
 }
 
-// toEvent makes a client's frame into the event that is published.
+// toEvent converts a client's frame to an event for publication.
 func (in inbound) toEvent(user identity.UserID, traceID string) *event.Event {
 	e := &event.Event{
 		V: event.Version, Source: string(identity.APIGateway), CorrelationID: correlationID(user, in.id), Type: in.kind,
@@ -239,8 +269,8 @@ func (in inbound) toEvent(user identity.UserID, traceID string) *event.Event {
 	return e
 }
 
-// correlationID is the same whenever the same user sends a frame with the same id, so that one that is sent again,
-// because its sender could not know whether it had arrived, is the same event. Without an id it is a random one.
+// correlationID returns a hash of the user and the frame's id. A client repeats a frame if it got no answer; with the same
+// id, the repetition is the same event. Without an id, the result is random.
 func correlationID(user identity.UserID, id string) string {
 	if id == "" {
 		var random [16]byte
@@ -259,13 +289,13 @@ type outbound struct {
 }
 
 type outMetadata struct {
-	ID            string    `json:"id,omitzero"` // of the delivery: the same on every resend
+	ID            string    `json:"id,omitzero"` // delivery id: the same on every resend
 	Timestamp     time.Time `json:"timestamp"`
 	Source        string    `json:"source"`
 	CorrelationID string    `json:"correlationId,omitzero"`
 	Channel       string    `json:"channel,omitzero"`
-	ReplyTo       string    `json:"replyTo,omitzero"`     // metadata.id of the client's frame that this answers
-	ReplyToUser   string    `json:"replyToUser,omitzero"` // whose frame that was, where others see the answer too
+	ReplyTo       string    `json:"replyTo,omitzero"`     // metadata.id of the answered frame
+	ReplyToUser   string    `json:"replyToUser,omitzero"` // sender of the answered frame, if a whole room gets the answer
 }
 
 func (f outbound) encode() ([]byte, error) {
@@ -276,8 +306,8 @@ func (f outbound) encode() ([]byte, error) {
 	return data, nil
 }
 
-// control is a frame of the gateway itself, in answer to the client's frame with id replyTo (may be empty).
-func control(kind string, payload any, replyTo string, now time.Time) outbound {
+// controlFrame makes a frame of the gateway itself. replyTo is the id of the answered frame; may be empty.
+func controlFrame(kind string, payload any, replyTo string, now time.Time) outbound {
 	return outbound{Type: kind, Payload: payload, Metadata: outMetadata{
 		Timestamp: event.TruncateToMicros(now), Source: string(identity.APIGateway), ReplyTo: replyTo,
 	}}
@@ -286,8 +316,8 @@ func control(kind string, payload any, replyTo string, now time.Time) outbound {
 type readyPayload struct {
 	UserID    string `json:"user_id"`
 	Instance  string `json:"instance"`
-	Missed    int    `json:"missed,omitzero"`    // answers that follow because the client had not got them; of very many, the first
-	Recovered *bool  `json:"recovered,omitzero"` // to a client that came back: false if there may be more, which the ledger no longer has
+	Missed    int    `json:"missed,omitzero"`    // number of missed answers to follow; if very many, a lower bound
+	Recovered *bool  `json:"recovered,omitzero"` // only after a reconnect: false if the ledger may have lost missed answers
 }
 
 type ackPayload struct {
@@ -304,17 +334,18 @@ type errorPayload struct {
 	ID      string    `json:"id"`
 }
 
-// answer makes an egress event into the frame that its recipients get. What it says depends on the event and its entry alone, so
-// that every instance and every redelivery makes the same frame; milliseconds are what Firestore's own times keep.
+// answerFrame converts an egress event to a frame. The frame depends only on the event and its ledger entry, so every
+// instance and every redelivery makes the same frame. The timestamp has milliseconds, the precision of Firestore's own
+// times.
 func answerFrame(e *event.Event, deliveryID string, opened time.Time) outbound {
 	f := outbound{Type: TypeReceived, Metadata: outMetadata{
 		ID: deliveryID, Timestamp: opened.UTC().Truncate(time.Millisecond), Source: e.Source,
-		CorrelationID: e.CorrelationID, Channel: e.Channel, ReplyTo: repliesTo(e),
+		CorrelationID: e.CorrelationID, Channel: e.Channel, ReplyTo: replyTo(e),
 	}}
 	if e.UserID == "" && f.Metadata.ReplyTo != "" && e.User != nil {
 		f.Metadata.ReplyToUser = e.User.ID
 		if e.Auth != nil && e.Auth.Identity != "" {
-			f.Metadata.ReplyToUser = e.Auth.Identity // what the client knows itself by
+			f.Metadata.ReplyToUser = e.Auth.Identity // the id known to the client
 		}
 	}
 	if e.Egress != nil && e.Egress.Type == event.EgressEvent {
@@ -333,8 +364,8 @@ func answerFrame(e *event.Event, deliveryID string, opened time.Time) outbound {
 	return f
 }
 
-// repliesTo finds the id that the client itself gave to what an event answers.
-func repliesTo(e *event.Event) string {
+// replyTo returns the client's own id of the answered message or frame.
+func replyTo(e *event.Event) string {
 	if e.Source != string(identity.APIGateway) {
 		return e.ReplyTo
 	}

@@ -10,21 +10,21 @@ import (
 	"parley.internal/shared/identity"
 )
 
-func TestDecodeKeepsNothingOfItsInput(t *testing.T) {
+func TestDecodeCopiesItsInput(t *testing.T) {
 	data := []byte(`{"type":"chat.message.send","payload":{"text":"hello","room":"r"},"metadata":{"id":"m"}}`)
 	in, err := decode(data, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range data {
-		data[i] = 'x' // the reader uses its buffer again
+		data[i] = 'x' // the reader reuses its buffer
 	}
 	if string(in.payload) != `{"text":"hello","room":"r"}` || string(in.metadata) != `{"id":"m"}` || in.text != "hello" || in.room != "r" || in.id != "m" {
 		t.Errorf("now %+v", in)
 	}
 }
 
-func TestAnActionThatNobodyCouldCarryOutIsRefusedByField(t *testing.T) {
+func TestAMalformedActionIsRefusedWithItsFields(t *testing.T) {
 	for _, test := range []struct{ payload, want string }{
 		{`{"action":"ban","channel":"twitch:parley"}`, "payload.userId: missing"},
 		{`{"action":"bann","channel":7,"userId":"1","until":"then"}`,
@@ -38,7 +38,7 @@ func TestAnActionThatNobodyCouldCarryOutIsRefusedByField(t *testing.T) {
 			t.Errorf("%s: %v; want %s", test.payload, err, test.want)
 		}
 	}
-	// whether it is allowed, the enrichment decides
+	// enrichment checks the permission
 	in, err := decode([]byte(`{"type":"moderation.action.v1","payload":{"action":"ban","channel":"twitch:parley","userId":"1"}}`), 100)
 	if err != nil || in.room != "twitch:parley" {
 		t.Errorf("%+v, %v", in, err)
@@ -67,7 +67,7 @@ func FuzzDecode(f *testing.F) {
 			if !ok || !slices.ContainsFunc(Errors, func(m ErrorMeaning) bool { return m.Code == refused.code }) {
 				t.Fatalf("refused with %v", err)
 			}
-			out, err := control(TypeError, errorPayload{refused.code, refused.message, refused.id}, refused.id, testTime).encode()
+			out, err := controlFrame(TypeError, errorPayload{refused.code, refused.message, refused.id}, refused.id, testTime).encode()
 			if err != nil || !utf8.Valid(out) {
 				t.Fatalf("the refusal %q can't be told: %v", out, err)
 			}
@@ -79,7 +79,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			return
 		}
-		// what is let through makes an event that everybody after the gateway can read
+		// an accepted frame becomes an event readable by all later steps
 		e := in.toEvent(user, "")
 		wire, err := event.Encode(e)
 		if err != nil {

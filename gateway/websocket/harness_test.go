@@ -31,7 +31,7 @@ const patience = gatewaytest.Patience
 
 var eventually = gatewaytest.Eventually
 
-// tokens is a store of tokens in memory.
+// tokens is an in-memory implementation of Tokens.
 type tokens struct {
 	mu      sync.Mutex
 	byHash  map[string]store.Token
@@ -64,12 +64,12 @@ func (s *tokens) put(raw string, t store.Token) {
 	s.byHash[store.TokenHash(raw)] = t
 }
 
-// publisher keeps what is published. It waits for a token of gate before each, if there is a gate, and fails while
-// broken.
+// publisher stores the published events. With a gate, each publish waits for a value from it. While broken, publishing
+// fails.
 type publisher struct {
 	gate   chan struct{}
 	events chan *event.Event
-	asked  atomic.Int64 // how often it was asked to publish
+	asked  atomic.Int64 // number of calls
 	mu     sync.Mutex
 	err    error
 }
@@ -101,7 +101,7 @@ func (p *publisher) fail(err error) {
 	p.err = err
 }
 
-// ledger counts what is settled, and fails while broken.
+// ledger counts the recorded deliveries. While broken, it fails.
 type ledger struct {
 	mu      sync.Mutex
 	backlog func(got []string) (delivery.Backlog, error)
@@ -141,7 +141,7 @@ func (l *ledger) times(id string) int {
 	return l.settled[id]
 }
 
-// listener makes connections that tell whether something is being written to them.
+// listener makes connections with a signal for writes in progress.
 type listener struct{ net.Listener }
 
 func (l listener) Accept() (net.Conn, error) {
@@ -223,7 +223,7 @@ func newFixture(t *testing.T, change func(c *Config)) *fixture {
 	return f
 }
 
-// handshake tries to connect. The connection is nil if it was refused.
+// handshake tries to connect. The connection is nil after a refusal.
 func (f *fixture) handshake(header http.Header, protocols ...string) (*gorilla.Conn, *http.Response) {
 	f.t.Helper()
 	d := gorilla.Dialer{Subprotocols: protocols}
@@ -243,7 +243,7 @@ type received struct {
 	Metadata map[string]any `json:"metadata"`
 }
 
-// code is what a chat.error frame says; empty for other frames.
+// code returns the code of a chat.error frame; empty for other frames.
 func (r received) code() ErrorCode {
 	if r.Type != TypeError {
 		return ""
@@ -257,7 +257,7 @@ type client struct {
 	t *testing.T
 }
 
-// dial connects the user twitch:N, and takes the first frame.
+// dial connects the user twitch:N, and reads the first frame.
 func (f *fixture) dial(n string) *client {
 	f.t.Helper()
 	conn, resp := f.handshake(http.Header{"Authorization": {"Bearer token-" + n}})
@@ -291,7 +291,7 @@ func (c *client) say(text string) {
 	}
 }
 
-// join shows that the connection works.
+// join checks the connection by joining a room.
 func (c *client) join(room string) {
 	c.t.Helper()
 	c.say(`{"type":"room.join","payload":{"room":"` + room + `"}}`)
@@ -300,7 +300,7 @@ func (c *client) join(room string) {
 	}
 }
 
-// closeCode reads to the end, and gives the code of the close frame, or 0 if there was none.
+// closeCode reads until the end, and returns the code of the close frame, or 0 without a close frame.
 func (c *client) closeCode() CloseCode {
 	c.t.Helper()
 	c.SetReadDeadline(time.Now().Add(patience))
@@ -328,7 +328,7 @@ func (f *fixture) nextEvent() *event.Event {
 	}
 }
 
-// incoming is an answer as the bus hands it over.
+// incoming makes an answer as received from the bus.
 func incoming(id, user, room, text string) bus.Incoming {
 	return bus.Incoming{
 		Event: &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c-" + id, Type: event.TypeChatMessage, UserID: user, Channel: room,

@@ -6,15 +6,15 @@ import (
 	"sync"
 )
 
-// hub knows which connections an instance holds: all, by user, and by room. One lock suffices: an instance on Cloud
-// Run holds at most 1,000 sockets, and queueing a frame for all of them takes about 0.15 ms (BenchmarkBroadcast).
+// hub is the index of an instance's connections by user and by room. A single lock suffices: an instance on Cloud Run
+// holds at most 1,000 sockets, and queueing a frame for all sockets takes about 0.15 ms (BenchmarkBroadcast).
 type hub struct {
 	maxConnections, maxPerUser, maxRooms int
 
 	mu       sync.RWMutex
 	closed   bool
-	reserved int            // connections that are held or being made
-	served   sync.WaitGroup // the same; none is added once closed is set
+	reserved int            // open connections, and connections in the handshake
+	served   sync.WaitGroup // counts the same connections; no Add after closed is set
 	perUser  map[string]int
 	users    map[string][]*conn
 	rooms    map[string]map[*conn]struct{}
@@ -28,8 +28,8 @@ func newHub(c Config) *hub {
 	}
 }
 
-// reserve makes sure that there is room for one more connection of a user, and keeps it until release. The code says
-// why there is none; it is empty otherwise.
+// reserve counts a new connection of a user against the limits, until release. The code is the reason for a refusal, or
+// empty.
 func (h *hub) reserve(user string) RefusalCode {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -57,7 +57,7 @@ func (h *hub) release(user string) {
 	}
 }
 
-// add makes a connection a receiver. It reports false if the hub takes no more.
+// add makes a connection a receiver, or reports false if the hub is closed.
 func (h *hub) add(c *conn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -69,7 +69,7 @@ func (h *hub) add(c *conn) bool {
 	return true
 }
 
-// remove forgets a connection, its rooms too.
+// remove removes a connection from all indexes.
 func (h *hub) remove(c *conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -89,7 +89,7 @@ func (h *hub) remove(c *conn) {
 	clear(c.rooms)
 }
 
-// join reports whether the connection is in the room afterwards; it is not if it is in too many.
+// join adds a connection to a room, or reports false if the connection has the maximum number of rooms.
 func (h *hub) join(c *conn, room string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -100,7 +100,7 @@ func (h *hub) join(c *conn, room string) bool {
 		return false
 	}
 	if _, ok := h.all[c]; !ok {
-		return true // it is being closed
+		return true // the connection is closing
 	}
 	c.rooms[room] = struct{}{}
 	if h.rooms[room] == nil {
@@ -126,7 +126,7 @@ func (h *hub) drop(c *conn, room string) {
 	}
 }
 
-// receivers appends to buf the connections of a user, or, if user is empty, those in a room.
+// receivers appends to buf the connections of a user, or of a room if user is empty.
 func (h *hub) receivers(buf []*conn, user, room string) []*conn {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -141,14 +141,14 @@ func (h *hub) receivers(buf []*conn, user, room string) []*conn {
 	return buf
 }
 
-// connections gives those that there are.
+// connections returns all connections.
 func (h *hub) connections() []*conn {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return slices.Collect(maps.Keys(h.all))
 }
 
-// close takes no more connections, and gives those that there are.
+// close refuses further connections, and returns the current connections.
 func (h *hub) close() []*conn {
 	h.mu.Lock()
 	defer h.mu.Unlock()

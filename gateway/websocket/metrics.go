@@ -8,20 +8,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The outcomes of an egress event at one instance, as the metric parley_gateway_deliveries_total names them.
+// The outcomes of an egress event at an instance: label values of the metric parley_gateway_deliveries_total.
 const (
-	outcomeDelivered = "delivered" // written to at least one connection, and settled
-	outcomeRepeated  = "repeated"  // had been written and settled before
-	outcomeAbsent    = "absent"    // no connection of the recipient here
-	outcomeLost      = "lost"      // every connection broke before the frame was written
-	outcomeLate      = "late"      // written, but the ledger had given it up before
-	outcomeAwaited   = "awaited"   // written to clients that acknowledge by themselves, and not acknowledged yet
-	outcomeOverdue   = "overdue"   // its deadline had passed: not written
-	outcomeResumed   = "resumed"   // written to a client that connected later, and settled
-	outcomeFailed    = "failed"    // will be delivered again
+	outcomeDelivered = "delivered" // written to at least one connection, and recorded
+	outcomeRepeated  = "repeated"  // already written and recorded before
+	outcomeAbsent    = "absent"    // no connection of the recipient at this instance
+	outcomeLost      = "lost"      // every connection ended before the write
+	outcomeLate      = "late"      // written, but dead-lettered before
+	outcomeAwaited   = "awaited"   // written to acknowledging clients, but not yet acknowledged
+	outcomeOverdue   = "overdue"   // not written: the deadline had passed
+	outcomeResumed   = "resumed"   // written when a client connected, and recorded
+	outcomeFailed    = "failed"    // the bus will deliver the answer again
 )
 
-// metrics are of one instance, in its own registry.
+// metrics are the metrics of an instance, in a separate registry.
 type metrics struct {
 	framesIn    *prometheus.CounterVec // by kind: send, join, leave, other
 	framesOut   *prometheus.CounterVec // by kind: answer, control, error
@@ -47,28 +47,28 @@ func newMetrics(h *hub, reg prometheus.Registerer) (*metrics, error) {
 			func() float64 { return float64(read()) })))
 	}
 	m := &metrics{
-		framesIn:   counter("frames_in_total", "Frames taken from clients, by kind.", "kind"),
+		framesIn:   counter("frames_in_total", "Frames received from clients, by kind.", "kind"),
 		framesOut:  counter("frames_out_total", "Frames written to clients, by kind.", "kind"),
-		refused:    counter("frames_refused_total", "Frames answered by chat.error, by code.", "code"),
-		closed:     counter("connections_closed_total", "Connections closed, by close code; 0 where the client ended it.", "code"),
-		auth:       counter("auth_total", "Attempts to connect, by result.", "result"),
-		deliveries: counter("deliveries_total", "Egress events seen, by outcome at this instance.", "outcome"),
+		refused:    counter("frames_refused_total", "Frames refused with chat.error, by code.", "code"),
+		closed:     counter("connections_closed_total", "Connections closed, by close code; 0 if the client closed the connection.", "code"),
+		auth:       counter("auth_total", "Connection attempts, by result.", "result"),
+		deliveries: counter("deliveries_total", "Egress events received, by outcome at this instance.", "outcome"),
 		published:  counter("publishes_total", "Client messages published, by result.", "result"),
 		overflows: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "parley", Subsystem: "gateway", Name: "queue_overflows_total",
-			Help: "Frames that a connection's full queue could not take; the connection is closed."}),
+			Help: "Frames refused by a connection's full queue; each closes its connection."}),
 		publishTime: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "parley", Subsystem: "gateway", Name: "publish_seconds",
-			Help: "Time until a client's message was stored on the bus.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}),
+			Help: "Time to publish a client's message.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}),
 	}
 	errs = append(errs, reg.Register(m.overflows), reg.Register(m.publishTime))
-	gauge("connections", "Connections held.", func() int { n, _ := h.counts(); return n })
-	gauge("rooms", "Rooms with a member here.", func() int { _, n := h.counts(); return n })
+	gauge("connections", "Open connections.", func() int { n, _ := h.counts(); return n })
+	gauge("rooms", "Rooms with a member at this instance.", func() int { _, n := h.counts(); return n })
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return m, nil
 }
 
-// kindLabel keeps the number of label values small: a client may send any type.
+// kindLabel limits the number of label values, because a client may send any type.
 func kindLabel(kind string) string {
 	switch kind {
 	case TypeSend:

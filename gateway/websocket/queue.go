@@ -9,35 +9,34 @@ import (
 	gorilla "github.com/gorilla/websocket"
 )
 
-// frame is an encoded frame on its way to one or many connections; they share it.
+// frame is an encoded frame, shared by the queues of all its connections.
 type frame struct {
 	prepared *gorilla.PreparedMessage
 	size     int
 	kind     string // for the metrics
 	receipt  *receipt
-	delivery string    // id of the delivery that an answer belongs to
-	attempt  int       // how often that was redriven
-	opened   time.Time // when the entry of a user's answer was opened; zero if that is not known
-	deadline time.Time // after which it must not be written any more; zero for none
+	delivery string    // delivery id of an answer
+	attempt  int       // redrive count of the delivery
+	opened   time.Time // creation time of the entry of a user's answer; zero if unknown
+	deadline time.Time // no write after this time; zero for none
 }
 
-// receipt tells whoever fans a frame out what became of it. It is resolved once for every connection that it was
-// expected for.
+// receipt collects the results of a frame from several connections. Each expected connection resolves the receipt once.
 type receipt struct {
 	mu      sync.Mutex
 	pending int
 	written bool
-	changed chan struct{} // closed when written turns true or pending turns 0; nil while nobody waits
+	changed chan struct{} // closed when written becomes true or pending becomes 0; nil without a waiter
 }
 
-// expect announces n more connections.
+// expect adds n connections.
 func (r *receipt) expect(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pending += n
 }
 
-// resolve notes that the network took the frame of one connection, or that this will not happen any more.
+// resolve adds the result of a connection: the frame was written to the network, or never will be.
 func (r *receipt) resolve(written bool) {
 	if r == nil {
 		return
@@ -52,9 +51,9 @@ func (r *receipt) resolve(written bool) {
 	}
 }
 
-// wait returns true as soon as one connection's network took the frame, and false once none can any more. It fails
-// only with the context's error.
-func (r *receipt) wait(ctx context.Context) (bool, error) {
+// await waits for the first written frame and returns true, or returns false after every connection has resolved without
+// a write. The only error is the context's.
+func (r *receipt) await(ctx context.Context) (bool, error) {
 	for {
 		r.mu.Lock()
 		if r.written || r.pending == 0 {
@@ -74,20 +73,20 @@ func (r *receipt) wait(ctx context.Context) (bool, error) {
 	}
 }
 
-// Why a frame could not be put into a queue.
+// The errors of queue.push.
 var (
 	errQueueFull   = errors.New("queue full")
 	errQueueClosed = errors.New("queue closed")
 )
 
-// queue holds what is still to be written to one connection, bounded by frames and by bytes. Any goroutine may push;
-// one writes.
+// queue holds the unwritten frames of a connection, bounded by frames and by bytes. Any goroutine may push; a single
+// goroutine takes.
 type queue struct {
 	maxFrames, maxBytes int
-	wake                chan struct{} // has a token when there may be something to write
+	wake                chan struct{} // has a value if frames may be waiting; capacity 1
 
 	mu     sync.Mutex
-	frames []frame // a ring would save nothing: it is emptied much more often than it is filled
+	frames []frame // no ring buffer: the queue is emptied much more often than filled
 	bytes  int
 	closed bool
 }
@@ -96,8 +95,7 @@ func newQueue(maxFrames, maxBytes int) *queue {
 	return &queue{maxFrames: maxFrames, maxBytes: maxBytes, wake: make(chan struct{}, 1)}
 }
 
-// push never blocks. It fails with errQueueFull or errQueueClosed, and then the frame's receipt is the caller's to
-// resolve.
+// push adds a frame without blocking. After errQueueFull or errQueueClosed, the caller resolves the frame's receipt.
 func (q *queue) push(f frame) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -116,8 +114,8 @@ func (q *queue) push(f frame) error {
 	return nil
 }
 
-// take hands over everything that waits, in order. spare is a slice whose memory may be used again. What is taken is
-// still on its way, but no longer counts against the bounds.
+// take removes and returns all frames, in order. The queue reuses the memory of spare. Taken frames no longer count
+// against the bounds.
 func (q *queue) take(spare []frame) []frame {
 	clear(spare)
 	q.mu.Lock()
@@ -127,7 +125,7 @@ func (q *queue) take(spare []frame) []frame {
 	return taken
 }
 
-// close lets nothing more in, and gives what waits.
+// close refuses further frames, and returns the waiting frames.
 func (q *queue) close() []frame {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -27,13 +27,13 @@ func ledgerEntry(t *testing.T, id string, state delivery.State) delivery.Entry {
 	return delivery.Entry{ID: id, State: state, UserID: "twitch:1", OpenedAt: testTime, Event: data}
 }
 
-// dialAfter connects as a client that comes back.
+// dialAfter connects as a reconnecting client.
 func (f *fixture) dialAfter(got ...string) *client {
 	f.t.Helper()
 	return f.dialWith("after=" + strings.Join(got, "&after="))
 }
 
-// dialWith connects with a query, and leaves the first frame to the test.
+// dialWith connects with a query. The test reads the first frame.
 func (f *fixture) dialWith(query string) *client {
 	f.t.Helper()
 	url := "ws" + strings.TrimPrefix(f.http.URL, "http") + Path + "?" + query
@@ -45,7 +45,7 @@ func (f *fixture) dialWith(query string) *client {
 	return &client{conn, f.t}
 }
 
-func TestAClientThatComesBackGetsWhatItMissedInOrder(t *testing.T) {
+func TestAReconnectingClientGetsMissedAnswersInOrder(t *testing.T) {
 	f := newFixture(t, nil)
 	looking, look := make(chan []string, 1), make(chan struct{})
 	f.ledger.backlog = func(got []string) (delivery.Backlog, error) {
@@ -57,7 +57,7 @@ func TestAClientThatComesBackGetsWhatItMissedInOrder(t *testing.T) {
 	if got := <-looking; !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("looked for what came after %q", got)
 	}
-	// meanwhile one of them comes over the bus, and a new one
+	// meanwhile the bus delivers a missed answer, and a new answer
 	delivered := make(chan error, 2)
 	for _, id := range []string{"m2", "live"} {
 		go func() { delivered <- f.Deliver(t.Context(), incoming(id, "twitch:1", "", "now")) }()
@@ -91,8 +91,8 @@ func TestAClientThatComesBackGetsWhatItMissedInOrder(t *testing.T) {
 	}
 }
 
-// What is pending is found page by page, and all of it is written before anything that came meanwhile.
-func TestAClientGetsAllThatIsPendingHoweverMuchThatIs(t *testing.T) {
+// Pending answers are read page by page. All are written before answers received meanwhile.
+func TestAClientGetsAllPagesOfPendingAnswers(t *testing.T) {
 	for _, query := range []string{"after=named", "ack=1&after=named"} {
 		f := newFixture(t, nil)
 		begun, look := make(chan struct{}), make(chan struct{})
@@ -102,7 +102,7 @@ func TestAClientGetsAllThatIsPendingHoweverMuchThatIs(t *testing.T) {
 		}
 		f.ledger.rest = func(from time.Time) (delivery.Backlog, error) {
 			<-look
-			if from.Equal(testTime) { // the last one again
+			if from.Equal(testTime) { // repeats the last entry
 				return delivery.Backlog{Next: delivery.Cursor{From: testTime.Add(time.Second)}, Entries: []delivery.Entry{ledgerEntry(t, "m2", delivery.Pending), ledgerEntry(t, "m3", delivery.Pending)}}, nil
 			}
 			return delivery.Backlog{Entries: []delivery.Entry{ledgerEntry(t, "m4", delivery.Pending)}}, nil
@@ -143,9 +143,9 @@ func TestAClientGetsAllThatIsPendingHoweverMuchThatIs(t *testing.T) {
 	}
 }
 
-// A client that acknowledges is not given so much that it is taken for one that is too slow, however much is pending. It
-// is pinged while it has not acknowledged enough.
-func TestAClientIsGivenNoMoreThanItAcknowledges(t *testing.T) {
+// With many pending answers, resume waits for acknowledgements; otherwise the client would be closed as too slow. Meanwhile
+// the client is pinged.
+func TestUnacknowledgedAnswersAreLimited(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.PingInterval = time.Second })
 	part := func(from, n int) (part []delivery.Entry) {
 		for i := range n {
@@ -174,7 +174,7 @@ func TestAClientIsGivenNoMoreThanItAcknowledges(t *testing.T) {
 	}
 	pings, pong := 0, c.PingHandler()
 	c.SetPingHandler(func(data string) error {
-		if pings++; pings == 2 { // all that it has been given was read by then
+		if pings++; pings == 2 { // by now the client has read all written answers
 			acked.Store(true)
 			ack(0, first)
 		}
@@ -195,7 +195,7 @@ func TestAClientIsGivenNoMoreThanItAcknowledges(t *testing.T) {
 	})
 }
 
-func TestAClientIsToldToComeBackIfTheRestCantBeFound(t *testing.T) {
+func TestAnErrorOnALaterPageClosesWithNotResumed(t *testing.T) {
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
 		return delivery.Backlog{Recovered: true, Next: delivery.Cursor{From: testTime}}, nil
@@ -210,7 +210,7 @@ func TestAClientIsToldToComeBackIfTheRestCantBeFound(t *testing.T) {
 	}
 }
 
-func TestAClientIsToldToComeBackIfTheLedgerIsAway(t *testing.T) {
+func TestALedgerErrorClosesWithNotResumed(t *testing.T) {
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) { return delivery.Backlog{}, errors.New("store is down") }
 	if code := f.dialAfter("a").closeCode(); code != CloseNotResumed {
@@ -218,7 +218,7 @@ func TestAClientIsToldToComeBackIfTheLedgerIsAway(t *testing.T) {
 	}
 }
 
-func TestOnlyTheLastOfTooManyNamedAreAskedFor(t *testing.T) {
+func TestOnlyTheLastNamedIDsCount(t *testing.T) {
 	f := newFixture(t, nil)
 	asked := make(chan []string, 1)
 	f.ledger.backlog = func(got []string) (delivery.Backlog, error) { asked <- got; return delivery.Backlog{}, nil }
@@ -232,7 +232,7 @@ func TestOnlyTheLastOfTooManyNamedAreAskedFor(t *testing.T) {
 	}
 }
 
-func TestWhatAClientAcknowledgesIsDeliveredWhenItSaysSo(t *testing.T) {
+func TestAnAcknowledgementDeliversTheAnswer(t *testing.T) {
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
 		return delivery.Backlog{Recovered: true, Entries: []delivery.Entry{ledgerEntry(t, "old", delivery.Pending)}}, nil
@@ -258,7 +258,7 @@ func TestWhatAClientAcknowledgesIsDeliveredWhenItSaysSo(t *testing.T) {
 	}
 }
 
-func TestOneConnectionWithoutAcknowledgementsIsEnoughToSettle(t *testing.T) {
+func TestAWriteWithoutAcknowledgementsDeliversTheAnswer(t *testing.T) {
 	f := newFixture(t, nil)
 	acks := f.dialWith("ack=1")
 	acks.next()
@@ -273,9 +273,9 @@ func TestOneConnectionWithoutAcknowledgementsIsEnoughToSettle(t *testing.T) {
 	}
 }
 
-func TestWhatOnlyAnAcknowledgingConnectionTookWaitsForItsWord(t *testing.T) {
+func TestAnAnswerAwaitsItsAcknowledgement(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.WriteTimeout, c.PingInterval, c.QueueBytes = time.Minute, time.Minute, 1<<30 })
-	f.dial("1") // does not acknowledge, and does not read either
+	f.dial("1") // without acknowledgements, and without reading
 	plain := f.hub.receivers(nil, "twitch:1", "")[0]
 	f.stall(plain)
 	acks := f.dialWith("ack=1")
@@ -285,7 +285,7 @@ func TestWhatOnlyAnAcknowledgingConnectionTookWaitsForItsWord(t *testing.T) {
 	if r := acks.next(); r.Metadata["id"] != "a" {
 		t.Fatalf("got %+v", r)
 	}
-	plain.end(CloseSlow) // before the network took it
+	plain.end(CloseSlow) // before the write
 	if err := <-delivered; err != nil {
 		t.Fatal(err)
 	}
@@ -296,16 +296,16 @@ func TestWhatOnlyAnAcknowledgingConnectionTookWaitsForItsWord(t *testing.T) {
 	eventually(t, "it is settled", func() bool { return f.ledger.times("a") == 1 })
 }
 
-func TestWhatAClientDidNotAcknowledgeComesAgainWhenItIsRedriven(t *testing.T) {
+func TestARedrivenUnacknowledgedAnswerIsSentAgain(t *testing.T) {
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
 		return delivery.Backlog{Recovered: true, Entries: []delivery.Entry{ledgerEntry(t, "a", delivery.Pending)}}, nil
 	}
 	c := f.dialWith("ack=1&after=named")
 	c.next()
-	c.next() // a, which it does not acknowledge: so that is given up
+	c.next() // a, never acknowledged: so the answer is dead-lettered
 	in := incoming("a", "twitch:1", "", "again")
-	if err := f.Deliver(t.Context(), in); err != nil { // the same attempt, by the bus
+	if err := f.Deliver(t.Context(), in); err != nil { // the same attempt, from the bus
 		t.Fatal(err)
 	}
 	in.Attributes[deadletter.AttrRedrive] = "1"
@@ -315,11 +315,11 @@ func TestWhatAClientDidNotAcknowledgeComesAgainWhenItIsRedriven(t *testing.T) {
 	if r := c.next(); r.Metadata["id"] != "a" {
 		t.Fatalf("got %+v; want the redriven answer", r)
 	}
-	c.join("a") // the next frame: it was written once more
+	c.join("a") // the next frame: the answer was written once more
 	c.say(`{"type":"connection.ack","payload":{"ids":["a"]}}`)
 	eventually(t, "it is settled", func() bool { return f.ledger.times("a") == 1 })
 
-	// what the client itself said that it has counts as acknowledged, however often it is redriven
+	// an answer named by the client counts as acknowledged after every redrive
 	in = incoming("named", "twitch:1", "", "again")
 	in.Attributes[deadletter.AttrRedrive] = "1"
 	if err := f.Deliver(t.Context(), in); err != nil {
@@ -329,11 +329,11 @@ func TestWhatAClientDidNotAcknowledgeComesAgainWhenItIsRedriven(t *testing.T) {
 	c.join("b")
 }
 
-func TestWhatAClientHasDoesNotComeAgainWhenTheBusIsLate(t *testing.T) {
+func TestALateBusMessageDoesNotRepeatANamedAnswer(t *testing.T) {
 	f := newFixture(t, nil)
 	until := testTime.Add(time.Hour)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) { return delivery.Backlog{Recovered: true, Until: until}, nil }
-	// the client got "named", and long before it "older", from an instance that died: here they come only now
+	// the client received "older" and later "named" from a dead instance; the bus delivers both to this instance only now
 	c := f.dialAfter("named")
 	if r := c.next(); r.Type != TypeReady {
 		t.Fatalf("first frame = %+v", r)
@@ -356,7 +356,7 @@ func TestWhatAClientHasDoesNotComeAgainWhenTheBusIsLate(t *testing.T) {
 	if r := c.next(); r.Metadata["id"] != "new" {
 		t.Errorf("got %+v; want the new one alone", r)
 	}
-	// what is said in a room is not looked for on connecting: however late it is, it is for everybody there
+	// resume does not read answers to rooms, so a late answer goes to the whole room
 	c.join("kitchen")
 	in = incoming("room", "", "kitchen", "late")
 	in.Attributes[delivery.AttrVersion] = until.Add(-time.Minute).Format(time.RFC3339Nano)
@@ -368,7 +368,7 @@ func TestWhatAClientHasDoesNotComeAgainWhenTheBusIsLate(t *testing.T) {
 	}
 }
 
-func TestAnAcknowledgementThatComesAtOnceCounts(t *testing.T) {
+func TestAnImmediateAcknowledgementCounts(t *testing.T) {
 	f := newFixture(t, nil)
 	ids := make(chan string, 1)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
@@ -389,7 +389,7 @@ func TestAnAcknowledgementThatComesAtOnceCounts(t *testing.T) {
 	}
 }
 
-func TestWhoseAnswersCantBeRecordedIsToldToComeBack(t *testing.T) {
+func TestARecordingErrorClosesWithNotRecorded(t *testing.T) {
 	for name, query := range map[string]string{"acknowledging": "ack=1", "not acknowledging": ""} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil)
@@ -410,7 +410,7 @@ func TestWhoseAnswersCantBeRecordedIsToldToComeBack(t *testing.T) {
 	}
 }
 
-func TestAcknowledgementsAreAskedForInWordsThatMeanSo(t *testing.T) {
+func TestInvalidAckParametersAreRefused(t *testing.T) {
 	f := newFixture(t, nil)
 	for _, query := range []string{"ack=yes", "ack=0", "ack=", "ack=1&ack=no"} {
 		url := "ws" + strings.TrimPrefix(f.http.URL, "http") + Path + "?" + query

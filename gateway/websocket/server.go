@@ -1,37 +1,37 @@
-// Package websocket is the gateway's own protocol for clients: JSON frames over WebSockets (RFC 6455), at the path
-// [Path].
+// Package websocket implements the gateway's own protocol for clients: JSON frames over WebSockets (RFC 6455), at [Path].
+// Start at [Server]. The package does not know Firestore or Pub/Sub; see [Tokens], [Ledger] and [Publisher].
 //
-// A client presents a token before the connection is made. Then it sends frames, which become events on the ingress
-// topic, and gets frames: answers from the egress topic ([Server.Deliver]), acknowledgements, and errors. The tables
-// [Errors], [Closes] and [Refusals] list everything that can go wrong.
+// A client authenticates with a token in the HTTP request. The client's frames become events on the ingress topic. The
+// client receives answers from the egress topic ([Server.Deliver]), acknowledgements, and errors. The tables [Errors],
+// [Closes] and [Refusals] list all error codes.
 //
 // # Frames
 //
 // Every frame is one JSON object in a text message: type, payload, metadata.
 //
 //	← connection.ready        {user_id, instance, missed?, recovered?}   the first frame
-//	→ chat.message.send       {text, room?}         becomes an event chat.message; joins the room. channel is another name for room
-//	→ moderation.action.v1    {action, channel, …}  becomes an event of that type, if its form is right (see package moderation)
-//	→ any other type          {…}                   becomes an event of that type
+//	→ chat.message.send       {text, room?}         becomes an event chat.message; joins the room. channel is a synonym of room
+//	→ moderation.action.v1    {action, channel, …}  becomes an event of the same type, if well-formed (see package moderation)
+//	→ any other type          {…}                   becomes an event of the same type
 //	→ room.join, room.leave   {room}
 //	← room.joined, room.left  {room}
-//	← chat.message.received   {text}                an answer; metadata.id is its delivery's id, the same on every resend
+//	← chat.message.received   {text}                an answer; metadata.id is the delivery id, the same on every resend
 //	← an event's own type     {…}                   an answer for programs (egress type "event")
-//	→ connection.ack          {ids}                 these answers have arrived; see below
-//	← chat.error              {code, message, id}   the frame with this metadata.id was refused
+//	→ connection.ack          {ids}                 confirms the arrival of answers; see below
+//	← chat.error              {code, message, id}   refuses the frame with metadata.id id
 //
-// A client gives each frame a metadata.id of its own: the answer carries it as metadata.replyTo, and a frame that is
-// sent again with the same id by the same user is the same event. Acknowledgements and errors carry it, too.
+// A client sets a unique metadata.id in each frame. The answer, the acknowledgement or the error contains the id as
+// metadata.replyTo. A second frame with the same id from the same user is the same event.
 //
-// A client that connects gets the answers that are pending for its user. One that comes back names the metadata.id of
-// the last answers that it got, the earliest first (/ws/v1?after=ID&after=ID), and gets what came since; nothing that
-// it names comes again. connection.ready tells how many follow (missed; where it is very much, at least so many), and
-// whether that is all of them (recovered): it is not where the ledger no longer has what the client names.
+// After connecting, a client first gets the pending answers of its user. A reconnecting client names the metadata.id of
+// the last received answers, the earliest first (/ws/v1?after=ID&after=ID), and gets all later answers. Named answers are
+// not sent again. connection.ready contains the number of missed answers to follow (missed; if very many, a lower bound),
+// and whether the recovery is complete (recovered): false if the ledger no longer has the named answers.
 //
-// An answer counts as delivered when the network took it for a connection that doesn't acknowledge. A client that wants
-// to be sure connects with ack=1 and acknowledges what it got: an answer that only such connections took counts as
-// delivered when one of them says so, and what is left unacknowledged comes again when the client comes back, or is
-// dead-lettered after its deadline.
+// For a connection without acknowledgements, an answer is delivered after the write to the network. For certainty, a
+// client connects with ack=1 and acknowledges each received answer. If only such connections got an answer, the first
+// acknowledgement delivers it. An unacknowledged answer is sent again after a reconnect, or dead-lettered after its
+// deadline.
 package websocket
 
 import (
@@ -58,58 +58,59 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// Path is where a gateway serves this protocol.
+// Path is the URL path of the protocol.
 const Path = "/ws/v1"
 
-// Publisher takes events to the bus; bus.Client does. It returns when the event is stored there, and may be called
-// concurrently.
+// Publisher publishes events. [bus.Client] implements the interface. Publish returns after the bus has stored the event,
+// and may be called concurrently.
 type Publisher interface {
 	Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error
 }
 
-// Ledger keeps what became of every answer; egress.Ledger does. It may be called concurrently.
+// Ledger records the outcome of every answer. [delivery.Ledger] implements the interface. Methods may be called
+// concurrently.
 type Ledger interface {
-	// MarkDelivered records that an answer reached its recipient, and returns the state of its entry afterwards.
+	// MarkDelivered records the delivery of an answer, and returns the new state of the ledger entry.
 	MarkDelivered(ctx context.Context, ref delivery.Ref) (delivery.State, error)
-	// Resume finds what a user's client that connects has not got.
-	Resume(ctx context.Context, user identity.UserID, got []string) (delivery.Backlog, error)
-	// Continue finds the next part of it.
-	Continue(ctx context.Context, user identity.UserID, got []string, from delivery.Cursor) (delivery.Backlog, error)
+	// Resume reads the answers missed by a connecting client of a user. received are the ids named by the client.
+	Resume(ctx context.Context, user identity.UserID, received []string) (delivery.Backlog, error)
+	// Continue reads the next page of the same backlog.
+	Continue(ctx context.Context, user identity.UserID, received []string, from delivery.Cursor) (delivery.Backlog, error)
 }
 
-// Dependencies are what a [Server] works with. All are needed.
+// Dependencies are the dependencies of a [Server]. All fields are required.
 type Dependencies struct {
-	Instance  string // id of the gateway instance, as connection.ready tells it
+	Instance  string // id of the gateway instance, for connection.ready
 	Tokens    Tokens
 	Publisher Publisher
 	Ledger    Ledger
 	Log       *slog.Logger
-	Metrics   prometheus.Registerer // of this instance alone
+	Metrics   prometheus.Registerer // of this instance only
 	Now       func() time.Time
 }
 
-// Server holds the sockets of one gateway instance. It is an http.Handler for [Path], and safe for concurrent use.
+// Server serves the sockets of a gateway instance. A Server is an http.Handler for [Path], and safe for concurrent use.
 type Server struct {
-	config    Config
-	instance  string
-	publisher Publisher
-	ledger    Ledger
-	log       *slog.Logger
-	now       func() time.Time
-	metrics   *metrics
-	hub       *hub
-	auth      *authenticator
-	seen      *otter.Cache[string, *receipts]
-	settling  chan struct{} // holds one for each answer that is written and not yet recorded
-	upgrader  gorilla.Upgrader
-	nextID    atomic.Uint64
+	config         Config
+	instance       string
+	publisher      Publisher
+	ledger         Ledger
+	log            *slog.Logger
+	now            func() time.Time
+	metrics        *metrics
+	hub            *hub
+	auth           *authenticator
+	recent         *otter.Cache[string, *localDelivery]
+	recordingLater chan struct{} // a semaphore with a value per answer written but not yet recorded
+	upgrader       gorilla.Upgrader
+	nextID         atomic.Uint64
 
 	ctx  context.Context
 	stop context.CancelFunc
 	own  sync.WaitGroup // the server's own goroutines
 }
 
-// New makes a server that accepts connections at once, and runs until [Server.Drain].
+// New makes a server. It accepts connections at once, and runs until [Server.Drain].
 func New(c Config, d Dependencies) (*Server, error) {
 	h := newHub(c)
 	m, err := newMetrics(h, d.Metrics)
@@ -118,19 +119,19 @@ func New(c Config, d Dependencies) (*Server, error) {
 	}
 	auth, err := newAuthenticator(d.Tokens, c, d.Now, d.Log)
 	if err != nil {
-		return nil, fmt.Errorf("make the cache of tokens: %w", err)
+		return nil, fmt.Errorf("make the token cache: %w", err)
 	}
-	seen, err := newSeen()
+	seen, err := newRecent()
 	if err != nil {
-		return nil, fmt.Errorf("make the cache of deliveries: %w", err)
+		return nil, fmt.Errorf("make the cache of recent deliveries: %w", err)
 	}
 	s := &Server{
 		config: c, instance: d.Instance, publisher: d.Publisher, ledger: d.Ledger, log: d.Log, now: d.Now,
-		metrics: m, hub: h, auth: auth, seen: seen, settling: make(chan struct{}, maxSettling),
+		metrics: m, hub: h, auth: auth, recent: seen, recordingLater: make(chan struct{}, maxRecordingLater),
 		upgrader: gorilla.Upgrader{
 			HandshakeTimeout: c.WriteTimeout, ReadBufferSize: 4096, WriteBufferSize: 4096, WriteBufferPool: &sync.Pool{},
 			EnableCompression: c.Compression,
-			CheckOrigin:       func(*http.Request) bool { return true }, // checked before
+			CheckOrigin:       func(*http.Request) bool { return true }, // already checked by originAllowed
 		},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background()) // ends with Drain
@@ -138,7 +139,7 @@ func New(c Config, d Dependencies) (*Server, error) {
 	return s, nil
 }
 
-// ServeHTTP turns a request into a connection and serves it until its end, or refuses it with one of [Refusals].
+// ServeHTTP upgrades a request and serves the connection until its end, or refuses the request with a code of [Refusals].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !gorilla.IsWebSocketUpgrade(r) {
 		w.Header().Set("Upgrade", "websocket")
@@ -149,7 +150,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, RefuseOrigin)
 		return
 	}
-	user, expires, refused := s.auth.authenticate(r.Context(), credentials(r))
+	user, expires, refused := s.auth.authenticate(r.Context(), rawToken(r))
 	if refused != "" {
 		s.refuse(w, refused)
 		return
@@ -169,18 +170,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header.Set("Sec-WebSocket-Protocol", p)
 	}
 	ws, err := s.upgrader.Upgrade(w, r, header)
-	if err != nil { // it has answered
+	if err != nil { // Upgrade has already written a response
 		s.metrics.auth.WithLabelValues(string(RefuseNotSocket)).Inc()
 		return
 	}
 	s.metrics.auth.WithLabelValues("ok").Inc()
-	// the request's context carries its trace, and ends only when this handler returns
+	// the request's context carries the trace; it ends when this handler returns
 	c := s.newConn(ws, user)
 	c.acks = acks
-	s.serve(context.WithoutCancel(r.Context()), c, expires, got(r))
+	s.serve(context.WithoutCancel(r.Context()), c, expires, receivedIDs(r))
 }
 
-func (s *Server) serve(ctx context.Context, c *conn, expires time.Time, got []string) {
+func (s *Server) serve(ctx context.Context, c *conn, expires time.Time, received []string) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, func() {
@@ -190,7 +191,7 @@ func (s *Server) serve(ctx context.Context, c *conn, expires time.Time, got []st
 	if !s.hub.add(c) {
 		c.end(CloseGoingAway)
 	}
-	c.serve(ctx, expires, got)
+	c.serve(ctx, expires, received)
 }
 
 func (s *Server) newConn(ws *gorilla.Conn, user identity.UserID) *conn {
@@ -202,17 +203,17 @@ func (s *Server) newConn(ws *gorilla.Conn, user identity.UserID) *conn {
 		inbox:     inbox{ch: make(chan inbound, s.config.Inbox)},
 		rooms:     map[string]struct{}{},
 		unacked:   map[string]delivery.Ref{},
-		fewer:     make(chan struct{}, 1),
+		ackRoom:   make(chan struct{}, 1),
 		rate:      rate.NewLimiter(rate.Limit(s.config.Rate), s.config.Burst),
 		flood:     rate.NewLimiter(rate.Limit(s.config.Rate*floodFactor), s.config.Burst*floodFactor),
 		published: make(chan struct{}), readDone: make(chan struct{}),
 	}
-	c.over, c.setOver = context.WithCancel(context.Background()) // a signal, not a lifetime: end sets it
+	c.closing, c.setClosing = context.WithCancel(context.Background()) // a signal, not a lifetime; set by end
 	return c
 }
 
-// originAllowed keeps pages of other hosts from connecting with what their visitors' browsers know. Who sends no
-// Origin is no browser.
+// originAllowed checks the Origin header. It keeps pages of foreign hosts from connecting with credentials of a visitor's
+// browser. A request without the header does not come from a browser.
 func (s *Server) originAllowed(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	if origin == "" || slices.Contains(s.config.Origins, "*") {
@@ -225,7 +226,7 @@ func (s *Server) originAllowed(r *http.Request) bool {
 	return err == nil && strings.EqualFold(u.Host, r.Host)
 }
 
-// refuse answers a request with a refusal's status and a JSON body.
+// refuse responds with the status of a refusal and a JSON body.
 func (s *Server) refuse(w http.ResponseWriter, code RefusalCode) {
 	s.metrics.auth.WithLabelValues(string(code)).Inc()
 	m := code.meaning()
@@ -235,30 +236,30 @@ func (s *Server) refuse(w http.ResponseWriter, code RefusalCode) {
 	if m.Status == http.StatusUnauthorized {
 		header.Set("WWW-Authenticate", "Bearer")
 	}
-	if m.Again {
+	if m.Retryable {
 		header.Set("Retry-After", "5")
 	}
 	w.WriteHeader(m.Status)
 	json.NewEncoder(w).Encode(map[string]any{"error": map[string]string{"code": string(code), "message": m.Meaning}})
 }
 
-// DisconnectAll has every client come back, because answers may have been published that [Server.Deliver] was not given: each
-// gets with its next connection what it missed. It doesn't wait for that.
+// DisconnectAll closes every connection with [CloseInterrupted], after a time in which [Server.Deliver] may have missed
+// answers. Each client reconnects and gets the missed answers. DisconnectAll does not wait.
 func (s *Server) DisconnectAll() {
 	for _, c := range s.hub.connections() {
 		c.end(CloseInterrupted)
 	}
 }
 
-// Drain ends the server: it takes no more connections, publishes the clients' messages that were accepted, writes
-// what is queued for them, and closes every socket with [CloseGoingAway]. It returns when all is done, or, with the
-// context's error, when ctx is; what is left then is cut. Stop calling [Server.Deliver] before. It may be called once.
+// Drain stops the server: it refuses new connections, publishes the accepted messages, writes the queued frames, and
+// closes every socket with [CloseGoingAway]. If ctx ends first, Drain cuts the remaining connections and returns the
+// context's error. Stop calling [Server.Deliver] before. Drain may be called only once.
 func (s *Server) Drain(ctx context.Context) error {
 	for _, c := range s.hub.close() {
 		c.end(CloseGoingAway)
 	}
 	done := make(chan struct{})
-	go func() { // ends when the last connection does, which stop brings about
+	go func() { // ends with the last connection; stop ends all connections
 		s.hub.served.Wait()
 		close(done)
 	}()
@@ -272,6 +273,6 @@ func (s *Server) Drain(ctx context.Context) error {
 	<-done
 	s.own.Wait()
 	s.auth.close()
-	s.seen.StopAllGoroutines()
+	s.recent.StopAllGoroutines()
 	return err
 }

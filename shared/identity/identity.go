@@ -1,23 +1,25 @@
-// Package identity names people. A user is known by the platform they speak on and the id that this platform gave
-// them, written "platform:id" ("twitch:123", "discord:456", "api-gateway:abc").
+// Package identity defines user ids. A [UserID] is a platform and the platform's own id for a person, written
+// "platform:id": "twitch:123", "discord:456", "api-gateway:abc". Start at [Parse]. The package knows nothing about the
+// person behind an id.
 //
-// The pair is a parsed type: nothing in Parley splits such a string by hand, because an id may itself contain a colon,
-// and because an id that already names its platform must never be given a second one.
+// Use [Parse] and [Resolve] instead of splitting a string by hand: an id may contain a colon, and an id with a platform
+// must never get a second platform.
 package identity
 
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
-// Platform is a place where people talk. The set is closed: a text before a colon that is not one of these is a part
-// of the id.
+// Platform is a chat platform. The set is closed: in [Resolve], any text before a colon without the name of a platform
+// is a part of the id.
 type Platform string
 
-// The platforms that Parley knows.
+// The supported platforms.
 const (
 	Twitch     Platform = "twitch"
 	Discord    Platform = "discord"
@@ -25,22 +27,15 @@ const (
 	Twilio     Platform = "twilio"
 )
 
-// platforms is ordered as sources are searched for a platform's name.
+// platforms lists all platforms, in the search order of [PlatformOf].
 var platforms = []Platform{Twitch, Discord, Twilio, APIGateway}
 
-// Known reports whether p is one of the platforms above.
-func (p Platform) Known() bool {
-	for _, k := range platforms {
-		if p == k {
-			return true
-		}
-	}
-	return false
-}
+// Known reports whether p is a supported platform.
+func (p Platform) Known() bool { return slices.Contains(platforms, p) }
 
-// PlatformOf tells which platform an event's source belongs to: the first known platform whose name the source
-// contains ("ingress.twitch.irc" is twitch), else the source's second dotted part ("ingress.matrix.room" is matrix),
-// else nothing. A platform that comes from a second part may be one that is not [Platform.Known].
+// PlatformOf returns the platform of an event's source: the first known platform with its name in the source
+// ("ingress.twitch.irc" is twitch), else the source's second dotted part ("ingress.matrix.room" is matrix), else the
+// empty platform. A second part may be an unknown platform; see [Platform.Known].
 func PlatformOf(source string) Platform {
 	s := strings.ToLower(source)
 	for _, p := range platforms {
@@ -55,21 +50,22 @@ func PlatformOf(source string) Platform {
 	return ""
 }
 
-// MaxLen is the greatest length of a user id in its written form, in bytes. Firestore takes document ids of up to
-// 1,500 bytes (https://firebase.google.com/docs/firestore/quotas); no platform's ids come near this bound.
+// MaxLen is the maximum length of a user id in the written form, in bytes. Firestore allows document ids of up to 1,500
+// bytes (https://firebase.google.com/docs/firestore/quotas). The ids of all platforms are much shorter.
 const MaxLen = 256
 
-// ErrInvalid is wrapped by every error that [Parse] and [New] return.
+// ErrInvalid is wrapped by every error of [Parse], [New] and [Resolve].
 var ErrInvalid = errors.New("invalid user id")
 
-// UserID is a platform and the id that this platform gave to a person. The zero value names nobody. It is comparable.
+// UserID is a platform and the platform's id for a person. The zero value is no person. UserID is comparable.
 type UserID struct {
 	platform Platform
 	id       string
 }
 
-// New makes the id of the person whom the platform p calls id. It fails with [ErrInvalid] if p is not known, or if id
-// is empty, too long, not UTF-8, or holds a slash or a control character (it names a document in Firestore).
+// New makes a user id from a platform and the platform's id for the person. The error is [ErrInvalid] if p is unknown, or
+// if id is empty, too long, not UTF-8, or contains a slash or a control character. A user id is also a document id in
+// Firestore.
 func New(p Platform, id string) (UserID, error) {
 	switch {
 	case !p.Known():
@@ -81,7 +77,7 @@ func New(p Platform, id string) (UserID, error) {
 	case !utf8.ValidString(id):
 		return UserID{}, fmt.Errorf("%w: not UTF-8", ErrInvalid)
 	case strings.ContainsFunc(id, func(r rune) bool { return r == '/' || unicode.IsControl(r) }):
-		return UserID{}, fmt.Errorf("%w: %q holds a slash or a control character", ErrInvalid, id)
+		return UserID{}, fmt.Errorf("%w: %q contains a slash or a control character", ErrInvalid, id)
 	}
 	return UserID{platform: p, id: id}, nil
 }
@@ -95,8 +91,8 @@ func Parse(s string) (UserID, error) {
 	return New(Platform(p), id)
 }
 
-// Resolve reads an id that may or may not name its platform. One that does keeps it, whatever def says: a WebSocket
-// client known as "twitch:123" is twitch:123. One that doesn't belongs to def.
+// Resolve reads an id with or without a platform. An id with a platform keeps the platform: "twitch:123" of a WebSocket
+// client is twitch:123. An id without a platform belongs to def.
 func Resolve(s string, def Platform) (UserID, error) {
 	if p, _, ok := strings.Cut(s, ":"); ok && Platform(p).Known() {
 		return Parse(s)
@@ -104,16 +100,16 @@ func Resolve(s string, def Platform) (UserID, error) {
 	return New(def, s)
 }
 
-// Platform is where the person talks; empty for the zero value.
+// Platform returns the platform; empty for the zero value.
 func (u UserID) Platform() Platform { return u.platform }
 
-// ID is what the platform itself calls the person, without the platform: what its API takes.
+// ID returns the platform's own id of the person, for the platform's API.
 func (u UserID) ID() string { return u.id }
 
-// IsZero reports whether u names nobody.
+// IsZero reports whether u is the zero value.
 func (u UserID) IsZero() bool { return u == UserID{} }
 
-// String is the written form, "platform:id"; empty for the zero value.
+// String returns the written form, "platform:id"; empty for the zero value.
 func (u UserID) String() string {
 	if u.IsZero() {
 		return ""
@@ -121,13 +117,13 @@ func (u UserID) String() string {
 	return string(u.platform) + ":" + u.id
 }
 
-// Ref is the path of the person's document, "users/platform:id", as auth.userRef carries it.
+// Ref returns the path of the person's document, "users/platform:id", as in an event's auth.userRef.
 func (u UserID) Ref() string { return "users/" + u.String() }
 
-// MarshalText writes the form that [Parse] reads.
+// MarshalText returns the written form, as read by [Parse].
 func (u UserID) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
-// UnmarshalText is [Parse], and takes the empty text for the zero value.
+// UnmarshalText parses like [Parse]. The empty text gives the zero value.
 func (u *UserID) UnmarshalText(text []byte) error {
 	if len(text) == 0 {
 		*u = UserID{}

@@ -36,7 +36,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParseRejectsInvalidIDs(t *testing.T) {
 	for name, in := range map[string]string{
 		"nothing":           "",
 		"no platform":       "123",

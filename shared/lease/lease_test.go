@@ -32,13 +32,13 @@ import (
 	"parley.internal/shared/config"
 )
 
-// quick is Config in fast motion.
+// quick is a configuration with short times.
 var quick = Config{TTL: 800 * time.Millisecond, Heartbeat: 120 * time.Millisecond, MaxMembers: 8}
 
-// calm loses no lease on a machine that is busy: for tests of what does not wait for a TTL.
+// calm has a TTL too long to end on a busy machine: for tests without an expiring session.
 var calm = Config{TTL: 6 * time.Second, Heartbeat: 200 * time.Millisecond, MaxMembers: 8}
 
-// patience is how long what has to happen may take.
+// patience is the time limit of every expected event.
 const patience = time.Minute
 
 func TestMain(m *testing.M) {
@@ -52,18 +52,18 @@ func TestMain(m *testing.M) {
 // The states of a network.
 const (
 	up      = iota
-	cut     // what is sent fails at once
-	stalled // what is sent waits
+	cut     // requests fail at once
+	stalled // requests wait
 )
 
-// network is one instance's way to Firestore, which can break.
+// network is an instance's breakable connection to Firestore.
 type network struct {
 	mu    sync.Mutex
 	state int
 	next  chan struct{} // closed when the state changes
-	// what happens to a write of a lease, given the session that it names, before it is sent and when it is stored; nil
-	// for nothing
-	meets func(ctx context.Context, session string, stored bool) error
+	// intercept is called for a write of a lease, once before sending and once after storing, with the session named in
+	// the write. Its error becomes the result of the write. Nil intercepts nothing.
+	intercept func(ctx context.Context, session string, stored bool) error
 }
 
 func newNetwork() *network { return &network{next: make(chan struct{})} }
@@ -76,11 +76,11 @@ func (n *network) set(state int) {
 	n.next = make(chan struct{})
 }
 
-// arm tells what happens to the writes of leases.
-func (n *network) arm(meets func(ctx context.Context, session string, stored bool) error) {
+// interceptWrites sets the function for the writes of leases.
+func (n *network) interceptWrites(intercept func(ctx context.Context, session string, stored bool) error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.meets = meets
+	n.intercept = intercept
 }
 
 func (n *network) pass(ctx context.Context) error {
@@ -102,33 +102,33 @@ func (n *network) pass(ctx context.Context) error {
 	}
 }
 
-func (n *network) meet(ctx context.Context, req any, stored bool) error {
+func (n *network) interceptWrite(ctx context.Context, req any, stored bool) error {
 	n.mu.Lock()
-	meets := n.meets
+	intercept := n.intercept
 	n.mu.Unlock()
 	commit, ok := req.(*pb.CommitRequest)
-	if meets == nil || !ok || len(commit.Writes) != 1 {
+	if intercept == nil || !ok || len(commit.Writes) != 1 {
 		return nil
 	}
 	doc := commit.Writes[0].GetUpdate()
 	if session, ok := doc.GetFields()["session"]; ok && strings.Contains(doc.GetName(), "/leases/") {
-		return meets(ctx, session.GetStringValue(), stored)
+		return intercept(ctx, session.GetStringValue(), stored)
 	}
 	return nil
 }
 
-// dial connects to the Firestore at addr by way of this network.
+// dial connects to the Firestore at addr through the network.
 func (n *network) dial(t *testing.T, addr string) *grpc.ClientConn {
 	t.Helper()
 	return emulatortest.Dial(t, addr,
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			if err := cmp.Or(n.pass(ctx), n.meet(ctx, req, false)); err != nil {
+			if err := cmp.Or(n.pass(ctx), n.interceptWrite(ctx, req, false)); err != nil {
 				return err
 			}
 			if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
 				return err
 			}
-			return cmp.Or(n.meet(ctx, req, true), n.pass(ctx)) // the answer comes by the same way
+			return cmp.Or(n.interceptWrite(ctx, req, true), n.pass(ctx)) // the answer passes the same network
 		}),
 		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 			if err := n.pass(ctx); err != nil {
@@ -138,7 +138,7 @@ func (n *network) dial(t *testing.T, addr string) *grpc.ClientConn {
 		}))
 }
 
-// world is what is seen from outside: who holds what, and who believes to.
+// world observes all instances of a test: the leases of each, and every conflict between two.
 type world struct {
 	t    *testing.T
 	env  emulatortest.Env
@@ -146,7 +146,7 @@ type world struct {
 
 	mu        sync.Mutex
 	leases    map[string]map[*instance]Lease // by key
-	tokens    map[string]int64               // the greatest that was seen
+	tokens    map[string]int64               // the greatest seen, by key
 	conflicts []string
 }
 
@@ -180,7 +180,7 @@ func newWorld(t *testing.T, env emulatortest.Env, keys int) *world {
 	return w
 }
 
-// watch looks for keys of which two leases are valid at one time.
+// watch records a conflict for each key with two valid leases.
 func (w *world) watch() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -195,7 +195,7 @@ func (w *world) watch() {
 	}
 }
 
-// holder is who has a key now; nil if nobody does.
+// holder returns the owner of a key; nil for none.
 func (w *world) holder(key string) *instance {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -207,7 +207,7 @@ func (w *world) holder(key string) *instance {
 	return nil
 }
 
-// shares is how many keys each instance has.
+// shares counts the keys of each instance.
 func (w *world) shares() map[*instance]int {
 	n := map[*instance]int{}
 	for _, key := range w.keys {
@@ -232,7 +232,7 @@ func (w *world) wait(what string, ok func() bool) {
 	}
 }
 
-// shared reports whether these instances, and no others, have all keys.
+// shared reports whether exactly the given instances own all keys.
 func (w *world) shared(among ...*instance) func() bool {
 	return func() bool {
 		total := 0
@@ -246,7 +246,7 @@ func (w *world) shared(among ...*instance) func() bool {
 	}
 }
 
-// settled reports whether these instances, and no others, have all keys, and each key is where it stays.
+// settled reports whether exactly the given instances own all keys, and no key moves.
 func (w *world) settled(among ...*instance) func() bool {
 	return func() bool {
 		return w.shared(among...)() && !slices.ContainsFunc(among, func(i *instance) bool {
@@ -265,7 +265,7 @@ type instance struct {
 	stopped chan struct{}
 }
 
-// start makes an instance that takes part.
+// start makes an instance and lets it join.
 func (w *world) start(name string, c Config, skew time.Duration) *instance {
 	w.t.Helper()
 	i := w.prepare(name, c, skew)
@@ -273,7 +273,7 @@ func (w *world) start(name string, c Config, skew time.Duration) *instance {
 	return i
 }
 
-// prepare makes an instance that takes part when it begins.
+// prepare makes an instance for joining at a call of begin.
 func (w *world) prepare(name string, c Config, skew time.Duration) *instance {
 	w.t.Helper()
 	i := &instance{name: name, network: newNetwork(), metrics: prometheus.NewRegistry(), stopped: make(chan struct{})}
@@ -308,7 +308,7 @@ func (w *world) prepare(name string, c Config, skew time.Duration) *instance {
 			w.tokens[l.Key()] = l.Token()
 			w.mu.Unlock()
 			<-ctx.Done()
-			// the lease stays on record: what was lost must not become valid again
+			// the lease stays in the map: a lost lease must not become valid again
 		})
 	}()
 	w.t.Cleanup(func() {
@@ -319,7 +319,7 @@ func (w *world) prepare(name string, c Config, skew time.Duration) *instance {
 	return i
 }
 
-// crash ends an instance without its leases being given back.
+// crash ends an instance without releasing its leases.
 func (i *instance) crash() {
 	i.network.set(cut)
 	i.stop()
@@ -334,6 +334,12 @@ func value(m prometheus.Metric) float64 {
 	return d.GetCounter().GetValue()
 }
 
+// own returns env with a separate project for a parallel subtest.
+func own(env emulatortest.Env, subtest string) emulatortest.Env {
+	env.Project += "-" + strings.ReplaceAll(subtest, " ", "-")
+	return env
+}
+
 func dial(t *testing.T, project string, opts ...option.ClientOption) *firestore.Client {
 	t.Helper()
 	client, err := firestore.NewClient(context.Background(), project, opts...)
@@ -346,9 +352,9 @@ func dial(t *testing.T, project string, opts ...option.ClientOption) *firestore.
 
 func TestKeysAreSharedAndMoveOnJoinAndLeave(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		w := newWorld(t, env, 64) // so many that none gets fewer than below by chance
+		w := newWorld(t, env, 64) // enough keys to make the minimum shares below certain
 		a := w.start("a", calm, 0)
-		w.wait("a to have all", w.settled(a))
+		w.wait("a to own all", w.settled(a))
 		b := w.start("b", calm, 0)
 		w.wait("a and b to share", w.settled(a, b))
 		if n := w.shares(); n[a] < 4 || n[b] < 4 {
@@ -373,7 +379,7 @@ func TestKeysAreSharedAndMoveOnJoinAndLeave(t *testing.T) {
 	})
 }
 
-func TestTakeoverAfterACrash(t *testing.T) {
+func TestKeysAreClaimedAfterACrash(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 16)
 		// clocks that are 20 s apart
@@ -381,40 +387,43 @@ func TestTakeoverAfterACrash(t *testing.T) {
 		w.wait("a and b to share", func() bool { return w.shared(a, b)() && w.shares()[a] > 0 })
 		began := time.Now()
 		a.crash()
-		w.wait("b to have all", w.shared(b))
-		// what LEASE_TTL and LEASE_BEAT by default make of this is less than 15 s: 10 + 2.5, and the time to take them
-		t.Logf("takeover took %s of a TTL of %s and a beat of %s", time.Since(began), quick.TTL, quick.Heartbeat)
+		w.wait("b to own all", w.shared(b))
+		// with the default configuration this takes less than 15 s: a TTL of 10 s, a heartbeat of 2.5 s, and the claims
+		t.Logf("claims took %s with a TTL of %s and a heartbeat of %s", time.Since(began), quick.TTL, quick.Heartbeat)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		for _, key := range w.keys {
-			_, hadByA := w.leases[key][a]
-			if l := w.leases[key][b]; hadByA && time.Since(l.IdleSince("work")).Abs() > time.Minute {
-				t.Errorf("%s: vacant since %s; want the last beat of who had it", key, l.IdleSince("work"))
+			_, ownedByA := w.leases[key][a]
+			if l := w.leases[key][b]; ownedByA && time.Since(l.IdleSince("work")).Abs() > time.Minute {
+				t.Errorf("%s: idle since %s; want the last heartbeat of the previous owner", key, l.IdleSince("work"))
 			}
 		}
 	})
 }
 
-func TestWhoIsCutOffFindsItsLeasesInvalidBeforeOthersTakeThem(t *testing.T) {
+func TestLeasesOfADisconnectedInstanceEndBeforeOthersClaimThem(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		for _, state := range []int{cut, stalled} {
-			w := newWorld(t, env, 3)
-			a := w.start("a", quick, 0)
-			w.wait("a to have all", w.shared(a))
-			a.network.set(state)
-			b := w.start("b", quick, 0)
-			w.wait("b to have all", w.shared(b))
-			a.network.set(up)
-			w.wait("both to share again", func() bool { return w.shared(a, b)() && w.shares()[a] > 0 || len(w.keys) == w.shares()[b] })
-			a.stop()
-			b.stop()
-			<-a.stopped
-			<-b.stopped
+		for name, state := range map[string]int{"cut": cut, "stalled": stalled} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, own(env, name), 3)
+				a := w.start("a", quick, 0)
+				w.wait("a to own all", w.shared(a))
+				a.network.set(state)
+				b := w.start("b", quick, 0)
+				w.wait("b to own all", w.shared(b))
+				a.network.set(up)
+				w.wait("both to share again", func() bool { return w.shared(a, b)() && w.shares()[a] > 0 || len(w.keys) == w.shares()[b] })
+				a.stop()
+				b.stop()
+				<-a.stopped
+				<-b.stopped
+			})
 		}
 	})
 }
 
-func TestFirestoreIsAwayForAWhile(t *testing.T) {
+func TestLeasesReturnAfterAnOutageOfFirestore(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 6)
 		a, b := w.start("a", quick, 0), w.start("b", quick, 0)
@@ -425,16 +434,16 @@ func TestFirestoreIsAwayForAWhile(t *testing.T) {
 		for _, n := range []*network{a.network, b.network} {
 			n.set(cut)
 		}
-		failed := value(a.manager.metrics.beats.WithLabelValues("failed"))
-		w.wait("a beat to fail", func() bool { // or, where the machine is slow, the sessions to end before another one
-			return value(a.manager.metrics.beats.WithLabelValues("failed")) > failed || len(w.shares()) == 0
+		failed := value(a.manager.metrics.heartbeats.WithLabelValues("failed"))
+		w.wait("a heartbeat to fail", func() bool { // on a slow machine, the sessions may end before the next heartbeat
+			return value(a.manager.metrics.heartbeats.WithLabelValues("failed")) > failed || len(w.shares()) == 0
 		})
 		for _, n := range []*network{a.network, b.network} {
 			n.set(up)
 		}
-		w.wait("all to be held", w.shared(a, b))
+		w.wait("all to be owned", w.shared(a, b))
 		if lost() > 0 {
-			t.Log("a short outage cost leases; possible on a slow machine")
+			t.Log("a short outage ended leases; possible on a slow machine")
 		}
 		for _, n := range []*network{a.network, b.network} {
 			n.set(cut)
@@ -443,28 +452,27 @@ func TestFirestoreIsAwayForAWhile(t *testing.T) {
 		for _, n := range []*network{a.network, b.network} {
 			n.set(up)
 		}
-		w.wait("all to be held again", w.shared(a, b))
+		w.wait("all to be owned again", w.shared(a, b))
 	})
 }
 
-func TestChaos(t *testing.T) {
+func TestNoKeyHasTwoOwnersDuringRandomFailures(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 5)
-		c := Config{TTL: 1500 * time.Millisecond, Heartbeat: 250 * time.Millisecond, MaxMembers: 8}
 		var all []*instance
 		for n := range 4 {
-			all = append(all, w.start(fmt.Sprint("i", n), c, time.Duration(n-2)*5*time.Second))
+			all = append(all, w.start(fmt.Sprint("i", n), quick, time.Duration(n-2)*5*time.Second))
 		}
 		for n := range 6 {
 			victim := rand.N(len(all))
 			switch rand.N(4) {
 			case 0:
 				all[victim].crash()
-				all[victim] = w.start(fmt.Sprint("new", n), c, time.Duration(rand.N(21)-10)*time.Second)
+				all[victim] = w.start(fmt.Sprint("new", n), quick, time.Duration(rand.N(21)-10)*time.Second)
 			case 1:
 				all[victim].stop()
 				<-all[victim].stopped
-				all[victim] = w.start(fmt.Sprint("new", n), c, 0)
+				all[victim] = w.start(fmt.Sprint("new", n), quick, 0)
 			case 2:
 				all[victim].network.set(stalled)
 			case 3:
@@ -472,20 +480,20 @@ func TestChaos(t *testing.T) {
 			}
 			select {
 			case <-t.Context().Done():
-			case <-time.After(rand.N(c.TTL)):
+			case <-time.After(rand.N(quick.TTL)):
 			}
 			all[victim].network.set(up)
 		}
-		w.wait("all to be held after the chaos", w.shared(all...))
+		w.wait("all to be owned after the failures", w.shared(all...))
 	})
 }
 
-func TestLeasesAreRenewedByOneWrite(t *testing.T) {
+func TestOneWriteRenewsAllLeases(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 40)
 		a := w.start("a", calm, 0)
-		w.wait("a to have all", w.shared(a))
-		beats := func() float64 { return value(a.manager.metrics.beats.WithLabelValues("ok")) }
+		w.wait("a to own all", w.shared(a))
+		beats := func() float64 { return value(a.manager.metrics.heartbeats.WithLabelValues("ok")) }
 		writes := func() (n float64) {
 			for _, purpose := range []string{"join", "take", "release", "end", "leave"} {
 				n += value(a.manager.metrics.writes.WithLabelValues(purpose))
@@ -493,80 +501,87 @@ func TestLeasesAreRenewedByOneWrite(t *testing.T) {
 			return n
 		}
 		if got := writes(); got != 41 {
-			t.Errorf("%v writes to begin with; want one for the session and one for each of 40 keys", got)
+			t.Errorf("%v writes at the start; want one for the session and one for each of 40 keys", got)
 		}
 		until := beats() + 4
-		w.wait("four beats", func() bool { return beats() >= until })
+		w.wait("four heartbeats", func() bool { return beats() >= until })
 		if got := writes(); got != 41 {
-			t.Errorf("%v writes after four beats; want no more than the beats themselves", got-41)
+			t.Errorf("%v writes during four heartbeats; want only the heartbeats themselves", got-41)
 		}
 	})
 }
 
-func TestALeaseThatCanNotBeGivenBackAtOnceIsGivenBackLater(t *testing.T) {
+func TestAFailedReleaseIsRetried(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		for name, whenStored := range map[string]bool{"not stored": false, "stored, and not answered": true} {
-			w := newWorld(t, env, 16)
-			a := w.start("a", calm, 0)
-			w.wait("a to have all", w.settled(a))
-			var failed atomic.Int32
-			a.network.arm(func(_ context.Context, session string, stored bool) error {
-				if session == "" && stored == whenStored && failed.Add(1) <= 3 {
-					return status.Error(codes.Internal, "broken")
-				}
-				return nil
+		for name, whenStored := range map[string]bool{"not stored": false, "stored without an answer": true} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, own(env, name), 16)
+				a := w.start("a", calm, 0)
+				w.wait("a to own all", w.settled(a))
+				var failed atomic.Int32
+				a.network.interceptWrites(func(_ context.Context, session string, stored bool) error {
+					if session == "" && stored == whenStored && failed.Add(1) <= 3 {
+						return status.Error(codes.Internal, "broken")
+					}
+					return nil
+				})
+				b := w.start("b", calm, 0)
+				w.wait("a and b to share", func() bool { return failed.Load() > 0 && w.settled(a, b)() })
+				a.stop()
+				b.stop()
+				<-a.stopped
+				<-b.stopped
 			})
-			b := w.start("b", calm, 0)
-			w.wait("a and b to share: "+name, func() bool { return failed.Load() > 0 && w.settled(a, b)() })
-			a.stop()
-			b.stop()
-			<-a.stopped
-			<-b.stopped
 		}
 	})
 }
 
-// A key that goes to another instance while it is being taken is that one's, whatever becomes of the write.
-func TestALeaseThatIsTakenTooLateIsGivenBack(t *testing.T) {
+// TestALateClaimIsReleased reassigns keys during their claims. The new instance gets the keys after every outcome of the
+// write.
+func TestALateClaimIsReleased(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		for name, answer := range map[string]error{
-			"answered late": nil, "not answered": status.Error(codes.Internal, "broken"), "tried again": status.Error(codes.Unavailable, "broken"),
+			"late answer": nil, "no answer": status.Error(codes.Internal, "broken"), "retried": status.Error(codes.Unavailable, "broken"),
 		} {
-			w := newWorld(t, env, claims)
-			a := w.prepare("a", calm, 0)
-			var asked atomic.Int32
-			a.network.arm(func(ctx context.Context, session string, stored bool) error {
-				if session == "" || !stored || asked.Add(1) > claims {
-					return nil
-				}
-				for a.manager.Members() < 2 { // what is not its own any more is dropped before that is told
-					select {
-					case <-ctx.Done():
-						return ctx.Err()
-					case <-time.After(time.Millisecond):
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, own(env, name), maxClaims)
+				a := w.prepare("a", calm, 0)
+				var asked atomic.Int32
+				a.network.interceptWrites(func(ctx context.Context, session string, stored bool) error {
+					if session == "" || !stored || asked.Add(1) > maxClaims {
+						return nil
 					}
-				}
-				return answer
+					for a.manager.Members() < 2 { // cancelUnassigned runs before Members changes
+						select {
+						case <-ctx.Done():
+							return ctx.Err()
+						case <-time.After(time.Millisecond):
+						}
+					}
+					return answer
+				})
+				a.begin()
+				w.wait("a to claim all", func() bool { return asked.Load() >= maxClaims })
+				b := w.start("b", calm, 0)
+				w.wait("a and b to share", w.settled(a, b))
+				a.stop()
+				b.stop()
+				<-a.stopped
+				<-b.stopped
 			})
-			a.begin()
-			w.wait("a to take all", func() bool { return asked.Load() >= claims })
-			b := w.start("b", calm, 0)
-			w.wait("a and b to share: "+name, w.settled(a, b))
-			a.stop()
-			b.stop()
-			<-a.stopped
-			<-b.stopped
 		}
 	})
 }
 
-func TestNobodyWaitsForLeasesThatCanNotBeGivenBackWhoLeaves(t *testing.T) {
+func TestLeavingDoesNotWaitForFailedReleases(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 16)
 		a := w.start("a", calm, 0)
-		w.wait("a to have all", w.settled(a))
+		w.wait("a to own all", w.settled(a))
 		var failed atomic.Int32
-		a.network.arm(func(ctx context.Context, session string, _ bool) error {
+		a.network.interceptWrites(func(ctx context.Context, session string, _ bool) error {
 			if session != "" {
 				return nil
 			}
@@ -584,31 +599,31 @@ func TestNobodyWaitsForLeasesThatCanNotBeGivenBackWhoLeaves(t *testing.T) {
 		if took := time.Since(began); took > calm.TTL/4 {
 			t.Errorf("it took %s to leave", took)
 		}
-		w.wait("b to have all", w.settled(b))
+		w.wait("b to own all", w.settled(b))
 		if took := time.Since(began); took > calm.TTL {
-			t.Errorf("it took %s until all were had; want them to be free when a left", took)
+			t.Errorf("it took %s until all were owned; want the leases free when a left", took)
 		}
 	})
 }
 
-func TestSeatsBoundWhoTakesPart(t *testing.T) {
+func TestMaxMembersLimitsTheGroup(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 8)
 		c := quick
 		c.MaxMembers = 1
 		a := w.start("a", c, 0)
-		w.wait("a to have all", w.shared(a))
+		w.wait("a to own all", w.shared(a))
 		b := w.start("b", c, 0)
-		w.wait("b to have looked", func() bool { return b.manager.members.Load() == 1 })
+		w.wait("b to have read the members", func() bool { return b.manager.members.Load() == 1 })
 		if n := w.shares()[b]; n != 0 {
-			t.Errorf("b has %d keys; want none while all seats are taken", n)
+			t.Errorf("b has %d keys; want none while the group is full", n)
 		}
 		a.crash()
-		w.wait("b to take the seat", w.shared(b))
+		w.wait("b to join", w.shared(b))
 	})
 }
 
-func TestAHoldThatReturnsGivesItsLeaseBack(t *testing.T) {
+func TestALeaseIsReleasedWhenItsHolderReturns(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		client := dial(t, env.Project)
 		m, err := New(client, "test", "a", quick, Options{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Tasks: []string{"work"}})
@@ -621,7 +636,7 @@ func TestAHoldThatReturnsGivesItsLeaseBack(t *testing.T) {
 		var first Lease
 		m.Run(ctx, func() []string { return []string{"any/key with ü"} }, func(_ context.Context, l Lease) {
 			if under.Add(1) > 1 {
-				t.Error("two holds of one key at a time")
+				t.Error("two holders of one key at a time")
 			}
 			defer under.Add(-1)
 			if times.Add(1) == 1 {
@@ -634,18 +649,18 @@ func TestAHoldThatReturnsGivesItsLeaseBack(t *testing.T) {
 			cancel()
 		})
 		if times.Load() < 2 {
-			t.Error("the key was not taken again")
+			t.Error("the key was not claimed again")
 		}
 	})
 }
 
-// holder has keys as one session, taken and given back by hand.
-type holder struct {
+// sessionHolder is a session without a balancer: a test claims and releases keys by hand.
+type sessionHolder struct {
 	*Manager
 	session *session
 }
 
-func hold(t *testing.T, client *firestore.Client, name string, idle time.Duration) holder {
+func newSession(t *testing.T, client *firestore.Client, name string, idle time.Duration) sessionHolder {
 	t.Helper()
 	m, err := New(client, "test", name, calm, Options{
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Tasks: []string{"chat", "events"},
@@ -659,22 +674,22 @@ func hold(t *testing.T, client *firestore.Client, name string, idle time.Duratio
 		t.Fatalf("join: %v, %v", s, err)
 	}
 	s.lost, s.lose = context.WithCancelCause(t.Context())
-	return holder{m, s}
+	return sessionHolder{m, s}
 }
 
-func (h holder) lease(t *testing.T, key string) Lease {
+func (h sessionHolder) lease(t *testing.T, key string) Lease {
 	t.Helper()
-	l, err := h.take(t.Context(), h.session, key)
+	l, err := h.acquire(t.Context(), h.session, key)
 	if err != nil || !l.Valid() {
-		t.Fatalf("%s takes %s: %+v, %v", h.instance, key, l, err)
+		t.Fatalf("%s claims %s: %+v, %v", h.instance, key, l, err)
 	}
 	return l
 }
 
-// die ends the session as another instance does it that has not heard of it. It returns its last beat.
-func (h holder) die(t *testing.T) time.Time {
+// die ends the session in the way of another instance, and returns the time of the last heartbeat.
+func (h sessionHolder) die(t *testing.T) time.Time {
 	t.Helper()
-	if err := h.end(t.Context(), member{id: h.session.id, instance: h.instance, beat: h.session.version}); err != nil {
+	if err := h.endSession(t.Context(), member{id: h.session.id, instance: h.instance, updatedAt: h.session.version}); err != nil {
 		t.Fatal(err)
 	}
 	snap, err := h.memberDoc(h.session.id).Get(t.Context())
@@ -685,108 +700,108 @@ func (h holder) die(t *testing.T) time.Time {
 	if err := snap.DataTo(&d); err != nil || !d.Ended {
 		t.Fatalf("after its end: %+v, %v", d, err)
 	}
-	return d.Beat
+	return d.Heartbeat
 }
 
-func TestWhatIsVacantStaysSoUntilAnOwnerSaysOtherwise(t *testing.T) {
+func TestIdleSinceIsKeptUntilAnOwnerChangesIt(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		t.Setenv("FIRESTORE_EMULATOR_HOST", env.Firestore)
 		client := dial(t, env.Project)
-		vacant := func(l Lease, duty string, want time.Time) {
+		idle := func(l Lease, task string, want time.Time) {
 			t.Helper()
-			if got := l.IdleSince(duty); !got.Equal(want) {
-				t.Errorf("%s has it, and %s is vacant since %s; want %s", l.manager.instance, duty, got, want)
+			if got := l.IdleSince(task); !got.Equal(want) {
+				t.Errorf("owner %s: %s idle since %s; want %s", l.manager.instance, task, got, want)
 			}
 		}
-		set := func(l Lease, duty string, since time.Time) {
+		set := func(l Lease, task string, since time.Time) {
 			t.Helper()
-			if err := l.SetIdleSince(t.Context(), duty, since); err != nil {
+			if err := l.SetIdleSince(t.Context(), task, since); err != nil {
 				t.Fatal(err)
 			}
 		}
 
-		a := hold(t, client, "a", 0)
+		a := newSession(t, client, "a", 0)
 		l := a.lease(t, "room")
-		vacant(l, "chat", time.Time{}) // nobody ever had it
-		vacant(l, "events", time.Time{})
-		a.die(t) // before it did anything
+		idle(l, "chat", time.Time{}) // the key never had an owner
+		idle(l, "events", time.Time{})
+		a.die(t) // before doing a task
 
-		b := hold(t, client, "b", 0) // as well
+		b := newSession(t, client, "b", 0) // dies in the same way
 		l = b.lease(t, "room")
 		began := l.IdleSince("chat")
 		if age := time.Since(began); age < -time.Minute || age > time.Minute {
-			t.Errorf("vacant since %s; want it to be since the first owner", began)
+			t.Errorf("idle since %s; want the time of the first owner", began)
 		}
-		vacant(l, "events", began)
+		idle(l, "events", began)
 		b.die(t)
 
-		c := hold(t, client, "c", 0) // does one of two
+		c := newSession(t, client, "c", 0) // does one of two tasks
 		l = c.lease(t, "room")
-		vacant(l, "chat", began)
+		idle(l, "chat", began)
 		set(l, "chat", time.Time{})
 		died := c.die(t)
 
-		d := hold(t, client, "d", 0) // loses its connection, and gives the key back
+		d := newSession(t, client, "d", 0) // loses its connection, and releases the key
 		l = d.lease(t, "room")
-		vacant(l, "chat", died)
-		vacant(l, "events", began)
+		idle(l, "chat", died)
+		idle(l, "events", began)
 		broken := died.Add(-time.Minute)
 		set(l, "events", time.Time{})
 		set(l, "chat", time.Time{})
 		set(l, "chat", broken)
 		d.release(t.Context(), l)
 
-		e := hold(t, client, "e", 30*time.Second) // heard nothing for long when it dies
+		e := newSession(t, client, "e", 30*time.Second) // dies after 30 s without a message
 		last := l
 		l = e.lease(t, "room")
-		vacant(l, "chat", broken)
-		if given := l.IdleSince("events"); !given.After(died) {
-			t.Errorf("events are vacant since %s; want when the key was given back, after %s", given, died)
+		idle(l, "chat", broken)
+		if got := l.IdleSince("events"); !got.After(died) {
+			t.Errorf("events: idle since %s; want the time of the release, after %s", got, died)
 		}
 		if err := last.SetIdleSince(t.Context(), "chat", time.Time{}); !errors.Is(err, ErrLost) {
-			t.Errorf("d changes what e has: %v", err)
+			t.Errorf("d changes a lease of e: %v", err)
 		}
 		set(l, "chat", time.Time{})
 		set(l, "events", time.Time{})
 		died = e.die(t)
 
-		l = hold(t, client, "f", 0).lease(t, "room")
-		vacant(l, "chat", died.Add(-30*time.Second))
-		vacant(l, "events", died.Add(-30*time.Second))
+		l = newSession(t, client, "f", 0).lease(t, "room")
+		idle(l, "chat", died.Add(-30*time.Second))
+		idle(l, "events", died.Add(-30*time.Second))
 	})
 }
 
-// TestATakeThatIsBrokenOffLocksNothing breaks off a claim at whatever point, as an instance does that is cut off.
-func TestATakeThatIsBrokenOffLocksNothing(t *testing.T) {
+// TestAnAbortedClaimLocksNothing aborts a claim at various points, like an instance without a network.
+func TestAnAbortedClaimLocksNothing(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		t.Setenv("FIRESTORE_EMULATOR_HOST", env.Firestore)
 		client := dial(t, env.Project)
-		a, b := hold(t, client, "a", 0), hold(t, client, "b", 0)
+		a, b := newSession(t, client, "a", 0), newSession(t, client, "b", 0)
 		a.lease(t, "room")
 		a.die(t)
 		for after := range 20 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(after)*200*time.Microsecond)
-			if l, err := b.take(ctx, b.session, "room"); err == nil && l.session != nil {
+			if l, err := b.acquire(ctx, b.session, "room"); err == nil && l.session != nil {
 				b.release(t.Context(), l)
 			}
 			cancel()
 		}
-		c := hold(t, client, "c", 0)
+		c := newSession(t, client, "c", 0)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		for l := (Lease{}); l.session == nil; {
 			var err error
-			if l, err = c.take(ctx, c.session, "room"); err != nil {
+			if l, err = c.acquire(ctx, c.session, "room"); err != nil {
 				t.Fatal(err)
 			}
-			if l.session == nil { // b may have got it with an answer that nobody read
+			if l.session == nil { // a claim of b may be stored without an answer
 				b.die(t)
 			}
 		}
 	})
 }
 
-// child is an instance in a process of its own, which tells about every lease whether it is valid, and when it asked.
+// child runs an instance in its own process. It prints the validity of every lease, each with the time of the check.
 func child() {
 	client, err := firestore.NewClient(context.Background(), os.Getenv("LEASE_TEST_CHILD"))
 	if err != nil {
@@ -805,7 +820,7 @@ func child() {
 	})
 }
 
-func TestAStoppedProcessFindsItsLeaseInvalid(t *testing.T) {
+func TestALeaseIsInvalidAfterItsProcessWasStopped(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 1)
 		cmd := exec.Command(os.Args[0])
@@ -819,10 +834,10 @@ func TestAStoppedProcessFindsItsLeaseInvalid(t *testing.T) {
 		}
 		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 		var mu sync.Mutex
-		var lastToken, took int64 // took is when b had it
+		var lastToken, took int64 // took is the time of b's claim
 		var violations []string
 		left := make(chan struct{})
-		had := make(chan struct{})
+		owned := make(chan struct{})
 		go func() { // ends with the child
 			lines := bufio.NewScanner(out)
 			once, onceLeft := new(sync.Once), new(sync.Once)
@@ -837,7 +852,7 @@ func TestAStoppedProcessFindsItsLeaseInvalid(t *testing.T) {
 				switch f[1] {
 				case "true":
 					lastToken = token
-					once.Do(func() { close(had) })
+					once.Do(func() { close(owned) })
 					if took != 0 && at > took {
 						violations = append(violations, lines.Text())
 					}
@@ -855,12 +870,12 @@ func TestAStoppedProcessFindsItsLeaseInvalid(t *testing.T) {
 				t.Fatalf("waited for %s", what)
 			}
 		}
-		await("the child to hold", had)
+		await("the child to own the key", owned)
 		if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
 		b := w.start("b", quick, 0)
-		w.wait("b to take over", w.shared(b))
+		w.wait("b to claim", w.shared(b))
 		now := time.Now().UnixNano()
 		mu.Lock()
 		took = now
@@ -876,7 +891,7 @@ func TestAStoppedProcessFindsItsLeaseInvalid(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		if len(violations) > 0 && w.holder("room0") == b {
-			t.Errorf("after it was stopped, the child believed in its lease: %v", violations[:min(len(violations), 3)])
+			t.Errorf("after the stop, the child's lease was valid: %v", violations[:min(len(violations), 3)])
 		}
 	})
 }
@@ -887,11 +902,11 @@ func TestConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	if worst := c.TTL + c.Heartbeat + c.Heartbeat/2; worst > 15*time.Second {
-		t.Errorf("a crash is noticed within %s by default; want 15 s", worst)
+		t.Errorf("a crash is noticed after %s by default; want at most 15 s", worst)
 	}
 	for _, environ := range [][]string{{"LEASE_BEAT=9s"}, {"LEASE_BEAT=0"}, {"LEASE_SEATS=0"}} {
 		if _, err := config.Load[Config](environ); err == nil {
-			t.Errorf("%v is taken", environ)
+			t.Errorf("%v is accepted", environ)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,17 +14,16 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// Link says that a platform's id is a person who is known by another one: the document identities/{platform:id} of the
-// former. Several ids may be linked to one person. A person's own id is never linked itself, so there is nothing to
-// follow after one link.
+// Link connects a second platform id to the id of a person: the document identities/{platform:id} of the second id.
+// Several ids may be linked to a person. The person's own id is never linked, so a link never leads to a second link.
 type Link struct {
 	ID       identity.UserID `firestore:"-"`
-	User     string          `firestore:"user"` // whose document users/{platform:id} is theirs
+	User     string          `firestore:"user"` // the person's own id, as in users/{platform:id}
 	LinkedAt time.Time       `firestore:"linkedAt,omitempty"`
 	LinkedBy string          `firestore:"linkedBy,omitempty"` // the operator
 }
 
-// Person reads who the link leads to. It fails with [identity.ErrInvalid] if the document names nobody, or itself.
+// Person parses the person's id. The error is [identity.ErrInvalid] if the id is malformed, or equal to the linked id.
 func (l Link) Person() (identity.UserID, error) {
 	person, err := identity.Parse(l.User)
 	if err != nil {
@@ -37,16 +35,10 @@ func (l Link) Person() (identity.UserID, error) {
 	return person, nil
 }
 
-// Why a link is not made or not removed.
-var (
-	ErrLinked    = errors.New("is linked already")
-	ErrNotLinked = errors.New("is not linked")
-)
-
-// LinkedUser reads at once to whom an id is linked, and the document of the person whom it is expected to be: the same
-// id, or whom it was linked to last. person is who it is; only if it is the expected one are the document and its version
-// those of the person, and otherwise they are to be read by [Store.User]. A link that can't be followed counts as none,
-// and broken says what is wrong with it.
+// LinkedUser reads the link of an id and the document of the expected person with a single request. expected is the id
+// itself, or the person at the last read of the link. person is the actual person. If person equals expected, u and v are
+// the person's document; otherwise the caller reads the document with [Store.User]. A malformed link counts as no link,
+// and broken is the reason.
 func (s *Store) LinkedUser(ctx context.Context, id, expected identity.UserID) (person identity.UserID, u User, v Version, broken, err error) {
 	fail := func(err error) (identity.UserID, User, Version, error, error) {
 		return identity.UserID{}, User{}, Version{}, nil, err
@@ -75,9 +67,9 @@ func (s *Store) LinkedUser(ctx context.Context, id, expected identity.UserID) (p
 	return person, u, v, broken, nil
 }
 
-// Link makes l.ID an id of the person l.User, and notes by whom. It fails with [ErrLinked] where that would replace a
-// link, or make a chain of two: if the person's id is itself linked to somebody, or somebody is linked to l.ID. Linking
-// again what is linked so already changes nothing.
+// Link stores a link from l.ID to the person l.User. The error is [ErrLinked] if the link would replace a different link,
+// or if it would make a chain: the person's id is itself linked, or l.ID is the target of links. Repeating a link changes
+// nothing.
 func (s *Store) Link(ctx context.Context, l Link) error {
 	person, err := l.Person()
 	if err != nil {
@@ -112,16 +104,16 @@ func (s *Store) Link(ctx context.Context, l Link) error {
 	return nil
 }
 
-// Unlink makes an id a person of its own again, with the document that it had before, and tells whose it was. The roles
-// that its platform gave go from that person's document, unless another of their ids is of that platform; what was
-// counted stays. It fails with [ErrNotLinked].
+// Unlink removes the link of an id and returns the former person. The id is a separate person again, with its own
+// earlier document. The roles from the id's platform are removed from the former person's document, unless the person
+// keeps a second id on the same platform. Message counts stay. The error is [ErrNotLinked] for an id without a link.
 func (s *Store) Unlink(ctx context.Context, id identity.UserID) (identity.UserID, error) {
 	var person identity.UserID
 	err := s.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
 		person = identity.UserID{}
 		snap, err := tx.Get(s.link(id))
 		if status.Code(err) == codes.NotFound {
-			return fmt.Errorf("it %w", ErrNotLinked)
+			return fmt.Errorf("the id %w", ErrNotLinked)
 		}
 		if err != nil {
 			return err
@@ -132,9 +124,9 @@ func (s *Store) Unlink(ctx context.Context, id identity.UserID) (identity.UserID
 			person, _ = l.Person()
 		}
 		if person.IsZero() {
-			return tx.Delete(s.link(id)) // it was never followed
+			return tx.Delete(s.link(id)) // malformed, so without effect
 		}
-		known, err := tx.Get(s.user(person))
+		doc, err := tx.Get(s.user(person))
 		if status.Code(err) == codes.NotFound {
 			return tx.Delete(s.link(id))
 		}
@@ -142,7 +134,7 @@ func (s *Store) Unlink(ctx context.Context, id identity.UserID) (identity.UserID
 			return err
 		}
 		var u User
-		if err := known.DataTo(&u); err != nil {
+		if err := doc.DataTo(&u); err != nil {
 			return err
 		}
 		others, err := tx.Documents(s.client.Collection("identities").Where("user", "==", l.User)).GetAll()
@@ -168,14 +160,14 @@ func (s *Store) Unlink(ctx context.Context, id identity.UserID) (identity.UserID
 	return person, nil
 }
 
-// withoutRoles are a person's roles except those that a platform alone gave.
+// withoutRoles returns a person's roles except for the roles from the given platform alone.
 func withoutRoles(u User, platform string) []string {
 	return slices.DeleteFunc(slices.Clone(u.Roles), func(role string) bool {
 		if !slices.Contains(u.RolesMeta[platform], role) {
 			return false
 		}
-		for who, given := range u.RolesMeta {
-			if who != platform && slices.Contains(given, role) {
+		for source, given := range u.RolesMeta {
+			if source != platform && slices.Contains(given, role) {
 				return false
 			}
 		}
@@ -183,7 +175,7 @@ func withoutRoles(u User, platform string) []string {
 	})
 }
 
-// Links reads the links to a person, or all if person is zero, in the order of the ids. A document whose name is no id is
+// Links reads the links to a person, or all links for the zero id, sorted by id. A document with a malformed name is
 // left out.
 func (s *Store) Links(ctx context.Context, person identity.UserID) ([]Link, error) {
 	q := s.client.Collection("identities").Query
@@ -192,7 +184,7 @@ func (s *Store) Links(ctx context.Context, person identity.UserID) ([]Link, erro
 	}
 	snaps, err := q.Documents(ctx).GetAll()
 	if err != nil {
-		return nil, fmt.Errorf("read the links: %w", err)
+		return nil, fmt.Errorf("read links: %w", err)
 	}
 	var all []Link
 	for _, snap := range snaps {

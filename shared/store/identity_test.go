@@ -29,20 +29,20 @@ func TestLinks(t *testing.T) {
 		for _, tt := range []struct {
 			name, id, person string
 			want             error
-			says             string
+			message          string
 		}{
-			{"an id", "discord:1", "twitch:1", nil, ""},
-			{"again", "discord:1", "twitch:1", nil, ""},
+			{"a first id", "discord:1", "twitch:1", nil, ""},
+			{"a repetition", "discord:1", "twitch:1", nil, ""},
 			{"a second id", "api-gateway:ada", "twitch:1", nil, ""},
 			{"to itself", "twitch:1", "twitch:1", identity.ErrInvalid, "itself"},
-			{"to nobody", "twitch:9", "ada", identity.ErrInvalid, "ada"},
-			{"to another than before", "discord:1", "twitch:2", store.ErrLinked, "twitch:1: unlink it first"},
-			{"to one that is linked", "discord:2", "discord:1", store.ErrLinked, "twitch:1: link to that"},
-			{"one to whom others are linked", "twitch:1", "twitch:2", store.ErrLinked, "unlink that first"},
-			{"round in a circle", "twitch:1", "discord:1", store.ErrLinked, ""},
+			{"to a malformed id", "twitch:9", "ada", identity.ErrInvalid, "ada"},
+			{"to a second person", "discord:1", "twitch:2", store.ErrLinked, "twitch:1: unlink it first"},
+			{"to a linked id", "discord:2", "discord:1", store.ErrLinked, "twitch:1: link to that"},
+			{"of the target of links", "twitch:1", "twitch:2", store.ErrLinked, "unlink that first"},
+			{"in a circle", "twitch:1", "discord:1", store.ErrLinked, ""},
 		} {
 			err := s.Link(t.Context(), store.Link{ID: id(tt.id), User: tt.person, LinkedAt: time.Now(), LinkedBy: "me"})
-			if !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), tt.says) {
+			if !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), tt.message) {
 				t.Errorf("%s: %v; want %v", tt.name, err, tt.want)
 			}
 		}
@@ -66,7 +66,7 @@ func TestLinks(t *testing.T) {
 			t.Errorf("links to twitch:2: %s", got)
 		}
 
-		// the roles of a platform go with the last id of it
+		// the roles of a platform are removed with its last id
 		if _, err := client.Doc("users/twitch:1").Set(t.Context(), map[string]any{
 			"roles": []string{"friend", "moderator", "subscriber", "vip"}, "own": "field",
 			"rolesMeta": map[string][]string{"manual": {"friend"}, "twitch": {"moderator"}, "discord": {"moderator", "subscriber"}, "api-gateway": {"vip"}},
@@ -95,7 +95,7 @@ func TestLinks(t *testing.T) {
 		if _, err := s.Unlink(t.Context(), id("discord:1")); !errors.Is(err, store.ErrNotLinked) {
 			t.Errorf("Unlink = %v; want ErrNotLinked", err)
 		}
-		// nobody there, or nothing that can be followed
+		// a link to a missing person, and a malformed link
 		if err := s.Link(t.Context(), store.Link{ID: id("discord:3"), User: "twitch:77"}); err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestLinks(t *testing.T) {
 			}
 		}
 		if got := list(identity.UserID{}); got != "" {
-			t.Errorf("left: %s", got)
+			t.Errorf("remaining links: %s", got)
 		}
 	})
 }

@@ -36,7 +36,7 @@ func user(t *testing.T, s string) identity.UserID {
 	return id
 }
 
-func TestAUserIsWrittenOnlyAsItWasRead(t *testing.T) {
+func TestPutUserDetectsConflicts(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		s, client := open(t, env)
 		ada := user(t, "twitch:1")
@@ -64,13 +64,13 @@ func TestAUserIsWrittenOnlyAsItWasRead(t *testing.T) {
 		if diff := cmp.Diff(want, got, cmpopts.EquateApproxTime(0)); diff != "" {
 			t.Errorf("user (-want +got):\n%s", diff)
 		}
-		// an operator adds a field of their own meanwhile
+		// meanwhile an operator adds a field
 		if _, err := client.Doc("users/twitch:1").Set(t.Context(), map[string]any{"shoeSize": 40}, firestore.MergeAll); err != nil {
 			t.Fatal(err)
 		}
 		got.MessageCountAllTime = 2
 		if err := s.PutUser(t.Context(), ada, got, v); !errors.Is(err, store.ErrConflict) {
-			t.Errorf("writing what changed meanwhile = %v; want ErrConflict", err)
+			t.Errorf("writing an old version = %v; want ErrConflict", err)
 		}
 		got, v, err = s.User(t.Context(), ada)
 		if err != nil {
@@ -89,12 +89,12 @@ func TestAUserIsWrittenOnlyAsItWasRead(t *testing.T) {
 			t.Errorf("document = %v", data)
 		}
 		if _, ok := data["email"]; ok {
-			t.Error("an emptied e-mail address stayed")
+			t.Error("a removed e-mail address is still stored")
 		}
 	})
 }
 
-func TestAUserIsFoundByEmail(t *testing.T) {
+func TestUserByEmail(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		s, _ := open(t, env)
 		if err := s.PutUser(t.Context(), user(t, "discord:7"), store.User{Provider: "discord", Email: "d@example.com"}, store.Version{}); err != nil {
@@ -105,12 +105,12 @@ func TestAUserIsFoundByEmail(t *testing.T) {
 			t.Errorf("UserByEmail = %v, %+v, %v, %v", id, u, v, err)
 		}
 		if id, _, _, err := s.UserByEmail(t.Context(), "nobody@example.com"); err != nil || !id.IsZero() {
-			t.Errorf("UserByEmail of nobody = %v, %v", id, err)
+			t.Errorf("UserByEmail of an unknown address = %v, %v", id, err)
 		}
 	})
 }
 
-func TestATokenIsKnownByItsHash(t *testing.T) {
+func TestTokensAreStoredByHash(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		s, client := open(t, env)
 		hash := store.TokenHash("secret")
@@ -134,12 +134,12 @@ func TestATokenIsKnownByItsHash(t *testing.T) {
 			t.Errorf("token (-want +got):\n%s", diff)
 		}
 		if _, err := client.Doc("gateways/api/tokens/" + hash).Get(t.Context()); err != nil {
-			t.Errorf("not where tokens are: %v", err)
+			t.Errorf("token not at its path: %v", err)
 		}
 	})
 }
 
-func TestOnlyTheActivePersonalityOfTheHighestVersionIsFound(t *testing.T) {
+func TestPersonalityReturnsTheHighestActiveVersion(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		s, client := open(t, env)
 		for id, p := range map[string]store.Personality{
@@ -163,7 +163,7 @@ func TestOnlyTheActivePersonalityOfTheHighestVersionIsFound(t *testing.T) {
 	})
 }
 
-func TestABrokenRuleLeavesTheOthers(t *testing.T) {
+func TestRulesSkipsAMalformedRule(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		s, client := open(t, env)
 		for id, doc := range map[string]map[string]any{
@@ -188,7 +188,7 @@ func TestABrokenRuleLeavesTheOthers(t *testing.T) {
 	})
 }
 
-func TestAConversationIsOneUsersInOneChannel(t *testing.T) {
+func TestConversationsArePerUserAndChannel(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		s, _ := open(t, env)
 		now := event.TruncateToMicros(time.Now())

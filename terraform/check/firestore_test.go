@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/firestore/apiv1/firestorepb"
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
@@ -216,7 +218,7 @@ func read(q *firestorepb.StructuredQuery) (query, error) {
 
 // TestEveryQueryIsRun finds the files that hold queries: those of a new one have to be run by queriesOf.
 func TestEveryQueryIsRun(t *testing.T) {
-	known := []string{"shared/credential/keeper.go", "shared/deadletter/letter.go", "shared/delivery/dead.go", "shared/delivery/pending.go", "shared/delivery/replay.go", "shared/lease/lease.go", "shared/store/identity.go", "shared/store/store.go"}
+	known := []string{"shared/credential/keeper.go", "shared/deadletter/letter.go", "shared/delivery/dead.go", "shared/delivery/pending.go", "shared/delivery/replay.go", "shared/lease/member.go", "shared/store/identity.go", "shared/store/personality.go", "shared/store/rule.go", "shared/store/store.go"}
 	// the index that each field has by itself is all that these take: one comparison, and no order
 	alone := []string{"gateway/discord/watermark.go"}
 	for _, name := range alone {
@@ -236,12 +238,8 @@ func TestEveryQueryIsRun(t *testing.T) {
 	}
 }
 
-func TestEveryQueryHasItsIndex(t *testing.T) {
-	d := minimal(t)
-	unindexed := map[string]bool{}
-	for _, f := range d.all("google_firestore_field") {
-		unindexed[f.text("collection")+"."+f.text("field")] = true
-	}
+// indexesOf returns the planned composite indexes.
+func indexesOf(d *deployment) []query {
 	var indexes []query
 	for _, r := range d.all("google_firestore_index") {
 		fields, _ := r.at("fields").([]any)
@@ -257,6 +255,16 @@ func TestEveryQueryHasItsIndex(t *testing.T) {
 		slices.Sort(q.equal)
 		indexes = append(indexes, q)
 	}
+	return indexes
+}
+
+func TestEveryQueryHasItsIndex(t *testing.T) {
+	d := minimal(t)
+	unindexed := map[string]bool{}
+	for _, f := range d.all("google_firestore_field") {
+		unindexed[f.text("collection")+"."+f.text("field")] = true
+	}
+	indexes := indexesOf(d)
 	used := map[string]bool{}
 	queries := queriesOf(t)
 	for _, q := range queries {
@@ -291,47 +299,11 @@ func TestEveryQueryHasItsIndex(t *testing.T) {
 	}
 }
 
-// documents are the types of what the collections hold, by the folder that has them.
-var documents = map[string]struct{ dir, name string }{
-	"deliveries":    {"shared/delivery", "Entry"},
-	"deadletters":   {"shared/deadletter", "DeadLetter"},
-	"parts":         {"shared/deadletter", "Part"},
-	"conversations": {"shared/store", "Conversation"},
-	"personalities": {"shared/store", "Personality"},
-	"tokens":        {"shared/store", "Token"},
-	"users":         {"shared/store", "User"},
-	"credentials":   {"shared/credential", "document"},
-	"leases":        {"shared/lease", "leaseDoc"},
-	"leaseMembers":  {"shared/lease", "memberDoc"},
-	"gaps":          {"gateway/gap", "Gap"},
-	"identities":    {"shared/store", "Link"},
-	"moderation":    {"gateway/moderator", "Record"},
-	"watermarks":    {"gateway/discord", "watermark"},
-	"logins":        {"gateway/oauth", "attempt"},
-	"whispers":      {"functions/whisper", "sender"},
-	"recipients":    {"shared/recipient", "Recipient"},
-}
-
-func TestEveryCollectionIsKnown(t *testing.T) {
-	for _, path := range slices.Concat(sources(t, "functions"), sources(t, "gateway"), sources(t, "shared")) {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range regexp.MustCompile(`\.Collection\("(\w+)"\)`).FindAllStringSubmatch(string(text), -1) {
-			// rules are few, and people write them
-			if _, ok := documents[m[1]]; !ok && m[1] != "rules" {
-				t.Errorf("%s: what is indexed of the documents of %s, and whether they expire, is not looked at here", path, m[1])
-			}
-		}
-	}
-}
-
-// fieldsOf are the fields of a collection's documents, each with whether an index of its own would be heavy.
-func fieldsOf(t *testing.T, collection string) map[string]bool {
+// fieldsOf returns the fields of a collection's documents. A field is true if a single-field index would be expensive.
+func fieldsOf(t *testing.T, c store.Collection) map[string]bool {
 	t.Helper()
 	types := map[string]ast.Expr{}
-	for _, file := range sources(t, documents[collection].dir) {
+	for _, file := range sources(t, c.Owner) {
 		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
@@ -366,9 +338,9 @@ func fieldsOf(t *testing.T, collection string) map[string]bool {
 		}
 		return isTime(e)
 	}
-	doc, ok := types[documents[collection].name].(*ast.StructType)
+	doc, ok := types[c.Struct].(*ast.StructType)
 	if !ok {
-		t.Fatalf("there is no struct %s in %s, which is to be what %s holds", documents[collection].name, documents[collection].dir, collection)
+		t.Fatalf("package %s has no struct %s, the document of %s", c.Owner, c.Struct, c.Name)
 	}
 	fields := map[string]bool{}
 	for _, f := range doc.Fields.List {
@@ -380,8 +352,8 @@ func fieldsOf(t *testing.T, collection string) map[string]bool {
 			fields[name] = heavy(f.Type)
 		}
 	}
-	if collection == "recipients" {
-		fields["expireAt"] = true // it is written by its name alone
+	if c.Name == "recipients" {
+		fields[c.TTLField] = true // not in the struct: the code only writes this field
 	}
 	return fields
 }
@@ -438,9 +410,12 @@ func TestGrowingTimesAndLongValuesHaveNoIndexOfTheirOwn(t *testing.T) {
 		"credentials.validatedAt": true, // those that are to be validated again
 	}
 	exists := map[string]bool{}
-	for collection := range documents {
-		for name, heavy := range fieldsOf(t, collection) {
-			field := collection + "." + name
+	for _, c := range store.Collections {
+		if c.Name == "rules" {
+			continue // operators write the few rules by hand
+		}
+		for name, heavy := range fieldsOf(t, c) {
+			field := c.Name + "." + name
 			exists[field] = true
 			if heavy && !unindexed[field] && !asked[field] {
 				t.Errorf("%s is indexed by itself", field)
@@ -462,27 +437,55 @@ func TestGrowingTimesAndLongValuesHaveNoIndexOfTheirOwn(t *testing.T) {
 	}
 }
 
-func TestWhatExpiresIsDeleted(t *testing.T) {
+func TestTTLPoliciesMatchTheCollections(t *testing.T) {
 	d := minimal(t)
-	got := map[string]bool{}
+	planned := map[string]bool{}
 	for _, f := range d.all("google_firestore_field") {
 		if f.at("ttl_config.0") != nil || len(f.Values["ttl_config"].([]any)) > 0 {
-			got[f.text("collection")+"."+f.text("field")] = true
+			planned[f.text("collection")+"."+f.text("field")] = true
 		}
 	}
-	for collection := range documents {
-		_, has := fieldsOf(t, collection)["expireAt"]
-		if has != got[collection+".expireAt"] {
-			t.Errorf("%s has a field expireAt: %v; Firestore deletes by it: %v", collection, has, got[collection+".expireAt"])
+	known := map[string]bool{}
+	owners := map[string]bool{} // packages with an expiring collection
+	for _, c := range store.Collections {
+		if c.TTLField != "" {
+			known[c.Name+"."+c.TTLField] = true
+			owners[c.Owner] = true
+		}
+		if _, has := fieldsOf(t, c)["expireAt"]; has != (c.TTLField == "expireAt") {
+			t.Errorf("the documents of %s have a field expireAt: %v; TTL field in store.Collections: %q", c.Name, has, c.TTLField)
 		}
 	}
-	known := []string{
-		"functions/whisper/limit.go", "gateway/discord/watermark.go", "gateway/gap/gap.go", "gateway/oauth/state.go", "shared/deadletter/letter.go",
-		"shared/delivery/dead.go", "shared/delivery/ledger.go", "shared/lease/lease.go",
-		"shared/recipient/recipient.go", "shared/store/store.go",
+	if diff := cmp.Diff(known, planned); diff != "" {
+		t.Errorf("TTL policies (-store.Collections +Terraform):\n%s", diff)
 	}
-	if found := filesWith(t, `"expireAt`); !slices.Equal(found, known) {
-		t.Errorf("documents that expire are in\n%v\nand this test knows those in\n%v", found, known)
+	// Each package with a document's expireAt owns an expiring collection, and vice versa.
+	found := map[string]bool{}
+	for _, file := range filesWith(t, `"expireAt`) {
+		if file != "shared/store/collections.go" {
+			found[path.Dir(file)] = true
+		}
+	}
+	if diff := cmp.Diff(owners, found); diff != "" {
+		t.Errorf("packages with a field expireAt (-store.Collections +source):\n%s", diff)
+	}
+}
+
+func TestIndexesMatchTheCollections(t *testing.T) {
+	var known, planned []string
+	for _, c := range store.Collections {
+		for _, i := range c.Indexes {
+			q := query{c.Name, slices.Sorted(slices.Values(i.Equal)), i.By, i.Descending}
+			known = append(known, q.String())
+		}
+	}
+	for _, q := range indexesOf(minimal(t)) {
+		planned = append(planned, q.String())
+	}
+	slices.Sort(known)
+	slices.Sort(planned)
+	if diff := cmp.Diff(known, planned); diff != "" {
+		t.Errorf("indexes (-store.Collections +Terraform):\n%s", diff)
 	}
 }
 
