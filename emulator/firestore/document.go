@@ -13,10 +13,14 @@ import (
 type document struct {
 	id    string
 	proto *pb.Document // shared with answers under way, so never changed either
+	size  int          // documentSize of proto, in bytes
 }
 
-func newDocument(d *pb.Document) *document {
-	return &document{id: d.Name[strings.LastIndexByte(d.Name, '/')+1:], proto: d}
+func newDocument(d *pb.Document) *document { return sizedDocument(d, documentSize(d)) }
+
+// sizedDocument is newDocument for a caller that knows documentSize(d).
+func sizedDocument(d *pb.Document, size int) *document {
+	return &document{id: d.Name[strings.LastIndexByte(d.Name, '/')+1:], proto: d, size: size}
 }
 
 // field returns the value at path, or nil where the document has none.
@@ -97,16 +101,21 @@ func newFieldIndex(path fieldPath, docs *btree.BTreeG[*document]) *fieldIndex {
 	return index
 }
 
+// replace removes the entry of old and adds the entry of next. Either may be nil. Both have the same id.
 func (x *fieldIndex) replace(old, next *document) {
+	var before, after *pb.Value
 	if old != nil {
-		if v := old.field(x.path); v != nil {
-			x.entries.Delete(indexEntry{value: v, doc: old})
-		}
+		before = old.field(x.path)
 	}
 	if next != nil {
-		if v := next.field(x.path); v != nil {
-			x.entries.Set(indexEntry{value: v, doc: next})
-		}
+		after = next.field(x.path)
+	}
+	// Set replaces an entry with an equal value, so most updates walk the tree once.
+	if before != nil && (after == nil || !equalValues(before, after)) {
+		x.entries.Delete(indexEntry{value: before, doc: old})
+	}
+	if after != nil {
+		x.entries.Set(indexEntry{value: after, doc: next})
 	}
 }
 
@@ -210,7 +219,7 @@ type builder struct {
 // A change is the new version of one document, or that it is gone.
 type change struct {
 	name string
-	doc  *pb.Document // nil: deleted
+	doc  *document // nil: deleted
 }
 
 func newBuilder(from *state, time int64) *builder {
@@ -240,7 +249,7 @@ func (b *builder) own(path string) *collection {
 	return c
 }
 
-func (b *builder) put(name documentName, d *pb.Document) {
+func (b *builder) put(name documentName, d *document) {
 	c := b.own(name.collection)
 	if c == nil {
 		c = newCollection(name.collection)
@@ -249,8 +258,8 @@ func (b *builder) put(name documentName, d *pb.Document) {
 		b.groups.Set(groupMember{database: name.database, id: c.id(), path: c.path})
 	}
 	c.version = b.time
-	b.written += documentSize(d)
-	c.put(newDocument(d))
+	b.written += d.size
+	c.put(d)
 	b.changes = append(b.changes, change{name: name.full, doc: d})
 }
 

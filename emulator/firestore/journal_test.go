@@ -219,7 +219,7 @@ func TestDamageBeforeTheTailIsAnError(t *testing.T) {
 	if err := srv.Close(); err != nil {
 		t.Fatal(err)
 	}
-	rewrite(t, dir, func(log []byte) []byte { log[20] ^= 1; return log })
+	rewrite(t, dir, func(log []byte) []byte { log[40] ^= 1; return log })
 	if srv, err := firestore.New(firestore.WithDir(dir)); err == nil {
 		srv.Close()
 		t.Error("the server started on a damaged log")

@@ -63,7 +63,7 @@ type options struct {
 	addr      string
 	clock     func() time.Time
 	dir       string
-	compactAt int64 // bytes; see journal
+	compactAt int64 // as in wal.Options
 	unary     []grpc.UnaryServerInterceptor
 	streams   []grpc.StreamServerInterceptor
 }
@@ -104,7 +104,7 @@ func WithStreamInterceptor(i ...grpc.StreamServerInterceptor) Option {
 // New starts a server, which is ready for calls when New returns. It fails
 // where the address or the directory cannot be used. The caller must Close it.
 func New(opts ...Option) (*Server, error) {
-	o := options{addr: "127.0.0.1:0", clock: time.Now, compactAt: minCompact}
+	o := options{addr: "127.0.0.1:0", clock: time.Now}
 	for _, opt := range opts {
 		opt(&o)
 	}

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"parley.internal/emulator/wal/waltest"
 )
 
 const (
@@ -31,6 +33,9 @@ func reopen(t *testing.T, dir string, opts ...Option) *Server {
 	t.Cleanup(func() { s.Close() })
 	return s
 }
+
+// withCompactAt makes the journal compact after fewer bytes than by default.
+func withCompactAt(bytes int64) Option { return func(o *options) { o.compactAt = bytes } }
 
 func must[T any](t *testing.T) func(T, error) T {
 	return func(v T, err error) T {
@@ -87,11 +92,15 @@ func TestRestartKeepsTopicsSubscriptionsAndWhatIsNotAcknowledged(t *testing.T) {
 	}
 	must[*pubsubpb.DetachSubscriptionResponse](t)(s.DetachSubscription(ctx, &pubsubpb.DetachSubscriptionRequest{Subscription: detached}))
 
-	for range 2 { // the second start reads a journal that the first rewrote
+	for range 2 { // the second start reads a snapshot
+		s.log.log.Compact(compact)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		s = reopen(t, dir)
+		s = reopen(t, dir, withCompactAt(1))
+	}
+	if snapshots, err := filepath.Glob(filepath.Join(dir, "snapshot-*")); err != nil || len(snapshots) != 1 {
+		t.Errorf("snapshots %v, %v", snapshots, err)
 	}
 	if topic := must[*pubsubpb.Topic](t)(s.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: aTopic})); topic.Labels["a"] != "b" {
 		t.Errorf("topic %v", topic)
@@ -204,7 +213,11 @@ func TestJournalWithoutItsEndIsReadUpToThere(t *testing.T) {
 	publishTexts(t, s, "", "whole")
 	publishTexts(t, s, "", "torn")
 	s.Close()
-	path := filepath.Join(dir, journalName)
+	logs, err := filepath.Glob(filepath.Join(dir, "log-*"))
+	if err != nil || len(logs) != 1 {
+		t.Fatal(logs, err)
+	}
+	path := logs[0]
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -227,8 +240,7 @@ func TestJournalWithoutItsEndIsReadUpToThere(t *testing.T) {
 
 func TestJournalOfAcknowledgedMessagesStaysSmall(t *testing.T) {
 	dir := t.TempDir()
-	s := reopen(t, dir)
-	s.log.compactAt = 64 << 10
+	s := reopen(t, dir, withCompactAt(64<<10))
 	must[*pubsubpb.Topic](t)(s.CreateTopic(t.Context(), &pubsubpb.Topic{Name: aTopic}))
 	must[*pubsubpb.Subscription](t)(s.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: aSub, Topic: aTopic}))
 	publishTexts(t, s, "", "kept")
@@ -244,12 +256,20 @@ func TestJournalOfAcknowledgedMessagesStaysSmall(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	info, err := os.Stat(filepath.Join(dir, journalName))
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Size() > 256<<10 {
-		t.Errorf("the journal has %d bytes after 1 MB came and went", info.Size())
+	size := int64(0)
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += info.Size()
+	}
+	if size > 256<<10 {
+		t.Errorf("the journal has %d bytes after 1 MB came and went", size)
 	}
 	s = reopen(t, dir)
 	if texts, _ := pullTexts(t, s, aSub); len(texts) == 0 || texts[0] != "kept" {
@@ -269,9 +289,10 @@ func TestDirectoryBelongsToOneServer(t *testing.T) {
 }
 
 func TestBrokenDiskIsAnErrorToPublishersAndStaysOne(t *testing.T) {
-	s := reopen(t, t.TempDir())
+	dir := t.TempDir()
+	s := reopen(t, dir)
 	must[*pubsubpb.Topic](t)(s.CreateTopic(t.Context(), &pubsubpb.Topic{Name: aTopic}))
-	s.log.file.Close()
+	waltest.BreakLog(t, dir)
 	for range 2 {
 		_, err := s.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: aTopic, Messages: []*pubsubpb.PubsubMessage{{Data: []byte("a")}}})
 		if status.Code(err) != codes.Unavailable {

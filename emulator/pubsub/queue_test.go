@@ -30,7 +30,7 @@ func inBubble(t *testing.T, s settings, test func(b *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t}
-		b.queue = newQueue(s, hooks{
+		b.queue = newQueue(s, callbacks{
 			forward: func(m *message, attempts int) error {
 				if b.deadErr == nil {
 					b.dead = append(b.dead, fmt.Sprintf("%s after %d", m.pb.Data, attempts))
@@ -133,7 +133,7 @@ func woken(c *consumer, d time.Duration) bool {
 	}
 }
 
-var plain = settings{ackDeadline: 10 * time.Second}
+var plain = settings{}
 
 func TestAcknowledgedMessagesLeaveNothingBehind(t *testing.T) {
 	inBubble(t, settings{ordered: true}, func(b *bench) {
@@ -144,9 +144,9 @@ func TestAcknowledgedMessagesLeaveNothingBehind(t *testing.T) {
 		for range 10 { // a take gives no more than maxBatchMessages
 			b.ack(b.take(c)...)
 		}
-		if n := b.len(); n != 0 || len(b.entries) != 0 || len(b.lanes) != 0 || len(b.times) != 0 || b.ready.len() != 0 || c.messages != 0 || c.bytes != 0 {
-			t.Errorf("left: %d messages, %d entries, %d lanes, %d times, %d ready, %d messages and %d bytes outstanding",
-				n, len(b.entries), len(b.lanes), len(b.times), b.ready.len(), c.messages, c.bytes)
+		if n := b.len(); n != 0 || len(b.entries) != 0 || len(b.keys) != 0 || len(b.times) != 0 || b.ready.len() != 0 || c.messages != 0 || c.bytes != 0 {
+			t.Errorf("left: %d messages, %d entries, %d keys, %d times, %d ready, %d messages and %d bytes outstanding",
+				n, len(b.entries), len(b.keys), len(b.times), b.ready.len(), c.messages, c.bytes)
 		}
 		if b.settled != 3000 {
 			t.Errorf("%d messages settled, want 3000", b.settled)
@@ -226,17 +226,17 @@ func TestExactlyOnceTakesNoLateAck(t *testing.T) {
 		c := b.stream()
 		b.publish("", "a", "b")
 		ds := b.want(c, "a", "b")
-		if v, _ := b.queue.ack(acks(ds[:1])); v[0] != done {
+		if v, _ := b.queue.ack(acks(ds[:1])); v[0] != ackDone {
 			t.Error("an acknowledgement in time was refused")
 		}
-		if v, _ := b.queue.ack(acks(ds[:1])); v[0] != stale {
+		if v, _ := b.queue.ack(acks(ds[:1])); v[0] != ackStale {
 			t.Error("a second acknowledgement was taken")
 		}
 		pass(11 * time.Second)
-		if v, _ := b.queue.ack(acks(ds[1:])); v[0] != stale {
+		if v, _ := b.queue.ack(acks(ds[1:])); v[0] != ackStale {
 			t.Error("a late acknowledgement was taken")
 		}
-		if v, _ := b.queue.extend(acks(ds[1:]), time.Minute); v[0] != stale {
+		if v, _ := b.queue.extend(acks(ds[1:]), time.Minute); v[0] != ackStale {
 			t.Error("a late extension was taken")
 		}
 		b.want(c, "b")
@@ -643,8 +643,8 @@ func TestAnyInterleavingKeepsOrderAndLosesNothing(t *testing.T) {
 			for _, n := range last {
 				total += n
 			}
-			if b.settled != total || len(b.entries) != 0 || len(b.lanes) != 0 {
-				t.Fatalf("seed %d: settled %d of %d, %d entries and %d lanes left", seed, b.settled, total, len(b.entries), len(b.lanes))
+			if b.settled != total || len(b.entries) != 0 || len(b.keys) != 0 {
+				t.Fatalf("seed %d: settled %d of %d, %d entries and %d keys left", seed, b.settled, total, len(b.entries), len(b.keys))
 			}
 		})
 		if t.Failed() {

@@ -95,6 +95,7 @@ type options struct {
 	grpc      []grpc.ServerOption
 	client    *http.Client
 	dir       string
+	compactAt int64 // as in wal.Options
 	onPublish func(topic string, m *pubsubpb.PubsubMessage)
 }
 

@@ -131,27 +131,27 @@ func (s *Server) Acknowledge(_ context.Context, req *pubsubpb.AcknowledgeRequest
 	if len(req.AckIds) == 0 {
 		return nil, invalid("No ack ids specified.")
 	}
-	verdicts, err := s.ack(sub, req.AckIds)
+	results, err := s.ack(sub, req.AckIds)
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, exactlyOnceError(sub, req.AckIds, verdicts)
+	return &emptypb.Empty{}, exactlyOnceError(sub, req.AckIds, results)
 }
 
-func (s *Server) ack(sub *subscription, texts []string) ([]verdict, error) {
+func (s *Server) ack(sub *subscription, texts []string) ([]ackResult, error) {
 	ids, err := parseAckIDs(texts)
 	if err != nil {
 		return nil, err
 	}
-	verdicts, err := sub.queue.ack(ids)
+	results, err := sub.queue.ack(ids)
 	n := 0
-	for _, v := range verdicts {
-		if v == done {
+	for _, v := range results {
+		if v == ackDone {
 			n++
 		}
 	}
 	s.count(CountAcked, n)
-	return verdicts, statusOf(err)
+	return results, statusOf(err)
 }
 
 // ModifyAckDeadline implements the Subscriber service. A deadline of zero gives
@@ -164,14 +164,14 @@ func (s *Server) ModifyAckDeadline(_ context.Context, req *pubsubpb.ModifyAckDea
 	if len(req.AckIds) == 0 {
 		return nil, invalid("No ack ids specified.")
 	}
-	verdicts, err := s.extend(sub, req.AckIds, req.AckDeadlineSeconds)
+	results, err := s.extend(sub, req.AckIds, req.AckDeadlineSeconds)
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, exactlyOnceError(sub, req.AckIds, verdicts)
+	return &emptypb.Empty{}, exactlyOnceError(sub, req.AckIds, results)
 }
 
-func (s *Server) extend(sub *subscription, texts []string, seconds int32) ([]verdict, error) {
+func (s *Server) extend(sub *subscription, texts []string, seconds int32) ([]ackResult, error) {
 	if seconds < 0 || seconds > maxAckDeadline {
 		return nil, invalid("ack_deadline_seconds: %d is not between 0 and %d", seconds, maxAckDeadline)
 	}
@@ -179,19 +179,19 @@ func (s *Server) extend(sub *subscription, texts []string, seconds int32) ([]ver
 	if err != nil {
 		return nil, err
 	}
-	verdicts, err := sub.queue.extend(ids, time.Duration(seconds)*time.Second)
-	return verdicts, statusOf(err)
+	results, err := sub.queue.extend(ids, time.Duration(seconds)*time.Second)
+	return results, statusOf(err)
 }
 
 // exactlyOnceError tells which ids of a call were stale, if the subscription
 // promises to.
-func exactlyOnceError(sub *subscription, texts []string, verdicts []verdict) error {
+func exactlyOnceError(sub *subscription, texts []string, results []ackResult) error {
 	if !sub.get().EnableExactlyOnceDelivery {
 		return nil
 	}
 	failed := map[string]string{}
-	for i, v := range verdicts {
-		if v == stale {
+	for i, v := range results {
+		if v == ackStale {
 			failed[texts[i]] = "PERMANENT_FAILURE_INVALID_ACK_ID"
 		}
 	}
@@ -319,12 +319,12 @@ func (st *stream) answer(req *pubsubpb.StreamingPullRequest) error {
 	}
 	confirm := st.sub.get().EnableExactlyOnceDelivery
 	if len(req.AckIds) > 0 {
-		verdicts, err := st.server.ack(st.sub, req.AckIds)
+		results, err := st.server.ack(st.sub, req.AckIds)
 		if err != nil {
 			return err
 		}
 		if confirm {
-			ok, bad := sorted(req.AckIds, verdicts)
+			ok, bad := sorted(req.AckIds, results)
 			err := st.reply(&pubsubpb.StreamingPullResponse{AcknowledgeConfirmation: &pubsubpb.StreamingPullResponse_AcknowledgeConfirmation{
 				AckIds: ok, InvalidAckIds: bad,
 			}})
@@ -340,12 +340,12 @@ func (st *stream) answer(req *pubsubpb.StreamingPullRequest) error {
 		for n < len(ids) && seconds[n] == seconds[0] {
 			n++
 		}
-		verdicts, err := st.server.extend(st.sub, ids[:n], seconds[0])
+		results, err := st.server.extend(st.sub, ids[:n], seconds[0])
 		if err != nil {
 			return err
 		}
 		if confirm {
-			ok, bad := sorted(ids[:n], verdicts)
+			ok, bad := sorted(ids[:n], results)
 			err := st.reply(&pubsubpb.StreamingPullResponse{ModifyAckDeadlineConfirmation: &pubsubpb.StreamingPullResponse_ModifyAckDeadlineConfirmation{
 				AckIds: ok, InvalidAckIds: bad,
 			}})
@@ -358,9 +358,9 @@ func (st *stream) answer(req *pubsubpb.StreamingPullRequest) error {
 	return nil
 }
 
-func sorted(ids []string, verdicts []verdict) (ok, bad []string) {
-	for i, v := range verdicts {
-		if v == done {
+func sorted(ids []string, results []ackResult) (ok, bad []string) {
+	for i, v := range results {
+		if v == ackDone {
 			ok = append(ok, ids[i])
 		} else {
 			bad = append(bad, ids[i])

@@ -61,7 +61,7 @@ func (s *Server) newSubscription(config *pubsubpb.Subscription) (*subscription, 
 		return nil, invalid("Invalid filter: %v", err)
 	}
 	sub := &subscription{name: config.Name, server: s, filter: f, config: config}
-	sub.queue = newQueue(settingsOf(config), hooks{
+	sub.queue = newQueue(settingsOf(config), callbacks{
 		forward: func(m *message, attempts int) error {
 			return s.deadLetter(sub.name, sub.get().GetDeadLetterPolicy().GetDeadLetterTopic(), m, attempts)
 		},
@@ -129,7 +129,6 @@ func (sub *subscription) end(reason error) {
 
 func settingsOf(c *pubsubpb.Subscription) settings {
 	s := settings{
-		ackDeadline: time.Duration(c.AckDeadlineSeconds) * time.Second,
 		ordered:     c.EnableMessageOrdering,
 		exactlyOnce: c.EnableExactlyOnceDelivery,
 		maxAttempts: int(c.GetDeadLetterPolicy().GetMaxDeliveryAttempts()),
