@@ -3,6 +3,7 @@ package firestore
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
@@ -28,8 +29,12 @@ func parseWrites(database string, protos []*pb.Write, req proto.Message) ([]*wri
 	if _, err := parseDatabase(database); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if n := proto.Size(req); n > maxRequestSize {
-		return nil, status.Errorf(codes.InvalidArgument, "request payload size of %d bytes exceeds the limit: %d bytes", n, maxRequestSize)
+	// The exact size costs as much as decoding the request, and is needed close to the limit only.
+	const margin = 64 << 10
+	if writesSize(protos) > maxRequestSize-margin {
+		if n := proto.Size(req); n > maxRequestSize {
+			return nil, status.Errorf(codes.InvalidArgument, "request payload size of %d bytes exceeds the limit: %d bytes", n, maxRequestSize)
+		}
 	}
 	writes := make([]*write, len(protos))
 	for i, p := range protos {
@@ -43,6 +48,25 @@ func parseWrites(database string, protos []*pb.Write, req proto.Message) ([]*wri
 		writes[i] = w
 	}
 	return writes, nil
+}
+
+// writesSize is the encoded size of writes in bytes, or slightly more.
+func writesSize(protos []*pb.Write) int {
+	const perField = 16 // tags and lengths
+	n := 0
+	for _, p := range protos {
+		n += perField + len(p.GetDelete()) + proto.Size(p.GetTransform()) + proto.Size(p.GetCurrentDocument())
+		if d := p.GetUpdate(); d != nil {
+			n += sizeDocument(d)
+		}
+		for _, path := range p.GetUpdateMask().GetFieldPaths() {
+			n += perField + len(path)
+		}
+		for _, t := range p.GetUpdateTransforms() {
+			n += perField + proto.Size(t)
+		}
+	}
+	return n
 }
 
 func parseWrite(p *pb.Write) (*write, error) {
@@ -159,7 +183,7 @@ func (w *write) apply(b *builder) (*pb.WriteResult, error) {
 		return nil, status.Errorf(codes.InvalidArgument,
 			"document %q cannot be written because its size (%d bytes) exceeds the maximum allowed size of %d bytes", d.Name, size, maxDocumentSize)
 	}
-	if len(w.transforms) > 0 || w.mask != nil {
+	if w.isNested() {
 		// The parts may each be fine and the whole too deep.
 		if err := checkFields(fieldsAt(fields, w)); err != nil {
 			return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -168,6 +192,12 @@ func (w *write) apply(b *builder) (*pb.WriteResult, error) {
 	b.put(w.name, sizedDocument(d, size))
 	result.UpdateTime = now
 	return result, nil
+}
+
+// isNested reports whether w puts a part into a map of the document.
+func (w *write) isNested() bool {
+	return slices.ContainsFunc(w.mask, func(path fieldPath) bool { return len(path) > 1 }) ||
+		slices.ContainsFunc(w.transforms, func(t transform) bool { return len(t.path) > 1 })
 }
 
 // fieldsAt returns the top-level fields that w put together from parts.

@@ -48,12 +48,14 @@ func parseDatabase(s string) (string, error) {
 
 // cutDatabase splits s after projects/P/databases/D.
 func cutDatabase(s string) (database, rest string, err error) {
-	parts := strings.SplitN(s, "/", 5)
-	if len(parts) < 4 || parts[0] != "projects" || parts[1] == "" || parts[2] != "databases" || parts[3] == "" {
+	tail, isProject := strings.CutPrefix(s, "projects/")
+	project, tail, _ := strings.Cut(tail, "/")
+	tail, isDatabase := strings.CutPrefix(tail, "databases/")
+	id, rest, _ := strings.Cut(tail, "/")
+	if !isProject || project == "" || !isDatabase || id == "" {
 		return "", "", fmt.Errorf("resource name %q does not start with projects/{project}/databases/{database}", s)
 	}
-	n := len(parts[0]) + len(parts[1]) + len(parts[2]) + len(parts[3]) + 3
-	return s[:n], strings.TrimPrefix(s[n:], "/"), nil
+	return s[:len(s)-len(tail)+len(id)], rest, nil
 }
 
 // parseParent checks the name of what collections hang from: a document, or

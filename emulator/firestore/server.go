@@ -41,6 +41,11 @@ import (
 	"google.golang.org/grpc"
 )
 
+const (
+	streamWorkers = 32
+	windowSize    = 4 << 20 // bytes
+)
+
 // A Server is a Firestore service at a TCP address. Its methods may be called
 // concurrently.
 type Server struct {
@@ -136,6 +141,12 @@ func New(opts ...Option) (*Server, error) {
 		// check, with its code, so gRPC has to let it through.
 		grpc.MaxRecvMsgSize(4*maxRequestSize),
 		grpc.WaitForHandlers(true),
+		grpc.ForceServerCodecV2(newCodec()),
+		// Workers keep their grown stacks from call to call. A call without a free worker gets a new goroutine.
+		grpc.NumStreamWorkers(streamWorkers),
+		// Fixed windows save the pings that measure the bandwidth of a connection.
+		grpc.InitialWindowSize(windowSize),
+		grpc.InitialConnWindowSize(windowSize),
 		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{s.service.countUnary}, o.unary...)...),
 		grpc.ChainStreamInterceptor(append([]grpc.StreamServerInterceptor{s.service.countStream}, o.streams...)...),
 	)

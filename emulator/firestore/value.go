@@ -351,11 +351,8 @@ func documentSize(d *pb.Document) int {
 
 func nameSize(name string) int {
 	const overhead = 16
-	n := overhead
-	for id := range strings.SplitSeq(relativePath(name), "/") {
-		n += len(id) + 1
-	}
-	return n
+	// Each id counts with one byte more. The slashes between the ids stand for these bytes, except the last one.
+	return overhead + len(relativePath(name)) + 1
 }
 
 func fieldsSize(fields map[string]*pb.Value) int {

@@ -63,6 +63,11 @@ const (
 	CountDeliveredBytes = "bytes.delivered"
 )
 
+const (
+	streamWorkers = 32
+	windowSize    = 4 << 20 // bytes
+)
+
 // Server is a running Pub/Sub server. Its methods may be called from any
 // goroutine.
 type Server struct {
@@ -182,6 +187,11 @@ func New(opts ...Option) (*Server, error) {
 		// is too great in the words of the service.
 		grpc.MaxRecvMsgSize(2 * maxRequestBytes),
 		grpc.WaitForHandlers(true),
+		// Workers keep their grown stacks from call to call. A call without a free worker gets a new goroutine.
+		grpc.NumStreamWorkers(streamWorkers),
+		// Fixed windows save the pings that measure the bandwidth of a connection.
+		grpc.InitialWindowSize(windowSize),
+		grpc.InitialConnWindowSize(windowSize),
 		// Clients that ping often to keep a quiet stream are welcome.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.countUnary),
