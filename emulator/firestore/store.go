@@ -226,12 +226,9 @@ func (s *store) publish(made []*builder) {
 	for ; drop < len(s.history)-1 && (len(s.history)-drop > historyStates || s.kept > historySize); drop++ {
 		s.kept -= s.history[drop].written
 	}
-	if drop > 0 {
-		// Copied down, so that the array does not keep the dropped states alive.
-		n := copy(s.history, s.history[drop:])
-		clear(s.history[n:])
-		s.history = s.history[:n]
-	}
+	// Cleared, so that the array does not keep the dropped states alive.
+	clear(s.history[:drop])
+	s.history = s.history[drop:]
 	s.current.Store(s.history[len(s.history)-1])
 	s.pending = 0
 	s.mu.Unlock()

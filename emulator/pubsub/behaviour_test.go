@@ -244,32 +244,6 @@ func TestSubscriptionOutlivesItsTopicWithItsBacklog(t *testing.T) {
 	})
 }
 
-func TestDetachedSubscriptionHasNoBacklogAndGetsNothing(t *testing.T) {
-	onBoth(t, func(t *testing.T, b *bus) {
-		ctx := testContext(t)
-		topic := b.topic(t)
-		sub := b.subscribe(t, topic)
-		b.publish(t, topic, text("a"))
-		st := b.stream(t, sub)
-		st.next(1)
-		if _, err := b.DetachSubscription(ctx, &pubsubpb.DetachSubscriptionRequest{Subscription: sub}); err != nil {
-			t.Fatal(err)
-		}
-		for {
-			if _, err := st.Recv(); err != nil {
-				wantCode(t, "the open stream", err, codes.FailedPrecondition)
-				break
-			}
-		}
-		_, err := b.Pull(ctx, &pubsubpb.PullRequest{Subscription: sub, MaxMessages: 1})
-		wantCode(t, "pull", err, codes.FailedPrecondition)
-		got, err := b.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: sub})
-		if err != nil || !got.Detached {
-			t.Errorf("got %v, %v", got, err)
-		}
-	})
-}
-
 func TestPublishedMessageKeepsItsContentAndGetsIdAndTime(t *testing.T) {
 	onBoth(t, func(t *testing.T, b *bus) {
 		topic := b.topic(t)

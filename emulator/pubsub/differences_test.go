@@ -35,8 +35,6 @@ var differences = map[string]difference{
 	"TestInvalidSubscriptionIsRefused/filter_too_long":         {"filters are not read", docFilter},
 	"TestFilterKeepsMessagesFromASubscription":                 {"filters are not applied", docFilter},
 
-	"TestDetachedSubscriptionHasNoBacklogAndGetsNothing": {"DetachSubscription is UNIMPLEMENTED", docEmu},
-
 	"TestPublishLimits/too_many_bytes":         {"requests of more than 10 MB are taken", docLimits},
 	"TestPublishLimits/too_many_attributes":    {"attributes have no limits", docLimits},
 	"TestPublishLimits/attribute_key_long":     {"attributes have no limits", docLimits},

@@ -102,9 +102,6 @@ func (img *image) putSubscription(body []byte) error {
 		img.subs[config.Name] = h
 	}
 	h.config = config
-	if config.Detached {
-		clear(h.held)
-	}
 	return nil
 }
 
@@ -128,7 +125,7 @@ func (img *image) hold(kind recordKind, body []byte) error {
 			continue
 		}
 		for _, h := range img.subs {
-			if h.config.Topic == req.Topic && !h.config.Detached && h.filter.match(pb.Attributes) {
+			if h.config.Topic == req.Topic && h.filter.match(pb.Attributes) {
 				h.held[id] = m
 			}
 		}

@@ -164,10 +164,6 @@ func (s *Server) restoreSubscription(h *heldSubscription) error {
 	if err := s.addSubscription(h.config, t); err != nil {
 		return err
 	}
-	sub := s.subs[h.config.Name]
-	sub.queue.add(h.inOrder())
-	if h.config.Detached {
-		sub.end(errDetached)
-	}
+	s.subs[h.config.Name].queue.add(h.inOrder())
 	return nil
 }
