@@ -133,7 +133,7 @@ func TestSubscriptionIsCreatedReadListedAndDeleted(t *testing.T) {
 	})
 }
 
-// refused are subscriptions that are not valid, by what is wrong.
+// refused maps a mistake to a function that makes it in a subscription.
 var refused = map[string]func(*pubsubpb.Subscription){
 	"ack deadline too short": func(s *pubsubpb.Subscription) { s.AckDeadlineSeconds = 9 },
 	"ack deadline too long":  func(s *pubsubpb.Subscription) { s.AckDeadlineSeconds = 601 },
@@ -617,7 +617,7 @@ func TestMessageIsDeadLetteredAfterItsLastAttempt(t *testing.T) {
 	})
 }
 
-func TestSeekToATimeDropsWhatWasPublishedBefore(t *testing.T) {
+func TestSeekToATimeDropsMessagesPublishedBefore(t *testing.T) {
 	onBoth(t, func(t *testing.T, b *bus) {
 		topic := b.topic(t)
 		sub := b.subscribe(t, topic)
@@ -798,7 +798,7 @@ func TestPushSubscriptionCannotBePulled(t *testing.T) {
 	})
 }
 
-func TestWhatIsNotServedIsUnimplementedAndNamed(t *testing.T) {
+func TestUnsupportedCallsAndFieldsAreUnimplementedAndNamed(t *testing.T) {
 	b := newBus(t, start(t).Addr(), false)
 	ctx := testContext(t)
 	topic := b.topic(t)

@@ -67,7 +67,7 @@ func pullTexts(t *testing.T, s *Server, sub string) (texts []string, acks []stri
 	return texts, acks
 }
 
-func TestRestartKeepsTopicsSubscriptionsAndWhatIsNotAcknowledged(t *testing.T) {
+func TestRestartKeepsTopicsSubscriptionsAndUnacknowledgedMessages(t *testing.T) {
 	dir := t.TempDir()
 	s := reopen(t, dir)
 	ctx := t.Context()
@@ -134,14 +134,13 @@ func TestRestartKeepsTopicsSubscriptionsAndWhatIsNotAcknowledged(t *testing.T) {
 	}
 }
 
-// childDir, in the environment, makes TestPublisherThatIsKilled the process
-// that is killed.
+// childDir is the environment variable that makes TestPublisherThatIsKilled the killed process.
 const childDir = "PUBSUB_TEST_CHILD_DIR"
 
 func TestPublisherThatIsKilled(t *testing.T) {
 	dir := os.Getenv(childDir)
 	if dir == "" {
-		t.Skip("only runs as a child of TestKillLosesNothingThatWasPublished")
+		t.Skip("only runs as a child of TestKillLosesNoPublishedMessage")
 	}
 	s := reopen(t, dir)
 	must[*pubsubpb.Topic](t)(s.CreateTopic(t.Context(), &pubsubpb.Topic{Name: aTopic}))
@@ -152,7 +151,7 @@ func TestPublisherThatIsKilled(t *testing.T) {
 	}
 }
 
-func TestKillLosesNothingThatWasPublished(t *testing.T) {
+func TestKillLosesNoPublishedMessage(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -201,7 +200,7 @@ func TestKillLosesNothingThatWasPublished(t *testing.T) {
 	}
 }
 
-func TestJournalWithoutItsEndIsReadUpToThere(t *testing.T) {
+func TestJournalWithATornEndIsReadUpToTheLastWholeRecord(t *testing.T) {
 	dir := t.TempDir()
 	s := reopen(t, dir)
 	must[*pubsubpb.Topic](t)(s.CreateTopic(t.Context(), &pubsubpb.Topic{Name: aTopic}))
@@ -284,7 +283,7 @@ func TestDirectoryBelongsToOneServer(t *testing.T) {
 	reopen(t, dir)
 }
 
-func TestBrokenDiskIsAnErrorToPublishersAndStaysOne(t *testing.T) {
+func TestBrokenDiskFailsEveryLaterPublish(t *testing.T) {
 	dir := t.TempDir()
 	s := reopen(t, dir)
 	must[*pubsubpb.Topic](t)(s.CreateTopic(t.Context(), &pubsubpb.Topic{Name: aTopic}))

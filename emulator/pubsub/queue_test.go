@@ -14,7 +14,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 )
 
-// bench is a queue with all its hooks recorded, in a bubble of fake time.
+// bench is a queue in fake time, with recorded callbacks.
 type bench struct {
 	*queue
 	t       *testing.T
@@ -78,7 +78,7 @@ func (b *bench) take(c *consumer) []delivery {
 	return ds
 }
 
-// want takes and checks what comes.
+// want takes deliveries and checks their messages.
 func (b *bench) want(c *consumer, datas ...string) []delivery {
 	b.t.Helper()
 	ds := b.take(c)
@@ -116,13 +116,13 @@ func acks(ds []delivery) []ackID {
 	return ids
 }
 
-// pass lets fake time go by.
+// pass advances the fake time.
 func pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
 }
 
-// woken lets d of fake time go by and reports whether the consumer was signalled.
+// woken advances the fake time by d and reports whether the consumer was signalled.
 func woken(c *consumer, d time.Duration) bool {
 	pass(d)
 	select {
@@ -467,7 +467,7 @@ func TestMessageThatCannotBeForwardedIsDeliveredAgain(t *testing.T) {
 	})
 }
 
-func TestRetentionDropsMessagesThatNobodyTakes(t *testing.T) {
+func TestRetentionDropsUntakenMessages(t *testing.T) {
 	inBubble(t, settings{retention: 10 * time.Minute, ordered: true}, func(b *bench) {
 		b.publish("", "a")
 		b.publish("k", "b")
@@ -487,7 +487,7 @@ func TestRetentionDropsMessagesThatNobodyTakes(t *testing.T) {
 	})
 }
 
-func TestSubscriptionExpiresOnlyWhenNobodyUsesIt(t *testing.T) {
+func TestSubscriptionExpiresOnlyWhenUnused(t *testing.T) {
 	day := 24 * time.Hour
 	inBubble(t, settings{ttl: day}, func(b *bench) {
 		pass(day - time.Second)
@@ -505,7 +505,7 @@ func TestSubscriptionExpiresOnlyWhenNobodyUsesIt(t *testing.T) {
 	})
 }
 
-func TestPurgeDropsWhatWasPublishedBefore(t *testing.T) {
+func TestPurgeDropsMessagesPublishedBefore(t *testing.T) {
 	inBubble(t, settings{ordered: true}, func(b *bench) {
 		c := b.stream()
 		b.publish("k", "1", "2")
@@ -572,10 +572,9 @@ func TestCloseEndsConsumersWithTheReason(t *testing.T) {
 	})
 }
 
-// TestAnyInterleavingKeepsOrderAndLosesNothing drives a queue with random
-// consumers, acknowledgements, nacks, endings and waits, and checks the two
-// promises of a key: nothing is lost, and every delivery of it is followed by
-// its next message or, when something came back, by an earlier one.
+// TestAnyInterleavingKeepsOrderAndLosesNothing drives a queue with random consumers, acknowledgements, nacks, endings
+// and waits. It checks the two guarantees for a key: no message is lost, and a delivery is followed by the next message
+// or, after a redelivery, by an earlier one.
 func TestAnyInterleavingKeepsOrderAndLosesNothing(t *testing.T) {
 	for seed := range uint64(200) {
 		inBubble(t, settings{ordered: true, minBackoff: 50 * time.Millisecond, maxBackoff: time.Second}, func(b *bench) {
