@@ -14,8 +14,8 @@ import (
 // maxDecodeDepth bounds the nesting of values decoded by hand. checkFields refuses far less.
 const maxDecodeDepth = 2 * maxValueDepth
 
-// decodeCommit decodes a CommitRequest. It handles the encodings that the client libraries make. It returns false for
-// all others, valid or not, with req in an unknown state: package proto decides on these.
+// decodeCommit decodes a CommitRequest as encoded by the client libraries. It returns false for any other encoding, valid
+// or not, and leaves req in an unknown state. The caller falls back to package proto then.
 func decodeCommit(b []byte, req *pb.CommitRequest) bool {
 	return eachField(b, func(number protowire.Number, p []byte) bool {
 		switch number {

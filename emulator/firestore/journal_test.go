@@ -30,7 +30,7 @@ const writerDir = "FIRESTORE_TEST_WRITER_DIR"
 // each document after its commit was answered.
 func writeUntilKilled(dir string) {
 	// It compacts so often that it may well be killed while it does.
-	srv, err := firestore.New(firestore.WithDir(dir), firestore.WithCompactAt(32<<10))
+	srv, err := firestore.New(firestore.WithDataDir(dir), firestore.WithCompactAt(32<<10))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -105,7 +105,7 @@ func killedWriter(t *testing.T, dir string, answers int) []string {
 // open starts a server on dir that ends with the test.
 func open(t testing.TB, dir string) (*firestore.Server, *backend) {
 	t.Helper()
-	srv, err := firestore.New(firestore.WithDir(dir))
+	srv, err := firestore.New(firestore.WithDataDir(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestARestartBringsBackDocumentsAndTimes(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A clock in the past must not lead to times that were given before.
-	srv, err := firestore.New(firestore.WithDir(dir), firestore.WithClock(func() time.Time { return time.Unix(0, 0) }))
+	srv, err := firestore.New(firestore.WithDataDir(dir), firestore.WithClock(func() time.Time { return time.Unix(0, 0) }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func TestDamageBeforeTheTailIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	rewrite(t, dir, func(log []byte) []byte { log[40] ^= 1; return log })
-	if srv, err := firestore.New(firestore.WithDir(dir)); err == nil {
+	if srv, err := firestore.New(firestore.WithDataDir(dir)); err == nil {
 		srv.Close()
 		t.Error("the server started on a damaged log")
 	}
@@ -242,7 +242,7 @@ func TestADirectoryBelongsToOneServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	srv, _ := open(t, dir)
-	if second, err := firestore.New(firestore.WithDir(dir)); err == nil {
+	if second, err := firestore.New(firestore.WithDataDir(dir)); err == nil {
 		second.Close()
 		t.Error("a second server started on the same directory")
 	}

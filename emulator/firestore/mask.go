@@ -9,9 +9,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// setField sets the value at path, or deletes it where v is nil. It changes
-// fields itself and copies the maps within, which older versions of the
-// document share.
+// setField sets the value at path, or deletes it if v is nil. It changes fields in place and copies the maps inside:
+// older versions of the document share these maps.
 func setField(fields map[string]*pb.Value, path fieldPath, v *pb.Value) {
 	name := path[0]
 	if len(path) == 1 {
@@ -37,8 +36,7 @@ func setField(fields map[string]*pb.Value, path fieldPath, v *pb.Value) {
 	fields[name] = mapValue(copied)
 }
 
-// parseMask returns the paths of a mask on what is read, nil where it is not
-// set: everything.
+// parseMask returns the paths of a read mask. A nil mask, for all fields, gives nil.
 func parseMask(mask *pb.DocumentMask) ([]fieldPath, error) {
 	if mask == nil {
 		return nil, nil
@@ -54,7 +52,7 @@ func parseMask(mask *pb.DocumentMask) ([]fieldPath, error) {
 	return paths, nil
 }
 
-// project returns the document with only those fields; nil is all of them.
+// project returns the document with the given fields only. nil means all fields.
 func project(d *pb.Document, fields []fieldPath) *pb.Document {
 	if fields == nil {
 		return d

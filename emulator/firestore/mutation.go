@@ -18,13 +18,12 @@ type write struct {
 	isDelete   bool
 	isUpdate   bool
 	fields     map[string]*pb.Value
-	mask       []fieldPath // what of fields to set or delete; nil: replace all
+	mask       []fieldPath // fields to set or delete; nil: replace the document
 	transforms []transform
 	condition  *pb.Precondition
 }
 
-// parseWrites checks all that can be checked without the stored documents.
-// req is the message that carries the writes.
+// parseWrites checks the writes as far as possible without the stored documents. req is the whole request.
 func parseWrites(database string, protos []*pb.Write, req proto.Message) ([]*write, error) {
 	if _, err := parseDatabase(database); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -138,7 +137,7 @@ func parseWritablePath(s string) (fieldPath, error) {
 	return path, nil
 }
 
-// apply makes the write, and leaves b as it was where it returns an error.
+// apply makes the write in b. After an error b is unchanged.
 func (w *write) apply(b *builder) (*pb.WriteResult, error) {
 	old := b.get(w.name)
 	if err := checkPrecondition(w.condition, w.name, old); err != nil {
@@ -184,7 +183,7 @@ func (w *write) apply(b *builder) (*pb.WriteResult, error) {
 			"document %q cannot be written because its size (%d bytes) exceeds the maximum allowed size of %d bytes", d.Name, size, maxDocumentSize)
 	}
 	if w.isNested() {
-		// The parts may each be fine and the whole too deep.
+		// The nesting of the merged maps may exceed the limit although each part is valid.
 		if err := checkFields(fieldsAt(fields, w)); err != nil {
 			return nil, status.Error(codes.InvalidArgument, err.Error())
 		}
@@ -194,13 +193,13 @@ func (w *write) apply(b *builder) (*pb.WriteResult, error) {
 	return result, nil
 }
 
-// isNested reports whether w puts a part into a map of the document.
+// isNested reports whether w writes into a map inside the document.
 func (w *write) isNested() bool {
 	return slices.ContainsFunc(w.mask, func(path fieldPath) bool { return len(path) > 1 }) ||
 		slices.ContainsFunc(w.transforms, func(t transform) bool { return len(t.path) > 1 })
 }
 
-// fieldsAt returns the top-level fields that w put together from parts.
+// fieldsAt returns the top-level fields written by w.
 func fieldsAt(fields map[string]*pb.Value, w *write) map[string]*pb.Value {
 	touched := make(map[string]*pb.Value)
 	note := func(path fieldPath) {
@@ -224,8 +223,7 @@ func (d *document) fields() map[string]*pb.Value {
 	return d.proto.GetFields()
 }
 
-// checkPrecondition gives the codes of the service: NOT_FOUND, ALREADY_EXISTS
-// and FAILED_PRECONDITION.
+// checkPrecondition returns the codes of the service: NOT_FOUND, ALREADY_EXISTS and FAILED_PRECONDITION.
 func checkPrecondition(c *pb.Precondition, name documentName, d *document) error {
 	switch c := c.GetConditionType().(type) {
 	case *pb.Precondition_Exists:

@@ -147,7 +147,7 @@ func TestCallsAndBilledOperationsAreCounted(t *testing.T) {
 
 func TestCloseEndsCallsAndGoroutines(t *testing.T) {
 	before := runtime.NumGoroutine()
-	srv, err := firestore.New(firestore.WithDir(t.TempDir()))
+	srv, err := firestore.New(firestore.WithDataDir(t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,11 +43,11 @@ func checkTransform(t *pb.DocumentTransform_FieldTransform) error {
 	return nil
 }
 
-// apply returns the new value of the field and the value to report for it.
+// apply returns the new value of the field and the value for the answer.
 func (t transform) apply(old *pb.Value, now int64) (value, reported *pb.Value) {
 	switch k := t.proto.GetTransformType().(type) {
 	case *pb.DocumentTransform_FieldTransform_SetToServerValue:
-		// The service's server timestamps have the precision of milliseconds.
+		// Server timestamps of the service have a precision of milliseconds.
 		const millisecond = 1000
 		value = &pb.Value{ValueType: &pb.Value_TimestampValue{TimestampValue: timestampOf(now - now%millisecond)}}
 	case *pb.DocumentTransform_FieldTransform_Increment:
@@ -76,7 +76,7 @@ func (t transform) apply(old *pb.Value, now int64) (value, reported *pb.Value) {
 	return value, value
 }
 
-// increment adds two numbers; integers stop at the ends of their range.
+// increment adds two numbers. Integers saturate.
 func increment(old, by *pb.Value) *pb.Value {
 	if kindOf(old) != kindNumber {
 		return by
@@ -96,8 +96,8 @@ func increment(old, by *pb.Value) *pb.Value {
 	return integerValue(sum)
 }
 
-// extreme returns the larger of two numbers where sign is 1 and the smaller
-// where it is -1, the stored one of two equals, and NaN where either is.
+// extreme returns the larger of two numbers if sign is 1, and the smaller if sign is -1. Of two equal numbers it returns
+// the stored one. If either is NaN it returns NaN.
 func extreme(old, operand *pb.Value, sign int) *pb.Value {
 	switch {
 	case kindOf(old) != kindNumber:

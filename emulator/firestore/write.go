@@ -16,8 +16,7 @@ const (
 	maxBatchWrites = 500
 )
 
-// Commit applies writes one after another and all or none of them, in a
-// transaction where the request names one.
+// Commit applies all writes in sequence, or none. A request may name a transaction.
 func (s *service) Commit(ctx context.Context, req *pb.CommitRequest) (*pb.CommitResponse, error) {
 	writes, err := parseWrites(req.GetDatabase(), req.GetWrites(), req)
 	if err != nil {
@@ -59,7 +58,7 @@ func (s *service) Commit(ctx context.Context, req *pb.CommitRequest) (*pb.Commit
 	return &pb.CommitResponse{WriteResults: results, CommitTime: timestampOf(at)}, nil
 }
 
-// BatchWrite applies every write on its own and answers with a status for each.
+// BatchWrite applies each write independently and returns a status for each.
 func (s *service) BatchWrite(ctx context.Context, req *pb.BatchWriteRequest) (*pb.BatchWriteResponse, error) {
 	if n := len(req.GetWrites()); n > maxBatchWrites {
 		return nil, status.Errorf(codes.InvalidArgument, "cannot write more than %d entities in a single call, got %d", maxBatchWrites, n)
@@ -78,7 +77,7 @@ func (s *service) BatchWrite(ctx context.Context, req *pb.BatchWriteRequest) (*p
 	results := make([]*pb.WriteResult, len(writes))
 	errs := make([]error, len(writes))
 	_, err = s.store.commit(ctx, func(b *builder) error {
-		// A write that fails leaves the builder as it was.
+		// A failed write does not change the builder.
 		for i, w := range writes {
 			results[i], errs[i] = w.apply(b)
 		}
@@ -102,8 +101,8 @@ func (s *service) BatchWrite(ctx context.Context, req *pb.BatchWriteRequest) (*p
 	return &pb.BatchWriteResponse{WriteResults: results, Status: statuses}, nil
 }
 
-// CreateDocument makes a document that must not exist, under an id of the
-// server's choice where the request has none.
+// CreateDocument creates a document. It fails if the document exists. Without an id in the request the server chooses
+// a random id.
 func (s *service) CreateDocument(ctx context.Context, req *pb.CreateDocumentRequest) (*pb.Document, error) {
 	database, err := parseParent(req.GetParent())
 	if err != nil {
@@ -126,7 +125,7 @@ func (s *service) CreateDocument(ctx context.Context, req *pb.CreateDocumentRequ
 	})
 }
 
-// UpdateDocument changes a document, or makes it where it does not exist.
+// UpdateDocument updates or creates a document.
 func (s *service) UpdateDocument(ctx context.Context, req *pb.UpdateDocumentRequest) (*pb.Document, error) {
 	name, err := parseDocumentName(req.GetDocument().GetName())
 	if err != nil {
@@ -139,8 +138,7 @@ func (s *service) UpdateDocument(ctx context.Context, req *pb.UpdateDocumentRequ
 	})
 }
 
-// DeleteDocument removes a document. One that does not exist is removed as
-// well, unless the request has a precondition.
+// DeleteDocument deletes a document. A missing document is an error only with a precondition.
 func (s *service) DeleteDocument(ctx context.Context, req *pb.DeleteDocumentRequest) (*emptypb.Empty, error) {
 	name, err := parseDocumentName(req.GetName())
 	if err != nil {
@@ -156,8 +154,7 @@ func (s *service) DeleteDocument(ctx context.Context, req *pb.DeleteDocumentRequ
 	return &emptypb.Empty{}, nil
 }
 
-// writeOne commits one write and returns the document after it, with the
-// fields of mask.
+// writeOne commits one write and returns the fields in mask of the resulting document, or nil after a delete.
 func (s *service) writeOne(ctx context.Context, database string, mask *pb.DocumentMask, w *pb.Write) (*pb.Document, error) {
 	fields, err := parseMask(mask)
 	if err != nil {
@@ -183,7 +180,7 @@ func (s *service) writeOne(ctx context.Context, database string, mask *pb.Docume
 	return project(after.proto, fields), nil
 }
 
-// newDocumentID returns an id like those that the clients make.
+// newDocumentID returns a random id of 20 characters, like the client libraries.
 func newDocumentID() string {
 	return rand.Text()[:20]
 }

@@ -88,7 +88,7 @@ type options struct {
 	addr      string
 	grpc      []grpc.ServerOption
 	client    *http.Client
-	dir       string
+	dataDir       string
 	compactAt int64 // as in wal.Options
 	onPublish func(topic string, m *pubsubpb.PubsubMessage)
 }
@@ -120,7 +120,7 @@ func WithHTTPClient(c *http.Client) Option {
 // delivered again, with their delivery attempts counted from zero. Acknowledgements of the last 50 ms before the crash
 // may be lost: the service allows redelivery. Without this option nothing touches the disk.
 func WithDataDir(dir string) Option {
-	return func(o *options) { o.dir = dir }
+	return func(o *options) { o.dataDir = dir }
 }
 
 // WithOnPublish sets a function called with the full topic name and each published message, before the delivery. The
@@ -186,10 +186,10 @@ func New(opts ...Option) (*Server, error) {
 			s.counts[m.Name] = new(atomic.Int64)
 		}
 	}
-	if s.options.dir != "" {
-		if err := s.restore(s.options.dir); err != nil {
+	if s.options.dataDir != "" {
+		if err := s.restore(s.options.dataDir); err != nil {
 			s.Close()
-			return nil, fmt.Errorf("pubsub: restore %s: %w", s.options.dir, err)
+			return nil, fmt.Errorf("pubsub: restore %s: %w", s.options.dataDir, err)
 		}
 	}
 	var err error
