@@ -16,8 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// WithCompactAt makes a journal compact after fewer bytes than it does for
-// users, for the tests of this package.
+// WithCompactAt makes the journal compact after fewer bytes than by default.
 func WithCompactAt(bytes int64) Option { return func(o *options) { o.compactAt = bytes } }
 
 func put(t *testing.T, s *store, id string, size int) {
@@ -89,7 +88,7 @@ func TestACrashDuringCompactionLosesNothing(t *testing.T) {
 	if err := s.close(); err != nil {
 		t.Fatal(err)
 	}
-	// The process died after it started the next log, and left half a snapshot.
+	// The process died after it started the next log file, with half a snapshot.
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "log-0000000000000001"), nil, 0o644),
 		os.WriteFile(filepath.Join(dir, "snapshot.tmp"), []byte("half"), 0o644)); err != nil {
 		t.Fatal(err)
@@ -188,8 +187,7 @@ func FuzzFieldPath(f *testing.F) {
 	})
 }
 
-// FuzzValueOrder checks that the order of values is a total order, with values
-// that come from the wire format.
+// FuzzValueOrder checks that the order of values is total, with values decoded from the wire format.
 func FuzzValueOrder(f *testing.F) {
 	seeds := []*pb.Value{nullValue(), integerValue(math.MaxInt64), doubleValue(1 << 63), doubleValue(math.NaN()), doubleValue(math.Copysign(0, -1)),
 		arrayValue([]*pb.Value{integerValue(1)}), mapValue(map[string]*pb.Value{"a": nullValue()}),
@@ -232,8 +230,7 @@ func FuzzValueOrder(f *testing.F) {
 	})
 }
 
-// FuzzWrite checks that what a write stores can be stored again as it is, and
-// read back from the journal.
+// FuzzWrite checks that every stored document can be stored again unchanged, and replayed from the journal.
 func FuzzWrite(f *testing.F) {
 	const name = "projects/p/databases/d/documents/c/a"
 	for _, w := range []*pb.Write{
@@ -279,7 +276,7 @@ func FuzzWrite(f *testing.F) {
 	})
 }
 
-// FuzzQuery checks that a query finds the same by an index as by a scan.
+// FuzzQuery checks that a query has the same result with an index and with a scan.
 func FuzzQuery(f *testing.F) {
 	const parent = "projects/p/databases/d/documents"
 	plain := newBuilder(newState(), 1)

@@ -20,16 +20,16 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"parley.internal/emulator/firestore"
+	"parley.internal/emulator/wal/waltest"
 )
 
-// writerDir tells a copy of the test binary to write to a server on that
-// directory until it is killed.
+// writerDir is the environment variable that makes a copy of the test binary write to a server on the directory until
+// the copy is killed.
 const writerDir = "FIRESTORE_TEST_WRITER_DIR"
 
-// writeUntilKilled commits from several clients at once and prints the path of
-// each document after its commit was answered.
+// writeUntilKilled commits from several goroutines and prints the path of each document after the commit.
 func writeUntilKilled(dir string) {
-	// It compacts so often that it may well be killed while it does.
+	// With so many compactions the kill may hit one.
 	srv, err := firestore.New(firestore.WithDataDir(dir), firestore.WithCompactAt(32<<10))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -65,8 +65,7 @@ func writeUntilKilled(dir string) {
 	select {} // until it is killed
 }
 
-// killedWriter starts a writer on dir, kills it after some answers and returns
-// the documents that were answered.
+// killedWriter starts a writer on dir, kills it after some answers, and returns the documents of the answered commits.
 func killedWriter(t *testing.T, dir string, answers int) []string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -102,7 +101,7 @@ func killedWriter(t *testing.T, dir string, answers int) []string {
 	return answered
 }
 
-// open starts a server on dir that ends with the test.
+// open starts a server on dir. The caller must close the server.
 func open(t testing.TB, dir string) (*firestore.Server, *backend) {
 	t.Helper()
 	srv, err := firestore.New(firestore.WithDataDir(dir))
@@ -129,7 +128,7 @@ func TestEveryAnsweredCommitSurvivesKill(t *testing.T) {
 			}
 		}
 	}
-	// What was under way is there as a whole or not at all.
+	// Each commit under way is complete or missing.
 	resp := must[[]*pb.Document](t)(b.query(t, strings.TrimSuffix(root, "/"), &pb.StructuredQuery{
 		From: []*pb.StructuredQuery_CollectionSelector{{CollectionId: "twin", AllDescendants: true}}}))
 	for _, twin := range resp {
@@ -152,7 +151,7 @@ func TestARestartBringsBackDocumentsAndTimes(t *testing.T) {
 	if err := srv.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// A clock in the past must not lead to times that were given before.
+	// With a clock in the past, commit times must still increase.
 	srv, err := firestore.New(firestore.WithDataDir(dir), firestore.WithClock(func() time.Time { return time.Unix(0, 0) }))
 	if err != nil {
 		t.Fatal(err)
@@ -235,6 +234,24 @@ func rewrite(t *testing.T, dir string, change func([]byte) []byte) {
 	data := must[[]byte](t)(os.ReadFile(logs[0]))
 	if err := os.WriteFile(logs[0], change(data), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestBrokenDiskFailsEveryLaterCommitAndNoRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	srv, b := open(t, dir)
+	b.mustCommit(t, update(b.root+"/c/d", nil))
+	waltest.BreakLog(t, dir)
+	for range 2 {
+		_, err := b.commit(t, update(b.root+"/c/lost", nil))
+		wantCode(t, err, codes.Internal)
+	}
+	if got := ids(b.query(t, b.root, from("c"))); got != "d" {
+		t.Errorf("got %q, want d", got)
+	}
+	if err := srv.Close(); err == nil {
+		t.Error("close has no error")
 	}
 }
 

@@ -88,7 +88,7 @@ type options struct {
 	addr      string
 	grpc      []grpc.ServerOption
 	client    *http.Client
-	dataDir       string
+	dataDir   string
 	compactAt int64 // as in wal.Options
 	onPublish func(topic string, m *pubsubpb.PubsubMessage)
 }

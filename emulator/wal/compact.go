@@ -19,13 +19,12 @@ type Snapshot struct {
 }
 
 // Compact starts a compaction if the log has grown enough and none is under way. It returns at once: write runs on a
-// goroutine of the log. write must Add records equivalent to all records that were durable when Compact was called, and
-// to no later ones. A caller with concurrent appends gets exactly these records from Snapshot.Replay.
+// goroutine of the log. write must Add records equivalent to all records durable at the call of Compact, and to no later
+// record. A caller with concurrent appends gets exactly the durable records from Snapshot.Replay.
 //
-// A failed compaction loses nothing. Its error is returned by Close, and the next attempt comes after as many records
-// as the first one.
+// A failed compaction loses nothing. Close returns the error. The next attempt comes after CompactAt bytes more.
 func (l *Log) Compact(write func(s *Snapshot) error) {
-	if !l.due.Load() { // without fileMu, which a write holds during its fsync
+	if !l.due.Load() { // without fileMu: a write holds fileMu during the fsync
 		return
 	}
 	l.fileMu.Lock()
@@ -71,7 +70,7 @@ func (l *Log) rotate() error {
 	l.logged = 0 // also after an error: the next attempt is not made at once
 	next, err := l.openLog(l.generation + 1)
 	if err != nil {
-		// Appends go on in the current file, so that file must stay the last one.
+		// Appends go on in the current file, so the current file must stay the last one.
 		return errors.Join(err, os.RemoveAll(l.path(logPrefix, l.generation+1)))
 	}
 	err = l.file.Close() // all its records are synced
@@ -108,7 +107,7 @@ func (s *Snapshot) Add(r Record) error {
 	return err
 }
 
-// run writes the snapshot to a temporary file, renames the complete file, and removes the files that it replaces.
+// run writes the snapshot to a temporary file, renames the complete file, and removes the replaced files.
 func (s *Snapshot) run(write func(s *Snapshot) error) error {
 	l := s.log
 	temporary := filepath.Join(l.dir, temporaryName)

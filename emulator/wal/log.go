@@ -14,10 +14,10 @@
 // Each file starts with a header line with the format of the records. A sequence of records follows: the length of
 // the payload and its CRC-32C, four bytes each and little-endian, then the payload.
 //
-// A crash leaves at most one incomplete write, at the end of the last log file. Open cuts it off. Damage anywhere
-// else is an error.
+// A crash leaves at most one incomplete write, at the end of the last log file. Open cuts off the incomplete write.
+// All other damage is an error.
 //
-// The package knows nothing of the records' content, and must not import other packages of this module.
+// The package knows nothing of the records' content, and must not import packages of this module.
 package wal
 
 import (
@@ -58,7 +58,7 @@ type Options struct {
 // Record appends the encoding of one record to b, at least one byte, and returns the extended slice.
 type Record func(b []byte) ([]byte, error)
 
-// Batch is the set of records that one write makes durable.
+// Batch is the set of records made durable by one write.
 type Batch struct {
 	done chan struct{}
 	err  error // valid when done is closed
@@ -104,9 +104,9 @@ type Log struct {
 	compaction   sync.WaitGroup // at most one goroutine
 }
 
-// Open locks the directory, creates it if necessary, and calls replay for each record in the order of the appends.
-// A record is valid during the call only. Open fails when another process uses the directory, when the directory holds
-// other files, when a file is damaged, and when replay fails. The caller must Close the log.
+// Open creates the directory if necessary, locks the directory, and calls replay for each record in the order of the
+// appends. A record is valid during the call only. Open fails if the directory is in use or has unknown files, if a file
+// is damaged, or if replay fails. The caller must Close the log.
 func Open(dir string, o Options, replay func(record []byte) error) (*Log, error) {
 	if o.CompactAt == 0 {
 		o.CompactAt = defaultCompactAt
@@ -235,7 +235,7 @@ func (l *Log) Close() error {
 	err := last.Wait()
 	close(l.wakes) // after closed is set nothing sends
 	l.flusher.Wait()
-	// A Compact that saw the log open has registered its goroutine when fileMu is free.
+	// When fileMu is free, every running Compact has started its goroutine.
 	l.fileMu.Lock()
 	l.fileMu.Unlock() //nolint:staticcheck // an empty critical section, on purpose
 	l.compaction.Wait()

@@ -142,7 +142,7 @@ func (l *Log) openLog(generation uint64) (*os.File, error) {
 	return f, nil
 }
 
-// removeBefore removes the files that a snapshot of the generation replaces.
+// removeBefore removes the files replaced by a snapshot of the generation.
 func (l *Log) removeBefore(generation uint64) error {
 	if err := os.Remove(filepath.Join(l.dir, temporaryName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

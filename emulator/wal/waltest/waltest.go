@@ -31,7 +31,7 @@ func BreakLog(t testing.TB, dir string) {
 	for fd := range maxDescriptor {
 		var got unix.Stat_t
 		if unix.Fstat(fd, &got) == nil && got.Dev == want.Dev && got.Ino == want.Ino {
-			// The descriptor stays valid, so the server closes no file of somebody else.
+			// Dup2 keeps the descriptor valid, so the server's Close closes no unrelated file.
 			if err := unix.Dup2(int(readOnly.Fd()), fd); err != nil {
 				t.Fatal(err)
 			}
