@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// Clock stands still until a test moves it. NewClock makes one; its methods may be called from any goroutine.
+// Clock is a clock moved by the test only. NewClock makes a Clock. Its methods may be called concurrently.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time
 }
 
-// NewClock is a clock that shows now.
+// NewClock returns a clock set to now.
 func NewClock(now time.Time) *Clock { return &Clock{now: now} }
 
-// Now is what the clock shows.
+// Now returns the time of the clock.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()

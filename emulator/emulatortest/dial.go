@@ -8,8 +8,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// Dial connects to an emulator at addr until the test ends, with interceptors for example: the client libraries take none
-// of those where they connect to an emulator by themselves.
+// Dial connects to an emulator at addr. The connection closes at the end of the test. Use Dial for interceptors: the client
+// libraries ignore dial options when they connect to an emulator themselves.
 func Dial(t testing.TB, addr string, opts ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient(addr, append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(owner{}))...)
@@ -20,7 +20,7 @@ func Dial(t testing.TB, addr string, opts ...grpc.DialOption) *grpc.ClientConn {
 	return conn
 }
 
-// owner is how emulators want to be addressed.
+// owner holds the credentials accepted by all emulators.
 type owner struct{}
 
 func (owner) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {

@@ -1,9 +1,8 @@
-// Package emulatortest runs one test on the embedded servers and on Google's emulators, so that both are held to the
-// same behaviour.
+// Package emulatortest runs a test on the embedded servers and on Google's emulators, to hold both to the same behaviour.
 //
-// A package's TestMain calls [Main]; its tests call [PubSub], [Firestore] or [Both]. Google's emulators are started
-// when the first test asks for them, and stopped at the end; where they are not installed, or with -short, their half
-// is skipped with a line that says so.
+// TestMain of a package calls [Main]. The tests call [PubSub], [Firestore] or [Both]. The first test starts Google's
+// emulators, and Main stops them. If Google's emulators are not installed, or with -short, their half is skipped with a
+// message.
 package emulatortest
 
 import (
@@ -23,19 +22,19 @@ import (
 	"parley.internal/shared/config"
 )
 
-// Env is where a test's servers are. Every test has a project of its own, so that tests don't meet.
+// Env holds the addresses of a test's servers. Every test has its own project, so tests do not share data.
 type Env struct {
 	Project   string
 	PubSub    string // host:port
 	Firestore string // host:port
 }
 
-// Deployment is a configuration of the test's project.
+// Deployment returns a configuration with the test's project.
 func (e Env) Deployment() config.Deployment {
 	return config.Deployment{Project: e.Project, Database: "(default)", LogFormat: "text", LogLevel: "debug"}
 }
 
-// server starts lazily, once.
+// server is a server started on first use.
 type server struct {
 	once sync.Once
 	addr string
@@ -50,7 +49,7 @@ func (s *server) get(start func() (addr string, stop func(), err error)) (string
 
 var embeddedPubSub, embeddedFirestore, googlePubSub, googleFirestore server
 
-// Main runs a package's tests, stops what they started, and exits. m is a *testing.M, or something around one.
+// Main runs a package's tests, stops the servers, and exits. m is a *testing.M or a wrapper of one.
 func Main(m interface{ Run() int }) {
 	code := m.Run()
 	for _, s := range []*server{&embeddedPubSub, &embeddedFirestore, &googlePubSub, &googleFirestore} {

@@ -11,8 +11,7 @@ import (
 
 const maxAggregations = 5 // in one query
 
-// RunAggregationQuery answers with counts, sums and averages over what a query
-// finds.
+// RunAggregationQuery returns counts, sums and averages over the result of a query.
 func (s *service) RunAggregationQuery(req *pb.RunAggregationQueryRequest, stream pb.Firestore_RunAggregationQueryServer) error {
 	aq := req.GetStructuredAggregationQuery()
 	q, err := parseQuery(req.GetParent(), aq.GetStructuredQuery())
@@ -115,8 +114,8 @@ func parseAggregations(protos []*pb.StructuredAggregationQuery_Aggregation) ([]a
 	return list, nil
 }
 
-// sum adds the numbers among the values of a field and returns how many there
-// were. It is an integer as long as all are and the sum fits.
+// sum adds the numbers in a field, and returns their count n. The total is an integer if all numbers are integers and
+// the sum does not overflow.
 func sum(docs []*document, path fieldPath) (total *pb.Value, n int) {
 	var whole int64
 	var double float64

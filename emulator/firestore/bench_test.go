@@ -14,8 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// eachBackend runs a benchmark on this server in memory, on this server with a
-// directory, and on Google's emulator.
+// eachBackend runs a benchmark on this server in memory, on this server with a directory, and on Google's emulator.
 func eachBackend(b *testing.B, bench func(b *testing.B, s *backend)) {
 	b.Run("memory", func(b *testing.B) { _, s := start(b); bench(b, s) })
 	b.Run("directory", func(b *testing.B) {
@@ -34,7 +33,7 @@ func message(i int) fields {
 	}
 }
 
-// parallel calls do from several clients at once, as the products do.
+// parallel calls do from several goroutines.
 func parallel(b *testing.B, do func(i int) error) {
 	var n atomic.Int64
 	b.SetParallelism(8)
@@ -101,7 +100,7 @@ func BenchmarkTransaction(b *testing.B) {
 	})
 }
 
-// BenchmarkRunQuery is on a collection of 100,000 documents.
+// BenchmarkRunQuery queries a collection of 100,000 documents.
 func BenchmarkRunQuery(b *testing.B) {
 	const docs = 100_000
 	eachBackend(b, func(b *testing.B, s *backend) {

@@ -5,21 +5,19 @@ import (
 	"sync"
 )
 
-// Counts says what a server has been asked to do, for cost figures.
+// Counts holds the numbers of calls and of billed operations of a server.
 type Counts struct {
-	// RPCs counts calls by the name of the method, such as "Commit", whatever
-	// their outcome, and also those that an interceptor did not let through.
+	// RPCs counts calls by method name, such as "Commit". Failed calls and calls refused by an interceptor count too.
 	RPCs map[string]int64
 
-	// Reads, Writes and Deletes count documents the way the service bills
-	// them: https://firebase.google.com/docs/firestore/pricing#operations.
-	// A query costs one read even where it finds nothing, a lookup of a
-	// missing document one read, and an aggregation one read for up to 1000
-	// documents that it goes over.
+	// Reads, Writes and Deletes count documents as billed by the service:
+	// https://firebase.google.com/docs/firestore/pricing#operations.
+	// A query without a result costs one read, a lookup of a missing document one read, and an aggregation one read for
+	// every 1000 matched documents.
 	Reads, Writes, Deletes int64
 }
 
-// Sub returns what was counted after earlier and up to c.
+// Sub returns the counts between earlier and c.
 func (c Counts) Sub(earlier Counts) Counts {
 	d := Counts{
 		RPCs:    make(map[string]int64),

@@ -2,11 +2,11 @@ package firestore_test
 
 import "google.golang.org/grpc/codes"
 
-// A difference is a point where Google's emulator does not do what the
-// documentation of the service says and this server does.
+// A difference is a deviation of Google's emulator from the service's documentation. This server follows the
+// documentation.
 type difference struct {
-	google any    // what Google's emulator does instead
-	page   string // what this server follows
+	google any    // the result of Google's emulator
+	page   string // the documentation
 }
 
 const (
@@ -16,7 +16,7 @@ const (
 
 const noDescendingKeys = "error: rpc error: code = FailedPrecondition desc = Firestore does not support descending key scans"
 
-// differences has all of them, by the name that a test gives the case.
+// differences maps names of test cases to differences.
 var differences = map[string]difference{
 	"write: another database":            {codes.OK, rpcReference + "#google.firestore.v1.CommitRequest"},
 	"write: a mask with a reserved name": {codes.OK, rpcReference + "#google.firestore.v1.Write"},
@@ -40,7 +40,7 @@ var differences = map[string]difference{
 	"query: names below, descending": {noDescendingKeys, rpcReference + "#google.firestore.v1.StructuredQuery"},
 }
 
-// expect returns what the backend is to do where the documentation says want.
+// expect returns the expected code of the backend. want is the documented code.
 func (b *backend) expect(what string, want codes.Code) codes.Code {
 	if d, ok := differences[what]; ok && b.isGoogle() {
 		return d.google.(codes.Code)

@@ -7,19 +7,22 @@ import (
 	"github.com/tidwall/btree"
 )
 
-// A document is one version of a stored document. It is never changed: a write
-// stores another one, so two states hold the same version exactly where they
-// hold the same pointer.
+// A document is one version of a stored document. It never changes. A write stores a new version, so equal pointers in
+// two states mean the same version.
 type document struct {
 	id    string
-	proto *pb.Document // shared with answers under way, so never changed either
+	proto *pb.Document // shared with answers under way; never changes
+	size  int          // documentSize of proto, in bytes
 }
 
-func newDocument(d *pb.Document) *document {
-	return &document{id: d.Name[strings.LastIndexByte(d.Name, '/')+1:], proto: d}
+func newDocument(d *pb.Document) *document { return sizedDocument(d, documentSize(d)) }
+
+// sizedDocument is newDocument with a known documentSize(d).
+func sizedDocument(d *pb.Document, size int) *document {
+	return &document{id: d.Name[strings.LastIndexByte(d.Name, '/')+1:], proto: d, size: size}
 }
 
-// field returns the value at path, or nil where the document has none.
+// field returns the value at path, or nil.
 func (d *document) field(path fieldPath) *pb.Value { return fieldOf(d.proto.GetFields(), path) }
 
 func fieldOf(fields map[string]*pb.Value, path fieldPath) *pb.Value {
@@ -29,13 +32,12 @@ func fieldOf(fields map[string]*pb.Value, path fieldPath) *pb.Value {
 	return fields[path[len(path)-1]]
 }
 
-// A collection holds the documents of one collection, by id. Like a document
-// it is never changed once it belongs to a published state.
+// A collection holds the documents of one collection by id. It never changes after its state is published.
 type collection struct {
 	path    string // the full name, without a slash at the end
-	version int64  // time of the commit that last changed it
+	version int64  // time of the latest commit with a change
 	docs    *btree.BTreeG[*document]
-	indexes map[string]*fieldIndex // by the written field path; never altered, only replaced
+	indexes map[string]*fieldIndex // by the text of the field path; copied before a change
 }
 
 func (c *collection) id() string     { return c.path[strings.LastIndexByte(c.path, '/')+1:] }
@@ -46,8 +48,7 @@ func (c *collection) get(id string) *document {
 	return d
 }
 
-// copy returns a collection that can be changed while c is being read. It
-// shares all that is not changed.
+// copy returns a collection for changes while others read c. Both share the unchanged parts.
 func (c *collection) copy() *collection {
 	next := &collection{path: c.path, version: c.version, docs: c.docs.Copy()}
 	if c.indexes != nil {
@@ -73,15 +74,14 @@ func (c *collection) delete(id string) {
 	}
 }
 
-// A fieldIndex holds the documents of one collection that have a field, by the
-// value of the field and then by id.
+// A fieldIndex holds the documents of one collection with a certain field, by the value of the field and then by id.
 type fieldIndex struct {
 	path    fieldPath
 	entries *btree.BTreeG[indexEntry]
 }
 
-// An indexEntry is one document in a fieldIndex; without a document it is a
-// position before or after all documents with the value.
+// An indexEntry is one document in a fieldIndex. An entry without a document is the position before or after all
+// documents with the value.
 type indexEntry struct {
 	value *pb.Value
 	doc   *document
@@ -97,16 +97,21 @@ func newFieldIndex(path fieldPath, docs *btree.BTreeG[*document]) *fieldIndex {
 	return index
 }
 
+// replace removes the entry of old and adds the entry of next. Either may be nil. Both have the same id.
 func (x *fieldIndex) replace(old, next *document) {
+	var before, after *pb.Value
 	if old != nil {
-		if v := old.field(x.path); v != nil {
-			x.entries.Delete(indexEntry{value: v, doc: old})
-		}
+		before = old.field(x.path)
 	}
 	if next != nil {
-		if v := next.field(x.path); v != nil {
-			x.entries.Set(indexEntry{value: v, doc: next})
-		}
+		after = next.field(x.path)
+	}
+	// Set replaces an entry with an equal value, so most updates walk the tree once.
+	if before != nil && (after == nil || !equalValues(before, after)) {
+		x.entries.Delete(indexEntry{value: before, doc: old})
+	}
+	if after != nil {
+		x.entries.Set(indexEntry{value: after, doc: next})
 	}
 }
 
@@ -130,24 +135,22 @@ func compareIndexEntries(a, b indexEntry) int {
 	return side(a) - side(b)
 }
 
-// A state is everything that is stored after some commit. A published state is
-// never changed, so any number of readers use it without a lock, and a reader
-// that keeps one sees one consistent moment.
+// A state is the whole content of the server after a commit. A published state never changes. Any number of readers use
+// it without a lock, and each sees one consistent moment.
 type state struct {
 	time        int64 // of the last commit, in microseconds since 1970
 	collections *btree.BTreeG[*collection]
 	groups      *btree.BTreeG[groupMember]
-	written     int           // bytes of the documents that the last commit wrote
+	written     int           // bytes of the documents written by the last commit
 	superseded  chan struct{} // closed when a later state is published
 }
 
-// A groupMember says that a collection with this id exists at this path, so
-// that a query on a collection group need not look at all collections.
+// A groupMember is a collection with an id and a path. With the members sorted by id, a query on a collection group need
+// not scan all collections.
 type groupMember struct{ database, id, path string }
 
 func newTree[T any](compare func(a, b T) int) *btree.BTreeG[T] {
-	// Trees are changed by one goroutine before they are published and only
-	// read after, so they need no locks of their own.
+	// One goroutine changes a tree before the publication. Afterwards the tree is only read. So trees need no locks.
 	return btree.NewBTreeGOptions(func(a, b T) bool { return compare(a, b) < 0 }, btree.Options{NoLocks: true})
 }
 
@@ -174,13 +177,13 @@ func newCollection(path string) *collection {
 	}
 }
 
-// collection returns the collection at path, or nil where it has no documents.
+// collection returns the collection at path, or nil if it has no documents.
 func (s *state) collection(path string) *collection {
 	c, _ := s.collections.Get(&collection{path: path})
 	return c
 }
 
-// get returns the document of that name, or nil.
+// get returns the document with the name, or nil.
 func (s *state) get(name documentName) *document {
 	if c := s.collection(name.collection); c != nil {
 		return c.get(name.id)
@@ -199,18 +202,18 @@ func (s *state) below(parent string, yield func(*collection) bool) {
 	})
 }
 
-// A builder makes the state after a commit out of the one before it.
+// A builder makes the state after a commit from the state before.
 type builder struct {
 	*state
 	owned   map[string]*collection
 	changes []change
-	indexed bool // an index was added: publish, though nothing is to be journaled
+	indexed bool // an index was added: publish the state even without changes
 }
 
-// A change is the new version of one document, or that it is gone.
+// A change is the new version or the delete of one document.
 type change struct {
 	name string
-	doc  *pb.Document // nil: deleted
+	doc  *document // nil: deleted
 }
 
 func newBuilder(from *state, time int64) *builder {
@@ -225,7 +228,7 @@ func newBuilder(from *state, time int64) *builder {
 	}
 }
 
-// own returns a collection that this builder may change, or nil.
+// own returns the collection at path for changes by this builder, or nil.
 func (b *builder) own(path string) *collection {
 	if c := b.owned[path]; c != nil {
 		return c
@@ -240,7 +243,7 @@ func (b *builder) own(path string) *collection {
 	return c
 }
 
-func (b *builder) put(name documentName, d *pb.Document) {
+func (b *builder) put(name documentName, d *document) {
 	c := b.own(name.collection)
 	if c == nil {
 		c = newCollection(name.collection)
@@ -249,8 +252,8 @@ func (b *builder) put(name documentName, d *pb.Document) {
 		b.groups.Set(groupMember{database: name.database, id: c.id(), path: c.path})
 	}
 	c.version = b.time
-	b.written += documentSize(d)
-	c.put(newDocument(d))
+	b.written += d.size
+	c.put(d)
 	b.changes = append(b.changes, change{name: name.full, doc: d})
 }
 

@@ -11,7 +11,7 @@ import (
 	"parley.internal/emulator/firestore"
 )
 
-// A test starts a server and lets the ordinary client find it.
+// A test starts a server. Google's client finds the server by the environment variable.
 func Example() {
 	srv, err := firestore.New()
 	if err != nil {

@@ -14,18 +14,17 @@ const (
 	maxNotIn        = 10
 )
 
-// A filter reports whether a document is to be in the result.
+// A filter reports whether a document belongs to the result.
 type filter func(*document) bool
 
-// A fieldFilter is a filter that every document of the result meets, in a form
-// that an index can use.
+// A fieldFilter is a filter met by every document of the result, in a form for indexes.
 type fieldFilter struct {
 	path  fieldPath
 	op    pb.StructuredQuery_FieldFilter_Operator
 	value *pb.Value
 }
 
-// A filterParser gathers what the orders and the plan need from the filters.
+// A filterParser parses filters, and collects the properties needed for the orders and the plan.
 type filterParser struct {
 	inequalities []fieldPath
 	conjuncts    []fieldFilter
@@ -34,7 +33,7 @@ type filterParser struct {
 	disjunctive  bool // in, array-contains-any or OR
 }
 
-// checkWhole checks what depends on more than one filter:
+// checkWhole checks the rules for combinations of filters:
 // https://firebase.google.com/docs/firestore/query-data/queries#limits_on_or_queries.
 func (p *filterParser) checkWhole(where *pb.StructuredQuery_Filter) error {
 	if p.notEquals > 1 {
@@ -52,7 +51,7 @@ func (p *filterParser) checkWhole(where *pb.StructuredQuery_Filter) error {
 	return nil
 }
 
-// parse returns the filter; conjunct says whether every result has to meet it.
+// parse returns the filter. conjunct is true if every document of the result must meet it.
 func (p *filterParser) parse(f *pb.StructuredQuery_Filter, conjunct bool) (filter, error) {
 	switch f := f.GetFilterType().(type) {
 	case *pb.StructuredQuery_Filter_CompositeFilter:
@@ -202,10 +201,8 @@ func checkNameOperand(op pb.StructuredQuery_FieldFilter_Operator, operand *pb.Va
 	return nil
 }
 
-// valueTest returns the test of an operator on the value of a field that is
-// there. Range comparisons are true between values of one kind only. Null and
-// NaN in an operand are equal to nothing: to find them is for the unary
-// filters, which the clients put in the place of == null and == NaN.
+// valueTest returns the test of an operator on an existing value. Range comparisons hold only between values of one
+// kind. Null and NaN in an operand equal no value: for == null and == NaN the clients send unary filters.
 func valueTest(op pb.StructuredQuery_FieldFilter_Operator, operand *pb.Value) func(*pb.Value) bool {
 	var list []*pb.Value
 	listsNull := false
@@ -256,8 +253,7 @@ func valueTest(op pb.StructuredQuery_FieldFilter_Operator, operand *pb.Value) fu
 
 func equalsNothing(v *pb.Value) bool { return kindOf(v) == kindNull || isNaN(v) }
 
-// disjunctions counts the terms of the filter in disjunctive normal form, up
-// to just above the limit.
+// disjunctions counts the terms of the filter in disjunctive normal form, at most maxDisjunctions+1.
 func disjunctions(f *pb.StructuredQuery_Filter) int {
 	if c := f.GetCompositeFilter(); c != nil {
 		and := c.GetOp() == pb.StructuredQuery_CompositeFilter_AND

@@ -20,17 +20,17 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"parley.internal/emulator/firestore"
+	"parley.internal/emulator/wal/waltest"
 )
 
-// writerDir tells a copy of the test binary to write to a server on that
-// directory until it is killed.
+// writerDir is the environment variable that makes a copy of the test binary write to a server on the directory until
+// the copy is killed.
 const writerDir = "FIRESTORE_TEST_WRITER_DIR"
 
-// writeUntilKilled commits from several clients at once and prints the path of
-// each document after its commit was answered.
+// writeUntilKilled commits from several goroutines and prints the path of each document after the commit.
 func writeUntilKilled(dir string) {
-	// It compacts so often that it may well be killed while it does.
-	srv, err := firestore.New(firestore.WithDir(dir), firestore.WithCompactAt(32<<10))
+	// With so many compactions the kill may hit one.
+	srv, err := firestore.New(firestore.WithDataDir(dir), firestore.WithCompactAt(32<<10))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -65,8 +65,7 @@ func writeUntilKilled(dir string) {
 	select {} // until it is killed
 }
 
-// killedWriter starts a writer on dir, kills it after some answers and returns
-// the documents that were answered.
+// killedWriter starts a writer on dir, kills it after some answers, and returns the documents of the answered commits.
 func killedWriter(t *testing.T, dir string, answers int) []string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -102,10 +101,10 @@ func killedWriter(t *testing.T, dir string, answers int) []string {
 	return answered
 }
 
-// open starts a server on dir that ends with the test.
+// open starts a server on dir. The caller must close the server.
 func open(t testing.TB, dir string) (*firestore.Server, *backend) {
 	t.Helper()
-	srv, err := firestore.New(firestore.WithDir(dir))
+	srv, err := firestore.New(firestore.WithDataDir(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +128,7 @@ func TestEveryAnsweredCommitSurvivesKill(t *testing.T) {
 			}
 		}
 	}
-	// What was under way is there as a whole or not at all.
+	// Each commit under way is complete or missing.
 	resp := must[[]*pb.Document](t)(b.query(t, strings.TrimSuffix(root, "/"), &pb.StructuredQuery{
 		From: []*pb.StructuredQuery_CollectionSelector{{CollectionId: "twin", AllDescendants: true}}}))
 	for _, twin := range resp {
@@ -152,8 +151,8 @@ func TestARestartBringsBackDocumentsAndTimes(t *testing.T) {
 	if err := srv.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// A clock in the past must not lead to times that were given before.
-	srv, err := firestore.New(firestore.WithDir(dir), firestore.WithClock(func() time.Time { return time.Unix(0, 0) }))
+	// With a clock in the past, commit times must still increase.
+	srv, err := firestore.New(firestore.WithDataDir(dir), firestore.WithClock(func() time.Time { return time.Unix(0, 0) }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,8 +218,8 @@ func TestDamageBeforeTheTailIsAnError(t *testing.T) {
 	if err := srv.Close(); err != nil {
 		t.Fatal(err)
 	}
-	rewrite(t, dir, func(log []byte) []byte { log[20] ^= 1; return log })
-	if srv, err := firestore.New(firestore.WithDir(dir)); err == nil {
+	rewrite(t, dir, func(log []byte) []byte { log[40] ^= 1; return log })
+	if srv, err := firestore.New(firestore.WithDataDir(dir)); err == nil {
 		srv.Close()
 		t.Error("the server started on a damaged log")
 	}
@@ -238,11 +237,29 @@ func rewrite(t *testing.T, dir string, change func([]byte) []byte) {
 	}
 }
 
+func TestBrokenDiskFailsEveryLaterCommitAndNoRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	srv, b := open(t, dir)
+	b.mustCommit(t, update(b.root+"/c/d", nil))
+	waltest.BreakLog(t, dir)
+	for range 2 {
+		_, err := b.commit(t, update(b.root+"/c/lost", nil))
+		wantCode(t, err, codes.Internal)
+	}
+	if got := ids(b.query(t, b.root, from("c"))); got != "d" {
+		t.Errorf("got %q, want d", got)
+	}
+	if err := srv.Close(); err == nil {
+		t.Error("close has no error")
+	}
+}
+
 func TestADirectoryBelongsToOneServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	srv, _ := open(t, dir)
-	if second, err := firestore.New(firestore.WithDir(dir)); err == nil {
+	if second, err := firestore.New(firestore.WithDataDir(dir)); err == nil {
 		second.Close()
 		t.Error("a second server started on the same directory")
 	}

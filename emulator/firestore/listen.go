@@ -14,21 +14,21 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// Listen sends what its targets match at first and from then on every change.
-// Commits that come faster than the client reads are sent together.
+// Listen sends the documents matched by its targets, and later every change. If commits are faster than the client, one
+// update covers several commits.
 func (s *service) Listen(stream pb.Firestore_ListenServer) error {
 	l := &listener{service: s, stream: stream, targets: make(map[int32]*target)}
 	l.state, l.time = s.store.read()
 	requests := make(chan *pb.ListenRequest)
 	ended := make(chan error, 1)
-	// It ends with the stream, which is over when Listen returns.
+	// The goroutine ends with the stream, after Listen returns.
 	go receiveRequests(stream, requests, ended)
 	for {
 		var err error
 		select {
 		case err = <-ended:
 			if errors.Is(err, io.EOF) {
-				return nil // the client is done
+				return nil // the client ended the stream
 			}
 		case req := <-requests:
 			err = l.handle(req)
@@ -64,19 +64,19 @@ type listener struct {
 	stream   pb.Firestore_ListenServer
 	database string // of the first request
 	state    *state
-	time     int64 // in microseconds, up to which state is known to hold all commits
+	time     int64 // in microseconds; state holds all commits up to this time
 	targets  map[int32]*target
 }
 
-// A target is a query or a list of documents that a client watches.
+// A target is a query or a list of documents watched by a client.
 type target struct {
 	id    int32
-	query *query // nil: names
+	query *query // nil: the documents in names
 	names []documentName
-	docs  map[string]*document // what the client has, by name
+	docs  map[string]*document // the client's documents by name
 }
 
-// docsIn returns what the target matches in a state, in the order to send it.
+// docsIn returns the documents matched in a state, in the order of sending.
 func (t *target) docsIn(s *state) []*document {
 	if t.query != nil {
 		return t.query.run(s).docs
@@ -130,11 +130,11 @@ func (l *listener) handle(req *pb.ListenRequest) error {
 	}
 }
 
-// add starts a target. A target that is in error ends alone, not the stream.
+// add starts a target. An error ends the target, not the stream.
 func (l *listener) add(p *pb.Target) error {
 	t, err := l.parseTarget(p)
 	if err == nil {
-		// An index only speeds up what follows.
+		// Indexes make the following queries faster.
 		err = l.prepare(l.stream.Context(), t)
 	}
 	if err != nil {
@@ -142,7 +142,7 @@ func (l *listener) add(p *pb.Target) error {
 			TargetChangeType: pb.TargetChange_REMOVE, TargetIds: []int32{p.GetTargetId()}, Cause: status.Convert(err).Proto(),
 		})
 	}
-	// The other targets first, so that all of them show one state.
+	// All targets show the same state, so the other targets advance first.
 	if err := l.advance(); err != nil {
 		return err
 	}
@@ -223,8 +223,8 @@ func (l *listener) parseTarget(p *pb.Target) (*target, error) {
 	return t, nil
 }
 
-// resumed returns the state that the client of a resumed target has seen.
-// resumes says that there should be one, ok that it is still known.
+// resumed returns the state last seen by the client of a resumed target. resumes reports whether the target is resumed,
+// ok whether the state is still in the history.
 func (l *listener) resumed(p *pb.Target) (known *state, resumes, ok bool) {
 	var at *timestamppb.Timestamp
 	switch r := p.GetResumeType().(type) {
@@ -263,8 +263,7 @@ func (l *listener) advance() error {
 	return l.sendConsistent()
 }
 
-// update sends how the target's documents differ from what the client has, and
-// reports whether they do.
+// update sends the differences between the target's documents and the client's. It reports whether there were any.
 func (l *listener) update(t *target) (bool, error) {
 	docs := t.docsIn(l.state)
 	next := byName(docs)
@@ -304,8 +303,7 @@ func sortedNames(docs map[string]*document) []string {
 	return names
 }
 
-// sendGone says that a document left the target: deleted, changed so that it
-// no longer matches, or pushed out by others.
+// sendGone reports a document that left the target: deleted, changed to no match, or displaced by a limit.
 func (l *listener) sendGone(t *target, full string) error {
 	name, err := parseDocumentName(full)
 	if err != nil {
@@ -333,7 +331,7 @@ func (l *listener) sendDelete(t *target, full string) error {
 	}})
 }
 
-// sendConsistent says that all that was sent makes up one state.
+// sendConsistent marks the end of an update: the client now has one consistent state.
 func (l *listener) sendConsistent() error {
 	return l.send(&pb.TargetChange{TargetChangeType: pb.TargetChange_NO_CHANGE, ReadTime: timestampOf(l.time), ResumeToken: l.token()})
 }
@@ -342,5 +340,5 @@ func (l *listener) send(c *pb.TargetChange) error {
 	return l.stream.Send(&pb.ListenResponse{ResponseType: &pb.ListenResponse_TargetChange{TargetChange: c}})
 }
 
-// token lets a client resume from the listener's state.
+// token returns the resume token of the listener's state.
 func (l *listener) token() []byte { return binary.BigEndian.AppendUint64(nil, uint64(l.time)) }

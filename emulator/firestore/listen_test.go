@@ -135,7 +135,7 @@ func TestAWatchedQueryFollowsConcurrentWriters(t *testing.T) {
 	}
 }
 
-// A watch reads a Listen stream up to consistent states.
+// A watch reads the consistent states of a Listen stream.
 type watch struct {
 	stream pb.Firestore_ListenClient
 	token  []byte
@@ -156,7 +156,7 @@ func (w *watch) add(t testing.TB, b *backend, target *pb.Target) {
 	}
 }
 
-// next returns what came up to the next consistent state with changes.
+// next returns the changes up to the next consistent state with changes.
 func (w *watch) next(t testing.TB) []string {
 	t.Helper()
 	last := func(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }

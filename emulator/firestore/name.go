@@ -15,7 +15,7 @@ const (
 	maxSubcollectionDepth = 100
 )
 
-// reservedID matches what neither an id nor a field may be named.
+// reservedID matches names reserved for Firestore, for ids and fields. Documents may have a numericID.
 var (
 	reservedID = regexp.MustCompile(`^__(?s:.*)__$`)
 	numericID  = regexp.MustCompile(`^__id-?[0-9]+__$`)
@@ -25,8 +25,7 @@ func isReserved(id string) bool {
 	return strings.HasPrefix(id, "__") && reservedID.MatchString(id)
 }
 
-// A documentName is the full name of a document,
-// projects/P/databases/D/documents/COLLECTION/ID/..., taken apart.
+// A documentName is a parsed name of a document: projects/P/databases/D/documents/COLLECTION/ID/...
 type documentName struct {
 	full       string
 	database   string // projects/P/databases/D
@@ -48,16 +47,18 @@ func parseDatabase(s string) (string, error) {
 
 // cutDatabase splits s after projects/P/databases/D.
 func cutDatabase(s string) (database, rest string, err error) {
-	parts := strings.SplitN(s, "/", 5)
-	if len(parts) < 4 || parts[0] != "projects" || parts[1] == "" || parts[2] != "databases" || parts[3] == "" {
+	tail, isProject := strings.CutPrefix(s, "projects/")
+	project, tail, _ := strings.Cut(tail, "/")
+	tail, isDatabase := strings.CutPrefix(tail, "databases/")
+	id, rest, _ := strings.Cut(tail, "/")
+	if !isProject || project == "" || !isDatabase || id == "" {
 		return "", "", fmt.Errorf("resource name %q does not start with projects/{project}/databases/{database}", s)
 	}
-	n := len(parts[0]) + len(parts[1]) + len(parts[2]) + len(parts[3]) + 3
-	return s[:n], strings.TrimPrefix(s[n:], "/"), nil
+	return s[:len(s)-len(tail)+len(id)], rest, nil
 }
 
-// parseParent checks the name of what collections hang from: a document, or
-// the root of a database, projects/P/databases/D/documents.
+// parseParent checks the name of a parent of collections: a document, or the root of a database,
+// projects/P/databases/D/documents.
 func parseParent(s string) (database string, err error) {
 	database, rest, err := cutDatabase(s)
 	if err != nil {
@@ -120,7 +121,7 @@ func checkID(id string, ofCollection bool) error {
 	return nil
 }
 
-// relativePath is the part of a document's name that counts as its size.
+// relativePath is the part of a document's name counted in the document's size.
 func relativePath(name string) string {
 	if _, rest, err := cutDatabase(name); err == nil {
 		return strings.TrimPrefix(rest, "documents/")
@@ -128,8 +129,7 @@ func relativePath(name string) string {
 	return name
 }
 
-// compareNames orders names segment by segment, so that what lies below a
-// document comes right after it: a/b is before a/b/c/d, and that before a/b!.
+// compareNames orders names by segments. Documents below a document follow directly: a/b, then a/b/c/d, then a/b!.
 func compareNames(a, b string) int {
 	for {
 		sa, restA, moreA := strings.Cut(a, "/")
@@ -149,8 +149,7 @@ func compareNames(a, b string) int {
 	}
 }
 
-// compareIDs orders ids by their bytes, numeric ids (__id7__) by their number
-// and before all others.
+// compareIDs orders ids by bytes. Numeric ids (__id7__) come first, by number.
 func compareIDs(a, b string) int {
 	if strings.HasPrefix(a, "__id") || strings.HasPrefix(b, "__id") {
 		na, nb := numericID.MatchString(a), numericID.MatchString(b)
@@ -192,12 +191,12 @@ func compareNumericIDs(a, b string) int {
 // A fieldPath leads to a field of a document through the maps around it.
 type fieldPath []string
 
-// nameField is what stands for a document's own name in queries and masks.
+// nameField stands for a document's own name in queries and masks.
 const nameField = "__name__"
 
 func (p fieldPath) isName() bool { return len(p) == 1 && p[0] == nameField }
 
-// String returns the path in the form that parseFieldPath reads.
+// String returns the path in the form read by parseFieldPath.
 func (p fieldPath) String() string {
 	var b strings.Builder
 	for i, name := range p {

@@ -8,16 +8,15 @@ import (
 )
 
 const (
-	minIndexedDocs   = 64  // below this a scan is as quick as an index
-	maxFieldIndexes  = 16  // in one collection; a bound on what writes pay
-	maxIndexEstimate = 128 // documents to look at to compare two indexes
+	minIndexedDocs   = 64  // a scan of fewer documents is as fast as an index
+	maxFieldIndexes  = 16  // in one collection; bounds the cost of a write
+	maxIndexEstimate = 128 // documents counted to compare two indexes
 )
 
-// A scan calls yield for documents until it returns false.
+// A scan calls yield for documents until yield returns false.
 type scan func(yield func(*document) bool)
 
-// plan returns a scan over a superset of the result, and whether it is in the
-// order of the query.
+// plan returns a scan over a superset of the result, and reports whether the scan has the order of the query.
 func (q *query) plan(s *state) (scan, bool) {
 	if q.descendants || q.collectionID == "" {
 		return q.scanCollections(s), false
@@ -69,8 +68,8 @@ func (q *query) scanCollections(s *state) scan {
 	}
 }
 
-// equalityIndex picks, among the indexes for the query's equalities, the one
-// with the fewest documents of those values.
+// equalityIndex returns the best index for an equality filter of the query: the index with the fewest matching
+// documents. It returns nil if no such index exists.
 func (q *query) equalityIndex(c *collection) (best *fieldIndex, values []*pb.Value) {
 	fewest := maxIndexEstimate + 1
 	for _, f := range q.conjuncts {
@@ -91,8 +90,7 @@ func (q *query) equalityIndex(c *collection) (best *fieldIndex, values []*pb.Val
 	return best, values
 }
 
-// equalTo returns the values, each once, of which the field has to have one,
-// and nil where the filter says nothing of that kind.
+// equalTo returns the values, each once, allowed by an equality or an IN filter. It returns nil for all other filters.
 func (f fieldFilter) equalTo() []*pb.Value {
 	switch {
 	case f.path.isName():
@@ -135,7 +133,7 @@ func (q *query) scanByName(c *collection) scan {
 	return func(yield func(*document) bool) {
 		var from string
 		bound := func(name string) {
-			// A name outside this collection is no place to start in it.
+			// A name outside this collection is no start position.
 			if id, ok := strings.CutPrefix(name, c.path+"/"); ok && !strings.Contains(id, "/") {
 				if further := compareIDs(id, from); from == "" || further > 0 != descending {
 					from = id
@@ -163,8 +161,7 @@ func (q *query) scanByName(c *collection) scan {
 	}
 }
 
-// startsAt reports whether no result of the operator comes before its operand
-// in a scan of that direction.
+// startsAt reports whether all results of the operator come at or after its operand, in a scan of the given direction.
 func startsAt(op pb.StructuredQuery_FieldFilter_Operator, descending bool) bool {
 	switch op {
 	case pb.StructuredQuery_FieldFilter_EQUAL:
@@ -177,8 +174,7 @@ func startsAt(op pb.StructuredQuery_FieldFilter_Operator, descending bool) bool 
 	return false
 }
 
-// scanByValue scans an index on the first order, between the bounds that the
-// start cursor and the filters on that field give.
+// scanByValue scans an index on the first order, between the bounds from the start cursor and the filters on the field.
 func (q *query) scanByValue(x *fieldIndex) scan {
 	descending := q.orders[0].descending
 	return func(yield func(*document) bool) {
@@ -223,9 +219,8 @@ func (q *query) scanByValue(x *fieldIndex) scan {
 	}
 }
 
-// wantedIndexes returns the fields of a large collection that an index would
-// make the query quick on and that have none yet. The first query that wants
-// an index makes it, and from then on writes keep it up to date.
+// wantedIndexes returns the fields of a large collection with a useful but missing index. The first query makes the
+// index. Later writes update it.
 func (q *query) wantedIndexes(s *state) (path string, fields []fieldPath) {
 	if q.descendants || q.collectionID == "" {
 		return "", nil

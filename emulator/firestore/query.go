@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// unlimited is the limit of a query without one.
+// unlimited is the value of query.limit without a limit.
 const unlimited = -1
 
 // A query is a checked pb.StructuredQuery under a parent.
@@ -34,8 +34,7 @@ type order struct {
 	descending bool
 }
 
-// parseQuery checks a query. All its errors are INVALID_ARGUMENT, but for
-// parts of the API that this server does not have.
+// parseQuery checks a query. Errors are INVALID_ARGUMENT, or UNIMPLEMENTED for unsupported parts of the API.
 func parseQuery(parent string, sq *pb.StructuredQuery) (*query, error) {
 	if sq.GetFindNearest() != nil {
 		return nil, status.Error(codes.Unimplemented, "RunQuery with find_nearest is not implemented")
@@ -112,9 +111,8 @@ func parseStructuredQuery(parent string, sq *pb.StructuredQuery) (*query, error)
 	return q, nil
 }
 
-// setOrders completes the explicit orders by the documented rules: the other
-// fields with an inequality in lexicographic order, then __name__, all in the
-// direction of the last explicit order.
+// setOrders completes the explicit orders by the documented rules: further fields with an inequality in lexicographic
+// order, then __name__, all in the direction of the last explicit order.
 func (q *query) setOrders(explicit []*pb.StructuredQuery_Order, inequalities []fieldPath) error {
 	ordered := func(path fieldPath) bool {
 		return slices.ContainsFunc(q.orders, func(o order) bool { return slices.Equal(o.path, path) })
@@ -167,13 +165,13 @@ func (q *query) parseCursor(c *pb.Cursor, explicit int) (*pb.Cursor, error) {
 	return c, nil
 }
 
-// A match is a document of the result with its values of the orders.
+// A match is a document of the result with its sort keys, one for each order.
 type match struct {
 	doc  *document
 	keys []*pb.Value
 }
 
-// match returns the document's place in the result, and whether it has one.
+// match returns the document with its sort keys, and reports whether the document matches.
 func (q *query) match(d *document) (match, bool) {
 	if q.filter != nil && !q.filter(d) {
 		return match{}, false
@@ -185,7 +183,7 @@ func (q *query) match(d *document) (match, bool) {
 			if o.path.isName() {
 				continue
 			}
-			// A document without the field is in no index on it.
+			// As in the service, a document without the field is not in the index.
 			if m.keys[i] = d.field(o.path); m.keys[i] == nil {
 				return match{}, false
 			}
@@ -212,8 +210,7 @@ func (q *query) compare(a, b match) int {
 	return 0
 }
 
-// compareToCursor compares a match with the position's values, which may be
-// fewer than the orders.
+// compareToCursor compares a match with a position. The position may have fewer values than the query has orders.
 func (q *query) compareToCursor(m match, c *pb.Cursor) int {
 	for i, v := range c.GetValues() {
 		var r int
@@ -248,10 +245,10 @@ func (q *query) beforeEnd(m match) bool {
 	return c < 0 || c == 0 && !q.end.GetBefore()
 }
 
-// A result is what a query finds in one state.
+// A result is the result of a query in one state.
 type result struct {
 	docs    []*document
-	skipped int // by the offset
+	skipped int // documents skipped by the offset
 }
 
 // run evaluates the query.
@@ -300,8 +297,7 @@ func (q *query) run(s *state) result {
 	return r
 }
 
-// unchanged reports whether it can be told without running the query that it
-// finds the same in both states.
+// unchanged reports whether the result is surely the same in both states. It does not run the query.
 func (q *query) unchanged(a, b *state) bool {
 	if a == b {
 		return true

@@ -116,7 +116,7 @@ func (b *backend) fill(t testing.TB, docs map[string]fields) {
 	b.mustCommit(t, writes...)
 }
 
-func TestAQueryFindsWhatItsFiltersSay(t *testing.T) {
+func TestAQueryFindsTheDocumentsOfItsFilters(t *testing.T) {
 	cases := []struct {
 		name  string
 		where *filter

@@ -36,8 +36,7 @@ func (s *service) GetDocument(ctx context.Context, req *pb.GetDocumentRequest) (
 	return project(d.proto, fields), nil
 }
 
-// BatchGetDocuments returns documents, and the names of those that do not
-// exist, each once and in the order of the request.
+// BatchGetDocuments returns the documents and the names of missing documents, each once, in the order of the request.
 func (s *service) BatchGetDocuments(req *pb.BatchGetDocumentsRequest, stream pb.Firestore_BatchGetDocumentsServer) error {
 	database, err := parseDatabase(req.GetDatabase())
 	if err != nil {
@@ -88,7 +87,7 @@ func (s *service) BatchGetDocuments(req *pb.BatchGetDocumentsRequest, stream pb.
 	return nil
 }
 
-// RunQuery streams the documents that a query finds.
+// RunQuery streams the result of a query.
 func (s *service) RunQuery(req *pb.RunQueryRequest, stream pb.Firestore_RunQueryServer) error {
 	q, err := parseQuery(req.GetParent(), req.GetStructuredQuery())
 	if err != nil {
@@ -127,7 +126,7 @@ func (s *service) RunQuery(req *pb.RunQueryRequest, stream pb.Firestore_RunQuery
 	return nil
 }
 
-// prepare makes the indexes that a query on a large collection needs.
+// prepare makes the indexes for a query on a large collection.
 func (s *service) prepare(ctx context.Context, q *query) error {
 	current, _ := s.store.read()
 	path, fields := q.wantedIndexes(current)
@@ -143,8 +142,8 @@ func (s *service) prepare(ctx context.Context, q *query) error {
 	return err
 }
 
-// ListDocuments pages through the documents of a collection, with
-// show_missing also those that are only parents of others.
+// ListDocuments returns the documents of a collection in pages. With show_missing it includes missing documents with
+// subcollections.
 func (s *service) ListDocuments(ctx context.Context, req *pb.ListDocumentsRequest) (*pb.ListDocumentsResponse, error) {
 	if req.GetPageSize() < 0 {
 		return nil, status.Error(codes.InvalidArgument, "the page size is negative")
@@ -173,7 +172,7 @@ func (s *service) ListDocuments(ctx context.Context, req *pb.ListDocumentsReques
 	q, err := parseQuery(req.GetParent(), &pb.StructuredQuery{
 		From:    []*pb.StructuredQuery_CollectionSelector{{CollectionId: req.GetCollectionId()}},
 		OrderBy: orders,
-		Limit:   wrapperspb.Int32(int32(size + 1)), // one more, to know whether a page follows
+		Limit:   wrapperspb.Int32(int32(size + 1)), // the extra document shows that a page follows
 	})
 	if err != nil {
 		return nil, err
@@ -202,8 +201,8 @@ func (s *service) ListDocuments(ctx context.Context, req *pb.ListDocumentsReques
 	return answer, nil
 }
 
-// withMissing merges the parents of documents into the first of what q finds
-// that do not exist themselves. q must be ordered by name.
+// withMissing merges docs, the first results of q, with missing documents with subcollections. It returns the first
+// results, at most the given number. q must be ordered by name.
 func withMissing(s *state, q *query, docs []*document, most int) []*document {
 	merged := make(map[string]*document, len(docs))
 	for _, d := range docs {
@@ -236,7 +235,7 @@ func withMissing(s *state, q *query, docs []*document, most int) []*document {
 	return all[:min(most, len(all))]
 }
 
-// parseOrderBy reads "priority desc, __name__".
+// parseOrderBy parses orders such as "priority desc, __name__".
 func parseOrderBy(s string) ([]*pb.StructuredQuery_Order, error) {
 	if strings.TrimSpace(s) == "" {
 		return nil, nil
@@ -270,7 +269,7 @@ func (q *query) pageToken(last *document) string {
 	}
 	b, err := proto.Marshal(c)
 	if err != nil {
-		panic(fmt.Sprintf("marshal a cursor of stored values: %v", err)) // they came in as protobuf
+		panic(fmt.Sprintf("marshal a cursor of stored values: %v", err)) // stored values came in as protobuf
 	}
 	return base64.RawURLEncoding.EncodeToString(b)
 }
@@ -290,8 +289,7 @@ func parsePageToken(token string) (*pb.Cursor, error) {
 	return c, nil
 }
 
-// ListCollectionIds lists the ids of the collections right below a document or
-// the root.
+// ListCollectionIds lists the ids of the collections directly below a document or the root.
 func (s *service) ListCollectionIds(ctx context.Context, req *pb.ListCollectionIdsRequest) (*pb.ListCollectionIdsResponse, error) {
 	database, err := parseParent(req.GetParent())
 	if err != nil {
@@ -318,7 +316,7 @@ func (s *service) ListCollectionIds(ctx context.Context, req *pb.ListCollectionI
 	prefix := req.GetParent() + "/"
 	last := string(after)
 	v.below(req.GetParent(), func(c *collection) bool {
-		// A collection that only holds parents of documents counts as well.
+		// A collection with only missing documents counts as well.
 		id, _, _ := strings.Cut(c.path[len(prefix):], "/")
 		if id == last || last != "" && compareIDs(id, last) < 0 {
 			return true

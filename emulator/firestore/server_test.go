@@ -52,7 +52,7 @@ func TestTheAddressIsReadyAndCanBeChosen(t *testing.T) {
 	_ = second
 }
 
-func TestCallsThatDoNotExistHereAnswerWithTheirName(t *testing.T) {
+func TestUnsupportedCallsAreUnimplementedAndNamed(t *testing.T) {
 	t.Parallel()
 	b := ours(t)
 	pipeline, err := b.raw.ExecutePipeline(b.ctx(t), &pb.ExecutePipelineRequest{})
@@ -147,7 +147,7 @@ func TestCallsAndBilledOperationsAreCounted(t *testing.T) {
 
 func TestCloseEndsCallsAndGoroutines(t *testing.T) {
 	before := runtime.NumGoroutine()
-	srv, err := firestore.New(firestore.WithDir(t.TempDir()))
+	srv, err := firestore.New(firestore.WithDataDir(t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestCloseEndsCallsAndGoroutines(t *testing.T) {
 			t.Error("the stream ended in order")
 		}
 	})
-	// The goroutines of the connections end on their own soon after.
+	// The goroutines of the connections end soon after Close.
 	deadline := time.Now().Add(time.Minute)
 	for runtime.NumGoroutine() > before {
 		if time.Now().After(deadline) {
@@ -181,8 +181,7 @@ func TestCloseEndsCallsAndGoroutines(t *testing.T) {
 func TestLargeCollectionsAnswerLikeSmallOnes(t *testing.T) {
 	t.Parallel()
 	b := ours(t)
-	// Many times the size from which indexes are used, with writes in between
-	// that the indexes have to follow.
+	// Many more documents than minIndexedDocs, with writes between the queries.
 	const n = 1000
 	value := func(i, round int) fields {
 		f := fields{"i": integer(int64(i)), "mod": integer(int64((i + round) % 7)), "half": double(float64((i*31+round)%n) / 2)}

@@ -12,24 +12,22 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// Reads at a time in the past see the states that are kept for it. The service
-// keeps one hour without point-in-time recovery; the other two bound memory,
-// which the service need not do.
+// Limits on the states kept for reads in the past. The service keeps one hour without point-in-time recovery. The limits
+// on states and size bound the memory of this server.
 const (
 	historyAge    = time.Hour
 	historyStates = 1000
-	historySize   = 128 << 20 // bytes of documents written by the kept commits
+	historySize   = 128 << 20 // bytes of documents written by the commits in the history
 )
 
-// maxGroup bounds how many commits share one write to the journal.
+// maxGroup is the largest number of commits in one write to the journal.
 const maxGroup = 256
 
-// A store owns the states and the one goroutine that makes them. Readers take
-// the published state and wait for no commit. Commits are made one after
-// another, and those that wait at the same time share one sync of the journal.
+// A store owns the states and the goroutine for commits. Readers take the published state and wait for no commit. Commits
+// run in sequence. Commits waiting at the same time share one write of the journal.
 type store struct {
 	clock   func() time.Time
-	journal *journal // nil: nothing touches disk
+	journal *journal // nil without a data directory
 	commits chan *commit
 	stop    chan struct{}
 	stopped chan struct{}
@@ -37,13 +35,13 @@ type store struct {
 	current atomic.Pointer[state]
 
 	mu      sync.Mutex
-	last    int64    // the latest time handed out, in microseconds
-	pending int64    // time of the first commit made but not published, or 0
-	history []*state // published states by time, the current one last
-	kept    int      // bytes written by the states in history
+	last    int64    // the latest time given to a commit or a reader, in microseconds
+	pending int64    // time of the first unpublished commit, or 0
+	history []*state // published states by time, the current state last
+	kept    int      // bytes written by the commits in history
 }
 
-// A commit is one call's wish to change the state.
+// A commit is a requested change of the state.
 type commit struct {
 	apply func(*builder) error
 	time  int64
@@ -51,7 +49,7 @@ type commit struct {
 	done  chan struct{}
 }
 
-// newStore starts a store on a state. It is ended by close.
+// newStore starts a store with an initial state. The caller must close it.
 func newStore(clock func() time.Time, initial *state, j *journal) *store {
 	s := &store{
 		clock:   clock,
@@ -67,7 +65,7 @@ func newStore(clock func() time.Time, initial *state, j *journal) *store {
 	return s
 }
 
-// close ends the store after the commits that it has begun.
+// close ends the store after the commits under way.
 func (s *store) close() error {
 	close(s.stop)
 	<-s.stopped
@@ -77,8 +75,7 @@ func (s *store) close() error {
 	return nil
 }
 
-// read returns the newest state with the time, in microseconds, up to which it
-// is known to hold all commits.
+// read returns the newest state and a time in microseconds. The state holds all commits up to this time.
 func (s *store) read() (*state, int64) {
 	now := s.clock().UnixMicro()
 	s.mu.Lock()
@@ -93,7 +90,7 @@ func (s *store) read() (*state, int64) {
 	return current, max(t, current.time)
 }
 
-// readAt returns the state as it was at a time in the past.
+// readAt returns the state at a time in the past.
 func (s *store) readAt(at *timestamppb.Timestamp) (*state, int64, error) {
 	if err := at.CheckValid(); err != nil {
 		return nil, 0, status.Errorf(codes.InvalidArgument, "read_time: %v", err)
@@ -118,9 +115,8 @@ func (s *store) readAt(at *timestamppb.Timestamp) (*state, int64, error) {
 	return nil, 0, status.Error(codes.FailedPrecondition, "the requested read_time is too old")
 }
 
-// commit lets apply make changes and returns the time of the commit, in
-// microseconds, after the changes are on disk and can be read. Nothing is
-// changed where apply returns an error.
+// commit runs apply on the goroutine of the store. It returns the commit time in microseconds when the changes are
+// durable and readable. An error of apply discards the changes.
 func (s *store) commit(ctx context.Context, apply func(*builder) error) (int64, error) {
 	c := &commit{apply: apply, done: make(chan struct{})}
 	select {
@@ -155,7 +151,7 @@ func (s *store) run() {
 	}
 }
 
-// gather returns first and the commits that are waiting behind it.
+// gather returns first and the commits waiting behind it.
 func (s *store) gather(first *commit) []*commit {
 	group := []*commit{first}
 	for len(group) < maxGroup {
@@ -202,8 +198,7 @@ func (s *store) commitGroup(group []*commit) {
 	}
 }
 
-// nextTime returns the time of the next commit, later than every time that a
-// commit or a reader was given.
+// nextTime returns the time of the next commit, later than every time given to a commit or a reader.
 func (s *store) nextTime() int64 {
 	now := s.clock().UnixMicro()
 	s.mu.Lock()
@@ -226,12 +221,9 @@ func (s *store) publish(made []*builder) {
 	for ; drop < len(s.history)-1 && (len(s.history)-drop > historyStates || s.kept > historySize); drop++ {
 		s.kept -= s.history[drop].written
 	}
-	if drop > 0 {
-		// Copied down, so that the array does not keep the dropped states alive.
-		n := copy(s.history, s.history[drop:])
-		clear(s.history[n:])
-		s.history = s.history[:n]
-	}
+	// Cleared, so that the array does not keep the dropped states alive.
+	clear(s.history[:drop])
+	s.history = s.history[drop:]
 	s.current.Store(s.history[len(s.history)-1])
 	s.pending = 0
 	s.mu.Unlock()

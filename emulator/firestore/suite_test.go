@@ -22,9 +22,8 @@ import (
 	"parley.internal/emulator/google"
 )
 
-// The behaviour tests run against this server and, where it is installed,
-// against Google's emulator, so that the two can't drift apart unseen. Each
-// test has a project of its own.
+// The behaviour tests run against this server and, if installed, against Google's emulator. Each test has its own
+// project.
 
 var (
 	startGoogle  = sync.OnceValues(func() (*google.Process, error) { return google.StartFirestore(context.Background()) })
@@ -55,7 +54,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// A backend is one of the two servers with a project of its own.
+// A backend is one of both servers with its own project.
 type backend struct {
 	name    string
 	addr    string
@@ -68,7 +67,7 @@ type backend struct {
 
 func (b *backend) isGoogle() bool { return b.name == "google" }
 
-// ctx is for calls of raw: Google's emulator lets its owner do everything.
+// ctx returns a context for calls of raw, with the credentials accepted by Google's emulator.
 func (b *backend) ctx(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	t.Cleanup(cancel)
@@ -100,7 +99,7 @@ func connect(t testing.TB, name, addr string) *backend {
 	return b
 }
 
-// ours connects to the server that the tests share.
+// ours connects to the server shared by the tests.
 func ours(t testing.TB) *backend {
 	t.Helper()
 	srv, err := startOurs()

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// A transaction ends by itself after these times:
+// A transaction expires after transactionIdle without a call, and after transactionLimit in any case:
 // https://firebase.google.com/docs/firestore/quotas#limits.
 const (
 	transactionIdle  = 60 * time.Second
@@ -23,8 +23,8 @@ const (
 
 const transactionIDSize = 26 // bytes, of rand.Text
 
-// A transaction reads one state, that of its first read, and remembers what it
-// read. Its commit goes through only where reading again would give the same.
+// A transaction reads the state of its first read and records all results. Its commit succeeds only if the same reads
+// have the same results then.
 type transaction struct {
 	id       string
 	database string
@@ -41,7 +41,7 @@ type transaction struct {
 
 type readDocument struct {
 	name documentName
-	doc  *document // nil: it did not exist
+	doc  *document // nil: no document
 }
 
 type readQuery struct {
@@ -49,7 +49,7 @@ type readQuery struct {
 	docs  []*document
 }
 
-// view returns the state that the transaction reads.
+// view returns the state read by the transaction, and its time.
 func (t *transaction) view(s *store) (*state, int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -80,7 +80,7 @@ func (t *transaction) noteQuery(q *query, docs []*document) {
 	t.queries = append(t.queries, readQuery{query: q, docs: docs})
 }
 
-// validate returns ABORTED where now differs from what the transaction read.
+// validate returns ABORTED if a recorded result has changed in the state now.
 func (t *transaction) validate(now *state) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -100,7 +100,7 @@ func (t *transaction) validate(now *state) error {
 	return nil
 }
 
-// transactions are those that have begun and not ended.
+// transactions holds the open transactions by id.
 type transactions struct {
 	clock func() time.Time
 
@@ -121,7 +121,7 @@ func (ts *transactions) begin(database string, options *pb.TransactionOptions) (
 		if len(retry) != transactionIDSize {
 			return nil, status.Error(codes.InvalidArgument, "the transaction to retry is invalid")
 		}
-		// The attempt before ends here where its client did not end it.
+		// The client may have left the earlier attempt open.
 		ts.end(database, string(retry))
 	}
 	ts.mu.Lock()
@@ -131,8 +131,7 @@ func (ts *transactions) begin(database string, options *pb.TransactionOptions) (
 	return t, nil
 }
 
-// sweep forgets the transactions that have expired, at most once in a while so
-// that a call to begin stays cheap.
+// sweep removes expired transactions, at most once in transactionIdle/4, so that begin stays cheap.
 func (ts *transactions) sweep(now time.Time) {
 	if now.Sub(ts.swept) < transactionIdle/4 {
 		return
@@ -151,7 +150,7 @@ func (t *transaction) expired(now time.Time) bool {
 	return now.Sub(t.used) > transactionIdle || now.Sub(t.began) > transactionLimit
 }
 
-// get returns the transaction of that id for one more call in it.
+// get returns an open transaction for another call, and restarts its idle time.
 func (ts *transactions) get(database string, id []byte) (*transaction, error) {
 	now := ts.clock()
 	ts.mu.Lock()
@@ -170,7 +169,7 @@ func (ts *transactions) get(database string, id []byte) (*transaction, error) {
 	return t, nil
 }
 
-// take is get for the last call: the transaction has ended after it.
+// take is get for the last call of a transaction: it also ends the transaction.
 func (ts *transactions) take(database string, id []byte) (*transaction, error) {
 	t, err := ts.get(database, id)
 	if err != nil {
@@ -182,7 +181,7 @@ func (ts *transactions) take(database string, id []byte) (*transaction, error) {
 	return t, nil
 }
 
-// end forgets a transaction and reports whether this call was the one to do it.
+// end removes a transaction, and reports whether it was open.
 func (ts *transactions) end(database, id string) bool {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -194,8 +193,7 @@ func (ts *transactions) end(database, id string) bool {
 	return true
 }
 
-// BeginTransaction starts a transaction. Concurrency control is optimistic
-// whatever concurrency mode the request asks for.
+// BeginTransaction starts a transaction. Concurrency control is optimistic in every requested concurrency mode.
 func (s *service) BeginTransaction(ctx context.Context, req *pb.BeginTransactionRequest) (*pb.BeginTransactionResponse, error) {
 	if _, err := parseDatabase(req.GetDatabase()); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -211,7 +209,7 @@ func (s *service) begin(database string, options *pb.TransactionOptions) (*trans
 	var snapshot *state
 	var readTime int64
 	if ro := options.GetReadOnly(); ro != nil {
-		// A read-only transaction sees the moment at which it begins.
+		// A read-only transaction sees the moment of its begin.
 		snapshot, readTime = s.store.read()
 		if ro.GetReadTime() != nil {
 			var err error
@@ -230,8 +228,7 @@ func (s *service) begin(database string, options *pb.TransactionOptions) (*trans
 	return t, nil
 }
 
-// Rollback ends a transaction. To end one that has already ended is no error,
-// as clients roll back after a commit that failed.
+// Rollback ends a transaction. An ended transaction is no error: clients roll back after a failed commit.
 func (s *service) Rollback(ctx context.Context, req *pb.RollbackRequest) (*emptypb.Empty, error) {
 	if _, err := parseDatabase(req.GetDatabase()); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -243,20 +240,19 @@ func (s *service) Rollback(ctx context.Context, req *pb.RollbackRequest) (*empty
 	return &emptypb.Empty{}, nil
 }
 
-// A consistency is what a read request says about the state to read; at most
-// one of its fields is set.
+// A consistency selects the state for a read request. At most one field is set.
 type consistency struct {
 	transaction    []byte
 	newTransaction *pb.TransactionOptions
 	readTime       *timestamppb.Timestamp
 }
 
-// A view is the state that one read request sees.
+// A view is the state for one read request.
 type view struct {
 	*state
 	readTime *timestamppb.Timestamp
 	tx       *transaction // nil outside a transaction
-	begun    []byte       // the id to answer with where the request began tx
+	begun    []byte       // the id of tx for the answer, if the request began tx
 }
 
 func (s *service) view(database string, c consistency) (*view, error) {
@@ -287,7 +283,7 @@ func (s *service) view(database string, c consistency) (*view, error) {
 	return v, nil
 }
 
-// document reads one document and remembers it in the transaction.
+// document reads one document and records it in the transaction.
 func (v *view) document(name documentName) *document {
 	d := v.get(name)
 	if v.tx != nil {
@@ -296,7 +292,7 @@ func (v *view) document(name documentName) *document {
 	return d
 }
 
-// query runs a query and remembers its result in the transaction.
+// query runs a query and records its result in the transaction.
 func (v *view) query(q *query) result {
 	r := q.run(v.state)
 	if v.tx != nil {

@@ -93,9 +93,8 @@ func TestOfTwoTransactionsInConflictOneIsAborted(t *testing.T) {
 	})
 }
 
-// The following conflicts show how this server's transactions are optimistic:
-// Google's emulator makes the other writer wait instead.
-func TestACommitIsAbortedWhereWhatWasReadHasChanged(t *testing.T) {
+// The following conflicts apply to optimistic transactions only. Google's emulator makes the second writer wait.
+func TestACommitIsAbortedIfAReadDocumentHasChanged(t *testing.T) {
 	t.Parallel()
 	b := ours(t)
 	query := func(tx []byte, q *pb.StructuredQuery) error {

@@ -16,8 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// The kinds of values, in the order in which the service sorts values of
-// different kinds:
+// The kinds of values, in the service's order of kinds:
 // https://firebase.google.com/docs/firestore/manage-data/data-types#value_type_ordering.
 const (
 	kindNull = iota
@@ -40,8 +39,7 @@ const (
 	vectorValueKey  = "value"
 )
 
-// kindOf returns the place of v's kind in the order of kinds. A value without
-// a type is taken for null; checkValue keeps such values out of documents.
+// kindOf returns the kind of v. A value without a type counts as null. checkValue refuses such values in documents.
 func kindOf(v *pb.Value) int {
 	switch v := v.GetValueType().(type) {
 	case *pb.Value_BooleanValue:
@@ -70,7 +68,7 @@ func kindOf(v *pb.Value) int {
 	}
 }
 
-// vectorOf returns the components of a vector, or nil where m is a plain map.
+// vectorOf returns the components of a vector, or nil for a plain map.
 func vectorOf(m *pb.MapValue) *pb.ArrayValue {
 	if len(m.GetFields()) != 2 || m.Fields[vectorTypeKey].GetStringValue() != vectorTypeValue {
 		return nil
@@ -78,9 +76,8 @@ func vectorOf(m *pb.MapValue) *pb.ArrayValue {
 	return m.Fields[vectorValueKey].GetArrayValue()
 }
 
-// compareValues orders any two values as the service orders them in a query.
-// It is a total order: a NaN equals every other NaN and is below every other
-// number, and an integer equals the double of the same amount.
+// compareValues orders any two values as the service does in a query. It is a total order: NaN equals NaN and is less
+// than all numbers, and an integer equals the double of the same amount.
 func compareValues(a, b *pb.Value) int {
 	ka, kb := kindOf(a), kindOf(b)
 	if ka != kb {
@@ -136,13 +133,12 @@ func compareNumbers(a, b *pb.Value) int {
 	case bIsInteger:
 		return compareDoubleToInteger(a.GetDoubleValue(), ib.IntegerValue)
 	default:
-		// cmp.Compare puts NaN below -Inf and takes -0 for 0, as the service does.
+		// As in the service, NaN is less than -Inf, and -0 equals 0.
 		return cmp.Compare(a.GetDoubleValue(), b.GetDoubleValue())
 	}
 }
 
-// compareDoubleToInteger is exact over all of int64, where a conversion of the
-// integer to a double would lose the low bits.
+// compareDoubleToInteger is exact for all of int64. A conversion of the integer to a double would lose the low bits.
 func compareDoubleToInteger(d float64, i int64) int {
 	const twoTo63 = 1 << 63
 	switch {
@@ -159,8 +155,7 @@ func compareTimestamps(a, b *timestamppb.Timestamp) int {
 	return cmp.Or(cmp.Compare(a.GetSeconds(), b.GetSeconds()), cmp.Compare(a.GetNanos(), b.GetNanos()))
 }
 
-// compareMaps compares key by key in the order of the keys, the key before its
-// value.
+// compareMaps compares the entries in the order of the keys: first the keys, then the values.
 func compareMaps(a, b map[string]*pb.Value) int {
 	ka, kb := slices.Sorted(maps.Keys(a)), slices.Sorted(maps.Keys(b))
 	for i := range min(len(ka), len(kb)) {
@@ -174,7 +169,7 @@ func compareMaps(a, b map[string]*pb.Value) int {
 	return cmp.Compare(len(ka), len(kb))
 }
 
-// equalValues reports whether a filter on equality takes a for b.
+// equalValues reports whether a and b are equal for an equality filter.
 func equalValues(a, b *pb.Value) bool { return compareValues(a, b) == 0 }
 
 func containsValue(values []*pb.Value, v *pb.Value) bool {
@@ -186,8 +181,8 @@ func isNaN(v *pb.Value) bool {
 	return ok && math.IsNaN(d.DoubleValue)
 }
 
-// identicalValues is stricter than equalValues: 1 and 1.0 are not identical.
-// A write that leaves every value identical does not change the document.
+// identicalValues is stricter than equalValues: 1 and 1.0 are not identical. A write without a different value does not
+// change the document.
 func identicalValues(a, b *pb.Value) bool {
 	switch va := a.GetValueType().(type) {
 	case *pb.Value_IntegerValue:
@@ -236,10 +231,9 @@ const (
 	maxValueDepth    = 20
 )
 
-// checkFields returns why fields can't be the fields of a document, or nil.
-// It truncates timestamps to microseconds, the precision that the service
-// stores, so the fields must still belong to the request alone, or have been
-// stored before: these are only read, as others may do at the same time.
+// checkFields returns an error for invalid fields of a document. It truncates timestamps to microseconds, the service's
+// precision. So the fields must belong to the caller alone, or be stored already: stored timestamps are truncated, and
+// checkFields only reads them.
 func checkFields(fields map[string]*pb.Value) error {
 	for name, v := range fields {
 		if err := checkFieldName(name); err != nil {
@@ -266,7 +260,7 @@ func checkFieldName(name string) error {
 	return nil
 }
 
-// checkValue checks v, which lies in depth maps and arrays.
+// checkValue checks v. depth is the number of maps and arrays around v.
 func checkValue(v *pb.Value, depth int) error {
 	switch v := v.GetValueType().(type) {
 	case nil:
@@ -342,7 +336,7 @@ func checkVector(components *pb.ArrayValue) error {
 	return nil
 }
 
-// documentSize is the size in bytes that counts against maxDocumentSize:
+// documentSize is the size of a document in bytes, for maxDocumentSize:
 // https://firebase.google.com/docs/firestore/storage-size.
 func documentSize(d *pb.Document) int {
 	const overhead = 32
@@ -351,11 +345,8 @@ func documentSize(d *pb.Document) int {
 
 func nameSize(name string) int {
 	const overhead = 16
-	n := overhead
-	for id := range strings.SplitSeq(relativePath(name), "/") {
-		n += len(id) + 1
-	}
-	return n
+	// Each id counts with its length plus one byte.
+	return overhead + len(relativePath(name)) + 1
 }
 
 func fieldsSize(fields map[string]*pb.Value) int {

@@ -243,7 +243,7 @@ func TestAWriteThatChangesNothingKeepsTheUpdateTime(t *testing.T) {
 	})
 }
 
-func TestAMaskSelectsWhatAnUpdateTouches(t *testing.T) {
+func TestAMaskSelectsTheUpdatedFields(t *testing.T) {
 	before := fields{"a": integer(1), "m": object(fields{"x": integer(1), "y": integer(2)}), "odd.name": integer(3)}
 	cases := []struct {
 		name   string

@@ -2,5 +2,5 @@
 
 package google
 
-// Group is the id of the emulator's process group.
+// Group returns the id of the emulator's process group.
 func Group(p *Process) int { return p.cmd.Process.Pid }

@@ -1,12 +1,12 @@
 //go:build unix
 
-// Package google starts the emulators that ship with the Google Cloud SDK, so
-// that a test can run one suite against a server of ours and against Google's.
+// Package google starts the Pub/Sub and Firestore emulators of the Google Cloud SDK, for tests that compare a server with
+// Google's. Start with [StartPubSub] and [StartFirestore].
 //
-// The emulators are Java programs behind shell scripts. Every process started
-// here lives in a process group of its own under a small guard that ends the
-// whole group when Stop is called, and also when the starting process dies
-// without calling it: no JVM outlives the tests.
+// The emulators are Java programs behind shell scripts. A guard process and its emulator share a process group. The guard
+// kills the group when Stop is called, and also when the starting process dies. So no JVM outlives the tests.
+//
+// The package knows nothing of the servers under test. Of this module it may import emulator/port only.
 package google
 
 import (
@@ -28,21 +28,18 @@ import (
 	"parley.internal/emulator/port"
 )
 
-// ErrNotInstalled is returned, wrapped with what is missing, where the Google
-// Cloud SDK, the wanted emulator component or Java is not on this machine.
-// Tests skip on it.
+// ErrNotInstalled means that the Google Cloud SDK, the emulator component or Java is not installed. The wrapping error
+// names the missing part. Tests skip on ErrNotInstalled.
 var ErrNotInstalled = errors.New("google emulator not installed")
 
-// startTimeout bounds the wait for one JVM to answer: a cold start takes two to
-// five seconds on a small machine, and tests of several packages may start
-// theirs at once.
+// startTimeout is the longest wait for the first answer of an emulator. A cold start takes two to five seconds on a small
+// machine, and tests of several packages may start emulators at the same time.
 const startTimeout = 90 * time.Second
 
-// keptOutput is how many bytes of an emulator's latest output are kept.
+// keptOutput is the size of the kept output of an emulator, in bytes.
 const keptOutput = 64 << 10
 
-// errExited says that the emulator ended before it was ready, most often since
-// another process took the chosen port first.
+// errExited means that the emulator ended before it was ready, most often because another process took the port.
 var errExited = errors.New("emulator exited")
 
 // Process is one running emulator.
@@ -55,58 +52,54 @@ type Process struct {
 	stop  sync.Once
 }
 
-// Where the emulators are in the SDK.
+// Paths of the emulators in the SDK.
 const (
 	pubsubScript    = "platform/pubsub-emulator/bin/cloud-pubsub-emulator"
 	firestoreScript = "platform/cloud-firestore-emulator/cloud_firestore_emulator"
 )
 
-// StartPubSub starts the Pub/Sub emulator (the SDK component pubsub-emulator)
-// on a free loopback port and returns when it answers. The context bounds the
-// start only. The error is ErrNotInstalled, or holds the emulator's output.
+// StartPubSub starts the Pub/Sub emulator (the SDK component pubsub-emulator) on a free loopback port. It returns when the
+// emulator answers. The context limits the start only. The error is ErrNotInstalled, or contains the emulator's output.
 //
 // See https://cloud.google.com/pubsub/docs/emulator.
 func StartPubSub(ctx context.Context) (*Process, error) {
 	return start(ctx, pubsubScript)
 }
 
-// StartFirestore starts the Firestore emulator (the SDK component
-// cloud-firestore-emulator) on a free loopback port and returns when it
-// answers. The context bounds the start only. The error is ErrNotInstalled, or
-// holds the emulator's output.
+// StartFirestore starts the Firestore emulator (the SDK component cloud-firestore-emulator) on a free loopback port. It
+// returns when the emulator answers. The context limits the start only. The error is ErrNotInstalled, or contains the
+// emulator's output.
 //
 // See https://cloud.google.com/firestore/native/docs/emulator.
 func StartFirestore(ctx context.Context) (*Process, error) {
 	return start(ctx, firestoreScript, "start")
 }
 
-// Addr is the emulator's host:port, which serves gRPC in the clear.
+// Addr returns the emulator's host:port. The emulator serves gRPC without TLS.
 func (p *Process) Addr() string { return p.addr }
 
-// Output is the latest output of the emulator, at most 64 KiB.
+// Output returns the latest output of the emulator, at most 64 KiB.
 func (p *Process) Output() string { return p.out.String() }
 
-// Stop kills the emulator's process group and returns when it is gone. It may
-// be called more than once.
+// Stop kills the emulator's process group and returns when all its processes are gone. Stop may be called more than once.
 func (p *Process) Stop() {
 	p.stop.Do(func() {
 		p.leash.Close()
-		// The guard kills its own group when the leash closes. This is for a
-		// guard that was itself killed; ESRCH is the usual answer.
+		// The guard kills its own group when the leash closes. The second kill is for a guard killed before. Usually
+		// the group is gone, and the error is ESRCH.
 		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	})
 	<-p.done
 }
 
-// Installed reports, as ErrNotInstalled or nil, whether both emulators could be
-// started here.
+// Installed returns nil if both emulators are installed, or ErrNotInstalled.
 func Installed(ctx context.Context) error {
 	_, err := locate(ctx, pubsubScript)
 	_, err2 := locate(ctx, firestoreScript)
 	return errors.Join(err, err2)
 }
 
-// locate finds an emulator's script in the SDK.
+// locate returns the path of an emulator's script in the SDK.
 func locate(ctx context.Context, script string) (path string, err error) {
 	root, err := sdkRoot(ctx)
 	if err != nil {
@@ -131,10 +124,9 @@ func start(ctx context.Context, script string, args ...string) (*Process, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	// The emulators print no port of their own choosing, so a free one is
-	// picked here, and may be taken before the JVM gets to it: hence the tries.
-	// Whoever takes it could answer in the emulator's place until that has
-	// ended: hence a port that nobody is given by chance.
+	// The emulators cannot choose a free port themselves. Another process may take the chosen port before the JVM
+	// listens, and would answer in place of the emulator. So there are several tries, with ports outside the system's
+	// ephemeral range.
 	for try := 0; ; try++ {
 		p, err := startOnce(ctx, path, args)
 		if err == nil {
@@ -146,9 +138,8 @@ func start(ctx context.Context, script string, args ...string) (*Process, error)
 	}
 }
 
-// guard runs its arguments in the background of its own process group, and
-// kills that group when the command ends or when standard input does, which is
-// also what happens when the process at the other end of the pipe dies.
+// guard is a shell script. It runs its arguments in the background and kills its process group when the command or
+// standard input ends. Standard input is a pipe, and also ends when the starting process dies.
 const guard = `{ "$@" </dev/null; kill -KILL 0; } & read -r _; kill -KILL 0`
 
 func startOnce(ctx context.Context, path string, args []string) (*Process, error) {
@@ -175,8 +166,7 @@ func startOnce(ctx context.Context, path string, args []string) (*Process, error
 	}
 	p := &Process{addr: addr, cmd: cmd, leash: leash, out: out, done: make(chan struct{})}
 	go func() {
-		// Wait also drains the output pipe, which the last process of the group
-		// to die closes: after it nothing of the group is left.
+		// Wait also drains the output pipe. The last process of the group closes the pipe.
 		_ = cmd.Wait()
 		close(p.done)
 	}()
@@ -211,8 +201,8 @@ func (p *Process) ready(ctx context.Context) error {
 	}
 }
 
-// sdkRoot finds the SDK from the place of the gcloud command, and asks gcloud
-// itself (a second of Python) only where that place is a wrapper's.
+// sdkRoot derives the root of the SDK from the path of the gcloud command. If gcloud is a wrapper outside the SDK, sdkRoot
+// runs it: a second of Python.
 func sdkRoot(ctx context.Context) (string, error) {
 	gcloud, err := exec.LookPath("gcloud")
 	if err != nil {

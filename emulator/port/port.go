@@ -1,4 +1,5 @@
-// Package port finds ports for listeners that are opened later: by another process, or again after they were closed.
+// Package port finds free ports for listeners opened later, by a child process or after a restart. Start with [Free]. The
+// package must not import packages of this module.
 package port
 
 import (
@@ -7,12 +8,11 @@ import (
 	"net"
 )
 
-// The ports that are given out are below those that systems hand out to outgoing connections, and to listeners that leave
-// the choice to them: by one of these it could be taken meanwhile. And they are above those that the emulator's gateways
-// have by default, which listen later.
+// The range of the ports lies below the ephemeral ports of operating systems: an outgoing connection could take such a
+// port before the listener opens. The range lies above the default ports of the emulator's gateways, opened later too.
 const first, last = 9000, 15000
 
-// Free finds a loopback address on which nobody listens.
+// Free returns a loopback address, host:port, without a listener. Free fails after 100 busy ports.
 func Free() (addr string, err error) {
 	for range 100 {
 		addr = fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first))

@@ -133,7 +133,7 @@ func TestSubscriptionIsCreatedReadListedAndDeleted(t *testing.T) {
 	})
 }
 
-// refused are subscriptions that are not valid, by what is wrong.
+// refused maps a mistake to a function that makes it in a subscription.
 var refused = map[string]func(*pubsubpb.Subscription){
 	"ack deadline too short": func(s *pubsubpb.Subscription) { s.AckDeadlineSeconds = 9 },
 	"ack deadline too long":  func(s *pubsubpb.Subscription) { s.AckDeadlineSeconds = 601 },
@@ -240,32 +240,6 @@ func TestSubscriptionOutlivesItsTopicWithItsBacklog(t *testing.T) {
 		of, err := b.ListTopicSubscriptions(ctx, &pubsubpb.ListTopicSubscriptionsRequest{Topic: topic})
 		if err != nil || len(of.Subscriptions) != 0 {
 			t.Errorf("the new topic's subscriptions are %v, %v", of, err)
-		}
-	})
-}
-
-func TestDetachedSubscriptionHasNoBacklogAndGetsNothing(t *testing.T) {
-	onBoth(t, func(t *testing.T, b *bus) {
-		ctx := testContext(t)
-		topic := b.topic(t)
-		sub := b.subscribe(t, topic)
-		b.publish(t, topic, text("a"))
-		st := b.stream(t, sub)
-		st.next(1)
-		if _, err := b.DetachSubscription(ctx, &pubsubpb.DetachSubscriptionRequest{Subscription: sub}); err != nil {
-			t.Fatal(err)
-		}
-		for {
-			if _, err := st.Recv(); err != nil {
-				wantCode(t, "the open stream", err, codes.FailedPrecondition)
-				break
-			}
-		}
-		_, err := b.Pull(ctx, &pubsubpb.PullRequest{Subscription: sub, MaxMessages: 1})
-		wantCode(t, "pull", err, codes.FailedPrecondition)
-		got, err := b.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: sub})
-		if err != nil || !got.Detached {
-			t.Errorf("got %v, %v", got, err)
 		}
 	})
 }
@@ -643,7 +617,7 @@ func TestMessageIsDeadLetteredAfterItsLastAttempt(t *testing.T) {
 	})
 }
 
-func TestSeekToATimeDropsWhatWasPublishedBefore(t *testing.T) {
+func TestSeekToATimeDropsMessagesPublishedBefore(t *testing.T) {
 	onBoth(t, func(t *testing.T, b *bus) {
 		topic := b.topic(t)
 		sub := b.subscribe(t, topic)
@@ -824,7 +798,7 @@ func TestPushSubscriptionCannotBePulled(t *testing.T) {
 	})
 }
 
-func TestWhatIsNotServedIsUnimplementedAndNamed(t *testing.T) {
+func TestUnsupportedCallsAndFieldsAreUnimplementedAndNamed(t *testing.T) {
 	b := newBus(t, start(t).Addr(), false)
 	ctx := testContext(t)
 	topic := b.topic(t)

@@ -16,13 +16,10 @@ import (
 	"parley.internal/emulator/pubsub"
 )
 
-// BenchmarkFanOut publishes to one topic with five subscriptions, each with one
-// StreamingPull that acknowledges everything on its stream. An operation is one
-// published message, thus five deliveries. It reports how many deliveries went
-// through in a second with publishers that do not wait, and then the median
-// time from Publish to receipt of single messages, one after the other. pstest
-// keeps every message and walks over all of them, so it does not come to an end
-// with a -benchtime of many operations.
+// BenchmarkFanOut publishes to one topic with five subscriptions. Each has one StreamingPull and acknowledges every
+// message on its stream. An operation is one published message with five deliveries. The benchmark reports deliveries
+// per second with publishers that do not wait, then the median time from Publish to receipt of single messages. pstest
+// keeps every message and scans all of them, so it needs a short -benchtime.
 func BenchmarkFanOut(b *testing.B) {
 	b.Run("ours", func(b *testing.B) {
 		fanOut(b, newBus(b, start(b).Addr(), false))
@@ -105,7 +102,7 @@ func fanOut(b *testing.B, bus *bus) {
 		}
 		return took, nil
 	}
-	// Streams are set up when a message went through them all.
+	// After one message on every stream, all streams are set up.
 	bus.publish(b, topic, message())
 	if _, err := await(fans); err != nil {
 		b.Fatal(err)

@@ -22,7 +22,7 @@ func (b *bus) client(t *testing.T) *cloudpubsub.Client {
 	return c
 }
 
-func TestGoClientReceivesWhatItPublishesInTheOrderOfTheKey(t *testing.T) {
+func TestGoClientReceivesAKeyInTheOrderOfPublication(t *testing.T) {
 	onBoth(t, func(t *testing.T, b *bus) {
 		client := b.client(t)
 		topic := b.topic(t)
@@ -96,7 +96,7 @@ func TestGoClientGetsAKeyAgainInOrderFromTheNackedMessageOn(t *testing.T) {
 	}
 }
 
-func TestGoClientLearnsWhetherAnExactlyOnceAckCounted(t *testing.T) {
+func TestGoClientGetsTheResultOfAnExactlyOnceAck(t *testing.T) {
 	onBoth(t, func(t *testing.T, b *bus) {
 		client := b.client(t)
 		topic := b.topic(t)

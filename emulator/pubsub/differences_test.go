@@ -1,9 +1,9 @@
 package pubsub_test
 
-// difference is where Google's emulator does not do what the service documents.
+// difference is a deviation of Google's emulator from the service's documentation.
 type difference struct {
-	theirs string // what Google's emulator does
-	source string // the documentation that ours follows
+	theirs string // the behaviour of Google's emulator
+	source string // the documentation followed by ours
 }
 
 const (
@@ -20,8 +20,7 @@ const (
 	docEmu     = "https://cloud.google.com/pubsub/docs/emulator#known-limitations"
 )
 
-// differences holds them by the name of the test that shows them. Those tests
-// are not run against Google's emulator (version 0.8.20).
+// differences maps test names to differences. These tests do not run against Google's emulator (version 0.8.20).
 var differences = map[string]difference{
 	"TestTopicLabelsAreUpdatedByMask": {"UpdateTopic knows no labels", docEmu},
 
@@ -34,8 +33,6 @@ var differences = map[string]difference{
 	"TestInvalidSubscriptionIsRefused/filter_mixes_AND_and_OR": {"filters are not read", docFilter},
 	"TestInvalidSubscriptionIsRefused/filter_too_long":         {"filters are not read", docFilter},
 	"TestFilterKeepsMessagesFromASubscription":                 {"filters are not applied", docFilter},
-
-	"TestDetachedSubscriptionHasNoBacklogAndGetsNothing": {"DetachSubscription is UNIMPLEMENTED", docEmu},
 
 	"TestPublishLimits/too_many_bytes":         {"requests of more than 10 MB are taken", docLimits},
 	"TestPublishLimits/too_many_attributes":    {"attributes have no limits", docLimits},

@@ -7,20 +7,18 @@ import (
 	"unicode/utf8"
 )
 
-// maxFilterBytes is the longest filter the service takes.
+// maxFilterBytes is the service's limit on the length of a filter.
 const maxFilterBytes = 256
 
-// filter decides by a message's attributes whether a subscription gets it. The
-// nil filter lets everything through.
+// filter reports whether a subscription accepts a message with the given attributes. The nil filter accepts all.
 type filter func(attributes map[string]string) bool
 
-// match reports whether the filter lets a message with these attributes through.
+// match reports whether the filter accepts a message with the given attributes.
 func (f filter) match(attributes map[string]string) bool {
 	return f == nil || f(attributes)
 }
 
-// parseFilter reads the filter language of
-// https://cloud.google.com/pubsub/docs/subscription-message-filter:
+// parseFilter parses a filter of https://cloud.google.com/pubsub/docs/subscription-message-filter:
 //
 //	filter     = term { "AND" term } | term { "OR" term }
 //	term       = [ "NOT" | "-" ] ( "(" filter ")" | comparison | prefix )
@@ -29,9 +27,8 @@ func (f filter) match(attributes map[string]string) bool {
 //	prefix     = "hasPrefix" "(" "attributes" "." key "," string ")"
 //	key        = ( letter | digit | "-" | "_" ) { ... } | string
 //
-// AND and OR do not mix without parentheses. Operators are upper case; a string
-// is in double quotes with the escapes of C. "!=" also lets messages through
-// that lack the key. The empty text is the nil filter.
+// AND and OR do not mix without parentheses. Operators are upper case. A string is in double quotes with the escapes of
+// C. "!=" also accepts messages without the key. The empty text is the nil filter.
 func parseFilter(text string) (filter, error) {
 	if text == "" {
 		return nil, nil
@@ -60,14 +57,14 @@ const (
 	endToken   tokenKind = iota
 	wordToken            // a bare key, an operator word, attributes, hasPrefix
 	textToken            // a string, unquoted in filterParser.token
-	markToken            // : . = != ( ) , and the - that negates
-	wrongToken           // token says what is wrong
+	markToken            // : . = != ( ) ,
+	wrongToken           // token describes the mistake
 )
 
 type filterParser struct {
 	text  string
-	at    int // where the text after the token begins
-	start int // of the token
+	at    int // offset after the token
+	start int // offset of the token
 	kind  tokenKind
 	token string
 }
@@ -76,7 +73,7 @@ func isKeyByte(c byte) bool {
 	return c == '-' || c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
-// next reads a token.
+// next reads the next token.
 func (p *filterParser) next() {
 	for p.at < len(p.text) && strings.IndexByte(" \t\r\n", p.text[p.at]) >= 0 {
 		p.at++
@@ -171,8 +168,7 @@ func (p *filterParser) expression() (filter, error) {
 		}
 		terms = append(terms, f)
 	}
-	// All terms of an AND must hold, or one of an OR: the first that decides
-	// gives the answer.
+	// The first false term decides an AND, the first true term an OR.
 	decides := joint == "OR"
 	return func(a map[string]string) bool {
 		for _, t := range terms {
@@ -191,7 +187,7 @@ func (p *filterParser) term() (filter, error) {
 		negated = true
 		p.next()
 	case p.kind == wordToken && p.token[0] == '-':
-		// The scanner took the minus for a part of a key.
+		// The scanner read the minus as the start of a key.
 		negated = true
 		p.at = p.start + 1
 		p.next()

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestFilterLetsThroughWhatTheDocumentationSays(t *testing.T) {
+func TestFilterAcceptsMessagesAsDocumented(t *testing.T) {
 	attributes := map[string]string{
 		"domain": "com", "name": "net", "x-y_1": "v", "iana.org/language_tag": "en", "quote\"d": "a\\b", "empty": "", "みんな": "ä",
 	}
@@ -64,7 +64,7 @@ func TestFilterLetsThroughWhatTheDocumentationSays(t *testing.T) {
 	}
 }
 
-func TestFilterRefusesWhatIsNotOfTheLanguage(t *testing.T) {
+func TestInvalidFilterIsRefused(t *testing.T) {
 	for _, text := range []string{
 		` `, `attributes`, `attributes:`, `attributes.`, `attributes.domain`, `attributes.domain =`, `attributes.domain = com`,
 		`attributes.domain = 'com'`, `attributes.domain == "com"`, `attributes.domain < "com"`, `attributes.domain : "com"`,

@@ -8,7 +8,7 @@ import (
 
 // Names of resources: https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names.
 
-// deletedTopic is what a subscription shows as its topic once that is deleted.
+// deletedTopic is the topic name in a subscription of a deleted topic.
 const deletedTopic = "_deleted-topic_"
 
 var (
@@ -16,8 +16,7 @@ var (
 	projectName  = regexp.MustCompile(`^projects/[^/]+$`)
 )
 
-// checkName checks the full name of a resource of the kind "topics" or
-// "subscriptions".
+// checkName checks the full name of a resource. kind is "topics" or "subscriptions".
 func checkName(kind, name string) error {
 	m := resourceName.FindStringSubmatch(name)
 	if m == nil || m[2] != kind || strings.HasPrefix(m[3], "goog") {
@@ -26,18 +25,16 @@ func checkName(kind, name string) error {
 	return nil
 }
 
-// splitName gives the project and the last part of a valid name.
+// splitName returns the project and the last segment of a valid name.
 func splitName(name string) (project, id string) {
 	parts := strings.Split(name, "/")
 	return parts[1], parts[3]
 }
 
-// maxPage is the most that one answer of a List call holds, and what it holds
-// when the request does not say.
+// maxPage is the largest and the default page size of List calls.
 const maxPage = 1000
 
-// page cuts the page out of the names that a List request asks for. Its tokens
-// are the last name of the page before.
+// page returns the names of one page, sorted, and the token of the next page. A token is the last name of a page.
 func page(names []string, size int32, token string) (cut []string, next string, err error) {
 	if size < 0 {
 		return nil, "", invalid("page_size: %d is negative", size)
@@ -54,7 +51,7 @@ func page(names []string, size int32, token string) (cut []string, next string, 
 	return names, "", nil
 }
 
-// listed gives the names below a project, or the error of a bad project name.
+// listed returns the names below a project. The error is INVALID_ARGUMENT for a bad project name.
 func listed[T any](project string, all map[string]T) ([]string, error) {
 	if !projectName.MatchString(project) {
 		return nil, invalid("Invalid [projects] name: (name=%s)", project)

@@ -16,23 +16,19 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 )
 
-// This file is delivery to push endpoints: https://cloud.google.com/pubsub/docs/push.
-
-// Pauses before a pushed message that failed is pushed again, when the
-// subscription has no retry policy. The service pauses the whole subscription
-// for as long; here only the message itself waits, so that one that always fails
-// does not hold up the others.
+// Pauses before the next push of a failed message, without a retry policy: https://cloud.google.com/pubsub/docs/push.
+// The service pauses the whole subscription. Here only the message waits, so that one failing message does not delay
+// all others.
 const (
 	minPushBackoff = 100 * time.Millisecond
 	maxPushBackoff = time.Minute
 )
 
-// maxPushWindow is how many requests of one subscription may be under way. As in
-// the service the window starts at one, doubles with every success, and shrinks
-// when requests fail.
+// maxPushWindow is the largest number of concurrent push requests of one subscription. As in the service the window
+// starts at one, doubles with every success, and shrinks with every failure.
 const maxPushWindow = 128
 
-// pushBody is the JSON of a push request. Ids and times come in both spellings.
+// pushBody is the JSON of a push request. The service sends ids and times in both spellings.
 type pushBody struct {
 	DeliveryAttempt int         `json:"deliveryAttempt,omitempty"`
 	Message         pushMessage `json:"message"`
@@ -49,8 +45,8 @@ type pushMessage struct {
 	PublishTime2 string            `json:"publish_time"`
 }
 
-// push delivers to the subscription's push endpoint until the context ends or
-// the subscription does, and returns when no request is under way.
+// push delivers to the push endpoint until the context or the subscription ends. It returns when no request is under
+// way.
 func (sub *subscription) push(ctx context.Context) {
 	window := 1
 	c := &consumer{perKey: single, maxMessages: window}
@@ -71,8 +67,7 @@ func (sub *subscription) push(ctx context.Context) {
 		}
 		c.setMaxMessages(window)
 	}
-	// What was taken is always sent: these leases have no deadline, since every
-	// request has an end.
+	// Taken messages are always sent. Their leases have no deadline, because every request has a timeout.
 	for ctx.Err() == nil {
 		batch, err := c.take(maxPushWindow, nil)
 		if err != nil {
@@ -85,8 +80,7 @@ func (sub *subscription) push(ctx context.Context) {
 					return
 				}
 				adjust(err == nil)
-				// The queue refuses only when it is closed, and the message is
-				// gone with it.
+				// An error means a closed queue, and the message is gone too.
 				if err == nil {
 					_, _ = sub.queue.ack([]ackID{d.ack})
 					sub.server.count(CountAcked, 1)
@@ -106,12 +100,11 @@ func (sub *subscription) push(ctx context.Context) {
 	}
 }
 
-// errProcessing ends a request that was answered 102 Processing, which the
-// service takes for a success, while to HTTP it is but an interim response.
+// errProcessing ends a request answered with 102 Processing. The service treats 102 as success. For net/http it is an
+// interim response.
 var errProcessing = errors.New("102 Processing")
 
-// post sends one message to the endpoint. The error says why it is not
-// acknowledged.
+// post sends one message to the endpoint. An error means no acknowledgement.
 func (sub *subscription) post(d delivery) error {
 	config := sub.get()
 	body, err := json.Marshal(pushBodyOf(config, d))
@@ -146,7 +139,7 @@ func (sub *subscription) post(d delivery) error {
 		return fmt.Errorf("push: %w", err)
 	}
 	defer res.Body.Close()
-	// Some of the answer is read so that the connection can be used again.
+	// A read body lets the connection be used again.
 	_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
 	switch res.StatusCode {
 	case http.StatusProcessing, http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent:
@@ -157,7 +150,7 @@ func (sub *subscription) post(d delivery) error {
 
 func pushBodyOf(config *pubsubpb.Subscription, d delivery) pushBody {
 	m := d.message.pb
-	// Milliseconds, as the service writes them.
+	// The service writes milliseconds.
 	published := d.message.published.UTC().Format("2006-01-02T15:04:05.999Z")
 	return pushBody{
 		DeliveryAttempt: d.attempt,

@@ -14,7 +14,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 )
 
-// bench is a queue with all its hooks recorded, in a bubble of fake time.
+// bench is a queue in fake time, with recorded callbacks.
 type bench struct {
 	*queue
 	t       *testing.T
@@ -30,7 +30,7 @@ func inBubble(t *testing.T, s settings, test func(b *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t}
-		b.queue = newQueue(s, hooks{
+		b.queue = newQueue(s, callbacks{
 			forward: func(m *message, attempts int) error {
 				if b.deadErr == nil {
 					b.dead = append(b.dead, fmt.Sprintf("%s after %d", m.pb.Data, attempts))
@@ -78,7 +78,7 @@ func (b *bench) take(c *consumer) []delivery {
 	return ds
 }
 
-// want takes and checks what comes.
+// want takes deliveries and checks their messages.
 func (b *bench) want(c *consumer, datas ...string) []delivery {
 	b.t.Helper()
 	ds := b.take(c)
@@ -116,13 +116,13 @@ func acks(ds []delivery) []ackID {
 	return ids
 }
 
-// pass lets fake time go by.
+// pass advances the fake time.
 func pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
 }
 
-// woken lets d of fake time go by and reports whether the consumer was signalled.
+// woken advances the fake time by d and reports whether the consumer was signalled.
 func woken(c *consumer, d time.Duration) bool {
 	pass(d)
 	select {
@@ -133,7 +133,7 @@ func woken(c *consumer, d time.Duration) bool {
 	}
 }
 
-var plain = settings{ackDeadline: 10 * time.Second}
+var plain = settings{}
 
 func TestAcknowledgedMessagesLeaveNothingBehind(t *testing.T) {
 	inBubble(t, settings{ordered: true}, func(b *bench) {
@@ -144,9 +144,9 @@ func TestAcknowledgedMessagesLeaveNothingBehind(t *testing.T) {
 		for range 10 { // a take gives no more than maxBatchMessages
 			b.ack(b.take(c)...)
 		}
-		if n := b.len(); n != 0 || len(b.entries) != 0 || len(b.lanes) != 0 || len(b.times) != 0 || b.ready.len() != 0 || c.messages != 0 || c.bytes != 0 {
-			t.Errorf("left: %d messages, %d entries, %d lanes, %d times, %d ready, %d messages and %d bytes outstanding",
-				n, len(b.entries), len(b.lanes), len(b.times), b.ready.len(), c.messages, c.bytes)
+		if n := b.len(); n != 0 || len(b.entries) != 0 || len(b.keys) != 0 || len(b.times) != 0 || b.ready.len() != 0 || c.messages != 0 || c.bytes != 0 {
+			t.Errorf("left: %d messages, %d entries, %d keys, %d times, %d ready, %d messages and %d bytes outstanding",
+				n, len(b.entries), len(b.keys), len(b.times), b.ready.len(), c.messages, c.bytes)
 		}
 		if b.settled != 3000 {
 			t.Errorf("%d messages settled, want 3000", b.settled)
@@ -226,17 +226,17 @@ func TestExactlyOnceTakesNoLateAck(t *testing.T) {
 		c := b.stream()
 		b.publish("", "a", "b")
 		ds := b.want(c, "a", "b")
-		if v, _ := b.queue.ack(acks(ds[:1])); v[0] != done {
+		if v, _ := b.queue.ack(acks(ds[:1])); v[0] != ackDone {
 			t.Error("an acknowledgement in time was refused")
 		}
-		if v, _ := b.queue.ack(acks(ds[:1])); v[0] != stale {
+		if v, _ := b.queue.ack(acks(ds[:1])); v[0] != ackStale {
 			t.Error("a second acknowledgement was taken")
 		}
 		pass(11 * time.Second)
-		if v, _ := b.queue.ack(acks(ds[1:])); v[0] != stale {
+		if v, _ := b.queue.ack(acks(ds[1:])); v[0] != ackStale {
 			t.Error("a late acknowledgement was taken")
 		}
-		if v, _ := b.queue.extend(acks(ds[1:]), time.Minute); v[0] != stale {
+		if v, _ := b.queue.extend(acks(ds[1:]), time.Minute); v[0] != ackStale {
 			t.Error("a late extension was taken")
 		}
 		b.want(c, "b")
@@ -467,7 +467,7 @@ func TestMessageThatCannotBeForwardedIsDeliveredAgain(t *testing.T) {
 	})
 }
 
-func TestRetentionDropsMessagesThatNobodyTakes(t *testing.T) {
+func TestRetentionDropsUntakenMessages(t *testing.T) {
 	inBubble(t, settings{retention: 10 * time.Minute, ordered: true}, func(b *bench) {
 		b.publish("", "a")
 		b.publish("k", "b")
@@ -487,7 +487,7 @@ func TestRetentionDropsMessagesThatNobodyTakes(t *testing.T) {
 	})
 }
 
-func TestSubscriptionExpiresOnlyWhenNobodyUsesIt(t *testing.T) {
+func TestSubscriptionExpiresOnlyWhenUnused(t *testing.T) {
 	day := 24 * time.Hour
 	inBubble(t, settings{ttl: day}, func(b *bench) {
 		pass(day - time.Second)
@@ -505,7 +505,7 @@ func TestSubscriptionExpiresOnlyWhenNobodyUsesIt(t *testing.T) {
 	})
 }
 
-func TestPurgeDropsWhatWasPublishedBefore(t *testing.T) {
+func TestPurgeDropsMessagesPublishedBefore(t *testing.T) {
 	inBubble(t, settings{ordered: true}, func(b *bench) {
 		c := b.stream()
 		b.publish("k", "1", "2")
@@ -572,10 +572,9 @@ func TestCloseEndsConsumersWithTheReason(t *testing.T) {
 	})
 }
 
-// TestAnyInterleavingKeepsOrderAndLosesNothing drives a queue with random
-// consumers, acknowledgements, nacks, endings and waits, and checks the two
-// promises of a key: nothing is lost, and every delivery of it is followed by
-// its next message or, when something came back, by an earlier one.
+// TestAnyInterleavingKeepsOrderAndLosesNothing drives a queue with random consumers, acknowledgements, nacks, endings
+// and waits. It checks the two guarantees for a key: no message is lost, and a delivery is followed by the next message
+// or, after a redelivery, by an earlier one.
 func TestAnyInterleavingKeepsOrderAndLosesNothing(t *testing.T) {
 	for seed := range uint64(200) {
 		inBubble(t, settings{ordered: true, minBackoff: 50 * time.Millisecond, maxBackoff: time.Second}, func(b *bench) {
@@ -643,8 +642,8 @@ func TestAnyInterleavingKeepsOrderAndLosesNothing(t *testing.T) {
 			for _, n := range last {
 				total += n
 			}
-			if b.settled != total || len(b.entries) != 0 || len(b.lanes) != 0 {
-				t.Fatalf("seed %d: settled %d of %d, %d entries and %d lanes left", seed, b.settled, total, len(b.entries), len(b.lanes))
+			if b.settled != total || len(b.entries) != 0 || len(b.keys) != 0 {
+				t.Fatalf("seed %d: settled %d of %d, %d entries and %d keys left", seed, b.settled, total, len(b.entries), len(b.keys))
 			}
 		})
 		if t.Failed() {

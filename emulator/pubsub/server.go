@@ -1,25 +1,19 @@
-// Package pubsub is an in-process server of google.pubsub.v1, Publisher and
-// Subscriber, for tests and for development on one machine.
+// Package pubsub is an in-process Pub/Sub server for tests and for development on one machine. It serves the Publisher
+// and the Subscriber of google.pubsub.v1: https://cloud.google.com/pubsub/docs/reference/rpc. Start with [New].
 //
-// It does what the service documents, with the service's limits, errors and
-// pacing: filters, ordering keys, leases, retry and dead-letter policies, push
-// with back-off, expiration. Where a call or field is not supported the answer
-// is UNIMPLEMENTED and names it. What it leaves out: snapshots, schemas,
-// retention of acknowledged messages, message transforms, exports to other
-// products, push without a wrapper, and IAM. An oidc_token in a push
-// configuration is kept and shown, but push requests carry no token.
+// The server follows the service's documentation, with the documented limits, errors and timing: filters, ordering
+// keys, leases, retry policies, dead-letter policies, push with backoff, and expiration.
 //
-// Of one ordering key a stream may hold any number of messages, in order, a pull
-// one batch, a push endpoint one message; the key stays with its holder until
-// all it holds is settled. See https://cloud.google.com/pubsub/docs/ordering.
+// An unsupported call or field is answered UNIMPLEMENTED, with its name. Unsupported are DetachSubscription, snapshots,
+// schemas, retention of acknowledged messages, message transforms, exports to other products, push without a wrapper,
+// and IAM. An oidc_token in a push configuration is stored and returned, but push requests carry no token.
 //
-// The protocol is at https://cloud.google.com/pubsub/docs/reference/rpc.
+// A stream may hold any number of messages of one ordering key, a pull one batch, and a push endpoint one message. The
+// key stays with its consumer until all messages held by the consumer are settled. See
+// https://cloud.google.com/pubsub/docs/ordering.
 //
-//	srv, err := pubsub.New()
-//	...
-//	defer srv.Close()
-//	conn, err := grpc.NewClient(srv.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-//	client, err := cloudpubsub.NewClient(ctx, "project", option.WithGRPCConn(conn))
+// In this package, subscription.go and topic.go hold the resources, queue.go the backlog of a subscription, stream.go
+// and push.go the delivery, and journal.go the data directory. Of this module the package may import emulator/wal only.
 package pubsub
 
 import (
@@ -44,11 +38,9 @@ import (
 
 // Keys of Counts other than the names of methods.
 const (
-	// CountPublished counts messages accepted by Publish, and those forwarded
-	// to dead-letter topics.
+	// CountPublished counts messages accepted by Publish or forwarded to dead-letter topics.
 	CountPublished = "messages.published"
-	// CountDelivered counts messages sent to subscribers, each delivery of one
-	// message to one subscriber by itself, pushed ones included.
+	// CountDelivered counts deliveries of one message to one subscriber, including pushes and redeliveries.
 	CountDelivered = "messages.delivered"
 	// CountAcked counts acknowledgements that ended a lease.
 	CountAcked = "messages.acked"
@@ -56,15 +48,18 @@ const (
 	CountPushed = "messages.pushed"
 	// CountDeadLettered counts messages forwarded to dead-letter topics.
 	CountDeadLettered = "messages.deadlettered"
-	// CountPublishedBytes and CountDeliveredBytes are the sizes of published
-	// and delivered messages as encoded in protobuf, which is close to what the
-	// service bills.
+	// CountPublishedBytes and CountDeliveredBytes are the sizes of published and delivered messages in protobuf
+	// encoding, close to the service's billed sizes.
 	CountPublishedBytes = "bytes.published"
 	CountDeliveredBytes = "bytes.delivered"
 )
 
-// Server is a running Pub/Sub server. Its methods may be called from any
-// goroutine.
+const (
+	streamWorkers = 32
+	windowSize    = 4 << 20 // bytes
+)
+
+// Server is a running Pub/Sub server. Its methods may be called concurrently.
 type Server struct {
 	pubsubpb.UnimplementedPublisherServer
 	pubsubpb.UnimplementedSubscriberServer
@@ -73,7 +68,7 @@ type Server struct {
 	options options
 	lis     net.Listener
 	grpc    *grpc.Server
-	owned   *http.Transport // of the HTTP client, when it is the server's own
+	owned   *http.Transport // of the default push client; nil with WithHTTPClient
 	counts  map[string]*atomic.Int64
 	nextID  atomic.Uint64
 	log     *journal // nil without a data directory
@@ -83,8 +78,7 @@ type Server struct {
 	tasks  sync.WaitGroup // goroutines beside those of grpc
 	closed func() error
 
-	// mu guards the names. Whoever holds it may take a topic's lock, and
-	// whoever holds that a queue's, never the other way round.
+	// mu guards topics and subs. The lock order is mu, then a topic's lock, then a queue's lock.
 	mu     sync.RWMutex
 	topics map[string]*topic
 	subs   map[string]*subscription
@@ -94,54 +88,48 @@ type options struct {
 	addr      string
 	grpc      []grpc.ServerOption
 	client    *http.Client
-	dir       string
+	dataDir   string
+	compactAt int64 // as in wal.Options
 	onPublish func(topic string, m *pubsubpb.PubsubMessage)
 }
 
 // Option changes how New builds a Server.
 type Option func(*options)
 
-// WithAddr sets the TCP address to listen on. Without it the server listens on a
-// free port of 127.0.0.1.
+// WithAddr sets the TCP address of the server, host:port. The default is a free port of 127.0.0.1.
 func WithAddr(addr string) Option {
 	return func(o *options) { o.addr = addr }
 }
 
-// WithServerOptions adds options of the gRPC server, such as interceptors that
-// inject faults (grpc.ChainUnaryInterceptor, grpc.ChainStreamInterceptor). They
-// run after the call was counted.
+// WithServerOptions adds options of the gRPC server, for example interceptors for fault injection
+// (grpc.ChainUnaryInterceptor, grpc.ChainStreamInterceptor). Interceptors run after the call was counted.
 func WithServerOptions(opts ...grpc.ServerOption) Option {
 	return func(o *options) { o.grpc = append(o.grpc, opts...) }
 }
 
-// WithHTTPClient sets the client that push requests are sent with. Its redirect
-// policy and time limits are its owner's business; each request also carries
-// the subscription's ack deadline as its own.
+// WithHTTPClient sets the client for push requests. Its redirect policy and timeouts apply. The ack deadline of the
+// subscription limits each request as well.
 func WithHTTPClient(c *http.Client) Option {
 	return func(o *options) { o.client = c }
 }
 
-// WithDataDir makes the server keep its topics, subscriptions and messages in
-// the directory, which is made if need be and belongs to one server at a time.
-// A publish is then answered only once its messages are on disk, and a server
-// started on the directory of one that was killed goes on where that one was:
-// nothing published is lost, and what was not acknowledged is delivered again,
-// its attempts counted anew.
-// An acknowledgement given in the last moments before a crash may be forgotten,
-// as the service allows. Without this option nothing touches the disk.
+// WithDataDir keeps topics, subscriptions and messages in a directory. The directory is created if necessary and belongs
+// to one server at a time. Publish answers when the messages are on disk.
+//
+// After a crash, a server started on the same directory has every published message. Unacknowledged messages are
+// delivered again, with their delivery attempts counted from zero. Acknowledgements of the last 50 ms before the crash
+// may be lost: the service allows redelivery. Without this option nothing touches the disk.
 func WithDataDir(dir string) Option {
-	return func(o *options) { o.dir = dir }
+	return func(o *options) { o.dataDir = dir }
 }
 
-// WithOnPublish sets a function that sees every message that is published, with
-// the full name of its topic, before a subscriber does. It is called under the
-// topic's lock: it must be quick, must not call the server, and must not change
-// the message.
+// WithOnPublish sets a function called with the full topic name and each published message, before the delivery. The
+// call holds the topic's lock: f must be quick, must not call the server, and must not change the message.
 func WithOnPublish(f func(topic string, m *pubsubpb.PubsubMessage)) Option {
 	return func(o *options) { o.onPublish = f }
 }
 
-// New starts a server. It is ready for calls at Addr when New returns.
+// New starts a server. The server is ready for calls at Addr when New returns. The caller must Close it.
 func New(opts ...Option) (*Server, error) {
 	s := &Server{
 		options: options{addr: "127.0.0.1:0"},
@@ -161,14 +149,13 @@ func New(opts ...Option) (*Server, error) {
 		}
 		s.options.client = &http.Client{
 			Transport: s.owned,
-			// A redirect is not a success, and is not followed.
+			// A redirect is a failed delivery.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
 	}
 	s.closed = sync.OnceValue(s.shutdown)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	// Ids grow from one run to the next, as the clock does: they must not come
-	// twice in a topic, and queues rely on their order.
+	// Ids start at the clock, so they ascend from run to run. They must be unique, and queues rely on their order.
 	s.nextID.Store(uint64(time.Now().UnixMicro()))
 	for _, key := range []string{
 		CountPublished, CountDelivered, CountAcked, CountPushed, CountDeadLettered,
@@ -177,11 +164,15 @@ func New(opts ...Option) (*Server, error) {
 		s.counts[key] = new(atomic.Int64)
 	}
 	grpcOptions := append([]grpc.ServerOption{
-		// One request of the greatest size, with room to say that a greater one
-		// is too great in the words of the service.
+		// Twice the limit of a request: requests over the limit get the service's own error.
 		grpc.MaxRecvMsgSize(2 * maxRequestBytes),
 		grpc.WaitForHandlers(true),
-		// Clients that ping often to keep a quiet stream are welcome.
+		// Workers keep their grown stacks from call to call. A call without a free worker gets a new goroutine.
+		grpc.NumStreamWorkers(streamWorkers),
+		// Fixed windows save the pings that measure the bandwidth of a connection.
+		grpc.InitialWindowSize(windowSize),
+		grpc.InitialConnWindowSize(windowSize),
+		// Clients may ping often to keep quiet streams open.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.countUnary),
 		grpc.ChainStreamInterceptor(s.countStream),
@@ -195,10 +186,10 @@ func New(opts ...Option) (*Server, error) {
 			s.counts[m.Name] = new(atomic.Int64)
 		}
 	}
-	if s.options.dir != "" {
-		if err := s.restore(s.options.dir); err != nil {
+	if s.options.dataDir != "" {
+		if err := s.restore(s.options.dataDir); err != nil {
 			s.Close()
-			return nil, fmt.Errorf("pubsub: restore %s: %w", s.options.dir, err)
+			return nil, fmt.Errorf("pubsub: restore %s: %w", s.options.dataDir, err)
 		}
 	}
 	var err error
@@ -207,20 +198,17 @@ func New(opts ...Option) (*Server, error) {
 		return nil, fmt.Errorf("pubsub: %w", err)
 	}
 	s.tasks.Go(func() {
-		// It returns when Close stops the server; a listener that breaks
-		// before shows in the calls that fail.
+		// Serve returns when Close stops the server. If the listener breaks before, calls fail.
 		_ = s.grpc.Serve(s.lis)
 	})
 	return s, nil
 }
 
-// Addr is the host:port that the server listens on, in the clear unless a server
-// option says otherwise.
+// Addr is the host:port of the server, without TLS unless a server option adds it.
 func (s *Server) Addr() string { return s.lis.Addr().String() }
 
-// Close ends all calls and push requests, and returns when every goroutine of
-// the server has ended. It may be called more than once. Its error is that of
-// the data directory, if there is one.
+// Close ends all calls and push requests, and returns when every goroutine of the server has ended. It may be called
+// more than once. It returns an error if the data directory failed.
 func (s *Server) Close() error { return s.closed() }
 
 func (s *Server) shutdown() error {
@@ -242,9 +230,8 @@ func (s *Server) shutdown() error {
 	return s.log.close()
 }
 
-// Counts is how many times each method was called, by its name ("Publish"), and
-// how many messages and bytes went through, by the Count constants. A stream
-// counts once.
+// Counts returns the number of calls by method name ("Publish"), and the numbers of messages and bytes by the Count
+// constants. A stream is one call. Zero counts are left out.
 func (s *Server) Counts() map[string]int64 {
 	m := make(map[string]int64, len(s.counts))
 	for k, n := range s.counts {
@@ -255,8 +242,8 @@ func (s *Server) Counts() map[string]int64 {
 	return m
 }
 
-// Backlog is how many messages the subscription of this full name holds that
-// are not acknowledged, outstanding ones included. The error is NOT_FOUND.
+// Backlog is the number of unacknowledged messages of a subscription, including outstanding messages. subscription is
+// its full name. The error is NOT_FOUND.
 func (s *Server) Backlog(subscription string) (int, error) {
 	sub, err := s.subscription(subscription)
 	if err != nil {
@@ -268,7 +255,7 @@ func (s *Server) Backlog(subscription string) (int, error) {
 func (s *Server) count(key string, n int) { s.counts[key].Add(int64(n)) }
 
 func (s *Server) countCall(method string) {
-	// Calls of services that are not served here come by too.
+	// A call of an unknown service has no count.
 	if n := s.counts[path.Base(method)]; n != nil {
 		n.Add(1)
 	}
@@ -284,17 +271,17 @@ func (s *Server) countStream(srv any, st grpc.ServerStream, info *grpc.StreamSer
 	return h(srv, st)
 }
 
-// invalid is an INVALID_ARGUMENT error.
+// invalid returns an INVALID_ARGUMENT error.
 func invalid(format string, args ...any) error {
 	return status.Errorf(codes.InvalidArgument, format, args...)
 }
 
-// unsupported is an UNIMPLEMENTED error that names what is missing.
+// unsupported returns an UNIMPLEMENTED error with the name of the missing feature.
 func unsupported(call, what string) error {
 	return status.Errorf(codes.Unimplemented, "%s: %s is not supported", call, what)
 }
 
-// statusOf makes a queue's error one of gRPC.
+// statusOf converts an error of a queue to a gRPC status.
 func statusOf(err error) error {
 	if errors.Is(err, errClosed) {
 		return status.Error(codes.Unavailable, err.Error())

@@ -63,7 +63,7 @@ func TestCloseEndsEveryGoroutineOfABusyServer(t *testing.T) {
 	})
 }
 
-func TestCountsAreOfCallsAndOfMessages(t *testing.T) {
+func TestCallsAndMessagesAreCounted(t *testing.T) {
 	srv := start(t)
 	b := newBus(t, srv.Addr(), false)
 	topic := b.topic(t)
@@ -89,7 +89,7 @@ func TestCountsAreOfCallsAndOfMessages(t *testing.T) {
 	}
 }
 
-func TestBacklogIsEmptyOnceEverythingIsAcknowledged(t *testing.T) {
+func TestBacklogIsEmptyAfterAllAcknowledgements(t *testing.T) {
 	srv := start(t)
 	b := newBus(t, srv.Addr(), false)
 	topic := b.topic(t)

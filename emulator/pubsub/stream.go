@@ -16,14 +16,11 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// This file is delivery to those who ask: Pull, StreamingPull, and what they
-// answer. https://cloud.google.com/pubsub/docs/pull.
-
-// pullWait is how long a Pull waits for a first message: the service answers
-// with an empty list after a time of its own choosing.
+// pullWait is the longest wait of a Pull for a first message. The service chooses such a limit too, and answers with an
+// empty list: https://cloud.google.com/pubsub/docs/pull.
 const pullWait = 30 * time.Second
 
-// String is the id as a subscriber sees it.
+// String is the ack id sent to subscribers.
 func (a ackID) String() string {
 	b := make([]byte, 0, 24)
 	b = strconv.AppendUint(b, a.id, 36)
@@ -46,9 +43,9 @@ func parseAckIDs(texts []string) ([]ackID, error) {
 	return ids, nil
 }
 
-// received makes deliveries what a subscriber gets.
+// received converts deliveries to the messages of a response, and counts them.
 func (s *Server) received(batch []delivery) []*pubsubpb.ReceivedMessage {
-	// One allocation for all of them: this is the busiest place of the server.
+	// One allocation for all messages: no code of the server runs more often.
 	space := make([]pubsubpb.ReceivedMessage, len(batch))
 	rs := make([]*pubsubpb.ReceivedMessage, len(batch))
 	bytes := 0
@@ -63,8 +60,7 @@ func (s *Server) received(batch []delivery) []*pubsubpb.ReceivedMessage {
 	return rs
 }
 
-// Pull implements the Subscriber service. It waits for a first message unless
-// told to return immediately.
+// Pull implements the Subscriber service. It waits for a first message unless return_immediately is set.
 func (s *Server) Pull(ctx context.Context, req *pubsubpb.PullRequest) (*pubsubpb.PullResponse, error) {
 	sub, err := s.pullable(req.Subscription)
 	if err != nil {
@@ -86,12 +82,11 @@ func (s *Server) Pull(ctx context.Context, req *pubsubpb.PullRequest) (*pubsubpb
 			return nil, statusOf(err)
 		}
 		if ctx.Err() != nil && len(batch) > 0 {
-			// The answer would reach nobody, and the messages wait for their
-			// deadline.
+			// The client is gone. Without refuse the messages would wait for their deadline.
 			sub.queue.refuse(batch)
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
-		//lint:ignore SA1019 A server honours what old clients still send.
+		//lint:ignore SA1019 Old clients still send this field.
 		if len(batch) > 0 || req.ReturnImmediately {
 			return &pubsubpb.PullResponse{ReceivedMessages: s.received(batch)}, nil
 		}
@@ -105,24 +100,20 @@ func (s *Server) Pull(ctx context.Context, req *pubsubpb.PullRequest) (*pubsubpb
 	}
 }
 
-// pullable finds a subscription that may be pulled.
+// pullable returns a subscription without a push endpoint.
 func (s *Server) pullable(name string) (*subscription, error) {
 	sub, err := s.subscription(name)
 	if err != nil {
 		return nil, err
 	}
-	switch config := sub.get(); {
-	case config.Detached:
-		return nil, errDetached
-	case config.GetPushConfig().GetPushEndpoint() != "":
+	if sub.get().GetPushConfig().GetPushEndpoint() != "" {
 		return nil, status.Error(codes.FailedPrecondition, "This method is not supported for this subscription type: it has a push endpoint.")
 	}
 	return sub, nil
 }
 
-// Acknowledge implements the Subscriber service. On a subscription with
-// exactly-once delivery, leases that have ended are an error, with details as in
-// https://cloud.google.com/pubsub/docs/exactly-once-delivery.
+// Acknowledge implements the Subscriber service. With exactly-once delivery an ended lease is an error, with details as
+// in https://cloud.google.com/pubsub/docs/exactly-once-delivery.
 func (s *Server) Acknowledge(_ context.Context, req *pubsubpb.AcknowledgeRequest) (*emptypb.Empty, error) {
 	sub, err := s.subscription(req.Subscription)
 	if err != nil {
@@ -131,31 +122,30 @@ func (s *Server) Acknowledge(_ context.Context, req *pubsubpb.AcknowledgeRequest
 	if len(req.AckIds) == 0 {
 		return nil, invalid("No ack ids specified.")
 	}
-	verdicts, err := s.ack(sub, req.AckIds)
+	results, err := s.ack(sub, req.AckIds)
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, exactlyOnceError(sub, req.AckIds, verdicts)
+	return &emptypb.Empty{}, exactlyOnceError(sub, req.AckIds, results)
 }
 
-func (s *Server) ack(sub *subscription, texts []string) ([]verdict, error) {
+func (s *Server) ack(sub *subscription, texts []string) ([]ackResult, error) {
 	ids, err := parseAckIDs(texts)
 	if err != nil {
 		return nil, err
 	}
-	verdicts, err := sub.queue.ack(ids)
+	results, err := sub.queue.ack(ids)
 	n := 0
-	for _, v := range verdicts {
-		if v == done {
+	for _, v := range results {
+		if v == ackDone {
 			n++
 		}
 	}
 	s.count(CountAcked, n)
-	return verdicts, statusOf(err)
+	return results, statusOf(err)
 }
 
-// ModifyAckDeadline implements the Subscriber service. A deadline of zero gives
-// the messages back.
+// ModifyAckDeadline implements the Subscriber service. A deadline of zero is a nack.
 func (s *Server) ModifyAckDeadline(_ context.Context, req *pubsubpb.ModifyAckDeadlineRequest) (*emptypb.Empty, error) {
 	sub, err := s.subscription(req.Subscription)
 	if err != nil {
@@ -164,14 +154,14 @@ func (s *Server) ModifyAckDeadline(_ context.Context, req *pubsubpb.ModifyAckDea
 	if len(req.AckIds) == 0 {
 		return nil, invalid("No ack ids specified.")
 	}
-	verdicts, err := s.extend(sub, req.AckIds, req.AckDeadlineSeconds)
+	results, err := s.extend(sub, req.AckIds, req.AckDeadlineSeconds)
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, exactlyOnceError(sub, req.AckIds, verdicts)
+	return &emptypb.Empty{}, exactlyOnceError(sub, req.AckIds, results)
 }
 
-func (s *Server) extend(sub *subscription, texts []string, seconds int32) ([]verdict, error) {
+func (s *Server) extend(sub *subscription, texts []string, seconds int32) ([]ackResult, error) {
 	if seconds < 0 || seconds > maxAckDeadline {
 		return nil, invalid("ack_deadline_seconds: %d is not between 0 and %d", seconds, maxAckDeadline)
 	}
@@ -179,19 +169,18 @@ func (s *Server) extend(sub *subscription, texts []string, seconds int32) ([]ver
 	if err != nil {
 		return nil, err
 	}
-	verdicts, err := sub.queue.extend(ids, time.Duration(seconds)*time.Second)
-	return verdicts, statusOf(err)
+	results, err := sub.queue.extend(ids, time.Duration(seconds)*time.Second)
+	return results, statusOf(err)
 }
 
-// exactlyOnceError tells which ids of a call were stale, if the subscription
-// promises to.
-func exactlyOnceError(sub *subscription, texts []string, verdicts []verdict) error {
+// exactlyOnceError returns an error with the stale ids of a call, if the subscription has exactly-once delivery.
+func exactlyOnceError(sub *subscription, texts []string, results []ackResult) error {
 	if !sub.get().EnableExactlyOnceDelivery {
 		return nil
 	}
 	failed := map[string]string{}
-	for i, v := range verdicts {
-		if v == stale {
+	for i, v := range results {
+		if v == ackStale {
 			failed[texts[i]] = "PERMANENT_FAILURE_INVALID_ACK_ID"
 		}
 	}
@@ -209,11 +198,10 @@ func exactlyOnceError(sub *subscription, texts []string, verdicts []verdict) err
 // stream is one StreamingPull.
 type stream struct {
 	grpc.BidiStreamingServer[pubsubpb.StreamingPullRequest, pubsubpb.StreamingPullResponse]
-	server *Server
-	sub    *subscription
-	taker  *consumer
-	// answers holds responses without messages, which the sender sends since
-	// there must be but one sender: heartbeats and confirmations.
+	server   *Server
+	sub      *subscription
+	consumer *consumer
+	// answers holds responses without messages: heartbeats and confirmations. Only the goroutine of send may send.
 	answers chan *pubsubpb.StreamingPullResponse
 }
 
@@ -239,23 +227,22 @@ func (s *Server) StreamingPull(grpcStream pubsubpb.Subscriber_StreamingPullServe
 		server:              s,
 		sub:                 sub,
 		answers:             make(chan *pubsubpb.StreamingPullResponse, 16),
-		taker: &consumer{
+		consumer: &consumer{
 			perKey:      pipelined,
 			lease:       lease,
 			maxMessages: int(first.MaxOutstandingMessages),
 			maxBytes:    int(first.MaxOutstandingBytes),
 		},
 	}
-	if err := sub.queue.join(st.taker); err != nil {
+	if err := sub.queue.join(st.consumer); err != nil {
 		return statusOf(err)
 	}
-	defer st.taker.leave()
+	defer st.consumer.leave()
 	if err := st.answer(first); err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
-	// It ends when the client ends the stream, or with the stream's context
-	// soon after this handler returns.
+	// The goroutine ends when the client ends the stream, or with the stream's context after this handler returns.
 	s.tasks.Go(func() { ended <- st.receive() })
 	return st.send(ended)
 }
@@ -267,7 +254,7 @@ func streamLease(seconds int32) (time.Duration, error) {
 	return time.Duration(seconds) * time.Second, nil
 }
 
-// receive takes the client's requests until it sends no more.
+// receive handles the client's requests until the client ends the stream.
 func (st *stream) receive() error {
 	for {
 		req, err := st.Recv()
@@ -288,13 +275,13 @@ func (st *stream) receive() error {
 			if err != nil {
 				return err
 			}
-			st.taker.setLease(lease)
+			st.consumer.setLease(lease)
 		}
 		if err := st.answer(req); err != nil {
 			return err
 		}
 		if len(req.AckIds) == 0 && len(req.ModifyDeadlineAckIds) == 0 {
-			// A ping. The client closes streams that do not answer it.
+			// A ping. The client closes a stream without an answer to its pings.
 			if err := st.reply(&pubsubpb.StreamingPullResponse{}); err != nil {
 				return err
 			}
@@ -302,7 +289,7 @@ func (st *stream) receive() error {
 	}
 }
 
-// reply queues a response for the sender.
+// reply queues a response for send.
 func (st *stream) reply(r *pubsubpb.StreamingPullResponse) error {
 	select {
 	case st.answers <- r:
@@ -312,19 +299,19 @@ func (st *stream) reply(r *pubsubpb.StreamingPullResponse) error {
 	}
 }
 
-// answer does what a request says of messages received before.
+// answer applies the acknowledgements and deadline changes of a request.
 func (st *stream) answer(req *pubsubpb.StreamingPullRequest) error {
 	if len(req.ModifyDeadlineAckIds) != len(req.ModifyDeadlineSeconds) {
 		return invalid("modify_deadline_ack_ids and modify_deadline_seconds have not the same length")
 	}
 	confirm := st.sub.get().EnableExactlyOnceDelivery
 	if len(req.AckIds) > 0 {
-		verdicts, err := st.server.ack(st.sub, req.AckIds)
+		results, err := st.server.ack(st.sub, req.AckIds)
 		if err != nil {
 			return err
 		}
 		if confirm {
-			ok, bad := sorted(req.AckIds, verdicts)
+			ok, bad := byResult(req.AckIds, results)
 			err := st.reply(&pubsubpb.StreamingPullResponse{AcknowledgeConfirmation: &pubsubpb.StreamingPullResponse_AcknowledgeConfirmation{
 				AckIds: ok, InvalidAckIds: bad,
 			}})
@@ -333,19 +320,19 @@ func (st *stream) answer(req *pubsubpb.StreamingPullRequest) error {
 			}
 		}
 	}
-	// Runs of one deadline go together, which is nearly always all of them.
+	// Ids with the same deadline are extended together. Nearly always that is the whole request.
 	ids, seconds := req.ModifyDeadlineAckIds, req.ModifyDeadlineSeconds
 	for len(ids) > 0 {
 		n := 1
 		for n < len(ids) && seconds[n] == seconds[0] {
 			n++
 		}
-		verdicts, err := st.server.extend(st.sub, ids[:n], seconds[0])
+		results, err := st.server.extend(st.sub, ids[:n], seconds[0])
 		if err != nil {
 			return err
 		}
 		if confirm {
-			ok, bad := sorted(ids[:n], verdicts)
+			ok, bad := byResult(ids[:n], results)
 			err := st.reply(&pubsubpb.StreamingPullResponse{ModifyAckDeadlineConfirmation: &pubsubpb.StreamingPullResponse_ModifyAckDeadlineConfirmation{
 				AckIds: ok, InvalidAckIds: bad,
 			}})
@@ -358,9 +345,10 @@ func (st *stream) answer(req *pubsubpb.StreamingPullRequest) error {
 	return nil
 }
 
-func sorted(ids []string, verdicts []verdict) (ok, bad []string) {
-	for i, v := range verdicts {
-		if v == done {
+// byResult splits ids into done and stale ones.
+func byResult(ids []string, results []ackResult) (ok, bad []string) {
+	for i, v := range results {
+		if v == ackDone {
 			ok = append(ok, ids[i])
 		} else {
 			bad = append(bad, ids[i])
@@ -369,21 +357,19 @@ func sorted(ids []string, verdicts []verdict) (ok, bad []string) {
 	return ok, bad
 }
 
-// send delivers messages until the stream ends. What is queued goes in one
-// response.
+// send delivers messages until the stream ends. All messages of one take share a response.
 func (st *stream) send(ended <-chan error) error {
 	var batch []delivery
 	for {
 		var err error
-		if batch, err = st.taker.take(maxBatchMessages, batch[:0]); err != nil {
+		if batch, err = st.consumer.take(maxBatchMessages, batch[:0]); err != nil {
 			return statusOf(err)
 		}
 		if len(batch) > 0 {
 			if err := st.respond(&pubsubpb.StreamingPullResponse{ReceivedMessages: st.server.received(batch)}); err != nil {
 				return err
 			}
-			// Go on without waiting, but let the client's end and the answers
-			// have their turn.
+			// Continue without waiting, but handle the end of the stream and the answers in between.
 			select {
 			case err := <-ended:
 				return err
@@ -396,7 +382,7 @@ func (st *stream) send(ended <-chan error) error {
 			continue
 		}
 		select {
-		case <-st.taker.wakes:
+		case <-st.consumer.wakes:
 		case r := <-st.answers:
 			if err := st.respond(r); err != nil {
 				return err

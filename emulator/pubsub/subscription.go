@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -28,8 +26,7 @@ const (
 	defaultRetryMinimum = 10 * time.Second
 )
 
-// subscription is one subscription by name: its configuration, its backlog and,
-// with a push endpoint, its pusher.
+// subscription is a subscription with its configuration, its backlog and, with a push endpoint, its push goroutine.
 type subscription struct {
 	name   string
 	server *Server
@@ -38,7 +35,7 @@ type subscription struct {
 
 	mu       sync.Mutex
 	config   *pubsubpb.Subscription // replaced, never changed
-	stopPush context.CancelFunc     // nil without a pusher
+	stopPush context.CancelFunc     // nil without a push goroutine
 }
 
 func (s *Server) subscription(name string) (*subscription, error) {
@@ -53,15 +50,14 @@ func (s *Server) subscription(name string) (*subscription, error) {
 	return nil, notFound(name)
 }
 
-// newSubscription makes a subscription of a complete configuration and sets it
-// going. Its filter must be valid.
+// newSubscription makes a subscription from a complete configuration.
 func (s *Server) newSubscription(config *pubsubpb.Subscription) (*subscription, error) {
 	f, err := parseFilter(config.Filter)
 	if err != nil {
 		return nil, invalid("Invalid filter: %v", err)
 	}
 	sub := &subscription{name: config.Name, server: s, filter: f, config: config}
-	sub.queue = newQueue(settingsOf(config), hooks{
+	sub.queue = newQueue(settingsOf(config), callbacks{
 		forward: func(m *message, attempts int) error {
 			return s.deadLetter(sub.name, sub.get().GetDeadLetterPolicy().GetDeadLetterTopic(), m, attempts)
 		},
@@ -77,7 +73,7 @@ func (sub *subscription) get() *pubsubpb.Subscription {
 	return sub.config
 }
 
-// filtered gives the messages of a batch that the subscription gets.
+// filtered returns the messages of a batch accepted by the subscription's filter.
 func (sub *subscription) filtered(batch []*message) []*message {
 	if sub.filter == nil {
 		return batch
@@ -91,7 +87,7 @@ func (sub *subscription) filtered(batch []*message) []*message {
 	return ms
 }
 
-// change replaces the configuration by a changed copy, and acts on it.
+// change replaces the configuration by a copy changed by f.
 func (sub *subscription) change(f func(*pubsubpb.Subscription)) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
@@ -100,11 +96,11 @@ func (sub *subscription) change(f func(*pubsubpb.Subscription)) {
 	sub.set(config)
 }
 
-// set makes the configuration the current one. The caller holds sub.mu.
+// set replaces the configuration, and starts or stops the push goroutine. The caller holds sub.mu.
 func (sub *subscription) set(config *pubsubpb.Subscription) {
 	sub.config = config
 	sub.queue.configure(settingsOf(config))
-	pushes := config.GetPushConfig().GetPushEndpoint() != "" && !config.Detached
+	pushes := config.GetPushConfig().GetPushEndpoint() != ""
 	switch {
 	case pushes && sub.stopPush == nil:
 		ctx, cancel := context.WithCancel(sub.server.ctx)
@@ -116,7 +112,7 @@ func (sub *subscription) set(config *pubsubpb.Subscription) {
 	}
 }
 
-// end closes the backlog with the reason that streams get.
+// end closes the backlog. reason is the error of the open streams.
 func (sub *subscription) end(reason error) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
@@ -129,7 +125,6 @@ func (sub *subscription) end(reason error) {
 
 func settingsOf(c *pubsubpb.Subscription) settings {
 	s := settings{
-		ackDeadline: time.Duration(c.AckDeadlineSeconds) * time.Second,
 		ordered:     c.EnableMessageOrdering,
 		exactlyOnce: c.EnableExactlyOnceDelivery,
 		maxAttempts: int(c.GetDeadLetterPolicy().GetMaxDeliveryAttempts()),
@@ -146,8 +141,7 @@ func settingsOf(c *pubsubpb.Subscription) settings {
 	return s
 }
 
-// complete checks a configuration and fills in the defaults, as the service
-// shows them.
+// complete checks a configuration and sets the service's defaults.
 func complete(call string, c *pubsubpb.Subscription) error {
 	switch {
 	case c.BigqueryConfig != nil:
@@ -271,15 +265,15 @@ func (s *Server) CreateSubscription(_ context.Context, req *pubsubpb.Subscriptio
 	return config, s.addSubscription(config, t)
 }
 
-// addSubscription puts a subscription in, and starts it. The caller holds the
-// lock of the names and, if it has a topic, that of the topic.
+// addSubscription adds a subscription and starts it. The caller holds the server's lock and, unless t is nil, the lock
+// of the topic.
 func (s *Server) addSubscription(config *pubsubpb.Subscription, t *topic) error {
 	sub, err := s.newSubscription(config)
 	if err != nil {
 		return err
 	}
 	s.subs[config.Name] = sub
-	if t != nil && !config.Detached {
+	if t != nil {
 		t.attach(sub)
 	}
 	sub.mu.Lock()
@@ -297,8 +291,7 @@ func (s *Server) GetSubscription(_ context.Context, req *pubsubpb.GetSubscriptio
 	return sub.get(), nil
 }
 
-// UpdateSubscription implements the Subscriber service. The name, the topic, the
-// filter and the ordering of a subscription cannot be changed.
+// UpdateSubscription implements the Subscriber service. Name, topic, filter and ordering cannot change.
 func (s *Server) UpdateSubscription(_ context.Context, req *pubsubpb.UpdateSubscriptionRequest) (*pubsubpb.Subscription, error) {
 	from := req.GetSubscription()
 	if _, err := s.subscription(from.GetName()); err != nil {
@@ -337,7 +330,8 @@ func (s *Server) UpdateSubscription(_ context.Context, req *pubsubpb.UpdateSubsc
 	})
 }
 
-// alter changes a subscription's configuration, if f and the rules allow it.
+// alter applies f to a copy of a subscription's configuration, checks the copy, and makes it current. call is the name
+// of the RPC, for error messages.
 func (s *Server) alter(call, name string, f func(*pubsubpb.Subscription) error) (*pubsubpb.Subscription, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -410,18 +404,17 @@ func (s *Server) DeleteSubscription(_ context.Context, req *pubsubpb.DeleteSubsc
 	return &emptypb.Empty{}, s.dropSubscription(sub, true)
 }
 
-// expire deletes a subscription that nobody used.
+// expire deletes an unused subscription.
 func (s *Server) expire(sub *subscription) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.subs[sub.name] == sub {
-		// The journal keeps its error, which every later call gets.
+		// After a failed write the journal fails every later call too.
 		_ = s.dropSubscription(sub, true)
 	}
 }
 
-// dropSubscription takes a subscription out. The caller holds the lock of the
-// names.
+// dropSubscription removes a subscription. The caller holds the server's lock.
 func (s *Server) dropSubscription(sub *subscription, record bool) error {
 	if t := s.topics[sub.get().Topic]; t != nil {
 		t.mu.Lock()
@@ -438,40 +431,9 @@ func (s *Server) dropSubscription(sub *subscription, record bool) error {
 	return nil
 }
 
-// DetachSubscription implements the Publisher service: the subscription stays,
-// without its backlog, and gets nothing more.
-func (s *Server) DetachSubscription(_ context.Context, req *pubsubpb.DetachSubscriptionRequest) (*pubsubpb.DetachSubscriptionResponse, error) {
-	if _, err := s.subscription(req.Subscription); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sub := s.subs[req.Subscription]
-	if sub == nil {
-		return nil, notFound(req.Subscription)
-	}
-	if t := s.topics[sub.get().Topic]; t != nil {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.detach(sub)
-	}
-	config := proto.Clone(sub.get()).(*pubsubpb.Subscription)
-	config.Detached = true
-	if err := s.log.write(subscriptionRecord(config)); err != nil {
-		return nil, err
-	}
-	sub.end(errDetached)
-	sub.change(func(c *pubsubpb.Subscription) { c.Detached = true })
-	return &pubsubpb.DetachSubscriptionResponse{}, nil
-}
-
-// errDetached is what consumers of a detached subscription get.
-var errDetached = status.Error(codes.FailedPrecondition, "The subscription is detached.")
-
-// Seek implements the Subscriber service, to a time: messages published before
-// it count as acknowledged. Since acknowledged messages are not retained,
-// nothing is ever replayed; where the topic's retention would have to, the call
-// is not supported.
+// Seek implements the Subscriber service for times: messages published before the time count as acknowledged.
+// Acknowledged messages are not retained, so Seek replays nothing. It is UNIMPLEMENTED if the topic's retention would
+// replay messages.
 func (s *Server) Seek(_ context.Context, req *pubsubpb.SeekRequest) (*pubsubpb.SeekResponse, error) {
 	sub, err := s.subscription(req.Subscription)
 	if err != nil {

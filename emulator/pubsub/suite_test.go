@@ -25,7 +25,7 @@ import (
 	"parley.internal/emulator/pubsub"
 )
 
-// bus is one server that the suite runs against.
+// bus is a server under test.
 type bus struct {
 	pubsubpb.PublisherClient
 	pubsubpb.SubscriberClient
@@ -36,12 +36,12 @@ type bus struct {
 
 var names atomic.Int64
 
-// name gives a name no other test uses, of the kind "topics" or "subscriptions".
+// name returns an unused name. kind is "topics" or "subscriptions".
 func (b *bus) name(kind string) string {
 	return fmt.Sprintf("projects/%s/%s/%s-%d", b.project, kind, kind[:1]+"name", names.Add(1))
 }
 
-// theirs is Google's emulator, started once by the first test that wants it.
+// theirs is Google's emulator. The first test with a Google half starts it.
 var theirs struct {
 	once    sync.Once
 	process *google.Process
@@ -108,9 +108,10 @@ func start(t testing.TB, opts ...pubsub.Option) *pubsub.Server {
 	return srv
 }
 
-// onBoth runs a test against our server and against Google's emulator. Where
-// the table of differences has the test, it is run against ours only.
+// onBoth runs a test in parallel against our server and against Google's emulator. Tests in differences run against ours
+// only.
 func onBoth(t *testing.T, test func(t *testing.T, b *bus)) {
+	t.Parallel()
 	t.Run("ours", func(t *testing.T) {
 		t.Parallel()
 		test(t, newBus(t, start(t).Addr(), false))
@@ -139,7 +140,7 @@ func (b *bus) topic(t testing.TB) string {
 	return name
 }
 
-// subscribe makes a subscription on the topic, changed by the given functions.
+// subscribe creates a subscription of the topic, changed by the given functions.
 func (b *bus) subscribe(t testing.TB, topic string, with ...func(*pubsubpb.Subscription)) string {
 	t.Helper()
 	sub := &pubsubpb.Subscription{Name: b.name("subscriptions"), Topic: topic}
@@ -185,7 +186,7 @@ func (b *bus) publish(t testing.TB, topic string, ms ...*pubsubpb.PubsubMessage)
 	return res.MessageIds
 }
 
-// pull waits until n messages came by Pull. It leaves them outstanding.
+// pull pulls n messages and leaves them outstanding.
 func (b *bus) pull(t testing.TB, sub string, n int) []*pubsubpb.ReceivedMessage {
 	t.Helper()
 	var got []*pubsubpb.ReceivedMessage
@@ -290,7 +291,7 @@ func wantCode(t testing.TB, what string, err error, want codes.Code) {
 	}
 }
 
-// pushed is a push request as the endpoint gets it.
+// pushed is a push request received by an endpoint.
 type pushed struct {
 	header http.Header
 	raw    []byte
@@ -307,20 +308,20 @@ type pushed struct {
 		Subscription    string
 		DeliveryAttempt int
 	}
-	answer chan int // the status to answer with
+	answer chan int // takes the status of the answer
 }
 
-// endpoint is a push endpoint. Every request waits in requests for its answer.
+// endpoint starts a push endpoint. Every request waits in requests for its answer.
 func endpoint(t testing.TB) (url string, requests <-chan *pushed) {
 	t.Helper()
 	ch := make(chan *pushed)
-	over := make(chan struct{}) // so that no request outlives the test
+	over := make(chan struct{}) // ends all requests with the test
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := &pushed{header: r.Header, answer: make(chan int, 1)}
 		var err error
 		p.raw, err = io.ReadAll(r.Body)
 		select {
-		case <-over: // in the middle of a request that nobody waits for
+		case <-over: // the test has ended
 			return
 		default:
 		}

@@ -35,15 +35,14 @@ const (
 	maxRetention = 31 * 24 * time.Hour
 )
 
-// topic is where messages are published. Its lock makes the order in which
-// messages get their ids the order in which every queue, and the journal, gets
-// them.
+// topic distributes published messages to its subscriptions. Under its lock, messages reach the journal and every queue
+// in the order of their ids.
 type topic struct {
 	name string
 
 	mu      sync.Mutex
 	config  *pubsubpb.Topic // replaced, never changed
-	subs    []*subscription // attached, by name
+	subs    []*subscription // sorted by name
 	deleted bool
 }
 
@@ -67,7 +66,7 @@ func (s *Server) topic(name string) (*topic, error) {
 	return nil, notFound(name)
 }
 
-// checkTopic refuses what is invalid in a topic or not supported here.
+// checkTopic returns an error for invalid or unsupported fields.
 func checkTopic(call string, t *pubsubpb.Topic) error {
 	if err := checkRetention(t.MessageRetentionDuration); err != nil {
 		return err
@@ -207,8 +206,7 @@ func (s *Server) ListTopicSubscriptions(_ context.Context, req *pubsubpb.ListTop
 	return &pubsubpb.ListTopicSubscriptionsResponse{Subscriptions: names, NextPageToken: next}, nil
 }
 
-// DeleteTopic implements the Publisher service. The topic's subscriptions stay,
-// with what they hold.
+// DeleteTopic implements the Publisher service. The subscriptions of the topic keep their messages.
 func (s *Server) DeleteTopic(_ context.Context, req *pubsubpb.DeleteTopicRequest) (*emptypb.Empty, error) {
 	if _, err := s.topic(req.Topic); err != nil {
 		return nil, err
@@ -228,7 +226,7 @@ func (s *Server) DeleteTopic(_ context.Context, req *pubsubpb.DeleteTopicRequest
 	return &emptypb.Empty{}, nil
 }
 
-// dropTopic takes a topic out. The caller holds its lock and that of the names.
+// dropTopic removes a topic. The caller holds the locks of the server and of the topic.
 func (s *Server) dropTopic(t *topic) {
 	delete(s.topics, t.name)
 	t.deleted = true
@@ -238,12 +236,12 @@ func (s *Server) dropTopic(t *topic) {
 	t.subs = nil
 }
 
-// attach makes a subscription get what is published from now on.
+// attach adds a subscription to the topic. It gets messages published from now on.
 func (t *topic) attach(sub *subscription) {
 	i, _ := slices.BinarySearchFunc(t.subs, sub.name, func(x *subscription, name string) int {
 		return strings.Compare(x.name, name)
 	})
-	// Publish iterates over the slice under the lock, so it may change in place.
+	// Publish reads the slice under the lock, so an insertion in place is safe.
 	t.subs = slices.Insert(t.subs, i, sub)
 }
 
@@ -301,8 +299,7 @@ func checkMessage(m *pubsubpb.PubsubMessage) error {
 			return invalid("The request contains an attribute key that is not 1 to %d bytes long (key is %d).", maxAttributeKeyBytes, len(k))
 		case len(v) > maxAttributeBytes:
 			return invalid("The request contains an attribute value that is not valid (key=%s). Attribute values must be <= %d bytes in size.", k, maxAttributeBytes)
-		// Client libraries put their own attributes, such as trace context,
-		// under googclient_.
+		// Client libraries use the prefix googclient_ for their own attributes, such as trace context.
 		case strings.HasPrefix(k, "goog") && !strings.HasPrefix(k, "googclient_"):
 			return invalid("The request contains an attribute key that is not valid (key=%s). Attribute keys must not start with 'goog'.", k)
 		}
@@ -313,8 +310,8 @@ func checkMessage(m *pubsubpb.PubsubMessage) error {
 	return nil
 }
 
-// publish gives messages their ids and times and hands them to the topic's
-// subscriptions. It returns when they are durable.
+// publish assigns ids and publish times and adds the messages to the topic's subscriptions. It returns the ids when the
+// messages are durable.
 func (s *Server) publish(t *topic, pbs []*pubsubpb.PubsubMessage) ([]string, error) {
 	ids := make([]string, len(pbs))
 	batch := make([]*message, len(pbs))
@@ -358,11 +355,10 @@ func (s *Server) publish(t *topic, pbs []*pubsubpb.PubsubMessage) ([]string, err
 	return ids, flushed()
 }
 
-// deadLetterTime is the layout of a publish time in the attributes of a
-// dead-lettered message.
+// deadLetterTime is the layout of the publish time in the attributes of a dead-lettered message.
 const deadLetterTime = "2006-01-02T15:04:05.000-07:00"
 
-// deadLetter forwards a message to a dead-letter topic, with the attributes of
+// deadLetter forwards a message to a dead-letter topic, with the attributes described in
 // https://cloud.google.com/pubsub/docs/dead-letter-topics#track-delivery-attempts.
 func (s *Server) deadLetter(subscription, topicName string, m *message, attempts int) error {
 	t, err := s.topic(topicName)

@@ -238,7 +238,7 @@ func (s *Stack) startServers(ctx context.Context, o Options) error {
 		o.Progress("starting the embedded Firestore")
 		var opts []firestoreserver.Option
 		if o.DataDir != "" {
-			opts = append(opts, firestoreserver.WithDir(o.DataDir+"/firestore"))
+			opts = append(opts, firestoreserver.WithDataDir(o.DataDir+"/firestore"))
 		}
 		server, err := firestoreserver.New(opts...)
 		if err != nil {
