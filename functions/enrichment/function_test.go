@@ -3,6 +3,7 @@ package enrichment_test
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -133,15 +134,36 @@ func (r *rig) rule(id string, fields map[string]any) {
 
 func (r *rig) user(id string) store.User {
 	r.t.Helper()
+	u, _ := r.read(id)
+	return u
+}
+
+func (r *rig) read(id string) (store.User, store.Version) {
+	r.t.Helper()
+	u, version, err := r.store.User(r.t.Context(), r.parse(id))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return u, version
+}
+
+func (r *rig) parse(id string) identity.UserID {
+	r.t.Helper()
 	parsed, err := identity.Parse(id)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	u, _, err := r.store.User(r.t.Context(), parsed)
-	if err != nil {
+	return parsed
+}
+
+// change edits a user's document beside the function.
+func (r *rig) change(id string, edit func(*store.User)) {
+	r.t.Helper()
+	u, version := r.read(id)
+	edit(&u)
+	if err := r.store.Store.PutUser(r.t.Context(), r.parse(id), u, version); err != nil {
 		r.t.Fatal(err)
 	}
-	return u
 }
 
 func (r *rig) try(e *event.Event) error {
@@ -341,6 +363,32 @@ func TestARedeliveryCountsNothingAndDecidesTheSame(t *testing.T) {
 		// another event of the same user is another one
 		if got := r.enrich(onTwitch("c2", "5", "hi again", `"isMod":true`)); !slices.Contains(got.User.Tags, "RETURNING_USER") || slices.Contains(got.User.Tags, "NEW_USER") {
 			t.Errorf("tags = %v", got.User.Tags)
+		}
+	})
+}
+
+func TestDocumentOfAnOlderRevisionIsPacked(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		seen := store.NewSeenID("c1")
+		r.put("users/twitch:5", map[string]any{
+			"provider": "twitch", "firstSeenAt": start, "messageCountAllTime": 1,
+			"recent": []map[string]any{{"id": hex.EncodeToString(seen[:]), "tags": []string{"PROVIDER_TWITCH", "NEW_USER"}}},
+		})
+		got := r.enrich(says("c1", "twitch:5", "hi"))
+		if !slices.Contains(got.User.Tags, "NEW_USER") || r.store.puts != 0 {
+			t.Errorf("redelivered: tags %v after %d writes; want the stored tags and no write", got.User.Tags, r.store.puts)
+		}
+		r.enrich(says("c2", "twitch:5", "hi"))
+		snap, err := r.client.Doc("users/twitch:5").Get(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if packed, _ := snap.Data()["recentPacked"].([]byte); len(packed) == 0 || r.user("twitch:5").MessageCountAllTime != 2 {
+			t.Errorf("document = %v; want the events packed", snap.Data())
+		}
+		r.enrich(says("c1", "twitch:5", "hi"))
+		if u := r.user("twitch:5"); u.MessageCountAllTime != 2 || len(u.Recent) != 2 {
+			t.Errorf("%d messages and %d events; want 2 of each", u.MessageCountAllTime, len(u.Recent))
 		}
 	})
 }

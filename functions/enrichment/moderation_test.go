@@ -10,6 +10,7 @@ import (
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/moderation"
+	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
 )
 
@@ -169,9 +170,7 @@ func TestARedeliveredRequestIsOneOrder(t *testing.T) {
 		if err := r.try(e); err == nil {
 			t.Fatal("no error, though it could not be published")
 		}
-		doc := r.user("twitch:5")
-		doc.Roles, doc.RolesMeta = nil, nil
-		r.put("users/twitch:5", doc)
+		r.change("twitch:5", func(u *store.User) { u.Roles, u.RolesMeta = nil, nil })
 		for range 2 {
 			if err := r.try(e); err != nil {
 				t.Fatal(err)
@@ -186,9 +185,7 @@ func TestARedeliveredRequestIsOneOrder(t *testing.T) {
 		if reason, _ := refused(t, r.try(later)); reason != deadletter.Forbidden {
 			t.Errorf("reason = %s", reason)
 		}
-		doc = r.user("twitch:5")
-		doc.Roles = []string{"moderator"}
-		r.put("users/twitch:5", doc)
+		r.change("twitch:5", func(u *store.User) { u.Roles = []string{"moderator"} })
 		if err := r.try(later); err != nil {
 			t.Errorf("redriven after the role was given: %v", err)
 		}

@@ -1,8 +1,6 @@
 package enrichment
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"maps"
 	"slices"
 	"strings"
@@ -59,7 +57,7 @@ type visit struct {
 // record counts an event in a user's document. sessionLength is how long a session outlives its last event. Given an
 // event that it counted before, it changes nothing and finds the same tags.
 func record(doc store.User, who subject, h happening, sessionLength time.Duration) visit {
-	hash := seenID(h.correlationID)
+	hash := store.NewSeenID(h.correlationID)
 	if i := slices.IndexFunc(doc.Recent, func(s store.Seen) bool { return s.ID == hash }); i >= 0 {
 		return visit{doc: doc, tags: doc.Recent[i].Tags, repeated: true, rules: doc.Recent[i].Rules}
 	}
@@ -100,14 +98,8 @@ func record(doc store.User, who subject, h happening, sessionLength time.Duratio
 // the cooldowns that they began.
 func (v *visit) remember(correlationID string, rules []string) {
 	v.rules = rules
-	recent := append(slices.Clone(v.doc.Recent), store.Seen{ID: seenID(correlationID), Tags: v.tags, Rules: rules})
+	recent := append(slices.Clone(v.doc.Recent), store.Seen{ID: store.NewSeenID(correlationID), Tags: v.tags, Rules: rules})
 	v.doc.Recent = recent[max(0, len(recent)-maxRecent):]
-}
-
-// seenID is short, because a document holds many.
-func seenID(correlationID string) string {
-	sum := sha256.Sum256([]byte(correlationID))
-	return hex.EncodeToString(sum[:8])
 }
 
 func later(a, b time.Time) time.Time {

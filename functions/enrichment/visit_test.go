@@ -100,7 +100,7 @@ func TestRecentIsARing(t *testing.T) {
 		v.remember(h.correlationID, nil)
 		doc = v.doc
 	}
-	if len(doc.Recent) != maxRecent || doc.Recent[0].ID != seenID("3") {
+	if len(doc.Recent) != maxRecent || doc.Recent[0].ID != store.NewSeenID("3") {
 		t.Errorf("%d remembered, the first %+v; want %d from the fourth on", len(doc.Recent), doc.Recent[0], maxRecent)
 	}
 }
