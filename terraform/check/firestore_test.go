@@ -299,7 +299,7 @@ var documents = map[string]struct{ dir, name string }{
 	"conversations": {"shared/store", "Conversation"},
 	"personalities": {"shared/store", "Personality"},
 	"tokens":        {"shared/store", "Token"},
-	"users":         {"shared/store", "User"},
+	"users":         {"shared/store", "userDocument"},
 	"credentials":   {"shared/credential", "document"},
 	"leases":        {"shared/lease", "leaseDoc"},
 	"leaseMembers":  {"shared/lease", "memberDoc"},
@@ -371,7 +371,13 @@ func fieldsOf(t *testing.T, collection string) map[string]bool {
 		t.Fatalf("there is no struct %s in %s, which is to be what %s holds", documents[collection].name, documents[collection].dir, collection)
 	}
 	fields := map[string]bool{}
+	list := doc.Fields.List
 	for _, f := range doc.Fields.List {
+		if embedded, ok := f.Type.(*ast.Ident); ok && len(f.Names) == 0 {
+			list = append(list, types[embedded.Name].(*ast.StructType).Fields.List...)
+		}
+	}
+	for _, f := range list {
 		if f.Tag == nil {
 			continue
 		}
