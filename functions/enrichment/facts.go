@@ -77,43 +77,45 @@ func learn(e *event.Event, id identity.UserID, discordRoles map[string]string) f
 
 // learnRaw reads what the platform itself gave.
 func (f *facts) learnRaw(raw jsontext.Value, id identity.UserID, discordRoles map[string]string) {
-	first := func(paths ...[]string) string {
-		for _, path := range paths {
-			if text, ok := event.Text(raw, path...); ok {
+	top := members(raw)
+	user := members(top["user"])
+	first := func(values ...jsontext.Value) string {
+		for _, v := range values {
+			if text, ok := event.Text(v); ok {
 				return strings.TrimSpace(text)
 			}
 		}
 		return ""
 	}
 	if f.displayName == "" {
-		f.displayName = first([]string{"displayName"}, []string{"user", "displayName"}, []string{"user", "global_name"})
+		f.displayName = first(top["displayName"], user["displayName"], user["global_name"])
 	}
-	for name, paths := range map[string][][]string{
-		"username":  {{"username"}, {"user", "username"}, {"user", "login"}},
-		"avatarUrl": {{"avatarUrl"}, {"user", "avatarUrl"}},
-		"color":     {{"color"}, {"user", "color"}},
+	for _, entry := range []struct{ name, value string }{
+		{"username", first(top["username"], user["username"], user["login"])},
+		{"avatarUrl", first(top["avatarUrl"], user["avatarUrl"])},
+		{"color", first(top["color"], user["color"])},
 	} {
-		if value := first(paths...); value != "" {
-			f.profile[name] = value
+		if entry.value != "" {
+			f.profile[entry.name] = entry.value
 		}
 	}
 	switch f.platform {
 	case identity.Twitch:
-		f.roles, f.tellsRoles = twitchRoles(raw)
+		f.roles, f.tellsRoles = twitchRoles(top, user)
 	case identity.Discord:
-		f.roles, f.tellsRoles = discordRolesOf(raw, id, discordRoles)
+		f.roles, f.tellsRoles = discordRolesOf(top, id, discordRoles)
 	}
 }
 
-// twitchRoles reads the roles of a Twitch message, in the platform's payload itself or in its user. The second result
-// is whether the payload says anything about roles.
-func twitchRoles(raw jsontext.Value) (roles []string, tells bool) {
-	for _, m := range []map[string]jsontext.Value{members(raw), members(members(raw)["user"])} {
-		for name, role := range map[string]string{"isMod": roleModerator, "isSubscriber": roleSubscriber} {
-			if yes, ok := truth(m[name]); ok {
+// twitchRoles reads the roles of a Twitch message from the members of the platform's payload, and from those of its
+// user. The second result reports whether the payload says anything about roles.
+func twitchRoles(top, user map[string]jsontext.Value) (roles []string, tells bool) {
+	for _, m := range []map[string]jsontext.Value{top, user} {
+		for _, flag := range []struct{ name, role string }{{"isMod", roleModerator}, {"isSubscriber", roleSubscriber}} {
+			if yes, ok := truth(m[flag.name]); ok {
 				tells = true
 				if yes {
-					roles = append(roles, role)
+					roles = append(roles, flag.role)
 				}
 			}
 		}
@@ -168,8 +170,7 @@ func badgeNames(v jsontext.Value) (names []string, ok bool) {
 
 // discordRolesOf reads the roles of a Discord message: those of the member that the configuration has a meaning for,
 // and broadcaster for the guild's owner.
-func discordRolesOf(raw jsontext.Value, id identity.UserID, meaning map[string]string) (roles []string, tells bool) {
-	top := members(raw)
+func discordRolesOf(top map[string]jsontext.Value, id identity.UserID, meaning map[string]string) (roles []string, tells bool) {
 	guild, member := members(top["guild"]), members(top["member"])
 	for _, list := range []jsontext.Value{top["roles"], top["roleNames"], member["roles"], member["roleNames"]} {
 		if list.Kind() != '[' {

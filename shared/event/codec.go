@@ -338,18 +338,13 @@ func prefixed(field string, err error) error {
 	return err
 }
 
-// Text finds a text in a raw JSON object by the path of its member names, and reports whether it is there. A number is
-// given as it is written, since some platforms write ids as numbers.
+// Text returns the text at a path of member names in a raw JSON object, and reports whether the text is there and not
+// empty. A number is returned as written, because some platforms write ids as numbers. v must be well-formed JSON, as
+// every value of a decoded event is; only the part up to the text is read.
 func Text(v jsontext.Value, path ...string) (string, bool) {
-	for _, name := range path {
-		if v.Kind() != '{' {
-			return "", false
-		}
-		var members map[string]jsontext.Value
-		if json.Unmarshal(v, &members) != nil {
-			return "", false
-		}
-		v = members[name]
+	v, found := member(v, path)
+	if !found {
+		return "", false
 	}
 	switch v.Kind() {
 	case '"':
@@ -362,6 +357,40 @@ func Text(v jsontext.Value, path ...string) (string, bool) {
 		return strings.TrimSpace(string(v)), true
 	}
 	return "", false
+}
+
+// member finds the value at a path of member names.
+func member(v jsontext.Value, path []string) (found jsontext.Value, ok bool) {
+	if len(path) == 0 {
+		return v, true
+	}
+	if v.Kind() != '{' {
+		return nil, false
+	}
+	// Names are unique in a decoded event. Checking them again would cost more than the rest.
+	d := jsontext.NewDecoder(bytes.NewBuffer(v), jsontext.AllowDuplicateNames(true))
+	for _, name := range path {
+		if d.PeekKind() != '{' {
+			return nil, false
+		}
+		if _, err := d.ReadToken(); err != nil {
+			return nil, false
+		}
+		for {
+			t, err := d.ReadToken()
+			if err != nil || t.Kind() == '}' {
+				return nil, false
+			}
+			if t.String() == name {
+				break
+			}
+			if d.SkipValue() != nil {
+				return nil, false
+			}
+		}
+	}
+	found, err := d.ReadValue()
+	return found, err == nil
 }
 
 // Raw writes any value as a raw JSON value. It panics where the value cannot be written, as a channel or a function
