@@ -105,30 +105,30 @@ type Deps struct {
 type Function struct {
 	users        UsersConfig
 	discordRoles map[string]string
-	unheard      map[string]bool // users whose messages are not relayed
+	notRelayed   map[string]bool // users whose messages are not relayed
 	store        Store
 	bus          Publisher
 	sender       Sender
 	now          func() time.Time
 	log          *slog.Logger
-	book         *rulebook
-	people       *directory
+	rules        *ruleCache
+	people       *personCache
 }
 
 // New makes a function.
 func New(d Deps) *Function {
 	return &Function{
-		users: d.Config.Users, discordRoles: d.Config.Users.discordRoles(), unheard: d.Config.Relay.unheard(),
+		users: d.Config.Users, discordRoles: d.Config.Users.discordRoles(), notRelayed: d.Config.Relay.ignored(),
 		store: d.Store, bus: d.Bus, sender: d.Sender, now: d.Now, log: d.Log,
-		people: newDirectory(d.Store, d.Config.Links.TTL, d.Now, d.Log),
-		book:   &rulebook{load: d.Store.Rules, ttl: d.Config.Rules.TTL, now: d.Now, log: d.Log},
+		people: newPersonCache(d.Store, d.Config.Links.TTL, d.Now, d.Log),
+		rules:  &ruleCache{load: d.Store.Rules, ttl: d.Config.Rules.TTL, now: d.Now, log: d.Log},
 	}
 }
 
 // Enrich is the function's [bus.Handler].
 func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
 	started := event.TruncateToMicros(f.now())
-	rules, err := f.book.rules(ctx)
+	rules, err := f.rules.get(ctx)
 	if err != nil {
 		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
 	}
@@ -142,7 +142,7 @@ func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
 	if err != nil {
 		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
 	}
-	f.book.report(ctx, d.outcome.Failed)
+	f.rules.logFailures(ctx, d.outcome.Failed)
 	deliveries, err := f.publish(ctx, d, started)
 	if err != nil {
 		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
@@ -150,19 +150,19 @@ func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
 	f.log.DebugContext(ctx, "enriched",
 		"correlationId", d.event.CorrelationID, "type", d.event.Type, "source", d.event.Source,
 		"matched", d.event.Auth.Matched, "repeated", d.repeated, "attempts", d.attempts, "next", d.event.Next(), "deliveries", deliveries,
-		slog.Group("rules", "evaluated", d.outcome.Evaluated, "matched", len(d.outcome.Applied), "failed", len(d.outcome.Failed), "silent", d.outcome.Silent, "echoes", d.outcome.Echoes),
+		slog.Group("rules", "evaluated", d.outcome.Evaluated, "matched", len(d.outcome.Applied), "failed", len(d.outcome.Failed), "silent", d.outcome.OnCooldown, "echoes", d.outcome.RelaysDropped),
 		"ms", f.now().Sub(started).Milliseconds())
 	return nil
 }
 
 // decision is what becomes of an event.
 type decision struct {
-	event    *event.Event // tied to its user, but without what the rules add
-	outcome  rule.Outcome
-	request  request
-	excluded bool // only observers get it
-	repeated bool // it was counted before
-	attempts int  // how often it was decided, because the document changed meanwhile
+	event         *event.Event // tied to its user, but without what the rules add
+	outcome       rule.Outcome
+	authorization authorization
+	excluded      bool // only observers get it
+	repeated      bool // it was counted before
+	attempts      int  // how often it was decided, because the document changed meanwhile
 }
 
 // decide finds out what becomes of an event, and has it stored in the user's document when it returns.
@@ -184,7 +184,7 @@ func (f *Function) decide(ctx context.Context, original *event.Event, rules *rul
 		if id = who.id; err != nil || id.IsZero() {
 			break
 		}
-		d, put := f.matched(original, rules, at, who, doc)
+		d, put := f.decideMatched(original, rules, at, who, doc)
 		d.attempts = attempt
 		if put == nil {
 			return d, nil
@@ -202,32 +202,32 @@ func (f *Function) decide(ctx context.Context, original *event.Event, rules *rul
 		return decision{}, err
 	}
 	// The id is bad, or that of the document which has the e-mail address; or there is nobody to be found.
-	return f.unmatched(original, rules, at, err), nil
+	return f.decideUnmatched(original, rules, at, err), nil
 }
 
-// matched decides what becomes of an event of a user, given their document, and what the document becomes: nil if it
+// decideMatched decides what becomes of an event of a user, given their document, and what the document becomes: nil if it
 // stays as it is.
-func (f *Function) matched(original *event.Event, rules *rule.Set, at time.Time, who subject, doc store.User) (decision, *store.User) {
+func (f *Function) decideMatched(original *event.Event, rules *rule.Set, at time.Time, who subject, doc store.User) (decision, *store.User) {
 	e := original.Clone()
-	told := learn(e, who.id, f.discordRoles)
+	told := readAttributes(e, who.id, f.discordRoles)
 	facts := told
-	facts.firsthand = facts.firsthand && !who.linked()
-	v := record(doc, who, happening{correlationID: e.CorrelationID, at: at, message: said(e), facts: facts}, f.users.SessionLength)
+	facts.authoritative = facts.authoritative && !who.linked()
+	v := countEvent(doc, who, observation{correlationID: e.CorrelationID, at: at, message: isUserMessage(e), attributes: facts}, f.users.SessionLength)
 	fillUser(e, who, v.doc, v.tags, at)
 	d := decision{event: e, repeated: v.repeated, excluded: excluded(v.doc.Status)}
-	d.request = asks(e, v.doc, told, v.rules, d.excluded)
+	d.authorization = authorize(e, v.doc, told, v.rules, d.excluded)
 	if v.repeated {
 		if !d.excluded {
 			d.outcome = rules.Repeat(e, at, v.rules)
 		}
 		return d, nil
 	}
-	held := d.request.mark()
+	held := d.authorization.marks()
 	if !d.excluded {
 		c := cooldowns{until: v.doc.Cooldowns, channel: e.Channel, at: at}
 		d.outcome = rules.Evaluate(e, at, c.silent)
-		if f.echo(original, who.id) {
-			d.outcome.DropEchoes()
+		if f.mustNotRelay(original, who.id) {
+			d.outcome.DropRelays()
 		}
 		began := map[string]time.Duration{}
 		for _, a := range d.outcome.Applied {
@@ -242,8 +242,8 @@ func (f *Function) matched(original *event.Event, rules *rule.Set, at time.Time,
 	return d, &v.doc
 }
 
-// unmatched decides what becomes of an event that is nobody's. cause, if not nil, is noted in it.
-func (f *Function) unmatched(original *event.Event, rules *rule.Set, at time.Time, cause error) decision {
+// decideUnmatched decides what becomes of an event that is nobody's. cause, if not nil, is noted in it.
+func (f *Function) decideUnmatched(original *event.Event, rules *rule.Set, at time.Time, cause error) decision {
 	e := original.Clone()
 	if cause != nil {
 		e.Errors = append(e.Errors, event.Error{Code: codeInvalidUser, Message: cause.Error()})
@@ -254,9 +254,9 @@ func (f *Function) unmatched(original *event.Event, rules *rule.Set, at time.Tim
 	}
 	fillAuth(e, string(provider(e)), "", at)
 	never := func(string) bool { return false } // there is no document that would remember a cooldown
-	d := decision{event: e, outcome: rules.Evaluate(e, at, never), request: asksUnknown(e)}
-	if f.echo(original, identity.UserID{}) {
-		d.outcome.DropEchoes()
+	d := decision{event: e, outcome: rules.Evaluate(e, at, never), authorization: authorizeUnmatched(e)}
+	if f.mustNotRelay(original, identity.UserID{}) {
+		d.outcome.DropRelays()
 	}
 	return d
 }
@@ -318,8 +318,8 @@ func (f *Function) publish(ctx context.Context, d decision, started time.Time) (
 	}
 	relays := d.outcome.Relays(e)
 	d.outcome.AddTo(e)
-	sends := append(relays, d.orders()...)
-	if answer, ok := d.outcome.Answer(); ok && !pending(e, rule.Personality) {
+	sends := append(relays, d.commands()...)
+	if answer, ok := d.outcome.Answer(); ok && !hasPending(e, rule.Personality) {
 		out := e.Clone()
 		answer.Direct(out)
 		sends = append(sends, rule.Relay{Step: answer.Step(), Event: out})
@@ -343,9 +343,9 @@ func (f *Function) publish(ctx context.Context, d decision, started time.Time) (
 	if publishErr != nil && errors.Is(publishErr, event.ErrInvalid) {
 		publishErr = deadletter.New(deadletter.InvalidEvent, publishErr)
 	}
-	return slices.Concat(ids...), delivery.WorstError(append([]error{d.request.refusal(), publishErr}, errs...))
+	return slices.Concat(ids...), delivery.WorstError(append([]error{d.authorization.refusal(), publishErr}, errs...))
 }
 
-func pending(e *event.Event, step string) bool {
+func hasPending(e *event.Event, step string) bool {
 	return slices.ContainsFunc(e.RoutingSlip, func(s event.Step) bool { return s.ID == step && s.Status == event.StepPending })
 }

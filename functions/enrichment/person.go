@@ -13,8 +13,8 @@ import (
 	"parley.internal/shared/store"
 )
 
-// maxLinks is of how many ids it is remembered whose they are.
-const maxLinks = 50_000
+// maxCachedLinks is of how many ids it is remembered whose they are.
+const maxCachedLinks = 50_000
 
 // LinksConfig says how it is kept whose a platform's ids are.
 type LinksConfig struct {
@@ -46,29 +46,29 @@ func (s subject) provider(doc store.User) string {
 	return cmp.Or(doc.Provider, string(s.id.Platform()))
 }
 
-// known is what was read of an id.
-type known struct {
+// cachedLink is what was read of an id.
+type cachedLink struct {
 	person identity.UserID
 	until  time.Time
 }
 
-// directory finds people, and remembers whose which id is.
-type directory struct {
+// personCache finds people, and remembers whose which id is.
+type personCache struct {
 	store Store
 	ttl   time.Duration
 	now   func() time.Time
 	log   *slog.Logger
-	links *otter.Cache[identity.UserID, known]
+	links *otter.Cache[identity.UserID, cachedLink]
 }
 
-func newDirectory(s Store, ttl time.Duration, now func() time.Time, log *slog.Logger) *directory {
-	return &directory{store: s, ttl: ttl, now: now, log: log, links: otter.Must(&otter.Options[identity.UserID, known]{MaximumSize: maxLinks})}
+func newPersonCache(s Store, ttl time.Duration, now func() time.Time, log *slog.Logger) *personCache {
+	return &personCache{store: s, ttl: ttl, now: now, log: log, links: otter.Must(&otter.Options[identity.UserID, cachedLink]{MaximumSize: maxCachedLinks})}
 }
 
 // find reads the document of the person whom an event is about. That is one call of Firestore, whether it is remembered
 // whose the id is or not: then the link is read along. Only where it turns out to lead to somebody else than before are
 // there two. A link is followed once: whether the person's own id is linked is not asked.
-func (d *directory) find(ctx context.Context, id identity.UserID) (subject, store.User, store.Version, error) {
+func (d *personCache) find(ctx context.Context, id identity.UserID) (subject, store.User, store.Version, error) {
 	s := subject{id: id, person: id}
 	k, remembered := d.links.GetIfPresent(id)
 	if remembered {
@@ -85,7 +85,7 @@ func (d *directory) find(ctx context.Context, id identity.UserID) (subject, stor
 	if broken != nil {
 		d.log.WarnContext(ctx, "a link is not followed", "user", id, "error", broken)
 	}
-	d.links.Set(id, known{person: person, until: d.now().Add(d.ttl)})
+	d.links.Set(id, cachedLink{person: person, until: d.now().Add(d.ttl)})
 	if person != s.person {
 		s.person = person
 		u, v, err = d.store.User(ctx, person)
@@ -95,7 +95,7 @@ func (d *directory) find(ctx context.Context, id identity.UserID) (subject, stor
 
 // findByEmail reads the document with an e-mail address, or that of the person to whom its id is linked. The subject is
 // zero if there is none.
-func (d *directory) findByEmail(ctx context.Context, address string) (subject, store.User, store.Version, error) {
+func (d *personCache) findByEmail(ctx context.Context, address string) (subject, store.User, store.Version, error) {
 	id, u, v, err := d.store.UserByEmail(ctx, address)
 	if err != nil || id.IsZero() {
 		return subject{}, store.User{}, store.Version{}, err

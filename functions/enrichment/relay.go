@@ -25,7 +25,7 @@ func (c RelayConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c RelayConfig) unheard() map[string]bool {
+func (c RelayConfig) ignored() map[string]bool {
 	m := map[string]bool{}
 	for _, id := range c.Ignore {
 		m[id] = true
@@ -33,8 +33,8 @@ func (c RelayConfig) unheard() map[string]bool {
 	return m
 }
 
-// echo reports whether an event must not be relayed: it was relayed before, no person said it, or who said it is one of
+// mustNotRelay reports whether an event must not be relayed: it was relayed before, no person said it, or who said it is one of
 // those whom the configuration names.
-func (f *Function) echo(e *event.Event, id identity.UserID) bool {
-	return answer.WasRelayed(e) || e.Message != nil && !said(e) || f.unheard[id.String()]
+func (f *Function) mustNotRelay(e *event.Event, id identity.UserID) bool {
+	return answer.WasRelayed(e) || e.Message != nil && !isUserMessage(e) || f.notRelayed[id.String()]
 }

@@ -166,16 +166,16 @@ func (c ReplyConfig) Validate() error {
 // Secret is a text that does not show itself, however it is printed or logged. Converting it to a string reveals it.
 type Secret string
 
-const hidden = "[secret]"
+const redacted = "[secret]"
 
 // String hides the secret from fmt.
-func (Secret) String() string { return hidden }
+func (Secret) String() string { return redacted }
 
 // GoString hides the secret from %#v.
-func (Secret) GoString() string { return hidden }
+func (Secret) GoString() string { return redacted }
 
 // LogValue hides the secret from slog.
-func (Secret) LogValue() slog.Value { return slog.StringValue(hidden) }
+func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // MarshalText hides the secret from encoders.
-func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }

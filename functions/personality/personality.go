@@ -66,21 +66,21 @@ type Deps struct {
 
 // Function answers events. It is safe for concurrent use.
 type Function struct {
-	config    Config
-	store     Store
-	sender    Sender
-	model     model.Model
-	now       func() time.Time
-	log       *slog.Logger
-	directory *directory
-	running   singleflight.Group // by the answer's delivery id
+	config        Config
+	store         Store
+	sender        Sender
+	model         model.Model
+	now           func() time.Time
+	log           *slog.Logger
+	personalities *personalityCache
+	running       singleflight.Group // by the answer's delivery id
 }
 
 // New makes a function.
 func New(d Deps) *Function {
 	return &Function{
 		config: d.Config, store: d.Store, sender: d.Sender, model: d.Model, now: d.Now, log: d.Log,
-		directory: newDirectory(d.Store.Personality, d.Config.Prompt.CacheTTL, d.Now),
+		personalities: newPersonalityCache(d.Store.Personality, d.Config.Prompt.CacheTTL, d.Now),
 	}
 }
 
@@ -100,8 +100,8 @@ func (f *Function) Answer(ctx context.Context, in bus.Incoming) error {
 type prepared struct {
 	decided      bool // what becomes of it, by an earlier delivery of the event
 	conversation store.Conversation
-	shape        shape
-	shapeErr     error
+	resolved     resolved
+	resolveErr   error
 }
 
 // prepare looks everything up at the same time. That the event was answered before counts more than a lookup that
@@ -114,11 +114,11 @@ func (f *Function) prepare(ctx context.Context, e *event.Event) (prepared, error
 		return err
 	})
 	g.Go(func() error {
-		p.conversation = f.recall(ctx, e)
+		p.conversation = f.loadConversation(ctx, e)
 		return nil
 	})
 	g.Go(func() error {
-		p.shape, p.shapeErr = f.directory.resolve(ctx, e.Annotations, f.config.Prompt)
+		p.resolved, p.resolveErr = f.personalities.resolve(ctx, e.Annotations, f.config.Prompt)
 		return nil
 	})
 	if err := g.Wait(); err != nil {
@@ -131,17 +131,17 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 	started := f.now()
 	e := in.Event.Clone()
 	line := []any{"correlationId", e.CorrelationID}
-	defer func() { f.report(ctx, started, line, err) }()
+	defer func() { f.logOutcome(ctx, started, line, err) }()
 	p, err := f.prepare(ctx, e)
 	if err != nil {
 		return err
 	}
-	line = append(line, "again", p.decided, "personalities", p.shape.counts)
+	line = append(line, "again", p.decided, "personalities", p.resolved.counts)
 	if p.decided {
 		return nil
 	}
-	if p.shapeErr != nil {
-		return p.shapeErr
+	if p.resolveErr != nil {
+		return p.resolveErr
 	}
 	if !e.TimeoutAt.IsZero() && started.After(e.TimeoutAt) {
 		return deadletter.New(deadletter.Expired, fmt.Errorf("an answer was wanted until %s", e.TimeoutAt.Format(time.RFC3339)))
@@ -153,15 +153,15 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 		if q == "" {
 			return deadletter.New(deadletter.NoText, errors.New("the event says nothing that could be answered"))
 		}
-		turns := reminder(p.conversation, e.CorrelationID, started, f.config.Memory.Turns)
-		reply, err := f.ask(ctx, in, p.shape, q, turns)
+		turns := pastTurns(p.conversation, e.CorrelationID, started, f.config.Memory.Turns)
+		reply, err := f.ask(ctx, in, p.resolved, q, turns)
 		if err != nil {
 			return err
 		}
 		text := shorten(answer.Unquote(reply.Text), f.config.Reply.MaxChars)
 		line = append(line, "model", reply.Model, "turns", len(turns), "inputTokens", reply.InputTokens, "outputTokens", reply.OutputTokens)
 		now := event.TruncateToMicros(f.now())
-		propose(e, candidate(e.CorrelationID, text, reply.Model, now, f.config.Reply))
+		putCandidate(e, newCandidate(e.CorrelationID, text, reply.Model, now, f.config.Reply))
 		turn = &store.Turn{ID: e.CorrelationID, Question: q, Answer: text, At: now}
 	}
 	e.Finish(Step, event.TruncateToMicros(started), event.TruncateToMicros(f.now()), nil)
@@ -171,7 +171,7 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 	var g errgroup.Group
 	if turn != nil {
 		g.Go(func() error {
-			f.remember(ctx, e, p.conversation, *turn)
+			f.saveConversation(ctx, e, p.conversation, *turn)
 			return nil
 		})
 	}
@@ -187,7 +187,7 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 }
 
 // ask puts the question to the model, and decides what a failure means.
-func (f *Function) ask(ctx context.Context, in bus.Incoming, s shape, question string, turns []model.Turn) (model.Reply, error) {
+func (f *Function) ask(ctx context.Context, in bus.Incoming, s resolved, question string, turns []model.Turn) (model.Reply, error) {
 	e := in.Event
 	request := model.Request{
 		System: compose(f.config.Prompt.Composition, f.config.Prompt.Base, s.texts),
@@ -221,8 +221,8 @@ func (f *Function) ask(ctx context.Context, in bus.Incoming, s shape, question s
 	return model.Reply{}, fmt.Errorf("ask the model: %w", err)
 }
 
-// report logs the one line that an event leaves.
-func (f *Function) report(ctx context.Context, started time.Time, line []any, err error) {
+// logOutcome logs the one line that an event leaves.
+func (f *Function) logOutcome(ctx context.Context, started time.Time, line []any, err error) {
 	line = append(line, "ms", f.now().Sub(started).Milliseconds())
 	if err == nil {
 		f.log.InfoContext(ctx, "answered", line...)
@@ -239,9 +239,9 @@ func (f *Function) report(ctx context.Context, started time.Time, line []any, er
 	f.log.Log(ctx, level, message, line...)
 }
 
-// candidate is the answer that a model gave. Its id follows from the event, so that there is one of it however often
+// newCandidate is the answer that a model gave. Its id follows from the event, so that there is one of it however often
 // the event is answered.
-func candidate(correlationID, text, by string, now time.Time, c ReplyConfig) event.Candidate {
+func newCandidate(correlationID, text, by string, now time.Time, c ReplyConfig) event.Candidate {
 	confidence := 0.5 // a model tells none: between what a rule is sure of and what it is not
 	return event.Candidate{
 		ID: digest.Of("candidate", correlationID, Step), Kind: "text", Source: Step, CreatedAt: now,
@@ -250,8 +250,8 @@ func candidate(correlationID, text, by string, now time.Time, c ReplyConfig) eve
 	}
 }
 
-// propose adds a candidate to an event, in the place of an earlier one of its id.
-func propose(e *event.Event, c event.Candidate) {
+// putCandidate adds a candidate to an event, in the place of an earlier one of its id.
+func putCandidate(e *event.Event, c event.Candidate) {
 	for i := range e.Candidates {
 		if e.Candidates[i].ID == c.ID {
 			e.Candidates[i] = c

@@ -10,8 +10,8 @@ import (
 	"parley.internal/shared/event"
 )
 
-// wish is what one annotation asks for: a text, or the name of a personality. Both are empty if it says neither.
-type wish struct {
+// promptSpec is what one annotation asks for: a text, or the name of a personality. Both are empty if it says neither.
+type promptSpec struct {
 	text string // inline; wins
 	name string // to be looked up
 }
@@ -20,11 +20,11 @@ type wish struct {
 // (https://firebase.google.com/docs/firestore/quotas: 1,500 bytes of an indexed field).
 const maxName = 256
 
-// wishes reads an event's personality annotations in the order in which they count, at most limit of them, and tells
+// promptSpecs reads an event's personality annotations in the order in which they count, at most limit of them, and tells
 // how many more there were.
 //
 // An annotation's value alone is a name, never a text: whoever could set a value could otherwise instruct the model.
-func wishes(annotations []event.Annotation, limit int) (chosen []wish, dropped int) {
+func promptSpecs(annotations []event.Annotation, limit int) (chosen []promptSpec, dropped int) {
 	var of []event.Annotation
 	for _, a := range annotations {
 		if a.Kind == event.KindPersonality {
@@ -38,7 +38,7 @@ func wishes(annotations []event.Annotation, limit int) (chosen []wish, dropped i
 		of, dropped = of[:limit], len(of)-limit
 	}
 	for _, a := range of {
-		chosen = append(chosen, wishOf(a))
+		chosen = append(chosen, promptSpecOf(a))
 	}
 	return chosen, dropped
 }
@@ -55,16 +55,16 @@ func compareScores(a, b *float64) int {
 	return cmp.Compare(*a, *b)
 }
 
-func wishOf(a event.Annotation) wish {
+func promptSpecOf(a event.Annotation) promptSpec {
 	if text, ok := event.Text(a.Payload, "text"); ok && !blank(text) {
-		return wish{text: text}
+		return promptSpec{text: text}
 	}
 	name, _ := event.Text(a.Payload, "name")
 	name = strings.TrimSpace(cmp.Or(name, a.Value))
 	if len(name) > maxName {
-		return wish{}
+		return promptSpec{}
 	}
-	return wish{name: name}
+	return promptSpec{name: name}
 }
 
 // clamp frees a text of NULs, which no API takes, and of what is not UTF-8, and cuts it to a number of characters. It
@@ -122,7 +122,7 @@ func question(e *event.Event, c PromptConfig) string {
 		text, _ = event.Text(e.Payload, "text")
 	}
 	if blank(text) {
-		text = happening(e.ExternalEvent)
+		text = describeExternalEvent(e.ExternalEvent)
 	} else {
 		text = withoutCall(text, c.CommandPrefix, c.Mentions)
 	}
@@ -130,8 +130,8 @@ func question(e *event.Event, c PromptConfig) string {
 	return text
 }
 
-// happening words an event that nobody said.
-func happening(x *event.ExternalEvent) string {
+// describeExternalEvent words an event that nobody said.
+func describeExternalEvent(x *event.ExternalEvent) string {
 	if x == nil || x.Kind == "" && len(x.Payload) == 0 {
 		return ""
 	}

@@ -60,7 +60,7 @@ func Decode(data []byte) (*Event, error) {
 	if err := json.Unmarshal(data, e); err != nil {
 		return nil, decodeError(err)
 	}
-	if err := e.lift(); err != nil {
+	if err := e.upgrade(); err != nil {
 		return nil, err
 	}
 	if err := e.Validate(); err != nil {
@@ -242,9 +242,9 @@ func kindName(goType string) string {
 	}
 }
 
-// lift turns the older nested form into the flat one: the members of "envelope" become members of the event, where
+// upgrade turns the older nested form into the flat one: the members of "envelope" become members of the event, where
 // the event does not have them itself.
-func (e *Event) lift() error {
+func (e *Event) upgrade() error {
 	if len(e.Extra) == 0 {
 		return nil
 	}

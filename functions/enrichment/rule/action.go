@@ -32,8 +32,8 @@ var actionFields = [...]struct {
 	{"reason", "reason", func(f *moderation.Fields) *string { return &f.Reason }},
 }
 
-// sources are the templates of an action, in the order of actionFields.
-func sources(a *store.RuleAction) []string {
+// actionTemplates are the templates of an action, in the order of actionFields.
+func actionTemplates(a *store.RuleAction) []string {
 	return []string{a.Channel, a.UserID, a.Login, a.MessageID, digits(a.DurationSeconds), a.Reason}
 }
 
@@ -56,7 +56,7 @@ func compileAction(env *cel.Env, a *store.RuleAction) (*action, error) {
 	c := &action{kind: a.Action}
 	possible := moderation.Fields{Action: a.Action}
 	fixed := true // the channel is known now
-	for i, source := range sources(a) {
+	for i, source := range actionTemplates(a) {
 		name := actionFields[i].name
 		if len(source) > maxSource {
 			return nil, fmt.Errorf("action.%s: longer than %d bytes", name, maxSource)

@@ -22,14 +22,14 @@ import (
 
 // Outcome is what the rules of a set make of one event.
 type Outcome struct {
-	Applied   []Applied // in the order of the rules
-	Failed    []Failure
-	Evaluated int // rules whose condition was asked, those that failed included
-	Silent    int // rules that hold, but are kept silent
-	Echoes    int // rules that hold, but would relay what must not be relayed
+	Applied       []Applied // in the order of the rules
+	Failed        []Failure
+	Evaluated     int // rules whose condition was asked, those that failed included
+	OnCooldown    int // rules that hold, but are kept silent
+	RelaysDropped int // rules that hold, but would relay what must not be relayed
 
-	size   int // bytes of all texts that were added
-	places int // that relays go to
+	size      int // bytes of all texts that were added
+	addresses int // that relays go to
 }
 
 // Applied is what one rule adds to an event.
@@ -55,7 +55,7 @@ func (s *Set) Evaluate(e *event.Event, at time.Time, silent func(id string) bool
 		o.Evaluated++
 		holds, err := c.holds(in)
 		if err == nil && holds && c.Cooldown > 0 && silent(c.ID) {
-			o.Silent++
+			o.OnCooldown++
 			continue
 		}
 		if err == nil && holds {
@@ -92,7 +92,7 @@ func (s *Set) input(e *event.Event) map[string]any {
 }
 
 func (c *compiled) holds(in map[string]any) (holds bool, err error) {
-	defer recovered(&err)
+	defer recoverInto(&err)
 	v, _, err := c.when.Eval(in)
 	if err != nil {
 		return false, fmt.Errorf("when: %w", err)
@@ -109,7 +109,7 @@ func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
 	a := Applied{ID: c.ID, Cooldown: time.Duration(c.Cooldown) * time.Second, Slip: c.Slip, Egress: c.Egress}
 	for i, n := range c.Annotations {
 		a.Annotations = append(a.Annotations, event.Annotation{
-			ID: c.part(i), Kind: n.Kind, Source: a.Step(), CreatedAt: at, Label: n.Label, Value: n.Value, Score: n.Score,
+			ID: c.partID(i), Kind: n.Kind, Source: a.Step(), CreatedAt: at, Label: n.Label, Value: n.Value, Score: n.Score,
 		})
 		payload := map[string]string{}
 		if n.Text != "" {
@@ -135,12 +135,12 @@ func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
 			priority = &c.Priority
 		}
 		a.Candidates = append(a.Candidates, event.Candidate{
-			ID: c.part(i), Kind: cmp.Or(n.Kind, "text"), Source: a.Step(), CreatedAt: at, Status: event.CandidateProposed,
-			Priority: priority, Confidence: n.Confidence, Text: text, Format: "plain", Metadata: c.wording(i),
+			ID: c.partID(i), Kind: cmp.Or(n.Kind, "text"), Source: a.Step(), CreatedAt: at, Status: event.CandidateProposed,
+			Priority: priority, Confidence: n.Confidence, Text: text, Format: "plain", Metadata: c.candidateMetadata(i),
 		})
 	}
-	if c.acts != nil {
-		done, err := c.acts.fill(in)
+	if c.action != nil {
+		done, err := c.action.fill(in)
 		if err != nil {
 			return err
 		}
@@ -149,11 +149,11 @@ func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
 	if o.size+a.size() > maxTotal {
 		return fmt.Errorf("the rules before it left less than the %d bytes that it adds", a.size())
 	}
-	if a.relays() && o.places+len(a.Egress.To) > maxRelayed {
-		return fmt.Errorf("the rules before it relay to so many places that its %d would be more than %d", len(a.Egress.To), maxRelayed)
+	if a.isRelay() && o.addresses+len(a.Egress.To) > maxRelayAddresses {
+		return fmt.Errorf("the rules before it relay to so many places that its %d would be more than %d", len(a.Egress.To), maxRelayAddresses)
 	}
-	if a.relays() {
-		o.places += len(a.Egress.To)
+	if a.isRelay() {
+		o.addresses += len(a.Egress.To)
 	}
 	o.size += a.size()
 	o.Applied = append(o.Applied, a)
@@ -176,12 +176,12 @@ func (a Applied) size() (n int) {
 	return n
 }
 
-// part is the id of the i-th annotation or candidate of a rule, always the same.
-func (c *compiled) part(i int) string { return "rule:" + c.ID + "#" + strconv.Itoa(i) }
+// partID is the id of the i-th annotation or candidate of a rule, always the same.
+func (c *compiled) partID(i int) string { return "rule:" + c.ID + "#" + strconv.Itoa(i) }
 
 // fill makes a text of a template, at most maxText characters long.
 func fill(pieces []piece, in map[string]any) (text string, err error) {
-	defer recovered(&err)
+	defer recoverInto(&err)
 	var b strings.Builder
 	for _, p := range pieces {
 		if p.program == nil {
@@ -192,7 +192,7 @@ func fill(pieces []piece, in map[string]any) (text string, err error) {
 		if err != nil {
 			return "", err
 		}
-		s, err := written(v)
+		s, err := toText(v)
 		if err != nil {
 			return "", err
 		}
@@ -204,8 +204,8 @@ func fill(pieces []piece, in map[string]any) (text string, err error) {
 	return clip(b.String(), maxText), nil
 }
 
-// written gives a value as a text: null as nothing, numbers and times as CEL's string() writes them.
-func written(v ref.Val) (string, error) {
+// toText gives a value as a text: null as nothing, numbers and times as CEL's string() writes them.
+func toText(v ref.Val) (string, error) {
 	if v.Type() == types.NullType {
 		return "", nil
 	}
@@ -235,7 +235,7 @@ func (o Outcome) AddTo(e *event.Event) {
 		for _, n := range a.Annotations {
 			e.Annotations = put(e.Annotations, n, func(x event.Annotation) bool { return x.ID == n.ID })
 		}
-		for _, c := range a.answers() {
+		for _, c := range a.ownCandidates() {
 			e.Candidates = put(e.Candidates, c, func(x event.Candidate) bool { return x.ID == c.ID })
 		}
 		for _, id := range a.Slip {
@@ -261,7 +261,7 @@ func (o Outcome) Answer() (Applied, bool) {
 	var all []event.Candidate
 	var owner []int
 	for i, a := range o.Applied {
-		for _, c := range a.answers() {
+		for _, c := range a.ownCandidates() {
 			all, owner = append(all, c), append(owner, i)
 		}
 	}
@@ -285,7 +285,7 @@ func (a Applied) Direct(e *event.Event) {
 	g.Destination = cmp.Or(a.Egress.Destination, g.Destination)
 	g.Type = cmp.Or(a.Egress.Type, g.Type)
 	if len(a.Egress.To) > 0 {
-		g.Destination, g.Type, g.To = "", event.EgressChat, a.places(e)
+		g.Destination, g.Type, g.To = "", event.EgressChat, a.addresses(e)
 	}
 	e.Egress = &g
 	if a.Egress.Audience == AudienceChannel && e.Channel != "" {

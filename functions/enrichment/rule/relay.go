@@ -12,12 +12,12 @@ import (
 	"parley.internal/shared/store"
 )
 
-// maxRelayed is the most places to which one event is relayed, by all rules together: each costs a write of the ledger
+// maxRelayAddresses is the most places to which one event is relayed, by all rules together: each costs a write of the ledger
 // and a publish, before the event can be acknowledged.
-const maxRelayed = 4 * event.MaxAddresses
+const maxRelayAddresses = 4 * event.MaxAddresses
 
-// checkPlaces refuses places that nothing can be sent to.
-func checkPlaces(g *store.RuleEgress) error {
+// checkAddresses refuses places that nothing can be sent to.
+func checkAddresses(g *store.RuleEgress) error {
 	var errs []error
 	if len(g.To) == 0 {
 		return nil
@@ -35,7 +35,7 @@ func checkPlaces(g *store.RuleEgress) error {
 		errs = append(errs, fmt.Errorf("egress.type: %q can't be sent to a channel (egress.to): only chat can", g.Type))
 	}
 	for i, p := range g.To {
-		if err := answer.ValidateAddress(placeOf(p)); err != nil {
+		if err := answer.ValidateAddress(addressOf(p)); err != nil {
 			errs = append(errs, fmt.Errorf("egress.to.%d.%w", i, err))
 		}
 		if first := slices.Index(g.To, p); first < i {
@@ -45,41 +45,41 @@ func checkPlaces(g *store.RuleEgress) error {
 	return errors.Join(errs...)
 }
 
-func placeOf(p store.RuleAddress) event.Address {
+func addressOf(p store.RuleAddress) event.Address {
 	return event.Address{Destination: p.Destination, Channel: p.Channel}
 }
 
-// relays reports whether the rule's own answer is a relay: then it goes to the places that the rule names, and takes no
+// isRelay reports whether the rule's own answer is a relay: then it goes to the places that the rule names, and takes no
 // part in what the event itself is answered.
-func (a Applied) relays() bool { return a.Egress != nil && len(a.Egress.To) > 0 && len(a.Slip) == 0 }
+func (a Applied) isRelay() bool { return a.Egress != nil && len(a.Egress.To) > 0 && len(a.Slip) == 0 }
 
-// answers are the candidates that the event itself may be answered with.
-func (a Applied) answers() []event.Candidate {
-	if a.relays() {
+// ownCandidates are the candidates that the event itself may be answered with.
+func (a Applied) ownCandidates() []event.Candidate {
+	if a.isRelay() {
 		return nil
 	}
 	return a.Candidates
 }
 
-// places are those that the rule's answer to an event goes to. What a rule relays is not said again where it was said; a
+// addresses are those that the rule's answer to an event goes to. What a rule relays is not said again where it was said; a
 // model's answer was not said there yet.
-func (a Applied) places(e *event.Event) []event.Address {
+func (a Applied) addresses(e *event.Event) []event.Address {
 	var all []event.Address
 	for _, p := range a.Egress.To {
-		if !a.relays() || !placeOf(p).Same(answer.Origin(e)) {
-			all = append(all, placeOf(p))
+		if !a.isRelay() || !addressOf(p).Same(answer.Origin(e)) {
+			all = append(all, addressOf(p))
 		}
 	}
 	return all
 }
 
-// DropEchoes takes back what the rules that name places to send to added. It is for events that must not be relayed.
-func (o *Outcome) DropEchoes() {
+// DropRelays takes back what the rules that name places to send to added. It is for events that must not be relayed.
+func (o *Outcome) DropRelays() {
 	o.Applied = slices.DeleteFunc(o.Applied, func(a Applied) bool {
 		if a.Egress == nil || len(a.Egress.To) == 0 {
 			return false
 		}
-		o.Echoes++
+		o.RelaysDropped++
 		return true
 	})
 }
@@ -95,7 +95,7 @@ type Relay struct {
 func (o Outcome) Relays(e *event.Event) []Relay {
 	var all []Relay
 	for _, a := range o.Applied {
-		if !a.relays() || answer.Best(a.Candidates) < 0 || len(a.places(e)) == 0 {
+		if !a.isRelay() || answer.Best(a.Candidates) < 0 || len(a.addresses(e)) == 0 {
 			continue
 		}
 		out := e.Clone()
@@ -106,8 +106,8 @@ func (o Outcome) Relays(e *event.Event) []Relay {
 	return all
 }
 
-// wording is the metadata of a rule's i-th candidate: whether it goes elsewhere as the operator wrote it.
-func (c *compiled) wording(i int) jsontext.Value {
+// candidateMetadata is the metadata of a rule's i-th candidate: whether it goes elsewhere as the operator wrote it.
+func (c *compiled) candidateMetadata(i int) jsontext.Value {
 	if c.Egress == nil || len(c.Egress.To) == 0 || slices.ContainsFunc(c.texts[i], func(p piece) bool { return p.program != nil }) {
 		return nil
 	}

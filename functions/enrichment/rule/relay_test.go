@@ -109,8 +109,8 @@ func TestAModelsAnswerGoesToEveryPlaceThatIsNamed(t *testing.T) {
 func TestEchoesAreDropped(t *testing.T) {
 	ask := store.Rule{ID: "ask", Enabled: true, When: "true", Slip: []string{Personality}, Egress: &store.RuleEgress{To: []store.RuleAddress{guild}}}
 	o := compileAll(t, relays("relay", guild), ask, says("hello", "true", "Hello")).Evaluate(chat("hi"), at, never)
-	o.DropEchoes()
-	if o.Echoes != 2 || len(o.Applied) != 1 || o.Applied[0].ID != "hello" {
+	o.DropRelays()
+	if o.RelaysDropped != 2 || len(o.Applied) != 1 || o.Applied[0].ID != "hello" {
 		t.Errorf("outcome = %+v; want hello alone", o)
 	}
 }

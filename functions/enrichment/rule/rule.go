@@ -83,9 +83,9 @@ func (s *Set) Len() int { return len(s.rules) }
 
 type compiled struct {
 	store.Rule
-	when  cel.Program
-	texts [][]piece // of the candidates
-	acts  *action   // nil if it does not act
+	when   cel.Program
+	texts  [][]piece // of the candidates
+	action *action   // nil if it does not act
 }
 
 // piece is a part of a compiled template.
@@ -125,7 +125,7 @@ func Compile(rules []store.Rule, previous *Set) (*Set, []Failure) {
 			}
 		}
 		s.rules = append(s.rules, c)
-		s.raw = s.raw || looksAtRaw(r)
+		s.raw = s.raw || usesRawJSON(r)
 	}
 	slices.SortFunc(s.rules, func(a, b *compiled) int {
 		return cmp.Or(cmp.Compare(a.Priority, b.Priority), strings.Compare(a.ID, b.ID))
@@ -145,14 +145,14 @@ func (s *Set) unchanged(r store.Rule) *compiled {
 	return nil
 }
 
-// looksAtRaw errs on the side of yes: the word may also stand in a text.
-func looksAtRaw(r store.Rule) bool {
+// usesRawJSON errs on the side of yes: the word may also stand in a text.
+func usesRawJSON(r store.Rule) bool {
 	mentions := func(s string) bool { return strings.Contains(s, "ayload") || strings.Contains(s, "metadata") }
-	return mentions(r.When) || r.Action != nil && slices.ContainsFunc(sources(r.Action), mentions) || slices.ContainsFunc(r.Candidates, func(c store.RuleCandidate) bool { return mentions(c.Text) })
+	return mentions(r.When) || r.Action != nil && slices.ContainsFunc(actionTemplates(r.Action), mentions) || slices.ContainsFunc(r.Candidates, func(c store.RuleCandidate) bool { return mentions(c.Text) })
 }
 
 func compile(r store.Rule) (c *compiled, err error) {
-	defer recovered(&err)
+	defer recoverInto(&err)
 	if err := check(r); err != nil {
 		return nil, err
 	}
@@ -172,7 +172,7 @@ func compile(r store.Rule) (c *compiled, err error) {
 		c.texts = append(c.texts, pieces)
 	}
 	if r.Action != nil {
-		if c.acts, err = compileAction(env, r.Action); err != nil {
+		if c.action, err = compileAction(env, r.Action); err != nil {
 			return nil, err
 		}
 	}
@@ -240,7 +240,7 @@ func check(r store.Rule) error {
 		if len(r.Candidates)+len(r.Slip) == 0 {
 			bad("egress: the rule has no answer, neither candidates nor slip")
 		}
-		errs = append(errs, checkPlaces(g))
+		errs = append(errs, checkAddresses(g))
 	}
 	return errors.Join(errs...)
 }
@@ -277,8 +277,8 @@ func compileTemplate(env *cel.Env, text string) ([]piece, error) {
 	return pieces, nil
 }
 
-// recovered turns a panic into an error. CEL has a recover of its own, but not around all that is called here.
-func recovered(err *error) {
+// recoverInto turns a panic into an error. CEL has a recover of its own, but not around all that is called here.
+func recoverInto(err *error) {
 	if r := recover(); r != nil {
 		*err = fmt.Errorf("panic: %v", r)
 	}

@@ -308,7 +308,7 @@ func TestCooldownsAndRepetition(t *testing.T) {
 	r.Cooldown = 60
 	s := compileAll(t, r, says("other", "true", "y"))
 	o := s.Evaluate(chat(""), at, func(id string) bool { return id == "r" })
-	if o.Silent != 1 || len(o.Applied) != 1 || o.Applied[0].ID != "other" {
+	if o.OnCooldown != 1 || len(o.Applied) != 1 || o.Applied[0].ID != "other" {
 		t.Errorf("outcome = %+v; want other alone", o)
 	}
 	e := chat("")

@@ -13,13 +13,13 @@ const EmbeddedName = "embedded"
 // reply shows what a model was given, so that a person who tries Parley sees that it arrived.
 type Embedded struct{}
 
-// shown bounds each part of the request in the reply, in characters.
-const shown = 400
+// maxExcerpt bounds each part of the request in the reply, in characters.
+const maxExcerpt = 400
 
 // Generate never fails, except when ctx is done.
 func (Embedded) Generate(ctx context.Context, r Request) (Reply, error) {
 	if err := ctx.Err(); err != nil {
-		return Reply{}, failure{err: err}.mapped(ctx)
+		return Reply{}, failure{err: err}.toError(ctx)
 	}
 	var b strings.Builder
 	if name := PlainName(r.User); name != "" {
@@ -43,8 +43,8 @@ func (Embedded) Generate(ctx context.Context, r Request) (Reply, error) {
 // excerpt is a text on one line, cut.
 func excerpt(s string) string {
 	line := []rune(strings.Join(strings.Fields(s), " "))
-	if len(line) > shown {
-		return string(line[:shown-1]) + "…"
+	if len(line) > maxExcerpt {
+		return string(line[:maxExcerpt-1]) + "…"
 	}
 	return string(line)
 }

@@ -65,12 +65,12 @@ type failure struct {
 // filters refuse with status 400 and one of these.
 var refusals = map[string]bool{"content_filter": true, "content_policy_violation": true, "ResponsibleAIPolicyViolation": true}
 
-func (f failure) mapped(ctx context.Context) error {
+func (f failure) toError(ctx context.Context) error {
 	detail := f.detail
 	if detail == "" {
 		detail = f.err.Error()
 	}
-	detail = without(f.key, detail)
+	detail = redact(f.key, detail)
 	e := &Error{Status: f.status, Detail: detail}
 	for _, cause := range []error{context.DeadlineExceeded, context.Canceled} {
 		if errors.Is(f.err, cause) || errors.Is(ctx.Err(), cause) {
@@ -80,7 +80,7 @@ func (f failure) mapped(ctx context.Context) error {
 	}
 	switch {
 	case refusals[f.code]:
-		return refused(f.key, detail)
+		return refusal(f.key, detail)
 	case e.cause != nil || f.status == http.StatusRequestTimeout || f.status == http.StatusGatewayTimeout:
 		e.Problem = TimedOut
 	case f.status == http.StatusTooManyRequests:
@@ -93,13 +93,13 @@ func (f failure) mapped(ctx context.Context) error {
 	return e
 }
 
-// refused says that the model won't answer.
-func refused(key, why string) error {
-	return deadletter.New(deadletter.ModelRefused, errors.New(strings.TrimSpace(without(key, why))))
+// refusal says that the model won't answer.
+func refusal(key, why string) error {
+	return deadletter.New(deadletter.ModelRefused, errors.New(strings.TrimSpace(redact(key, why))))
 }
 
-// without removes a secret from a text, also in the form that it takes in a URL, and cuts the text.
-func without(secret, text string) string {
+// redact removes a secret from a text, also in the form that it takes in a URL, and cuts the text.
+func redact(secret, text string) string {
 	if secret != "" {
 		for _, form := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret)} {
 			text = strings.ReplaceAll(text, form, "[key]")

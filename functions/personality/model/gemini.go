@@ -40,7 +40,7 @@ func NewGemini(ctx context.Context, o GeminiOptions) (*Gemini, error) {
 	client, err := genai.NewClient(ctx, c)
 	if err != nil {
 		// the library prints its whole configuration, with the key, into some of its errors
-		return nil, errors.New("set up Gemini: " + without(o.Key, err.Error()))
+		return nil, errors.New("set up Gemini: " + redact(o.Key, err.Error()))
 	}
 	return &Gemini{client: client, name: o.Name, key: o.Key}, nil
 }
@@ -63,7 +63,7 @@ func (g *Gemini) Generate(ctx context.Context, r Request) (Reply, error) {
 		if api, ok := errors.AsType[genai.APIError](err); ok {
 			f.status, f.code, f.detail = api.Code, api.Status, strings.TrimSpace(api.Status+" "+api.Message)
 		}
-		return Reply{}, f.mapped(ctx)
+		return Reply{}, f.toError(ctx)
 	}
 	return g.reply(ctx, resp, name)
 }
@@ -71,16 +71,16 @@ func (g *Gemini) Generate(ctx context.Context, r Request) (Reply, error) {
 // reply reads an answer. What the model thought is not what it says.
 func (g *Gemini) reply(ctx context.Context, resp *genai.GenerateContentResponse, name string) (Reply, error) {
 	if f := resp.PromptFeedback; f != nil && f.BlockReason != "" && f.BlockReason != genai.BlockedReasonUnspecified {
-		return Reply{}, refused(g.key, fmt.Sprintf("the question was blocked: %s %s", f.BlockReason, f.BlockReasonMessage))
+		return Reply{}, refusal(g.key, fmt.Sprintf("the question was blocked: %s %s", f.BlockReason, f.BlockReasonMessage))
 	}
 	if len(resp.Candidates) == 0 {
-		return Reply{}, failure{key: g.key, err: errors.New("the response holds no candidate")}.mapped(ctx)
+		return Reply{}, failure{key: g.key, err: errors.New("the response holds no candidate")}.toError(ctx)
 	}
 	c := resp.Candidates[0]
 	switch c.FinishReason {
 	case "", genai.FinishReasonUnspecified, genai.FinishReasonStop, genai.FinishReasonMaxTokens:
 	default:
-		return Reply{}, refused(g.key, strings.TrimSpace(fmt.Sprintf("the answer was withheld: %s %s", c.FinishReason, c.FinishMessage)))
+		return Reply{}, refusal(g.key, strings.TrimSpace(fmt.Sprintf("the answer was withheld: %s %s", c.FinishReason, c.FinishMessage)))
 	}
 	var text strings.Builder
 	if c.Content != nil {
@@ -91,7 +91,7 @@ func (g *Gemini) reply(ctx context.Context, resp *genai.GenerateContentResponse,
 		}
 	}
 	if strings.TrimSpace(text.String()) == "" {
-		return Reply{}, refused(g.key, fmt.Sprintf("the answer is empty (finish reason %q)", c.FinishReason))
+		return Reply{}, refusal(g.key, fmt.Sprintf("the answer is empty (finish reason %q)", c.FinishReason))
 	}
 	reply := Reply{Text: text.String(), Model: cmp.Or(resp.ModelVersion, name)}
 	if u := resp.UsageMetadata; u != nil {

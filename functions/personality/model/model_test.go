@@ -64,11 +64,11 @@ func TestEmbeddedShowsWhatItWasGiven(t *testing.T) {
 	if again, err := (Embedded{}).Generate(t.Context(), r); err != nil || again != first {
 		t.Errorf("asked again: %+v, %v", again, err)
 	}
-	long, err := Embedded{}.Generate(t.Context(), Request{Text: strings.Repeat("é", 2*shown), Model: "big"})
+	long, err := Embedded{}.Generate(t.Context(), Request{Text: strings.Repeat("é", 2*maxExcerpt), Model: "big"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len([]rune(long.Text)); n > shown+50 || long.Model != "embedded:big" {
+	if n := len([]rune(long.Text)); n > maxExcerpt+50 || long.Model != "embedded:big" {
 		t.Errorf("reply of %d characters by %q", n, long.Model)
 	}
 }
@@ -84,7 +84,7 @@ func TestEmbeddedStopsWithItsContext(t *testing.T) {
 
 func TestASecretIsRemovedAlsoWhereTheTextIsCut(t *testing.T) {
 	const secret = "a/b c"
-	got := without(secret, secret+" "+"a%2Fb+c "+"a%2Fb%20c "+strings.Repeat("é", maxDetail))
+	got := redact(secret, secret+" "+"a%2Fb+c "+"a%2Fb%20c "+strings.Repeat("é", maxDetail))
 	if strings.Contains(got, "a/b") || strings.Contains(got, "a%2Fb") || len(got) > maxDetail || !strings.HasPrefix(got, "[key] [key] [key] é") {
 		t.Errorf("without = %q", got)
 	}

@@ -14,8 +14,8 @@ import (
 	"parley.internal/shared/store"
 )
 
-// shape is what an event's personalities come to.
-type shape struct {
+// resolved is what an event's personalities come to.
+type resolved struct {
 	texts []string // in the order in which they are told
 	model string   // the model that the first personality which names one wants; empty for the configured one
 	counts
@@ -35,27 +35,27 @@ func (c counts) LogValue() slog.Value {
 	)
 }
 
-// finder looks a personality up by its name.
-type finder func(ctx context.Context, name string) (p store.Personality, found bool, err error)
+// findFunc looks a personality up by its name.
+type findFunc func(ctx context.Context, name string) (p store.Personality, found bool, err error)
 
-// directory remembers personalities by name, also that there is none of a name.
-type directory struct {
-	find  finder
-	cache *otter.Cache[string, listing]
+// personalityCache remembers personalities by name, also that there is none of a name.
+type personalityCache struct {
+	find  findFunc
+	cache *otter.Cache[string, cachedPersonality]
 }
 
-type listing struct {
+type cachedPersonality struct {
 	personality store.Personality
 	found       bool
 }
 
-// remembered bounds the directory: names come from events, of which there is no end.
-const remembered = 1000
+// maxCached bounds the directory: names come from events, of which there is no end.
+const maxCached = 1000
 
-func newDirectory(find finder, ttl time.Duration, now func() time.Time) *directory {
-	return &directory{find: find, cache: otter.Must(&otter.Options[string, listing]{
-		MaximumSize:      remembered,
-		ExpiryCalculator: otter.ExpiryWriting[string, listing](ttl),
+func newPersonalityCache(find findFunc, ttl time.Duration, now func() time.Time) *personalityCache {
+	return &personalityCache{find: find, cache: otter.Must(&otter.Options[string, cachedPersonality]{
+		MaximumSize:      maxCached,
+		ExpiryCalculator: otter.ExpiryWriting[string, cachedPersonality](ttl),
 		Clock:            clock{now},
 	})}
 }
@@ -72,24 +72,24 @@ func (clock) Tick(time.Duration) <-chan time.Time { return nil }
 const lookupTimeout = 10 * time.Second
 
 // lookup finds a personality; hit tells that it was remembered. Several who look for one name at a time read once.
-func (d *directory) lookup(ctx context.Context, name string) (l listing, hit bool, err error) {
+func (d *personalityCache) lookup(ctx context.Context, name string) (l cachedPersonality, hit bool, err error) {
 	if l, ok := d.cache.GetIfPresent(name); ok {
 		return l, true, nil
 	}
-	l, err = d.cache.Get(ctx, name, otter.LoaderFunc[string, listing](func(ctx context.Context, name string) (listing, error) {
+	l, err = d.cache.Get(ctx, name, otter.LoaderFunc[string, cachedPersonality](func(ctx context.Context, name string) (cachedPersonality, error) {
 		// others may wait for this read: it doesn't end with the event that happened to ask first
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 		defer cancel()
 		p, found, err := d.find(ctx, name)
-		return listing{p, found}, err
+		return cachedPersonality{p, found}, err
 	}))
 	return l, false, err
 }
 
 // resolve finds the texts of an event's personalities. What doesn't exist is left out and counted; not being able to
 // look is an error.
-func (d *directory) resolve(ctx context.Context, annotations []event.Annotation, c PromptConfig) (shape, error) {
-	chosen, dropped := wishes(annotations, c.MaxAnnotations)
+func (d *personalityCache) resolve(ctx context.Context, annotations []event.Annotation, c PromptConfig) (resolved, error) {
+	chosen, dropped := promptSpecs(annotations, c.MaxAnnotations)
 	found := make([]store.Personality, len(chosen))
 	var hits, misses atomic.Int64
 	var g errgroup.Group
@@ -114,9 +114,9 @@ func (d *directory) resolve(ctx context.Context, annotations []event.Annotation,
 		}
 	}
 	if err := g.Wait(); err != nil {
-		return shape{}, fmt.Errorf("resolve the personalities: %w", err)
+		return resolved{}, fmt.Errorf("resolve the personalities: %w", err)
 	}
-	s := shape{counts: counts{dropped: dropped, hits: int(hits.Load()), misses: int(misses.Load())}}
+	s := resolved{counts: counts{dropped: dropped, hits: int(hits.Load()), misses: int(misses.Load())}}
 	for _, p := range found {
 		text, cut := clamp(p.Text, c.MaxChars)
 		if blank(text) {

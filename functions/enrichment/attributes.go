@@ -11,19 +11,19 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// facts are what an event tells about its user, beside who they are.
-type facts struct {
+// attributes are what an event tells about its user, beside who they are.
+type attributes struct {
 	displayName string
 	email       string
 	profile     map[string]string
 
-	// firsthand is whether the platform that knows the user says so. Only then does a name replace one that is known.
-	firsthand bool
+	// authoritative is whether the platform that knows the user says so. Only then does a name replace one that is known.
+	authoritative bool
 
 	// platform is whose roles are told, if any are: roles may be empty then, and empty is news.
-	platform   identity.Platform
-	roles      []string
-	tellsRoles bool
+	platform identity.Platform
+	roles    []string
+	hasRoles bool
 }
 
 // The roles that Parley gives by what a platform says. Discord's roles have names of their own; the configuration says
@@ -36,47 +36,47 @@ const (
 )
 
 const (
-	maxFact  = 256 // bytes of a name or a value that is learnt
-	maxFacts = 32  // entries of a profile
+	maxAttributeLen   = 256 // bytes of a name or a value that is learnt
+	maxProfileEntries = 32  // entries of a profile
 )
 
-// learn reads what an event tells about the user with this id. discordRoles maps names or ids of Discord's roles to
+// readAttributes reads what an event tells about the user with this id. discordRoles maps names or ids of Discord's roles to
 // Parley's.
-func learn(e *event.Event, id identity.UserID, discordRoles map[string]string) facts {
-	f := facts{platform: identity.PlatformOf(e.Source), profile: map[string]string{}}
-	f.firsthand = f.platform == id.Platform()
+func readAttributes(e *event.Event, id identity.UserID, discordRoles map[string]string) attributes {
+	f := attributes{platform: identity.PlatformOf(e.Source), profile: map[string]string{}}
+	f.authoritative = f.platform == id.Platform()
 	if e.User != nil {
 		f.displayName, f.email = strings.TrimSpace(e.User.DisplayName), strings.TrimSpace(e.User.Email)
 		for name, value := range e.User.Profile {
 			f.profile[name] = value
 		}
 	}
-	if e.Message != nil && f.firsthand {
-		f.learnRaw(e.Message.RawPlatformPayload, id, discordRoles)
+	if e.Message != nil && f.authoritative {
+		f.readPayload(e.Message.RawPlatformPayload, id, discordRoles)
 	}
-	if e.ExternalEvent != nil && f.firsthand {
+	if e.ExternalEvent != nil && f.authoritative {
 		// it may be about others, too: a raid tells of the channel, a ban of whom it befell
 		raw, ok := event.Text(e.ExternalEvent.Payload, "userId")
 		if who, err := identity.Resolve(raw, f.platform); ok && err == nil && who == id {
-			f.learnRaw(e.ExternalEvent.Payload, id, discordRoles)
+			f.readPayload(e.ExternalEvent.Payload, id, discordRoles)
 		}
 	}
-	if len(f.displayName) > maxFact {
+	if len(f.displayName) > maxAttributeLen {
 		f.displayName = ""
 	}
-	if len(f.email) > maxFact {
+	if len(f.email) > maxAttributeLen {
 		f.email = ""
 	}
 	for name, value := range f.profile {
-		if name == "" || len(name) > maxFact || len(value) > maxFact {
+		if name == "" || len(name) > maxAttributeLen || len(value) > maxAttributeLen {
 			delete(f.profile, name)
 		}
 	}
 	return f
 }
 
-// learnRaw reads what the platform itself gave.
-func (f *facts) learnRaw(raw jsontext.Value, id identity.UserID, discordRoles map[string]string) {
+// readPayload reads what the platform itself gave.
+func (f *attributes) readPayload(raw jsontext.Value, id identity.UserID, discordRoles map[string]string) {
 	top := members(raw)
 	user := members(top["user"])
 	first := func(values ...jsontext.Value) string {
@@ -101,9 +101,9 @@ func (f *facts) learnRaw(raw jsontext.Value, id identity.UserID, discordRoles ma
 	}
 	switch f.platform {
 	case identity.Twitch:
-		f.roles, f.tellsRoles = twitchRoles(top, user)
+		f.roles, f.hasRoles = twitchRoles(top, user)
 	case identity.Discord:
-		f.roles, f.tellsRoles = discordRolesOf(top, id, discordRoles)
+		f.roles, f.hasRoles = discordRolesOf(top, id, discordRoles)
 	}
 }
 
@@ -112,7 +112,7 @@ func (f *facts) learnRaw(raw jsontext.Value, id identity.UserID, discordRoles ma
 func twitchRoles(top, user map[string]jsontext.Value) (roles []string, tells bool) {
 	for _, m := range []map[string]jsontext.Value{top, user} {
 		for _, flag := range []struct{ name, role string }{{"isMod", roleModerator}, {"isSubscriber", roleSubscriber}} {
-			if yes, ok := truth(m[flag.name]); ok {
+			if yes, ok := parseBool(m[flag.name]); ok {
 				tells = true
 				if yes {
 					roles = append(roles, flag.role)
@@ -186,7 +186,7 @@ func discordRolesOf(top map[string]jsontext.Value, id identity.UserID, meaning m
 		}
 	}
 	for _, flag := range []jsontext.Value{top["isOwner"], member["isOwner"]} {
-		if yes, ok := truth(flag); ok {
+		if yes, ok := parseBool(flag); ok {
 			tells = true
 			if yes {
 				roles = append(roles, roleBroadcaster)
@@ -226,8 +226,8 @@ func items(v jsontext.Value) []jsontext.Value {
 	return list
 }
 
-// truth reads a truth value, also in the form of an IRC tag: "1", "0".
-func truth(v jsontext.Value) (yes, ok bool) {
+// parseBool reads a truth value, also in the form of an IRC tag: "1", "0".
+func parseBool(v jsontext.Value) (yes, ok bool) {
 	switch v.Kind() {
 	case 't':
 		return true, true

@@ -20,26 +20,26 @@ const (
 	retryLoad = 10 * time.Second
 )
 
-// rulebook keeps the compiled rules. The first use after their time reads them again, while others go on with the old
+// ruleCache keeps the compiled rules. The first use after their time reads them again, while others go on with the old
 // ones: a function has no time of its own between its calls.
-type rulebook struct {
+type ruleCache struct {
 	load func(context.Context) ([]store.Rule, map[string]error, error)
 	ttl  time.Duration
 	now  func() time.Time
 	log  *slog.Logger
 
-	first singleflight.Group
+	firstLoad singleflight.Group
 
-	mu      sync.Mutex
-	set     *rule.Set // nil until it was loaded once
-	expires time.Time
-	loading bool
-	broken  map[string]string // what is wrong with which rule, as it was logged
-	failed  map[string]bool   // which rules failed for an event, and were logged, since they were loaded
+	mu            sync.Mutex
+	set           *rule.Set // nil until it was loaded once
+	expires       time.Time
+	loading       bool
+	broken        map[string]string // what is wrong with which rule, as it was logged
+	failureLogged map[string]bool   // which rules failed for an event, and were logged, since they were loaded
 }
 
-// rules gives the rules. It fails only if they were never loaded.
-func (b *rulebook) rules(ctx context.Context) (*rule.Set, error) {
+// get gives the rules. It fails only if they were never loaded.
+func (b *ruleCache) get(ctx context.Context) (*rule.Set, error) {
 	b.mu.Lock()
 	set := b.set
 	stale := set != nil && !b.loading && !b.now().Before(b.expires)
@@ -47,21 +47,21 @@ func (b *rulebook) rules(ctx context.Context) (*rule.Set, error) {
 	b.mu.Unlock()
 	switch {
 	case set == nil:
-		v, err, _ := b.first.Do("", func() (any, error) { return b.read(ctx, nil) })
+		v, err, _ := b.firstLoad.Do("", func() (any, error) { return b.reload(ctx, nil) })
 		if err != nil {
 			return nil, err
 		}
 		return v.(*rule.Set), nil
 	case stale:
-		if fresh, err := b.read(ctx, set); err == nil {
+		if fresh, err := b.reload(ctx, set); err == nil {
 			return fresh, nil
 		}
 	}
 	return set, nil
 }
 
-// read loads and compiles the rules in the place of old ones, or keeps these.
-func (b *rulebook) read(ctx context.Context, old *rule.Set) (*rule.Set, error) {
+// reload loads and compiles the rules in the place of old ones, or keeps these.
+func (b *ruleCache) reload(ctx context.Context, old *rule.Set) (*rule.Set, error) {
 	// others may wait for what this call reads, so it does not end with it
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()
@@ -92,17 +92,17 @@ func (b *rulebook) read(ctx context.Context, old *rule.Set) (*rule.Set, error) {
 		}
 	}
 	b.log.DebugContext(ctx, "rules loaded", "rules", set.Len(), "broken", len(broken))
-	b.set, b.broken, b.failed, b.loading, b.expires = set, broken, map[string]bool{}, false, b.now().Add(b.ttl)
+	b.set, b.broken, b.failureLogged, b.loading, b.expires = set, broken, map[string]bool{}, false, b.now().Add(b.ttl)
 	return set, nil
 }
 
-// report logs rules that failed for an event, each once between two readings. What went wrong may quote the event, so
+// logFailures logs rules that failed for an event, each once between two readings. What went wrong may quote the event, so
 // it is told at debug level only.
-func (b *rulebook) report(ctx context.Context, failures []rule.Failure) {
+func (b *ruleCache) logFailures(ctx context.Context, failures []rule.Failure) {
 	for _, f := range failures {
 		b.mu.Lock()
-		said := b.failed[f.ID]
-		b.failed[f.ID] = true
+		said := b.failureLogged[f.ID]
+		b.failureLogged[f.ID] = true
 		b.mu.Unlock()
 		if !said {
 			b.log.WarnContext(ctx, "rule failed for an event: it added nothing", "rule", f.ID)

@@ -33,35 +33,35 @@ const (
 	manual = "manual"
 )
 
-// happening is what a user's document is told of an event.
-type happening struct {
+// observation is what a user's document is told of an event.
+type observation struct {
 	correlationID string
 	at            time.Time
 	message       bool // whether the user said something
-	facts         facts
+	attributes    attributes
 }
 
-// said reports whether an event is something that a person said.
-func said(e *event.Event) bool {
+// isUserMessage reports whether an event is something that a person said.
+func isUserMessage(e *event.Event) bool {
 	return e.Message != nil && (e.Message.Role == "" || e.Message.Role == event.RoleUser)
 }
 
-// visit is what becomes of a user's document.
-type visit struct {
+// userUpdate is what becomes of a user's document.
+type userUpdate struct {
 	doc      store.User
 	tags     []string
 	repeated bool     // the event was counted before: doc is as it was
 	rules    []string // that held when it was counted
 }
 
-// record counts an event in a user's document. sessionLength is how long a session outlives its last event. Given an
+// countEvent counts an event in a user's document. sessionLength is how long a session outlives its last event. Given an
 // event that it counted before, it changes nothing and finds the same tags.
-func record(doc store.User, who subject, h happening, sessionLength time.Duration) visit {
+func countEvent(doc store.User, who subject, h observation, sessionLength time.Duration) userUpdate {
 	hash := store.NewSeenID(h.correlationID)
 	if i := slices.IndexFunc(doc.Recent, func(s store.Seen) bool { return s.ID == hash }); i >= 0 {
-		return visit{doc: doc, tags: doc.Recent[i].Tags, repeated: true, rules: doc.Recent[i].Rules}
+		return userUpdate{doc: doc, tags: doc.Recent[i].Tags, repeated: true, rules: doc.Recent[i].Rules}
 	}
-	v := visit{doc: doc}
+	v := userUpdate{doc: doc}
 	d := &v.doc
 	if d.Provider == "" {
 		d.Provider = string(who.person.Platform())
@@ -86,33 +86,33 @@ func record(doc store.User, who subject, h happening, sessionLength time.Duratio
 			v.tags = append(v.tags, tagFirstSession)
 		}
 		d.MessageCountAllTime++
-		d.LastMessageAt = later(d.LastMessageAt, h.at)
+		d.LastMessageAt = latest(d.LastMessageAt, h.at)
 	}
-	d.LastSeenAt = later(d.LastSeenAt, h.at)
-	d.LastSessionActivityAt = later(d.LastSessionActivityAt, h.at)
-	adopt(d, h.facts)
+	d.LastSeenAt = latest(d.LastSeenAt, h.at)
+	d.LastSessionActivityAt = latest(d.LastSessionActivityAt, h.at)
+	applyAttributes(d, h.attributes)
 	return v
 }
 
 // remember notes in the document what was decided for an event that was counted: its tags, the rules that held, and
 // the cooldowns that they began.
-func (v *visit) remember(correlationID string, rules []string) {
+func (v *userUpdate) remember(correlationID string, rules []string) {
 	v.rules = rules
 	recent := append(slices.Clone(v.doc.Recent), store.Seen{ID: store.NewSeenID(correlationID), Tags: v.tags, Rules: rules})
 	v.doc.Recent = recent[max(0, len(recent)-maxRecent):]
 }
 
-func later(a, b time.Time) time.Time {
+func latest(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}
 	return b
 }
 
-// adopt takes what an event tells about the user over into the document. A name is replaced by what the platform that
+// applyAttributes takes what an event tells about the user over into the document. A name is replaced by what the platform that
 // knows the user says; an e-mail address is filled in only where there is none, because users are found by it.
-func adopt(d *store.User, f facts) {
-	if f.displayName != "" && (f.firsthand || d.DisplayName == "") {
+func applyAttributes(d *store.User, f attributes) {
+	if f.displayName != "" && (f.authoritative || d.DisplayName == "") {
 		d.DisplayName = f.displayName
 	}
 	if d.Email == "" {
@@ -120,7 +120,7 @@ func adopt(d *store.User, f facts) {
 	}
 	for name, value := range f.profile {
 		old, known := d.Profile[name]
-		if old == value || known && !f.firsthand || !known && len(d.Profile) >= maxFacts {
+		if old == value || known && !f.authoritative || !known && len(d.Profile) >= maxProfileEntries {
 			continue
 		}
 		d.Profile = maps.Clone(d.Profile)
@@ -129,7 +129,7 @@ func adopt(d *store.User, f facts) {
 		}
 		d.Profile[name] = value
 	}
-	if f.tellsRoles {
+	if f.hasRoles {
 		d.Roles, d.RolesMeta = mergeRoles(d.Roles, d.RolesMeta, string(f.platform), f.roles)
 	}
 }
@@ -142,7 +142,7 @@ func mergeRoles(roles []string, meta map[string][]string, platform string, given
 	if meta == nil {
 		meta = map[string][]string{}
 	}
-	hand := byHand(roles, meta)
+	hand := manualRoles(roles, meta)
 	for who, list := range map[string][]string{manual: hand, platform: given} {
 		if len(list) == 0 {
 			delete(meta, who)
@@ -161,8 +161,8 @@ func mergeRoles(roles []string, meta map[string][]string, platform string, given
 	return all, meta
 }
 
-// byHand are the roles that somebody gave by hand: in meta under "manual", or in the list without an entry in meta.
-func byHand(roles []string, meta map[string][]string) []string {
+// manualRoles are the roles that somebody gave by hand: in meta under "manual", or in the list without an entry in meta.
+func manualRoles(roles []string, meta map[string][]string) []string {
 	explained := map[string]bool{}
 	for _, list := range meta {
 		for _, role := range list {
