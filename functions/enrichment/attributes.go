@@ -11,23 +11,22 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// attributes are what an event tells about its user, beside who they are.
+// attributes are the properties of a user as stated by one event.
 type attributes struct {
 	displayName string
 	email       string
 	profile     map[string]string
 
-	// authoritative is whether the platform that knows the user says so. Only then does a name replace one that is known.
+	// authoritative reports that the event comes from the user's own platform. Only then a name replaces an existing one.
 	authoritative bool
 
-	// platform is whose roles are told, if any are: roles may be empty then, and empty is news.
+	// roles are the platform's roles of the user. They are valid only if hasRoles; then an empty list means no roles.
 	platform identity.Platform
 	roles    []string
 	hasRoles bool
 }
 
-// The roles that Parley gives by what a platform says. Discord's roles have names of their own; the configuration says
-// what they mean.
+// The roles given by platforms. Discord roles have free names, so the configuration maps them to roles.
 const (
 	roleModerator   = "moderator"
 	roleSubscriber  = "subscriber"
@@ -36,12 +35,12 @@ const (
 )
 
 const (
-	maxAttributeLen   = 256 // bytes of a name or a value that is learnt
-	maxProfileEntries = 32  // entries of a profile
+	maxAttributeLen   = 256 // bytes of a name or a value
+	maxProfileEntries = 32  // entries in a profile
 )
 
-// readAttributes reads what an event tells about the user with this id. discordRoles maps names or ids of Discord's roles to
-// Parley's.
+// readAttributes reads an event's statements about the user with this id. discordRoles maps Discord role names and ids,
+// in lower case, to roles.
 func readAttributes(e *event.Event, id identity.UserID, discordRoles map[string]string) attributes {
 	f := attributes{platform: identity.PlatformOf(e.Source), profile: map[string]string{}}
 	f.authoritative = f.platform == id.Platform()
@@ -55,9 +54,9 @@ func readAttributes(e *event.Event, id identity.UserID, discordRoles map[string]
 		f.readPayload(e.Message.RawPlatformPayload, id, discordRoles)
 	}
 	if e.ExternalEvent != nil && f.authoritative {
-		// it may be about others, too: a raid tells of the channel, a ban of whom it befell
+		// The payload may describe another user: the channel of a raid, or the target of a ban.
 		raw, ok := event.Text(e.ExternalEvent.Payload, "userId")
-		if who, err := identity.Resolve(raw, f.platform); ok && err == nil && who == id {
+		if described, err := identity.Resolve(raw, f.platform); ok && err == nil && described == id {
 			f.readPayload(e.ExternalEvent.Payload, id, discordRoles)
 		}
 	}
@@ -75,7 +74,7 @@ func readAttributes(e *event.Event, id identity.UserID, discordRoles map[string]
 	return f
 }
 
-// readPayload reads what the platform itself gave.
+// readPayload reads the platform's own payload.
 func (f *attributes) readPayload(raw jsontext.Value, id identity.UserID, discordRoles map[string]string) {
 	top := members(raw)
 	user := members(top["user"])
@@ -107,8 +106,8 @@ func (f *attributes) readPayload(raw jsontext.Value, id identity.UserID, discord
 	}
 }
 
-// twitchRoles reads the roles of a Twitch message from the members of the platform's payload, and from those of its
-// user. The second result reports whether the payload says anything about roles.
+// twitchRoles reads the roles of a Twitch message from the members of the payload and of the payload's user. tells
+// reports whether the payload states roles at all.
 func twitchRoles(top, user map[string]jsontext.Value) (roles []string, tells bool) {
 	for _, m := range []map[string]jsontext.Value{top, user} {
 		for _, flag := range []struct{ name, role string }{{"isMod", roleModerator}, {"isSubscriber", roleSubscriber}} {
@@ -132,8 +131,8 @@ func twitchRoles(top, user map[string]jsontext.Value) (roles []string, tells boo
 	return unique(roles), tells
 }
 
-// badgeNames reads Twitch badges in any of the forms in which its APIs and libraries give them: the IRC tag
-// "vip/1,premium/1", a list of such, an object by name, or EventSub's list of objects with a set_id.
+// badgeNames reads Twitch badges in any form used by Twitch's APIs and libraries: the IRC tag "vip/1,premium/1", a list
+// of such texts, an object by name, or EventSub's list of objects with a set_id.
 func badgeNames(v jsontext.Value) (names []string, ok bool) {
 	bare := func(s string) string {
 		name, _, _ := strings.Cut(strings.TrimSpace(s), "/")
@@ -141,7 +140,7 @@ func badgeNames(v jsontext.Value) (names []string, ok bool) {
 	}
 	switch v.Kind() {
 	case '"':
-		text, _ := event.Text(v) // no badges are an empty text
+		text, _ := event.Text(v) // empty for no badges
 		for badge := range strings.SplitSeq(text, ",") {
 			names = append(names, bare(badge))
 		}
@@ -168,8 +167,8 @@ func badgeNames(v jsontext.Value) (names []string, ok bool) {
 	return names, true
 }
 
-// discordRolesOf reads the roles of a Discord message: those of the member that the configuration has a meaning for,
-// and broadcaster for the guild's owner.
+// discordRolesOf reads the roles of a Discord message: the member's roles mapped by meaning, and broadcaster for the
+// guild's owner.
 func discordRolesOf(top map[string]jsontext.Value, id identity.UserID, meaning map[string]string) (roles []string, tells bool) {
 	guild, member := members(top["guild"]), members(top["member"])
 	for _, list := range []jsontext.Value{top["roles"], top["roleNames"], member["roles"], member["roleNames"]} {
@@ -204,12 +203,13 @@ func discordRolesOf(top map[string]jsontext.Value, id identity.UserID, meaning m
 	return unique(roles), tells
 }
 
-// unique sorts roles and leaves each once, so that the same roles make the same document.
+// unique sorts roles and removes duplicates, so that equal roles give an equal document.
 func unique(roles []string) []string {
 	slices.Sort(roles)
 	return slices.Compact(roles)
 }
 
+// members decodes a JSON object one level deep, or returns nil.
 func members(v jsontext.Value) map[string]jsontext.Value {
 	var m map[string]jsontext.Value
 	if v.Kind() != '{' || json.Unmarshal(v, &m) != nil {
@@ -218,6 +218,7 @@ func members(v jsontext.Value) map[string]jsontext.Value {
 	return m
 }
 
+// items decodes a JSON array one level deep, or returns nil.
 func items(v jsontext.Value) []jsontext.Value {
 	var list []jsontext.Value
 	if v.Kind() != '[' || json.Unmarshal(v, &list) != nil {
@@ -226,7 +227,7 @@ func items(v jsontext.Value) []jsontext.Value {
 	return list
 }
 
-// parseBool reads a truth value, also in the form of an IRC tag: "1", "0".
+// parseBool reads a JSON boolean, or a boolean in the form of an IRC tag: "1", "0".
 func parseBool(v jsontext.Value) (yes, ok bool) {
 	switch v.Kind() {
 	case 't':

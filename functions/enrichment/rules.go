@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// loadTimeout bounds a reading of the rules, which an event waits for.
+	// loadTimeout bounds one read of the rules, because an event waits for the result.
 	loadTimeout = 10 * time.Second
 
-	// retryLoad is when a reading that failed is tried again, if the rules are kept for longer than that.
+	// retryLoad is the pause after a failed read, unless the cache time is shorter.
 	retryLoad = 10 * time.Second
 )
 
-// ruleCache keeps the compiled rules. The first use after their time reads them again, while others go on with the old
-// ones: a function has no time of its own between its calls.
+// ruleCache caches the compiled rules. The first use after the cache time reads the rules again, while concurrent uses
+// continue with the old rules. A background refresh is impossible: a Cloud Function has no CPU between calls.
 type ruleCache struct {
 	load func(context.Context) ([]store.Rule, map[string]error, error)
 	ttl  time.Duration
@@ -31,47 +31,47 @@ type ruleCache struct {
 	firstLoad singleflight.Group
 
 	mu            sync.Mutex
-	set           *rule.Set // nil until it was loaded once
+	set           *rule.Set // nil before the first load
 	expires       time.Time
 	loading       bool
-	broken        map[string]string // what is wrong with which rule, as it was logged
-	failureLogged map[string]bool   // which rules failed for an event, and were logged, since they were loaded
+	broken        map[string]string // by rule id: the logged compile error
+	failureLogged map[string]bool   // by rule id: a failure was logged since the last load
 }
 
-// get gives the rules. It fails only if they were never loaded.
-func (b *ruleCache) get(ctx context.Context) (*rule.Set, error) {
-	b.mu.Lock()
-	set := b.set
-	stale := set != nil && !b.loading && !b.now().Before(b.expires)
-	b.loading = b.loading || stale
-	b.mu.Unlock()
+// get returns the rules. It fails only if no load has succeeded yet.
+func (c *ruleCache) get(ctx context.Context) (*rule.Set, error) {
+	c.mu.Lock()
+	set := c.set
+	stale := set != nil && !c.loading && !c.now().Before(c.expires)
+	c.loading = c.loading || stale
+	c.mu.Unlock()
 	switch {
 	case set == nil:
-		v, err, _ := b.firstLoad.Do("", func() (any, error) { return b.reload(ctx, nil) })
+		v, err, _ := c.firstLoad.Do("", func() (any, error) { return c.reload(ctx, nil) })
 		if err != nil {
 			return nil, err
 		}
 		return v.(*rule.Set), nil
 	case stale:
-		if fresh, err := b.reload(ctx, set); err == nil {
+		if fresh, err := c.reload(ctx, set); err == nil {
 			return fresh, nil
 		}
 	}
 	return set, nil
 }
 
-// reload loads and compiles the rules in the place of old ones, or keeps these.
-func (b *ruleCache) reload(ctx context.Context, old *rule.Set) (*rule.Set, error) {
-	// others may wait for what this call reads, so it does not end with it
+// reload replaces the rules, or keeps the old rules if the read fails.
+func (c *ruleCache) reload(ctx context.Context, old *rule.Set) (*rule.Set, error) {
+	// Other events may wait for this read, so the context of one event must not cancel it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()
-	rules, malformed, err := b.load(ctx)
+	rules, malformed, err := c.load(ctx)
 	if err != nil {
-		b.mu.Lock()
-		b.loading, b.expires = false, b.now().Add(min(b.ttl, retryLoad))
-		b.mu.Unlock()
+		c.mu.Lock()
+		c.loading, c.expires = false, c.now().Add(min(c.ttl, retryLoad))
+		c.mu.Unlock()
 		if old != nil {
-			b.log.ErrorContext(ctx, "rules not read again: the old ones stay", "error", err)
+			c.log.ErrorContext(ctx, "rules not reloaded, old rules stay in force", "error", err)
 		}
 		return nil, err
 	}
@@ -84,29 +84,29 @@ func (b *ruleCache) reload(ctx context.Context, old *rule.Set) (*rule.Set, error
 		broken[f.ID] = f.Err.Error()
 	}
 
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for id, what := range broken {
-		if b.broken[id] != what { // said once, not at each reading
-			b.log.WarnContext(ctx, "rule left out", "rule", id, "error", what)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, message := range broken {
+		if c.broken[id] != message { // log once, not after each reload
+			c.log.WarnContext(ctx, "rule failed to compile", "rule", id, "error", message)
 		}
 	}
-	b.log.DebugContext(ctx, "rules loaded", "rules", set.Len(), "broken", len(broken))
-	b.set, b.broken, b.failureLogged, b.loading, b.expires = set, broken, map[string]bool{}, false, b.now().Add(b.ttl)
+	c.log.DebugContext(ctx, "rules loaded", "rules", set.Len(), "broken", len(broken))
+	c.set, c.broken, c.failureLogged, c.loading, c.expires = set, broken, map[string]bool{}, false, c.now().Add(c.ttl)
 	return set, nil
 }
 
-// logFailures logs rules that failed for an event, each once between two readings. What went wrong may quote the event, so
-// it is told at debug level only.
-func (b *ruleCache) logFailures(ctx context.Context, failures []rule.Failure) {
+// logFailures logs the rules that failed for an event, each rule once between two reloads. An error may quote the event,
+// so errors are logged at debug level only.
+func (c *ruleCache) logFailures(ctx context.Context, failures []rule.Failure) {
 	for _, f := range failures {
-		b.mu.Lock()
-		said := b.failureLogged[f.ID]
-		b.failureLogged[f.ID] = true
-		b.mu.Unlock()
-		if !said {
-			b.log.WarnContext(ctx, "rule failed for an event: it added nothing", "rule", f.ID)
+		c.mu.Lock()
+		logged := c.failureLogged[f.ID]
+		c.failureLogged[f.ID] = true
+		c.mu.Unlock()
+		if !logged {
+			c.log.WarnContext(ctx, "rule failed for an event", "rule", f.ID)
 		}
-		b.log.DebugContext(ctx, "rule failed", "rule", f.ID, "error", f.Err)
+		c.log.DebugContext(ctx, "rule failure details", "rule", f.ID, "error", f.Err)
 	}
 }

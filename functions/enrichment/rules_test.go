@@ -49,7 +49,7 @@ func TestRulesThatCantBeReadAgainStay(t *testing.T) {
 	now = now.Add(retryLoad)
 	expect(4)
 	expect(4)
-	if n := strings.Count(log.String(), "rule left out"); n != 1 {
+	if n := strings.Count(log.String(), "rule failed to compile"); n != 1 {
 		t.Errorf("what is wrong with b was logged %d times; want 1\n%s", n, log)
 	}
 }

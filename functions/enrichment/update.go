@@ -11,97 +11,97 @@ import (
 	"parley.internal/shared/store"
 )
 
-// The tags that an event's user gets beside those of their document. They belong to the event, and stand in no
-// document; the one of the provider is PROVIDER_TWITCH for twitch, PROVIDER_API_GATEWAY for api-gateway.
+// The tags of an event's user, in addition to the document's tags. These tags belong to the event and are not stored in
+// the field tags. tagProvider is a prefix: PROVIDER_TWITCH for twitch, PROVIDER_API_GATEWAY for api-gateway.
 const (
 	tagNew          = "NEW_USER"              // never seen before this event
 	tagReturning    = "RETURNING_USER"        // seen before this event
-	tagFirstAllTime = "FIRST_ALLTIME_MESSAGE" // the first message that they ever said
-	tagFirstSession = "FIRST_SESSION_MESSAGE" // the first that they said in this session
+	tagFirstAllTime = "FIRST_ALLTIME_MESSAGE" // the user's first message ever
+	tagFirstSession = "FIRST_SESSION_MESSAGE" // the user's first message in this session
 	tagProvider     = "PROVIDER_"
 )
 
 const (
-	// maxRecent is how many events a document remembers. A redelivery comes within the hour that Pub/Sub's ten attempts
-	// take at most; a user who says more than this between an event and its redelivery is counted once too often.
+	// maxRecent is the number of events remembered by a document. Pub/Sub's ten attempts take at most an hour. An event
+	// followed by maxRecent others of the same user before its redelivery is counted a second time.
 	maxRecent = 64
 
-	// maxCooldowns bounds what a document remembers of cooldowns; those that end soonest are forgotten first.
+	// maxCooldowns is the number of cooldowns stored in a document. The earliest to end are dropped first.
 	maxCooldowns = 128
 
-	// manual is who gave the roles in rolesMeta that no platform gave.
+	// manual is the source in rolesMeta of roles given by an operator.
 	manual = "manual"
 )
 
-// observation is what a user's document is told of an event.
+// observation holds the parts of an event that change the user's document.
 type observation struct {
 	correlationID string
 	at            time.Time
-	message       bool // whether the user said something
+	message       bool // a chat message of the user
 	attributes    attributes
 }
 
-// isUserMessage reports whether an event is something that a person said.
+// isUserMessage reports whether an event is a chat message of a person.
 func isUserMessage(e *event.Event) bool {
 	return e.Message != nil && (e.Message.Role == "" || e.Message.Role == event.RoleUser)
 }
 
-// userUpdate is what becomes of a user's document.
+// userUpdate is a user's document after an event.
 type userUpdate struct {
 	doc      store.User
 	tags     []string
-	repeated bool     // the event was counted before: doc is as it was
-	rules    []string // that held when it was counted
+	repeated bool     // the event was counted before, and doc is unchanged
+	rules    []string // ids of the rules that held when the event was counted
 }
 
-// countEvent counts an event in a user's document. sessionLength is how long a session outlives its last event. Given an
-// event that it counted before, it changes nothing and finds the same tags.
-func countEvent(doc store.User, who subject, h observation, sessionLength time.Duration) userUpdate {
-	hash := store.NewSeenID(h.correlationID)
+// countEvent counts an event in a user's document. A session ends sessionLength after its last event. For an event
+// counted before, countEvent changes nothing and returns the stored tags and rules.
+func countEvent(doc store.User, user subject, o observation, sessionLength time.Duration) userUpdate {
+	hash := store.NewSeenID(o.correlationID)
 	if i := slices.IndexFunc(doc.Recent, func(s store.Seen) bool { return s.ID == hash }); i >= 0 {
 		return userUpdate{doc: doc, tags: doc.Recent[i].Tags, repeated: true, rules: doc.Recent[i].Rules}
 	}
-	v := userUpdate{doc: doc}
-	d := &v.doc
+	u := userUpdate{doc: doc}
+	d := &u.doc
 	if d.Provider == "" {
-		d.Provider = string(who.person.Platform())
+		d.Provider = string(user.person.Platform())
 	}
-	v.tags = []string{tagProvider + strings.ToUpper(strings.ReplaceAll(who.provider(*d), "-", "_"))}
+	u.tags = []string{tagProvider + strings.ToUpper(strings.ReplaceAll(user.provider(*d), "-", "_"))}
 	if d.FirstSeenAt.IsZero() {
-		d.FirstSeenAt = h.at
-		v.tags = append(v.tags, tagNew)
+		d.FirstSeenAt = o.at
+		u.tags = append(u.tags, tagNew)
 	} else {
-		v.tags = append(v.tags, tagReturning)
+		u.tags = append(u.tags, tagReturning)
 	}
-	if d.LastSessionActivityAt.IsZero() || h.at.Sub(d.LastSessionActivityAt) >= sessionLength {
+	if d.LastSessionActivityAt.IsZero() || o.at.Sub(d.LastSessionActivityAt) >= sessionLength {
 		d.SessionCount++
-		d.LastSessionStartedAt = h.at
-		d.LastSessionID = digest.Of("session", who.person.String(), h.at.Format(time.RFC3339Nano))
+		d.LastSessionStartedAt = o.at
+		d.LastSessionID = digest.Of("session", user.person.String(), o.at.Format(time.RFC3339Nano))
 	}
-	if h.message {
+	if o.message {
 		if d.MessageCountAllTime == 0 {
-			v.tags = append(v.tags, tagFirstAllTime)
+			u.tags = append(u.tags, tagFirstAllTime)
 		}
 		if d.LastMessageAt.Before(d.LastSessionStartedAt) {
-			v.tags = append(v.tags, tagFirstSession)
+			u.tags = append(u.tags, tagFirstSession)
 		}
 		d.MessageCountAllTime++
-		d.LastMessageAt = latest(d.LastMessageAt, h.at)
+		d.LastMessageAt = latest(d.LastMessageAt, o.at)
 	}
-	d.LastSeenAt = latest(d.LastSeenAt, h.at)
-	d.LastSessionActivityAt = latest(d.LastSessionActivityAt, h.at)
-	applyAttributes(d, h.attributes)
-	return v
+	d.LastSeenAt = latest(d.LastSeenAt, o.at)
+	d.LastSessionActivityAt = latest(d.LastSessionActivityAt, o.at)
+	applyAttributes(d, o.attributes)
+	return u
 }
 
-// remember notes in the document what was decided for an event that was counted: its tags, the rules that held, and
-// the cooldowns that they began.
-func (v *userUpdate) remember(correlationID string, rules []string) {
-	v.rules = rules
-	recent := append(slices.Clone(v.doc.Recent), store.Seen{ID: store.NewSeenID(correlationID), Tags: v.tags, Rules: rules})
-	v.doc.Recent = recent[max(0, len(recent)-maxRecent):]
+// remember adds the counted event to the document, with its tags and the rules that held.
+func (u *userUpdate) remember(correlationID string, rules []string) {
+	u.rules = rules
+	recent := append(slices.Clone(u.doc.Recent), store.Seen{ID: store.NewSeenID(correlationID), Tags: u.tags, Rules: rules})
+	u.doc.Recent = recent[max(0, len(recent)-maxRecent):]
 }
 
+// latest returns the later time.
 func latest(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
@@ -109,8 +109,8 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// applyAttributes takes what an event tells about the user over into the document. A name is replaced by what the platform that
-// knows the user says; an e-mail address is filled in only where there is none, because users are found by it.
+// applyAttributes copies an event's attributes into the document. Only the user's own platform replaces an existing name.
+// An existing e-mail address is never replaced, because users are found by their address.
 func applyAttributes(d *store.User, f attributes) {
 	if f.displayName != "" && (f.authoritative || d.DisplayName == "") {
 		d.DisplayName = f.displayName
@@ -134,25 +134,25 @@ func applyAttributes(d *store.User, f attributes) {
 	}
 }
 
-// mergeRoles puts what a platform says now in the place of what it said before. Roles that somebody gave by hand, in
-// meta under "manual" or in the list without an entry in meta, stay; the latter are noted in meta, so that they stay
-// theirs also when the platform gives the same role and takes it away again.
+// mergeRoles replaces the roles given earlier by a platform. Manual roles stay: the roles under "manual" in meta, and
+// the roles without an entry in meta. Roles without an entry get one, so that a role stays manual even if the platform
+// gives the same role and revokes it.
 func mergeRoles(roles []string, meta map[string][]string, platform string, given []string) ([]string, map[string][]string) {
 	meta = maps.Clone(meta)
 	if meta == nil {
 		meta = map[string][]string{}
 	}
 	hand := manualRoles(roles, meta)
-	for who, list := range map[string][]string{manual: hand, platform: given} {
+	for source, list := range map[string][]string{manual: hand, platform: given} {
 		if len(list) == 0 {
-			delete(meta, who)
+			delete(meta, source)
 		} else {
-			meta[who] = list
+			meta[source] = list
 		}
 	}
 	all := slices.Clone(hand)
-	for _, who := range slices.Sorted(maps.Keys(meta)) {
-		for _, role := range meta[who] {
+	for _, source := range slices.Sorted(maps.Keys(meta)) {
+		for _, role := range meta[source] {
 			if !slices.Contains(all, role) {
 				all = append(all, role)
 			}
@@ -161,7 +161,7 @@ func mergeRoles(roles []string, meta map[string][]string, platform string, given
 	return all, meta
 }
 
-// manualRoles are the roles that somebody gave by hand: in meta under "manual", or in the list without an entry in meta.
+// manualRoles returns the roles given by an operator: under "manual" in meta, or without an entry in meta.
 func manualRoles(roles []string, meta map[string][]string) []string {
 	explained := map[string]bool{}
 	for _, list := range meta {
@@ -178,23 +178,24 @@ func manualRoles(roles []string, meta map[string][]string) []string {
 	return given
 }
 
-// cooldownKey names a rule in a channel. It is a hash, because a channel's name may be long and hold anything.
+// cooldownKey identifies a rule in a channel. The key is a hash, because a channel name may be long and hold any bytes.
 func cooldownKey(rule, channel string) string {
 	return digest.Of("cooldown", rule, channel)[:16]
 }
 
-// cooldowns is which rules are silent for one user in one channel. It does not change the map that it is made of.
+// cooldowns holds the cooldowns of one user in one channel at a time. Its methods do not change the map until.
 type cooldowns struct {
 	until   map[string]time.Time
 	channel string
 	at      time.Time
 }
 
-func (c cooldowns) silent(rule string) bool {
+// active reports whether the rule's cooldown is still running.
+func (c cooldowns) active(rule string) bool {
 	return c.at.Before(c.until[cooldownKey(rule, c.channel)])
 }
 
-// after is what is to be kept once the rules with these cooldowns held: they and those that are not over.
+// after returns the cooldowns to store once rules held: the new cooldowns, by rule id, and the unfinished old ones.
 func (c cooldowns) after(began map[string]time.Duration) map[string]time.Time {
 	kept := map[string]time.Time{}
 	for key, until := range c.until {

@@ -187,8 +187,8 @@ func TestCooldowns(t *testing.T) {
 		{"in another channel", "hello", "den", noon, false},
 		{"of another rule", "bye", "lobby", noon, false},
 	} {
-		if got := (cooldowns{until: c.until, channel: tt.channel, at: tt.at}).silent(tt.rule); got != tt.want {
-			t.Errorf("%s: silent %t; want %t", tt.name, got, tt.want)
+		if got := (cooldowns{until: c.until, channel: tt.channel, at: tt.at}).active(tt.rule); got != tt.want {
+			t.Errorf("%s: active %t; want %t", tt.name, got, tt.want)
 		}
 	}
 	c.at = noon.Add(time.Hour)
