@@ -25,7 +25,7 @@ var (
 	guild   = store.RuleAddress{Destination: "discord", Channel: "discord:7"}
 )
 
-func TestPlacesThatNothingCanBeSentTo(t *testing.T) {
+func TestInvalidRelayAddressesAreRefused(t *testing.T) {
 	var many []store.RuleAddress
 	for i := range event.MaxAddresses + 1 {
 		many = append(many, store.RuleAddress{Destination: "discord", Channel: fmt.Sprintf("discord:%d", i)})
@@ -36,13 +36,13 @@ func TestPlacesThatNothingCanBeSentTo(t *testing.T) {
 	}{
 		{store.RuleEgress{To: []store.RuleAddress{guild, channel, lobby}, Type: "chat"}, ""},
 		{store.RuleEgress{To: many[1:]}, ""},
-		{store.RuleEgress{To: many}, "egress.to: more than 8 places"},
+		{store.RuleEgress{To: many}, "egress.to: more than 8 addresses"},
 		{store.RuleEgress{To: []store.RuleAddress{guild, {Destination: "matrix", Channel: "x"}}}, `egress.to.1.destination: "matrix" is not`},
 		{store.RuleEgress{To: []store.RuleAddress{{Destination: "discord", Channel: "twitch:parley"}}}, "egress.to.0.channel:"},
 		{store.RuleEgress{To: []store.RuleAddress{guild, lobby, guild}}, "egress.to.2: the same as egress.to.0"},
-		{store.RuleEgress{To: []store.RuleAddress{guild}, Destination: "twitch"}, "egress.destination: stands beside"},
-		{store.RuleEgress{To: []store.RuleAddress{guild}, Audience: "channel"}, "egress.audience: stands beside"},
-		{store.RuleEgress{To: []store.RuleAddress{guild}, Type: "dm"}, `egress.type: "dm" can't`},
+		{store.RuleEgress{To: []store.RuleAddress{guild}, Destination: "twitch"}, "egress.destination: not allowed together"},
+		{store.RuleEgress{To: []store.RuleAddress{guild}, Audience: "channel"}, "egress.audience: not allowed together"},
+		{store.RuleEgress{To: []store.RuleAddress{guild}, Type: "dm"}, `egress.type: "dm" is not allowed together`},
 	} {
 		r := relays("r")
 		r.Egress = &tt.egress
