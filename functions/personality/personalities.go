@@ -14,20 +14,21 @@ import (
 	"parley.internal/shared/store"
 )
 
-// resolved is what an event's personalities come to.
+// resolved is the combined content of an event's personalities.
 type resolved struct {
-	texts []string // in the order in which they are told
-	model string   // the model that the first personality which names one wants; empty for the configured one
+	texts []string // in the order of the instruction
+	model string   // of the first personality with a model; empty for the configured model
 	counts
 }
 
-// counts tells what became of an event's personality annotations. A function can't be scraped, so they go into its logs.
+// counts holds statistics about an event's personality annotations. They are logged, because metrics of a Cloud Function
+// cannot be scraped.
 type counts struct {
 	resolved, failed, dropped, clamped int
 	hits, misses                       int // of the cache
 }
 
-// LogValue is the counts as the log shows them.
+// LogValue returns the counts as a log group.
 func (c counts) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.Int("resolved", c.resolved), slog.Int("failed", c.failed), slog.Int("dropped", c.dropped),
@@ -35,21 +36,22 @@ func (c counts) LogValue() slog.Value {
 	)
 }
 
-// findFunc looks a personality up by its name.
+// findFunc reads a personality by name.
 type findFunc func(ctx context.Context, name string) (p store.Personality, found bool, err error)
 
-// personalityCache remembers personalities by name, also that there is none of a name.
+// personalityCache caches personalities by name, including their absence.
 type personalityCache struct {
 	find  findFunc
 	cache *otter.Cache[string, cachedPersonality]
 }
 
+// cachedPersonality is a personality as last read, or its absence.
 type cachedPersonality struct {
 	personality store.Personality
 	found       bool
 }
 
-// maxCached bounds the directory: names come from events, of which there is no end.
+// maxCached is the capacity of the cache. It is bounded, because names come from events.
 const maxCached = 1000
 
 func newPersonalityCache(find findFunc, ttl time.Duration, now func() time.Time) *personalityCache {
@@ -60,24 +62,24 @@ func newPersonalityCache(find findFunc, ttl time.Duration, now func() time.Time)
 	})}
 }
 
-// clock has a cache go by the function's clock.
+// clock makes a cache use the function's clock.
 type clock struct{ now func() time.Time }
 
 func (c clock) NowNano() int64 { return c.now().UnixNano() }
 
-// Tick gives no ticks: what expired is removed by later calls.
+// Tick returns a channel without ticks: expired entries are removed by later calls.
 func (clock) Tick(time.Duration) <-chan time.Time { return nil }
 
 // lookupTimeout bounds one read of a personality.
 const lookupTimeout = 10 * time.Second
 
-// lookup finds a personality; hit tells that it was remembered. Several who look for one name at a time read once.
+// lookup returns a personality; hit reports a cached result. Concurrent lookups of one name share one read.
 func (d *personalityCache) lookup(ctx context.Context, name string) (l cachedPersonality, hit bool, err error) {
 	if l, ok := d.cache.GetIfPresent(name); ok {
 		return l, true, nil
 	}
 	l, err = d.cache.Get(ctx, name, otter.LoaderFunc[string, cachedPersonality](func(ctx context.Context, name string) (cachedPersonality, error) {
-		// others may wait for this read: it doesn't end with the event that happened to ask first
+		// Other events may wait for this read, so the context of one event must not cancel it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 		defer cancel()
 		p, found, err := d.find(ctx, name)
@@ -86,8 +88,8 @@ func (d *personalityCache) lookup(ctx context.Context, name string) (l cachedPer
 	return l, false, err
 }
 
-// resolve finds the texts of an event's personalities. What doesn't exist is left out and counted; not being able to
-// look is an error.
+// resolve returns the texts of an event's personalities. Missing personalities are skipped and counted. A failed read is
+// an error.
 func (d *personalityCache) resolve(ctx context.Context, annotations []event.Annotation, c PromptConfig) (resolved, error) {
 	chosen, dropped := promptSpecs(annotations, c.MaxAnnotations)
 	found := make([]store.Personality, len(chosen))

@@ -12,28 +12,27 @@ import (
 	"github.com/openai/openai-go/v3/option"
 )
 
-// OpenAIOptions says how an endpoint of OpenAI's protocol is reached.
+// OpenAIOptions configures an endpoint with OpenAI's protocol.
 type OpenAIOptions struct {
-	Name    string       // of the model
-	Key     string       // empty where the endpoint wants none
-	BaseURL string       // empty for OpenAI's own
-	HTTP    *http.Client // nil for one of its own
+	Name    string       // name of the model
+	Key     string       // empty if the endpoint requires none
+	BaseURL string       // empty for the official endpoint
+	HTTP    *http.Client // nil for a default client
 }
 
-// OpenAI is a model behind the chat completions protocol, which OpenAI and most servers of open models speak.
+// OpenAI is a model behind the chat completions protocol, implemented by OpenAI and by most servers of open models.
 type OpenAI struct {
 	client   openai.Client
 	name     string
 	key      string
-	official bool // whether the endpoint is OpenAI's
+	official bool // the endpoint is OpenAI's
 }
 
 const officialBaseURL = "https://api.openai.com/v1/"
 
-// NewOpenAI makes a model.
+// NewOpenAI returns a model.
 func NewOpenAI(o OpenAIOptions) *OpenAI {
-	// the key is set even where it is empty, and the address even where it is the usual one, so that the library takes
-	// neither from the environment
+	// Key and URL are always set, even if empty or the default. Otherwise the library reads environment variables.
 	opts := []option.RequestOption{
 		option.WithMaxRetries(0), option.WithAPIKey(o.Key), option.WithBaseURL(cmp.Or(o.BaseURL, officialBaseURL)),
 	}
@@ -43,7 +42,7 @@ func NewOpenAI(o OpenAIOptions) *OpenAI {
 	return &OpenAI{client: openai.NewClient(opts...), name: o.Name, key: o.Key, official: o.BaseURL == ""}
 }
 
-// Generate asks the endpoint.
+// Generate implements [Model].
 func (o *OpenAI) Generate(ctx context.Context, r Request) (Reply, error) {
 	var messages []openai.ChatCompletionMessageParamUnion
 	if instruction := r.Instruction(); instruction != "" {
@@ -57,7 +56,7 @@ func (o *OpenAI) Generate(ctx context.Context, r Request) (Reply, error) {
 	params := openai.ChatCompletionNewParams{Model: name, Messages: messages}
 	switch {
 	case r.MaxTokens == 0:
-	case o.official: // its newer models refuse the older name
+	case o.official: // OpenAI's newer models refuse the older name
 		params.MaxCompletionTokens = openai.Int(int64(r.MaxTokens))
 	default: // servers of open models know only the older name
 		params.MaxTokens = openai.Int(int64(r.MaxTokens))
@@ -73,6 +72,7 @@ func (o *OpenAI) Generate(ctx context.Context, r Request) (Reply, error) {
 	return o.reply(ctx, resp, name)
 }
 
+// reply converts a response.
 func (o *OpenAI) reply(ctx context.Context, resp *openai.ChatCompletion, name string) (Reply, error) {
 	if len(resp.Choices) == 0 {
 		return Reply{}, failure{key: o.key, err: errors.New("the response holds no choice")}.toError(ctx)
