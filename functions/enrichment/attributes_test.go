@@ -20,7 +20,7 @@ func mustParse(t *testing.T, id string) identity.UserID {
 	return u
 }
 
-func TestRolesThatAPlatformGives(t *testing.T) {
+func TestPlatformRoles(t *testing.T) {
 	meaning := UsersConfig{DiscordRoles: map[string]string{"Moderators": "moderator", " Server Booster ": "subscriber", "999": "vip"}}.discordRoles()
 	for _, tt := range []struct {
 		name, user, source, payload string
@@ -57,7 +57,7 @@ func TestRolesThatAPlatformGives(t *testing.T) {
 	}
 }
 
-func TestLearn(t *testing.T) {
+func TestReadAttributes(t *testing.T) {
 	e := raw("ingress.twitch", `{"displayName":"Raw","username":"ada","user":{"color":"#f00"}}`)
 	e.User = &event.User{DisplayName: " Ada ", Email: "a@example.com", Profile: map[string]string{"pronouns": "she", "long": strings.Repeat("x", maxAttributeLen+1)}}
 	f := readAttributes(e, mustParse(t, "twitch:1"), nil)

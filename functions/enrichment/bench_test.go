@@ -43,7 +43,7 @@ func (m *memory) Rules(context.Context) ([]store.Rule, map[string]error, error) 
 	return m.rules, nil, nil
 }
 
-// discard takes and forgets what is published or sent.
+// discard drops everything published or sent.
 type discard struct{}
 
 func (discard) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }

@@ -17,7 +17,7 @@ func newRulebook(load func(context.Context) ([]store.Rule, map[string]error, err
 	return &ruleCache{load: load, ttl: time.Minute, now: func() time.Time { return *now }, log: slog.New(slog.NewTextHandler(log, nil))}
 }
 
-func TestRulesThatCantBeReadAgainStay(t *testing.T) {
+func TestOldRulesStayAfterFailedReload(t *testing.T) {
 	now, log := noon, &strings.Builder{}
 	loads, down := 0, errors.New("no database")
 	var err error = down
@@ -54,7 +54,7 @@ func TestRulesThatCantBeReadAgainStay(t *testing.T) {
 	}
 }
 
-func TestOneReadingAtATime(t *testing.T) {
+func TestConcurrentUsesShareOneReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now, loads := noon, 0
 		gate := make(chan struct{})

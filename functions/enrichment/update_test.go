@@ -81,7 +81,7 @@ func TestTagsAndSessions(t *testing.T) {
 	}
 }
 
-func TestASessionHasAnIDOfItsOwn(t *testing.T) {
+func TestSessionHasItsOwnID(t *testing.T) {
 	id := mustParse(t, "twitch:1")
 	a := countEvent(store.User{}, self(id), observation{correlationID: "1", at: noon}, day).doc
 	b := countEvent(a, self(id), observation{correlationID: "2", at: noon.Add(time.Hour)}, day).doc
@@ -91,7 +91,7 @@ func TestASessionHasAnIDOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestRecentIsARing(t *testing.T) {
+func TestOldestCountedEventIsDropped(t *testing.T) {
 	var doc store.User
 	id := mustParse(t, "twitch:1")
 	for i := range maxRecent + 3 {
@@ -105,7 +105,7 @@ func TestRecentIsARing(t *testing.T) {
 	}
 }
 
-func TestTheDocumentsProvider(t *testing.T) {
+func TestProviderOfDocument(t *testing.T) {
 	for _, tt := range []struct{ id, has, want, tag string }{
 		{"twitch:1", "", "twitch", "PROVIDER_TWITCH"},
 		{"api-gateway:a", "", "api-gateway", "PROVIDER_API_GATEWAY"},
@@ -118,7 +118,7 @@ func TestTheDocumentsProvider(t *testing.T) {
 	}
 }
 
-func TestAdopt(t *testing.T) {
+func TestApplyAttributes(t *testing.T) {
 	known := store.User{DisplayName: "Old", Email: "old@example.com", Profile: map[string]string{"color": "red"}}
 	for _, tt := range []struct {
 		name string
@@ -205,5 +205,5 @@ func TestCooldowns(t *testing.T) {
 	}
 }
 
-// self is somebody by their own id.
+// self returns the subject of an unlinked id.
 func self(id identity.UserID) subject { return subject{id: id, person: id} }

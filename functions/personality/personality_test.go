@@ -12,7 +12,7 @@ import (
 	"parley.internal/shared/store"
 )
 
-func TestThereIsOneCandidateHoweverOftenItIsProposed(t *testing.T) {
+func TestRepeatedCandidateIsReplaced(t *testing.T) {
 	c := ReplyConfig{Priority: 100}
 	e := &event.Event{CorrelationID: "c1", Candidates: []event.Candidate{{ID: "r", Text: "a rule's"}}}
 	putCandidate(e, newCandidate("c1", "first", "m", time.Unix(1, 0), c))
@@ -55,7 +55,7 @@ func TestOutranked(t *testing.T) {
 	}
 }
 
-func TestReminder(t *testing.T) {
+func TestPastTurns(t *testing.T) {
 	now := time.Unix(1000, 0)
 	all := store.Conversation{ExpireAt: now, Turns: []store.Turn{{ID: "1", Question: "a", Answer: "b"}, {ID: "2", Question: "c", Answer: "d"}, {ID: "3", Question: "e", Answer: "f"}}}
 	late := all

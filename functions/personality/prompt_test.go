@@ -13,7 +13,7 @@ import (
 
 func score(f float64) *float64 { return &f }
 
-func TestWishesCountInTheirOrder(t *testing.T) {
+func TestPromptSpecsAreOrdered(t *testing.T) {
 	early, late := time.Unix(100, 0), time.Unix(200, 0)
 	named := func(id, name string, s *float64, at time.Time) event.Annotation {
 		return event.Annotation{ID: id, Kind: event.KindPersonality, Value: name, Score: s, CreatedAt: at}
@@ -42,7 +42,7 @@ func TestWishesCountInTheirOrder(t *testing.T) {
 	}
 }
 
-func TestAValueAloneIsAName(t *testing.T) {
+func TestAnnotationValueIsAName(t *testing.T) {
 	payload := func(v any) event.Annotation { return event.Annotation{Value: "value", Payload: event.Raw(v)} }
 	tests := []struct {
 		name string
@@ -90,7 +90,7 @@ func TestClamp(t *testing.T) {
 	}
 }
 
-func TestShortenShowsThatSomethingIsMissing(t *testing.T) {
+func TestShortenMarksACut(t *testing.T) {
 	tests := []struct {
 		in   string
 		max  int

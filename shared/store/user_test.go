@@ -14,7 +14,7 @@ import (
 	"parley.internal/shared/store"
 )
 
-func TestAUserIsWrittenOnlyAsItWasRead(t *testing.T) {
+func TestUserWriteRequiresTheReadVersion(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		s, client := open(t, env)
 		ada := user(t, "twitch:1")
@@ -42,7 +42,7 @@ func TestAUserIsWrittenOnlyAsItWasRead(t *testing.T) {
 		if diff := cmp.Diff(want, got, cmpopts.EquateApproxTime(0)); diff != "" {
 			t.Errorf("user (-want +got):\n%s", diff)
 		}
-		// an operator adds a field of their own meanwhile
+		// Meanwhile an operator adds a field.
 		if _, err := client.Doc("users/twitch:1").Set(t.Context(), map[string]any{"shoeSize": 40}, firestore.MergeAll); err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func TestAUserIsWrittenOnlyAsItWasRead(t *testing.T) {
 	})
 }
 
-func TestAUserIsFoundByEmail(t *testing.T) {
+func TestUserIsFoundByEmail(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		s, _ := open(t, env)
 		if err := s.PutUser(t.Context(), user(t, "discord:7"), store.User{Provider: "discord", Email: "d@example.com"}, store.Version{}); err != nil {

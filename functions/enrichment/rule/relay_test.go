@@ -12,7 +12,7 @@ import (
 	"parley.internal/shared/store"
 )
 
-// relays is a rule that says again elsewhere what somebody said.
+// relays returns a rule with a relay of every message.
 func relays(id string, to ...store.RuleAddress) store.Rule {
 	r := says(id, "true", "[{{ event.auth.provider }}] {{ event.user.displayName }}: {{ event.message.text }}")
 	r.Egress = &store.RuleEgress{To: to}
@@ -53,7 +53,7 @@ func TestInvalidRelayAddressesAreRefused(t *testing.T) {
 	}
 }
 
-func TestARelayStandsBesideTheAnswer(t *testing.T) {
+func TestRelayAndAnswerAreSeparate(t *testing.T) {
 	e := chat("hello")
 	o := compileAll(t, relays("relay", guild, lobby), says("hello", "true", "Hello Ada")).Evaluate(e, at, never)
 	a, ok := o.Answer()
@@ -77,7 +77,7 @@ func TestARelayStandsBesideTheAnswer(t *testing.T) {
 	}
 }
 
-func TestNothingIsEchoedWhereItWasSaid(t *testing.T) {
+func TestRelayOmitsTheOrigin(t *testing.T) {
 	e := chat("hello")
 	e.Channel = "twitch:parley"
 	s := compileAll(t, relays("all", channel, guild), relays("home", channel))
@@ -91,7 +91,7 @@ func TestNothingIsEchoedWhereItWasSaid(t *testing.T) {
 	}
 }
 
-func TestAModelsAnswerGoesToEveryPlaceThatIsNamed(t *testing.T) {
+func TestModelAnswerGoesToEveryAddress(t *testing.T) {
 	r := store.Rule{ID: "ask", Enabled: true, When: "true", Slip: []string{Personality}, Egress: &store.RuleEgress{To: []store.RuleAddress{channel, guild}}}
 	e := chat("why?")
 	e.Channel, e.Egress = "twitch:parley", &event.Egress{Destination: "twitch"}
@@ -106,7 +106,7 @@ func TestAModelsAnswerGoesToEveryPlaceThatIsNamed(t *testing.T) {
 	}
 }
 
-func TestEchoesAreDropped(t *testing.T) {
+func TestDropRelays(t *testing.T) {
 	ask := store.Rule{ID: "ask", Enabled: true, When: "true", Slip: []string{Personality}, Egress: &store.RuleEgress{To: []store.RuleAddress{guild}}}
 	o := compileAll(t, relays("relay", guild), ask, says("hello", "true", "Hello")).Evaluate(chat("hi"), at, never)
 	o.DropRelays()
@@ -115,7 +115,7 @@ func TestEchoesAreDropped(t *testing.T) {
 	}
 }
 
-func TestRelaysTogetherAreBounded(t *testing.T) {
+func TestRelayAddressesOfAllRulesAreBounded(t *testing.T) {
 	var rules []store.Rule
 	for i := range 5 {
 		r := relays(fmt.Sprint(i))
@@ -130,7 +130,7 @@ func TestRelaysTogetherAreBounded(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatAnOperatorWroteToTheLastLetterIsLiteral(t *testing.T) {
+func TestOnlyTextWithoutExpressionsIsLiteral(t *testing.T) {
 	own, theirs, plain := relays("own", guild), relays("theirs", guild), says("plain", "true", "@everyone")
 	own.Candidates[0].Text = "@everyone we are live"
 	for _, a := range compileAll(t, own, theirs, plain).Evaluate(chat("hi"), at, never).Applied {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestInstructionHoldsNothingThatAPersonCanShape(t *testing.T) {
+func TestInstructionIsNotInjectable(t *testing.T) {
 	tests := []struct {
 		name string
 		in   Request
@@ -48,7 +48,7 @@ func TestPlainName(t *testing.T) {
 	}
 }
 
-func TestEmbeddedShowsWhatItWasGiven(t *testing.T) {
+func TestEmbeddedQuotesTheRequest(t *testing.T) {
 	r := Request{
 		System: "Base.\n\nTalk like a pirate.", Text: "where is the ship?", User: "Ada",
 		Turns: []Turn{{"one?", "1"}, {"two?", "2"}},
@@ -73,7 +73,7 @@ func TestEmbeddedShowsWhatItWasGiven(t *testing.T) {
 	}
 }
 
-func TestEmbeddedStopsWithItsContext(t *testing.T) {
+func TestEmbeddedStopsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := Embedded{}.Generate(ctx, Request{Text: "hello"})
@@ -82,7 +82,7 @@ func TestEmbeddedStopsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestASecretIsRemovedAlsoWhereTheTextIsCut(t *testing.T) {
+func TestSecretIsRemovedBeforeTheCut(t *testing.T) {
 	const secret = "a/b c"
 	got := redact(secret, secret+" "+"a%2Fb+c "+"a%2Fb%20c "+strings.Repeat("é", maxDetail))
 	if strings.Contains(got, "a/b") || strings.Contains(got, "a%2Fb") || len(got) > maxDetail || !strings.HasPrefix(got, "[key] [key] [key] é") {
