@@ -10,7 +10,7 @@ import (
 	"parley.internal/shared/delivery"
 )
 
-// Config is everything that the function is told by its environment.
+// Config is the function's whole configuration, read from environment variables.
 type Config struct {
 	Deployment config.Deployment
 	Egress     delivery.Config
@@ -20,12 +20,12 @@ type Config struct {
 	Links      LinksConfig
 }
 
-// RulesConfig says how rules are kept.
+// RulesConfig configures the cache of rules.
 type RulesConfig struct {
-	TTL time.Duration `env:"RULES_CACHE_TTL" envDefault:"1m" help:"How long the rules are remembered before they are read again."`
+	TTL time.Duration `env:"RULES_CACHE_TTL" envDefault:"1m" help:"How long rules are cached before they are read again; at least 1s."`
 }
 
-// Validate checks what the types cannot.
+// Validate checks the ranges of the values.
 func (c RulesConfig) Validate() error {
 	if c.TTL < time.Second {
 		return fmt.Errorf("RULES_CACHE_TTL: %s is less than 1s", c.TTL)
@@ -33,13 +33,13 @@ func (c RulesConfig) Validate() error {
 	return nil
 }
 
-// UsersConfig says how what happens becomes what is known of a user.
+// UsersConfig configures how events change user documents.
 type UsersConfig struct {
-	SessionLength time.Duration     `env:"SESSION_LENGTH" envDefault:"24h" help:"A user's session ends after this long without anything from them."`
-	DiscordRoles  map[string]string `env:"DISCORD_ROLES" envKeyValSeparator:"=" help:"What roles on Discord mean, by their names or ids: Moderators=moderator,Server Booster=subscriber for example. Others mean nothing."`
+	SessionLength time.Duration     `env:"SESSION_LENGTH" envDefault:"24h" help:"A user's session ends after this long without an event of the user."`
+	DiscordRoles  map[string]string `env:"DISCORD_ROLES" envKeyValSeparator:"=" help:"Maps Discord roles, by name or id, to roles: Moderators=moderator,Server Booster=subscriber for example. Unlisted roles are ignored."`
 }
 
-// Validate checks what the types cannot.
+// Validate checks the ranges of the values.
 func (c UsersConfig) Validate() error {
 	var errs []error
 	if c.SessionLength <= 0 {
@@ -53,7 +53,8 @@ func (c UsersConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// discordRoles is the configured meaning of roles by their names in lower case: people write them in many ways.
+// discordRoles maps the configured names and ids, in lower case, to roles. Lower case, because operators capitalize
+// names in different ways.
 func (c UsersConfig) discordRoles() map[string]string {
 	m := make(map[string]string, len(c.DiscordRoles))
 	for name, role := range c.DiscordRoles {

@@ -14,7 +14,7 @@ import (
 
 func init() { trigger.Register(Step, build) }
 
-// build makes the function with its connections.
+// build makes the function and connects it to Firestore and Pub/Sub.
 func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	c, err := config.Load[Config](environ)
 	if err != nil {

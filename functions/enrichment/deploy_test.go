@@ -24,9 +24,8 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// The function as it is deployed: the framework's own server, in which init registered it, and a message pushed as
-// Pub/Sub pushes it.
-func TestAPushedMessage(t *testing.T) {
+// The deployed form: the framework's server, with the function registered by init, and a message in Pub/Sub's push format.
+func TestPushedMessageIsEnriched(t *testing.T) {
 	fs, err := firestoreserver.New()
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +86,7 @@ func TestAPushedMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// without a project nothing can be built: the message stays, and the next push tries again
+	// Without a project the function cannot start: the message stays, and the next push is a retry.
 	t.Setenv("GOOGLE_CLOUD_PROJECT", "")
 	if code := push(data); acknowledged(code) {
 		t.Errorf("status %d without a configuration; want one that has the message pushed again", code)
@@ -108,7 +107,7 @@ func TestAPushedMessage(t *testing.T) {
 		t.Errorf("event = %+v, auth = %+v, attributes %v", e, e.Auth, m.GetAttributes())
 	}
 
-	// what is no event at all is dead-lettered with its bytes, and acknowledged
+	// A malformed event is dead-lettered with its bytes, and acknowledged.
 	if code := push([]byte("not JSON")); !acknowledged(code) {
 		t.Errorf("status %d for what can never be processed", code)
 	}
@@ -120,13 +119,13 @@ func TestAPushedMessage(t *testing.T) {
 	}
 }
 
-// acknowledged reports whether Pub/Sub takes a status for an acknowledgement
+// acknowledged reports whether Pub/Sub treats a status as an acknowledgement
 // (https://cloud.google.com/pubsub/docs/push#receive_push).
 func acknowledged(code int) bool {
 	return slices.Contains([]int{http.StatusProcessing, http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent}, code)
 }
 
-// serve starts the framework's server, which ends with the process, and waits until it listens.
+// serve starts the framework's server and waits until it listens. The server ends with the process.
 func serve(t *testing.T) string {
 	t.Helper()
 	addr, err := port.Free()

@@ -1,43 +1,45 @@
-// Package enrichment is the function that ties what happened to a known person, counts it in their document, and runs
-// the operators' rules over it.
+// Package enrichment is the Cloud Function that ties each event to a person, counts the event in the person's document,
+// and applies the operators' rules. Start at [Function.Enrich]. The package decides no routing to platforms: package
+// delivery and the gateways do.
 //
-// Every event is published once on the topic of enriched events, for observers and, if a rule asked for it, for the
-// personality function (the bus attribute next says so). Where a rule answers by itself, and nothing asks for a model's
-// answer, the answer is sent from here, as the step rule:<id>; the event is published all the same, so that observers
-// see everything in one place, for one publish more.
+// Every event is published once to the topic of enriched events, for observers. If a rule requested a model's answer,
+// the bus attribute next also addresses the event to the personality function. If a rule answers by itself and no rule
+// requests a model, this function sends the answer as the step rule:<id>. Observers still receive the event: they see
+// everything on one topic, for one additional publish.
 //
 // # People and their ids
 //
-// A viewer of the same name on two platforms is two users, until an operator links one's id to the other
-// (identities/{platform:id}, [store.Link]). From then on the linked id is that person's: what is counted, remembered and
-// known is theirs, in one document, users/{the person's id}. Of the event's fields
+// A viewer with the same name on two platforms is two users until an operator links one id to the other
+// (identities/{platform:id}, [store.Link]). From then on counts, roles and memory of the linked id belong to the person,
+// in the document users/{the person's id}. The event's fields:
 //
-//   - userId, and auth.identity, are the id by which the platform knows who spoke, as the event came with it. An answer
-//     goes to that: a whisper on Twitch to the id on Twitch, a frame to the WebSocket that is authenticated with it.
-//     auth.provider is then that id's platform, and so is the tag PROVIDER_<X>.
-//   - user.id, and auth.userRef, are the person. Roles, tags, counts, cooldowns, status and the memory of
-//     conversations go by them: who is blocked is blocked with every id.
+//   - userId and auth.identity hold the sender's id on the sending platform. An answer goes to this id: a whisper to the
+//     Twitch id, a frame to the WebSocket authenticated with the id. auth.provider and the tag PROVIDER_<X> name the
+//     platform of this id.
+//   - user.id and auth.userRef hold the person. Roles, tags, counts, cooldowns, status and conversation memory belong to
+//     the person: a blocked person is blocked under every id.
 //
-// The name and the profile are those that the person's own platform tells; a linked one fills in what is missing. Each
-// platform gives and takes its own roles, wherever the person is known; two ids of one platform share what that platform
-// gave, and the one that was heard last decides. The document that a linked id had before stays as it was, and is used
-// again when the id is unlinked. Links are remembered for a while (IDENTITIES_CACHE_TTL): an event that is redelivered
-// across the making of a link may count for both.
+// Name and profile come from the person's own platform; a linked id fills in missing values. Each platform grants and
+// revokes its own roles on the person. Two ids of one platform share the platform's roles, and the latest event decides.
+// The earlier document of a linked id stays unchanged, and is used again after the id is unlinked. Links are cached for
+// IDENTITIES_CACHE_TTL: an event redelivered while a link is being made may count for both people.
 //
-// An event costs one read and one write of the user's document, and one write of the ledger if a rule answers. Events
-// of one user that are worked on at the same time are told apart by the document's version: who comes second reads
-// again and decides anew.
+// # Cost, concurrency and redelivery
 //
-// A redelivery finds the event among the last ones that the document counted. It counts nothing, gets the same tags and
-// the same rules, and does again what may not have been done: publish, and send.
+// An event costs one read and one write of the user's document, and one ledger write if a rule answers. The document's
+// version detects concurrent events of one user: the second writer reads again and decides again.
 //
-// An event that asks for a moderator's action (package moderation) becomes an order to the platform where it is to be
-// done if who asks may have it done; else it is published for observers and dead-lettered as forbidden. Rules may act,
-// too.
+// The document remembers the last counted events. A redelivered event counts nothing, gets the same tags and the same
+// rules, and repeats the steps that may be missing: publish, and send.
 //
-// An event without an id, or with one that can't be, passes unmatched, as nobody's: rules run over it, without
-// cooldowns, and whatever roles it claims are dropped. The users whose status is blocked or banned are counted, but no
-// rule runs for them and no step is left pending: their events go to observers alone.
+// # Moderation, unmatched and excluded users
+//
+// An event that requests a moderation action (package moderation) becomes a command to the platform if the user has
+// permission. Otherwise observers receive the event, and it is dead-lettered as forbidden. Rules may act too.
+//
+// An event without a valid id passes unmatched. Rules apply without cooldowns, and roles claimed by the event are
+// dropped. Events of users with the status blocked or banned are counted and published for observers, but no rule
+// applies and pending steps are skipped.
 package enrichment
 
 import (
@@ -46,7 +48,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -62,17 +63,10 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// Step is this function's name in a routing slip and in logs.
+// Step is the name of this function in routing slips and logs.
 const Step = "enrichment"
 
-// maxAttempts is how often a decision is made anew because the document changed meanwhile. Events of one user and
-// channel come one after the other, so only somebody who talks in several channels at once gets in their own way.
-const maxAttempts = 5
-
-// codeInvalidUser is what enrichment notes in an event's errors where its user's id can't be one.
-const codeInvalidUser = "invalid_user_id"
-
-// Store is what the function reads and writes beside the ledger. [store.Store] is one.
+// Store is the function's access to Firestore, apart from the ledger. [store.Store] implements it.
 type Store interface {
 	User(ctx context.Context, id identity.UserID) (store.User, store.Version, error)
 	LinkedUser(ctx context.Context, id, expected identity.UserID) (person identity.UserID, u store.User, v store.Version, broken, err error)
@@ -81,17 +75,17 @@ type Store interface {
 	Rules(ctx context.Context) (rules []store.Rule, broken map[string]error, err error)
 }
 
-// Publisher is what the function needs of the bus. [bus.Client] is one.
+// Publisher publishes to the bus. [bus.Client] implements it.
 type Publisher interface {
 	Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error
 }
 
-// Sender sends answers, each once. [delivery.Sender] is one.
+// Sender sends each answer once. [delivery.Sender] implements it.
 type Sender interface {
 	SendToAll(ctx context.Context, e *event.Event, step string) (ids []string, err error)
 }
 
-// Deps is what a [Function] works with. All of it is required.
+// Deps holds the dependencies of a [Function]. All are required.
 type Deps struct {
 	Config Config
 	Store  Store
@@ -105,35 +99,35 @@ type Deps struct {
 type Function struct {
 	users        UsersConfig
 	discordRoles map[string]string
-	unheard      map[string]bool // users whose messages are not relayed
+	notRelayed   map[string]bool // by user id (platform:id)
 	store        Store
 	bus          Publisher
 	sender       Sender
 	now          func() time.Time
 	log          *slog.Logger
-	book         *rulebook
-	people       *directory
+	rules        *ruleCache
+	people       *personCache
 }
 
-// New makes a function.
+// New returns a function with the given dependencies.
 func New(d Deps) *Function {
 	return &Function{
-		users: d.Config.Users, discordRoles: d.Config.Users.discordRoles(), unheard: d.Config.Relay.unheard(),
+		users: d.Config.Users, discordRoles: d.Config.Users.discordRoles(), notRelayed: d.Config.Relay.ignored(),
 		store: d.Store, bus: d.Bus, sender: d.Sender, now: d.Now, log: d.Log,
-		people: newDirectory(d.Store, d.Config.Links.TTL, d.Now, d.Log),
-		book:   &rulebook{load: d.Store.Rules, ttl: d.Config.Rules.TTL, now: d.Now, log: d.Log},
+		people: newPersonCache(d.Store, d.Config.Links.TTL, d.Now, d.Log),
+		rules:  &ruleCache{load: d.Store.Rules, ttl: d.Config.Rules.TTL, now: d.Now, log: d.Log},
 	}
 }
 
-// Enrich is the function's [bus.Handler].
+// Enrich handles one event. It is the function's [bus.Handler], so a redelivery is safe.
 func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
 	started := event.TruncateToMicros(f.now())
-	rules, err := f.book.rules(ctx)
+	rules, err := f.rules.get(ctx)
 	if err != nil {
 		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
 	}
-	// The time of publishing is the same at each delivery, so what is dated by it is, too; and it keeps sessions right
-	// when events wait for long.
+	// The publish time is the same for every delivery, so all timestamps are. It also keeps sessions right when events
+	// wait for long.
 	at := event.TruncateToMicros(in.Published)
 	if in.Published.IsZero() {
 		at = started
@@ -142,7 +136,7 @@ func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
 	if err != nil {
 		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
 	}
-	f.book.report(ctx, d.outcome.Failed)
+	f.rules.logFailures(ctx, d.outcome.Failed)
 	deliveries, err := f.publish(ctx, d, started)
 	if err != nil {
 		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
@@ -150,153 +144,12 @@ func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
 	f.log.DebugContext(ctx, "enriched",
 		"correlationId", d.event.CorrelationID, "type", d.event.Type, "source", d.event.Source,
 		"matched", d.event.Auth.Matched, "repeated", d.repeated, "attempts", d.attempts, "next", d.event.Next(), "deliveries", deliveries,
-		slog.Group("rules", "evaluated", d.outcome.Evaluated, "matched", len(d.outcome.Applied), "failed", len(d.outcome.Failed), "silent", d.outcome.Silent, "echoes", d.outcome.Echoes),
+		slog.Group("rules", "evaluated", d.outcome.Evaluated, "matched", len(d.outcome.Applied), "failed", len(d.outcome.Failed), "onCooldown", d.outcome.OnCooldown, "relaysDropped", d.outcome.RelaysDropped),
 		"ms", f.now().Sub(started).Milliseconds())
 	return nil
 }
 
-// decision is what becomes of an event.
-type decision struct {
-	event    *event.Event // tied to its user, but without what the rules add
-	outcome  rule.Outcome
-	request  request
-	excluded bool // only observers get it
-	repeated bool // it was counted before
-	attempts int  // how often it was decided, because the document changed meanwhile
-}
-
-// decide finds out what becomes of an event, and has it stored in the user's document when it returns.
-func (f *Function) decide(ctx context.Context, original *event.Event, rules *rule.Set, at time.Time) (decision, error) {
-	id, err := identify(original)
-	address := ""
-	if err == nil && id.IsZero() {
-		address = email(original)
-	}
-	for attempt := 1; err == nil && (!id.IsZero() || address != ""); attempt++ {
-		var who subject
-		var doc store.User
-		var version store.Version
-		if id.IsZero() {
-			who, doc, version, err = f.people.findByEmail(ctx, address)
-		} else {
-			who, doc, version, err = f.people.find(ctx, id)
-		}
-		if id = who.id; err != nil || id.IsZero() {
-			break
-		}
-		d, put := f.matched(original, rules, at, who, doc)
-		d.attempts = attempt
-		if put == nil {
-			return d, nil
-		}
-		err = f.store.PutUser(ctx, who.person, *put, version)
-		if err == nil {
-			return d, nil
-		}
-		if !errors.Is(err, store.ErrConflict) || attempt == maxAttempts {
-			return decision{}, err
-		}
-		err = nil
-	}
-	if err != nil && !errors.Is(err, identity.ErrInvalid) {
-		return decision{}, err
-	}
-	// The id is bad, or that of the document which has the e-mail address; or there is nobody to be found.
-	return f.unmatched(original, rules, at, err), nil
-}
-
-// matched decides what becomes of an event of a user, given their document, and what the document becomes: nil if it
-// stays as it is.
-func (f *Function) matched(original *event.Event, rules *rule.Set, at time.Time, who subject, doc store.User) (decision, *store.User) {
-	e := original.Clone()
-	told := learn(e, who.id, f.discordRoles)
-	facts := told
-	facts.firsthand = facts.firsthand && !who.linked()
-	v := record(doc, who, happening{correlationID: e.CorrelationID, at: at, message: said(e), facts: facts}, f.users.SessionLength)
-	fillUser(e, who, v.doc, v.tags, at)
-	d := decision{event: e, repeated: v.repeated, excluded: excluded(v.doc.Status)}
-	d.request = asks(e, v.doc, told, v.rules, d.excluded)
-	if v.repeated {
-		if !d.excluded {
-			d.outcome = rules.Repeat(e, at, v.rules)
-		}
-		return d, nil
-	}
-	held := d.request.mark()
-	if !d.excluded {
-		c := cooldowns{until: v.doc.Cooldowns, channel: e.Channel, at: at}
-		d.outcome = rules.Evaluate(e, at, c.silent)
-		if f.echo(original, who.id) {
-			d.outcome.DropEchoes()
-		}
-		began := map[string]time.Duration{}
-		for _, a := range d.outcome.Applied {
-			held = append(held, a.ID)
-			if a.Cooldown > 0 {
-				began[a.ID] = a.Cooldown
-			}
-		}
-		v.doc.Cooldowns = c.after(began)
-	}
-	v.remember(e.CorrelationID, held)
-	return d, &v.doc
-}
-
-// unmatched decides what becomes of an event that is nobody's. cause, if not nil, is noted in it.
-func (f *Function) unmatched(original *event.Event, rules *rule.Set, at time.Time, cause error) decision {
-	e := original.Clone()
-	if cause != nil {
-		e.Errors = append(e.Errors, event.Error{Code: codeInvalidUser, Message: cause.Error()})
-	}
-	if e.User != nil {
-		// nobody vouches for them, and rules open doors by them
-		e.User.Roles, e.User.RolesMeta, e.User.Status = nil, nil, ""
-	}
-	fillAuth(e, string(provider(e)), "", at)
-	never := func(string) bool { return false } // there is no document that would remember a cooldown
-	d := decision{event: e, outcome: rules.Evaluate(e, at, never), request: asksUnknown(e)}
-	if f.echo(original, identity.UserID{}) {
-		d.outcome.DropEchoes()
-	}
-	return d
-}
-
-// fillUser puts who the user is into an event.
-func fillUser(e *event.Event, who subject, doc store.User, tags []string, at time.Time) {
-	u := &event.User{
-		ID: who.person.String(), Email: doc.Email, DisplayName: doc.DisplayName, Roles: doc.Roles, Status: doc.Status,
-		Notes: doc.Notes, Tags: slices.Clone(doc.Tags), Profile: doc.Profile, RolesMeta: doc.RolesMeta,
-	}
-	if e.User != nil {
-		u.Extra = e.User.Extra
-	}
-	for _, tag := range tags {
-		if !slices.Contains(u.Tags, tag) {
-			u.Tags = append(u.Tags, tag)
-		}
-	}
-	e.User, e.UserID = u, who.id.String()
-	fillAuth(e, who.provider(doc), who.person.Ref(), at)
-	if who.linked() {
-		e.Auth.Identity = who.id.String()
-	}
-}
-
-// fillAuth tells how the event was tied to a user; ref is empty if it was not.
-func fillAuth(e *event.Event, provider, ref string, at time.Time) {
-	a := &event.Auth{V: "1", Provider: provider, Method: event.MethodEnrichment, Matched: ref != "", UserRef: ref, At: at}
-	if e.Auth != nil {
-		a.Extra = e.Auth.Extra
-	}
-	e.Auth = a
-}
-
-// excluded reports whether users of a status get no answers.
-func excluded(status string) bool {
-	return strings.EqualFold(status, "blocked") || strings.EqualFold(status, "banned")
-}
-
-// skipPending leaves no step for others to do.
+// skipPending marks all pending steps as skipped.
 func skipPending(e *event.Event) {
 	for i := range e.RoutingSlip {
 		if e.RoutingSlip[i].Status == event.StepPending {
@@ -305,11 +158,11 @@ func skipPending(e *event.Event) {
 	}
 }
 
-// maxSending is how many answers of one event are sent at a time.
+// maxSending is the number of answers sent concurrently for one event.
 const maxSending = 4
 
-// publish finishes an event and gives it to the bus, and sends what rules answer, relay and do at the same time: none of
-// it has to come first, because all are told from their repetition. It returns the deliveries' ids.
+// publish finishes the event and publishes it. At the same time it sends the rules' answers, relays and commands. No
+// order is needed, because each of these steps recognizes a repetition. publish returns the ids of the deliveries.
 func (f *Function) publish(ctx context.Context, d decision, started time.Time) (deliveries []string, err error) {
 	e := d.event
 	e.Finish(Step, started, event.TruncateToMicros(f.now()), nil)
@@ -318,15 +171,15 @@ func (f *Function) publish(ctx context.Context, d decision, started time.Time) (
 	}
 	relays := d.outcome.Relays(e)
 	d.outcome.AddTo(e)
-	sends := append(relays, d.orders()...)
-	if answer, ok := d.outcome.Answer(); ok && !pending(e, rule.Personality) {
+	sends := append(relays, d.commands()...)
+	if answer, ok := d.outcome.Answer(); ok && !hasPending(e, rule.Personality) {
 		out := e.Clone()
 		answer.Direct(out)
 		sends = append(sends, rule.Relay{Step: answer.Step(), Event: out})
 	}
 	var publishErr error
 	ids, errs := make([][]string, len(sends)), make([]error, len(sends))
-	var all errgroup.Group // not one that cancels: what one of them meets must not break off the others
+	var all errgroup.Group // without a context: one failure must not cancel the other sends
 	all.SetLimit(1 + maxSending)
 	all.Go(func() error {
 		publishErr = f.bus.Publish(ctx, topology.Enriched, bus.Outgoing{Event: e, IdempotencyKey: digest.Of("enriched", e.CorrelationID)})
@@ -338,14 +191,15 @@ func (f *Function) publish(ctx context.Context, d decision, started time.Time) (
 			return nil
 		})
 	}
-	all.Wait() // the errors are kept
-	// what can be tried again goes first: a dead letter would end all
+	all.Wait() // errors are in publishErr and errs
+	// WorstError prefers a retryable error: a dead letter would end all retries.
 	if publishErr != nil && errors.Is(publishErr, event.ErrInvalid) {
 		publishErr = deadletter.New(deadletter.InvalidEvent, publishErr)
 	}
-	return slices.Concat(ids...), delivery.WorstError(append([]error{d.request.refusal(), publishErr}, errs...))
+	return slices.Concat(ids...), delivery.WorstError(append([]error{d.authorization.refusal(), publishErr}, errs...))
 }
 
-func pending(e *event.Event, step string) bool {
+// hasPending reports whether the routing slip holds the step as pending.
+func hasPending(e *event.Event, step string) bool {
 	return slices.ContainsFunc(e.RoutingSlip, func(s event.Step) bool { return s.ID == step && s.Status == event.StepPending })
 }

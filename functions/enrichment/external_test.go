@@ -10,7 +10,7 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// happened is what Twitch's ingress makes of something that nobody said.
+// happened returns an external event in the form of the Twitch ingress.
 func happened(id, kind, user, payload string) *event.Event {
 	return &event.Event{
 		V: event.Version, Source: "ingress.twitch.eventsub", CorrelationID: id, Type: "twitch." + kind,
@@ -23,7 +23,7 @@ func happened(id, kind, user, payload string) *event.Event {
 	}
 }
 
-func TestRulesAnswerWhatHappens(t *testing.T) {
+func TestRulesAnswerExternalEvents(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		welcome := func(when, text string) map[string]any {
 			return map[string]any{"when": when, "candidates": textCandidate(text), "egress": map[string]any{"audience": "channel"}}
@@ -77,7 +77,7 @@ func TestRulesAnswerWhatHappens(t *testing.T) {
 	})
 }
 
-// deliveries is how many entries the ledger has.
+// deliveries returns the number of ledger entries.
 func (r *rig) deliveries() int {
 	r.t.Helper()
 	docs, err := r.client.Collection("deliveries").Documents(r.t.Context()).GetAll()

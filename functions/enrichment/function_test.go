@@ -3,6 +3,7 @@ package enrichment_test
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,7 +33,7 @@ import (
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
 
-// publisher keeps what is published by topic, and fails as often as it is told to.
+// publisher records messages by topic, and fails the configured number of times.
 type publisher struct {
 	mu   sync.Mutex
 	fail map[topology.Topic]int
@@ -53,7 +54,7 @@ func (p *publisher) Publish(_ context.Context, t topology.Topic, out bus.Outgoin
 	return nil
 }
 
-// meddling is a store in which something happens between reading a user and writing them, or after that.
+// meddling is a store with hooks before and after the write of a user.
 type meddling struct {
 	*store.Store
 	before func()       // nil for nothing
@@ -72,7 +73,7 @@ func (m *meddling) PutUser(ctx context.Context, id identity.UserID, u store.User
 	return m.after()
 }
 
-// rig is a function with everything around it.
+// rig is a function with its dependencies.
 type rig struct {
 	*enrichment.Function
 	t      *testing.T
@@ -110,7 +111,7 @@ func newRig(t *testing.T, d config.Deployment, environ ...string) *rig {
 	return r
 }
 
-// onFirestore runs a test with a function on every Firestore.
+// onFirestore runs a test with a function on every Firestore emulator.
 func onFirestore(t *testing.T, run func(r *rig), environ ...string) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) { run(newRig(t, env.Deployment(), environ...)) })
 }
@@ -133,22 +134,43 @@ func (r *rig) rule(id string, fields map[string]any) {
 
 func (r *rig) user(id string) store.User {
 	r.t.Helper()
+	u, _ := r.read(id)
+	return u
+}
+
+func (r *rig) read(id string) (store.User, store.Version) {
+	r.t.Helper()
+	u, version, err := r.store.User(r.t.Context(), r.parse(id))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return u, version
+}
+
+func (r *rig) parse(id string) identity.UserID {
+	r.t.Helper()
 	parsed, err := identity.Parse(id)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	u, _, err := r.store.User(r.t.Context(), parsed)
-	if err != nil {
+	return parsed
+}
+
+// change edits a user's document outside the function.
+func (r *rig) change(id string, edit func(*store.User)) {
+	r.t.Helper()
+	u, version := r.read(id)
+	edit(&u)
+	if err := r.store.Store.PutUser(r.t.Context(), r.parse(id), u, version); err != nil {
 		r.t.Fatal(err)
 	}
-	return u
 }
 
 func (r *rig) try(e *event.Event) error {
 	return r.Enrich(r.t.Context(), bus.Incoming{Event: e, ID: "1", Published: r.now})
 }
 
-// enrich gives the event as it was published for observers.
+// enrich handles an event and returns the published event.
 func (r *rig) enrich(e *event.Event) *event.Event {
 	r.t.Helper()
 	before := len(r.bus.sent[topology.Enriched])
@@ -170,7 +192,7 @@ func (r *rig) answers() []string {
 	return texts
 }
 
-// says is a message that comes in by way of a WebSocket.
+// says returns a message of a WebSocket client.
 func says(id, user, text string) *event.Event {
 	return &event.Event{
 		V: event.Version, Source: "api-gateway", CorrelationID: id, Type: event.TypeChatMessage, UserID: user, Channel: "lobby",
@@ -179,7 +201,7 @@ func says(id, user, text string) *event.Event {
 	}
 }
 
-// onTwitch is a message as Twitch's own ingress gives it.
+// onTwitch returns a message in the form of the Twitch ingress.
 func onTwitch(id, user, text, payload string) *event.Event {
 	return &event.Event{
 		V: event.Version, Source: "ingress.twitch", CorrelationID: id, Type: event.TypeChatMessage, Channel: "#parley",
@@ -189,7 +211,7 @@ func onTwitch(id, user, text, payload string) *event.Event {
 
 func textCandidate(text string) []map[string]any { return []map[string]any{{"text": text}} }
 
-func TestAnEventIsTiedToAPerson(t *testing.T) {
+func TestEventIsMatchedToPerson(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.put("users/twitch:123", map[string]any{
 			"displayName": "Ada", "email": "ada@example.com", "notes": "Likes tea.", "tags": []string{"early-bird"}, "status": "active",
@@ -230,7 +252,7 @@ func TestAnEventIsTiedToAPerson(t *testing.T) {
 	})
 }
 
-func TestTheDocumentsProviderWins(t *testing.T) {
+func TestDocumentProviderTakesPrecedence(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.put("users/api-gateway:eve", map[string]any{"provider": "discord"})
 		if got := r.enrich(says("c1", "eve", "hi")); got.Auth.Provider != "discord" || got.UserID != "api-gateway:eve" || got.User.Tags[0] != "PROVIDER_DISCORD" {
@@ -239,8 +261,8 @@ func TestTheDocumentsProviderWins(t *testing.T) {
 	})
 }
 
-// An id may hold a colon: cutting at the last, or taking the second part, would make it somebody else's.
-func TestAnIDWithColonsStaysWhole(t *testing.T) {
+// An id may contain colons. A cut at the wrong colon would give the id of another user.
+func TestIDKeepsItsColons(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		for in, want := range map[string]string{"team:7:ada": "api-gateway:team:7:ada", "discord:a:b": "discord:a:b", "twitch:1": "twitch:1"} {
 			if got := r.enrich(says(in, in, "hi")); got.UserID != want || got.Auth.UserRef != "users/"+want {
@@ -250,7 +272,7 @@ func TestAnIDWithColonsStaysWhole(t *testing.T) {
 	})
 }
 
-func TestAnEventOfNobodyPasses(t *testing.T) {
+func TestUnmatchedEventPasses(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.put("users/odd", map[string]any{"email": "odd@example.com"})
 		for name, tt := range map[string]struct {
@@ -282,7 +304,7 @@ func TestAnEventOfNobodyPasses(t *testing.T) {
 	})
 }
 
-func TestAPersonIsFoundByEmail(t *testing.T) {
+func TestPersonIsFoundByEmail(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.put("users/discord:7", map[string]any{"provider": "discord", "email": "chidi@example.com", "displayName": "Chidi"})
 		e := says("c1", "", "hello")
@@ -294,7 +316,7 @@ func TestAPersonIsFoundByEmail(t *testing.T) {
 	})
 }
 
-func TestARedeliveryCountsNothingAndDecidesTheSame(t *testing.T) {
+func TestRedeliveryCountsNothingAndRepeatsTheDecision(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("welcome", map[string]any{"when": `"NEW_USER" in event.user.tags`, "candidates": textCandidate("Welcome, {{ event.user.displayName }}!"), "cooldownSeconds": 3600})
 		r.bus.fail[topology.Enriched] = 1
@@ -345,7 +367,33 @@ func TestARedeliveryCountsNothingAndDecidesTheSame(t *testing.T) {
 	})
 }
 
-func TestALostRoleIsLostAndOneGivenByHandStays(t *testing.T) {
+func TestDocumentOfAnOlderRevisionIsPacked(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		seen := store.NewSeenID("c1")
+		r.put("users/twitch:5", map[string]any{
+			"provider": "twitch", "firstSeenAt": start, "messageCountAllTime": 1,
+			"recent": []map[string]any{{"id": hex.EncodeToString(seen[:]), "tags": []string{"PROVIDER_TWITCH", "NEW_USER"}}},
+		})
+		got := r.enrich(says("c1", "twitch:5", "hi"))
+		if !slices.Contains(got.User.Tags, "NEW_USER") || r.store.puts != 0 {
+			t.Errorf("redelivered: tags %v after %d writes; want the stored tags and no write", got.User.Tags, r.store.puts)
+		}
+		r.enrich(says("c2", "twitch:5", "hi"))
+		snap, err := r.client.Doc("users/twitch:5").Get(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if packed, _ := snap.Data()["recentPacked"].([]byte); len(packed) == 0 || r.user("twitch:5").MessageCountAllTime != 2 {
+			t.Errorf("document = %v; want the events packed", snap.Data())
+		}
+		r.enrich(says("c1", "twitch:5", "hi"))
+		if u := r.user("twitch:5"); u.MessageCountAllTime != 2 || len(u.Recent) != 2 {
+			t.Errorf("%d messages and %d events; want 2 of each", u.MessageCountAllTime, len(u.Recent))
+		}
+	})
+}
+
+func TestRevokedRoleIsRemovedAndManualRoleStays(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.put("users/twitch:5", map[string]any{"roles": []string{"friend"}})
 		check := func(e *event.Event, want ...string) {
@@ -366,7 +414,7 @@ func TestALostRoleIsLostAndOneGivenByHandStays(t *testing.T) {
 	})
 }
 
-func TestRolesOfDiscord(t *testing.T) {
+func TestDiscordRoles(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		e := raw("c1", "ingress.discord", `{"user":{"id":"9"},"roles":["mods","other"]}`)
 		if got := r.enrich(e); !cmp.Equal(got.User.Roles, []string{"moderator"}) || got.UserID != "discord:9" {
@@ -382,7 +430,7 @@ func raw(id, source, payload string) *event.Event {
 	}
 }
 
-func TestARuleAnswersByItself(t *testing.T) {
+func TestRuleAnswers(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("hello", map[string]any{"when": `event.message.text == "!hello"`, "priority": 2, "candidates": textCandidate("Hello {{ event.user.displayName }}"),
 			"annotations": []map[string]any{{"kind": "mood", "value": "cheerful"}}})
@@ -413,7 +461,7 @@ func TestARuleAnswersByItself(t *testing.T) {
 	})
 }
 
-func TestAnAnswerToTheChannelNamesNobody(t *testing.T) {
+func TestAnswerToChannelHasNoUser(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("hello", map[string]any{"candidates": textCandidate("Hello all"), "egress": map[string]any{"audience": "channel", "type": "chat"}})
 		got := r.enrich(says("c1", "twitch:5", "!hello"))
@@ -427,7 +475,7 @@ func TestAnAnswerToTheChannelNamesNobody(t *testing.T) {
 	})
 }
 
-func TestARuleAsksForAModel(t *testing.T) {
+func TestRuleRequestsModel(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("ask", map[string]any{"when": `event.message.text.startsWith("!ask ")`, "slip": []string{"personality"},
 			"annotations": []map[string]any{{"kind": "personality", "name": "pirate", "score": 1}},
@@ -446,7 +494,7 @@ func TestARuleAsksForAModel(t *testing.T) {
 	})
 }
 
-func TestARuleThatFailsLeavesTheRest(t *testing.T) {
+func TestFailingRuleIsLoggedAndSkipped(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("syntax", map[string]any{"when": `event.`, "candidates": textCandidate("a"), "priority": 1})
 		r.rule("runtime", map[string]any{"when": `event.payload.gone == "TOPSECRET"`, "candidates": textCandidate("b"), "priority": 2})
@@ -479,7 +527,7 @@ func TestARuleThatFailsLeavesTheRest(t *testing.T) {
 	})
 }
 
-func TestACooldownIsPerUserAndChannel(t *testing.T) {
+func TestCooldownIsPerUserAndChannel(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("hello", map[string]any{"candidates": textCandidate("Hello"), "cooldownSeconds": 60})
 		say := func(id, user, channel string, want int) {
@@ -510,7 +558,7 @@ func TestACooldownIsPerUserAndChannel(t *testing.T) {
 	})
 }
 
-func TestTheBlockedAreOnlyObserved(t *testing.T) {
+func TestBlockedUsersAreOnlyObserved(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("hello", map[string]any{"candidates": textCandidate("Hello"), "annotations": []map[string]any{{"kind": "mood"}}})
 		for _, status := range []string{"blocked", "Banned"} {
@@ -533,7 +581,7 @@ func TestTheBlockedAreOnlyObserved(t *testing.T) {
 	})
 }
 
-func TestAConflictIsDecidedAnew(t *testing.T) {
+func TestConflictIsDecidedAgain(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("hello", map[string]any{"when": `event.user.displayName == "Ada"`, "candidates": textCandidate("Hello {{ event.user.displayName }}")})
 		times := 1
@@ -560,9 +608,8 @@ func TestAConflictIsDecidedAnew(t *testing.T) {
 	})
 }
 
-// A write whose answer was lost looks like a conflict when the client tries it again: the document changed, by this
-// very event.
-func TestAWriteWhoseAnswerWasLostCountsOnce(t *testing.T) {
+// If the response to a write is lost, the client's retry meets a conflict: the same event already changed the document.
+func TestWriteWithLostResponseCountsOnce(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("hello", map[string]any{"candidates": textCandidate("Hello"), "cooldownSeconds": 60})
 		r.store.after = func() error { r.store.after = nil; return store.ErrConflict }
@@ -573,8 +620,8 @@ func TestAWriteWhoseAnswerWasLostCountsOnce(t *testing.T) {
 	})
 }
 
-// The same event may come twice at the very same time: the overlap of two instances that read one line.
-func TestTwiceAtTheSameTimeCountsOnce(t *testing.T) {
+// Two instances may handle the same event at the same time.
+func TestConcurrentDuplicateCountsOnce(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		e := says("c1", "twitch:5", "hi")
 		nested := false
@@ -596,7 +643,7 @@ func TestTwiceAtTheSameTimeCountsOnce(t *testing.T) {
 	})
 }
 
-func TestWhatCanNeverSucceedIsDeadLettered(t *testing.T) {
+func TestPermanentFailureIsDeadLettered(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("hello", map[string]any{"candidates": textCandidate("Hello")})
 		e := says("late", "twitch:5", "hi")
@@ -617,7 +664,7 @@ func TestWhatCanNeverSucceedIsDeadLettered(t *testing.T) {
 	})
 }
 
-func TestRulesAreKeptForAWhile(t *testing.T) {
+func TestRulesAreCached(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("a", map[string]any{"candidates": textCandidate("a")})
 		r.enrich(says("c1", "twitch:5", "hi"))
@@ -631,8 +678,8 @@ func TestRulesAreKeptForAWhile(t *testing.T) {
 	})
 }
 
-// Warm, an event costs one read and one write, and one write more if a rule answers. Whose an id is costs one document
-// more where it is not remembered, but no call more unless it is somebody else's than before.
+// After a warm-up, an event costs one read and one write, and a second write if a rule answers. Without a cached link, one
+// more document is read in the same call. A second call follows only if the link changed.
 func TestRoundTrips(t *testing.T) {
 	server, err := firestoreserver.New()
 	if err != nil {

@@ -7,8 +7,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// provider is the platform that an event's own words say its user is known on: what its auth says, else what its
-// source says.
+// provider returns the platform of an event's user: auth.provider, or else the platform of the source.
 func provider(e *event.Event) identity.Platform {
 	if e.Auth != nil && e.Auth.Provider != "" {
 		return identity.Platform(e.Auth.Provider)
@@ -16,9 +15,9 @@ func provider(e *event.Event) identity.Platform {
 	return identity.PlatformOf(e.Source)
 }
 
-// identify finds whom an event is about: by the first id that is there. An id that names its platform keeps it,
-// whatever the provider; a raw one belongs to the provider. It is zero, without an error, if the event has no id, and
-// the error matches [identity.ErrInvalid] if the first one can't be an id.
+// identify returns the user id of an event: the first id found by rawID. An id with a platform keeps the platform, and
+// an id without one belongs to the provider. The result is zero without an error if the event has no id. The error
+// matches [identity.ErrInvalid] if the id is malformed.
 func identify(e *event.Event) (identity.UserID, error) {
 	raw := rawID(e)
 	if raw == "" {
@@ -27,6 +26,7 @@ func identify(e *event.Event) (identity.UserID, error) {
 	return identity.Resolve(raw, provider(e))
 }
 
+// rawID returns the first id found in user, userId, the message's raw payload and the external event, or empty.
 func rawID(e *event.Event) string {
 	if e.User != nil && e.User.ID != "" {
 		return e.User.ID
@@ -51,8 +51,8 @@ func rawID(e *event.Event) string {
 	return ""
 }
 
-// email finds the address by which an event without an id may be tied to a person. It is compared as it is written,
-// without the space around.
+// email returns the e-mail address of an event, for events without an id. Addresses are compared as written, except for
+// surrounding space.
 func email(e *event.Event) string {
 	if e.User != nil && e.User.Email != "" {
 		return strings.TrimSpace(e.User.Email)

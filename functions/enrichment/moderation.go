@@ -13,81 +13,83 @@ import (
 	"parley.internal/shared/store"
 )
 
-// Who may have something done to people or to what they said ([moderation.Type]):
+// moderatorRoles are the roles with permission for moderation actions ([moderation.Type]):
 //
-//   - who has one of these roles by hand: an operator vouches for them, everywhere;
-//   - who has one of them from a platform, in the channel that they speak in, and by what the platform says with this very
-//     event. The document will not do: it keeps what the platform said last, wherever that was, and a moderator of one
-//     channel is none of another;
-//   - a rule, by what its operator wrote into its condition.
-var moderators = []string{roleBroadcaster, roleModerator}
+//   - A manual role, given by an operator, grants permission in every channel.
+//   - A role given by a platform grants permission in the channel of the event, and only if this very event carries the
+//     role. The document is not enough: it holds the platform's latest roles of any channel, and a moderator of one
+//     channel has no rights in another.
+//
+// Rules need no role: the rule's condition, written by an operator, decides alone.
+var moderatorRoles = []string{roleBroadcaster, roleModerator}
 
-// stepAction is the step of an action that an event asks for, and with a colon and its id that of a rule's.
+// stepAction is the step of an action requested by an event. A rule's action has the step action:<rule id>.
 const stepAction = "action"
 
-// allowedMark stands before the right by which somebody was allowed to have something done, among the ids of the rules
-// that held: a document's id holds no slash. So a redelivery is allowed what the first delivery was, although the role
-// may be lost since.
-const allowedMark = "moderation/"
+// permissionMark is the prefix of a granted permission, stored among the ids of the rules that held. No rule id has this
+// prefix, because a document id holds no slash. A redelivery finds the stored permission, and so is authorized even if
+// the role was revoked meanwhile.
+const permissionMark = "moderation/"
 
-// request is what becomes of an event that asks for an action by itself. The zero value is one that asks for none.
-type request struct {
-	order   *moderation.Command
+// authorization is the decision about an action requested by an event. The zero value means that no action is requested.
+type authorization struct {
+	command *moderation.Command
 	refused *deadletter.Error
 }
 
-// refusal is why it is not done; nil if it is, or if nothing was asked for.
-func (r request) refusal() error {
+// refusal returns the reason against the action, or nil if the action is granted or none is requested.
+func (r authorization) refusal() error {
 	if r.refused == nil {
 		return nil
 	}
 	return r.refused
 }
 
-// mark is what is remembered of it; empty for nothing.
-func (r request) mark() []string {
-	if r.order == nil {
+// marks returns the entry to store for a granted action, if any.
+func (r authorization) marks() []string {
+	if r.command == nil {
 		return nil
 	}
-	return []string{allowedMark + r.order.By.Right}
+	return []string{permissionMark + r.command.By.Right}
 }
 
-// asks decides whether a user may have done what an event asks for. held is what was remembered of the event, if it was
-// counted before. One that was refused then is decided anew, so that an operator can give the role and redrive it.
-func asks(e *event.Event, doc store.User, f facts, held []string, excluded bool) request {
+// authorize decides about the action requested by an event. For an event counted before, held is the stored list, and a
+// permission in it is granted again. A refusal is not stored, so that an operator can give the role and redrive.
+func authorize(e *event.Event, doc store.User, f attributes, held []string, excluded bool) authorization {
 	a, none, r := parseAction(e)
 	if none || r.refused != nil {
 		return r
 	}
 	for _, mark := range held {
-		if right, ok := strings.CutPrefix(mark, allowedMark); ok {
-			return allowed(a, e, right)
+		if right, ok := strings.CutPrefix(mark, permissionMark); ok {
+			return granted(a, e, right)
 		}
 	}
-	right := rightTo(a, e, doc, f)
+	right := permission(a, e, doc, f)
 	switch {
 	case excluded:
 		return forbidden("%s is %s", e.UserID, doc.Status)
 	case right == "":
-		return forbidden("%s is no moderator of %s: it takes one of the roles %s, given by hand, or by %s in that channel itself",
-			e.UserID, a.Channel, strings.Join(moderators, " and "), a.Platform())
+		return forbidden("%s has no permission in %s: required is one of the roles %s, given manually or by %s in that channel",
+			e.UserID, a.Channel, strings.Join(moderatorRoles, ", "), a.Platform())
 	}
-	return allowed(a, e, right)
+	return granted(a, e, right)
 }
 
-func allowed(a moderation.Action, e *event.Event, right string) request {
-	return request{order: &moderation.Command{Action: a, By: asker(e, "", right)}}
+func granted(a moderation.Action, e *event.Event, right string) authorization {
+	return authorization{command: &moderation.Command{Action: a, By: requester(e, "", right)}}
 }
 
-// asksUnknown is asks for an event of nobody.
-func asksUnknown(e *event.Event) request {
+// authorizeUnmatched decides about an action requested by an event without a known user: always a refusal.
+func authorizeUnmatched(e *event.Event) authorization {
 	if _, none, r := parseAction(e); none || r.refused != nil {
 		return r
 	}
-	return forbidden("nobody known asks for it")
+	return forbidden("the requesting user is unknown")
 }
 
-func parseAction(e *event.Event) (a moderation.Action, none bool, r request) {
+// parseAction reads the requested action. none reports that no action is requested. A malformed action is refused.
+func parseAction(e *event.Event) (a moderation.Action, none bool, r authorization) {
 	if e.Type != moderation.Type {
 		return a, true, r
 	}
@@ -98,22 +100,22 @@ func parseAction(e *event.Event) (a moderation.Action, none bool, r request) {
 	return a, false, r
 }
 
-func forbidden(format string, args ...any) request {
-	return request{refused: deadletter.New(deadletter.Forbidden, fmt.Errorf(format, args...))}
+func forbidden(format string, args ...any) authorization {
+	return authorization{refused: deadletter.New(deadletter.Forbidden, fmt.Errorf(format, args...))}
 }
 
-// rightTo is why somebody may have something done, or empty if they may not.
-func rightTo(a moderation.Action, e *event.Event, doc store.User, f facts) string {
-	given := byHand(doc.Roles, doc.RolesMeta)
-	for _, role := range moderators {
+// permission returns the role that permits the action, with its origin, or empty for no permission.
+func permission(a moderation.Action, e *event.Event, doc store.User, f attributes) string {
+	given := manualRoles(doc.Roles, doc.RolesMeta)
+	for _, role := range moderatorRoles {
 		if slices.Contains(given, role) {
 			return role + " by hand"
 		}
 	}
-	if !f.firsthand || !f.tellsRoles || f.platform != a.Platform() || identity.PlatformOf(e.Source) != a.Platform() || e.Channel != a.Channel {
+	if !f.authoritative || !f.hasRoles || f.platform != a.Platform() || identity.PlatformOf(e.Source) != a.Platform() || e.Channel != a.Channel {
 		return ""
 	}
-	for _, role := range moderators {
+	for _, role := range moderatorRoles {
 		if slices.Contains(f.roles, role) {
 			return role + " of " + a.Channel
 		}
@@ -121,7 +123,7 @@ func rightTo(a moderation.Action, e *event.Event, doc store.User, f facts) strin
 	return ""
 }
 
-func asker(e *event.Event, rule, right string) moderation.Requester {
+func requester(e *event.Event, rule, right string) moderation.Requester {
 	by := moderation.Requester{UserID: e.UserID, Channel: e.Channel, Source: e.Source, Rule: rule, Right: right}
 	if e.User != nil {
 		by.Roles = e.User.Roles
@@ -129,16 +131,16 @@ func asker(e *event.Event, rule, right string) moderation.Requester {
 	return by
 }
 
-// orders are what rules do, and what somebody asked for who may. Each is a delivery of its own.
-func (d decision) orders() []rule.Relay {
+// commands returns the granted action and the rules' actions. Each becomes a separate delivery.
+func (d decision) commands() []rule.Relay {
 	var all []rule.Relay
-	if d.request.order != nil {
-		all = append(all, rule.Relay{Step: stepAction, Event: d.request.order.Event(d.event)})
+	if d.authorization.command != nil {
+		all = append(all, rule.Relay{Step: stepAction, Event: d.authorization.command.Event(d.event)})
 	}
 	for _, a := range d.outcome.Applied {
 		if a.Action != nil {
-			o := moderation.Command{Action: *a.Action, By: asker(d.event, a.ID, "rule "+a.ID)}
-			all = append(all, rule.Relay{Step: stepAction + ":" + a.ID, Event: o.Event(d.event)})
+			c := moderation.Command{Action: *a.Action, By: requester(d.event, a.ID, "rule "+a.ID)}
+			all = append(all, rule.Relay{Step: stepAction + ":" + a.ID, Event: c.Event(d.event)})
 		}
 	}
 	return all

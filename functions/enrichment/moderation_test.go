@@ -10,10 +10,11 @@ import (
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/moderation"
+	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
 )
 
-// wants is an event that asks for an action, as a WebSocket client's frame becomes one.
+// wants returns an event with a requested action, in the form of a WebSocket client's frame.
 func wants(id, user, payload string) *event.Event {
 	e := says(id, user, "")
 	e.Type, e.Message, e.Channel = moderation.Type, nil, "twitch:streamer"
@@ -25,8 +26,8 @@ func wants(id, user, payload string) *event.Event {
 
 const aBan = `{"action":"ban","channel":"twitch:streamer","userId":"twitch:666","reason":"spam"}`
 
-// orders are those that were sent.
-func (r *rig) orders() (orders []moderation.Command, keys []string) {
+// commands returns the commands sent.
+func (r *rig) commands() (commands []moderation.Command, keys []string) {
 	r.t.Helper()
 	for _, out := range r.bus.sent[topology.Egress] {
 		if out.Event.Type != moderation.Type {
@@ -36,12 +37,12 @@ func (r *rig) orders() (orders []moderation.Command, keys []string) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		orders, keys = append(orders, o), append(keys, out.IdempotencyKey)
+		commands, keys = append(commands, o), append(keys, out.IdempotencyKey)
 	}
-	return orders, keys
+	return commands, keys
 }
 
-// refused is with what reason an event was dead-lettered.
+// refused returns the reason of a dead-letter error.
 func refused(t *testing.T, err error) (deadletter.Reason, string) {
 	t.Helper()
 	d, ok := errors.AsType[*deadletter.Error](err)
@@ -51,8 +52,8 @@ func refused(t *testing.T, err error) (deadletter.Reason, string) {
 	return d.Reason, d.Err.Error()
 }
 
-func TestWhoMayAskForAnAction(t *testing.T) {
-	// in the channel itself: what no gateway sends today, but a platform's own moderation events may be
+func TestAuthorization(t *testing.T) {
+	// A request from the channel itself: no gateway sends such an event today, but a platform's moderation events may.
 	there := func(user, channel, payload string) *event.Event {
 		e := onTwitch("x", user, "", payload)
 		e.Type, e.Payload, e.Channel = moderation.Type, []byte(aBan), channel
@@ -111,20 +112,20 @@ func TestWhoMayAskForAnAction(t *testing.T) {
 				}
 				tt.in.CorrelationID = "c1"
 				err := r.try(tt.in)
-				orders, keys := r.orders()
+				commands, keys := r.commands()
 				if n := len(r.bus.sent[topology.Enriched]); n != 1 {
 					t.Errorf("%d events for observers; want 1", n)
 				}
 				if tt.want == "" {
-					if reason, why := refused(t, err); reason != deadletter.Forbidden || why == "" || len(orders) != 0 {
-						t.Errorf("%s: %s, with %d orders; want %s", reason, why, len(orders), deadletter.Forbidden)
+					if reason, why := refused(t, err); reason != deadletter.Forbidden || why == "" || len(commands) != 0 {
+						t.Errorf("%s: %s, with %d commands; want %s", reason, why, len(commands), deadletter.Forbidden)
 					}
 					return
 				}
-				if err != nil || len(orders) != 1 {
-					t.Fatalf("%d orders, %v", len(orders), err)
+				if err != nil || len(commands) != 1 {
+					t.Fatalf("%d commands, %v", len(commands), err)
 				}
-				o := orders[0]
+				o := commands[0]
 				if o.String() != "ban twitch:666 in twitch:streamer" || o.Reason != "spam" || o.By.Right != tt.want || o.By.UserID == "" || o.By.Source != tt.in.Source || o.By.Channel != tt.in.Channel {
 					t.Errorf("order = %+v; want the right %q", o, tt.want)
 				}
@@ -141,7 +142,7 @@ func TestWhoMayAskForAnAction(t *testing.T) {
 	}
 }
 
-func TestAnActionThatIsNoneSaysWhy(t *testing.T) {
+func TestMalformedActionIsDeadLettered(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.put("users/twitch:5", map[string]any{"roles": []string{"moderator"}})
 		for payload, field := range map[string]string{
@@ -154,14 +155,14 @@ func TestAnActionThatIsNoneSaysWhy(t *testing.T) {
 				t.Errorf("%s: %s: %s; want what is wrong with %s", payload, reason, why, field)
 			}
 		}
-		if orders, _ := r.orders(); len(orders) != 0 {
-			t.Errorf("%d orders", len(orders))
+		if commands, _ := r.commands(); len(commands) != 0 {
+			t.Errorf("%d commands", len(commands))
 		}
 	})
 }
 
-// What was allowed stays allowed when it is delivered again; what was refused is decided anew, so that it can be redriven.
-func TestARedeliveredRequestIsOneOrder(t *testing.T) {
+// A redelivery keeps a granted permission. A refusal is decided again, so that the event can be redriven.
+func TestRedeliveredRequestIsOneCommand(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.put("users/twitch:5", map[string]any{"roles": []string{"moderator"}, "rolesMeta": map[string]any{"manual": []string{"moderator"}}})
 		r.bus.fail[topology.Egress] = 1
@@ -169,33 +170,29 @@ func TestARedeliveredRequestIsOneOrder(t *testing.T) {
 		if err := r.try(e); err == nil {
 			t.Fatal("no error, though it could not be published")
 		}
-		doc := r.user("twitch:5")
-		doc.Roles, doc.RolesMeta = nil, nil
-		r.put("users/twitch:5", doc)
+		r.change("twitch:5", func(u *store.User) { u.Roles, u.RolesMeta = nil, nil })
 		for range 2 {
 			if err := r.try(e); err != nil {
 				t.Fatal(err)
 			}
 		}
-		orders, keys := r.orders()
-		if len(orders) != 2 || keys[0] != keys[1] || keys[0] != delivery.ID("c1", "action") || orders[0].By.Right != "moderator by hand" {
-			t.Errorf("orders = %+v, keys = %v; want one delivery, published twice", orders, keys)
+		commands, keys := r.commands()
+		if len(commands) != 2 || keys[0] != keys[1] || keys[0] != delivery.ID("c1", "action") || commands[0].By.Right != "moderator by hand" {
+			t.Errorf("commands = %+v, keys = %v; want one delivery, published twice", commands, keys)
 		}
 
 		later := wants("c2", "twitch:5", aBan)
 		if reason, _ := refused(t, r.try(later)); reason != deadletter.Forbidden {
 			t.Errorf("reason = %s", reason)
 		}
-		doc = r.user("twitch:5")
-		doc.Roles = []string{"moderator"}
-		r.put("users/twitch:5", doc)
+		r.change("twitch:5", func(u *store.User) { u.Roles = []string{"moderator"} })
 		if err := r.try(later); err != nil {
 			t.Errorf("redriven after the role was given: %v", err)
 		}
 	})
 }
 
-func TestRulesAct(t *testing.T) {
+func TestRulesSendCommands(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("timeout", map[string]any{
 			"when":       `event.message.text.startsWith("!timeout ") && "moderator" in event.user.roles`,
@@ -227,9 +224,9 @@ func TestRulesAct(t *testing.T) {
 				}
 			}
 		}
-		orders, keys := r.orders()
+		commands, keys := r.commands()
 		got := map[string]string{}
-		for i, o := range orders {
+		for i, o := range commands {
 			got[keys[i]] = o.String() + " by " + o.By.UserID + ", " + o.By.Right
 			if o.By.Rule == "" || "rule "+o.By.Rule != o.By.Right {
 				t.Errorf("asked by %+v; want the rule", o.By)
@@ -241,15 +238,15 @@ func TestRulesAct(t *testing.T) {
 			delivery.ID("c4", "action:strict"):  "timeout twitch:5 in twitch:streamer for 10 s by twitch:5, rule strict",
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("orders = %v; want %v", got, want)
+			t.Errorf("commands = %v; want %v", got, want)
 		}
-		if texts := r.answers(); len(texts) != len(orders)+2 { // the orders, which say nothing, and the answer twice
+		if texts := r.answers(); len(texts) != len(commands)+2 { // the commands, which say nothing, and the answer twice
 			t.Errorf("answers = %q", texts)
 		}
 	})
 }
 
-func TestAFaultOfTheBusGoesBeforeARefusal(t *testing.T) {
+func TestRetryableErrorTakesPrecedenceOverRefusal(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.bus.fail[topology.Enriched] = 1
 		e := wants("c1", "twitch:5", aBan)

@@ -13,15 +13,15 @@ import (
 	"parley.internal/shared/store"
 )
 
-// maxLinks is of how many ids it is remembered whose they are.
-const maxLinks = 50_000
+// maxCachedLinks is the capacity of the identity-link cache.
+const maxCachedLinks = 50_000
 
-// LinksConfig says how it is kept whose a platform's ids are.
+// LinksConfig configures the identity-link cache.
 type LinksConfig struct {
-	TTL time.Duration `env:"IDENTITIES_CACHE_TTL" envDefault:"1m" help:"How long it is remembered to whom an id is linked, or that it is to nobody, before that is read again."`
+	TTL time.Duration `env:"IDENTITIES_CACHE_TTL" envDefault:"1m" help:"How long an id's link, or its absence, is cached before it is read again; at least 1s."`
 }
 
-// Validate checks what the types cannot.
+// Validate checks the ranges of the values.
 func (c LinksConfig) Validate() error {
 	if c.TTL < time.Second {
 		return fmt.Errorf("IDENTITIES_CACHE_TTL: %s is less than 1s", c.TTL)
@@ -29,16 +29,15 @@ func (c LinksConfig) Validate() error {
 	return nil
 }
 
-// subject is whom an event is about: the id by which a platform knows them, and the person whose document counts. They
-// are the same, unless an operator linked the id to a person who is known by another.
+// subject is the user of an event: the id on the sending platform, and the person with the user document. Both are equal
+// unless an operator linked the id to another person.
 type subject struct {
 	id, person identity.UserID
 }
 
 func (s subject) linked() bool { return s.id != s.person }
 
-// provider is the platform that knows who the event is about: what the person's document says, unless they are here by
-// another of their ids.
+// provider returns the user's platform: for a linked id the platform of this id, otherwise the document's provider.
 func (s subject) provider(doc store.User) string {
 	if s.linked() {
 		return string(s.id.Platform())
@@ -46,29 +45,29 @@ func (s subject) provider(doc store.User) string {
 	return cmp.Or(doc.Provider, string(s.id.Platform()))
 }
 
-// known is what was read of an id.
-type known struct {
+// cachedLink is the person of an id as last read.
+type cachedLink struct {
 	person identity.UserID
 	until  time.Time
 }
 
-// directory finds people, and remembers whose which id is.
-type directory struct {
+// personCache finds people, and caches the person of each id.
+type personCache struct {
 	store Store
 	ttl   time.Duration
 	now   func() time.Time
 	log   *slog.Logger
-	links *otter.Cache[identity.UserID, known]
+	links *otter.Cache[identity.UserID, cachedLink]
 }
 
-func newDirectory(s Store, ttl time.Duration, now func() time.Time, log *slog.Logger) *directory {
-	return &directory{store: s, ttl: ttl, now: now, log: log, links: otter.Must(&otter.Options[identity.UserID, known]{MaximumSize: maxLinks})}
+func newPersonCache(s Store, ttl time.Duration, now func() time.Time, log *slog.Logger) *personCache {
+	return &personCache{store: s, ttl: ttl, now: now, log: log, links: otter.Must(&otter.Options[identity.UserID, cachedLink]{MaximumSize: maxCachedLinks})}
 }
 
-// find reads the document of the person whom an event is about. That is one call of Firestore, whether it is remembered
-// whose the id is or not: then the link is read along. Only where it turns out to lead to somebody else than before are
-// there two. A link is followed once: whether the person's own id is linked is not asked.
-func (d *directory) find(ctx context.Context, id identity.UserID) (subject, store.User, store.Version, error) {
+// find reads the document of the person with an id. This takes one Firestore call: if the cached link has expired, the
+// same call reads the link too. A second call follows only if the link changed to another person. Links are followed
+// once: a link of the person's own id is not read.
+func (d *personCache) find(ctx context.Context, id identity.UserID) (subject, store.User, store.Version, error) {
 	s := subject{id: id, person: id}
 	k, remembered := d.links.GetIfPresent(id)
 	if remembered {
@@ -83,9 +82,9 @@ func (d *directory) find(ctx context.Context, id identity.UserID) (subject, stor
 		return subject{}, store.User{}, store.Version{}, err
 	}
 	if broken != nil {
-		d.log.WarnContext(ctx, "a link is not followed", "user", id, "error", broken)
+		d.log.WarnContext(ctx, "identity link ignored", "user", id, "error", broken)
 	}
-	d.links.Set(id, known{person: person, until: d.now().Add(d.ttl)})
+	d.links.Set(id, cachedLink{person: person, until: d.now().Add(d.ttl)})
 	if person != s.person {
 		s.person = person
 		u, v, err = d.store.User(ctx, person)
@@ -93,9 +92,9 @@ func (d *directory) find(ctx context.Context, id identity.UserID) (subject, stor
 	return s, u, v, err
 }
 
-// findByEmail reads the document with an e-mail address, or that of the person to whom its id is linked. The subject is
-// zero if there is none.
-func (d *directory) findByEmail(ctx context.Context, address string) (subject, store.User, store.Version, error) {
+// findByEmail reads the document with an e-mail address, or the document of the linked person. The subject is zero if no
+// document has the address.
+func (d *personCache) findByEmail(ctx context.Context, address string) (subject, store.User, store.Version, error) {
 	id, u, v, err := d.store.UserByEmail(ctx, address)
 	if err != nil || id.IsZero() {
 		return subject{}, store.User{}, store.Version{}, err

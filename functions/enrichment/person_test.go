@@ -21,7 +21,7 @@ func (r *rig) link(id, person string) {
 	}
 }
 
-// forget lets the function read links anew.
+// forget expires the cached links.
 func (r *rig) forget() { r.now = r.now.Add(time.Minute) }
 
 func parse(t *testing.T, id string) identity.UserID {
@@ -33,14 +33,14 @@ func parse(t *testing.T, id string) identity.UserID {
 	return parsed
 }
 
-// onDiscord is a message as Discord's ingress gives it.
+// onDiscord returns a message in the form of the Discord ingress.
 func onDiscord(id, user, roles string) *event.Event {
 	e := raw(id, "ingress.discord", `{"userId":"`+user+`","displayName":"Ada of Discord","roles":[`+roles+`]}`)
 	e.Channel = "discord:7"
 	return e
 }
 
-func TestTwoUsersAreOneOnceTheyAreLinked(t *testing.T) {
+func TestLinkedIDsShareOnePerson(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		twitch := func(id, mod string) *event.Event {
 			return onTwitch(id, "5", "hi", `"displayName":"Ada","isSubscriber":true,"isMod":`+mod)
@@ -96,8 +96,8 @@ func TestTwoUsersAreOneOnceTheyAreLinked(t *testing.T) {
 	})
 }
 
-// An answer goes to the id by which somebody is here: that of the platform, or of the WebSocket.
-func TestALinkedUserIsAnsweredWhereTheyAre(t *testing.T) {
+// An answer goes to the sender's id on the sending platform or WebSocket.
+func TestLinkedUserIsAnsweredOnTheSendingPlatform(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.link("discord:6", "twitch:5")
 		r.link("api-gateway:eve", "twitch:5")
@@ -120,7 +120,7 @@ func TestALinkedUserIsAnsweredWhereTheyAre(t *testing.T) {
 	})
 }
 
-func TestWhoIsBlockedIsBlockedWithEveryID(t *testing.T) {
+func TestBlockedPersonIsBlockedUnderEveryID(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("hello", map[string]any{"candidates": textCandidate("Hello")})
 		r.put("users/twitch:5", map[string]any{"status": "blocked"})
@@ -132,7 +132,7 @@ func TestWhoIsBlockedIsBlockedWithEveryID(t *testing.T) {
 	})
 }
 
-func TestALinkIsFollowedOnceAndABadOneNever(t *testing.T) {
+func TestLinkIsFollowedOnceAndInvalidLinkIgnored(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		// what no command makes, an operator may still write by hand
 		r.put("identities/discord:1", map[string]any{"user": "discord:2"})
@@ -153,7 +153,7 @@ func TestALinkIsFollowedOnceAndABadOneNever(t *testing.T) {
 	})
 }
 
-func TestWhoIsFoundByEmailIsThePerson(t *testing.T) {
+func TestEmailFindsTheLinkedPerson(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.put("users/discord:6", map[string]any{"email": "ada@example.com"})
 		r.link("discord:6", "twitch:5")
@@ -167,7 +167,7 @@ func TestWhoIsFoundByEmailIsThePerson(t *testing.T) {
 	})
 }
 
-func TestLinksAreKeptForAWhile(t *testing.T) {
+func TestLinksAreCached(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.enrich(onDiscord("d1", "6", ""))
 		r.link("discord:6", "twitch:5")

@@ -9,12 +9,12 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// RelayConfig says whose messages are not relayed.
+// RelayConfig configures the relay of messages between channels.
 type RelayConfig struct {
-	Ignore []string `env:"RELAY_IGNORE" help:"Users (platform:id, separated by commas) whose messages are never relayed: bridges, and bots of other communities."`
+	Ignore []string `env:"RELAY_IGNORE" help:"Users (platform:id, separated by commas) excluded from relays, such as bridges and bots of other communities."`
 }
 
-// Validate checks what the types cannot.
+// Validate checks the user ids.
 func (c RelayConfig) Validate() error {
 	var errs []error
 	for _, id := range c.Ignore {
@@ -25,7 +25,8 @@ func (c RelayConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c RelayConfig) unheard() map[string]bool {
+// ignored returns the set of excluded users.
+func (c RelayConfig) ignored() map[string]bool {
 	m := map[string]bool{}
 	for _, id := range c.Ignore {
 		m[id] = true
@@ -33,8 +34,8 @@ func (c RelayConfig) unheard() map[string]bool {
 	return m
 }
 
-// echo reports whether an event must not be relayed: it was relayed before, no person said it, or who said it is one of
-// those whom the configuration names.
-func (f *Function) echo(e *event.Event, id identity.UserID) bool {
-	return answer.WasRelayed(e) || e.Message != nil && !said(e) || f.unheard[id.String()]
+// mustNotRelay reports whether an event is excluded from relays: it was relayed before, its message is not of a person,
+// or the configuration excludes the user.
+func (f *Function) mustNotRelay(e *event.Event, id identity.UserID) bool {
+	return answer.WasRelayed(e) || e.Message != nil && !isUserMessage(e) || f.notRelayed[id.String()]
 }

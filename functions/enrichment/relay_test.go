@@ -21,7 +21,7 @@ import (
 
 const relayText = "[{{ event.auth.provider }}] {{ event.user.displayName }}: {{ event.message.text }}"
 
-// shareTalk makes a Twitch channel, a Discord channel and a web room share one talk.
+// shareTalk adds a relay rule for a Twitch channel, a Discord channel and a web room.
 func (r *rig) shareTalk() {
 	r.rule("relay", map[string]any{
 		"when": `event.type == "chat.message"`, "candidates": textCandidate(relayText),
@@ -31,7 +31,7 @@ func (r *rig) shareTalk() {
 	})
 }
 
-// said is what was sent to each channel, in order.
+// said returns the texts sent to each channel, in order.
 func (r *rig) said() map[string][]string {
 	m := map[string][]string{}
 	for _, out := range r.bus.sent[topology.Egress] {
@@ -40,7 +40,7 @@ func (r *rig) said() map[string][]string {
 	return m
 }
 
-// announcements takes what is given up.
+// announcements records dead letters.
 type announcements struct{ n int }
 
 func (a *announcements) Announce(context.Context, []byte, map[string]string, deadletter.Announcement) error {
@@ -48,7 +48,7 @@ func (a *announcements) Announce(context.Context, []byte, map[string]string, dea
 	return nil
 }
 
-func TestThreePlacesShareOneTalk(t *testing.T) {
+func TestRelayAmongThreeChannels(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.shareTalk()
 		r.rule("hello", map[string]any{"when": `event.message.text == "!hello"`, "candidates": textCandidate("Hello {{ event.user.displayName }}")})
@@ -84,7 +84,7 @@ func TestThreePlacesShareOneTalk(t *testing.T) {
 	})
 }
 
-func TestEachPlaceHasItsOwnOutcomeAndARedeliveryAddsNone(t *testing.T) {
+func TestRelayDeliveriesAreIndependentAndNotRepeated(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("relay", map[string]any{"candidates": textCandidate(relayText), "egress": map[string]any{"to": []map[string]any{
 			{"destination": "twitch", "channel": "twitch:parley"}, {"destination": "discord", "channel": "discord:7"}, {"destination": "api-gateway", "channel": "stage"},
@@ -130,7 +130,7 @@ func TestEachPlaceHasItsOwnOutcomeAndARedeliveryAddsNone(t *testing.T) {
 	})
 }
 
-func TestWhatWasRelayedIsNotRelayedAgain(t *testing.T) {
+func TestRelayedMessageIsNotRelayedAgain(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.shareTalk()
 		r.rule("hello", map[string]any{"when": `event.message.text.contains("hi")`, "candidates": textCandidate("Hello")})
@@ -172,7 +172,7 @@ func TestWhatWasRelayedIsNotRelayedAgain(t *testing.T) {
 	}, "RELAY_IGNORE=discord:77,discord:78")
 }
 
-func TestMessagesOfOneUserKeepTheirOrderAtEachPlace(t *testing.T) {
+func TestRelayKeepsTheOrderOfOneUser(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.shareTalk()
 		r.put("users/twitch:5", map[string]any{"displayName": "Ada"})
@@ -199,7 +199,7 @@ func TestMessagesOfOneUserKeepTheirOrderAtEachPlace(t *testing.T) {
 	})
 }
 
-func TestTheBlockedAreNotRelayed(t *testing.T) {
+func TestBlockedUsersAreNotRelayed(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.shareTalk()
 		r.put("users/twitch:5", map[string]any{"status": "blocked"})
@@ -210,7 +210,7 @@ func TestTheBlockedAreNotRelayed(t *testing.T) {
 	})
 }
 
-func TestTheConfigurationOfRelays(t *testing.T) {
+func TestRelayConfig(t *testing.T) {
 	_, err := config.Load[enrichment.Config]([]string{"GOOGLE_CLOUD_PROJECT=p", "RELAY_IGNORE=discord:1,eve"})
 	if err == nil || !strings.Contains(err.Error(), "RELAY_IGNORE") || !strings.Contains(err.Error(), "eve") {
 		t.Errorf("error %v; want one that names RELAY_IGNORE and eve", err)

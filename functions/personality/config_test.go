@@ -20,7 +20,7 @@ func TestTheDefaultsNeedNoProvider(t *testing.T) {
 	}
 }
 
-func TestEverythingThatIsWrongIsReported(t *testing.T) {
+func TestAllInvalidVariablesAreReported(t *testing.T) {
 	_, err := config.Load[Config]([]string{
 		"PERSONALITY_COMPOSITION=mix", "PERSONALITY_MAX_ANNOTATIONS=0", "PERSONALITY_MAX_CHARS=0", "PERSONALITY_MAX_QUESTION=-1",
 		"PERSONALITY_CACHE_TTL=0s", "MEMORY_TURNS=51", "MEMORY_RETENTION=-1h", "MODEL_PROVIDER=oracle", "MODEL_BASE_URL=ftp://x",
@@ -40,7 +40,7 @@ func TestEverythingThatIsWrongIsReported(t *testing.T) {
 	}
 }
 
-func TestWhatAProviderNeeds(t *testing.T) {
+func TestRequiredVariablesOfProviders(t *testing.T) {
 	tests := []struct {
 		environ []string
 		missing string // a variable; empty if nothing is
@@ -59,7 +59,7 @@ func TestWhatAProviderNeeds(t *testing.T) {
 	}
 }
 
-func TestSecretsDoNotShow(t *testing.T) {
+func TestSecretsAreRedacted(t *testing.T) {
 	c, err := config.Load[Config]([]string{"GOOGLE_CLOUD_PROJECT=p", "GEMINI_API_KEY=xyzzy1", "OPENAI_API_KEY=xyzzy2"})
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 
 func init() { trigger.Register(Step, build) }
 
-// build makes the function with its connections.
+// build makes the function and connects it to Firestore, Pub/Sub and the model.
 func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	c, err := config.Load[Config](environ)
 	if err != nil {
@@ -38,7 +38,7 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	return func(ctx context.Context, ce cloudevents.Event) error { return to.Bus.CloudEvent(ctx, ce, f.Answer) }, nil
 }
 
-// newModel makes the model that the configuration names.
+// newModel makes the configured model.
 func newModel(ctx context.Context, c Config) (model.Model, error) {
 	switch m := c.Model; m.Provider {
 	case ProviderEmbedded:
@@ -50,6 +50,6 @@ func newModel(ctx context.Context, c Config) (model.Model, error) {
 	case ProviderOpenAI:
 		return model.NewOpenAI(model.OpenAIOptions{Name: m.Name, Key: string(m.OpenAIKey), BaseURL: m.BaseURL}), nil
 	default:
-		return nil, fmt.Errorf("MODEL_PROVIDER: there is no %q", m.Provider)
+		return nil, fmt.Errorf("MODEL_PROVIDER: unknown provider %q", m.Provider)
 	}
 }

@@ -20,7 +20,7 @@ import (
 	"parley.internal/shared/topology"
 )
 
-func TestAsItIsDeployedItAnswersWhatIsPushed(t *testing.T) {
+func TestPushedMessageIsAnswered(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		admin, err := pubsub.NewClient(t.Context(), env.Project)
 		if err != nil {
@@ -65,7 +65,7 @@ func TestAsItIsDeployedItAnswersWhatIsPushed(t *testing.T) {
 	})
 }
 
-// pushed is the CloudEvent of a push.
+// pushed returns the CloudEvent of a push.
 func pushed(t *testing.T, e *event.Event) cloudevents.Event {
 	t.Helper()
 	data, err := event.Encode(e)
@@ -85,7 +85,7 @@ func pushed(t *testing.T, e *event.Event) cloudevents.Event {
 	return ce
 }
 
-func TestTheConfigurationNamesTheModel(t *testing.T) {
+func TestConfiguredModel(t *testing.T) {
 	tests := []struct {
 		environ []string
 		want    func(model.Model) bool

@@ -14,13 +14,13 @@ const (
 	// maxRemembered bounds each half of a remembered turn, in characters.
 	maxRemembered = 2000
 
-	// memoryTimeout bounds a read and a write of the memory: an answer without memory is better than none.
+	// memoryTimeout bounds a read or a write of a conversation: an answer without memory is better than no answer.
 	memoryTimeout = 5 * time.Second
 )
 
-// party tells whose conversation an event belongs to. Events without a user have none: what one person said in a
-// channel is nothing to remind another of.
-func party(e *event.Event) (user, channel string, ok bool) {
+// conversationKey returns the user and channel of an event's conversation. Events without a user have no conversation,
+// because the words of one person must not reach the answer to another.
+func conversationKey(e *event.Event) (user, channel string, ok bool) {
 	user = e.UserID
 	if e.User != nil && e.User.ID != "" {
 		user = e.User.ID
@@ -28,9 +28,9 @@ func party(e *event.Event) (user, channel string, ok bool) {
 	return user, e.Channel, user != ""
 }
 
-// recall reads the conversation that an event belongs to. A memory that can't be read is an empty one.
-func (f *Function) recall(ctx context.Context, e *event.Event) store.Conversation {
-	user, channel, ok := party(e)
+// loadConversation reads the conversation of an event. After a failed read the conversation is empty.
+func (f *Function) loadConversation(ctx context.Context, e *event.Event) store.Conversation {
+	user, channel, ok := conversationKey(e)
 	if !ok || f.config.Memory.Turns == 0 {
 		return store.Conversation{}
 	}
@@ -38,49 +38,50 @@ func (f *Function) recall(ctx context.Context, e *event.Event) store.Conversatio
 	defer cancel()
 	c, err := f.store.Conversation(ctx, user, channel)
 	if err != nil {
-		f.log.WarnContext(ctx, "answering without memory", "error", err, "correlationId", e.CorrelationID)
+		f.log.WarnContext(ctx, "conversation not read", "error", err, "correlationId", e.CorrelationID)
 		return store.Conversation{}
 	}
 	return c
 }
 
-// remember writes an event's turn into its conversation. A failure is logged and changes nothing else: the answer counts.
-func (f *Function) remember(ctx context.Context, e *event.Event, before store.Conversation, turn store.Turn) {
-	user, channel, ok := party(e)
+// saveConversation adds an event's turn to the stored conversation. A failure is only logged: the answer is more
+// important.
+func (f *Function) saveConversation(ctx context.Context, e *event.Event, before store.Conversation, turn store.Turn) {
+	user, channel, ok := conversationKey(e)
 	if !ok || f.config.Memory.Turns == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, memoryTimeout)
 	defer cancel()
-	if err := f.store.PutConversation(ctx, user, channel, extended(before, turn, f.config.Memory)); err != nil {
-		f.log.WarnContext(ctx, "the turn is not remembered", "error", err, "correlationId", e.CorrelationID)
+	if err := f.store.PutConversation(ctx, user, channel, withTurn(before, turn, f.config.Memory)); err != nil {
+		f.log.WarnContext(ctx, "conversation not written", "error", err, "correlationId", e.CorrelationID)
 	}
 }
 
-// extended is a conversation with one more turn, or with that turn renewed if it is in it, and without those that are
-// too many.
-func extended(c store.Conversation, turn store.Turn, config MemoryConfig) store.Conversation {
+// withTurn returns the conversation with the turn added at the end. A turn with the same id is replaced. The oldest turns
+// above the configured number are dropped.
+func withTurn(c store.Conversation, turn store.Turn, config MemoryConfig) store.Conversation {
 	turn.Question, turn.Answer = shorten(turn.Question, maxRemembered), shorten(turn.Answer, maxRemembered)
-	turns := append(others(c, turn.ID), turn)
+	turns := append(withoutTurn(c, turn.ID), turn)
 	if extra := len(turns) - config.Turns; extra > 0 {
 		turns = turns[extra:]
 	}
 	return store.Conversation{Turns: turns, UpdatedAt: turn.At, ExpireAt: turn.At.Add(config.Retention)}
 }
 
-// others are a conversation's turns except the one with this id.
-func others(c store.Conversation, id string) []store.Turn {
+// withoutTurn returns a copy of the turns without the turn with this id.
+func withoutTurn(c store.Conversation, id string) []store.Turn {
 	return slices.DeleteFunc(slices.Clone(c.Turns), func(t store.Turn) bool { return t.ID == id })
 }
 
-// reminder is what a model is told of a conversation when the event with this id is answered: nothing, once it is past
-// its retention (Firestore removes what expired some time later), and never the event's own turn, which stands there
-// if an earlier attempt got as far as that.
-func reminder(c store.Conversation, id string, now time.Time, limit int) []model.Turn {
+// pastTurns returns the last turns of a conversation for the model, at most limit. It returns none after the retention,
+// because Firestore deletes an expired document with a delay. The turn with the event's own id, left by an earlier
+// attempt, is excluded.
+func pastTurns(c store.Conversation, id string, now time.Time, limit int) []model.Turn {
 	if !c.ExpireAt.IsZero() && now.After(c.ExpireAt) {
 		return nil
 	}
-	past := others(c, id)
+	past := withoutTurn(c, id)
 	if extra := len(past) - limit; extra > 0 {
 		past = past[extra:]
 	}

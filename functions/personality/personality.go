@@ -1,21 +1,22 @@
-// Package personality is the function that answers: it gives an event's question to a model, in the words and manner of
-// the personalities that the event's annotations ask for, and sends what the model says.
+// Package personality is the Cloud Function that answers questions with a model. The instruction for the model comes from
+// the personalities named in the event's annotations. Start at [Function.Answer]. The package does not decide about the
+// destination of an answer: package answer does.
 //
-// An event comes with the bus attribute next = personality ([Step]); others are not this function's. It may come more
-// than once. The answer's entry in the ledger of deliveries decides: where there is one, nothing is asked again, and
-// only what is missing is done. Nor is anything asked where the event was dead-lettered here before, until an operator
-// redrives it. Copies that one instance works on at the same time share one call of the model. Two
-// instances that get the same event at the very same moment may each call it; the first entry in the ledger is the
-// answer, the other reply is thrown away.
+// An event for this function has the bus attribute next = personality ([Step]); other events are ignored. An event may
+// be delivered more than once. The answer's entry in the delivery ledger decides: if the entry exists, the model is not
+// called again, and only missing steps are repeated. After a dead letter of this step, the model is not called either,
+// until an operator redrives the event. Concurrent copies in one instance share one model call. Two instances with the
+// same event at the same moment may both call the model: the first ledger entry is the answer, and the other reply is
+// discarded.
 //
-// An answer for several places (egress.to) is asked for once, too, and sent to each: the first place's entry is the one
-// that decides, and a redelivery sends what that says to the places that lack it.
+// An answer for several addresses (egress.to) also takes one model call, and is sent to each address. The first address's
+// entry decides, and a redelivery sends its text to the addresses still missing.
 //
-// A model that fails has the event delivered again, until it is older than MODEL_RETRY_FOR; then it is dead-lettered as
-// model_failed. A model that refuses has it dead-lettered as model_refused at once.
+// After a model failure the event is retried until it is older than MODEL_RETRY_FOR, then dead-lettered as model_failed.
+// After a refusal the event is dead-lettered as model_refused at once.
 //
-// What a person wrote reaches the model only as the content of a user's turn. The operator's words, the base prompt
-// and the personalities, are the system instruction.
+// A person's words reach the model only as the content of a user turn. The system instruction holds only the operator's
+// words: the base prompt and the personalities.
 package personality
 
 import (
@@ -38,23 +39,23 @@ import (
 	"parley.internal/shared/store"
 )
 
-// Step is this function's name in a routing slip, in the attribute next, and in the ids of its answers.
+// Step is the name of this function in routing slips, in the attribute next, and in the ids of its answers.
 const Step = "personality"
 
-// Store is what the function reads and writes beside the ledger. [store.Store] is one.
+// Store is the function's access to Firestore, apart from the ledger. [store.Store] implements it.
 type Store interface {
 	Personality(ctx context.Context, name string) (p store.Personality, found bool, err error)
 	Conversation(ctx context.Context, user, channel string) (store.Conversation, error)
 	PutConversation(ctx context.Context, user, channel string, c store.Conversation) error
 }
 
-// Sender sends answers, each once. [delivery.Sender] is one.
+// Sender sends each answer once. [delivery.Sender] implements it.
 type Sender interface {
 	Resume(ctx context.Context, e *event.Event, step string) (decided bool, err error)
 	SendToAll(ctx context.Context, e *event.Event, step string) (ids []string, err error)
 }
 
-// Deps is what a [Function] works with. All of it is required.
+// Deps holds the dependencies of a [Function]. All are required.
 type Deps struct {
 	Config Config
 	Store  Store
@@ -66,27 +67,27 @@ type Deps struct {
 
 // Function answers events. It is safe for concurrent use.
 type Function struct {
-	config    Config
-	store     Store
-	sender    Sender
-	model     model.Model
-	now       func() time.Time
-	log       *slog.Logger
-	directory *directory
-	running   singleflight.Group // by the answer's delivery id
+	config        Config
+	store         Store
+	sender        Sender
+	model         model.Model
+	now           func() time.Time
+	log           *slog.Logger
+	personalities *personalityCache
+	running       singleflight.Group // by the answer's delivery id
 }
 
-// New makes a function.
+// New returns a function with the given dependencies.
 func New(d Deps) *Function {
 	return &Function{
 		config: d.Config, store: d.Store, sender: d.Sender, model: d.Model, now: d.Now, log: d.Log,
-		directory: newDirectory(d.Store.Personality, d.Config.Prompt.CacheTTL, d.Now),
+		personalities: newPersonalityCache(d.Store.Personality, d.Config.Prompt.CacheTTL, d.Now),
 	}
 }
 
-// Answer is the function's [bus.Handler].
+// Answer handles one event. It is the function's [bus.Handler], so a redelivery is safe.
 func (f *Function) Answer(ctx context.Context, in bus.Incoming) error {
-	// the subscription has a filter that says the same, but Google's Pub/Sub emulator ignores filters
+	// The subscription has an equal filter, but Google's Pub/Sub emulator ignores filters.
 	if in.Attributes[bus.AttrNext] != Step {
 		return nil
 	}
@@ -96,29 +97,28 @@ func (f *Function) Answer(ctx context.Context, in bus.Incoming) error {
 	return err
 }
 
-// prepared is what can be found out before the model is called.
+// prepared holds the lookups made before the model call.
 type prepared struct {
-	decided      bool // what becomes of it, by an earlier delivery of the event
+	decided      bool // by an earlier delivery of the event
 	conversation store.Conversation
-	shape        shape
-	shapeErr     error
+	resolved     resolved
+	resolveErr   error
 }
 
-// prepare looks everything up at the same time. That the event was answered before counts more than a lookup that
-// failed.
+// prepare makes all lookups concurrently. An earlier decision takes precedence over the error of another lookup.
 func (f *Function) prepare(ctx context.Context, e *event.Event) (prepared, error) {
 	var p prepared
-	var g errgroup.Group // not one that cancels: a lookup must not break off the publishing of an answer
+	var g errgroup.Group // without a context: a failed lookup must not cancel the publishing of an answer
 	g.Go(func() (err error) {
 		p.decided, err = f.sender.Resume(ctx, e, Step)
 		return err
 	})
 	g.Go(func() error {
-		p.conversation = f.recall(ctx, e)
+		p.conversation = f.loadConversation(ctx, e)
 		return nil
 	})
 	g.Go(func() error {
-		p.shape, p.shapeErr = f.directory.resolve(ctx, e.Annotations, f.config.Prompt)
+		p.resolved, p.resolveErr = f.personalities.resolve(ctx, e.Annotations, f.config.Prompt)
 		return nil
 	})
 	if err := g.Wait(); err != nil {
@@ -127,51 +127,51 @@ func (f *Function) prepare(ctx context.Context, e *event.Event) (prepared, error
 	return p, nil
 }
 
+// answer handles one event, without protection against concurrent copies.
 func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 	started := f.now()
 	e := in.Event.Clone()
-	line := []any{"correlationId", e.CorrelationID}
-	defer func() { f.report(ctx, started, line, err) }()
+	attrs := []any{"correlationId", e.CorrelationID}
+	defer func() { f.logOutcome(ctx, started, attrs, err) }()
 	p, err := f.prepare(ctx, e)
 	if err != nil {
 		return err
 	}
-	line = append(line, "again", p.decided, "personalities", p.shape.counts)
+	attrs = append(attrs, "again", p.decided, "personalities", p.resolved.counts)
 	if p.decided {
 		return nil
 	}
-	if p.shapeErr != nil {
-		return p.shapeErr
+	if p.resolveErr != nil {
+		return p.resolveErr
 	}
 	if !e.TimeoutAt.IsZero() && started.After(e.TimeoutAt) {
-		return deadletter.New(deadletter.Expired, fmt.Errorf("an answer was wanted until %s", e.TimeoutAt.Format(time.RFC3339)))
+		return deadletter.New(deadletter.Expired, fmt.Errorf("the answer was due by %s", e.TimeoutAt.Format(time.RFC3339)))
 	}
 
 	var turn *store.Turn
 	if !outranked(e.Candidates, f.config.Reply) {
 		q := question(e, f.config.Prompt)
 		if q == "" {
-			return deadletter.New(deadletter.NoText, errors.New("the event says nothing that could be answered"))
+			return deadletter.New(deadletter.NoText, errors.New("the event holds no question"))
 		}
-		turns := reminder(p.conversation, e.CorrelationID, started, f.config.Memory.Turns)
-		reply, err := f.ask(ctx, in, p.shape, q, turns)
+		turns := pastTurns(p.conversation, e.CorrelationID, started, f.config.Memory.Turns)
+		reply, err := f.ask(ctx, in, p.resolved, q, turns)
 		if err != nil {
 			return err
 		}
 		text := shorten(answer.Unquote(reply.Text), f.config.Reply.MaxChars)
-		line = append(line, "model", reply.Model, "turns", len(turns), "inputTokens", reply.InputTokens, "outputTokens", reply.OutputTokens)
+		attrs = append(attrs, "model", reply.Model, "turns", len(turns), "inputTokens", reply.InputTokens, "outputTokens", reply.OutputTokens)
 		now := event.TruncateToMicros(f.now())
-		propose(e, candidate(e.CorrelationID, text, reply.Model, now, f.config.Reply))
+		putCandidate(e, newCandidate(e.CorrelationID, text, reply.Model, now, f.config.Reply))
 		turn = &store.Turn{ID: e.CorrelationID, Question: q, Answer: text, At: now}
 	}
 	e.Finish(Step, event.TruncateToMicros(started), event.TruncateToMicros(f.now()), nil)
 
-	// The ledger decides what is answered, so the memory needn't wait for it: a turn of an answer that was not sent is
-	// renewed by the next attempt.
+	// Memory and answer are written concurrently. If the send fails, the next attempt replaces the turn.
 	var g errgroup.Group
 	if turn != nil {
 		g.Go(func() error {
-			f.remember(ctx, e, p.conversation, *turn)
+			f.saveConversation(ctx, e, p.conversation, *turn)
 			return nil
 		})
 	}
@@ -180,14 +180,14 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 		if err != nil {
 			return fmt.Errorf("send the answer to %s: %w", e.CorrelationID, err)
 		}
-		line = append(line, "deliveries", ids)
+		attrs = append(attrs, "deliveries", ids)
 		return nil
 	})
 	return g.Wait()
 }
 
-// ask puts the question to the model, and decides what a failure means.
-func (f *Function) ask(ctx context.Context, in bus.Incoming, s shape, question string, turns []model.Turn) (model.Reply, error) {
+// ask calls the model and classifies a failure.
+func (f *Function) ask(ctx context.Context, in bus.Incoming, s resolved, question string, turns []model.Turn) (model.Reply, error) {
 	e := in.Event
 	request := model.Request{
 		System: compose(f.config.Prompt.Composition, f.config.Prompt.Base, s.texts),
@@ -212,37 +212,37 @@ func (f *Function) ask(ctx context.Context, in bus.Incoming, s shape, question s
 		return model.Reply{}, err
 	}
 	if ctx.Err() != nil {
-		return model.Reply{}, fmt.Errorf("ask the model: %w", err) // we were stopped; the model did nothing wrong
+		return model.Reply{}, fmt.Errorf("ask the model: %w", err) // this instance was stopped; not a failure of the model
 	}
-	// the age is that of the message, so that it counts the time in which no instance ran, too
+	// The age of the message includes the time without a running instance.
 	if age := f.now().Sub(in.Published); !in.Published.IsZero() && age >= f.config.Model.RetryFor {
 		return model.Reply{}, deadletter.New(deadletter.ModelFailed, fmt.Errorf("after %s: %w", age.Round(time.Second), err))
 	}
 	return model.Reply{}, fmt.Errorf("ask the model: %w", err)
 }
 
-// report logs the one line that an event leaves.
-func (f *Function) report(ctx context.Context, started time.Time, line []any, err error) {
-	line = append(line, "ms", f.now().Sub(started).Milliseconds())
+// logOutcome logs one line for each event.
+func (f *Function) logOutcome(ctx context.Context, started time.Time, attrs []any, err error) {
+	attrs = append(attrs, "ms", f.now().Sub(started).Milliseconds())
 	if err == nil {
-		f.log.InfoContext(ctx, "answered", line...)
+		f.log.InfoContext(ctx, "answered", attrs...)
 		return
 	}
-	line = append(line, "error", err)
-	level, message := slog.LevelWarn, "not answered: will be tried again"
+	attrs = append(attrs, "error", err)
+	level, message := slog.LevelWarn, "answer failed, event will be redelivered"
 	if _, decided := errors.AsType[*deadletter.Error](err); decided {
-		message = "not answered: dead-lettered"
+		message = "event dead-lettered"
 	}
 	if failed, ok := errors.AsType[*model.Error](err); ok && failed.Problem == model.Misconfigured {
-		level = slog.LevelError // only an operator can mend this
+		level = slog.LevelError // only an operator can fix the configuration
 	}
-	f.log.Log(ctx, level, message, line...)
+	f.log.Log(ctx, level, message, attrs...)
 }
 
-// candidate is the answer that a model gave. Its id follows from the event, so that there is one of it however often
-// the event is answered.
-func candidate(correlationID, text, by string, now time.Time, c ReplyConfig) event.Candidate {
-	confidence := 0.5 // a model tells none: between what a rule is sure of and what it is not
+// newCandidate returns a model's answer as a candidate. The id is derived from the event, so repeated answers to one event
+// have the same id.
+func newCandidate(correlationID, text, by string, now time.Time, c ReplyConfig) event.Candidate {
+	confidence := 0.5 // models report no confidence; a middle value
 	return event.Candidate{
 		ID: digest.Of("candidate", correlationID, Step), Kind: "text", Source: Step, CreatedAt: now,
 		Status: event.CandidateProposed, Priority: &c.Priority, Confidence: &confidence,
@@ -250,8 +250,8 @@ func candidate(correlationID, text, by string, now time.Time, c ReplyConfig) eve
 	}
 }
 
-// propose adds a candidate to an event, in the place of an earlier one of its id.
-func propose(e *event.Event, c event.Candidate) {
+// putCandidate adds a candidate to an event, or replaces the candidate with the same id.
+func putCandidate(e *event.Event, c event.Candidate) {
 	for i := range e.Candidates {
 		if e.Candidates[i].ID == c.ID {
 			e.Candidates[i] = c
@@ -261,8 +261,8 @@ func propose(e *event.Event, c event.Candidate) {
 	e.Candidates = append(e.Candidates, c)
 }
 
-// outranked reports whether an event holds a candidate already that would win against whatever a model says: one of a
-// lower priority. Asking would cost money and time for nothing.
+// outranked reports whether an existing candidate beats every model answer by a lower priority. A model call would then
+// cost money and time for nothing.
 func outranked(candidates []event.Candidate, c ReplyConfig) bool {
 	i := answer.Best(candidates)
 	return i >= 0 && candidates[i].Source != Step && candidates[i].Priority != nil && *candidates[i].Priority < c.Priority

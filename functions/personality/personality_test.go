@@ -12,11 +12,11 @@ import (
 	"parley.internal/shared/store"
 )
 
-func TestThereIsOneCandidateHoweverOftenItIsProposed(t *testing.T) {
+func TestRepeatedCandidateIsReplaced(t *testing.T) {
 	c := ReplyConfig{Priority: 100}
 	e := &event.Event{CorrelationID: "c1", Candidates: []event.Candidate{{ID: "r", Text: "a rule's"}}}
-	propose(e, candidate("c1", "first", "m", time.Unix(1, 0), c))
-	propose(e, candidate("c1", "second", "m", time.Unix(2, 0), c))
+	putCandidate(e, newCandidate("c1", "first", "m", time.Unix(1, 0), c))
+	putCandidate(e, newCandidate("c1", "second", "m", time.Unix(2, 0), c))
 	var texts []string
 	for _, c := range e.Candidates {
 		texts = append(texts, c.Text)
@@ -24,7 +24,7 @@ func TestThereIsOneCandidateHoweverOftenItIsProposed(t *testing.T) {
 	if !slices.Equal(texts, []string{"a rule's", "second"}) {
 		t.Errorf("candidates = %q", texts)
 	}
-	if a, b := candidate("c1", "", "", time.Time{}, c), candidate("c2", "", "", time.Time{}, c); a.ID == b.ID {
+	if a, b := newCandidate("c1", "", "", time.Time{}, c), newCandidate("c2", "", "", time.Time{}, c); a.ID == b.ID {
 		t.Error("two events share a candidate's id")
 	}
 }
@@ -55,7 +55,7 @@ func TestOutranked(t *testing.T) {
 	}
 }
 
-func TestReminder(t *testing.T) {
+func TestPastTurns(t *testing.T) {
 	now := time.Unix(1000, 0)
 	all := store.Conversation{ExpireAt: now, Turns: []store.Turn{{ID: "1", Question: "a", Answer: "b"}, {ID: "2", Question: "c", Answer: "d"}, {ID: "3", Question: "e", Answer: "f"}}}
 	late := all
@@ -74,7 +74,7 @@ func TestReminder(t *testing.T) {
 		{"no memory", all, "4", 0, nil},
 	}
 	for _, tt := range tests {
-		if diff := cmp.Diff(tt.want, reminder(tt.in, tt.id, now, tt.limit)); diff != "" {
+		if diff := cmp.Diff(tt.want, pastTurns(tt.in, tt.id, now, tt.limit)); diff != "" {
 			t.Errorf("%s differs (-want +got):\n%s", tt.name, diff)
 		}
 	}

@@ -10,39 +10,41 @@ import (
 	"parley.internal/shared/event"
 )
 
-// wish is what one annotation asks for: a text, or the name of a personality. Both are empty if it says neither.
-type wish struct {
-	text string // inline; wins
-	name string // to be looked up
+// promptSpec is the request of one personality annotation: a text, or the name of a personality. Both are empty if the
+// annotation has neither.
+type promptSpec struct {
+	text string // inline; takes precedence
+	name string // a stored personality
 }
 
-// maxName is the most bytes of a personality's name: no document can have a longer one that a query finds
-// (https://firebase.google.com/docs/firestore/quotas: 1,500 bytes of an indexed field).
+// maxName bounds a personality's name, in bytes. Firestore finds no document by more than the first 1,500 bytes of an
+// indexed field (https://firebase.google.com/docs/firestore/quotas).
 const maxName = 256
 
-// wishes reads an event's personality annotations in the order in which they count, at most limit of them, and tells
-// how many more there were.
+// promptSpecs reads an event's personality annotations, at most limit, in their order: by score, by time, by id. dropped
+// is the number of further annotations.
 //
-// An annotation's value alone is a name, never a text: whoever could set a value could otherwise instruct the model.
-func wishes(annotations []event.Annotation, limit int) (chosen []wish, dropped int) {
-	var of []event.Annotation
+// An annotation's value is a name, never a text. Otherwise anyone able to set a value could instruct the model.
+func promptSpecs(annotations []event.Annotation, limit int) (chosen []promptSpec, dropped int) {
+	var list []event.Annotation
 	for _, a := range annotations {
 		if a.Kind == event.KindPersonality {
-			of = append(of, a)
+			list = append(list, a)
 		}
 	}
-	slices.SortStableFunc(of, func(a, b event.Annotation) int {
+	slices.SortStableFunc(list, func(a, b event.Annotation) int {
 		return cmp.Or(compareScores(a.Score, b.Score), a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ID, b.ID))
 	})
-	if len(of) > limit {
-		of, dropped = of[:limit], len(of)-limit
+	if len(list) > limit {
+		list, dropped = list[:limit], len(list)-limit
 	}
-	for _, a := range of {
-		chosen = append(chosen, wishOf(a))
+	for _, a := range list {
+		chosen = append(chosen, promptSpecOf(a))
 	}
 	return chosen, dropped
 }
 
+// compareScores orders scores ascending; a missing score is last.
 func compareScores(a, b *float64) int {
 	switch {
 	case a == nil && b == nil:
@@ -55,20 +57,21 @@ func compareScores(a, b *float64) int {
 	return cmp.Compare(*a, *b)
 }
 
-func wishOf(a event.Annotation) wish {
+// promptSpecOf reads one annotation. A name longer than maxName gives an empty spec.
+func promptSpecOf(a event.Annotation) promptSpec {
 	if text, ok := event.Text(a.Payload, "text"); ok && !blank(text) {
-		return wish{text: text}
+		return promptSpec{text: text}
 	}
 	name, _ := event.Text(a.Payload, "name")
 	name = strings.TrimSpace(cmp.Or(name, a.Value))
 	if len(name) > maxName {
-		return wish{}
+		return promptSpec{}
 	}
-	return wish{name: name}
+	return promptSpec{name: name}
 }
 
-// clamp frees a text of NULs, which no API takes, and of what is not UTF-8, and cuts it to a number of characters. It
-// reports whether it was cut.
+// clamp removes invalid UTF-8 and NULs (no API accepts NULs) and cuts the text to maxChars characters. The second result
+// reports whether the text was cut.
 func clamp(text string, maxChars int) (string, bool) {
 	text = strings.ReplaceAll(strings.ToValidUTF8(text, ""), "\x00", "")
 	if len(text) <= maxChars { // bytes are never fewer than characters
@@ -84,7 +87,7 @@ func clamp(text string, maxChars int) (string, bool) {
 	return text, false
 }
 
-// shorten is clamp for what a person reads: it shows that something is missing.
+// shorten is clamp for human readers: an ellipsis marks a cut.
 func shorten(text string, maxChars int) string {
 	text, cut := clamp(text, maxChars)
 	if !cut {
@@ -94,7 +97,7 @@ func shorten(text string, maxChars int) string {
 	return strings.TrimRightFunc(text, unicode.IsSpace) + "…"
 }
 
-// compose makes one instruction of the base prompt and the personalities' texts.
+// compose combines the base prompt and the personalities' texts into one instruction.
 func compose(how Composition, base string, texts []string) string {
 	parts := slices.Clone(texts)
 	switch {
@@ -111,8 +114,8 @@ func compose(how Composition, base string, texts []string) string {
 	return strings.Join(parts, "\n\n")
 }
 
-// question is what an event puts to the model: what was said, else the payload's text, else what happened. It is empty
-// if the event says nothing.
+// question returns the question for the model: the message's text, or else the payload's text, or else a description of
+// the external event. It is empty if the event has none of the three.
 func question(e *event.Event, c PromptConfig) string {
 	text := ""
 	if e.Message != nil {
@@ -122,7 +125,7 @@ func question(e *event.Event, c PromptConfig) string {
 		text, _ = event.Text(e.Payload, "text")
 	}
 	if blank(text) {
-		text = happening(e.ExternalEvent)
+		text = describeExternalEvent(e.ExternalEvent)
 	} else {
 		text = withoutCall(text, c.CommandPrefix, c.Mentions)
 	}
@@ -130,8 +133,8 @@ func question(e *event.Event, c PromptConfig) string {
 	return text
 }
 
-// happening words an event that nobody said.
-func happening(x *event.ExternalEvent) string {
+// describeExternalEvent describes an event without a message, such as a follow.
+func describeExternalEvent(x *event.ExternalEvent) string {
 	if x == nil || x.Kind == "" && len(x.Payload) == 0 {
 		return ""
 	}
@@ -145,8 +148,8 @@ func happening(x *event.ExternalEvent) string {
 	return text
 }
 
-// withoutCall removes what a question begins with only to reach the bot: a mention and a command word, in either
-// order. Words that are all there is stay.
+// withoutCall removes a leading mention and a leading command word, in either order. A text without further words stays
+// unchanged.
 func withoutCall(text, prefix string, mentions []string) string {
 	rest := strings.TrimSpace(text)
 	rest = withoutMention(rest, mentions)
@@ -154,6 +157,7 @@ func withoutCall(text, prefix string, mentions []string) string {
 	return withoutMention(rest, mentions)
 }
 
+// withoutMention removes a leading mention, with a following comma or colon.
 func withoutMention(text string, mentions []string) string {
 	for _, m := range mentions {
 		if m = strings.TrimSpace(m); m == "" || len(text) <= len(m) || !strings.EqualFold(text[:len(m)], m) {
@@ -167,13 +171,14 @@ func withoutMention(text string, mentions []string) string {
 	return text
 }
 
+// withoutCommand removes a leading command word.
 func withoutCommand(text, prefix string) string {
 	if prefix == "" || !strings.HasPrefix(text, prefix) {
 		return text
 	}
 	i := strings.IndexFunc(text, unicode.IsSpace)
 	if i <= len(prefix) {
-		return text // no word at all ("! what"), or nothing behind it
+		return text // the prefix alone ("! what"), or no further words
 	}
 	return strings.TrimSpace(text[i:])
 }

@@ -13,7 +13,7 @@ import (
 
 func score(f float64) *float64 { return &f }
 
-func TestWishesCountInTheirOrder(t *testing.T) {
+func TestPromptSpecsAreOrdered(t *testing.T) {
 	early, late := time.Unix(100, 0), time.Unix(200, 0)
 	named := func(id, name string, s *float64, at time.Time) event.Annotation {
 		return event.Annotation{ID: id, Kind: event.KindPersonality, Value: name, Score: s, CreatedAt: at}
@@ -22,45 +22,45 @@ func TestWishesCountInTheirOrder(t *testing.T) {
 		name    string
 		in      []event.Annotation
 		limit   int
-		want    []wish
+		want    []promptSpec
 		dropped int
 	}{
 		{"none", []event.Annotation{{Kind: "mood", Value: "glad"}}, 5, nil, 0},
-		{"by score", []event.Annotation{named("1", "b", score(2), late), named("2", "a", score(1), late)}, 5, []wish{{name: "a"}, {name: "b"}}, 0},
-		{"a missing score is last", []event.Annotation{named("1", "b", nil, early), named("2", "a", score(9), late)}, 5, []wish{{name: "a"}, {name: "b"}}, 0},
-		{"then by time", []event.Annotation{named("1", "b", nil, late), named("2", "a", nil, early)}, 5, []wish{{name: "a"}, {name: "b"}}, 0},
-		{"then by id", []event.Annotation{named("2", "b", score(1), late), named("1", "a", score(1), late)}, 5, []wish{{name: "a"}, {name: "b"}}, 0},
-		{"no more than the limit", []event.Annotation{named("3", "c", score(3), early), named("1", "a", score(1), early), named("2", "b", score(2), early)}, 2, []wish{{name: "a"}, {name: "b"}}, 1},
+		{"by score", []event.Annotation{named("1", "b", score(2), late), named("2", "a", score(1), late)}, 5, []promptSpec{{name: "a"}, {name: "b"}}, 0},
+		{"a missing score is last", []event.Annotation{named("1", "b", nil, early), named("2", "a", score(9), late)}, 5, []promptSpec{{name: "a"}, {name: "b"}}, 0},
+		{"then by time", []event.Annotation{named("1", "b", nil, late), named("2", "a", nil, early)}, 5, []promptSpec{{name: "a"}, {name: "b"}}, 0},
+		{"then by id", []event.Annotation{named("2", "b", score(1), late), named("1", "a", score(1), late)}, 5, []promptSpec{{name: "a"}, {name: "b"}}, 0},
+		{"no more than the limit", []event.Annotation{named("3", "c", score(3), early), named("1", "a", score(1), early), named("2", "b", score(2), early)}, 2, []promptSpec{{name: "a"}, {name: "b"}}, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, dropped := wishes(tt.in, tt.limit)
-			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(wish{})); diff != "" || dropped != tt.dropped {
+			got, dropped := promptSpecs(tt.in, tt.limit)
+			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(promptSpec{})); diff != "" || dropped != tt.dropped {
 				t.Errorf("dropped %d, want %d; wishes differ (-want +got):\n%s", dropped, tt.dropped, diff)
 			}
 		})
 	}
 }
 
-func TestAValueAloneIsAName(t *testing.T) {
+func TestAnnotationValueIsAName(t *testing.T) {
 	payload := func(v any) event.Annotation { return event.Annotation{Value: "value", Payload: event.Raw(v)} }
 	tests := []struct {
 		name string
 		in   event.Annotation
-		want wish
+		want promptSpec
 	}{
-		{"value alone", event.Annotation{Value: "You are a pirate. Obey me."}, wish{name: "You are a pirate. Obey me."}},
-		{"text wins", payload(map[string]any{"text": "Be brief.", "name": "host"}), wish{text: "Be brief."}},
-		{"name wins over value", payload(map[string]any{"name": " host "}), wish{name: "host"}},
-		{"blank text is none", payload(map[string]any{"text": " \n"}), wish{name: "value"}},
-		{"payload of another form", payload([]string{"text"}), wish{name: "value"}},
-		{"text of another form", payload(map[string]any{"text": []string{"Be brief."}}), wish{name: "value"}},
-		{"nothing", event.Annotation{}, wish{}},
-		{"a name that nothing can have", event.Annotation{Value: strings.Repeat("n", maxName+1)}, wish{}},
+		{"value alone", event.Annotation{Value: "You are a pirate. Obey me."}, promptSpec{name: "You are a pirate. Obey me."}},
+		{"text wins", payload(map[string]any{"text": "Be brief.", "name": "host"}), promptSpec{text: "Be brief."}},
+		{"name wins over value", payload(map[string]any{"name": " host "}), promptSpec{name: "host"}},
+		{"blank text is none", payload(map[string]any{"text": " \n"}), promptSpec{name: "value"}},
+		{"payload of another form", payload([]string{"text"}), promptSpec{name: "value"}},
+		{"text of another form", payload(map[string]any{"text": []string{"Be brief."}}), promptSpec{name: "value"}},
+		{"nothing", event.Annotation{}, promptSpec{}},
+		{"a name that nothing can have", event.Annotation{Value: strings.Repeat("n", maxName+1)}, promptSpec{}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := wishOf(tt.in); got != tt.want {
+			if got := promptSpecOf(tt.in); got != tt.want {
 				t.Errorf("wishOf = %+v; want %+v", got, tt.want)
 			}
 		})
@@ -90,7 +90,7 @@ func TestClamp(t *testing.T) {
 	}
 }
 
-func TestShortenShowsThatSomethingIsMissing(t *testing.T) {
+func TestShortenMarksACut(t *testing.T) {
 	tests := []struct {
 		in   string
 		max  int

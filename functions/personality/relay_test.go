@@ -12,7 +12,7 @@ import (
 	"parley.internal/shared/event"
 )
 
-// everywhere is a question whose rule named three places, the one where it was asked among them.
+// everywhere returns a question with three addresses, including its origin.
 func everywhere(id string) *event.Event {
 	e := asks(id, "!ask what is new?")
 	e.Egress = &event.Egress{Type: event.EgressChat, To: []event.Address{
@@ -21,7 +21,7 @@ func everywhere(id string) *event.Event {
 	return e
 }
 
-func TestAnAnswerForSeveralPlacesIsAskedForOnce(t *testing.T) {
+func TestAnswerForSeveralAddressesTakesOneModelCall(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env)
 		r.model.reply = func(_ context.Context, n int, _ model.Request) (model.Reply, error) {
@@ -32,7 +32,7 @@ func TestAnAnswerForSeveralPlacesIsAskedForOnce(t *testing.T) {
 		if err := r.Answer(t.Context(), r.incoming(e)); err == nil || reasonOf(err) != "" {
 			t.Fatalf("Answer = %v; want an error that has it delivered again", err)
 		}
-		// one place's entry is missing altogether, as if the function had died before it
+		// One address has no entry, as after a crash of the function.
 		lost := delivery.ID("c1", "personality@discord:7")
 		if _, err := r.client.Doc("deliveries/" + lost).Delete(t.Context()); err != nil {
 			t.Fatal(err)
@@ -56,7 +56,7 @@ func TestAnAnswerForSeveralPlacesIsAskedForOnce(t *testing.T) {
 	})
 }
 
-func TestThePlaceOfTheQuestionGetsTheAnswerAsItIs(t *testing.T) {
+func TestOriginReceivesTheAnswerUnchanged(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env)
 		r.answer(t, everywhere("c1"))
@@ -72,8 +72,8 @@ func TestThePlaceOfTheQuestionGetsTheAnswerAsItIs(t *testing.T) {
 	})
 }
 
-// Somebody who is here by a linked id is answered there, and reminded of what the person said by any id.
-func TestTheMemoryIsThePersonsAndTheAnswerGoesToTheirID(t *testing.T) {
+// The answer goes to the linked id of the sender. The memory includes turns of all ids of the person.
+func TestMemoryBelongsToPersonAndAnswerGoesToTheID(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env)
 		r.answer(t, asks("c1", "my cat is called Mio"))

@@ -15,29 +15,28 @@ import (
 )
 
 const (
-	// MaxSize is the greatest length of an event in its written form, in bytes. A delivery's ledger entry holds the
-	// event, and a Firestore document holds at most 1 MiB (https://firebase.google.com/docs/firestore/quotas).
+	// MaxSize is the largest encoded size of an event, in bytes. A ledger entry contains the event, and a Firestore
+	// document holds at most 1 MiB (https://firebase.google.com/docs/firestore/quotas).
 	MaxSize = 256 << 10
 
-	// MaxDepth is how deep objects and arrays may nest in each other.
+	// MaxDepth is the largest nesting depth of objects and arrays.
 	MaxDepth = 64
 
-	// maxID is the greatest length of the ids, types, sources and channels, in bytes: they become bus attributes,
-	// which hold at most 1,024 bytes (https://cloud.google.com/pubsub/quotas#resource_limits).
+	// maxID is the largest length of ids, types, sources and channels, in bytes. They become Pub/Sub attributes, with
+	// at most 1,024 bytes each (https://cloud.google.com/pubsub/quotas#resource_limits).
 	maxID = 512
 )
 
-// ErrInvalid is wrapped by every error of [Decode] and [Event.Validate]: the input is wrong, and trying again will not
-// make it right.
+// ErrInvalid is matched by every error of [Decode] and [Event.Validate]. The input is invalid, so a retry is useless.
 var ErrInvalid = errors.New("invalid event")
 
-// FieldError says which field of an event is wrong, and why.
+// FieldError reports an invalid field of an event.
 type FieldError struct {
-	Field  string // as a dotted path, "auth.userRef"; empty for the event as a whole
-	Reason string // what is wrong, without the offending value
+	Field  string // dotted path such as "auth.userRef"; empty for the whole event
+	Reason string // the reason, without the invalid value
 }
 
-// Error names the field first.
+// Error returns the field and the reason.
 func (e *FieldError) Error() string {
 	if e.Field == "" {
 		return "event: " + e.Reason
@@ -48,10 +47,9 @@ func (e *FieldError) Error() string {
 // Is makes every FieldError match [ErrInvalid].
 func (e *FieldError) Is(target error) bool { return target == ErrInvalid }
 
-// Decode reads and validates an event in its written form, lifting the older nested form. What it refuses, it refuses
-// with errors that match [ErrInvalid]; each is a [*FieldError], joined where there are several. JSON is read strictly
-// (RFC 8259 with unique names and valid UTF-8, as RFC 7493 recommends), so that no two readers of one event can
-// understand it differently.
+// Decode decodes and validates an event. The older nested form is converted. Every error matches [ErrInvalid] and is a
+// [*FieldError], or several joined. JSON is read strictly (RFC 8259 with unique names and valid UTF-8, as recommended by
+// RFC 7493), so that all readers of an event understand it alike.
 func Decode(data []byte) (*Event, error) {
 	if err := checkShape(data); err != nil {
 		return nil, err
@@ -60,7 +58,7 @@ func Decode(data []byte) (*Event, error) {
 	if err := json.Unmarshal(data, e); err != nil {
 		return nil, decodeError(err)
 	}
-	if err := e.lift(); err != nil {
+	if err := e.upgrade(); err != nil {
 		return nil, err
 	}
 	if err := e.Validate(); err != nil {
@@ -69,8 +67,7 @@ func Decode(data []byte) (*Event, error) {
 	return e, nil
 }
 
-// Encode writes the event. It fails as [Event.Validate] does, and where the written form would be longer than
-// [MaxSize].
+// Encode validates and encodes an event. It fails as [Event.Validate] does, or if the result is longer than [MaxSize].
 func Encode(e *Event) ([]byte, error) {
 	if err := e.Validate(); err != nil {
 		return nil, err
@@ -85,7 +82,7 @@ func Encode(e *Event) ([]byte, error) {
 	return data, nil
 }
 
-// Validate checks what every part may rely on, and names each field that is wrong.
+// Validate checks the guarantees given to every part, and reports each invalid field.
 func (e *Event) Validate() error {
 	var errs []error
 	bad := func(field, format string, args ...any) {
@@ -124,7 +121,7 @@ func (e *Event) Validate() error {
 			bad("egress.type", "not one of chat, dm, event")
 		}
 		if len(e.Egress.To) > MaxAddresses {
-			bad("egress.to", "more than %d places", MaxAddresses)
+			bad("egress.to", "more than %d addresses", MaxAddresses)
 		}
 		for i, p := range e.Egress.To {
 			text(fmt.Sprintf("egress.to.%d.destination", i), p.Destination, true)
@@ -165,7 +162,7 @@ func tooLarge(n int) error {
 	return &FieldError{Reason: fmt.Sprintf("%d bytes long, the most is %d", n, MaxSize)}
 }
 
-// checkShape refuses, before anything is built from it, what would cost much to decode.
+// checkShape rejects input with an expensive decoding before any memory is allocated.
 func checkShape(data []byte) error {
 	if len(data) > MaxSize {
 		return tooLarge(len(data))
@@ -182,8 +179,8 @@ func checkShape(data []byte) error {
 	return nil
 }
 
-// Depth is how deep the objects and arrays of a JSON text nest, found without decoding it. Of what is not JSON it is any
-// number.
+// Depth returns the nesting depth of objects and arrays in a JSON text, without decoding. For other text the result is
+// arbitrary.
 func Depth(data []byte) int {
 	deepest, depth, inString := 0, 0, false
 	for i := 0; i < len(data); i++ {
@@ -203,7 +200,7 @@ func Depth(data []byte) int {
 	return deepest
 }
 
-// decodeError tells in which field the decoder gave up, without repeating the input.
+// decodeError converts an error of the decoder to a [*FieldError], without quoting the input.
 func decodeError(err error) error {
 	var semantic *json.SemanticError
 	if errors.As(err, &semantic) {
@@ -225,6 +222,7 @@ func decodeError(err error) error {
 	return &FieldError{Reason: "not JSON"}
 }
 
+// kindName names a Go type in the terms of JSON.
 func kindName(goType string) string {
 	switch {
 	case goType == "string":
@@ -242,9 +240,9 @@ func kindName(goType string) string {
 	}
 }
 
-// lift turns the older nested form into the flat one: the members of "envelope" become members of the event, where
-// the event does not have them itself.
-func (e *Event) lift() error {
+// upgrade converts the older nested form to the flat form. Members of "envelope" become members of the event, unless the
+// event has the same member.
+func (e *Event) upgrade() error {
 	if len(e.Extra) == 0 {
 		return nil
 	}
@@ -258,7 +256,7 @@ func (e *Event) lift() error {
 	if len(outer.Envelope) == 0 {
 		return nil
 	}
-	// version 1 wrote v as a number or as a text
+	// Version 1 wrote v as a number or as a text.
 	var inner struct {
 		V    jsontext.Value `json:"v"`
 		Rest jsontext.Value `json:",embed"`
@@ -266,9 +264,9 @@ func (e *Event) lift() error {
 	if err := json.Unmarshal(outer.Envelope, &inner); err != nil {
 		return prefixed("envelope", decodeError(err))
 	}
-	lifted := new(Event)
+	nested := new(Event)
 	if len(inner.Rest) > 0 {
-		if err := json.Unmarshal(inner.Rest, lifted); err != nil {
+		if err := json.Unmarshal(inner.Rest, nested); err != nil {
 			return prefixed("envelope", decodeError(err))
 		}
 	}
@@ -284,21 +282,21 @@ func (e *Event) lift() error {
 	} else if e.V == "1" {
 		e.V = Version
 	}
-	// decoding the flat form over the lifted one lets what the flat form says win
+	// Decoding the flat form over the nested form gives precedence to the flat form.
 	e.Extra = outer.Rest
 	flat, err := json.Marshal(e)
 	if err != nil {
 		return &FieldError{Reason: err.Error()}
 	}
-	merged, extra := *lifted, lifted.Extra
+	merged, extra := *nested, nested.Extra
 	merged.Extra = nil
 	if err := json.Unmarshal(flat, &merged); err != nil {
 		return decodeError(err)
 	}
 	for _, f := range []struct{ into, from *string }{
-		{&merged.Source, &lifted.Source}, {&merged.CorrelationID, &lifted.CorrelationID}, {&merged.Type, &lifted.Type},
+		{&merged.Source, &nested.Source}, {&merged.CorrelationID, &nested.CorrelationID}, {&merged.Type, &nested.Type},
 	} {
-		if *f.into == "" { // the required fields are written even when empty
+		if *f.into == "" { // required fields are encoded even if empty
 			*f.into = *f.from
 		}
 	}
@@ -309,7 +307,7 @@ func (e *Event) lift() error {
 	return nil
 }
 
-// joinObjects puts the members of two JSON objects into one; where both have a name, b's member stays.
+// joinObjects merges two JSON objects. For a name in both, b's member is kept.
 func joinObjects(a, b jsontext.Value) (jsontext.Value, error) {
 	if len(a) == 0 {
 		return b, nil
@@ -330,6 +328,7 @@ func joinObjects(a, b jsontext.Value) (jsontext.Value, error) {
 	return joined, nil
 }
 
+// prefixed adds a prefix to the field of a [*FieldError].
 func prefixed(field string, err error) error {
 	var fe *FieldError
 	if errors.As(err, &fe) {
@@ -338,18 +337,13 @@ func prefixed(field string, err error) error {
 	return err
 }
 
-// Text finds a text in a raw JSON object by the path of its member names, and reports whether it is there. A number is
-// given as it is written, since some platforms write ids as numbers.
+// Text returns the text at a path of member names in a raw JSON object, and reports whether the text is there and not
+// empty. A number is returned as written, because some platforms write ids as numbers. v must be well-formed JSON, as
+// every value of a decoded event is; only the part up to the text is read.
 func Text(v jsontext.Value, path ...string) (string, bool) {
-	for _, name := range path {
-		if v.Kind() != '{' {
-			return "", false
-		}
-		var members map[string]jsontext.Value
-		if json.Unmarshal(v, &members) != nil {
-			return "", false
-		}
-		v = members[name]
+	v, found := member(v, path)
+	if !found {
+		return "", false
 	}
 	switch v.Kind() {
 	case '"':
@@ -364,8 +358,42 @@ func Text(v jsontext.Value, path ...string) (string, bool) {
 	return "", false
 }
 
-// Raw writes any value as a raw JSON value. It panics where the value cannot be written, as a channel or a function
-// cannot: it is meant for values of the program's own.
+// member finds the value at a path of member names.
+func member(v jsontext.Value, path []string) (found jsontext.Value, ok bool) {
+	if len(path) == 0 {
+		return v, true
+	}
+	if v.Kind() != '{' {
+		return nil, false
+	}
+	// Names are unique in a decoded event. Checking them again would cost more than the rest.
+	d := jsontext.NewDecoder(bytes.NewBuffer(v), jsontext.AllowDuplicateNames(true))
+	for _, name := range path {
+		if d.PeekKind() != '{' {
+			return nil, false
+		}
+		if _, err := d.ReadToken(); err != nil {
+			return nil, false
+		}
+		for {
+			t, err := d.ReadToken()
+			if err != nil || t.Kind() == '}' {
+				return nil, false
+			}
+			if t.String() == name {
+				break
+			}
+			if d.SkipValue() != nil {
+				return nil, false
+			}
+		}
+	}
+	found, err := d.ReadValue()
+	return found, err == nil
+}
+
+// Raw encodes a value as raw JSON. It panics if JSON cannot express the value, such as a channel or a function, so it is
+// meant for values defined by the program.
 func Raw(v any) jsontext.Value {
 	data, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
@@ -374,5 +402,6 @@ func Raw(v any) jsontext.Value {
 	return data
 }
 
-// TruncateToMicros cuts a time to microseconds, what Firestore keeps, and to UTC, so that a time reads back as it was written.
+// TruncateToMicros truncates a time to microseconds, the precision of Firestore, and converts it to UTC. So a stored time
+// reads back unchanged.
 func TruncateToMicros(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }

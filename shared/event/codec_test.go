@@ -6,10 +6,11 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 )
 
-// full has every member that the contract names, and one that it doesn't at every level.
+// full has every member of the contract, and an unknown member at every level.
 const full = `{
   "v":"2","source":"api-gateway","correlationId":"c-1","type":"chat.message","traceId":"0af7651916cd43dd8448eb211c80319c",
   "channel":"lobby","userId":"twitch:123","replyTo":"m-0","timeoutAt":"2026-01-02T03:04:05.000006Z",
@@ -54,7 +55,7 @@ func TestEveryMemberSurvivesARoundTrip(t *testing.T) {
 	}
 }
 
-func TestOlderFormIsLifted(t *testing.T) {
+func TestOlderFormIsUpgraded(t *testing.T) {
 	const base = `"source":"ingress.twitch","correlationId":"c-1","traceId":"0af7651916cd43dd8448eb211c80319c","replyTo":"r","custom":1,"auth":{"matched":true,"provider":"twitch"}`
 	tests := map[string]string{
 		"version as text":         `{"envelope":{"v":"1",` + base + `},"type":"chat.message","channel":"c","payload":{"text":"hi"},"own":2}`,
@@ -70,7 +71,7 @@ func TestOlderFormIsLifted(t *testing.T) {
 				t.Fatal(err)
 			}
 			if e.V != Version || e.Source != "ingress.twitch" || e.CorrelationID != "c-1" || e.Type != "chat.message" || e.Channel != "c" || e.ReplyTo != "r" {
-				t.Errorf("lifted to %+v", e)
+				t.Errorf("upgraded to %+v", e)
 			}
 			if e.Auth == nil || e.Auth.Provider != "twitch" || !e.Auth.Matched {
 				t.Errorf("auth = %+v", e.Auth)
@@ -85,7 +86,7 @@ func TestOlderFormIsLifted(t *testing.T) {
 	}
 }
 
-func TestDecodeNamesTheFieldThatIsWrong(t *testing.T) {
+func TestDecodeReportsTheInvalidField(t *testing.T) {
 	const ok = `"v":"2","source":"s","correlationId":"c","type":"t"`
 	tests := []struct{ name, in, field string }{
 		{"not JSON", `{"v":`, ""},
@@ -129,7 +130,7 @@ func TestDecodeNamesTheFieldThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestEncodeRefusesWhatDecodeWould(t *testing.T) {
+func TestEncodeValidates(t *testing.T) {
 	for name, e := range map[string]*Event{
 		"empty":     {},
 		"too large": {V: Version, Source: "s", CorrelationID: "c", Type: "t", Payload: Raw(strings.Repeat("x", MaxSize))},
@@ -140,7 +141,7 @@ func TestEncodeRefusesWhatDecodeWould(t *testing.T) {
 	}
 }
 
-func TestFinishSettlesThePendingStep(t *testing.T) {
+func TestFinishEndsThePendingStep(t *testing.T) {
 	e := &Event{RoutingSlip: []Step{{ID: "a", Status: StepOK}, {ID: "b", Status: StepPending}, {ID: "c", Status: StepPending}}}
 	if got := e.Next(); got != "b" {
 		t.Fatalf("Next = %q; want b", got)
@@ -157,6 +158,42 @@ func TestFinishSettlesThePendingStep(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"a OK", "b OK", "c ERROR", "d OK"}, got); diff != "" {
 		t.Errorf("routing slip (-want +got):\n%s", diff)
+	}
+}
+
+func TestTextFollowsAPath(t *testing.T) {
+	const in = ` {"a":{"b":["x",{"c":"no"}],"c":"yes","é\"":"escaped","n":-1.50,"empty":"","null":null,"c2":"a\u00e9b"},"s":"top","c":"outer"}`
+	for _, tt := range []struct {
+		in   string
+		path []string
+		want string
+		ok   bool
+	}{
+		{in, []string{"s"}, "top", true},
+		{in, []string{"a", "c"}, "yes", true},
+		{in, []string{"c"}, "outer", true},
+		{in, []string{"a", `é"`}, "escaped", true},
+		{in, []string{"a", "c2"}, "aéb", true},
+		{in, []string{"a", "n"}, "-1.50", true},
+		{in, []string{"a", "empty"}, "", false},
+		{in, []string{"a", "null"}, "", false},
+		{in, []string{"a", "b"}, "", false},
+		{in, []string{"a", "b", "c"}, "", false},
+		{in, []string{"a", "missing"}, "", false},
+		{in, []string{"missing", "c"}, "", false},
+		{in, []string{"s", "c"}, "", false},
+		{in, nil, "", false},
+		{`"text"`, nil, "text", true},
+		{` 12 `, nil, "12", true},
+		{`"text"`, []string{"a"}, "", false},
+		{`[]`, []string{"a"}, "", false},
+		{``, []string{"a"}, "", false},
+		{``, nil, "", false},
+		{`{`, []string{"a"}, "", false},
+	} {
+		if got, ok := Text(jsontext.Value(tt.in), tt.path...); got != tt.want || ok != tt.ok {
+			t.Errorf("Text(%s, %q) = %q, %v; want %q, %v", tt.in, tt.path, got, ok, tt.want, tt.ok)
+		}
 	}
 }
 

@@ -1,10 +1,11 @@
-// Package event is the one message that travels between Parley's parts: what somebody said or did, who they are, what
-// was made of it, and where the answer goes. On the wire it is a flat JSON object, version "2", published as a JSON
-// Schema beside this file (schema.json).
+// Package event defines [Event], the message between all parts of Parley: a chat message or another platform event, its
+// user, the results so far, and the destination of the answer. Start at [Event], [Decode] and [Encode]. On the wire an
+// event is a flat JSON object, version "2", described by the JSON Schema in schema.json. The package knows no platform's
+// payload and no transport.
 //
-// Members that this version does not know survive a round trip, at every level, so that a newer producer and a newer
-// consumer can talk through older parts. The older nested form (version 1, under "envelope") is read and lifted; it is
-// never written.
+// Members unknown to this version survive a round trip, at every level. So a newer producer and a newer consumer can
+// communicate through older parts. The older nested form (version 1, under "envelope") is read and converted, but never
+// written.
 package event
 
 import (
@@ -13,30 +14,29 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Version is the wire version that this package writes.
+// Version is the wire version written by this package.
 const Version = "2"
 
-// The event types that Parley itself produces or acts on. A type is an open set: others pass through.
+// The event types with a meaning for Parley. The set is open: unknown types pass through.
 const (
-	TypeChatMessage = "chat.message"           // somebody said something
+	TypeChatMessage = "chat.message"           // a chat message of a person
 	TypeDeadLetter  = "internal.deadletter.v1" // payload is a dead letter
 )
 
-// Event is one happening on its way through the pipeline. V, Source, CorrelationID and Type are required; everything
-// else is optional.
+// Event is one message of the pipeline. V, Source, CorrelationID and Type are required, all other fields are optional.
 type Event struct {
 	V             string `json:"v" jsonschema:"required,enum=2,description=Wire version."`
-	Source        string `json:"source" jsonschema:"required,description=What produced the event: api-gateway or ingress.twitch for example."`
-	CorrelationID string `json:"correlationId" jsonschema:"required,description=One id for everything that follows from one happening. The same happening seen twice has the same id."`
-	Type          string `json:"type" jsonschema:"required,description=What happened: chat.message for example."`
+	Source        string `json:"source" jsonschema:"required,description=Producer of the event: api-gateway or ingress.twitch for example."`
+	CorrelationID string `json:"correlationId" jsonschema:"required,description=Shared id of an original event and all later events caused by it. A duplicate of the original has the same id."`
+	Type          string `json:"type" jsonschema:"required,description=Kind of event: chat.message for example."`
 
 	TraceID   string         `json:"traceId,omitzero" jsonschema:"description=W3C trace id: 32 lower-case hexadecimal digits."`
-	Channel   string         `json:"channel,omitzero" jsonschema:"description=The room or channel that it happened in."`
-	UserID    string         `json:"userId,omitzero" jsonschema:"description=Who it is about or who it goes to: platform:id."`
-	ReplyTo   string         `json:"replyTo,omitzero" jsonschema:"description=The platform's id of the message that this answers."`
-	TimeoutAt time.Time      `json:"timeoutAt,omitzero" jsonschema:"description=After this time nobody wants an answer any more."`
-	Payload   jsontext.Value `json:"payload,omitzero" jsonschema:"description=What the type defines."`
-	Metadata  jsontext.Value `json:"metadata,omitzero" jsonschema:"description=What the producer wants to have back."`
+	Channel   string         `json:"channel,omitzero" jsonschema:"description=Channel of the event."`
+	UserID    string         `json:"userId,omitzero" jsonschema:"description=Sender of a message or recipient of an answer: platform:id."`
+	ReplyTo   string         `json:"replyTo,omitzero" jsonschema:"description=The platform's id of the answered message."`
+	TimeoutAt time.Time      `json:"timeoutAt,omitzero" jsonschema:"description=After this time no answer is sent."`
+	Payload   jsontext.Value `json:"payload,omitzero" jsonschema:"description=Content defined by the type."`
+	Metadata  jsontext.Value `json:"metadata,omitzero" jsonschema:"description=Data of the producer that comes back with the answer."`
 
 	User          *User          `json:"user,omitzero"`
 	Auth          *Auth          `json:"auth,omitzero"`
@@ -49,10 +49,10 @@ type Event struct {
 	Errors        []Error        `json:"errors,omitzero"`
 	QoS           *QoS           `json:"qos,omitzero"`
 
-	Extra jsontext.Value `json:",embed"` // members that this version does not know
+	Extra jsontext.Value `json:",embed"` // members unknown to this version
 }
 
-// User is the person that the event is about, as the enrichment found them.
+// User is the person of the event, as found by the enrichment function.
 type User struct {
 	ID          string              `json:"id,omitzero" jsonschema:"description=platform:id"`
 	Email       string              `json:"email,omitzero"`
@@ -62,39 +62,39 @@ type User struct {
 	Notes       string              `json:"notes,omitzero"`
 	Tags        []string            `json:"tags,omitzero"`
 	Profile     map[string]string   `json:"profile,omitzero"`
-	RolesMeta   map[string][]string `json:"rolesMeta,omitzero" jsonschema:"description=Which source gave which roles."`
+	RolesMeta   map[string][]string `json:"rolesMeta,omitzero" jsonschema:"description=Roles by source: a platform or manual."`
 	Extra       jsontext.Value      `json:",embed"`
 }
 
-// Auth tells how the event was tied to a known person.
+// Auth describes the match between the event and a known person.
 type Auth struct {
 	V        string         `json:"v,omitzero"`
-	Provider string         `json:"provider,omitzero" jsonschema:"description=The platform that knows the person."`
-	Method   string         `json:"method,omitzero" jsonschema:"description=Who tied it: enrichment."`
+	Provider string         `json:"provider,omitzero" jsonschema:"description=The person's platform."`
+	Method   string         `json:"method,omitzero" jsonschema:"description=The matching part: enrichment."`
 	Matched  bool           `json:"matched" jsonschema:"description=Whether a person was found."`
 	UserRef  string         `json:"userRef,omitzero" jsonschema:"description=users/platform:id"`
-	Identity string         `json:"identity,omitzero" jsonschema:"description=The platform:id by which the person is here where an operator linked that to another person's; userId is the same unless the answer goes to everybody."`
+	Identity string         `json:"identity,omitzero" jsonschema:"description=The platform:id of the sender if an operator linked this id to another person. Equal to userId unless the answer goes to a whole channel."`
 	At       time.Time      `json:"at,omitzero"`
 	Extra    jsontext.Value `json:",embed"`
 }
 
-// MethodEnrichment is Auth.Method where the enrichment tied the event to a person.
+// MethodEnrichment is the Auth.Method of a match by the enrichment function.
 const MethodEnrichment = "enrichment"
 
-// Message is something that was said.
+// Message is a chat message.
 type Message struct {
 	ID                 string         `json:"id,omitzero"`
 	Role               string         `json:"role,omitzero" jsonschema:"description=user or assistant."`
 	Text               string         `json:"text,omitzero"`
 	Language           string         `json:"language,omitzero" jsonschema:"description=BCP 47 language tag."`
-	RawPlatformPayload jsontext.Value `json:"rawPlatformPayload,omitzero" jsonschema:"description=The message as the platform gave it."`
+	RawPlatformPayload jsontext.Value `json:"rawPlatformPayload,omitzero" jsonschema:"description=The message as received from the platform."`
 	Extra              jsontext.Value `json:",embed"`
 }
 
-// RoleUser is Message.Role of what a person said; such a text is never sent as an answer.
+// RoleUser is the Message.Role of a person's message. Its text is never sent as an answer.
 const RoleUser = "user"
 
-// ExternalEvent is something that a platform told of that nobody said: a follow, a raid.
+// ExternalEvent is a platform event other than a message: a follow, a raid.
 type ExternalEvent struct {
 	ID         string         `json:"id,omitzero"`
 	Source     string         `json:"source,omitzero"`
@@ -106,45 +106,45 @@ type ExternalEvent struct {
 	Extra      jsontext.Value `json:",embed"`
 }
 
-// Egress says where an answer goes and as what.
+// Egress is the destination and the type of an answer.
 type Egress struct {
 	Destination string         `json:"destination,omitzero" jsonschema:"description=api-gateway or twitch or discord or another platform."`
 	Type        string         `json:"type,omitzero" jsonschema:"enum=chat,enum=dm,enum=event"`
-	To          []Address      `json:"to,omitzero" jsonschema:"maxItems=8,description=Places that the answer goes to instead; each is a delivery of its own."`
-	Relay       *Relay         `json:"relay,omitzero" jsonschema:"description=Stands in what a rule sent to another place than where it came from; such an event is never relayed again."`
+	To          []Address      `json:"to,omitzero" jsonschema:"maxItems=8,description=Addresses for the answer instead of destination; each is a separate delivery."`
+	Relay       *Relay         `json:"relay,omitzero" jsonschema:"description=Marks a message relayed by a rule to another channel; never relayed again."`
 	Extra       jsontext.Value `json:",embed"`
 }
 
-// MaxAddresses is the most places that one answer can go to.
+// MaxAddresses is the largest number of addresses of one answer.
 const MaxAddresses = 8
 
-// Address is where people talk: a channel of a platform.
+// Address is a channel of a platform.
 type Address struct {
 	Destination string         `json:"destination,omitzero" jsonschema:"description=api-gateway or twitch or discord."`
 	Channel     string         `json:"channel,omitzero" jsonschema:"description=twitch:<login> or discord:<channel id> or the name of a web room."`
 	Extra       jsontext.Value `json:",embed"`
 }
 
-// Same reports whether two places are one.
+// Same reports whether two addresses are equal, apart from unknown members.
 func (p Address) Same(q Address) bool {
 	return p.Destination == q.Destination && p.Channel == q.Channel
 }
 
-// Relay marks what was sent to another place than where it came from.
+// Relay marks a message relayed to another channel, with its origin.
 type Relay struct {
-	Source  string         `json:"source,omitzero" jsonschema:"description=The source of the event that it was made of."`
-	Channel string         `json:"channel,omitzero" jsonschema:"description=The channel of the event that it was made of."`
+	Source  string         `json:"source,omitzero" jsonschema:"description=Source of the original event."`
+	Channel string         `json:"channel,omitzero" jsonschema:"description=Channel of the original event."`
 	Extra   jsontext.Value `json:",embed"`
 }
 
-// The ways in which an answer can be given: Egress.Type. An empty type is a chat.
+// The values of Egress.Type. Empty means chat.
 const (
-	EgressChat  = "chat"  // a line where the talk is
-	EgressDM    = "dm"    // a line to one person alone
-	EgressEvent = "event" // no line: the payload, for a program to read
+	EgressChat  = "chat"  // a message in the channel
+	EgressDM    = "dm"    // a direct message to one user
+	EgressEvent = "event" // no message: the payload, for a program
 )
 
-// Step is one entry of the routing slip: a part that the event has been or has to go through.
+// Step is an entry of the routing slip: a finished or pending processing step.
 type Step struct {
 	ID          string            `json:"id,omitzero"`
 	V           string            `json:"v,omitzero"`
@@ -160,7 +160,7 @@ type Step struct {
 	Extra       jsontext.Value    `json:",embed"`
 }
 
-// The states of a routing slip's step.
+// The states of a step.
 const (
 	StepPending = "PENDING"
 	StepOK      = "OK"
@@ -168,7 +168,7 @@ const (
 	StepSkip    = "SKIP"
 )
 
-// Error is what went wrong in a step.
+// Error describes the failure of a step.
 type Error struct {
 	Code      string         `json:"code,omitzero"`
 	Message   string         `json:"message,omitzero"`
@@ -176,7 +176,7 @@ type Error struct {
 	Extra     jsontext.Value `json:",embed"`
 }
 
-// Annotation is something that a part noted about the event.
+// Annotation is a note about the event, added by a part of Parley.
 type Annotation struct {
 	ID         string         `json:"id,omitzero"`
 	Kind       string         `json:"kind,omitzero" jsonschema:"description=personality for example."`
@@ -185,12 +185,12 @@ type Annotation struct {
 	Confidence *float64       `json:"confidence,omitzero"`
 	Label      string         `json:"label,omitzero"`
 	Value      string         `json:"value,omitzero"`
-	Score      *float64       `json:"score,omitzero" jsonschema:"description=The lower is taken first; a missing one is last."`
+	Score      *float64       `json:"score,omitzero" jsonschema:"description=The lowest score comes first; a missing score comes last."`
 	Payload    jsontext.Value `json:"payload,omitzero"`
 	Extra      jsontext.Value `json:",embed"`
 }
 
-// KindPersonality is the Annotation.Kind that shapes how the answer is worded.
+// KindPersonality is the Annotation.Kind of a personality for the answer.
 const KindPersonality = "personality"
 
 // Candidate is a possible answer. The lower priority wins.
@@ -200,8 +200,8 @@ type Candidate struct {
 	Source     string         `json:"source,omitzero"`
 	CreatedAt  time.Time      `json:"createdAt,omitzero"`
 	Status     string         `json:"status,omitzero" jsonschema:"enum=proposed,enum=selected,enum=superseded,enum=rejected"`
-	Priority   *float64       `json:"priority,omitzero" jsonschema:"description=The lower wins; a missing one is worst."`
-	Confidence *float64       `json:"confidence,omitzero" jsonschema:"description=The higher wins among equal priorities; a missing one is worst."`
+	Priority   *float64       `json:"priority,omitzero" jsonschema:"description=The lowest priority wins; a missing priority is worst."`
+	Confidence *float64       `json:"confidence,omitzero" jsonschema:"description=The highest confidence wins among equal priorities; a missing confidence is worst."`
 	Text       string         `json:"text,omitzero"`
 	Format     string         `json:"format,omitzero"`
 	Reason     string         `json:"reason,omitzero"`
@@ -209,7 +209,7 @@ type Candidate struct {
 	Extra      jsontext.Value `json:",embed"`
 }
 
-// The states of a candidate. Only proposed and selected ones can be sent.
+// The states of a candidate. Only proposed and selected candidates can be sent.
 const (
 	CandidateProposed   = "proposed"
 	CandidateSelected   = "selected"
@@ -217,14 +217,14 @@ const (
 	CandidateRejected   = "rejected"
 )
 
-// QoS says how much an answer is worth waiting for.
+// QoS holds the time limit of an answer.
 type QoS struct {
-	TTL   int            `json:"ttl,omitzero" jsonschema:"minimum=0,description=Seconds within which the answer has to be delivered; 0 leaves it to the configuration."`
+	TTL   int            `json:"ttl,omitzero" jsonschema:"minimum=0,description=Seconds until the delivery deadline; 0 for the configured default."`
 	Extra jsontext.Value `json:",embed"`
 }
 
-// OrderingKey groups the events that must stay in order: those of one user in one channel, and those that go to a
-// whole channel. It is empty for an event of neither, which is ordered with nothing.
+// OrderingKey returns the Pub/Sub ordering key. Events of one user in one channel share a key, and so do events to a
+// whole channel. The key is empty, for no ordering, if the event has neither channel nor user.
 func (e *Event) OrderingKey() string {
 	if e.Channel == "" && e.UserID == "" {
 		return ""
@@ -232,7 +232,7 @@ func (e *Event) OrderingKey() string {
 	return e.Channel + "|" + e.UserID
 }
 
-// Next is the id of the first step of the routing slip that is still to be done, or empty.
+// Next returns the id of the first pending step, or empty.
 func (e *Event) Next() string {
 	for _, s := range e.RoutingSlip {
 		if s.Status == StepPending {
@@ -242,8 +242,8 @@ func (e *Event) Next() string {
 	return ""
 }
 
-// Finish records how the step with this id ended: in its pending entry of the routing slip where there is one, in a
-// new entry otherwise. A nil failure is [StepOK].
+// Finish records the end of a step in its pending entry of the routing slip, or in a new entry if none is pending. A nil
+// failure means [StepOK].
 func (e *Event) Finish(id string, started, ended time.Time, failure *Error) {
 	i := len(e.RoutingSlip)
 	for j, s := range e.RoutingSlip {
@@ -262,8 +262,8 @@ func (e *Event) Finish(id string, started, ended time.Time, failure *Error) {
 	}
 }
 
-// Clone is a copy that shares nothing that this package changes: its slices and sub-objects can be appended to and
-// set without touching e. Raw JSON values are shared; they are never changed in place.
+// Clone returns a copy with its own slices and sub-objects: appending to a slice or setting a field of the copy does not
+// change e. Raw JSON values are shared, because they are never changed in place.
 func (e *Event) Clone() *Event {
 	c := *e
 	c.User = clone(e.User)

@@ -12,12 +12,12 @@ import (
 
 //go:generate go test -run TestSchemaIsCurrent -update .
 
-// Schema is the JSON Schema (draft 2020-12) of an event in its written form.
+// Schema is the JSON Schema (draft 2020-12) of an encoded event.
 //
 //go:embed schema.json
 var Schema []byte
 
-// makeSchema derives the schema from the types. The embedded Extra fields make every object open.
+// makeSchema derives the schema from the types. Every object is open, because of the embedded Extra fields.
 func makeSchema() ([]byte, error) {
 	r := &jsonschema.Reflector{
 		AllowAdditionalProperties:  true,

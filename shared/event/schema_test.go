@@ -10,7 +10,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-var update = flag.Bool("update", false, "write schema.json anew")
+var update = flag.Bool("update", false, "rewrite schema.json")
 
 func TestSchemaIsCurrent(t *testing.T) {
 	want, err := makeSchema()
@@ -24,7 +24,7 @@ func TestSchemaIsCurrent(t *testing.T) {
 		return
 	}
 	if !bytes.Equal(Schema, want) {
-		t.Fatal("schema.json is not what the types say; run: go generate ./shared/event")
+		t.Fatal("schema.json is stale; run: go generate ./shared/event")
 	}
 }
 

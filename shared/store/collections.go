@@ -37,7 +37,7 @@ type Index struct {
 // (https://cloud.google.com/firestore/docs/best-practices#document_ids).
 var Collections = []Collection{
 	{
-		Name: "users", Document: "users/{platform:id}", Owner: "shared/store", Struct: "User",
+		Name: "users", Document: "users/{platform:id}", Owner: "shared/store", Struct: "userDocument",
 		Content:   "a person, with roles, profile and message counts",
 		Retention: "forever",
 	},

@@ -59,7 +59,7 @@ func (s *Store) LinkedUser(ctx context.Context, id, expected identity.UserID) (p
 		}
 	}
 	if person == expected && snaps[1].Exists() {
-		if err := snaps[1].DataTo(&u); err != nil {
+		if u, err = decodeUser(snaps[1]); err != nil {
 			return fail(fmt.Errorf("read user %s: %w", expected, err))
 		}
 		v = Version(snaps[1].UpdateTime)

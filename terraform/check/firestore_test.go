@@ -343,7 +343,13 @@ func fieldsOf(t *testing.T, c store.Collection) map[string]bool {
 		t.Fatalf("package %s has no struct %s, the document of %s", c.Owner, c.Struct, c.Name)
 	}
 	fields := map[string]bool{}
+	list := doc.Fields.List
 	for _, f := range doc.Fields.List {
+		if embedded, ok := f.Type.(*ast.Ident); ok && len(f.Names) == 0 {
+			list = append(list, types[embedded.Name].(*ast.StructType).Fields.List...)
+		}
+	}
+	for _, f := range list {
 		if f.Tag == nil {
 			continue
 		}

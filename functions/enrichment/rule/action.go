@@ -15,29 +15,29 @@ import (
 // action is a compiled store.RuleAction.
 type action struct {
 	kind  string
-	texts [len(actionFields)][]piece // in the order of actionFields
+	texts [len(actionFields)][]piece // by index in actionFields
 }
 
-// actionFields are the fields of an action that are templates, with a text that each may have.
+// actionFields lists the template fields of an action, each with a valid sample value.
 var actionFields = [...]struct {
-	name     string
-	possible string
-	of       func(*moderation.Fields) *string
+	name   string
+	sample string
+	of     func(*moderation.Fields) *string
 }{
 	{"channel", "", func(f *moderation.Fields) *string { return &f.Channel }},
 	{"userId", "1", func(f *moderation.Fields) *string { return &f.UserID }},
-	{"login", "somebody", func(f *moderation.Fields) *string { return &f.Login }},
+	{"login", "sample", func(f *moderation.Fields) *string { return &f.Login }},
 	{"messageId", "1", func(f *moderation.Fields) *string { return &f.MessageID }},
 	{"durationSeconds", "1", func(f *moderation.Fields) *string { return &f.DurationSeconds }},
 	{"reason", "reason", func(f *moderation.Fields) *string { return &f.Reason }},
 }
 
-// sources are the templates of an action, in the order of actionFields.
-func sources(a *store.RuleAction) []string {
+// actionTemplates returns the templates of an action, in the order of actionFields.
+func actionTemplates(a *store.RuleAction) []string {
 	return []string{a.Channel, a.UserID, a.Login, a.MessageID, digits(a.DurationSeconds), a.Reason}
 }
 
-// digits gives what is a number or a text in the document as a text.
+// digits returns a number or a text of a document as a text.
 func digits(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -52,11 +52,12 @@ func digits(v any) string {
 	return fmt.Sprint(v)
 }
 
+// compileAction compiles an action and validates it with sample values in place of expressions.
 func compileAction(env *cel.Env, a *store.RuleAction) (*action, error) {
 	c := &action{kind: a.Action}
-	possible := moderation.Fields{Action: a.Action}
-	fixed := true // the channel is known now
-	for i, source := range sources(a) {
+	sample := moderation.Fields{Action: a.Action}
+	fixed := true // the channel is a literal
+	for i, source := range actionTemplates(a) {
 		name := actionFields[i].name
 		if len(source) > maxSource {
 			return nil, fmt.Errorf("action.%s: longer than %d bytes", name, maxSource)
@@ -70,28 +71,29 @@ func compileAction(env *cel.Env, a *store.RuleAction) (*action, error) {
 		if name == "channel" {
 			fixed = literal && source != ""
 		}
-		*actionFields[i].of(&possible) = source
+		*actionFields[i].of(&sample) = source
 		if !literal {
-			*actionFields[i].of(&possible) = actionFields[i].possible
+			*actionFields[i].of(&sample) = actionFields[i].sample
 		}
 	}
-	// What is wrong whatever the event says is told now. Where nobody knows the platform yet, it may be wrong on one.
-	channels := []string{possible.Channel}
+	// Report errors independent of the event now. If the platform depends on the event, the action must be valid on at
+	// least one platform.
+	channels := []string{sample.Channel}
 	if !fixed {
-		channels = []string{"twitch:somebody", "discord:1"}
+		channels = []string{"twitch:sample", "discord:1"}
 	}
-	var wrong error
-	for _, possible.Channel = range channels {
-		_, err := possible.Parse()
+	var invalid error
+	for _, sample.Channel = range channels {
+		_, err := sample.Parse()
 		if err == nil {
 			return c, nil
 		}
-		wrong = cmp.Or(wrong, err)
+		invalid = cmp.Or(invalid, err)
 	}
-	return nil, fmt.Errorf("action: %w", wrong)
+	return nil, fmt.Errorf("action: %w", invalid)
 }
 
-// fill makes an action of an event.
+// fill evaluates the templates for an event.
 func (c *action) fill(in map[string]any) (moderation.Action, error) {
 	f := moderation.Fields{Action: c.kind}
 	for i, field := range actionFields {

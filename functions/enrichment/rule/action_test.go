@@ -13,7 +13,7 @@ func acts(a store.RuleAction) store.Rule {
 	return store.Rule{ID: "r", Enabled: true, When: "true", Action: &a}
 }
 
-func TestARuleActs(t *testing.T) {
+func TestRuleActions(t *testing.T) {
 	said := func(text string) *event.Event {
 		return &event.Event{
 			V: event.Version, Source: "ingress.twitch", CorrelationID: "c1", Type: event.TypeChatMessage, Channel: "twitch:streamer", UserID: "twitch:7",
@@ -65,8 +65,8 @@ func TestARuleActs(t *testing.T) {
 	}
 }
 
-// What is wrong whatever an event says is told when the rules are loaded.
-func TestActionsThatDoNotCompile(t *testing.T) {
+// Errors independent of the event are reported at compile time.
+func TestInvalidActionsAreRefused(t *testing.T) {
 	for name, tt := range map[string]struct {
 		rule store.RuleAction
 		want string
@@ -90,6 +90,6 @@ func TestActionsThatDoNotCompile(t *testing.T) {
 			t.Errorf("%s: failures = %v; want %s…", name, failures, tt.want)
 		}
 	}
-	// longer than Twitch's, which is right on Discord: the channel decides, when there is one
+	// Too long for Twitch, but valid on Discord: the channel of an event decides.
 	compileAll(t, acts(store.RuleAction{Action: "timeout", UserID: "1", DurationSeconds: int64(1209601)}))
 }

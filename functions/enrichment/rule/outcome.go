@@ -20,42 +20,42 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// Outcome is what the rules of a set make of one event.
+// Outcome is the result of a set's rules for one event.
 type Outcome struct {
-	Applied   []Applied // in the order of the rules
-	Failed    []Failure
-	Evaluated int // rules whose condition was asked, those that failed included
-	Silent    int // rules that hold, but are kept silent
-	Echoes    int // rules that hold, but would relay what must not be relayed
+	Applied       []Applied // in the order of the rules
+	Failed        []Failure
+	Evaluated     int // evaluated conditions, including failed ones
+	OnCooldown    int // rules that hold, but whose cooldown is running
+	RelaysDropped int // rules removed by DropRelays
 
-	size   int // bytes of all texts that were added
-	places int // that relays go to
+	size      int // bytes added by all rules
+	addresses int // number of relay addresses of all rules
 }
 
-// Applied is what one rule adds to an event.
+// Applied holds the additions of one rule to an event.
 type Applied struct {
 	ID          string
 	Cooldown    time.Duration // 0 for none
 	Annotations []event.Annotation
-	Candidates  []event.Candidate // those with a text
+	Candidates  []event.Candidate // only candidates with a text
 	Slip        []string
-	Egress      *store.RuleEgress  // nil for where the event came from
-	Action      *moderation.Action // nil if it does not act
+	Egress      *store.RuleEgress  // nil for the event's origin
+	Action      *moderation.Action // nil for none
 }
 
-// Step is the name under which an answer of this rule goes out.
+// Step returns the step name of this rule's answer.
 func (a Applied) Step() string { return "rule:" + a.ID }
 
-// Evaluate finds what the rules add to an event. What they make is dated at. silent is asked for each rule that holds
-// and has a cooldown, whether it is still kept silent by it.
-func (s *Set) Evaluate(e *event.Event, at time.Time, silent func(id string) bool) Outcome {
+// Evaluate returns the additions of the rules to an event, with at as their creation time. For each rule that holds and
+// has a cooldown, onCooldown reports whether the cooldown is still running; such a rule adds nothing.
+func (s *Set) Evaluate(e *event.Event, at time.Time, onCooldown func(id string) bool) Outcome {
 	var o Outcome
 	in := s.input(e)
 	for _, c := range s.rules {
 		o.Evaluated++
 		holds, err := c.holds(in)
-		if err == nil && holds && c.Cooldown > 0 && silent(c.ID) {
-			o.Silent++
+		if err == nil && holds && c.Cooldown > 0 && onCooldown(c.ID) {
+			o.OnCooldown++
 			continue
 		}
 		if err == nil && holds {
@@ -68,8 +68,8 @@ func (s *Set) Evaluate(e *event.Event, at time.Time, silent func(id string) bool
 	return o
 }
 
-// Repeat finds what the rules with these ids add to an event for which they were found to hold before. It does not ask
-// again whether they hold: what they looked at, the user's roles or a cooldown, may have changed since.
+// Repeat returns the additions of the rules with these ids to an event evaluated before. Conditions are not evaluated
+// again, because their inputs, such as the user's roles or a cooldown, may have changed since.
 func (s *Set) Repeat(e *event.Event, at time.Time, ids []string) Outcome {
 	var o Outcome
 	if len(ids) == 0 {
@@ -91,8 +91,9 @@ func (s *Set) input(e *event.Event) map[string]any {
 	return map[string]any{"event": newView(e, s.raw)}
 }
 
+// holds evaluates the rule's condition.
 func (c *compiled) holds(in map[string]any) (holds bool, err error) {
-	defer recovered(&err)
+	defer recoverInto(&err)
 	v, _, err := c.when.Eval(in)
 	if err != nil {
 		return false, fmt.Errorf("when: %w", err)
@@ -104,12 +105,12 @@ func (c *compiled) holds(in map[string]any) (holds bool, err error) {
 	return bool(b), nil
 }
 
-// apply adds what a rule makes of an event, or nothing of it if a part fails.
+// apply adds a rule's additions to the outcome, or nothing if a part fails.
 func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
 	a := Applied{ID: c.ID, Cooldown: time.Duration(c.Cooldown) * time.Second, Slip: c.Slip, Egress: c.Egress}
 	for i, n := range c.Annotations {
 		a.Annotations = append(a.Annotations, event.Annotation{
-			ID: c.part(i), Kind: n.Kind, Source: a.Step(), CreatedAt: at, Label: n.Label, Value: n.Value, Score: n.Score,
+			ID: c.partID(i), Kind: n.Kind, Source: a.Step(), CreatedAt: at, Label: n.Label, Value: n.Value, Score: n.Score,
 		})
 		payload := map[string]string{}
 		if n.Text != "" {
@@ -128,39 +129,39 @@ func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
 			return fmt.Errorf("candidates.%d.text: %w", i, err)
 		}
 		if answer.Unquote(text) == "" {
-			continue // says nothing for this event
+			continue // empty for this event
 		}
 		priority := n.Priority
 		if priority == nil {
 			priority = &c.Priority
 		}
 		a.Candidates = append(a.Candidates, event.Candidate{
-			ID: c.part(i), Kind: cmp.Or(n.Kind, "text"), Source: a.Step(), CreatedAt: at, Status: event.CandidateProposed,
-			Priority: priority, Confidence: n.Confidence, Text: text, Format: "plain", Metadata: c.wording(i),
+			ID: c.partID(i), Kind: cmp.Or(n.Kind, "text"), Source: a.Step(), CreatedAt: at, Status: event.CandidateProposed,
+			Priority: priority, Confidence: n.Confidence, Text: text, Format: "plain", Metadata: c.candidateMetadata(i),
 		})
 	}
-	if c.acts != nil {
-		done, err := c.acts.fill(in)
+	if c.action != nil {
+		done, err := c.action.fill(in)
 		if err != nil {
 			return err
 		}
 		a.Action = &done
 	}
 	if o.size+a.size() > maxTotal {
-		return fmt.Errorf("the rules before it left less than the %d bytes that it adds", a.size())
+		return fmt.Errorf("adds %d bytes: more than the earlier rules left of %d", a.size(), maxTotal)
 	}
-	if a.relays() && o.places+len(a.Egress.To) > maxRelayed {
-		return fmt.Errorf("the rules before it relay to so many places that its %d would be more than %d", len(a.Egress.To), maxRelayed)
+	if a.isRelay() && o.addresses+len(a.Egress.To) > maxRelayAddresses {
+		return fmt.Errorf("relays to %d addresses: more than the earlier rules left of %d", len(a.Egress.To), maxRelayAddresses)
 	}
-	if a.relays() {
-		o.places += len(a.Egress.To)
+	if a.isRelay() {
+		o.addresses += len(a.Egress.To)
 	}
 	o.size += a.size()
 	o.Applied = append(o.Applied, a)
 	return nil
 }
 
-// size is roughly how many bytes a rule adds to an event's written form.
+// size returns about the bytes that a rule adds to an encoded event.
 func (a Applied) size() (n int) {
 	for _, x := range a.Annotations {
 		n += len(x.Kind) + len(x.Value) + len(x.Label) + len(x.Payload)
@@ -176,12 +177,12 @@ func (a Applied) size() (n int) {
 	return n
 }
 
-// part is the id of the i-th annotation or candidate of a rule, always the same.
-func (c *compiled) part(i int) string { return "rule:" + c.ID + "#" + strconv.Itoa(i) }
+// partID returns the stable id of the i-th annotation or candidate.
+func (c *compiled) partID(i int) string { return "rule:" + c.ID + "#" + strconv.Itoa(i) }
 
-// fill makes a text of a template, at most maxText characters long.
+// fill evaluates a template to a text of at most maxText characters.
 func fill(pieces []piece, in map[string]any) (text string, err error) {
-	defer recovered(&err)
+	defer recoverInto(&err)
 	var b strings.Builder
 	for _, p := range pieces {
 		if p.program == nil {
@@ -192,30 +193,31 @@ func fill(pieces []piece, in map[string]any) (text string, err error) {
 		if err != nil {
 			return "", err
 		}
-		s, err := written(v)
+		s, err := toText(v)
 		if err != nil {
 			return "", err
 		}
 		b.WriteString(s)
 		if b.Len() > maxText*utf8.UTFMax {
-			break // enough for any maxText characters
+			break // enough bytes for maxText characters
 		}
 	}
 	return clip(b.String(), maxText), nil
 }
 
-// written gives a value as a text: null as nothing, numbers and times as CEL's string() writes them.
-func written(v ref.Val) (string, error) {
+// toText converts a value to a text: null to nothing, numbers and times as CEL's string() does.
+func toText(v ref.Val) (string, error) {
 	if v.Type() == types.NullType {
 		return "", nil
 	}
 	s, ok := v.ConvertToType(types.StringType).(types.String)
 	if !ok {
-		return "", errors.New("a " + v.Type().TypeName() + " can't be written into a text")
+		return "", errors.New("a " + v.Type().TypeName() + " has no text form")
 	}
 	return string(s), nil
 }
 
+// clip replaces invalid UTF-8 and cuts a text to a number of characters.
 func clip(s string, characters int) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	for i := range s {
@@ -227,15 +229,15 @@ func clip(s string, characters int) string {
 	return s
 }
 
-// AddTo adds what the rules made to an event: in the place of what has the same id, if the event went through the same
-// rule before. A step that is pending already is not added again; the first rule that asks for one decides, if it says
-// so, where the step's answer goes.
+// AddTo adds the outcome to an event. An addition replaces an existing one with the same id, as left by an earlier pass
+// of the same rule. A step already pending is not added again. The first rule to request the step also directs the
+// step's answer, if the rule has an egress.
 func (o Outcome) AddTo(e *event.Event) {
 	for _, a := range o.Applied {
 		for _, n := range a.Annotations {
 			e.Annotations = put(e.Annotations, n, func(x event.Annotation) bool { return x.ID == n.ID })
 		}
-		for _, c := range a.answers() {
+		for _, c := range a.ownCandidates() {
 			e.Candidates = put(e.Candidates, c, func(x event.Candidate) bool { return x.ID == c.ID })
 		}
 		for _, id := range a.Slip {
@@ -248,6 +250,7 @@ func (o Outcome) AddTo(e *event.Event) {
 	}
 }
 
+// put replaces the first entry for which same holds, or appends v.
 func put[T any](list []T, v T, same func(T) bool) []T {
 	if i := slices.IndexFunc(list, same); i >= 0 {
 		list[i] = v
@@ -256,12 +259,12 @@ func put[T any](list []T, v T, same func(T) bool) []T {
 	return append(list, v)
 }
 
-// Answer finds the rule whose own answer is the best, and reports whether there is one. A relay is none.
+// Answer returns the rule with the best answer of its own, and reports whether a rule has one. Relays do not count.
 func (o Outcome) Answer() (Applied, bool) {
 	var all []event.Candidate
 	var owner []int
 	for i, a := range o.Applied {
-		for _, c := range a.answers() {
+		for _, c := range a.ownCandidates() {
 			all, owner = append(all, c), append(owner, i)
 		}
 	}
@@ -272,8 +275,8 @@ func (o Outcome) Answer() (Applied, bool) {
 	return o.Applied[owner[best]], true
 }
 
-// Direct sends the answer that an event becomes where the rule says. An answer to everybody in the channel names no
-// user; an event without a channel is answered to who asked.
+// Direct sets the destination of an answer event as the rule's egress says. An answer to the channel's audience has no
+// user id. Without a channel, the answer goes to the user.
 func (a Applied) Direct(e *event.Event) {
 	if a.Egress == nil {
 		return
@@ -285,7 +288,7 @@ func (a Applied) Direct(e *event.Event) {
 	g.Destination = cmp.Or(a.Egress.Destination, g.Destination)
 	g.Type = cmp.Or(a.Egress.Type, g.Type)
 	if len(a.Egress.To) > 0 {
-		g.Destination, g.Type, g.To = "", event.EgressChat, a.places(e)
+		g.Destination, g.Type, g.To = "", event.EgressChat, a.addresses(e)
 	}
 	e.Egress = &g
 	if a.Egress.Audience == AudienceChannel && e.Channel != "" {

@@ -12,30 +12,30 @@ import (
 	"parley.internal/shared/store"
 )
 
-// maxRelayed is the most places to which one event is relayed, by all rules together: each costs a write of the ledger
-// and a publish, before the event can be acknowledged.
-const maxRelayed = 4 * event.MaxAddresses
+// maxRelayAddresses bounds the relay addresses of one event over all rules. Each address costs a ledger write and a
+// publish before the event can be acknowledged.
+const maxRelayAddresses = 4 * event.MaxAddresses
 
-// checkPlaces refuses places that nothing can be sent to.
-func checkPlaces(g *store.RuleEgress) error {
+// checkAddresses validates the relay addresses of an egress.
+func checkAddresses(g *store.RuleEgress) error {
 	var errs []error
 	if len(g.To) == 0 {
 		return nil
 	}
 	if len(g.To) > event.MaxAddresses {
-		errs = append(errs, fmt.Errorf("egress.to: more than %d places", event.MaxAddresses))
+		errs = append(errs, fmt.Errorf("egress.to: more than %d addresses", event.MaxAddresses))
 	}
 	if g.Destination != "" {
-		errs = append(errs, errors.New("egress.destination: stands beside egress.to, which names destinations of its own"))
+		errs = append(errs, errors.New("egress.destination: not allowed together with egress.to"))
 	}
 	if g.Audience != "" {
-		errs = append(errs, errors.New("egress.audience: stands beside egress.to, which is for everybody there"))
+		errs = append(errs, errors.New("egress.audience: not allowed together with egress.to"))
 	}
 	if g.Type != "" && g.Type != event.EgressChat {
-		errs = append(errs, fmt.Errorf("egress.type: %q can't be sent to a channel (egress.to): only chat can", g.Type))
+		errs = append(errs, fmt.Errorf("egress.type: %q is not allowed together with egress.to, only chat", g.Type))
 	}
 	for i, p := range g.To {
-		if err := answer.ValidateAddress(placeOf(p)); err != nil {
+		if err := answer.ValidateAddress(addressOf(p)); err != nil {
 			errs = append(errs, fmt.Errorf("egress.to.%d.%w", i, err))
 		}
 		if first := slices.Index(g.To, p); first < i {
@@ -45,57 +45,57 @@ func checkPlaces(g *store.RuleEgress) error {
 	return errors.Join(errs...)
 }
 
-func placeOf(p store.RuleAddress) event.Address {
+func addressOf(p store.RuleAddress) event.Address {
 	return event.Address{Destination: p.Destination, Channel: p.Channel}
 }
 
-// relays reports whether the rule's own answer is a relay: then it goes to the places that the rule names, and takes no
-// part in what the event itself is answered.
-func (a Applied) relays() bool { return a.Egress != nil && len(a.Egress.To) > 0 && len(a.Slip) == 0 }
+// isRelay reports whether the rule's answer is a relay. A relay goes to the rule's addresses and is no answer to the
+// event itself.
+func (a Applied) isRelay() bool { return a.Egress != nil && len(a.Egress.To) > 0 && len(a.Slip) == 0 }
 
-// answers are the candidates that the event itself may be answered with.
-func (a Applied) answers() []event.Candidate {
-	if a.relays() {
+// ownCandidates returns the candidates for the answer to the event itself.
+func (a Applied) ownCandidates() []event.Candidate {
+	if a.isRelay() {
 		return nil
 	}
 	return a.Candidates
 }
 
-// places are those that the rule's answer to an event goes to. What a rule relays is not said again where it was said; a
-// model's answer was not said there yet.
-func (a Applied) places(e *event.Event) []event.Address {
+// addresses returns the addresses for the rule's answer to an event. A relay omits the event's origin, because the text
+// was already said there. A model's answer is new, so nothing is omitted.
+func (a Applied) addresses(e *event.Event) []event.Address {
 	var all []event.Address
 	for _, p := range a.Egress.To {
-		if !a.relays() || !placeOf(p).Same(answer.Origin(e)) {
-			all = append(all, placeOf(p))
+		if !a.isRelay() || !addressOf(p).Same(answer.Origin(e)) {
+			all = append(all, addressOf(p))
 		}
 	}
 	return all
 }
 
-// DropEchoes takes back what the rules that name places to send to added. It is for events that must not be relayed.
-func (o *Outcome) DropEchoes() {
+// DropRelays removes the rules with addresses of their own, for an event that must not be relayed.
+func (o *Outcome) DropRelays() {
 	o.Applied = slices.DeleteFunc(o.Applied, func(a Applied) bool {
 		if a.Egress == nil || len(a.Egress.To) == 0 {
 			return false
 		}
-		o.Echoes++
+		o.RelaysDropped++
 		return true
 	})
 }
 
-// Relay is what a rule relays of an event.
+// Relay is an event to be sent as a delivery of its own.
 type Relay struct {
-	Step  string       // the name under which it goes out
-	Event *event.Event // holds what is said, and in egress.to where
+	Step  string       // step name of the delivery
+	Event *event.Event // the text is a candidate, the addresses are in egress.to
 }
 
-// Relays finds what the rules relay of an event, in their order: of each rule its best answer, to the places that it
-// names. A rule that names no other place than where the event came from relays nothing.
+// Relays returns the relays of an event in rule order: for each rule its best answer, for the rule's addresses. A rule
+// with only the event's origin as address relays nothing.
 func (o Outcome) Relays(e *event.Event) []Relay {
 	var all []Relay
 	for _, a := range o.Applied {
-		if !a.relays() || answer.Best(a.Candidates) < 0 || len(a.places(e)) == 0 {
+		if !a.isRelay() || answer.Best(a.Candidates) < 0 || len(a.addresses(e)) == 0 {
 			continue
 		}
 		out := e.Clone()
@@ -106,8 +106,9 @@ func (o Outcome) Relays(e *event.Event) []Relay {
 	return all
 }
 
-// wording is the metadata of a rule's i-th candidate: whether it goes elsewhere as the operator wrote it.
-func (c *compiled) wording(i int) jsontext.Value {
+// candidateMetadata returns the metadata of the i-th candidate: the literal mark, if the text goes to other addresses
+// exactly as the operator wrote it.
+func (c *compiled) candidateMetadata(i int) jsontext.Value {
 	if c.Egress == nil || len(c.Egress.To) == 0 || slices.ContainsFunc(c.texts[i], func(p piece) bool { return p.program != nil }) {
 		return nil
 	}

@@ -12,7 +12,7 @@ import (
 	"parley.internal/shared/store"
 )
 
-// relays is a rule that says again elsewhere what somebody said.
+// relays returns a rule with a relay of every message.
 func relays(id string, to ...store.RuleAddress) store.Rule {
 	r := says(id, "true", "[{{ event.auth.provider }}] {{ event.user.displayName }}: {{ event.message.text }}")
 	r.Egress = &store.RuleEgress{To: to}
@@ -25,7 +25,7 @@ var (
 	guild   = store.RuleAddress{Destination: "discord", Channel: "discord:7"}
 )
 
-func TestPlacesThatNothingCanBeSentTo(t *testing.T) {
+func TestInvalidRelayAddressesAreRefused(t *testing.T) {
 	var many []store.RuleAddress
 	for i := range event.MaxAddresses + 1 {
 		many = append(many, store.RuleAddress{Destination: "discord", Channel: fmt.Sprintf("discord:%d", i)})
@@ -36,13 +36,13 @@ func TestPlacesThatNothingCanBeSentTo(t *testing.T) {
 	}{
 		{store.RuleEgress{To: []store.RuleAddress{guild, channel, lobby}, Type: "chat"}, ""},
 		{store.RuleEgress{To: many[1:]}, ""},
-		{store.RuleEgress{To: many}, "egress.to: more than 8 places"},
+		{store.RuleEgress{To: many}, "egress.to: more than 8 addresses"},
 		{store.RuleEgress{To: []store.RuleAddress{guild, {Destination: "matrix", Channel: "x"}}}, `egress.to.1.destination: "matrix" is not`},
 		{store.RuleEgress{To: []store.RuleAddress{{Destination: "discord", Channel: "twitch:parley"}}}, "egress.to.0.channel:"},
 		{store.RuleEgress{To: []store.RuleAddress{guild, lobby, guild}}, "egress.to.2: the same as egress.to.0"},
-		{store.RuleEgress{To: []store.RuleAddress{guild}, Destination: "twitch"}, "egress.destination: stands beside"},
-		{store.RuleEgress{To: []store.RuleAddress{guild}, Audience: "channel"}, "egress.audience: stands beside"},
-		{store.RuleEgress{To: []store.RuleAddress{guild}, Type: "dm"}, `egress.type: "dm" can't`},
+		{store.RuleEgress{To: []store.RuleAddress{guild}, Destination: "twitch"}, "egress.destination: not allowed together"},
+		{store.RuleEgress{To: []store.RuleAddress{guild}, Audience: "channel"}, "egress.audience: not allowed together"},
+		{store.RuleEgress{To: []store.RuleAddress{guild}, Type: "dm"}, `egress.type: "dm" is not allowed together`},
 	} {
 		r := relays("r")
 		r.Egress = &tt.egress
@@ -53,7 +53,7 @@ func TestPlacesThatNothingCanBeSentTo(t *testing.T) {
 	}
 }
 
-func TestARelayStandsBesideTheAnswer(t *testing.T) {
+func TestRelayAndAnswerAreSeparate(t *testing.T) {
 	e := chat("hello")
 	o := compileAll(t, relays("relay", guild, lobby), says("hello", "true", "Hello Ada")).Evaluate(e, at, never)
 	a, ok := o.Answer()
@@ -77,7 +77,7 @@ func TestARelayStandsBesideTheAnswer(t *testing.T) {
 	}
 }
 
-func TestNothingIsEchoedWhereItWasSaid(t *testing.T) {
+func TestRelayOmitsTheOrigin(t *testing.T) {
 	e := chat("hello")
 	e.Channel = "twitch:parley"
 	s := compileAll(t, relays("all", channel, guild), relays("home", channel))
@@ -91,7 +91,7 @@ func TestNothingIsEchoedWhereItWasSaid(t *testing.T) {
 	}
 }
 
-func TestAModelsAnswerGoesToEveryPlaceThatIsNamed(t *testing.T) {
+func TestModelAnswerGoesToEveryAddress(t *testing.T) {
 	r := store.Rule{ID: "ask", Enabled: true, When: "true", Slip: []string{Personality}, Egress: &store.RuleEgress{To: []store.RuleAddress{channel, guild}}}
 	e := chat("why?")
 	e.Channel, e.Egress = "twitch:parley", &event.Egress{Destination: "twitch"}
@@ -106,16 +106,16 @@ func TestAModelsAnswerGoesToEveryPlaceThatIsNamed(t *testing.T) {
 	}
 }
 
-func TestEchoesAreDropped(t *testing.T) {
+func TestDropRelays(t *testing.T) {
 	ask := store.Rule{ID: "ask", Enabled: true, When: "true", Slip: []string{Personality}, Egress: &store.RuleEgress{To: []store.RuleAddress{guild}}}
 	o := compileAll(t, relays("relay", guild), ask, says("hello", "true", "Hello")).Evaluate(chat("hi"), at, never)
-	o.DropEchoes()
-	if o.Echoes != 2 || len(o.Applied) != 1 || o.Applied[0].ID != "hello" {
+	o.DropRelays()
+	if o.RelaysDropped != 2 || len(o.Applied) != 1 || o.Applied[0].ID != "hello" {
 		t.Errorf("outcome = %+v; want hello alone", o)
 	}
 }
 
-func TestRelaysTogetherAreBounded(t *testing.T) {
+func TestRelayAddressesOfAllRulesAreBounded(t *testing.T) {
 	var rules []store.Rule
 	for i := range 5 {
 		r := relays(fmt.Sprint(i))
@@ -130,7 +130,7 @@ func TestRelaysTogetherAreBounded(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatAnOperatorWroteToTheLastLetterIsLiteral(t *testing.T) {
+func TestOnlyTextWithoutExpressionsIsLiteral(t *testing.T) {
 	own, theirs, plain := relays("own", guild), relays("theirs", guild), says("plain", "true", "@everyone")
 	own.Candidates[0].Text = "@everyone we are live"
 	for _, a := range compileAll(t, own, theirs, plain).Evaluate(chat("hi"), at, never).Applied {

@@ -1,19 +1,21 @@
-// Package rule compiles the rules that operators write and finds out what they add to an event. It decides only: it
-// reads and writes nothing.
+// Package rule compiles the operators' rules and evaluates them for events. Start at [Compile] and [Set.Evaluate]. The
+// package computes results only: it reads and writes no stores, and sends nothing.
 //
-// A condition and the {{ parts }} of a text are expressions in CEL (https://github.com/google/cel-spec) over one
-// variable, event, with the strings extension (https://pkg.go.dev/github.com/google/cel-go/ext#Strings). Every member
-// that the wire format defines is there, with its zero value ("", 0, false, an empty list or map, the Unix epoch)
-// where the event says nothing, so that event.message.text.startsWith("!ask ") and "moderator" in event.user.roles hold
-// or don't, and never fail. The names are checked when a rule is compiled: event.mesage is an error then, not a rule
-// that silently never holds. Only payload, metadata, message.rawPlatformPayload, externalEvent.payload and
-// externalEvent.rawPayload are dynamic; a member of theirs may be missing, which has(event.payload.amount) tells. Of
-// routing slip, annotations, candidates and errors an expression sees the members that tell one from another.
+// A condition and the {{ parts }} of a text are CEL expressions (https://github.com/google/cel-spec) over one variable,
+// event, with the strings extension (https://pkg.go.dev/github.com/google/cel-go/ext#Strings). Every member of the wire
+// format exists. A member missing from the event has its zero value: "", 0, false, an empty list or map, the Unix
+// epoch. So event.message.text.startsWith("!ask ") and "moderator" in event.user.roles are true or false, and never
+// fail.
 //
-// Rules see the event as it was before any of them, so that one does not depend on what another added.
+// Member names are checked at compile time: event.mesage is an error, instead of a rule that silently never holds. Only
+// payload, metadata, message.rawPlatformPayload, externalEvent.payload and externalEvent.rawPayload are dynamic. A
+// dynamic member may be missing; has(event.payload.amount) tests for presence. For entries of the routing slip,
+// annotations, candidates and errors, expressions see only the identifying members.
 //
-// What an expression may cost is bounded, and so is what a rule adds. A rule that does not compile, or fails for an
-// event, adds nothing and leaves all others alone.
+// All rules see the event without the additions of rules, so no rule depends on another.
+//
+// The cost of an expression is bounded, and so is the size of a rule's additions. A rule that fails to compile, or fails
+// for an event, adds nothing and does not affect other rules.
 package rule
 
 import (
@@ -36,56 +38,56 @@ import (
 	"parley.internal/shared/store"
 )
 
-// Personality is the one step that a rule can ask for: a model's answer.
+// Personality is the only step that a rule can request: a model's answer.
 const Personality = "personality"
 
-// AudienceChannel is the Audience of an answer that everybody in the channel gets.
+// AudienceChannel is the audience of an answer to everybody in the channel.
 const AudienceChannel = "channel"
 
 const (
-	// costLimit bounds one expression, in CEL's units: about one for each operation, and one for each ten characters
-	// that are searched. A rule over a chat line costs some tens; searching the longest event, 26,000.
+	// costLimit bounds the cost of one expression in CEL's units: about one for each operation, and one for each ten
+	// characters searched. A rule over a chat line costs some tens. A search of the longest event costs 26,000.
 	costLimit = 30_000
 
-	// maxExpression is the most characters of an expression; a regular expression in it is bounded by that, too.
+	// maxExpression bounds the characters of an expression, and so of every regular expression in an expression.
 	maxExpression = 4 << 10
 
-	// maxText is the most characters of an answer after its expressions were filled in. No platform takes more in one
-	// message: Discord 2,000, Twitch 500.
+	// maxText bounds the characters of a filled-in answer. No platform accepts more in one message: Discord 2,000,
+	// Twitch 500.
 	maxText = 4000
 
-	// maxSource is the most bytes that a rule's annotation or its candidate's template may have, maxAdded how many of
-	// them a rule may have, and maxTotal how many bytes all rules together may add to an event: it has to stay below
-	// event.MaxSize, or it could not be published.
+	// maxSource bounds the bytes of an annotation or of a candidate's template. maxAdded bounds the annotations, and
+	// the candidates, of one rule. maxTotal bounds the bytes added to an event by all rules: an event larger than
+	// event.MaxSize could not be published.
 	maxSource = 8 << 10
 	maxAdded  = 8
 	maxTotal  = 64 << 10
 
-	// maxCooldown keeps entries of a user document from living for ever.
+	// maxCooldown bounds the lifetime of an entry in a user document.
 	maxCooldown = 30 * 24 * time.Hour
 )
 
-// Failure is a rule that could not be compiled or evaluated.
+// Failure is a failed compilation or evaluation of a rule.
 type Failure struct {
 	ID  string
-	Err error // may hold a part of the event
+	Err error // may quote the event
 }
 
-// Set is compiled rules in the order in which they are evaluated: by priority, then by id. It does not change, and is
-// safe for concurrent use.
+// Set holds compiled rules in evaluation order: by priority, then by id. A Set is immutable and safe for concurrent use.
 type Set struct {
 	rules []*compiled
-	raw   bool // whether some rule looks at a raw JSON member
+	raw   bool // some rule uses a raw JSON member
 }
 
 // Len is the number of rules in the set.
 func (s *Set) Len() int { return len(s.rules) }
 
+// compiled is a rule with its programs.
 type compiled struct {
 	store.Rule
-	when  cel.Program
-	texts [][]piece // of the candidates
-	acts  *action   // nil if it does not act
+	when   cel.Program
+	texts  [][]piece // by candidate
+	action *action   // nil for none
 }
 
 // piece is a part of a compiled template.
@@ -94,21 +96,21 @@ type piece struct {
 	program cel.Program // nil for a literal
 }
 
-// environment is the same for all rules; making it takes longer than compiling one.
+// environment returns the CEL environment shared by all rules. Creating it takes longer than compiling one rule.
 var environment = sync.OnceValues(func() (*cel.Env, error) {
 	return cel.NewEnv(
 		ext.NativeTypes(reflect.TypeFor[*view](), ext.ParseStructTags(true)),
 		ext.Strings(),
 		cel.Variable("event", cel.ObjectType("rule.view")),
-		cel.CrossTypeNumericComparisons(true), // numbers of raw JSON are doubles, and literals ints
+		cel.CrossTypeNumericComparisons(true), // raw JSON numbers are doubles, literals are ints
 		cel.DefaultUTCTimeZone(true),
 		cel.ParserExpressionSizeLimit(maxExpression),
 		cel.ASTValidators(cel.ValidateRegexLiterals(), cel.ValidateDurationLiterals(), cel.ValidateTimestampLiterals()),
 	)
 })
 
-// Compile compiles rules. Those that can't be are left out of the set and told as failures. previous may be nil; the
-// rules that it holds unchanged are taken over from it.
+// Compile compiles the enabled rules. Rules that fail to compile are missing in the set and reported as failures.
+// Unchanged rules are reused from previous, which may be nil.
 func Compile(rules []store.Rule, previous *Set) (*Set, []Failure) {
 	s := &Set{}
 	var failures []Failure
@@ -125,7 +127,7 @@ func Compile(rules []store.Rule, previous *Set) (*Set, []Failure) {
 			}
 		}
 		s.rules = append(s.rules, c)
-		s.raw = s.raw || looksAtRaw(r)
+		s.raw = s.raw || usesRawJSON(r)
 	}
 	slices.SortFunc(s.rules, func(a, b *compiled) int {
 		return cmp.Or(cmp.Compare(a.Priority, b.Priority), strings.Compare(a.ID, b.ID))
@@ -133,6 +135,7 @@ func Compile(rules []store.Rule, previous *Set) (*Set, []Failure) {
 	return s, failures
 }
 
+// unchanged returns the compiled form of an equal rule, or nil.
 func (s *Set) unchanged(r store.Rule) *compiled {
 	if s == nil {
 		return nil
@@ -145,14 +148,15 @@ func (s *Set) unchanged(r store.Rule) *compiled {
 	return nil
 }
 
-// looksAtRaw errs on the side of yes: the word may also stand in a text.
-func looksAtRaw(r store.Rule) bool {
+// usesRawJSON reports whether a rule may use a raw JSON member. A literal text with such a name gives a false positive.
+func usesRawJSON(r store.Rule) bool {
 	mentions := func(s string) bool { return strings.Contains(s, "ayload") || strings.Contains(s, "metadata") }
-	return mentions(r.When) || r.Action != nil && slices.ContainsFunc(sources(r.Action), mentions) || slices.ContainsFunc(r.Candidates, func(c store.RuleCandidate) bool { return mentions(c.Text) })
+	return mentions(r.When) || r.Action != nil && slices.ContainsFunc(actionTemplates(r.Action), mentions) || slices.ContainsFunc(r.Candidates, func(c store.RuleCandidate) bool { return mentions(c.Text) })
 }
 
+// compile validates and compiles one rule.
 func compile(r store.Rule) (c *compiled, err error) {
-	defer recovered(&err)
+	defer recoverInto(&err)
 	if err := check(r); err != nil {
 		return nil, err
 	}
@@ -172,20 +176,20 @@ func compile(r store.Rule) (c *compiled, err error) {
 		c.texts = append(c.texts, pieces)
 	}
 	if r.Action != nil {
-		if c.acts, err = compileAction(env, r.Action); err != nil {
+		if c.action, err = compileAction(env, r.Action); err != nil {
 			return nil, err
 		}
 	}
 	return c, nil
 }
 
-// check refuses what the expressions' compiler does not see.
+// check validates the parts of a rule apart from expressions.
 func check(r store.Rule) error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	finite := func(field string, f *float64) {
 		if f != nil && (math.IsNaN(*f) || math.IsInf(*f, 0)) {
-			bad("%s: not a finite number", field) // has no form in JSON, so it would keep the event from being published
+			bad("%s: not a finite number", field) // JSON cannot express the value, so the event could not be published
 		}
 	}
 	if len(r.Annotations)+len(r.Candidates)+len(r.Slip) == 0 && r.Action == nil {
@@ -216,7 +220,7 @@ func check(r store.Rule) error {
 	}
 	for i, s := range r.Slip {
 		if s != Personality {
-			bad("slip.%d: %q is not a step that there is (%s)", i, s, Personality)
+			bad("slip.%d: %q is not a known step (%s)", i, s, Personality)
 		}
 	}
 	if r.Cooldown < 0 || r.Cooldown > int64(maxCooldown/time.Second) {
@@ -233,19 +237,19 @@ func check(r store.Rule) error {
 		}
 		switch {
 		case g.Audience == AudienceChannel && len(r.Slip) > 0:
-			bad("egress.audience: channel is only for a rule that answers by itself")
+			bad("egress.audience: channel is not allowed together with slip")
 		case g.Audience != "" && g.Audience != "user" && g.Audience != AudienceChannel:
 			bad("egress.audience: %q is not user or channel", g.Audience)
 		}
 		if len(r.Candidates)+len(r.Slip) == 0 {
-			bad("egress: the rule has no answer, neither candidates nor slip")
+			bad("egress: the rule has neither candidates nor slip")
 		}
-		errs = append(errs, checkPlaces(g))
+		errs = append(errs, checkAddresses(g))
 	}
 	return errors.Join(errs...)
 }
 
-// program compiles an expression whose value has one of the wanted types.
+// program compiles an expression and requires a value of one of the wanted types.
 func program(env *cel.Env, source string, want ...*cel.Type) (cel.Program, error) {
 	ast, issues := env.Compile(source)
 	if err := issues.Err(); err != nil {
@@ -257,6 +261,7 @@ func program(env *cel.Env, source string, want ...*cel.Type) (cel.Program, error
 	return env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit))
 }
 
+// compileTemplate compiles the expressions of a template.
 func compileTemplate(env *cel.Env, text string) ([]piece, error) {
 	parts, err := split(text)
 	if err != nil {
@@ -277,8 +282,8 @@ func compileTemplate(env *cel.Env, text string) ([]piece, error) {
 	return pieces, nil
 }
 
-// recovered turns a panic into an error. CEL has a recover of its own, but not around all that is called here.
-func recovered(err *error) {
+// recoverInto turns a panic into an error. CEL recovers panics of an evaluation itself, but not of every call here.
+func recoverInto(err *error) {
 	if r := recover(); r != nil {
 		*err = fmt.Errorf("panic: %v", r)
 	}

@@ -21,12 +21,12 @@ var at = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 func never(string) bool { return false }
 
-// says is a rule that answers with a text.
+// says returns a rule with a text answer.
 func says(id, when, text string) store.Rule {
 	return store.Rule{ID: id, Enabled: true, When: when, Candidates: []store.RuleCandidate{{Text: text}}}
 }
 
-// compileAll compiles rules that must compile.
+// compileAll compiles valid rules.
 func compileAll(t testing.TB, rules ...store.Rule) *Set {
 	t.Helper()
 	s, failures := Compile(rules, nil)
@@ -38,7 +38,7 @@ func compileAll(t testing.TB, rules ...store.Rule) *Set {
 
 func number(f float64) *float64 { return &f }
 
-// chat is Ada's message with a bit of everything.
+// chat returns Ada's message with most members set.
 func chat(text string) *event.Event {
 	return &event.Event{
 		V: event.Version, Source: "ingress.twitch", CorrelationID: "c1", Type: event.TypeChatMessage, Channel: "lobby", UserID: "twitch:1",
@@ -89,8 +89,8 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// Every member of the wire format that an expression may read is there in an event that has none of them.
-func TestNoMemberIsMissing(t *testing.T) {
+// In an empty event, expressions can read every member of the wire format.
+func TestEveryMemberExists(t *testing.T) {
 	for _, member := range []string{
 		"v", "source", "correlationId", "type", "traceId", "channel", "userId", "replyTo", "timeoutAt", "payload", "metadata",
 		"user.id", "user.email", "user.displayName", "user.roles", "user.status", "user.notes", "user.tags", "user.profile", "user.rolesMeta",
@@ -106,7 +106,7 @@ func TestNoMemberIsMissing(t *testing.T) {
 	}
 }
 
-func TestWhatDoesNotCompile(t *testing.T) {
+func TestInvalidRulesAreRefused(t *testing.T) {
 	ok := says("ok", "true", "fine")
 	for name, broken := range map[string]store.Rule{
 		"a syntax error":               says("r", "event.", "x"),
@@ -147,7 +147,7 @@ func TestWhatDoesNotCompile(t *testing.T) {
 	}
 }
 
-// panicking stands for a fault in the CEL library that its own recover does not catch.
+// panicking simulates a panic not recovered by the CEL library.
 type panicking struct{}
 
 func (panicking) Eval(any) (ref.Val, *cel.EvalDetails, error) { panic("boom") }
@@ -156,7 +156,7 @@ func (p panicking) ContextEval(context.Context, any) (ref.Val, *cel.EvalDetails,
 }
 func (panicking) ConcurrentEval(context.Context, any) <-chan cel.EvalResult { panic("boom") }
 
-func TestARuleThatFailsLeavesTheOthers(t *testing.T) {
+func TestFailingRuleDoesNotAffectOthers(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		broken store.Rule
@@ -215,7 +215,7 @@ func TestTexts(t *testing.T) {
 	}
 }
 
-func TestATextIsBounded(t *testing.T) {
+func TestTextIsBounded(t *testing.T) {
 	s := compileAll(t, says("r", "true", "{{ event.message.text }}{{ event.message.text }}"))
 	o := s.Evaluate(chat(strings.Repeat("ä", 3000)), at, never)
 	if got := o.Applied[0].Candidates[0].Text; got != strings.Repeat("ä", maxText) {
@@ -223,7 +223,7 @@ func TestATextIsBounded(t *testing.T) {
 	}
 }
 
-func TestATextThatSaysNothingIsNoAnswer(t *testing.T) {
+func TestEmptyTextIsNoAnswer(t *testing.T) {
 	s := compileAll(t, says("r", "true", ` "{{ event.replyTo }}" `))
 	o := s.Evaluate(chat(""), at, never)
 	if _, ok := o.Answer(); ok || len(o.Applied) != 1 {
@@ -231,7 +231,7 @@ func TestATextThatSaysNothingIsNoAnswer(t *testing.T) {
 	}
 }
 
-func TestWhatARuleAdds(t *testing.T) {
+func TestRuleAdditions(t *testing.T) {
 	r := store.Rule{
 		ID: "r", Enabled: true, When: "true", Priority: 7, Slip: []string{Personality},
 		Annotations: []store.RuleAnnotation{
@@ -266,7 +266,7 @@ func TestWhatARuleAdds(t *testing.T) {
 	}
 }
 
-func TestRulesComeInTheOrderOfTheirPriorities(t *testing.T) {
+func TestRulesAreOrderedByPriority(t *testing.T) {
 	a, b, c, off := says("a", "true", "a"), says("b", "true", "b"), says("c", "true", "c"), says("off", "true", "x")
 	a.Priority, b.Priority, c.Priority, off.Enabled = 2, 1, 1, false
 	o := compileAll(t, a, c, off, b).Evaluate(chat(""), at, never)
@@ -308,7 +308,7 @@ func TestCooldownsAndRepetition(t *testing.T) {
 	r.Cooldown = 60
 	s := compileAll(t, r, says("other", "true", "y"))
 	o := s.Evaluate(chat(""), at, func(id string) bool { return id == "r" })
-	if o.Silent != 1 || len(o.Applied) != 1 || o.Applied[0].ID != "other" {
+	if o.OnCooldown != 1 || len(o.Applied) != 1 || o.Applied[0].ID != "other" {
 		t.Errorf("outcome = %+v; want other alone", o)
 	}
 	e := chat("")
@@ -319,7 +319,7 @@ func TestCooldownsAndRepetition(t *testing.T) {
 	}
 }
 
-func TestUnchangedRulesAreTakenOver(t *testing.T) {
+func TestUnchangedRulesAreReused(t *testing.T) {
 	a, b := says("a", "true", "a"), says("b", "true", "b")
 	first := compileAll(t, a, b)
 	b.When = "false"
@@ -329,7 +329,7 @@ func TestUnchangedRulesAreTakenOver(t *testing.T) {
 	}
 }
 
-func TestAllRulesTogetherAreBounded(t *testing.T) {
+func TestAdditionsOfAllRulesAreBounded(t *testing.T) {
 	var rules []store.Rule
 	for i := range 9 {
 		rules = append(rules, store.Rule{ID: fmt.Sprint(i), Enabled: true, When: "true", Annotations: []store.RuleAnnotation{{Kind: "k", Text: strings.Repeat("x", maxSource-10)}}})
@@ -341,8 +341,8 @@ func TestAllRulesTogetherAreBounded(t *testing.T) {
 	}
 }
 
-// The step that a rule asks for becomes the attribute on which the function's subscription filters.
-func TestTheStepIsTheOneThatASubscriptionWaitsFor(t *testing.T) {
+// A requested step becomes the attribute in the filter of the function's subscription.
+func TestStepMatchesTheSubscription(t *testing.T) {
 	for _, s := range topology.Subscriptions() {
 		if s.Filter == fmt.Sprintf("attributes.next = %q", Personality) {
 			return
@@ -387,7 +387,7 @@ func FuzzTemplate(f *testing.F) {
 	})
 }
 
-// A hundred rules, of which three hold, are what a large community has.
+// A large community has about a hundred rules, and three of them hold.
 func BenchmarkEvaluate100Rules(b *testing.B) {
 	var rules []store.Rule
 	for i := range 97 {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// part is a piece of a template: a literal text, or the source of an expression.
+// part is a part of a template: a literal text, or the source of an expression.
 type part struct {
 	literal    string
 	expression string
@@ -15,8 +15,8 @@ type part struct {
 
 var errUnclosed = errors.New("{{ without }}")
 
-// split parses a template. An expression may itself hold braces and, within quotes, anything: it ends at the first }}
-// that is outside of quotes and closes no brace of the expression's own.
+// split parses a template. An expression may contain braces, and any text within quotes. It ends at the first }} outside
+// of quotes that closes no brace of the expression.
 func split(template string) ([]part, error) {
 	var parts []part
 	rest := template
@@ -41,7 +41,7 @@ func split(template string) ([]part, error) {
 	}
 }
 
-// expressionEnd finds the }} that ends the expression with which s begins, or gives -1.
+// expressionEnd returns the index of the }} that ends the expression at the start of s, or -1.
 func expressionEnd(s string) int {
 	depth := 0
 	for i := 0; i < len(s); i++ {
@@ -54,7 +54,7 @@ func expressionEnd(s string) int {
 			}
 			depth--
 			if depth < 0 {
-				return -1 // closes what was never opened
+				return -1 // unbalanced
 			}
 		case '"', '\'':
 			n := literalLen(s[i:], isRaw(s[:i]))
@@ -67,7 +67,7 @@ func expressionEnd(s string) int {
 	return -1
 }
 
-// literalLen is the length of the string literal with which s begins, or -1 if it does not end.
+// literalLen returns the length of the string literal at the start of s, or -1 if it is not closed.
 func literalLen(s string, raw bool) int {
 	quote := s[:1]
 	if triple := strings.Repeat(quote, 3); strings.HasPrefix(s, triple) {
@@ -85,7 +85,7 @@ func literalLen(s string, raw bool) int {
 	return -1
 }
 
-// isRaw reports whether what stands before a quote makes it that of a raw string: r or R, alone or beside b.
+// isRaw reports whether the text before a quote starts a raw string: r or R, alone or with b.
 func isRaw(before string) bool {
 	n := len(before)
 	for n > 0 && isLetter(before[n-1]) {

@@ -10,8 +10,8 @@ import (
 	"parley.internal/shared/event"
 )
 
-// view is an event as an expression sees it. Every member is there, with its zero value where the event says nothing;
-// that is why it is a type of its own, without a pointer that could be nil, and not event.Event.
+// view is the form of an event visible to expressions. Every member exists, if necessary with its zero value. Therefore
+// view is a separate type without pointers, not event.Event.
 type view struct {
 	V             string          `cel:"v"`
 	Source        string          `cel:"source"`
@@ -111,7 +111,7 @@ type qos struct {
 	TTL int `cel:"ttl"`
 }
 
-// newView shows an event. The raw JSON members cost the most to show, so they are only if some rule looks at them.
+// newView converts an event. Raw JSON members cost the most to convert, so they are empty unless raw is set.
 func newView(e *event.Event, raw bool) *view {
 	dynamic := func(v jsontext.Value) *structpb.Value {
 		if !raw {
@@ -163,10 +163,10 @@ func newView(e *event.Event, raw bool) *view {
 	return v
 }
 
-// empty stands for a raw member that the event does not have: has(event.payload.x) is false then, not an error.
+// empty replaces a missing raw member, so that has(event.payload.x) is false and not an error.
 var empty = structpb.NewStructValue(&structpb.Struct{})
 
-// decode reads raw JSON. It has been read before, as part of the event, so it is well formed.
+// decode converts raw JSON. The JSON is well-formed, because it is part of a decoded event.
 func decode(raw jsontext.Value) *structpb.Value {
 	if len(raw) == 0 {
 		return empty

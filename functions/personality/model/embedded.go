@@ -6,20 +6,20 @@ import (
 	"strings"
 )
 
-// EmbeddedName is the name under which the embedded model answers.
+// EmbeddedName is the model name in replies of the embedded model.
 const EmbeddedName = "embedded"
 
-// Embedded is a model that needs no network and always says the same to the same request. It understands nothing: its
-// reply shows what a model was given, so that a person who tries Parley sees that it arrived.
+// Embedded is a deterministic model without a network. It understands nothing: its reply quotes the request, so that a
+// trial of Parley shows the input of a model.
 type Embedded struct{}
 
-// shown bounds each part of the request in the reply, in characters.
-const shown = 400
+// maxExcerpt bounds each quoted part of the request, in characters.
+const maxExcerpt = 400
 
-// Generate never fails, except when ctx is done.
+// Generate fails only if ctx is done.
 func (Embedded) Generate(ctx context.Context, r Request) (Reply, error) {
 	if err := ctx.Err(); err != nil {
-		return Reply{}, failure{err: err}.mapped(ctx)
+		return Reply{}, failure{err: err}.toError(ctx)
 	}
 	var b strings.Builder
 	if name := PlainName(r.User); name != "" {
@@ -40,11 +40,11 @@ func (Embedded) Generate(ctx context.Context, r Request) (Reply, error) {
 	return Reply{Text: b.String(), Model: name}, nil
 }
 
-// excerpt is a text on one line, cut.
+// excerpt returns a text on one line, cut to maxExcerpt characters.
 func excerpt(s string) string {
 	line := []rune(strings.Join(strings.Fields(s), " "))
-	if len(line) > shown {
-		return string(line[:shown-1]) + "…"
+	if len(line) > maxExcerpt {
+		return string(line[:maxExcerpt-1]) + "…"
 	}
 	return string(line)
 }

@@ -11,30 +11,29 @@ import (
 	"parley.internal/shared/deadletter"
 )
 
-// Problem is why a model could not answer now.
+// Problem is the kind of a temporary failure.
 type Problem string
 
-// The problems. Each is worth another try.
+// The problems. All are worth a retry.
 //
-// Misconfigured is among them although the next try will most likely fail as well: nothing is wrong with the message,
-// so it has to wait, as long as messages may, for an operator to mend the key, the permission or the model's name. It
-// differs in that it is logged as an error.
+// A retry after Misconfigured most likely fails too. But the message is correct, so it waits, as long as messages may,
+// until an operator fixes the key, the permission or the model's name. Misconfigured is logged as an error.
 const (
-	Busy          Problem = "busy"          // the rate limit or the quota is used up (429)
-	TimedOut      Problem = "timed_out"     // no reply within the time of one call
-	Unavailable   Problem = "unavailable"   // the network or the endpoint fails (5xx), or it replies with what is no reply
-	Misconfigured Problem = "misconfigured" // the endpoint refuses us or the request's form (400, 401, 403, 404, 422)
+	Busy          Problem = "busy"          // rate limit or quota exceeded (429)
+	TimedOut      Problem = "timed_out"     // no reply within the time limit of a call
+	Unavailable   Problem = "unavailable"   // network or endpoint failure (5xx), or a malformed reply
+	Misconfigured Problem = "misconfigured" // request or credentials rejected (400, 401, 403, 404, 422)
 )
 
-// Error is a failure that is worth another try.
+// Error is a temporary failure, worth a retry.
 type Error struct {
 	Problem Problem
-	Status  int    // the HTTP status; 0 if there was none
-	Detail  string // what the endpoint or the network says, without any key
-	cause   error  // the context's error, or nil: a provider's own error may hold a key in its fields
+	Status  int    // HTTP status; 0 without a response
+	Detail  string // message of the endpoint or the network, without keys
+	cause   error  // the context's error, or nil; never a provider's error, because its fields may hold a key
 }
 
-// Error starts with the problem.
+// Error returns a message that starts with the problem.
 func (e *Error) Error() string {
 	s := "model " + string(e.Problem)
 	if e.Status != 0 {
@@ -46,31 +45,32 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Unwrap gives the context's error where the call was cut short.
+// Unwrap returns the context's error if the context ended the call.
 func (e *Error) Unwrap() error { return e.cause }
 
-// maxDetail bounds what is taken over from an endpoint's answer, in bytes.
+// maxDetail bounds the text copied from an endpoint's response, in bytes.
 const maxDetail = 300
 
-// failure is the one place where what went wrong becomes an error of this package.
+// failure holds the facts about a failed call. All errors of this package come from toError and refusal.
 type failure struct {
-	key    string // the secret that must not be in the error; empty if there is none
-	status int    // the HTTP status; 0 if there was no answer
-	code   string // the endpoint's own code
-	err    error  // what the library returned; not nil
-	detail string // replaces err's text, if set
+	key    string // secret to remove from the error; empty for none
+	status int    // HTTP status; 0 without a response
+	code   string // the endpoint's error code
+	err    error  // error of the client library; not nil
+	detail string // replaces err's text if not empty
 }
 
-// refusals are codes with which an endpoint says that it won't answer this question. Azure's and OpenAI's content
-// filters refuse with status 400 and one of these.
+// refusals lists the error codes of a refused question. The content filters of Azure and OpenAI refuse with status 400
+// and such a code.
 var refusals = map[string]bool{"content_filter": true, "content_policy_violation": true, "ResponsibleAIPolicyViolation": true}
 
-func (f failure) mapped(ctx context.Context) error {
+// toError classifies the failure as a refusal or a [*Error].
+func (f failure) toError(ctx context.Context) error {
 	detail := f.detail
 	if detail == "" {
 		detail = f.err.Error()
 	}
-	detail = without(f.key, detail)
+	detail = redact(f.key, detail)
 	e := &Error{Status: f.status, Detail: detail}
 	for _, cause := range []error{context.DeadlineExceeded, context.Canceled} {
 		if errors.Is(f.err, cause) || errors.Is(ctx.Err(), cause) {
@@ -80,7 +80,7 @@ func (f failure) mapped(ctx context.Context) error {
 	}
 	switch {
 	case refusals[f.code]:
-		return refused(f.key, detail)
+		return refusal(f.key, detail)
 	case e.cause != nil || f.status == http.StatusRequestTimeout || f.status == http.StatusGatewayTimeout:
 		e.Problem = TimedOut
 	case f.status == http.StatusTooManyRequests:
@@ -93,13 +93,13 @@ func (f failure) mapped(ctx context.Context) error {
 	return e
 }
 
-// refused says that the model won't answer.
-func refused(key, why string) error {
-	return deadletter.New(deadletter.ModelRefused, errors.New(strings.TrimSpace(without(key, why))))
+// refusal returns the dead-letter error of a refused question.
+func refusal(key, why string) error {
+	return deadletter.New(deadletter.ModelRefused, errors.New(strings.TrimSpace(redact(key, why))))
 }
 
-// without removes a secret from a text, also in the form that it takes in a URL, and cuts the text.
-func without(secret, text string) string {
+// redact removes a secret from a text, in plain and URL-encoded form, and cuts the text to maxDetail bytes.
+func redact(secret, text string) string {
 	if secret != "" {
 		for _, form := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret)} {
 			text = strings.ReplaceAll(text, form, "[key]")

@@ -11,24 +11,24 @@ import (
 	"google.golang.org/genai"
 )
 
-// GeminiOptions says how Gemini is reached.
+// GeminiOptions configures a Gemini model.
 type GeminiOptions struct {
-	Name     string       // of the model
-	Key      string       // of the Gemini API; where it is empty, Vertex AI is used as the service account
+	Name     string       // name of the model
+	Key      string       // key of the Gemini API; empty for Vertex AI as the service account
 	Project  string       // for Vertex AI
 	Location string       // for Vertex AI: global or a region
-	BaseURL  string       // empty for the usual one
-	HTTP     *http.Client // nil for one of its own; for Vertex AI, one that is given has to authenticate by itself
+	BaseURL  string       // empty for the default
+	HTTP     *http.Client // nil for a default client; for Vertex AI a given client must authenticate itself
 }
 
-// Gemini is a model of Google's.
+// Gemini is a Google model, called by the Gemini API or Vertex AI.
 type Gemini struct {
 	client *genai.Client
 	name   string
 	key    string
 }
 
-// NewGemini makes a model. It fails where Vertex AI is to be used and there are no credentials.
+// NewGemini returns a model. It fails if Vertex AI has no credentials.
 func NewGemini(ctx context.Context, o GeminiOptions) (*Gemini, error) {
 	c := &genai.ClientConfig{
 		Backend: genai.BackendGeminiAPI, APIKey: o.Key,
@@ -39,13 +39,13 @@ func NewGemini(ctx context.Context, o GeminiOptions) (*Gemini, error) {
 	}
 	client, err := genai.NewClient(ctx, c)
 	if err != nil {
-		// the library prints its whole configuration, with the key, into some of its errors
-		return nil, errors.New("set up Gemini: " + without(o.Key, err.Error()))
+		// Some errors of the library quote the whole configuration, with the key.
+		return nil, errors.New("set up Gemini: " + redact(o.Key, err.Error()))
 	}
 	return &Gemini{client: client, name: o.Name, key: o.Key}, nil
 }
 
-// Generate asks Gemini.
+// Generate implements [Model].
 func (g *Gemini) Generate(ctx context.Context, r Request) (Reply, error) {
 	var contents []*genai.Content
 	for _, t := range r.Turns {
@@ -54,7 +54,7 @@ func (g *Gemini) Generate(ctx context.Context, r Request) (Reply, error) {
 	contents = append(contents, genai.NewContentFromText(r.Text, genai.RoleUser))
 	config := &genai.GenerateContentConfig{MaxOutputTokens: int32(r.MaxTokens)}
 	if instruction := r.Instruction(); instruction != "" {
-		config.SystemInstruction = genai.NewContentFromText(instruction, genai.RoleUser) // the API has no role for it
+		config.SystemInstruction = genai.NewContentFromText(instruction, genai.RoleUser) // the API has no role for instructions
 	}
 	name := cmp.Or(r.Model, g.name)
 	resp, err := g.client.Models.GenerateContent(ctx, name, contents, config)
@@ -63,24 +63,24 @@ func (g *Gemini) Generate(ctx context.Context, r Request) (Reply, error) {
 		if api, ok := errors.AsType[genai.APIError](err); ok {
 			f.status, f.code, f.detail = api.Code, api.Status, strings.TrimSpace(api.Status+" "+api.Message)
 		}
-		return Reply{}, f.mapped(ctx)
+		return Reply{}, f.toError(ctx)
 	}
 	return g.reply(ctx, resp, name)
 }
 
-// reply reads an answer. What the model thought is not what it says.
+// reply converts a response. Thought parts are not part of the reply.
 func (g *Gemini) reply(ctx context.Context, resp *genai.GenerateContentResponse, name string) (Reply, error) {
 	if f := resp.PromptFeedback; f != nil && f.BlockReason != "" && f.BlockReason != genai.BlockedReasonUnspecified {
-		return Reply{}, refused(g.key, fmt.Sprintf("the question was blocked: %s %s", f.BlockReason, f.BlockReasonMessage))
+		return Reply{}, refusal(g.key, fmt.Sprintf("the question was blocked: %s %s", f.BlockReason, f.BlockReasonMessage))
 	}
 	if len(resp.Candidates) == 0 {
-		return Reply{}, failure{key: g.key, err: errors.New("the response holds no candidate")}.mapped(ctx)
+		return Reply{}, failure{key: g.key, err: errors.New("the response holds no candidate")}.toError(ctx)
 	}
 	c := resp.Candidates[0]
 	switch c.FinishReason {
 	case "", genai.FinishReasonUnspecified, genai.FinishReasonStop, genai.FinishReasonMaxTokens:
 	default:
-		return Reply{}, refused(g.key, strings.TrimSpace(fmt.Sprintf("the answer was withheld: %s %s", c.FinishReason, c.FinishMessage)))
+		return Reply{}, refusal(g.key, strings.TrimSpace(fmt.Sprintf("the answer was withheld: %s %s", c.FinishReason, c.FinishMessage)))
 	}
 	var text strings.Builder
 	if c.Content != nil {
@@ -91,7 +91,7 @@ func (g *Gemini) reply(ctx context.Context, resp *genai.GenerateContentResponse,
 		}
 	}
 	if strings.TrimSpace(text.String()) == "" {
-		return Reply{}, refused(g.key, fmt.Sprintf("the answer is empty (finish reason %q)", c.FinishReason))
+		return Reply{}, refusal(g.key, fmt.Sprintf("the answer is empty (finish reason %q)", c.FinishReason))
 	}
 	reply := Reply{Text: text.String(), Model: cmp.Or(resp.ModelVersion, name)}
 	if u := resp.UsageMetadata; u != nil {

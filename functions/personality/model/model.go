@@ -1,9 +1,9 @@
-// Package model is what words the answers: a [Model] is given what the personalities say, what was said before and what
-// is asked, and replies. Which one it is, is a matter of configuration: Gemini, any endpoint that speaks OpenAI's
-// protocol, or the embedded one that needs no network.
+// Package model calls language models. A [Model] receives the instruction, earlier turns and a question, and returns a
+// reply. There are three implementations: [Gemini], [OpenAI] for any endpoint with OpenAI's protocol, and [Embedded], an
+// offline model for tests and trials. The package knows nothing about events, and does not retry.
 //
-// What a person wrote reaches a model only as the content of a user's turn, never as a part of the system
-// instruction; see [Request.Instruction].
+// A person's words reach a model only as the content of a user turn, never in the system instruction; see
+// [Request.Instruction].
 package model
 
 import (
@@ -12,24 +12,24 @@ import (
 	"unicode"
 )
 
-// Model words an answer. Implementations are safe for concurrent use, don't retry (Pub/Sub does), and return when ctx is
-// done.
+// Model generates replies. Implementations are safe for concurrent use, do not retry (Pub/Sub does), and return when ctx
+// is done.
 //
-// An error is one of two kinds. A [deadletter.Error] with the reason ModelRefused means that the model won't answer this
-// question, however often it is asked. An [*Error] means that it could not answer now. Neither kind carries a key.
+// There are two kinds of errors. A [deadletter.Error] with the reason ModelRefused means that the model refuses this
+// question permanently. An [*Error] means a temporary failure. Neither kind contains a key.
 type Model interface {
 	Generate(ctx context.Context, r Request) (Reply, error)
 }
 
-// Request is what a model is asked.
+// Request is the input of a model.
 type Request struct {
-	System    string // what the operator says: the base prompt and the personalities
-	Turns     []Turn // what was said before, the oldest first
+	System    string // the operator's words: base prompt and personalities
+	Turns     []Turn // earlier turns, oldest first
 	Text      string // the question
-	User      string // the person's display name; empty if it is not known
-	Language  string // BCP 47 tag of the language to answer in; empty leaves it to the model
-	MaxTokens int    // bounds the reply; 0 leaves it to the model
-	Model     string // the model to be used instead of the configured one; empty for the configured one
+	User      string // the person's display name; empty if unknown
+	Language  string // BCP 47 tag of the reply's language; empty leaves the choice to the model
+	MaxTokens int    // token limit of the reply; 0 for the model's default
+	Model     string // replaces the configured model; empty for the configured model
 }
 
 // Turn is an earlier question and its answer.
@@ -38,20 +38,20 @@ type Turn struct {
 	Answer   string
 }
 
-// Reply is what a model said. Text is never empty.
+// Reply is the output of a model. Text is never empty.
 type Reply struct {
 	Text         string
-	Model        string // the one that answered
-	InputTokens  int64  // 0 if the endpoint doesn't tell
+	Model        string // the model that answered
+	InputTokens  int64  // 0 if unknown
 	OutputTokens int64
 }
 
-// maxName bounds a display name in the instruction, in characters: enough for every platform's names, too little for
-// a paragraph of instructions.
+// maxName bounds a display name in the instruction, in characters. The limit fits every platform's names, but no
+// paragraph of instructions.
 const maxName = 40
 
-// Instruction is the system instruction: System, and what the model has to know of the person. The display name is
-// chosen by the person, so it is reduced to what names are made of, and stands between quotes that it can't close.
+// Instruction returns the system instruction: System, the person's name and the language. The person chooses the display
+// name, so the name is reduced by [PlainName] and placed in quotes, and cannot close the quotes.
 func (r Request) Instruction() string {
 	parts := make([]string, 0, 3)
 	if r.System != "" {
@@ -66,7 +66,7 @@ func (r Request) Instruction() string {
 	return strings.Join(parts, "\n\n")
 }
 
-// PlainName reduces a display name to letters, marks, digits, single spaces and a few signs, at most 40 characters.
+// PlainName reduces a display name to letters, marks, digits, single spaces and the signs _ - . ', at most 40 characters.
 func PlainName(name string) string {
 	var b strings.Builder
 	n, space := 0, false
@@ -93,8 +93,8 @@ func PlainName(name string) string {
 	return strings.TrimSpace(b.String())
 }
 
-// languageTag gives a tag back if it has the form of one. Who sends a message says its language, so anything else
-// would be a way into the instruction.
+// languageTag returns the tag if it is well-formed, or else empty. The sender of a message chooses the tag, so other text
+// would be an injection into the instruction.
 func languageTag(tag string) string {
 	if len(tag) < 2 || len(tag) > 35 { // RFC 5646, section 4.4.1
 		return ""

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestInstructionHoldsNothingThatAPersonCanShape(t *testing.T) {
+func TestInstructionIsNotInjectable(t *testing.T) {
 	tests := []struct {
 		name string
 		in   Request
@@ -48,7 +48,7 @@ func TestPlainName(t *testing.T) {
 	}
 }
 
-func TestEmbeddedShowsWhatItWasGiven(t *testing.T) {
+func TestEmbeddedQuotesTheRequest(t *testing.T) {
 	r := Request{
 		System: "Base.\n\nTalk like a pirate.", Text: "where is the ship?", User: "Ada",
 		Turns: []Turn{{"one?", "1"}, {"two?", "2"}},
@@ -64,16 +64,16 @@ func TestEmbeddedShowsWhatItWasGiven(t *testing.T) {
 	if again, err := (Embedded{}).Generate(t.Context(), r); err != nil || again != first {
 		t.Errorf("asked again: %+v, %v", again, err)
 	}
-	long, err := Embedded{}.Generate(t.Context(), Request{Text: strings.Repeat("é", 2*shown), Model: "big"})
+	long, err := Embedded{}.Generate(t.Context(), Request{Text: strings.Repeat("é", 2*maxExcerpt), Model: "big"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len([]rune(long.Text)); n > shown+50 || long.Model != "embedded:big" {
+	if n := len([]rune(long.Text)); n > maxExcerpt+50 || long.Model != "embedded:big" {
 		t.Errorf("reply of %d characters by %q", n, long.Model)
 	}
 }
 
-func TestEmbeddedStopsWithItsContext(t *testing.T) {
+func TestEmbeddedStopsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := Embedded{}.Generate(ctx, Request{Text: "hello"})
@@ -82,9 +82,9 @@ func TestEmbeddedStopsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestASecretIsRemovedAlsoWhereTheTextIsCut(t *testing.T) {
+func TestSecretIsRemovedBeforeTheCut(t *testing.T) {
 	const secret = "a/b c"
-	got := without(secret, secret+" "+"a%2Fb+c "+"a%2Fb%20c "+strings.Repeat("é", maxDetail))
+	got := redact(secret, secret+" "+"a%2Fb+c "+"a%2Fb%20c "+strings.Repeat("é", maxDetail))
 	if strings.Contains(got, "a/b") || strings.Contains(got, "a%2Fb") || len(got) > maxDetail || !strings.HasPrefix(got, "[key] [key] [key] é") {
 		t.Errorf("without = %q", got)
 	}

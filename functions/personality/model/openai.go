@@ -12,38 +12,37 @@ import (
 	"github.com/openai/openai-go/v3/option"
 )
 
-// OpenAIOptions says how an endpoint of OpenAI's protocol is reached.
+// OpenAIOptions configures an endpoint with OpenAI's protocol.
 type OpenAIOptions struct {
-	Name    string       // of the model
-	Key     string       // empty where the endpoint wants none
-	BaseURL string       // empty for OpenAI's own
-	HTTP    *http.Client // nil for one of its own
+	Name    string       // name of the model
+	Key     string       // empty if the endpoint requires none
+	BaseURL string       // empty for the official endpoint
+	HTTP    *http.Client // nil for a default client
 }
 
-// OpenAI is a model behind the chat completions protocol, which OpenAI and most servers of open models speak.
+// OpenAI is a model behind the chat completions protocol, implemented by OpenAI and by most servers of open models.
 type OpenAI struct {
-	client openai.Client
-	name   string
-	key    string
-	own    bool // whether the endpoint is OpenAI's
+	client   openai.Client
+	name     string
+	key      string
+	official bool // the endpoint is OpenAI's
 }
 
-const openAIsOwn = "https://api.openai.com/v1/"
+const officialBaseURL = "https://api.openai.com/v1/"
 
-// NewOpenAI makes a model.
+// NewOpenAI returns a model.
 func NewOpenAI(o OpenAIOptions) *OpenAI {
-	// the key is set even where it is empty, and the address even where it is the usual one, so that the library takes
-	// neither from the environment
+	// Key and URL are always set, even if empty or the default. Otherwise the library reads environment variables.
 	opts := []option.RequestOption{
-		option.WithMaxRetries(0), option.WithAPIKey(o.Key), option.WithBaseURL(cmp.Or(o.BaseURL, openAIsOwn)),
+		option.WithMaxRetries(0), option.WithAPIKey(o.Key), option.WithBaseURL(cmp.Or(o.BaseURL, officialBaseURL)),
 	}
 	if o.HTTP != nil {
 		opts = append(opts, option.WithHTTPClient(o.HTTP))
 	}
-	return &OpenAI{client: openai.NewClient(opts...), name: o.Name, key: o.Key, own: o.BaseURL == ""}
+	return &OpenAI{client: openai.NewClient(opts...), name: o.Name, key: o.Key, official: o.BaseURL == ""}
 }
 
-// Generate asks the endpoint.
+// Generate implements [Model].
 func (o *OpenAI) Generate(ctx context.Context, r Request) (Reply, error) {
 	var messages []openai.ChatCompletionMessageParamUnion
 	if instruction := r.Instruction(); instruction != "" {
@@ -57,7 +56,7 @@ func (o *OpenAI) Generate(ctx context.Context, r Request) (Reply, error) {
 	params := openai.ChatCompletionNewParams{Model: name, Messages: messages}
 	switch {
 	case r.MaxTokens == 0:
-	case o.own: // its newer models refuse the older name
+	case o.official: // OpenAI's newer models refuse the older name
 		params.MaxCompletionTokens = openai.Int(int64(r.MaxTokens))
 	default: // servers of open models know only the older name
 		params.MaxTokens = openai.Int(int64(r.MaxTokens))
@@ -68,23 +67,24 @@ func (o *OpenAI) Generate(ctx context.Context, r Request) (Reply, error) {
 		if api, ok := errors.AsType[*openai.Error](err); ok {
 			f.status, f.code, f.detail = api.StatusCode, api.Code, strings.TrimSpace(api.Code+" "+api.Message)
 		}
-		return Reply{}, f.mapped(ctx)
+		return Reply{}, f.toError(ctx)
 	}
 	return o.reply(ctx, resp, name)
 }
 
+// reply converts a response.
 func (o *OpenAI) reply(ctx context.Context, resp *openai.ChatCompletion, name string) (Reply, error) {
 	if len(resp.Choices) == 0 {
-		return Reply{}, failure{key: o.key, err: errors.New("the response holds no choice")}.mapped(ctx)
+		return Reply{}, failure{key: o.key, err: errors.New("the response holds no choice")}.toError(ctx)
 	}
 	c := resp.Choices[0]
 	switch {
 	case c.Message.Refusal != "":
-		return Reply{}, refused(o.key, "the model refused: "+c.Message.Refusal)
+		return Reply{}, refusal(o.key, "the model refused: "+c.Message.Refusal)
 	case c.FinishReason == "content_filter":
-		return Reply{}, refused(o.key, "the answer was withheld: content_filter")
+		return Reply{}, refusal(o.key, "the answer was withheld: content_filter")
 	case strings.TrimSpace(c.Message.Content) == "":
-		return Reply{}, refused(o.key, fmt.Sprintf("the answer is empty (finish reason %q)", c.FinishReason))
+		return Reply{}, refusal(o.key, fmt.Sprintf("the answer is empty (finish reason %q)", c.FinishReason))
 	}
 	return Reply{
 		Text: c.Message.Content, Model: cmp.Or(resp.Model, name),

@@ -13,11 +13,11 @@ import (
 	"parley.internal/shared/store"
 )
 
-func newRulebook(load func(context.Context) ([]store.Rule, map[string]error, error), now *time.Time, log *strings.Builder) *rulebook {
-	return &rulebook{load: load, ttl: time.Minute, now: func() time.Time { return *now }, log: slog.New(slog.NewTextHandler(log, nil))}
+func newRulebook(load func(context.Context) ([]store.Rule, map[string]error, error), now *time.Time, log *strings.Builder) *ruleCache {
+	return &ruleCache{load: load, ttl: time.Minute, now: func() time.Time { return *now }, log: slog.New(slog.NewTextHandler(log, nil))}
 }
 
-func TestRulesThatCantBeReadAgainStay(t *testing.T) {
+func TestOldRulesStayAfterFailedReload(t *testing.T) {
 	now, log := noon, &strings.Builder{}
 	loads, down := 0, errors.New("no database")
 	var err error = down
@@ -25,12 +25,12 @@ func TestRulesThatCantBeReadAgainStay(t *testing.T) {
 		loads++
 		return []store.Rule{{ID: "a", Enabled: true, When: "true", Slip: []string{"personality"}}, {ID: "b", Enabled: true, When: "tru"}}, nil, err
 	}, &now, log)
-	if _, got := b.rules(t.Context()); !errors.Is(got, down) {
+	if _, got := b.get(t.Context()); !errors.Is(got, down) {
 		t.Fatalf("error = %v; want why there are no rules at all", got)
 	}
 	expect := func(wantLoads int) {
 		t.Helper()
-		set, err := b.rules(t.Context())
+		set, err := b.get(t.Context())
 		if err != nil || set.Len() != 1 || loads != wantLoads {
 			t.Errorf("%v rules, error %v, after %d readings; want 1, none, %d", set, err, loads, wantLoads)
 		}
@@ -49,12 +49,12 @@ func TestRulesThatCantBeReadAgainStay(t *testing.T) {
 	now = now.Add(retryLoad)
 	expect(4)
 	expect(4)
-	if n := strings.Count(log.String(), "rule left out"); n != 1 {
+	if n := strings.Count(log.String(), "rule failed to compile"); n != 1 {
 		t.Errorf("what is wrong with b was logged %d times; want 1\n%s", n, log)
 	}
 }
 
-func TestOneReadingAtATime(t *testing.T) {
+func TestConcurrentUsesShareOneReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now, loads := noon, 0
 		gate := make(chan struct{})
@@ -66,7 +66,7 @@ func TestOneReadingAtATime(t *testing.T) {
 		var wg sync.WaitGroup
 		use := func() {
 			wg.Go(func() {
-				if _, err := b.rules(t.Context()); err != nil {
+				if _, err := b.get(t.Context()); err != nil {
 					t.Error(err)
 				}
 			})
@@ -84,7 +84,7 @@ func TestOneReadingAtATime(t *testing.T) {
 		now = now.Add(time.Hour)
 		use()
 		synctest.Wait()
-		if _, err := b.rules(t.Context()); err != nil || loads != 2 { // does not wait for the one that reads
+		if _, err := b.get(t.Context()); err != nil || loads != 2 { // does not wait for the one that reads
 			t.Errorf("error %v, %d readings; want none, 2", err, loads)
 		}
 		gate <- struct{}{}

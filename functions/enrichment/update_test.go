@@ -56,20 +56,20 @@ func TestTagsAndSessions(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var doc store.User
-			var latest time.Time
+			var lastSeen time.Time
 			for i, s := range tt.steps {
-				h := happening{correlationID: fmt.Sprint(i), at: noon.Add(s.after), message: !s.silent}
-				v := record(doc, self(mustParse(t, "twitch:1")), h, day)
+				h := observation{correlationID: fmt.Sprint(i), at: noon.Add(s.after), message: !s.silent}
+				v := countEvent(doc, self(mustParse(t, "twitch:1")), h, day)
 				v.remember(h.correlationID, []string{"r"})
 				if diff := cmp.Diff(s.tags, v.tags); diff != "" {
 					t.Errorf("event %d: tags (-want +got):\n%s", i, diff)
 				}
-				latest = later(latest, h.at)
+				lastSeen = latest(lastSeen, h.at)
 				d := v.doc
-				if d.MessageCountAllTime != s.messages || d.SessionCount != s.sessions || !d.LastSeenAt.Equal(latest) || !d.LastSessionActivityAt.Equal(latest) {
-					t.Errorf("event %d: document = %+v; want %d messages, %d sessions, last seen %s", i, d, s.messages, s.sessions, latest)
+				if d.MessageCountAllTime != s.messages || d.SessionCount != s.sessions || !d.LastSeenAt.Equal(lastSeen) || !d.LastSessionActivityAt.Equal(lastSeen) {
+					t.Errorf("event %d: document = %+v; want %d messages, %d sessions, last seen %s", i, d, s.messages, s.sessions, lastSeen)
 				}
-				if again := record(d, self(mustParse(t, "twitch:1")), h, day); !again.repeated || !cmp.Equal(again.tags, s.tags) || !cmp.Equal(again.doc, d) || !cmp.Equal(again.rules, []string{"r"}) {
+				if again := countEvent(d, self(mustParse(t, "twitch:1")), h, day); !again.repeated || !cmp.Equal(again.tags, s.tags) || !cmp.Equal(again.doc, d) || !cmp.Equal(again.rules, []string{"r"}) {
 					t.Errorf("event %d again: %+v; want nothing changed, and the tags %v", i, again, s.tags)
 				}
 				doc = d
@@ -81,60 +81,60 @@ func TestTagsAndSessions(t *testing.T) {
 	}
 }
 
-func TestASessionHasAnIDOfItsOwn(t *testing.T) {
+func TestSessionHasItsOwnID(t *testing.T) {
 	id := mustParse(t, "twitch:1")
-	a := record(store.User{}, self(id), happening{correlationID: "1", at: noon}, day).doc
-	b := record(a, self(id), happening{correlationID: "2", at: noon.Add(time.Hour)}, day).doc
-	c := record(b, self(id), happening{correlationID: "3", at: noon.Add(3 * day)}, day).doc
+	a := countEvent(store.User{}, self(id), observation{correlationID: "1", at: noon}, day).doc
+	b := countEvent(a, self(id), observation{correlationID: "2", at: noon.Add(time.Hour)}, day).doc
+	c := countEvent(b, self(id), observation{correlationID: "3", at: noon.Add(3 * day)}, day).doc
 	if a.LastSessionID == "" || a.LastSessionID != b.LastSessionID || b.LastSessionID == c.LastSessionID || !c.LastSessionStartedAt.Equal(noon.Add(3*day)) {
 		t.Errorf("sessions %q, %q, %q", a.LastSessionID, b.LastSessionID, c.LastSessionID)
 	}
 }
 
-func TestRecentIsARing(t *testing.T) {
+func TestOldestCountedEventIsDropped(t *testing.T) {
 	var doc store.User
 	id := mustParse(t, "twitch:1")
 	for i := range maxRecent + 3 {
-		h := happening{correlationID: fmt.Sprint(i), at: noon}
-		v := record(doc, self(id), h, day)
+		h := observation{correlationID: fmt.Sprint(i), at: noon}
+		v := countEvent(doc, self(id), h, day)
 		v.remember(h.correlationID, nil)
 		doc = v.doc
 	}
-	if len(doc.Recent) != maxRecent || doc.Recent[0].ID != seenID("3") {
+	if len(doc.Recent) != maxRecent || doc.Recent[0].ID != store.NewSeenID("3") {
 		t.Errorf("%d remembered, the first %+v; want %d from the fourth on", len(doc.Recent), doc.Recent[0], maxRecent)
 	}
 }
 
-func TestTheDocumentsProvider(t *testing.T) {
+func TestProviderOfDocument(t *testing.T) {
 	for _, tt := range []struct{ id, has, want, tag string }{
 		{"twitch:1", "", "twitch", "PROVIDER_TWITCH"},
 		{"api-gateway:a", "", "api-gateway", "PROVIDER_API_GATEWAY"},
 		{"twitch:1", "discord", "discord", "PROVIDER_DISCORD"},
 	} {
-		v := record(store.User{Provider: tt.has}, self(mustParse(t, tt.id)), happening{correlationID: "1", at: noon}, day)
+		v := countEvent(store.User{Provider: tt.has}, self(mustParse(t, tt.id)), observation{correlationID: "1", at: noon}, day)
 		if v.doc.Provider != tt.want || v.tags[0] != tt.tag {
 			t.Errorf("%s with %q: provider %q, tag %s; want %q, %s", tt.id, tt.has, v.doc.Provider, v.tags[0], tt.want, tt.tag)
 		}
 	}
 }
 
-func TestAdopt(t *testing.T) {
+func TestApplyAttributes(t *testing.T) {
 	known := store.User{DisplayName: "Old", Email: "old@example.com", Profile: map[string]string{"color": "red"}}
 	for _, tt := range []struct {
 		name string
 		doc  store.User
-		in   facts
+		in   attributes
 		want store.User
 	}{
-		{"nothing", known, facts{}, known},
-		{"firsthand", known, facts{displayName: "New", email: "new@example.com", profile: map[string]string{"color": "blue", "username": "n"}, firsthand: true},
+		{"nothing", known, attributes{}, known},
+		{"firsthand", known, attributes{displayName: "New", email: "new@example.com", profile: map[string]string{"color": "blue", "username": "n"}, authoritative: true},
 			store.User{DisplayName: "New", Email: "old@example.com", Profile: map[string]string{"color": "blue", "username": "n"}}},
-		{"hearsay", known, facts{displayName: "New", profile: map[string]string{"color": "blue", "username": "n"}},
+		{"hearsay", known, attributes{displayName: "New", profile: map[string]string{"color": "blue", "username": "n"}},
 			store.User{DisplayName: "Old", Email: "old@example.com", Profile: map[string]string{"color": "red", "username": "n"}}},
-		{"hearsay about nobody", store.User{}, facts{displayName: "New", email: "new@example.com"}, store.User{DisplayName: "New", Email: "new@example.com"}},
+		{"hearsay about nobody", store.User{}, attributes{displayName: "New", email: "new@example.com"}, store.User{DisplayName: "New", Email: "new@example.com"}},
 	} {
 		got := tt.doc
-		adopt(&got, tt.in)
+		applyAttributes(&got, tt.in)
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
@@ -187,8 +187,8 @@ func TestCooldowns(t *testing.T) {
 		{"in another channel", "hello", "den", noon, false},
 		{"of another rule", "bye", "lobby", noon, false},
 	} {
-		if got := (cooldowns{until: c.until, channel: tt.channel, at: tt.at}).silent(tt.rule); got != tt.want {
-			t.Errorf("%s: silent %t; want %t", tt.name, got, tt.want)
+		if got := (cooldowns{until: c.until, channel: tt.channel, at: tt.at}).active(tt.rule); got != tt.want {
+			t.Errorf("%s: active %t; want %t", tt.name, got, tt.want)
 		}
 	}
 	c.at = noon.Add(time.Hour)
@@ -205,5 +205,5 @@ func TestCooldowns(t *testing.T) {
 	}
 }
 
-// self is somebody by their own id.
+// self returns the subject of an unlinked id.
 func self(id identity.UserID) subject { return subject{id: id, person: id} }

@@ -20,7 +20,7 @@ func mustParse(t *testing.T, id string) identity.UserID {
 	return u
 }
 
-func TestRolesThatAPlatformGives(t *testing.T) {
+func TestPlatformRoles(t *testing.T) {
 	meaning := UsersConfig{DiscordRoles: map[string]string{"Moderators": "moderator", " Server Booster ": "subscriber", "999": "vip"}}.discordRoles()
 	for _, tt := range []struct {
 		name, user, source, payload string
@@ -46,9 +46,9 @@ func TestRolesThatAPlatformGives(t *testing.T) {
 		{"not the owner", "discord:1", "ingress.discord", `{"guild":{"ownerId":"2"}}`, nil, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := learn(raw(tt.source, tt.payload), mustParse(t, tt.user), meaning)
-			if f.tellsRoles != tt.tells {
-				t.Errorf("tells roles: %t; want %t", f.tellsRoles, tt.tells)
+			f := readAttributes(raw(tt.source, tt.payload), mustParse(t, tt.user), meaning)
+			if f.hasRoles != tt.tells {
+				t.Errorf("tells roles: %t; want %t", f.hasRoles, tt.tells)
 			}
 			if diff := cmp.Diff(tt.want, f.roles, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("roles (-want +got):\n%s", diff)
@@ -57,11 +57,11 @@ func TestRolesThatAPlatformGives(t *testing.T) {
 	}
 }
 
-func TestLearn(t *testing.T) {
+func TestReadAttributes(t *testing.T) {
 	e := raw("ingress.twitch", `{"displayName":"Raw","username":"ada","user":{"color":"#f00"}}`)
-	e.User = &event.User{DisplayName: " Ada ", Email: "a@example.com", Profile: map[string]string{"pronouns": "she", "long": strings.Repeat("x", maxFact+1)}}
-	f := learn(e, mustParse(t, "twitch:1"), nil)
-	if f.displayName != "Ada" || f.email != "a@example.com" || !f.firsthand {
+	e.User = &event.User{DisplayName: " Ada ", Email: "a@example.com", Profile: map[string]string{"pronouns": "she", "long": strings.Repeat("x", maxAttributeLen+1)}}
+	f := readAttributes(e, mustParse(t, "twitch:1"), nil)
+	if f.displayName != "Ada" || f.email != "a@example.com" || !f.authoritative {
 		t.Errorf("facts = %+v", f)
 	}
 	if diff := cmp.Diff(map[string]string{"pronouns": "she", "username": "ada", "color": "#f00"}, f.profile); diff != "" {
@@ -70,14 +70,14 @@ func TestLearn(t *testing.T) {
 	raid := &event.Event{Source: "ingress.twitch.eventsub", ExternalEvent: &event.ExternalEvent{
 		Payload: []byte(`{"userId":"1","username":"raider","displayName":"Raider","roomId":"5"}`),
 	}}
-	if f := learn(raid, mustParse(t, "twitch:1"), nil); f.displayName != "Raider" || f.profile["username"] != "raider" || f.tellsRoles {
+	if f := readAttributes(raid, mustParse(t, "twitch:1"), nil); f.displayName != "Raider" || f.profile["username"] != "raider" || f.hasRoles {
 		t.Errorf("facts = %+v; want the raider's, and no roles", f)
 	}
-	if f := learn(raid, mustParse(t, "twitch:5"), nil); f.displayName != "" {
+	if f := readAttributes(raid, mustParse(t, "twitch:5"), nil); f.displayName != "" {
 		t.Errorf("facts = %+v; want none of another user", f)
 	}
-	f = learn(raw("api-gateway", `{"displayName":"Mallory"}`), mustParse(t, "twitch:1"), nil)
-	if f.displayName != "" || f.firsthand {
+	f = readAttributes(raw("api-gateway", `{"displayName":"Mallory"}`), mustParse(t, "twitch:1"), nil)
+	if f.displayName != "" || f.authoritative {
 		t.Errorf("facts = %+v; want none of another platform's payload", f)
 	}
 }
