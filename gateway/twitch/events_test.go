@@ -49,6 +49,7 @@ func (w *world) do(err error) {
 }
 
 func TestWhatHappensBecomesEvents(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	room := w.channel("streamer")
 	w.logIn(room, broadcasterScopes...)
@@ -108,6 +109,7 @@ func TestWhatHappensBecomesEvents(t *testing.T) {
 }
 
 func TestTheBotListensWhereNobodyHasLoggedIn(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, []string{"moderator:read:followers"})
 	own, other := w.channel("own"), w.channel("other")
 	w.logIn(own, broadcasterScopes...)
@@ -130,6 +132,7 @@ func TestTheBotListensWhereNobodyHasLoggedIn(t *testing.T) {
 }
 
 func TestAnotherInstanceGoesOnListening(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.lease = quickLease
 	room := w.channel("streamer")

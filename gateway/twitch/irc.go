@@ -16,8 +16,10 @@ import (
 
 	irc "github.com/gempir/go-twitch-irc/v4"
 
-	"parley.internal/shared/credential"
+	"parley.internal/gateway/outbox"
+	"parley.internal/shared/deadletter"
 	"parley.internal/shared/identity"
+	helix "parley.internal/shared/twitch"
 )
 
 const (
@@ -48,14 +50,6 @@ var defaultTiming = timing{
 	linger: 1500 * time.Millisecond, late: 500 * time.Millisecond,
 }
 
-// Tokens gives the tokens by which the bot acts; [credential.Keeper] does.
-type Tokens interface {
-	// Token gives a token of id that is valid as far as one can know.
-	Token(ctx context.Context, id identity.UserID) (credential.Token, error)
-	// Invalid is told that Twitch refused a token, and gives the one that replaces it.
-	Invalid(ctx context.Context, id identity.UserID, used credential.Token) (credential.Token, error)
-}
-
 // chat is an instance's connection to https://dev.twitch.tv/docs/chat/irc/. It is open while there is a channel to be
 // in. Of go-twitch-irc it takes the parsing of lines: that library's own client reconnects at once however often it
 // fails, and sends again on the next connection what the last one may have sent already.
@@ -64,7 +58,7 @@ type chat struct {
 	timing  timing
 	limits  limits
 	bot     identity.UserID
-	tokens  Tokens
+	tokens  helix.Tokens
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 	log     *slog.Logger
 	metrics *metrics
@@ -97,7 +91,7 @@ type room struct {
 // waiting is a message of which Twitch has not said yet what became of it.
 type waiting struct {
 	nonce  string
-	result chan outcome // of one
+	result chan outbox.Outcome // of one
 }
 
 // wire is one connection.
@@ -225,14 +219,14 @@ func (c *chat) await(ctx context.Context, login string, overIRC bool) (present, 
 }
 
 // say writes one message and waits for what becomes of it. One at a time may wait in each channel.
-func (c *chat) say(login, text, parent, nonce string) outcome {
+func (c *chat) say(login, text, parent, nonce string) outbox.Outcome {
 	c.mu.Lock()
 	r, w := c.rooms[login], c.wire
 	if r == nil || !r.in || w == nil || w.leaving || r.waiting != nil {
 		c.mu.Unlock()
-		return outcome{kind: notMade, code: codeUnavailable, err: errors.New("the chat is not connected")}
+		return outbox.Outcome{Reason: deadletter.PlatformUnavailable, Err: errors.New("the chat is not connected")}
 	}
-	waits := &waiting{nonce: nonce, result: make(chan outcome, 1)}
+	waits := &waiting{nonce: nonce, result: make(chan outbox.Outcome, 1)}
 	r.waiting = waits
 	c.mu.Unlock()
 	defer func() {
@@ -247,10 +241,10 @@ func (c *chat) say(login, text, parent, nonce string) outcome {
 	}
 	if err := w.write(tags + " PRIVMSG #" + login + " :" + text); errors.Is(err, net.ErrClosed) {
 		c.drop(w)
-		return outcome{kind: notMade, code: codeUnavailable, err: errors.New("the connection to Twitch's chat was closed before")}
+		return outbox.Outcome{Reason: deadletter.PlatformUnavailable, Err: errors.New("the connection to Twitch's chat was closed before")}
 	} else if err != nil {
 		c.drop(w)
-		return outcome{kind: unknown, err: fmt.Errorf("write to Twitch's chat: %w", err)}
+		return outbox.Outcome{Kind: outbox.Unknown, Err: fmt.Errorf("write to Twitch's chat: %w", err)}
 	}
 	timeout := time.NewTimer(c.config.AnswerTimeout)
 	defer timeout.Stop()
@@ -260,7 +254,7 @@ func (c *chat) say(login, text, parent, nonce string) outcome {
 	case <-timeout.C:
 		// What comes late could be taken for the answer to the next message; on another connection it can't.
 		c.drop(w)
-		return outcome{kind: unknown, err: fmt.Errorf("no answer from Twitch's chat within %s", c.config.AnswerTimeout)}
+		return outbox.Outcome{Kind: outbox.Unknown, Err: fmt.Errorf("no answer from Twitch's chat within %s", c.config.AnswerTimeout)}
 	}
 }
 
@@ -396,7 +390,7 @@ func (c *chat) disconnected(w *wire) {
 		r.in, r.asked = false, time.Time{}
 		if r.waiting != nil {
 			select {
-			case r.waiting.result <- outcome{kind: unknown, err: errors.New("the connection to Twitch's chat broke")}:
+			case r.waiting.result <- outbox.Outcome{Kind: outbox.Unknown, Err: errors.New("the connection to Twitch's chat broke")}:
 			default:
 			}
 		}
@@ -578,7 +572,7 @@ func (c *chat) userState(m *irc.UserStateMessage) {
 	r.privileged = m.User.IsMod || broadcaster
 	if nonce := m.Tags["client-nonce"]; r.waiting != nil && r.in && (nonce == "" || nonce == r.waiting.nonce) {
 		select {
-		case r.waiting.result <- outcome{kind: said, id: m.Tags["id"]}:
+		case r.waiting.result <- outbox.Outcome{Kind: outbox.Sent, ID: m.Tags["id"]}:
 		default:
 		}
 	}
@@ -598,7 +592,7 @@ func (c *chat) notice(m *irc.NoticeMessage) {
 	}
 	if strings.HasPrefix(m.MsgID, "msg_") || m.MsgID == "no_permission" || m.MsgID == "unrecognized_cmd" {
 		select {
-		case r.waiting.result <- refusal(m.MsgID, m.Message):
+		case r.waiting.result <- outcomeOf("", helix.ChatRefusal(m.MsgID, m.Message), c.timing.retry):
 		default:
 		}
 	}

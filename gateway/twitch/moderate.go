@@ -5,11 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptrace"
-	"strconv"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	twitchapi "github.com/nicklaw5/helix/v2"
@@ -21,6 +16,7 @@ import (
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
 	"parley.internal/shared/moderation"
+	helix "parley.internal/shared/twitch"
 )
 
 // What the account has to grant, and be a moderator of the channel for
@@ -47,262 +43,110 @@ func newModerator(s *Service, l lease.Lease) *enforcer {
 	return m
 }
 
-// act asks Twitch once; after a 401 once more, with another token.
+// act sends one command to Twitch; after a 401 once more, with another token.
 func (m *enforcer) act(ctx context.Context, o moderation.Command) moderator.Answer {
 	s := m.service
 	scope := scopeBan
 	if o.Kind == moderation.Delete {
 		scope = scopeDelete
 	}
+	account := s.account(scope)
+	token, failed := account.Token(ctx) // before the room: without a login the chat is in no room
+	if failed != nil {
+		return answerTo(failed, s.timing.retry)
+	}
 	waiting, cancel := context.WithTimeout(ctx, s.timing.join)
+	defer cancel()
 	room, err := s.chat.await(waiting, m.login, false)
-	cancel()
 	if err != nil {
-		return putOff(deadletter.PlatformUnavailable, err.Error(), s.timing.retry)
+		return moderator.Answer{Outcome: moderator.PutOff, Code: deadletter.PlatformUnavailable, Words: err.Error(), After: s.timing.retry}
 	}
-	token, failed := m.token(ctx, scope, func(ctx context.Context) (credential.Token, error) { return s.tokens.Token(ctx, s.bot) })
-	for again := false; failed == nil; again = true {
-		a, unauthorized := s.moderate(ctx, token, room.id, o, scope)
-		if !unauthorized || again {
-			return a
-		}
-		token, failed = m.token(ctx, scope, func(ctx context.Context) (credential.Token, error) { return s.tokens.Invalid(ctx, s.bot, token) })
-	}
-	return *failed
-}
-
-// token obtains a token that may do it, and decides what a failure means. Nothing has been sent, so whatever may mend by
-// itself is tried again.
-func (m *enforcer) token(ctx context.Context, scope string, obtain func(context.Context) (credential.Token, error)) (credential.Token, *moderator.Answer) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	token, err := obtain(ctx)
-	if err == nil {
-		err = token.Require(scope)
-	}
-	if err == nil {
-		return token, nil
-	}
-	a := putOff(deadletter.PlatformUnavailable, err.Error(), m.service.timing.retry)
-	if _, ok := errors.AsType[*credential.MissingScopes](err); ok {
-		a = refuse(deadletter.MissingScope, err.Error())
-	} else if _, ok := errors.AsType[*credential.LoginNeeded](err); ok {
-		a = refuse(deadletter.LoginNeeded, err.Error())
-	} else if errors.Is(err, credential.ErrRefused) {
-		a = refuse(deadletter.SenderRefused, err.Error())
-	}
-	return credential.Token{}, &a
-}
-
-func refuse(code deadletter.Reason, words string) moderator.Answer {
-	return moderator.Answer{Outcome: moderator.Refused, Code: code, Words: words}
-}
-
-func putOff(code deadletter.Reason, words string, after time.Duration) moderator.Answer {
-	return moderator.Answer{Outcome: moderator.PutOff, Code: code, Words: words, After: after}
-}
-
-// exchange is the transport of one request. The library gives its errors as texts only, and hides the status of an answer
-// that it can't read.
-type exchange struct {
-	client    *http.Client
-	connected atomic.Bool // from then on, Twitch may have got the request
-	status    int         // 0 if there was no answer
-}
-
-// Do implements [twitchapi.HTTPClient].
-func (x *exchange) Do(req *http.Request) (*http.Response, error) {
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { x.connected.Store(true) }}
-	res, err := x.client.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
-	if err == nil {
-		x.status = res.StatusCode
-	}
-	return res, err
-}
-
-// api makes a client for one request, and gives what its transport will have seen.
-func (s *Service) api(ctx context.Context, token credential.Token) (*twitchapi.Client, *exchange, error) {
-	x := &exchange{client: s.http}
-	client, err := twitchapi.NewClientWithContext(ctx, &twitchapi.Options{
-		ClientID: s.app.ClientID, UserAccessToken: token.Access.Reveal(), APIBaseURL: strings.TrimSuffix(s.app.APIURL, "/"), HTTPClient: x,
-	})
-	return client, x, err
-}
-
-// moderate asks Twitch by https://dev.twitch.tv/docs/api/reference/#ban-user, #unban-user and #delete-chat-messages. Here,
-// and nowhere before, ids lose their platform. unauthorized is a 401 that another token may not get.
-func (s *Service) moderate(ctx context.Context, token credential.Token, broadcaster string, o moderation.Command, scope string) (a moderator.Answer, unauthorized bool) {
-	ctx, cancel := context.WithTimeout(ctx, s.config.AnswerTimeout)
-	defer cancel()
+	done := moderator.Answer{Outcome: moderator.Done}
 	user := o.User
-	if o.Login != "" {
-		var failed *moderator.Answer
-		if user, failed, unauthorized = s.whoIs(ctx, token, o, scope); failed != nil {
-			return *failed, unauthorized
-		}
-		defer func() { a.User = user }()
-	}
-	if user == s.bot && (o.Kind == moderation.Ban || o.Kind == moderation.Timeout) {
-		return refuse(deadletter.RecipientRefused, "the account that acts for Parley does not silence itself"), false
-	}
-	api, x, err := s.api(ctx, token)
-	if err != nil {
-		return refuse(deadletter.NotConfigured, err.Error()), false
-	}
-	r := result{exchange: x, token: token}
-	words := ""
-	switch o.Kind {
-	case moderation.Ban, moderation.Timeout:
-		var res *twitchapi.BanUserResponse
-		res, r.err = api.BanUser(&twitchapi.BanUserParams{BroadcasterID: broadcaster, ModeratorId: s.bot.ID(),
-			Body: twitchapi.BanUserRequestBody{UserId: user.ID(), Duration: o.Seconds, Reason: o.Reason}})
-		if r.err == nil {
-			r.common = &res.ResponseCommon
-			if len(res.Data.Bans) == 1 && !res.Data.Bans[0].EndTime.IsZero() {
-				words = "until " + res.Data.Bans[0].EndTime.UTC().Format(time.RFC3339)
+	failed = account.Do(ctx, token, func(token credential.Token) (failed *helix.Error) {
+		ctx, cancel := context.WithTimeout(ctx, s.config.AnswerTimeout)
+		defer cancel()
+		if o.Login != "" {
+			if user, failed = s.userOf(ctx, token, o.Login); failed != nil {
+				return failed
 			}
 		}
+		done.Words, failed = s.moderate(ctx, token, room.id, user, o)
+		return failed
+	})
+	a := done
+	if failed != nil {
+		a = answerTo(failed, s.timing.retry)
+	}
+	if o.Login != "" {
+		a.User = user
+	}
+	return a
+}
+
+// answerTo converts an error of the client. retry is the pause before another attempt if Twitch names none.
+func answerTo(e *helix.Error, retry time.Duration) moderator.Answer {
+	a := moderator.Answer{Outcome: moderator.Refused, Code: e.Reason, Words: e.Err.Error()}
+	switch e.Outcome {
+	case helix.AlreadyDone:
+		a.Outcome = moderator.Held
+	case helix.Unknown:
+		a.Outcome, a.Code = moderator.Unknown, ""
+	case helix.NotDone:
+		if e.Reason == deadletter.RateLimited {
+			retry = rateLimitPause
+		}
+		a.Outcome, a.After = moderator.PutOff, cmp.Or(e.After, retry)
+	}
+	return a
+}
+
+// refusal is a refusal by Parley itself.
+func refusal(reason deadletter.Reason, err error) *helix.Error {
+	return &helix.Error{Outcome: helix.Refused, Reason: reason, Err: err}
+}
+
+// moderate executes a command against a user. It returns the end of a time-out in words. Ids lose their platform here.
+func (s *Service) moderate(ctx context.Context, token credential.Token, broadcaster string, user identity.UserID, o moderation.Command) (words string, failed *helix.Error) {
+	if user == s.bot && (o.Kind == moderation.Ban || o.Kind == moderation.Timeout) {
+		return "", refusal(deadletter.RecipientRefused, errors.New("the account that acts for Parley does not silence itself"))
+	}
+	switch o.Kind {
+	case moderation.Ban, moderation.Timeout:
+		failed = s.api.Call(ctx, token, helix.BanUser, func(api *twitchapi.Client) error {
+			res, err := api.BanUser(&twitchapi.BanUserParams{BroadcasterID: broadcaster, ModeratorId: s.bot.ID(),
+				Body: twitchapi.BanUserRequestBody{UserId: user.ID(), Duration: o.Seconds, Reason: o.Reason}})
+			if err == nil && len(res.Data.Bans) == 1 && !res.Data.Bans[0].EndTime.IsZero() {
+				words = "until " + res.Data.Bans[0].EndTime.UTC().Format(time.RFC3339)
+			}
+			return err
+		})
 	case moderation.Unban:
-		var res *twitchapi.UnbanUserResponse
-		res, r.err = api.UnbanUser(&twitchapi.UnbanUserParams{BroadcasterID: broadcaster, ModeratorID: s.bot.ID(), UserID: user.ID()})
-		if r.err == nil {
-			r.common = &res.ResponseCommon
-		}
+		failed = s.api.Call(ctx, token, helix.UnbanUser, func(api *twitchapi.Client) error {
+			_, err := api.UnbanUser(&twitchapi.UnbanUserParams{BroadcasterID: broadcaster, ModeratorID: s.bot.ID(), UserID: user.ID()})
+			return err
+		})
 	case moderation.Delete:
-		var res *twitchapi.DeleteChatMessageResponse
-		res, r.err = api.DeleteChatMessage(&twitchapi.DeleteChatMessageParams{BroadcasterID: broadcaster, ModeratorID: s.bot.ID(), MessageID: o.MessageID})
-		if r.err == nil {
-			r.common = &res.ResponseCommon
-		}
+		failed = s.api.Call(ctx, token, helix.DeleteMessage, func(api *twitchapi.Client) error {
+			_, err := api.DeleteChatMessage(&twitchapi.DeleteChatMessageParams{BroadcasterID: broadcaster, ModeratorID: s.bot.ID(), MessageID: o.MessageID})
+			return err
+		})
 	}
-	if r.fine() {
-		return moderator.Answer{Outcome: moderator.Done, Words: words}, false
-	}
-	return s.judge(r, o, scope)
+	return words, failed
 }
 
-// whoIs asks Twitch whom a name belongs to (https://dev.twitch.tv/docs/api/reference/#get-users). failed is nil if it is
-// known then; asking that does nothing to anybody, so it is never unknown what came of it.
-func (s *Service) whoIs(ctx context.Context, token credential.Token, o moderation.Command, scope string) (_ identity.UserID, failed *moderator.Answer, unauthorized bool) {
-	api, x, err := s.api(ctx, token)
+// userOf returns the user with a login.
+func (s *Service) userOf(ctx context.Context, token credential.Token, login string) (identity.UserID, *helix.Error) {
+	ids, failed := s.api.UserIDs(ctx, token, []string{login})
+	if failed != nil {
+		return identity.UserID{}, failed
+	}
+	if ids[login] == "" {
+		return identity.UserID{}, refusal(deadletter.RecipientRefused, fmt.Errorf("nobody on Twitch is called %s", login))
+	}
+	user, err := identity.New(identity.Twitch, ids[login])
 	if err != nil {
-		a := refuse(deadletter.NotConfigured, err.Error())
-		return identity.UserID{}, &a, false
+		return identity.UserID{}, refusal(deadletter.RecipientRefused, err)
 	}
-	r := result{exchange: x, token: token}
-	found, err := api.GetUsers(&twitchapi.UsersParams{Logins: []string{o.Login}})
-	if r.err = err; err == nil {
-		r.common = &found.ResponseCommon
-	}
-	var a moderator.Answer
-	switch {
-	case !r.fine():
-		a, unauthorized = s.judge(r, o, scope)
-	case err != nil:
-		a.Words = "who " + o.Login + " is can't be read: " + r.errorText()
-	case len(found.Data.Users) != 1:
-		a = refuse(deadletter.RecipientRefused, fmt.Sprintf("nobody on Twitch is called %s", o.Login))
-	default:
-		id, err := identity.New(identity.Twitch, found.Data.Users[0].ID)
-		if err == nil {
-			return id, nil, false
-		}
-		a = refuse(deadletter.RecipientRefused, err.Error())
-	}
-	if a.Outcome != moderator.Refused {
-		a = putOff(cmp.Or(a.Code, deadletter.PlatformUnavailable), a.Words, max(a.After, s.timing.retry))
-	}
-	return identity.UserID{}, &a, unauthorized
-}
-
-// result is what came of one request.
-type result struct {
-	exchange *exchange
-	common   *twitchapi.ResponseCommon // nil if the library could not read the answer, or there was none
-	err      error                     // of the library
-	token    credential.Token
-}
-
-// fine reports whether Twitch did it. An answer that says so and can't be read says so all the same.
-func (r result) fine() bool {
-	return r.exchange.status >= 200 && r.exchange.status < 300 && (r.err == nil || r.common == nil)
-}
-
-// maxSaid bounds what is repeated of Twitch's messages, in bytes.
-const maxSaid = 300
-
-// said is Twitch's own message, but not at any length, nor the token if it should stand in it.
-func (r result) said() string {
-	text := http.StatusText(r.exchange.status)
-	if r.common != nil {
-		text = cmp.Or(r.common.ErrorMessage, text)
-	}
-	if secret := r.token.Access.Reveal(); secret != "" {
-		text = strings.ReplaceAll(text, secret, "[redacted]")
-	}
-	if len(text) > maxSaid {
-		text = text[:maxSaid]
-	}
-	return strings.ToValidUTF8(text, "\uFFFD")
-}
-
-// judge decides what an answer means that is no success, by the tables of response codes on the three pages.
-func (s *Service) judge(r result, o moderation.Command, scope string) (a moderator.Answer, unauthorized bool) {
-	status, said := r.exchange.status, r.said()
-	words := fmt.Sprintf("status %d from Twitch: %s", status, said)
-	says := func(part string) bool { return strings.Contains(strings.ToLower(said), part) }
-	held := moderator.Answer{Outcome: moderator.Held, Words: words}
-	switch {
-	case status == 0 && !r.exchange.connected.Load():
-		return putOff(deadletter.PlatformUnavailable, "no connection to Twitch: "+r.errorText(), s.timing.retry), false
-	case status == 0:
-		return moderator.Answer{Outcome: moderator.Unknown, Words: "no answer from Twitch: " + r.errorText()}, false
-	case status >= 500, status == http.StatusRequestTimeout:
-		return moderator.Answer{Outcome: moderator.Unknown, Words: words}, false
-	case status == http.StatusTooManyRequests:
-		return putOff(deadletter.RateLimited, words, s.resetIn(r)), false
-	case status == http.StatusConflict:
-		// somebody else is changing whether the person is banned at this moment: their change goes first
-		return putOff(deadletter.RecipientRefused, words, time.Second), false
-	case status == http.StatusUnauthorized && says("scope"):
-		// Twitch knows better than what was stored when the bot logged in; the way out is the same
-		return refuse(deadletter.MissingScope, fmt.Sprintf("%s; %s", words, &credential.MissingScopes{User: s.bot, Missing: []string{scope}})), false
-	case status == http.StatusUnauthorized:
-		return refuse(deadletter.SenderRefused, words), true
-	case status == http.StatusForbidden:
-		return refuse(deadletter.SenderRefused, words), false
-	case status == http.StatusBadRequest && says("already banned") && (o.Kind == moderation.Ban || o.Kind == moderation.Timeout):
-		return held, false // a ban holds longer than any time-out
-	case status == http.StatusBadRequest && says("is not banned") && o.Kind == moderation.Unban:
-		return held, false
-	case status == http.StatusNotFound && o.Kind == moderation.Delete:
-		return held, false // gone, or so old that Twitch deletes it no more: it does not tell which
-	case status < 400:
-		return refuse(deadletter.NotConfigured, fmt.Sprintf("TWITCH_API_URL answered %d, which Twitch's API does not", status)), false
-	}
-	return refuse(deadletter.RecipientRefused, words), false
-}
-
-func (r result) errorText() string {
-	if r.err == nil {
-		return "the connection broke off"
-	}
-	return strings.ReplaceAll(r.err.Error(), cmp.Or(r.token.Access.Reveal(), "\x00"), "[redacted]")
-}
-
-// resetIn is how long to wait after a 429 (https://dev.twitch.tv/docs/api/guide/#twitch-rate-limits).
-func (s *Service) resetIn(r result) time.Duration {
-	if r.common == nil {
-		return time.Second
-	}
-	return untilReset(r.common.Header, s.now())
-}
-
-// untilReset reads the header that Twitch puts on each answer, within reason.
-func untilReset(h http.Header, now time.Time) time.Duration {
-	at, err := strconv.ParseInt(h.Get("Ratelimit-Reset"), 10, 64)
-	if err != nil {
-		return time.Second
-	}
-	return min(max(time.Unix(at, 0).Sub(now), 100*time.Millisecond), 30*time.Second)
+	return user, nil
 }

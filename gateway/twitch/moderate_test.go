@@ -15,9 +15,10 @@ import (
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/moderation"
+	helix "parley.internal/shared/twitch"
 )
 
-var moderate = []string{scopeWrite, scopeBan, scopeDelete}
+var moderate = []string{helix.ScopeChat, scopeBan, scopeDelete}
 
 // order sends an order for a channel.
 func (w *world) order(room string, f moderation.Fields) answered {
@@ -56,6 +57,7 @@ func (w *world) done(room string) (kinds []string) {
 }
 
 func TestOrdersAreCarriedOut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	alice, bob := w.user("alice"), w.user("bob")
@@ -100,6 +102,7 @@ func TestOrdersAreCarriedOut(t *testing.T) {
 
 // What is wanted may be so already: because a person was faster, or because it is asked for twice.
 func TestWhatIsSoAlreadyIsDelivered(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	alice := w.user("alice")
@@ -130,6 +133,7 @@ func TestWhatIsSoAlreadyIsDelivered(t *testing.T) {
 }
 
 func TestWhatTwitchRefusesIsADeadLetter(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	room, foreign := w.channel("streamer"), w.channel("foreign")
 	alice, mod := w.user("alice"), w.user("mod")
@@ -164,7 +168,7 @@ func TestWhatTwitchRefusesIsADeadLetter(t *testing.T) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			granted := s.scopes
-			s.scopes = []string{"chat:read", "chat:edit", scopeWrite}
+			s.scopes = []string{"chat:read", "chat:edit", helix.ScopeChat}
 			s.renew()
 			s.current.Scopes, s.scopes = granted, granted
 		}, room, timeout, deadletter.MissingScope, "has not granted moderator:manage:banned_users: log in again"},
@@ -189,6 +193,7 @@ func TestWhatTwitchRefusesIsADeadLetter(t *testing.T) {
 }
 
 func TestAMissingScopeIsToldBeforeTwitchIsAsked(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, write)
 	room := w.channel("streamer")
 	alice := w.user("alice")
@@ -207,6 +212,7 @@ func TestAMissingScopeIsToldBeforeTwitchIsAsked(t *testing.T) {
 
 // Whatever goes wrong on the way, the person is silenced once, and Twitch is not asked more often than it has to be.
 func TestWhatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	w.start("a", SpeakHelix, []string{room}, impatient)
@@ -256,6 +262,7 @@ func TestWhatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
 
 // An order comes by the bus to every instance, and more than once.
 func TestAnOrderThatComesTwiceIsDoneOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	alice := w.user("alice")
@@ -278,6 +285,7 @@ func TestAnOrderThatComesTwiceIsDoneOnce(t *testing.T) {
 
 // The owner dies while Twitch has done it and not yet said so: who takes the channel over brings it to its end.
 func TestAnOrderOutlivesItsInstance(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	w.lease = quickLease
 	room := w.channel("streamer")
@@ -307,6 +315,7 @@ func TestAnOrderOutlivesItsInstance(t *testing.T) {
 
 // Lines that Twitch's limits hold up do not hold up who has to be silenced.
 func TestAnOrderDoesNotWaitBehindLines(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	alice := w.user("alice")

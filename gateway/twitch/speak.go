@@ -1,12 +1,11 @@
 package twitch
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"parley.internal/gateway/moderator"
@@ -19,7 +18,20 @@ import (
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
 	"parley.internal/shared/moderation"
+	helix "parley.internal/shared/twitch"
 )
+
+const (
+	// tokenTime bounds obtaining a token.
+	tokenTime = 10 * time.Second
+	// rateLimitPause is the pause after a 429 without a Ratelimit-Reset header.
+	rateLimitPause = time.Second
+)
+
+// account obtains the bot's tokens.
+func (s *Service) account(scopes ...string) helix.Account {
+	return helix.Account{User: s.bot, Tokens: s.tokens, Scopes: scopes, Timeout: tokenTime}
+}
 
 // speaker says the answers to one channel, one after the other, while this instance has the channel's lease.
 type speaker struct {
@@ -75,9 +87,11 @@ type voice struct {
 // Ready implements [outbox.Transport]. All messages of an answer are said in the same way.
 func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bool) {
 	if part == 0 {
-		var err error
+		var err *helix.Error
 		if v.way, err = v.findWay(ctx); err != nil {
-			return outbox.Outcome{Reason: codeUnavailable, Err: err, After: v.service.timing.retry}, false
+			o := outcomeOf("", err, 0)
+			o.After = v.service.timing.retry
+			return o, false
 		}
 	}
 	l := v.service.limits
@@ -91,8 +105,7 @@ func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bo
 // Send implements [outbox.Transport].
 func (v *voice) Send(ctx context.Context, part int, text string) outbox.Outcome {
 	v.service.says.begin(v.login) // the answer had to be claimed meanwhile
-	o := v.send(ctx, text, fmt.Sprintf("%s-%d", v.nonce, part))
-	return outbox.Outcome{Kind: o.kind, ID: o.id, Reason: deadletter.Reason(o.code), Err: o.err, After: o.after}
+	return v.send(ctx, text, fmt.Sprintf("%s-%d", v.nonce, part))
 }
 
 // way is how something is said in the channel now.
@@ -102,48 +115,58 @@ type way struct {
 	helix bool
 }
 
-func (v *voice) findWay(ctx context.Context) (way, error) {
+func (v *voice) findWay(ctx context.Context) (way, *helix.Error) {
 	s := v.service
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, tokenTime)
 	defer cancel()
-	token, err := s.tokens.Token(ctx, s.bot)
-	if err != nil {
-		return way{}, err
-	}
-	w := way{token: token, helix: s.config.Speak == SpeakHelix || s.config.Speak == SpeakAuto && slices.Contains(token.Scopes, scopeWrite)}
+	account := s.account()
 	if s.config.Speak == SpeakHelix {
-		if err := token.Require(scopeWrite); err != nil {
-			return way{}, err
-		}
+		account = s.account(helix.ScopeChat)
 	}
-	w.present, err = s.chat.await(ctx, v.login, !w.helix)
-	return w, err
+	token, failed := account.Token(ctx)
+	if failed != nil {
+		return way{}, failed
+	}
+	w := way{token: token, helix: s.config.Speak == SpeakHelix || s.config.Speak == SpeakAuto && slices.Contains(token.Scopes, helix.ScopeChat)}
+	var err error
+	if w.present, err = s.chat.await(ctx, v.login, !w.helix); err != nil {
+		return way{}, &helix.Error{Outcome: helix.NotDone, Reason: deadletter.PlatformUnavailable, Err: err}
+	}
+	return w, nil
 }
 
-func (v *voice) send(ctx context.Context, text, nonce string) outcome {
+func (v *voice) send(ctx context.Context, text, nonce string) outbox.Outcome {
 	s, w := v.service, v.way
 	if !w.helix {
 		return s.chat.say(v.login, text, v.parent, nonce)
 	}
-	h := helix{
-		client: s.http, url: strings.TrimSuffix(s.app.APIURL, "/"), clientID: s.app.ClientID,
-		bot: w.token, botID: s.bot.ID(), timeout: s.config.AnswerTimeout, now: s.now,
+	var id string
+	failed := s.account(helix.ScopeChat).Do(ctx, w.token, func(token credential.Token) (failed *helix.Error) {
+		ctx, cancel := context.WithTimeout(ctx, s.config.AnswerTimeout)
+		defer cancel()
+		id, failed = s.api.SendChat(ctx, token, helix.ChatMessage{BroadcasterID: w.id, SenderID: s.bot.ID(), Text: text, ReplyParent: v.parent})
+		return failed
+	})
+	return outcomeOf(id, failed, s.timing.retry)
+}
+
+// outcomeOf converts the result of sending a message. A message without a valid token waits, because a login before the
+// answer's deadline helps; retry is the pause until then.
+func outcomeOf(id string, failed *helix.Error, retry time.Duration) outbox.Outcome {
+	if failed == nil {
+		return outbox.Outcome{Kind: outbox.Sent, ID: id}
 	}
-	o := h.say(ctx, w.id, text, v.parent)
-	if o.kind != notMade || o.code != codeUnauthorized {
-		return o
-	}
-	refreshing, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	token, err := s.tokens.Invalid(refreshing, s.bot, w.token)
-	if err != nil {
-		o.err, o.after = errors.Join(o.err, err), s.timing.retry
-		return o
-	}
-	h.bot = token
-	o = h.say(ctx, w.id, text, v.parent)
-	if o.kind == notMade && o.code == codeUnauthorized {
-		o.after = s.timing.retry
+	o := outbox.Outcome{Kind: outbox.Unknown, Reason: failed.Reason, Err: failed.Err, After: failed.After}
+	switch failed.Outcome {
+	case helix.Refused:
+		o.Kind = outbox.Refused
+	case helix.NotDone:
+		o.Kind = outbox.NotSent
+		if failed.Reason == deadletter.RateLimited {
+			o.After = cmp.Or(o.After, rateLimitPause)
+		}
+	case helix.Unauthorized:
+		o.Kind, o.After = outbox.NotSent, retry
 	}
 	return o
 }

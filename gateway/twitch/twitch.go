@@ -45,13 +45,14 @@ import (
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
 	"parley.internal/shared/recipient"
+	helix "parley.internal/shared/twitch"
 )
 
 // Dependencies are what a service needs. All but those that say so must be set.
 type Dependencies struct {
 	Instance  string
 	App       credential.TwitchConfig // to which the tokens were given; its bot's id is needed
-	Tokens    Tokens
+	Tokens    helix.Tokens
 	Firestore *firestore.Client // for leases, gaps and who whispered; stays the caller's to close
 	Ledger    *delivery.Ledger
 	Reaper    *delivery.Reaper
@@ -75,9 +76,8 @@ type Service struct {
 	config    Config
 	timing    timing
 	limits    limits
-	app       credential.TwitchConfig
 	bot       identity.UserID
-	tokens    Tokens
+	tokens    helix.Tokens
 	firestore *firestore.Client
 	ledger    *delivery.Ledger
 	reaper    *delivery.Reaper
@@ -86,7 +86,7 @@ type Service struct {
 	log       *slog.Logger
 	metrics   *metrics
 	now       func() time.Time
-	http      *http.Client
+	api       *helix.Client
 	instance  string
 
 	leases *lease.Manager
@@ -110,21 +110,15 @@ func New(c Config, d Dependencies) (*Service, error) {
 		return nil, fmt.Errorf("TWITCH_BOT_USER_ID: nobody to speak as in TWITCH_CHANNELS: %w", cmp.Or(err, errors.New("it is not set")))
 	}
 	s := &Service{
-		config: c, timing: defaultTiming, limits: limitsOf(c.Verified), app: d.App, bot: bot, tokens: d.Tokens,
+		config: c, timing: defaultTiming, limits: limitsOf(c.Verified), bot: bot, tokens: d.Tokens,
 		firestore: d.Firestore, ledger: d.Ledger, reaper: d.Reaper, publisher: d.Publisher,
-		log: d.Log.With("platform", "twitch"), now: d.Now, http: d.HTTP, instance: d.Instance,
+		log: d.Log.With("platform", "twitch"), now: d.Now, instance: d.Instance,
 		speakers: map[string]*speaker{}, moderators: map[string]*enforcer{}, attended: map[string]*attendance{},
 	}
 	if s.now == nil {
 		s.now = time.Now
 	}
-	if s.http == nil {
-		s.http = new(http.Client)
-	}
-	// a redirect could carry the token elsewhere, and would send the message again
-	own := *s.http
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	s.http = &own
+	s.api = helix.New(helix.Config{URL: d.App.APIURL, ClientID: d.App.ClientID, HTTP: d.HTTP, Now: s.now})
 	for _, name := range c.Channels {
 		s.names = append(s.names, login(name))
 	}
@@ -153,8 +147,7 @@ func New(c Config, d Dependencies) (*Service, error) {
 		s.chat.dial = new(net.Dialer).DialContext
 	}
 	s.events, err = eventsub.New(eventsub.Dependencies{
-		URL: c.EventSubURL, APIURL: d.App.APIURL, ClientID: d.App.ClientID, Tokens: d.Tokens, HTTP: s.http, Log: s.log,
-		Metrics: d.Metrics, Now: s.now, Dial: d.Dial, Timing: d.EventSubTiming,
+		URL: c.EventSubURL, API: s.api, Tokens: d.Tokens, Log: s.log, Metrics: d.Metrics, Now: s.now, Dial: d.Dial, Timing: d.EventSubTiming,
 	})
 	return s, err
 }

@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"cloud.google.com/go/firestore"
 	"github.com/go-json-experiment/json"
 
 	standin "parley.internal/emulator/twitch"
 	"parley.internal/gateway/gap"
+	"parley.internal/gateway/gatewaytest"
 	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
@@ -65,6 +65,7 @@ func (w *world) wroteAt(u standin.User) time.Time {
 }
 
 func TestAWhisperIsAMessageToTheBotAlone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mayWhisper)
 	room := w.channel("streamer")
 	alice := w.user("alice")
@@ -110,6 +111,7 @@ func TestAWhisperIsAMessageToTheBotAlone(t *testing.T) {
 }
 
 func TestWhispersAreHeardThroughMovesAndBreaks(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mayWhisper)
 	room := w.channel("streamer")
 	w.user("alice")
@@ -149,6 +151,7 @@ func TestWhispersAreHeardThroughMovesAndBreaks(t *testing.T) {
 }
 
 func TestOneOfSeveralInstancesHearsWhispers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mayWhisper)
 	w.lease = quickLease
 	room, other := w.channel("streamer"), w.channel("other")
@@ -182,6 +185,7 @@ func TestOneOfSeveralInstancesHearsWhispers(t *testing.T) {
 }
 
 func TestWithoutTheScopeWhispersAreNotHeardAndAllElseIs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	room := w.channel("streamer")
 	w.user("alice")
@@ -197,14 +201,13 @@ func TestWithoutTheScopeWhispersAreNotHeardAndAllElseIs(t *testing.T) {
 }
 
 func TestAWhisperIsHeardAlthoughItsWriterCannotBeNoted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mayWhisper)
 	room := w.channel("streamer")
 	w.user("alice")
-	client, err := firestore.NewClient(t.Context(), "test-project")
-	if err != nil {
-		t.Fatal(err)
-	}
-	client.Close()
+	network := gatewaytest.NewNetwork()
+	client := network.Store(w.World)
+	network.Lose(true)
 	w.start("a", SpeakAuto, []string{room}, func(s *Service) { s.book = recipient.NewBook(client, s.bot, s.now) })
 	w.hearingWhispers()
 	w.whisper("alice", "hello")

@@ -26,7 +26,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -35,6 +34,7 @@ import (
 
 	"parley.internal/shared/credential"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/twitch"
 )
 
 // Kind is a type of subscription (https://dev.twitch.tv/docs/eventsub/eventsub-subscription-types/).
@@ -44,6 +44,14 @@ type Kind struct {
 	Scope   string // that the account must have granted; empty for none
 
 	condition func(broadcaster, account string) map[string]string
+}
+
+// scopes returns the required scopes.
+func (k *Kind) scopes() []string {
+	if k.Scope == "" {
+		return nil
+	}
+	return []string{k.Scope}
 }
 
 // The kinds that can be listened to.
@@ -109,14 +117,6 @@ type Listening struct {
 	Absent time.Time
 }
 
-// Tokens gives the tokens by which accounts listen; [credential.Keeper] does.
-type Tokens interface {
-	// Token gives a token of id that is valid as far as one can know.
-	Token(ctx context.Context, id identity.UserID) (credential.Token, error)
-	// Invalid is told that Twitch refused a token, and gives the one that replaces it.
-	Invalid(ctx context.Context, id identity.UserID, used credential.Token) (credential.Token, error)
-}
-
 // Timing is how long what Twitch's pages give no number for may take.
 type Timing struct {
 	Slack      time.Duration // beyond the silence that Twitch announces, after which a connection counts as broken
@@ -137,31 +137,27 @@ var DefaultTiming = Timing{
 
 // Dependencies are what a client needs. All but those that say so must be set.
 type Dependencies struct {
-	URL      string // of EventSub; see [CheckURL]
-	APIURL   string // of Helix
-	ClientID string // of the application to which the tokens were given
-	Tokens   Tokens
-	HTTP     *http.Client // for Helix; must not follow redirects
-	Log      *slog.Logger
-	Metrics  prometheus.Registerer
-	Now      func() time.Time
-	Timing   Timing // DefaultTiming if zero
+	URL     string // of EventSub; see [CheckURL]
+	API     *twitch.Client
+	Tokens  twitch.Tokens
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Now     func() time.Time
+	Timing  Timing // DefaultTiming if zero
 
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // before TLS; net.Dialer's if nil
 }
 
 // Client listens to EventSub. It is safe for concurrent use.
 type Client struct {
-	url      string
-	apiURL   string
-	clientID string
-	tokens   Tokens
-	http     *http.Client
-	dialer   *websocket.Dialer
-	log      *slog.Logger
-	metrics  *metrics
-	now      func() time.Time
-	timing   Timing
+	url     string
+	api     *twitch.Client
+	tokens  twitch.Tokens
+	dialer  *websocket.Dialer
+	log     *slog.Logger
+	metrics *metrics
+	now     func() time.Time
+	timing  Timing
 }
 
 // New makes a client, which does nothing by itself.
@@ -174,8 +170,7 @@ func New(d Dependencies) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		url: d.URL, apiURL: strings.TrimSuffix(d.APIURL, "/"), clientID: d.ClientID, tokens: d.Tokens, http: d.HTTP,
-		log: d.Log, metrics: m, now: d.Now, timing: d.Timing,
+		url: d.URL, api: d.API, tokens: d.Tokens, log: d.Log, metrics: m, now: d.Now, timing: d.Timing,
 	}
 	if c.timing == (Timing{}) {
 		c.timing = DefaultTiming

@@ -22,6 +22,7 @@ import (
 	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/twitch"
 )
 
 var quick = eventsub.Timing{
@@ -79,7 +80,7 @@ func newWorld(t *testing.T, opts ...standin.Option) *world {
 		w.topics = append(w.topics, eventsub.Topic{Kind: k, Channel: w.channel.Login, Broadcaster: w.channel.ID})
 	}
 	w.client, err = eventsub.New(eventsub.Dependencies{
-		URL: srv.EventSubURL(), APIURL: srv.HelixURL(), ClientID: w.app.ID, Tokens: w, HTTP: new(http.Client),
+		URL: srv.EventSubURL(), API: twitch.New(twitch.Config{URL: srv.HelixURL(), ClientID: w.app.ID}), Tokens: w,
 		Log: slog.New(slog.NewTextHandler(w, nil)), Metrics: w.metrics, Timing: quick, Dial: w.dial,
 		Now: func() time.Time {
 			w.mu.Lock()
@@ -661,8 +662,7 @@ func TestAServerThatIsNotTwitch(t *testing.T) {
 			}()
 			defer srv.Close()
 			w.client, err = eventsub.New(eventsub.Dependencies{
-				URL: "ws://" + l.Addr().String(), APIURL: w.HelixURL(), ClientID: w.app.ID, Tokens: w, HTTP: new(http.Client),
-				Log: slog.New(slog.NewTextHandler(w, nil)), Metrics: prometheus.NewRegistry(), Timing: quick, Now: time.Now,
+				URL: "ws://" + l.Addr().String(), API: twitch.New(twitch.Config{URL: w.HelixURL(), ClientID: w.app.ID}), Tokens: w, Log: slog.New(slog.NewTextHandler(w, nil)), Metrics: prometheus.NewRegistry(), Timing: quick, Now: time.Now,
 			})
 			w.do(err)
 			stop := w.listen(time.Time{})

@@ -12,6 +12,7 @@ import (
 
 	"parley.internal/shared/credential"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/twitch"
 )
 
 const (
@@ -70,11 +71,11 @@ func (s *session) once(ctx context.Context) (useful bool, err error) {
 	s.topics = topics
 	// A session without a subscription is closed by Twitch: none is begun for what is certain to be refused.
 	hopeful := slices.ContainsFunc(topics, func(t Topic) bool {
-		return !s.over[t] && (t.Kind.Scope == "" || slices.Contains(token.Scopes, t.Kind.Scope))
+		return !s.over[t] && token.Require(t.Kind.scopes()...) == nil
 	})
 	if !hopeful {
 		for _, t := range topics {
-			if err := token.Require(t.Kind.Scope); t.Kind.Scope != "" && err != nil {
+			if err := token.Require(t.Kind.scopes()...); err != nil {
 				s.refused(ctx, t, err)
 			}
 		}
@@ -284,14 +285,13 @@ func (s *session) subscribeDue(ctx context.Context, k *conn) error {
 			continue
 		}
 		wait := s.timing.Look
-		var no *refusal
 		switch s.refused(ctx, t, err) {
 		case reasonUnavailable:
 			wait, soon = s.timing.Retry, true
 		case reasonLimit:
 			wait = s.timing.Limit
-			if errors.As(err, &no) {
-				wait = max(wait, no.after)
+			if e, ok := errors.AsType[*twitch.Error](err); ok {
+				wait = max(wait, e.After)
 			}
 		}
 		sub.due, last = s.now().Add(wait), err
