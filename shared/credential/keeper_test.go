@@ -263,8 +263,8 @@ func TestIdleCredentialsAreValidatedToo(t *testing.T) {
 		if refreshes, _ := w.server.counts(); refreshes != 4 {
 			w.t.Errorf("refreshed %d times; want each once", refreshes)
 		}
-		if !strings.Contains(w.log.String(), "they have to log in again") {
-			w.t.Errorf("nobody was told:\n%s", w.log.String())
+		if !strings.Contains(w.log.String(), "credential revoked: a new login is needed") {
+			w.t.Errorf("the revocation was not logged:\n%s", w.log.String())
 		}
 	})
 }
