@@ -40,16 +40,16 @@ const (
 	noticeRaid = "raid"
 )
 
-// botKey is what the lease of listening to EventSub as the bot is for. Twitch lets one account have three sessions at a
+// botLease is what the lease of listening to EventSub as the bot is for. Twitch lets one account have three sessions at a
 // time, dying ones included: so one instance listens as the bot, for all channels. No channel has such a name.
-const botKey = "eventsub.bot"
+const botLease = "eventsub.bot"
 
 // asBroadcaster is what a broadcaster's own account listens to, and asBot what the bot's does in the channels of those
 // who have not logged in. There the chat tells of raids and subscriptions, which costs nothing of the ten subscriptions
 // that the bot may have.
 var (
-	asBroadcaster = []*eventsub.Kind{eventsub.Follow, eventsub.Subscribe, eventsub.Raid, eventsub.Online, eventsub.Offline}
-	asBot         = []*eventsub.Kind{eventsub.Online, eventsub.Offline, eventsub.Follow}
+	broadcasterKinds = []*eventsub.Kind{eventsub.Follow, eventsub.Subscribe, eventsub.Raid, eventsub.Online, eventsub.Offline}
+	botKinds         = []*eventsub.Kind{eventsub.Online, eventsub.Offline, eventsub.Follow}
 )
 
 func topics(kinds []*eventsub.Kind, login, id string) []eventsub.Topic {
@@ -61,7 +61,7 @@ func topics(kinds []*eventsub.Kind, login, id string) []eventsub.Topic {
 }
 
 // listenAsBroadcaster listens to what happens in a channel, once its broadcaster has logged in, until ctx is done.
-func (s *Service) listenAsBroadcaster(ctx context.Context, a *attendance) {
+func (s *Service) listenAsBroadcaster(ctx context.Context, a *coverage) {
 	channel := a.lease.Key()
 	p, err := s.chat.await(ctx, channel, false)
 	if err != nil {
@@ -72,20 +72,20 @@ func (s *Service) listenAsBroadcaster(ctx context.Context, a *attendance) {
 		s.log.ErrorContext(ctx, "can't listen to what happens in a channel", "channel", channel, "error", err)
 		return
 	}
-	all := topics(asBroadcaster, channel, p.id)
+	all := topics(broadcasterKinds, channel, p.id)
 	s.listen(ctx, a, id, func(context.Context) ([]eventsub.Topic, error) { return all, nil })
 }
 
 // listenAsBot listens to what is whispered to the bot, and to what happens in the channels whose broadcasters have not
 // logged in, until ctx is done.
-func (s *Service) listenAsBot(ctx context.Context, a *attendance) {
+func (s *Service) listenAsBot(ctx context.Context, a *coverage) {
 	s.listen(ctx, a, s.bot, func(ctx context.Context) ([]eventsub.Topic, error) {
-		ids, err := s.events.Broadcasters(ctx, s.bot, s.names)
+		ids, err := s.events.Broadcasters(ctx, s.bot, s.channels)
 		if err != nil {
 			return nil, err
 		}
-		all := []eventsub.Topic{whispers}
-		for _, name := range s.names {
+		all := []eventsub.Topic{whisperTopic}
+		for _, name := range s.channels {
 			if ids[name] == "" {
 				continue // there is no such channel, as the chat finds out, too
 			}
@@ -96,7 +96,7 @@ func (s *Service) listenAsBot(ctx context.Context, a *attendance) {
 			switch _, err := s.tokens.Token(ctx, id); {
 			case err == nil: // its lease's owner listens
 			case isLoginNeeded(err):
-				all = append(all, topics(asBot, name, ids[name])...)
+				all = append(all, topics(botKinds, name, ids[name])...)
 			default:
 				return nil, err
 			}
@@ -110,37 +110,37 @@ func isLoginNeeded(err error) bool {
 	return ok
 }
 
-func (s *Service) listen(ctx context.Context, a *attendance, account identity.UserID, topics func(context.Context) ([]eventsub.Topic, error)) {
-	s.events.Listen(ctx, eventsub.Listening{
-		Account: account, Topics: topics, Absent: a.since(gap.Events),
-		Take: func(n eventsub.Notification) {
+func (s *Service) listen(ctx context.Context, a *coverage, account identity.UserID, topics func(context.Context) ([]eventsub.Topic, error)) {
+	s.events.Listen(ctx, eventsub.Subscriber{
+		Account: account, Topics: topics, IdleSince: a.since(gap.Events),
+		OnNotification: func(n eventsub.Notification) {
 			// Where Twitch has no id of what happened, two who listen would make two events of it: who has lost the lease
 			// is silent. A whisper has one, and may be heard by nobody else.
-			if n.Topic != whispers && !a.lease.Valid() {
-				s.metrics.heard.WithLabelValues("fenced").Inc()
+			if n.Topic != whisperTopic && !a.lease.Valid() {
+				s.metrics.received.WithLabelValues("fenced").Inc()
 				return
 			}
-			s.inlet.take(happened(n, s.bot))
+			s.queue.add(notificationEvent(n, s.bot))
 		},
-		Missed: func(login string, from, to time.Time) {
+		OnGap: func(login string, from, to time.Time) {
 			if login == "" {
-				a.missed(gap.Whispers, s.bot.String(), from, to)
+				a.addGap(gap.Whispers, s.bot.String(), from, to)
 				return
 			}
-			a.missed(gap.Events, Channel(login), from, to)
+			a.addGap(gap.Events, Channel(login), from, to)
 		},
-		Left: func(since time.Time) { a.left(gap.Events, since) },
+		OnIdle: func(since time.Time) { a.idle(gap.Events, since) },
 	})
 }
 
-// happened makes an event of what EventSub told (https://dev.twitch.tv/docs/eventsub/eventsub-reference/). It is nil
+// notificationEvent makes an event of what EventSub told (https://dev.twitch.tv/docs/eventsub/eventsub-reference/). It is nil
 // for what is no event: a gift, which the chat tells together with who gave it, what the bot did itself, and what is
 // not as Twitch describes it.
 //
 // Its id follows from what happened where Twitch gives that an id or a time of its own, else from the notification's.
-func happened(n eventsub.Notification, bot identity.UserID) *event.Event {
+func notificationEvent(n eventsub.Notification, bot identity.UserID) *event.Event {
 	if n.Topic.Kind == eventsub.Whisper {
-		return whispered(n, bot)
+		return whisperEvent(n, bot)
 	}
 	var told struct {
 		UserID          string    `json:"user_id"`
@@ -163,7 +163,7 @@ func happened(n eventsub.Notification, bot identity.UserID) *event.Event {
 	}
 	t := n.Topic
 	kind, id, at := "", n.ID, n.At
-	payload := rawHappening{
+	payload := rawNotification{
 		UserID: told.UserID, Username: told.UserLogin, DisplayName: told.UserName, RoomID: t.Broadcaster,
 		Tier: told.Tier, Viewers: told.Viewers,
 	}
@@ -206,8 +206,8 @@ func happened(n eventsub.Notification, bot identity.UserID) *event.Event {
 	return e
 }
 
-// rawHappening is the payload of what EventSub told, with the names that the chat's notices have.
-type rawHappening struct {
+// rawNotification is the payload of what EventSub told, with the names that the chat's notices have.
+type rawNotification struct {
 	UserID      string `json:"userId"` // who did it; of a stream, the broadcaster
 	Username    string `json:"username,omitzero"`
 	DisplayName string `json:"displayName,omitzero"`
@@ -218,55 +218,55 @@ type rawHappening struct {
 	StreamType  string `json:"streamType,omitzero"` // live, for example
 }
 
-// twins finds what both the chat and EventSub tell of: raids and new subscriptions. The two have no id in common. But
+// duplicates finds what both the chat and EventSub tell of: raids and new subscriptions. The two have no id in common. But
 // whoever has a channel's lease hears both, and the times at which Twitch tells them lie close together: the second is
 // the first told again.
-type twins struct {
+type duplicates struct {
 	mu    sync.Mutex
-	first map[twin]telling
+	first map[duplicateKey]firstReport
 }
 
-type twin struct{ kind, channel, user string }
+type duplicateKey struct{ kind, channel, user string }
 
-type telling struct {
+type firstReport struct {
 	source string
 	at     time.Time // by Twitch's clock
 }
 
 const (
-	// twinTime is how far apart the times may lie that Twitch gives to the two. Nobody raids the same channel twice, or
+	// duplicateTime is how far apart the times may lie that Twitch gives to the two. Nobody raids the same channel twice, or
 	// subscribes to it twice, within it.
-	twinTime = 2 * time.Minute
-	// maxTwins bounds what is remembered; only what one of the two does not tell stays for twinTime.
-	maxTwins = 10_000
+	duplicateTime = 2 * time.Minute
+	// maxDuplicates bounds what is remembered; only what one of the two does not tell stays for twinTime.
+	maxDuplicates = 10_000
 )
 
-func newTwins() *twins { return &twins{first: map[twin]telling{}} }
+func newDuplicates() *duplicates { return &duplicates{first: map[duplicateKey]firstReport{}} }
 
-// hasTwin reports whether an event is of a kind of which both tell.
-func hasTwin(e *event.Event) bool { return e.Type == TypeRaid || e.Type == TypeSubscribed }
+// reportedTwice reports whether an event is of a kind of which both tell.
+func reportedTwice(e *event.Event) bool { return e.Type == TypeRaid || e.Type == TypeSubscribed }
 
-// told reports whether the other one has told an event already.
-func (t *twins) told(e *event.Event) bool {
-	if !hasTwin(e) {
+// seen reports whether the other one has told an event already.
+func (t *duplicates) seen(e *event.Event) bool {
+	if !reportedTwice(e) {
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key, now := twin{e.Type, e.Channel, e.UserID}, telling{e.Source, e.ExternalEvent.CreatedAt}
+	key, now := duplicateKey{e.Type, e.Channel, e.UserID}, firstReport{e.Source, e.ExternalEvent.CreatedAt}
 	before, ok := t.first[key]
-	if ok && before.source != now.source && now.at.Sub(before.at).Abs() < twinTime {
+	if ok && before.source != now.source && now.at.Sub(before.at).Abs() < duplicateTime {
 		delete(t.first, key)
 		return true
 	}
-	if len(t.first) >= maxTwins {
+	if len(t.first) >= maxDuplicates {
 		for k, before := range t.first {
-			if now.at.Sub(before.at) >= twinTime {
+			if now.at.Sub(before.at) >= duplicateTime {
 				delete(t.first, k)
 			}
 		}
 	}
-	if len(t.first) < maxTwins {
+	if len(t.first) < maxDuplicates {
 		t.first[key] = now
 	}
 	return false

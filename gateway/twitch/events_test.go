@@ -55,7 +55,7 @@ func TestWhatHappensBecomesEvents(t *testing.T) {
 	w.logIn(room, broadcasterScopes...)
 	alice, raider := w.user("alice"), w.user("raider")
 	broadcaster, _ := w.twitch.User(room)
-	w.start("a", SpeakAuto, []string{room})
+	w.start("a", TransportAuto, []string{room})
 	w.joined(room)
 	w.listening(room, allKinds...)
 
@@ -114,8 +114,8 @@ func TestTheBotListensWhereNobodyHasLoggedIn(t *testing.T) {
 	own, other := w.channel("own"), w.channel("other")
 	w.logIn(own, broadcasterScopes...)
 	w.user("alice")
-	a := w.start("a", SpeakAuto, []string{own, other})
-	b := w.start("b", SpeakAuto, []string{own, other})
+	a := w.start("a", TransportAuto, []string{own, other})
+	b := w.start("b", TransportAuto, []string{own, other})
 	w.settled(a, b)
 	w.joined(own, other)
 	w.listening(own, allKinds...)
@@ -139,7 +139,7 @@ func TestAnotherInstanceGoesOnListening(t *testing.T) {
 	w.logIn(room, broadcasterScopes...)
 	w.user("alice")
 	held := &held{asked: make(chan struct{}, 1), let: make(chan struct{})}
-	first := w.start("first", SpeakAuto, []string{room}, func(s *Service) { held.Publisher, s.publisher = s.publisher, held })
+	first := w.start("first", TransportAuto, []string{room}, func(s *Service) { held.Publisher, s.publisher = s.publisher, held })
 	w.listening(room, allKinds...)
 	w.do(w.twitch.GoOnline(room, standin.Stream{}))
 	<-held.asked
@@ -150,11 +150,11 @@ func TestAnotherInstanceGoesOnListening(t *testing.T) {
 	}
 	eventually(t, "it is disconnected", func() bool { return w.twitch.Sessions() == 0 })
 
-	second := w.start("second", SpeakAuto, []string{room})
+	second := w.start("second", TransportAuto, []string{room})
 	w.listening(room, allKinds...)
 	w.do(w.twitch.GoOffline(room))
 	eventually(t, "the end of the stream is published", func() bool { return len(w.events(TypeStreamOffline)) == 1 })
-	third := w.start("third", SpeakAuto, []string{room})
+	third := w.start("third", TransportAuto, []string{room})
 	second.kill()
 	eventually(t, "the third has the channel", func() bool { return owner(room, third) != nil })
 	w.listening(room, allKinds...)
@@ -200,12 +200,12 @@ func TestTheSameHappeningToldTwiceIsOne(t *testing.T) {
 		}, 2},
 		{"by one alone, again and again", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, Source, "u", time.Second)}, 2},
 		{"different raiders", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "v", 0)}, 2},
-		{"far apart", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "u", twinTime)}, 2},
+		{"far apart", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "u", duplicateTime)}, 2},
 		{"what only one tells", []*event.Event{told(TypeFollow, SourceEventSub, "u", 0), told(TypeFollow, Source, "u", 0)}, 2},
 	} {
-		twins, n := newTwins(), 0
+		twins, n := newDuplicates(), 0
 		for _, e := range test.told {
-			if !twins.told(e) {
+			if !twins.seen(e) {
 				n++
 			}
 		}
@@ -228,7 +228,7 @@ func TestWhatIsNoEvent(t *testing.T) {
 		{"the bot's own", `{"user_id":"9"}`, eventsub.Follow},
 	} {
 		n := eventsub.Notification{ID: "1", At: time.Now(), Topic: eventsub.Topic{Kind: test.kind, Channel: "x", Broadcaster: "5"}, Event: []byte(test.told)}
-		if e := happened(n, bot); e != nil {
+		if e := notificationEvent(n, bot); e != nil {
 			t.Errorf("%s: %+v", test.name, e)
 		}
 	}
@@ -236,7 +236,7 @@ func TestWhatIsNoEvent(t *testing.T) {
 
 func TestTheSameFollowerIsTheSameEvent(t *testing.T) {
 	follow := func(message string) *event.Event {
-		return happened(eventsub.Notification{
+		return notificationEvent(eventsub.Notification{
 			ID: message, At: time.Now(), Topic: eventsub.Topic{Kind: eventsub.Follow, Channel: "x", Broadcaster: "5"},
 			Event: []byte(`{"user_id":"1","followed_at":"2026-05-01T12:00:00.5Z"}`),
 		}, identity.UserID{})

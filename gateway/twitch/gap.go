@@ -13,58 +13,58 @@ import (
 	"parley.internal/shared/lease"
 )
 
-// duties are what the lease of a channel tells since when nobody does it.
-var duties = []string{gap.Chat, gap.Events}
+// tasks are what the lease of a channel tells since when nobody does it.
+var tasks = []string{gap.Chat, gap.Events}
 
 // maxGaps is how many gaps of a channel wait to be stored, each for itself; what comes then makes the last one longer.
 const maxGaps = 16
 
-// attendance keeps on record when nobody attends to what goes on in a channel, while this instance has its lease. Twitch
+// coverage keeps on record when nobody attends to what goes on in a channel, while this instance has its lease. Twitch
 // tells nothing again, so what is missed is to be known at least.
 //
 // The beginning of an absence stands in the lease from when it is noticed until its gap is stored: whoever dies in it
 // leaves it to the next owner.
-type attendance struct {
+type coverage struct {
 	service *Service
 	lease   lease.Lease
 	woken   chan struct{}
 
-	mu     sync.Mutex
-	absent map[string]time.Time // by duty: since when nobody attends; zero if somebody does
-	stored map[string]time.Time // what the lease has of that; none if it may have anything
-	gaps   []gap.Gap            // that are not stored yet
+	mu        sync.Mutex
+	idleSince map[string]time.Time // by duty: since when nobody attends; zero if somebody does
+	stored    map[string]time.Time // what the lease has of that; none if it may have anything
+	gaps      []gap.Gap            // that are not stored yet
 }
 
-func newAttendance(s *Service, l lease.Lease) *attendance {
-	a := &attendance{service: s, lease: l, woken: make(chan struct{}, 1), absent: map[string]time.Time{}, stored: map[string]time.Time{}}
-	for _, duty := range duties {
+func newCoverage(s *Service, l lease.Lease) *coverage {
+	a := &coverage{service: s, lease: l, woken: make(chan struct{}, 1), idleSince: map[string]time.Time{}, stored: map[string]time.Time{}}
+	for _, duty := range tasks {
 		if since := l.IdleSince(duty); !since.IsZero() {
-			a.absent[duty], a.stored[duty] = since, since
+			a.idleSince[duty], a.stored[duty] = since, since
 		}
 	}
 	return a
 }
 
 // since is when what was missed by whoever had the lease before begins; zero if nothing was.
-func (a *attendance) since(duty string) time.Time {
+func (a *coverage) since(duty string) time.Time {
 	at := a.lease.IdleSince(duty)
 	if at.IsZero() {
 		return at
 	}
-	return at.Add(-a.service.timing.late) // they may have died with something that they had heard
+	return at.Add(-a.service.timing.publishDelay) // they may have died with something that they had heard
 }
 
-// left notes since when nobody attends; zero if somebody does again, and the gap was noted.
-func (a *attendance) left(duty string, since time.Time) {
+// idle notes since when nobody attends; zero if somebody does again, and the gap was noted.
+func (a *coverage) idle(duty string, since time.Time) {
 	a.mu.Lock()
-	a.absent[duty] = since
+	a.idleSince[duty] = since
 	a.mu.Unlock()
 	a.wake()
 }
 
-// missed notes that a channel, as events have it, is attended to again after an absence. For the bot that is one of
+// addGap notes that a channel, as events have it, is attended to again after an absence. For the bot that is one of
 // several.
-func (a *attendance) missed(what, channel string, from, to time.Time) {
+func (a *coverage) addGap(what, channel string, from, to time.Time) {
 	s := a.service
 	g := gap.New(string(identity.Twitch), channel, what, from, to, s.instance)
 	s.metrics.gaps.Inc()
@@ -84,7 +84,7 @@ func (a *attendance) missed(what, channel string, from, to time.Time) {
 	a.wake()
 }
 
-func (a *attendance) wake() {
+func (a *coverage) wake() {
 	select {
 	case a.woken <- struct{}{}:
 	default:
@@ -92,7 +92,7 @@ func (a *attendance) wake() {
 }
 
 // run stores what is noted until ctx is done, and then once more.
-func (a *attendance) run(ctx context.Context) {
+func (a *coverage) run(ctx context.Context) {
 	steady := context.WithoutCancel(ctx)
 	for ctx.Err() == nil {
 		select {
@@ -111,12 +111,12 @@ func (a *attendance) run(ctx context.Context) {
 }
 
 // store writes gaps before it says that nothing is missed any more.
-func (a *attendance) store(ctx context.Context) error {
+func (a *coverage) store(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	a.mu.Lock()
 	gaps, absent := slices.Clone(a.gaps), map[string]time.Time{}
-	maps.Copy(absent, a.absent)
+	maps.Copy(absent, a.idleSince)
 	a.mu.Unlock()
 	for _, g := range gaps {
 		if err := g.Put(ctx, a.service.firestore); err != nil {

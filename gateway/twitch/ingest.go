@@ -79,25 +79,25 @@ type rawParent struct {
 func toEvent(m irc.Message, bot identity.UserID) *event.Event {
 	switch m := m.(type) {
 	case *irc.PrivateMessage:
-		return message(m, bot)
+		return messageEvent(m, bot)
 	case *irc.UserNoticeMessage:
-		return notice(m, bot)
+		return noticeEvent(m, bot)
 	case *irc.ClearChatMessage:
-		return cleared(m)
+		return clearedEvent(m)
 	case *irc.ClearMessage:
-		return deleted(m)
+		return deletedEvent(m)
 	}
 	return nil
 }
 
-func message(m *irc.PrivateMessage, bot identity.UserID) *event.Event {
+func messageEvent(m *irc.PrivateMessage, bot identity.UserID) *event.Event {
 	user, err := identity.New(identity.Twitch, m.User.ID)
-	if err != nil || user == bot || m.ID == "" || mirrored(m.Tags) || strings.TrimSpace(m.Message) == "" {
+	if err != nil || user == bot || m.ID == "" || fromSharedChat(m.Tags) || strings.TrimSpace(m.Message) == "" {
 		return nil
 	}
 	raw := rawMessage{
 		UserID: m.User.ID, Username: m.User.Name, DisplayName: m.User.DisplayName, Color: m.User.Color,
-		IsMod: m.User.IsMod, IsSubscriber: subscribes(m.Tags, m.User.Badges), Badges: m.Tags["badges"],
+		IsMod: m.User.IsMod, IsSubscriber: isSubscriber(m.Tags, m.User.Badges), Badges: m.Tags["badges"],
 		Channel: m.Channel, RoomID: m.RoomID, ID: m.ID, SentAt: sentAt(m.Tags), Bits: m.Bits, IsAction: m.Action,
 		IsFirst: m.FirstMessage, RewardID: m.CustomRewardID,
 	}
@@ -125,14 +125,14 @@ func newEvent(kind, id, login string) *event.Event {
 	return e
 }
 
-func notice(m *irc.UserNoticeMessage, bot identity.UserID) *event.Event {
+func noticeEvent(m *irc.UserNoticeMessage, bot identity.UserID) *event.Event {
 	user, err := identity.New(identity.Twitch, m.User.ID)
-	if err != nil || user == bot || m.ID == "" || m.MsgID == "" || mirrored(m.Tags) {
+	if err != nil || user == bot || m.ID == "" || m.MsgID == "" || fromSharedChat(m.Tags) {
 		return nil
 	}
 	e := newEvent(TypeNotice+m.MsgID, m.ID, m.Channel)
 	e.UserID = user.String()
-	external(e, m.ID, m.MsgID, sentAt(m.Tags), m.Tags, struct {
+	setExternal(e, m.ID, m.MsgID, sentAt(m.Tags), m.Tags, struct {
 		UserID       string            `json:"userId"`
 		Username     string            `json:"username,omitzero"`
 		DisplayName  string            `json:"displayName,omitzero"`
@@ -145,14 +145,14 @@ func notice(m *irc.UserNoticeMessage, bot identity.UserID) *event.Event {
 		Tier         string            `json:"tier,omitzero"`    // of a subscription: Prime, 1000, 2000 or 3000
 		Viewers      int               `json:"viewers,omitzero"` // that a raid brings
 		Params       map[string]string `json:"params,omitzero"`
-	}{m.User.ID, cmp.Or(m.Tags["login"], m.User.Name), m.User.DisplayName, m.User.IsMod, subscribes(m.Tags, m.User.Badges),
-		m.Tags["badges"], m.RoomID, m.SystemMsg, m.Message, m.Tags["msg-param-sub-plan"], count(m.Tags["msg-param-viewerCount"]), params(m.Tags)})
+	}{m.User.ID, cmp.Or(m.Tags["login"], m.User.Name), m.User.DisplayName, m.User.IsMod, isSubscriber(m.Tags, m.User.Badges),
+		m.Tags["badges"], m.RoomID, m.SystemMsg, m.Message, m.Tags["msg-param-sub-plan"], count(m.Tags["msg-param-viewerCount"]), noticeParams(m.Tags)})
 	return e
 }
 
-// cleared is of nobody: whom it befell did nothing.
-func cleared(m *irc.ClearChatMessage) *event.Event {
-	if mirrored(m.Tags) {
+// clearedEvent is of nobody: whom it befell did nothing.
+func clearedEvent(m *irc.ClearChatMessage) *event.Event {
+	if fromSharedChat(m.Tags) {
 		return nil
 	}
 	kind := TypeCleared
@@ -164,7 +164,7 @@ func cleared(m *irc.ClearChatMessage) *event.Event {
 	}
 	id := digest.Of("clearchat", m.Channel, m.TargetUserID, m.Tags["ban-duration"], m.Tags["tmi-sent-ts"])
 	e := newEvent(kind, id, m.Channel)
-	external(e, id, strings.TrimPrefix(kind, TypeNotice), sentAt(m.Tags), m.Tags, struct {
+	setExternal(e, id, strings.TrimPrefix(kind, TypeNotice), sentAt(m.Tags), m.Tags, struct {
 		TargetUserID   string `json:"targetUserId,omitzero"`
 		TargetUsername string `json:"targetUsername,omitzero"`
 		Seconds        int    `json:"seconds,omitzero"`
@@ -173,14 +173,14 @@ func cleared(m *irc.ClearChatMessage) *event.Event {
 	return e
 }
 
-func deleted(m *irc.ClearMessage) *event.Event {
-	if m.TargetMsgID == "" || mirrored(m.Tags) {
+func deletedEvent(m *irc.ClearMessage) *event.Event {
+	if m.TargetMsgID == "" || fromSharedChat(m.Tags) {
 		return nil
 	}
 	id := digest.Of("clearmsg", m.TargetMsgID)
 	e := newEvent(TypeDeleted, id, m.Channel)
 	e.ReplyTo = m.TargetMsgID
-	external(e, id, strings.TrimPrefix(TypeDeleted, TypeNotice), sentAt(m.Tags), m.Tags, struct {
+	setExternal(e, id, strings.TrimPrefix(TypeDeleted, TypeNotice), sentAt(m.Tags), m.Tags, struct {
 		TargetMessageID string `json:"targetMessageId"`
 		TargetUsername  string `json:"targetUsername,omitzero"`
 		Text            string `json:"text,omitzero"`
@@ -189,21 +189,21 @@ func deleted(m *irc.ClearMessage) *event.Event {
 	return e
 }
 
-func external(e *event.Event, id, kind string, at time.Time, tags map[string]string, payload any) {
+func setExternal(e *event.Event, id, kind string, at time.Time, tags map[string]string, payload any) {
 	e.ExternalEvent = &event.ExternalEvent{
 		ID: id, Source: string(identity.Twitch), Kind: kind, Version: "1", CreatedAt: at,
 		Payload: encode(payload), RawPayload: encode(tags),
 	}
 }
 
-// mirrored tells what a shared chat brought from another channel.
-func mirrored(tags map[string]string) bool {
+// fromSharedChat tells what a shared chat brought from another channel.
+func fromSharedChat(tags map[string]string) bool {
 	source := tags["source-room-id"]
 	return source != "" && source != tags["room-id"]
 }
 
-// subscribes also counts those who were the first to subscribe, whom the tag leaves out.
-func subscribes(tags map[string]string, badges map[string]int) bool {
+// isSubscriber also counts those who were the first to subscribe, whom the tag leaves out.
+func isSubscriber(tags map[string]string, badges map[string]int) bool {
 	_, founder := badges["founder"]
 	_, subscriber := badges["subscriber"]
 	return tags["subscriber"] == "1" || founder || subscriber
@@ -218,7 +218,7 @@ func count(tag string) int {
 	return max(n, 0)
 }
 
-func params(tags map[string]string) map[string]string {
+func noticeParams(tags map[string]string) map[string]string {
 	all := map[string]string{}
 	for name, value := range tags {
 		if name, ok := strings.CutPrefix(name, "msg-param-"); ok {
@@ -251,28 +251,28 @@ type Publisher interface {
 }
 
 const (
-	// lanes is how many events are published at a time; those of one user in one channel take the same lane.
-	lanes = 32
-	// lane is how many events may wait in each. When one is full, nothing more is read from Twitch, which then ends
+	// queueCount is how many events are published at a time; those of one user in one channel take the same lane.
+	queueCount = 32
+	// queueSize is how many events may wait in each. When one is full, nothing more is read from Twitch, which then ends
 	// the connection; what is missed so shows as a gap.
-	lane = 64
+	queueSize = 64
 )
 
-// inlet publishes what was heard, in order for each user in each channel.
-type inlet struct {
-	service *Service
-	twins   *twins
-	lanes   [lanes]chan *event.Event
-	stopped context.Context // what is still waiting then is given up
-	wg      sync.WaitGroup
+// ingestQueue publishes what was heard, in order for each user in each channel.
+type ingestQueue struct {
+	service    *Service
+	duplicates *duplicates
+	queues     [queueCount]chan *event.Event
+	stopped    context.Context // what is still waiting then is given up
+	wg         sync.WaitGroup
 }
 
-func newInlet(ctx context.Context, s *Service) *inlet {
-	in := &inlet{service: s, twins: newTwins(), stopped: ctx}
-	for i := range in.lanes {
-		in.lanes[i] = make(chan *event.Event, lane)
+func newIngestQueue(ctx context.Context, s *Service) *ingestQueue {
+	in := &ingestQueue{service: s, duplicates: newDuplicates(), stopped: ctx}
+	for i := range in.queues {
+		in.queues[i] = make(chan *event.Event, queueSize)
 		in.wg.Go(func() { // ends with close
-			for e := range in.lanes[i] {
+			for e := range in.queues[i] {
 				in.publish(e)
 			}
 		})
@@ -280,45 +280,45 @@ func newInlet(ctx context.Context, s *Service) *inlet {
 	return in
 }
 
-// take puts an event into its lane, and waits for room there. It may be nil, for something that is none.
-func (in *inlet) take(e *event.Event) {
+// add puts an event into its lane, and waits for room there. It may be nil, for something that is none.
+func (in *ingestQueue) add(e *event.Event) {
 	if e == nil {
-		in.service.metrics.heard.WithLabelValues("ignored").Inc()
+		in.service.metrics.received.WithLabelValues("ignored").Inc()
 		return
 	}
-	if in.twins.told(e) {
-		in.service.metrics.heard.WithLabelValues("repeated").Inc()
+	if in.duplicates.seen(e) {
+		in.service.metrics.received.WithLabelValues("repeated").Inc()
 		return
 	}
 	h := fnv.New32a()
 	h.Write([]byte(e.OrderingKey())) // never fails
 	select {
-	case in.lanes[h.Sum32()%lanes] <- e:
+	case in.queues[h.Sum32()%queueCount] <- e:
 	case <-in.stopped.Done():
-		in.service.metrics.heard.WithLabelValues("lost").Inc()
+		in.service.metrics.received.WithLabelValues("lost").Inc()
 	}
 }
 
 // publish tries until it succeeds or the instance ends: what Twitch says, it says once.
-func (in *inlet) publish(e *event.Event) {
+func (in *ingestQueue) publish(e *event.Event) {
 	s := in.service
 	ctx, traceID := telemetry.StartTrace(in.stopped)
 	e.TraceID = traceID
 	if e.Egress.Type == event.EgressDM {
-		in.note(ctx, e)
+		in.recordWriter(ctx, e)
 	}
 	for {
 		err := s.publisher.Publish(ctx, topology.Ingress, bus.Outgoing{Event: e})
 		switch {
 		case err == nil:
-			s.metrics.heard.WithLabelValues("published").Inc()
+			s.metrics.received.WithLabelValues("published").Inc()
 			return
 		case errors.Is(err, event.ErrInvalid):
-			s.metrics.heard.WithLabelValues("invalid").Inc()
+			s.metrics.received.WithLabelValues("invalid").Inc()
 			s.log.ErrorContext(ctx, "what Twitch said can't be an event", "error", err, "correlationId", e.CorrelationID)
 			return
 		case ctx.Err() != nil:
-			s.metrics.heard.WithLabelValues("lost").Inc()
+			s.metrics.received.WithLabelValues("lost").Inc()
 			s.log.ErrorContext(ctx, "not published before the end", "error", err, "correlationId", e.CorrelationID)
 			return
 		}
@@ -331,8 +331,8 @@ func (in *inlet) publish(e *event.Event) {
 }
 
 // close publishes what is left. Nothing may be taken any more.
-func (in *inlet) close() {
-	for _, l := range in.lanes {
+func (in *ingestQueue) close() {
+	for _, l := range in.queues {
 		close(l)
 	}
 	in.wg.Wait()

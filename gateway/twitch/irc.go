@@ -31,78 +31,78 @@ const (
 
 // timing is how long what Twitch's pages give no number for may take.
 type timing struct {
-	ping       time.Duration // of silence, after which Twitch is asked whether it is there, and once more until it is not
-	join       time.Duration // from a JOIN to its answer; then it is sent again
-	minBackoff time.Duration
-	maxBackoff time.Duration
-	leave      time.Duration // after RECONNECT, until what was said is answered
-	scan       time.Duration // between looks into the ledger
-	retry      time.Duration // before what stood in the way is tried again
-	claim      time.Duration // how old a claim may be when something is said by it; less than egress.ClaimLease
-	flush      time.Duration // for publishing what is left at the end
-	linger     time.Duration // in a channel after its lease was given back, until its next owner is there
-	late       time.Duration // from hearing something to having published it
+	ping         time.Duration // of silence, after which Twitch is asked whether it is there, and once more until it is not
+	join         time.Duration // from a JOIN to its answer; then it is sent again
+	minBackoff   time.Duration
+	maxBackoff   time.Duration
+	reconnect    time.Duration // after RECONNECT, until what was said is answered
+	scan         time.Duration // between looks into the ledger
+	retry        time.Duration // before what stood in the way is tried again
+	claim        time.Duration // how old a claim may be when something is said by it; less than egress.ClaimLease
+	flush        time.Duration // for publishing what is left at the end
+	linger       time.Duration // in a channel after its lease was given back, until its next owner is there
+	publishDelay time.Duration // from hearing something to having published it
 }
 
 var defaultTiming = timing{
 	ping: 45 * time.Second, join: 10 * time.Second, minBackoff: 500 * time.Millisecond, maxBackoff: 30 * time.Second,
-	leave: 3 * time.Second, scan: 15 * time.Second, retry: 3 * time.Second, claim: 40 * time.Second, flush: 3 * time.Second,
-	linger: 1500 * time.Millisecond, late: 500 * time.Millisecond,
+	reconnect: 3 * time.Second, scan: 15 * time.Second, retry: 3 * time.Second, claim: 40 * time.Second, flush: 3 * time.Second,
+	linger: 1500 * time.Millisecond, publishDelay: 500 * time.Millisecond,
 }
 
 // chat is an instance's connection to https://dev.twitch.tv/docs/chat/irc/. It is open while there is a channel to be
 // in. Of go-twitch-irc it takes the parsing of lines: that library's own client reconnects at once however often it
 // fails, and sends again on the next connection what the last one may have sent already.
 type chat struct {
-	config  Config
-	timing  timing
-	limits  limits
-	bot     identity.UserID
-	tokens  helix.Tokens
-	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
-	log     *slog.Logger
-	metrics *metrics
-	joins   *pace
-	heard   func(irc.Message)                       // called for each line that somebody wrote; may block
-	joined  func(login string, from, now time.Time) // nobody was in the channel since from; zero if that is not known
-	parted  func(login string, since time.Time)     // unwillingly
+	config    Config
+	timing    timing
+	limits    limits
+	bot       identity.UserID
+	tokens    helix.Tokens
+	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
+	log       *slog.Logger
+	metrics   *metrics
+	joinPacer *pacer
+	onMessage func(irc.Message)                       // called for each line that somebody wrote; may block
+	onJoined  func(login string, from, now time.Time) // nobody was in the channel since from; zero if that is not known
+	onParted  func(login string, since time.Time)     // unwillingly
 
-	mu    sync.Mutex
-	rooms map[string]*room // by login
-	wire  *wire            // nil while there is none
-	gone  time.Time        // when something came last on the last one that broke
-	woken chan struct{}    // there is something for the joiner, or a reason to connect
+	mu           sync.Mutex
+	channels     map[string]*channel // by login
+	conn         *connection         // nil while there is none
+	lastReceived time.Time           // when something came last on the last one that broke
+	wakeUp       chan struct{}       // there is something for the joiner, or a reason to connect
 }
 
-// room is a channel that the instance is to be in.
-type room struct {
+// channel is a channel that the instance is to be in.
+type channel struct {
 	login      string
 	id         string    // Twitch's number of the broadcaster; empty until it is known
-	in         bool      // on the present connection
-	asked      time.Time // when the JOIN was sent; zero if it was not
-	absent     time.Time // since when nobody listens; zero if that is not known
+	joined     bool      // on the present connection
+	joinSent   time.Time // when the JOIN was sent; zero if it was not
+	idleSince  time.Time // since when nobody listens; zero if that is not known
 	privileged bool      // the bot is broadcaster or moderator
-	ends       int       // how often its end was begun or called off
-	ending     bool      // the lease is another's: the instance stays a little, and does not join anew
+	generation int       // how often its end was begun or called off
+	leaving    bool      // the lease is another's: the instance stays a little, and does not join anew
 	changed    chan struct{}
-	waiting    *waiting // for what becomes of a message; nil if there is none
+	pending    *pendingMessage // for what becomes of a message; nil if there is none
 }
 
-// waiting is a message of which Twitch has not said yet what became of it.
-type waiting struct {
+// pendingMessage is a message of which Twitch has not said yet what became of it.
+type pendingMessage struct {
 	nonce  string
 	result chan outbox.Outcome // of one
 }
 
-// wire is one connection.
-type wire struct {
-	conn    net.Conn
-	writing sync.Mutex
-	leaving bool         // it ends soon: nothing is said here any more
-	alive   atomic.Int64 // when something came last, in nanoseconds since 1970
+// connection is one connection.
+type connection struct {
+	conn         net.Conn
+	writing      sync.Mutex
+	leaving      bool         // it ends soon: nothing is said here any more
+	lastReceived atomic.Int64 // when something came last, in nanoseconds since 1970
 }
 
-func (w *wire) write(line string) error {
+func (w *connection) write(line string) error {
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	if err := w.conn.SetWriteDeadline(time.Now().Add(dialTime)); err != nil {
@@ -114,7 +114,7 @@ func (w *wire) write(line string) error {
 
 func (c *chat) wake() {
 	select {
-	case c.woken <- struct{}{}:
+	case c.wakeUp <- struct{}{}:
 	default:
 	}
 }
@@ -122,20 +122,20 @@ func (c *chat) wake() {
 // enter makes the instance be in a channel from now on. absent is since when nobody listened there.
 func (c *chat) enter(login string, absent time.Time) {
 	c.mu.Lock()
-	r := c.rooms[login]
+	r := c.channels[login]
 	if r == nil {
-		r = &room{login: login, changed: make(chan struct{})}
-		c.rooms[login] = r
+		r = &channel{login: login, changed: make(chan struct{})}
+		c.channels[login] = r
 	}
-	r.ends++
-	r.ending = false
-	in := r.in
+	r.generation++
+	r.leaving = false
+	in := r.joined
 	if !in {
-		r.absent = absent
+		r.idleSince = absent
 	}
 	c.mu.Unlock()
 	if in { // it listened all the time
-		c.joined(login, time.Time{}, time.Now())
+		c.onJoined(login, time.Time{}, time.Now())
 	}
 	c.wake()
 }
@@ -144,9 +144,9 @@ func (c *chat) enter(login string, absent time.Time) {
 func (c *chat) idle() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	last := c.gone
-	if c.wire != nil {
-		last = time.Unix(0, c.wire.alive.Load())
+	last := c.lastReceived
+	if c.conn != nil {
+		last = time.Unix(0, c.conn.lastReceived.Load())
 	}
 	if last.IsZero() {
 		return 0
@@ -159,22 +159,22 @@ func (c *chat) idle() time.Duration {
 func (c *chat) leave(login string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := c.rooms[login]
-	r.ends++
-	r.ending = true
-	end := r.ends
+	r := c.channels[login]
+	r.generation++
+	r.leaving = true
+	end := r.generation
 	time.AfterFunc(c.timing.linger, func() { c.part(r, end) })
 }
 
 // part takes the instance out of a channel, unless it entered anew since its end was begun.
-func (c *chat) part(r *room, end int) {
+func (c *chat) part(r *channel, end int) {
 	c.mu.Lock()
-	if r.ends != end {
+	if r.generation != end {
 		c.mu.Unlock()
 		return
 	}
-	w, sent := c.wire, !r.asked.IsZero()
-	delete(c.rooms, r.login)
+	w, sent := c.conn, !r.joinSent.IsZero()
+	delete(c.channels, r.login)
 	c.mu.Unlock()
 	if w != nil && sent {
 		if err := w.write("PART #" + r.login); err != nil {
@@ -183,55 +183,55 @@ func (c *chat) part(r *room, end int) {
 	}
 }
 
-// change is to be called with mu held after something about a room that others wait for.
-func (r *room) change() {
+// notify is to be called with mu held after something about a room that others wait for.
+func (r *channel) notify() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
-// present is what is known of a channel that can be spoken in.
-type present struct {
+// target is what is known of a channel that can be spoken in.
+type target struct {
 	id         string
 	privileged bool
 }
 
 // await returns once a channel can be spoken in: over IRC, or by Helix, for which its number is enough.
-func (c *chat) await(ctx context.Context, login string, overIRC bool) (present, error) {
+func (c *chat) await(ctx context.Context, login string, overIRC bool) (target, error) {
 	for {
 		c.mu.Lock()
-		r := c.rooms[login]
+		r := c.channels[login]
 		if r == nil {
 			c.mu.Unlock()
-			return present{}, fmt.Errorf("not in #%s any more", login)
+			return target{}, fmt.Errorf("not in #%s any more", login)
 		}
-		p, changed := present{r.id, r.privileged}, r.changed
-		ready := r.id != "" && (!overIRC || r.in && c.wire != nil && !c.wire.leaving)
+		p, changed := target{r.id, r.privileged}, r.changed
+		ready := r.id != "" && (!overIRC || r.joined && c.conn != nil && !c.conn.leaving)
 		c.mu.Unlock()
 		if ready {
 			return p, nil
 		}
 		select {
 		case <-ctx.Done():
-			return present{}, fmt.Errorf("#%s can't be spoken in yet: %w", login, ctx.Err())
+			return target{}, fmt.Errorf("#%s can't be spoken in yet: %w", login, ctx.Err())
 		case <-changed:
 		}
 	}
 }
 
-// say writes one message and waits for what becomes of it. One at a time may wait in each channel.
-func (c *chat) say(login, text, parent, nonce string) outbox.Outcome {
+// send writes one message and waits for what becomes of it. One at a time may wait in each channel.
+func (c *chat) send(login, text, parent, nonce string) outbox.Outcome {
 	c.mu.Lock()
-	r, w := c.rooms[login], c.wire
-	if r == nil || !r.in || w == nil || w.leaving || r.waiting != nil {
+	r, w := c.channels[login], c.conn
+	if r == nil || !r.joined || w == nil || w.leaving || r.pending != nil {
 		c.mu.Unlock()
 		return outbox.Outcome{Reason: deadletter.PlatformUnavailable, Err: errors.New("the chat is not connected")}
 	}
-	waits := &waiting{nonce: nonce, result: make(chan outbox.Outcome, 1)}
-	r.waiting = waits
+	waits := &pendingMessage{nonce: nonce, result: make(chan outbox.Outcome, 1)}
+	r.pending = waits
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
-		r.waiting = nil
+		r.pending = nil
 		c.mu.Unlock()
 	}()
 
@@ -246,7 +246,7 @@ func (c *chat) say(login, text, parent, nonce string) outbox.Outcome {
 		c.drop(w)
 		return outbox.Outcome{Kind: outbox.Unknown, Err: fmt.Errorf("write to Twitch's chat: %w", err)}
 	}
-	timeout := time.NewTimer(c.config.AnswerTimeout)
+	timeout := time.NewTimer(c.config.ReplyTimeout)
 	defer timeout.Stop()
 	select {
 	case o := <-waits.result:
@@ -254,13 +254,13 @@ func (c *chat) say(login, text, parent, nonce string) outbox.Outcome {
 	case <-timeout.C:
 		// What comes late could be taken for the answer to the next message; on another connection it can't.
 		c.drop(w)
-		return outbox.Outcome{Kind: outbox.Unknown, Err: fmt.Errorf("no answer from Twitch's chat within %s", c.config.AnswerTimeout)}
+		return outbox.Outcome{Kind: outbox.Unknown, Err: fmt.Errorf("no answer from Twitch's chat within %s", c.config.ReplyTimeout)}
 	}
 }
 
 // drop ends a connection. It is not known to be gone before what it still holds is read: until then, too, nothing is said
 // on it.
-func (c *chat) drop(w *wire) {
+func (c *chat) drop(w *connection) {
 	c.mu.Lock()
 	w.leaving = true
 	c.mu.Unlock()
@@ -272,13 +272,13 @@ func (c *chat) run(ctx context.Context) {
 	backoff := c.timing.minBackoff
 	for {
 		c.mu.Lock()
-		wanted := len(c.rooms) > 0
+		wanted := len(c.channels) > 0
 		c.mu.Unlock()
 		if !wanted {
 			select {
 			case <-ctx.Done():
 				return
-			case <-c.woken:
+			case <-c.wakeUp:
 				continue
 			}
 		}
@@ -334,7 +334,7 @@ func (c *chat) connect(ctx context.Context) (welcome bool, err error) {
 	life, end := context.WithCancelCause(ctx)
 	defer context.AfterFunc(life, func() { conn.Close() })()
 	defer end(nil)
-	w := &wire{conn: conn}
+	w := &connection{conn: conn}
 	for _, line := range []string{
 		"CAP REQ :twitch.tv/tags twitch.tv/commands",
 		"PASS oauth:" + token.Access.Reveal(),
@@ -350,7 +350,7 @@ func (c *chat) connect(ctx context.Context) (welcome bool, err error) {
 	err = c.read(w, func() { // welcome
 		welcome = true
 		c.mu.Lock()
-		c.wire = w
+		c.conn = w
 		c.mu.Unlock()
 		c.metrics.connected.Set(1)
 		joining.Go(func() { c.join(life, w) }) // ends with life
@@ -368,39 +368,39 @@ func (c *chat) connect(ctx context.Context) (welcome bool, err error) {
 }
 
 // disconnected says what a connection that is gone means to the channels.
-func (c *chat) disconnected(w *wire) {
+func (c *chat) disconnected(w *connection) {
 	var left []string
-	since := time.Unix(0, w.alive.Load()) // it may have been dead for long before that was noticed
+	since := time.Unix(0, w.lastReceived.Load()) // it may have been dead for long before that was noticed
 	defer func() {
 		for _, login := range left {
-			c.parted(login, since)
+			c.onParted(login, since)
 		}
 	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.metrics.connected.Set(0)
-	if c.wire == w {
-		c.wire, c.gone = nil, since
+	if c.conn == w {
+		c.conn, c.lastReceived = nil, since
 	}
-	for _, r := range c.rooms {
-		if r.in {
-			r.absent = since
+	for _, r := range c.channels {
+		if r.joined {
+			r.idleSince = since
 			left = append(left, r.login)
 		}
-		r.in, r.asked = false, time.Time{}
-		if r.waiting != nil {
+		r.joined, r.joinSent = false, time.Time{}
+		if r.pending != nil {
 			select {
-			case r.waiting.result <- outbox.Outcome{Kind: outbox.Unknown, Err: errors.New("the connection to Twitch's chat broke")}:
+			case r.pending.result <- outbox.Outcome{Kind: outbox.Unknown, Err: errors.New("the connection to Twitch's chat broke")}:
 			default:
 			}
 		}
-		r.change()
+		r.notify()
 	}
 	c.wake()
 }
 
 // read handles what comes until the connection ends. Silence for too long ends it, too.
-func (c *chat) read(w *wire, welcome func(), end context.CancelCauseFunc) error {
+func (c *chat) read(w *connection, welcome func(), end context.CancelCauseFunc) error {
 	lines := bufio.NewScanner(w.conn)
 	lines.Buffer(nil, maxLine)
 	var greeted bool
@@ -418,7 +418,7 @@ func (c *chat) read(w *wire, welcome func(), end context.CancelCauseFunc) error 
 	})
 	defer silence.Stop()
 	for lines.Scan() {
-		w.alive.Store(time.Now().UnixNano())
+		w.lastReceived.Store(time.Now().UnixNano())
 		mu.Lock()
 		silent = 0
 		silence.Reset(c.timing.ping)
@@ -442,11 +442,11 @@ func (c *chat) read(w *wire, welcome func(), end context.CancelCauseFunc) error 
 			}
 			c.notice(m)
 		case *irc.RoomStateMessage:
-			c.arrived(m)
+			c.roomState(m)
 		case *irc.UserStateMessage:
 			c.userState(m)
 		case *irc.PrivateMessage, *irc.UserNoticeMessage, *irc.ClearChatMessage, *irc.ClearMessage:
-			c.heard(m)
+			c.onMessage(m)
 		}
 	}
 	if err := lines.Err(); err != nil {
@@ -467,17 +467,17 @@ func parse(line string) (m irc.Message) {
 
 // relocate ends a connection that Twitch is about to end, after what was said there has been answered
 // (https://dev.twitch.tv/docs/chat/irc/#reconnect).
-func (c *chat) relocate(w *wire, end context.CancelCauseFunc) {
+func (c *chat) relocate(w *connection, end context.CancelCauseFunc) {
 	c.mu.Lock()
 	w.leaving = true
 	c.mu.Unlock()
-	deadline := time.Now().Add(c.timing.leave)
+	deadline := time.Now().Add(c.timing.reconnect)
 	var look func()
 	look = func() { // ends with the last answer, or at the deadline
 		c.mu.Lock()
 		open := false
-		for _, r := range c.rooms {
-			open = open || r.waiting != nil
+		for _, r := range c.channels {
+			open = open || r.pending != nil
 		}
 		c.mu.Unlock()
 		if open && time.Now().Before(deadline) {
@@ -490,30 +490,30 @@ func (c *chat) relocate(w *wire, end context.CancelCauseFunc) {
 }
 
 // join sends the JOINs, paced, and again where no answer came, so that no channel stays half joined.
-func (c *chat) join(ctx context.Context, w *wire) {
+func (c *chat) join(ctx context.Context, w *connection) {
 	for {
-		login, wait := c.next()
+		login, wait := c.nextJoin()
 		if login == "" {
 			select {
 			case <-ctx.Done():
 				return
-			case <-c.woken:
+			case <-c.wakeUp:
 			case <-time.After(wait):
 			}
 			continue
 		}
-		if c.joins.wait(ctx, login, c.limits.joins, 0) != nil {
+		if c.joinPacer.wait(ctx, login, c.limits.joins, 0) != nil {
 			return
 		}
 		c.mu.Lock()
-		r := c.rooms[login]
-		wanted := r != nil && !r.in && !r.ending
+		r := c.channels[login]
+		wanted := r != nil && !r.joined && !r.leaving
 		if wanted {
-			if !r.asked.IsZero() {
+			if !r.joinSent.IsZero() {
 				c.metrics.rejoins.Inc()
 				c.log.WarnContext(ctx, "a JOIN was not answered", "channel", login)
 			}
-			r.asked = time.Now()
+			r.joinSent = time.Now()
 		}
 		c.mu.Unlock()
 		if wanted && w.write("JOIN #"+login) != nil {
@@ -523,17 +523,17 @@ func (c *chat) join(ctx context.Context, w *wire) {
 	}
 }
 
-// next is the channel to be joined now, or how long until there may be one.
-func (c *chat) next() (login string, wait time.Duration) {
+// nextJoin is the channel to be joined now, or how long until there may be one.
+func (c *chat) nextJoin() (login string, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wait = c.timing.join
-	for _, r := range c.rooms {
-		if r.in || r.ending {
+	for _, r := range c.channels {
+		if r.joined || r.leaving {
 			continue
 		}
-		due := c.timing.join - time.Since(r.asked)
-		if r.asked.IsZero() || due <= 0 {
+		due := c.timing.join - time.Since(r.joinSent)
+		if r.joinSent.IsZero() || due <= 0 {
 			return r.login, 0
 		}
 		wait = min(wait, due)
@@ -541,21 +541,21 @@ func (c *chat) next() (login string, wait time.Duration) {
 	return "", wait
 }
 
-// arrived takes ROOMSTATE, which ends what Twitch answers to a JOIN
+// roomState takes ROOMSTATE, which ends what Twitch answers to a JOIN
 // (https://dev.twitch.tv/docs/chat/irc/#roomstate).
-func (c *chat) arrived(m *irc.RoomStateMessage) {
+func (c *chat) roomState(m *irc.RoomStateMessage) {
 	c.mu.Lock()
-	r := c.rooms[m.Channel]
-	if r == nil || m.RoomID == "" || r.in {
+	r := c.channels[m.Channel]
+	if r == nil || m.RoomID == "" || r.joined {
 		c.mu.Unlock()
 		return
 	}
-	r.id, r.in = m.RoomID, true
-	from := r.absent
-	r.absent = time.Time{}
-	r.change()
+	r.id, r.joined = m.RoomID, true
+	from := r.idleSince
+	r.idleSince = time.Time{}
+	r.notify()
 	c.mu.Unlock()
-	c.joined(m.Channel, from, time.Now())
+	c.onJoined(m.Channel, from, time.Now())
 }
 
 // userState takes what the bot is in a channel, and what became of what it said: USERSTATE answers both
@@ -564,15 +564,15 @@ func (c *chat) arrived(m *irc.RoomStateMessage) {
 func (c *chat) userState(m *irc.UserStateMessage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := c.rooms[m.Channel]
+	r := c.channels[m.Channel]
 	if r == nil {
 		return
 	}
 	_, broadcaster := m.User.Badges["broadcaster"]
 	r.privileged = m.User.IsMod || broadcaster
-	if nonce := m.Tags["client-nonce"]; r.waiting != nil && r.in && (nonce == "" || nonce == r.waiting.nonce) {
+	if nonce := m.Tags["client-nonce"]; r.pending != nil && r.joined && (nonce == "" || nonce == r.pending.nonce) {
 		select {
-		case r.waiting.result <- outbox.Outcome{Kind: outbox.Sent, ID: m.Tags["id"]}:
+		case r.pending.result <- outbox.Outcome{Kind: outbox.Sent, ID: m.Tags["id"]}:
 		default:
 		}
 	}
@@ -582,17 +582,17 @@ func (c *chat) userState(m *irc.UserStateMessage) {
 func (c *chat) notice(m *irc.NoticeMessage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := c.rooms[m.Channel]
+	r := c.channels[m.Channel]
 	if r == nil {
 		return
 	}
-	if r.waiting == nil {
+	if r.pending == nil {
 		c.log.Warn("Twitch notes", "channel", m.Channel, "code", m.MsgID, "text", m.Message)
 		return
 	}
 	if strings.HasPrefix(m.MsgID, "msg_") || m.MsgID == "no_permission" || m.MsgID == "unrecognized_cmd" {
 		select {
-		case r.waiting.result <- outcomeOf("", helix.ChatRefusal(m.MsgID, m.Message), c.timing.retry):
+		case r.pending.result <- outcomeOf("", helix.ChatRefusal(m.MsgID, m.Message), c.timing.retry):
 		default:
 		}
 	}

@@ -12,7 +12,7 @@ type metrics struct {
 	connected   prometheus.Gauge
 	disconnects prometheus.Counter
 	rejoins     prometheus.Counter
-	heard       *prometheus.CounterVec // by result: published, ignored, repeated, fenced, invalid, lost
+	received    *prometheus.CounterVec // by result: published, ignored, repeated, fenced, invalid, lost
 	answers     *prometheus.CounterVec // by outcome
 	actions     *prometheus.CounterVec // by outcome
 	gaps        prometheus.Counter
@@ -36,7 +36,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "1 while there is a connection to Twitch's chat."}),
 		disconnects: counter("disconnects_total", "Connections to Twitch's chat that ended, or could not be made."),
 		rejoins:     counter("rejoins_total", "JOINs that were sent again because Twitch did not answer."),
-		heard:       vector("heard_total", "What was heard in channels and in whispers, by chat and by EventSub, by what became of it.", "result"),
+		received:    vector("heard_total", "What was heard in channels and in whispers, by chat and by EventSub, by what became of it.", "result"),
 		answers:     vector("answers_total", "Answers to channels of this instance, by outcome of each attempt.", "outcome"),
 		actions:     vector("actions_total", "Moderators' actions in channels of this instance, by outcome of each attempt.", "outcome"),
 		gaps:        counter("gaps_total", "Times in which nobody listened in a channel, to its chat or by EventSub, or to whispers, that this instance then listened to."),

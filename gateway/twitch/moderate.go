@@ -33,12 +33,12 @@ type enforcer struct {
 	login   string
 }
 
-func newModerator(s *Service, l lease.Lease) *enforcer {
+func newEnforcer(s *Service, l lease.Lease) *enforcer {
 	m := &enforcer{service: s, login: l.Key()}
 	platform := moderator.Platform{HoldsLease: l.Valid, Act: m.act}
 	m.KeyedQueue = outbox.NewCommands(s.ledger, identity.Twitch, Channel(m.login), s.log.With("channel", m.login), s.timing.outbox(),
 		func(ctx context.Context, j *moderator.Job) (done bool, wait time.Duration) {
-			return s.enforcer.Execute(ctx, j, platform)
+			return s.executor.Execute(ctx, j, platform)
 		})
 	return m
 }
@@ -64,7 +64,7 @@ func (m *enforcer) act(ctx context.Context, o moderation.Command) moderator.Answ
 	done := moderator.Answer{Outcome: moderator.Done}
 	user := o.User
 	failed = account.Do(ctx, token, func(token credential.Token) (failed *helix.Error) {
-		ctx, cancel := context.WithTimeout(ctx, s.config.AnswerTimeout)
+		ctx, cancel := context.WithTimeout(ctx, s.config.ReplyTimeout)
 		defer cancel()
 		if o.Login != "" {
 			if user, failed = s.userOf(ctx, token, o.Login); failed != nil {

@@ -61,7 +61,7 @@ func TestOrdersAreCarriedOut(t *testing.T) {
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	alice, bob := w.user("alice"), w.user("bob")
-	w.start("a", SpeakHelix, []string{room})
+	w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	line := w.say(room, "alice", "buy my things")
 
@@ -106,7 +106,7 @@ func TestWhatIsSoAlreadyIsDelivered(t *testing.T) {
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	alice := w.user("alice")
-	w.start("a", SpeakHelix, []string{room})
+	w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	line := w.say(room, "alice", "hello")
 	w.twitch.Delete(room, line.ID)
@@ -143,7 +143,7 @@ func TestWhatTwitchRefusesIsADeadLetter(t *testing.T) {
 	if err := w.twitch.SetRole(foreign, w.bot.Login, standin.Role{}); err != nil {
 		t.Fatal(err)
 	}
-	w.start("a", SpeakHelix, []string{room, foreign})
+	w.start("a", TransportHelix, []string{room, foreign})
 	w.joined(room, foreign)
 	timeout := moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"}
 	status := func(code int) func() {
@@ -197,7 +197,7 @@ func TestAMissingScopeIsToldBeforeTwitchIsAsked(t *testing.T) {
 	w := newWorld(t, write)
 	room := w.channel("streamer")
 	alice := w.user("alice")
-	w.start("a", SpeakHelix, []string{room})
+	w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	for scope, f := range map[string]moderation.Fields{scopeBan: {Action: "ban", UserID: alice.ID}, scopeDelete: {Action: "delete", MessageID: "m-1"}} {
 		a := w.order(room, f)
@@ -215,7 +215,7 @@ func TestWhatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
-	w.start("a", SpeakHelix, []string{room}, impatient)
+	w.start("a", TransportHelix, []string{room}, impatient)
 	w.joined(room)
 	for i, tt := range []struct {
 		name    string
@@ -266,8 +266,8 @@ func TestAnOrderThatComesTwiceIsDoneOnce(t *testing.T) {
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	alice := w.user("alice")
-	w.start("a", SpeakHelix, []string{room})
-	w.start("b", SpeakHelix, []string{room})
+	w.start("a", TransportHelix, []string{room})
+	w.start("b", TransportHelix, []string{room})
 	w.joined(room)
 	a := w.order(room, moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"})
 	for range 3 {
@@ -290,7 +290,7 @@ func TestAnOrderOutlivesItsInstance(t *testing.T) {
 	w.lease = quickLease
 	room := w.channel("streamer")
 	alice := w.user("alice")
-	first := w.start("a", SpeakHelix, []string{room})
+	first := w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	w.twitch.FailHTTP(standin.HTTPFault{Path: "/moderation/bans", Hang: true, Done: true})
 	a := w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID})
@@ -299,7 +299,7 @@ func TestAnOrderOutlivesItsInstance(t *testing.T) {
 	if e := w.entry(a); e.State != delivery.Claimed || w.record(a).Outcome != moderator.Begun {
 		t.Fatalf("entry = %s, record = %s", e.State, w.record(a).Outcome)
 	}
-	w.start("b", SpeakHelix, []string{room})
+	w.start("b", TransportHelix, []string{room})
 	w.joined(room)
 	if _, err := w.firestore.Doc("deliveries/"+a.id).Update(t.Context(), []firestore.Update{{Path: "leaseUntil", Value: time.Now().Add(-time.Second)}}); err != nil {
 		t.Fatal(err)
@@ -319,8 +319,8 @@ func TestAnOrderDoesNotWaitBehindLines(t *testing.T) {
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	alice := w.user("alice")
-	w.start("a", SpeakHelix, []string{room}, func(s *Service) {
-		s.limits.says, s.limits.saysAsMod, s.limits.sayWindow = 1, 1, time.Hour
+	w.start("a", TransportHelix, []string{room}, func(s *Service) {
+		s.limits.messages, s.limits.moderatorMessages, s.limits.messageWindow = 1, 1, time.Hour
 	})
 	w.joined(room)
 	question := w.say(room, "alice", "hello?")

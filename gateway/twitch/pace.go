@@ -10,26 +10,26 @@ import (
 // limits are how fast the account may do things, all its connections together
 // (https://dev.twitch.tv/docs/chat/#twitch-chatbot-rate-limits).
 type limits struct {
-	joins      int           // in joinWindow
-	says       int           // in sayWindow, where it is neither broadcaster nor moderator
-	saysAsMod  int           // in sayWindow, all channels together
-	spacing    time.Duration // between two messages of a channel where it is neither
-	joinWindow time.Duration
-	sayWindow  time.Duration
+	joins             int           // in joinWindow
+	messages          int           // in sayWindow, where it is neither broadcaster nor moderator
+	moderatorMessages int           // in sayWindow, all channels together
+	spacing           time.Duration // between two messages of a channel where it is neither
+	joinWindow        time.Duration
+	messageWindow     time.Duration
 }
 
 // limitsOf are Twitch's, with a little more time for the way there: what leaves a second apart may arrive closer.
 func limitsOf(verified bool) limits {
-	l := limits{joins: 20, says: 20, saysAsMod: 100, spacing: 1100 * time.Millisecond, joinWindow: 10500 * time.Millisecond, sayWindow: 31 * time.Second}
+	l := limits{joins: 20, messages: 20, moderatorMessages: 100, spacing: 1100 * time.Millisecond, joinWindow: 10500 * time.Millisecond, messageWindow: 31 * time.Second}
 	if verified {
-		l.joins, l.says, l.saysAsMod = 2000, 7500, 7500
+		l.joins, l.messages, l.moderatorMessages = 2000, 7500, 7500
 	}
 	return l
 }
 
-// pace makes one kind of act wait until it may be done. The instances that share the account each take their part of
+// pacer makes one kind of act wait until it may be done. The instances that share the account each take their part of
 // what it may, as nobody counts for all of them.
-type pace struct {
+type pacer struct {
 	window time.Duration
 	share  func(limit int) int // this instance's part of a limit
 
@@ -39,13 +39,13 @@ type pace struct {
 	now   func() time.Time
 }
 
-func newPace(window time.Duration, share func(limit int) int) *pace {
-	return &pace{window: window, share: share, last: map[string]time.Time{}, now: time.Now}
+func newPacer(window time.Duration, share func(limit int) int) *pacer {
+	return &pacer{window: window, share: share, last: map[string]time.Time{}, now: time.Now}
 }
 
 // wait returns when one more may be done: at most limit within the window, and spacing after the last one in the same
 // channel. It counts as done then.
-func (p *pace) wait(ctx context.Context, channel string, limit int, spacing time.Duration) error {
+func (p *pacer) wait(ctx context.Context, channel string, limit int, spacing time.Duration) error {
 	for {
 		d := p.take(channel, limit, spacing)
 		if d <= 0 {
@@ -65,14 +65,14 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // begin tells that what was waited for begins only now, so that the next in the channel keeps its distance to that.
-func (p *pace) begin(channel string) {
+func (p *pacer) begin(channel string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last[channel] = p.now()
 }
 
 // take counts one more if it may be done now; else it tells when to ask again.
-func (p *pace) take(channel string, limit int, spacing time.Duration) time.Duration {
+func (p *pacer) take(channel string, limit int, spacing time.Duration) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()

@@ -33,17 +33,17 @@ func (s *Service) account(scopes ...string) helix.Account {
 	return helix.Account{User: s.bot, Tokens: s.tokens, Scopes: scopes, Timeout: tokenTime}
 }
 
-// speaker says the answers to one channel, one after the other, while this instance has the channel's lease.
-type speaker struct {
+// dispatcher says the answers to one channel, one after the other, while this instance has the channel's lease.
+type dispatcher struct {
 	*outbox.Dispatcher
 	service *Service
 	lease   lease.Lease
 	login   string
 }
 
-func newSpeaker(s *Service, l lease.Lease) *speaker {
-	sp := &speaker{service: s, lease: l, login: l.Key()}
-	sp.Dispatcher = outbox.NewDispatcher(outbox.Platform{Pending: sp.owed, Address: sp.address, Split: parts}, outbox.Options{
+func newDispatcher(s *Service, l lease.Lease) *dispatcher {
+	sp := &dispatcher{service: s, lease: l, login: l.Key()}
+	sp.Dispatcher = outbox.NewDispatcher(outbox.Platform{Pending: sp.pending, Address: sp.address, Split: split}, outbox.Options{
 		Ledger: s.ledger, Reaper: s.reaper, HoldsLease: l.Valid, Log: s.log.With("channel", l.Key(), "lease", l.Token()), Now: s.now,
 		Count:  func(outcome string) { s.metrics.answers.WithLabelValues(outcome).Inc() },
 		Timing: s.timing.outbox(),
@@ -57,9 +57,9 @@ func (t timing) outbox() outbox.Timing {
 }
 
 // run speaks until ctx is done. What is being said then is brought to its end.
-func (sp *speaker) run(ctx context.Context) { sp.Run(ctx, context.WithoutCancel(ctx)) }
+func (sp *dispatcher) run(ctx context.Context) { sp.Run(ctx, context.WithoutCancel(ctx)) }
 
-func (sp *speaker) owed(ctx context.Context) ([]delivery.Entry, error) {
+func (sp *dispatcher) pending(ctx context.Context) ([]delivery.Entry, error) {
 	entries, err := sp.service.ledger.Pending(ctx, identity.Twitch, Channel(sp.login))
 	return slices.DeleteFunc(entries, func(e delivery.Entry) bool { return e.Type != event.EgressChat }), err
 }
@@ -68,81 +68,81 @@ func (sp *speaker) owed(ctx context.Context) ([]delivery.Entry, error) {
 var messageID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
 // address gives the voice of an answer. All wait in the one line of the channel.
-func (sp *speaker) address(ref delivery.Ref, e *event.Event) (line string, _ outbox.Transport, err error) {
-	own := &voice{speaker: sp, nonce: fmt.Sprintf("%s-%d", ref.ID, ref.RedriveCount)}
+func (sp *dispatcher) address(ref delivery.Ref, e *event.Event) (line string, _ outbox.Transport, err error) {
+	own := &transport{dispatcher: sp, nonce: fmt.Sprintf("%s-%d", ref.ID, ref.RedriveCount)}
 	if id := outbox.ReplyTarget(e, identity.Twitch); messageID.MatchString(id) {
 		own.parent = id
 	}
 	return "", own, nil
 }
 
-// voice says one answer.
-type voice struct {
-	*speaker
+// transport says one answer.
+type transport struct {
+	*dispatcher
 	parent string // what it replies to; empty if nothing
 	nonce  string // of all its messages, which have their number behind it
-	way    way
+	route  route
 }
 
 // Ready implements [outbox.Transport]. All messages of an answer are said in the same way.
-func (v *voice) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bool) {
+func (v *transport) Ready(ctx context.Context, part int) (o outbox.Outcome, ready bool) {
 	if part == 0 {
 		var err *helix.Error
-		if v.way, err = v.findWay(ctx); err != nil {
+		if v.route, err = v.findRoute(ctx); err != nil {
 			o := outcomeOf("", err, 0)
 			o.After = v.service.timing.retry
 			return o, false
 		}
 	}
 	l := v.service.limits
-	limit, spacing := l.says, l.spacing
-	if v.way.privileged {
-		limit, spacing = l.saysAsMod, 0
+	limit, spacing := l.messages, l.spacing
+	if v.route.privileged {
+		limit, spacing = l.moderatorMessages, 0
 	}
-	return o, v.service.says.wait(ctx, v.login, limit, spacing) == nil
+	return o, v.service.sends.wait(ctx, v.login, limit, spacing) == nil
 }
 
 // Send implements [outbox.Transport].
-func (v *voice) Send(ctx context.Context, part int, text string) outbox.Outcome {
-	v.service.says.begin(v.login) // the answer had to be claimed meanwhile
+func (v *transport) Send(ctx context.Context, part int, text string) outbox.Outcome {
+	v.service.sends.begin(v.login) // the answer had to be claimed meanwhile
 	return v.send(ctx, text, fmt.Sprintf("%s-%d", v.nonce, part))
 }
 
-// way is how something is said in the channel now.
-type way struct {
-	present
+// route is how something is said in the channel now.
+type route struct {
+	target
 	token credential.Token
 	helix bool
 }
 
-func (v *voice) findWay(ctx context.Context) (way, *helix.Error) {
+func (v *transport) findRoute(ctx context.Context) (route, *helix.Error) {
 	s := v.service
 	ctx, cancel := context.WithTimeout(ctx, tokenTime)
 	defer cancel()
 	account := s.account()
-	if s.config.Speak == SpeakHelix {
+	if s.config.Transport == TransportHelix {
 		account = s.account(helix.ScopeChat)
 	}
 	token, failed := account.Token(ctx)
 	if failed != nil {
-		return way{}, failed
+		return route{}, failed
 	}
-	w := way{token: token, helix: s.config.Speak == SpeakHelix || s.config.Speak == SpeakAuto && slices.Contains(token.Scopes, helix.ScopeChat)}
+	w := route{token: token, helix: s.config.Transport == TransportHelix || s.config.Transport == TransportAuto && slices.Contains(token.Scopes, helix.ScopeChat)}
 	var err error
-	if w.present, err = s.chat.await(ctx, v.login, !w.helix); err != nil {
-		return way{}, &helix.Error{Outcome: helix.NotDone, Reason: deadletter.PlatformUnavailable, Err: err}
+	if w.target, err = s.chat.await(ctx, v.login, !w.helix); err != nil {
+		return route{}, &helix.Error{Outcome: helix.NotDone, Reason: deadletter.PlatformUnavailable, Err: err}
 	}
 	return w, nil
 }
 
-func (v *voice) send(ctx context.Context, text, nonce string) outbox.Outcome {
-	s, w := v.service, v.way
+func (v *transport) send(ctx context.Context, text, nonce string) outbox.Outcome {
+	s, w := v.service, v.route
 	if !w.helix {
-		return s.chat.say(v.login, text, v.parent, nonce)
+		return s.chat.send(v.login, text, v.parent, nonce)
 	}
 	var id string
 	failed := s.account(helix.ScopeChat).Do(ctx, w.token, func(token credential.Token) (failed *helix.Error) {
-		ctx, cancel := context.WithTimeout(ctx, s.config.AnswerTimeout)
+		ctx, cancel := context.WithTimeout(ctx, s.config.ReplyTimeout)
 		defer cancel()
 		id, failed = s.api.SendChat(ctx, token, helix.ChatMessage{BroadcasterID: w.id, SenderID: s.bot.ID(), Text: text, ReplyParent: v.parent})
 		return failed
@@ -184,7 +184,7 @@ func (s *Service) Deliver(ctx context.Context, in bus.Incoming) error {
 		return nil // nobody's; the sweep gives it up
 	}
 	s.mu.Lock()
-	sp, m := s.speakers[name], s.moderators[name]
+	sp, m := s.dispatchers[name], s.enforcers[name]
 	s.mu.Unlock()
 	switch {
 	case sp == nil || !sp.lease.Valid(): // another instance's, or the next owner's

@@ -35,11 +35,11 @@ func TestParts(t *testing.T) {
 		{"two units each", strings.Repeat("😀", 251), []string{strings.Repeat("😀", 250), "😀"}},
 		{"not UTF-8", "a\xff b", []string{"a b"}},
 	} {
-		if got := parts(test.in); !slices.Equal(got, test.want) {
+		if got := split(test.in); !slices.Equal(got, test.want) {
 			t.Errorf("%s: %q; want %q", test.name, got, test.want)
 		}
 	}
-	long := parts(strings.Repeat("word ", 5000))
+	long := split(strings.Repeat("word ", 5000))
 	if len(long) != maxParts || !strings.HasSuffix(long[maxParts-1], ellipsis) {
 		t.Errorf("a very long text becomes %d messages; want %d, and to see that it was cut", len(long), maxParts)
 	}
@@ -50,12 +50,12 @@ func FuzzParts(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		all := parts(text)
+		all := split(text)
 		if len(all) > maxParts {
 			t.Fatalf("%d messages", len(all))
 		}
 		for _, p := range all {
-			if answer.UTF16Length(p) > maxText || p == "" || !utf8.ValidString(p) || p[0] == '/' || p[0] == '.' || p[0] == ' ' || strings.ContainsFunc(p, unicode.IsControl) {
+			if answer.UTF16Length(p) > maxMessage || p == "" || !utf8.ValidString(p) || p[0] == '/' || p[0] == '.' || p[0] == ' ' || strings.ContainsFunc(p, unicode.IsControl) {
 				t.Fatalf("message %q of %q", p, text)
 			}
 		}

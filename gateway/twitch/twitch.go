@@ -81,7 +81,7 @@ type Service struct {
 	firestore *firestore.Client
 	ledger    *delivery.Ledger
 	reaper    *delivery.Reaper
-	enforcer  *moderator.Executor
+	executor  *moderator.Executor
 	publisher Publisher
 	log       *slog.Logger
 	metrics   *metrics
@@ -89,18 +89,18 @@ type Service struct {
 	api       *helix.Client
 	instance  string
 
-	leases *lease.Manager
-	chat   *chat
-	says   *pace
-	names  []string
-	events *eventsub.Client
-	book   *recipient.Book
+	leases   *lease.Manager
+	chat     *chat
+	sends    *pacer
+	channels []string
+	events   *eventsub.Client
+	book     *recipient.Book
 
-	mu         sync.Mutex
-	speakers   map[string]*speaker    // by login
-	moderators map[string]*enforcer   // likewise
-	attended   map[string]*attendance // likewise
-	inlet      *inlet
+	mu          sync.Mutex
+	dispatchers map[string]*dispatcher // by login
+	enforcers   map[string]*enforcer   // likewise
+	coverages   map[string]*coverage   // likewise
+	queue       *ingestQueue
 }
 
 // New makes the service of a configuration that is [Config.Enabled]. Nothing happens before Run.
@@ -113,32 +113,32 @@ func New(c Config, d Dependencies) (*Service, error) {
 		config: c, timing: defaultTiming, limits: limitsOf(c.Verified), bot: bot, tokens: d.Tokens,
 		firestore: d.Firestore, ledger: d.Ledger, reaper: d.Reaper, publisher: d.Publisher,
 		log: d.Log.With("platform", "twitch"), now: d.Now, instance: d.Instance,
-		speakers: map[string]*speaker{}, moderators: map[string]*enforcer{}, attended: map[string]*attendance{},
+		dispatchers: map[string]*dispatcher{}, enforcers: map[string]*enforcer{}, coverages: map[string]*coverage{},
 	}
 	if s.now == nil {
 		s.now = time.Now
 	}
 	s.api = helix.New(helix.Config{URL: d.App.APIURL, ClientID: d.App.ClientID, HTTP: d.HTTP, Now: s.now})
 	for _, name := range c.Channels {
-		s.names = append(s.names, login(name))
+		s.channels = append(s.channels, login(name))
 	}
-	slices.Sort(s.names)
-	s.names = slices.Compact(s.names)
+	slices.Sort(s.channels)
+	s.channels = slices.Compact(s.channels)
 	if s.metrics, err = newMetrics(d.Metrics); err != nil {
 		return nil, err
 	}
-	s.enforcer = moderator.NewExecutor(d.Ledger, d.Reaper, moderator.NewRecords(d.Firestore, d.Instance, s.now), moderator.Options{
+	s.executor = moderator.NewExecutor(d.Ledger, d.Reaper, moderator.NewRecords(d.Firestore, d.Instance, s.now), moderator.Options{
 		Log: s.log, Now: s.now, Count: func(outcome string) { s.metrics.actions.WithLabelValues(outcome).Inc() },
 	})
 	s.book = recipient.NewBook(d.Firestore, bot, s.now)
-	s.says = newPace(s.limits.sayWindow, s.share)
+	s.sends = newPacer(s.limits.messageWindow, s.share)
 	s.chat = &chat{
 		config: c, timing: s.timing, limits: s.limits, bot: bot, tokens: d.Tokens, dial: d.Dial, log: s.log, metrics: s.metrics,
-		joins: newPace(s.limits.joinWindow, s.share), rooms: map[string]*room{}, woken: make(chan struct{}, 1),
-		joined: s.joined, parted: s.parted,
+		joinPacer: newPacer(s.limits.joinWindow, s.share), channels: map[string]*channel{}, wakeUp: make(chan struct{}, 1),
+		onJoined: s.onJoined, onParted: s.onParted,
 	}
 	s.leases, err = lease.New(d.Firestore, string(identity.Twitch), d.Instance, d.Lease, lease.Options{
-		Log: d.Log, Metrics: d.Metrics, Now: d.Now, Tasks: duties, Idle: s.chat.idle,
+		Log: d.Log, Metrics: d.Metrics, Now: d.Now, Tasks: tasks, Idle: s.chat.idle,
 	})
 	if err != nil {
 		return nil, err
@@ -159,12 +159,12 @@ func (s *Service) Run(ctx context.Context) {
 	chatting, stopChat := context.WithCancel(steady)
 	publishing, stopPublishing := context.WithCancel(steady)
 	defer stopPublishing()
-	s.inlet = newInlet(publishing, s)
-	s.chat.heard = s.hear
+	s.queue = newIngestQueue(publishing, s)
+	s.chat.onMessage = s.onMessage
 	var connected sync.WaitGroup
 	connected.Go(func() { s.chat.run(chatting) }) // ends with stopChat
 
-	keys := append(slices.Clone(s.names), botKey)
+	keys := append(slices.Clone(s.channels), botLease)
 	s.leases.Run(ctx, func() []string { return keys }, s.hold)
 
 	flushing := time.AfterFunc(s.timing.flush, stopPublishing)
@@ -172,71 +172,71 @@ func (s *Service) Run(ctx context.Context) {
 	sleep(steady, s.timing.linger)
 	stopChat()
 	connected.Wait()
-	s.inlet.close()
+	s.queue.close()
 }
 
-// joined takes that the instance is in a channel again, or for the first time: nobody was since from, if that is known.
-func (s *Service) joined(login string, from, to time.Time) {
-	if a := s.attendanceOf(login); a != nil {
+// onJoined takes that the instance is in a channel again, or for the first time: nobody was since from, if that is known.
+func (s *Service) onJoined(login string, from, to time.Time) {
+	if a := s.coverageOf(login); a != nil {
 		if !from.IsZero() {
-			a.missed(gap.Chat, Channel(login), from, to)
+			a.addGap(gap.Chat, Channel(login), from, to)
 		}
-		a.left(gap.Chat, time.Time{})
+		a.idle(gap.Chat, time.Time{})
 	}
 }
 
-// parted takes that the instance is not in a channel any more, and when it last was.
-func (s *Service) parted(login string, since time.Time) {
-	if a := s.attendanceOf(login); a != nil {
-		a.left(gap.Chat, since)
+// onParted takes that the instance is not in a channel any more, and when it last was.
+func (s *Service) onParted(login string, since time.Time) {
+	if a := s.coverageOf(login); a != nil {
+		a.idle(gap.Chat, since)
 	}
 }
 
-// attendanceOf is nil for a channel of which the lease is given back already.
-func (s *Service) attendanceOf(login string) *attendance {
+// coverageOf is nil for a channel of which the lease is given back already.
+func (s *Service) coverageOf(login string) *coverage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.attended[login]
+	return s.coverages[login]
 }
 
-// hear takes what was heard in the chat. What EventSub tells as well is left to the owner of the channel, who alone can
+// onMessage takes what was heard in the chat. What EventSub tells as well is left to the owner of the channel, who alone can
 // tell that the two are one: an instance that has given the channel back listens on for a while.
-func (s *Service) hear(m irc.Message) {
+func (s *Service) onMessage(m irc.Message) {
 	e := toEvent(m, s.bot)
-	if e != nil && hasTwin(e) {
+	if e != nil && reportedTwice(e) {
 		login, _ := loginOf(e.Channel)
 		s.mu.Lock()
-		owner := s.speakers[login] != nil
+		owner := s.dispatchers[login] != nil
 		s.mu.Unlock()
 		if !owner {
 			e = nil
 		}
 	}
-	s.inlet.take(e)
+	s.queue.add(e)
 }
 
 // share is this instance's part of what the account may: that of the channels which it has.
 func (s *Service) share(limit int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return limit * len(s.speakers) / len(s.names)
+	return limit * len(s.dispatchers) / len(s.channels)
 }
 
 // hold is in one channel while this instance has its lease, or listens as the bot while it has that for it.
 func (s *Service) hold(ctx context.Context, l lease.Lease) {
-	a := newAttendance(s, l)
+	a := newCoverage(s, l)
 	attending, stopAttending := context.WithCancel(context.WithoutCancel(ctx))
 	var attended sync.WaitGroup
 	attended.Go(func() { a.run(attending) }) // ends with stopAttending
 	defer attended.Wait()
 	defer stopAttending()
-	if l.Key() == botKey {
+	if l.Key() == botLease {
 		s.listenAsBot(ctx, a)
 		return
 	}
-	sp, m := newSpeaker(s, l), newModerator(s, l)
+	sp, m := newDispatcher(s, l), newEnforcer(s, l)
 	s.mu.Lock()
-	s.speakers[l.Key()], s.moderators[l.Key()], s.attended[l.Key()] = sp, m, a
+	s.dispatchers[l.Key()], s.enforcers[l.Key()], s.coverages[l.Key()] = sp, m, a
 	s.mu.Unlock()
 	s.chat.enter(l.Key(), a.since(gap.Chat))
 	// nobody else may listen before the speaker has come to its end
@@ -248,9 +248,9 @@ func (s *Service) hold(ctx context.Context, l lease.Lease) {
 	stop()
 	beside.Wait()
 	s.mu.Lock()
-	delete(s.speakers, l.Key())
-	delete(s.moderators, l.Key())
-	delete(s.attended, l.Key())
+	delete(s.dispatchers, l.Key())
+	delete(s.enforcers, l.Key())
+	delete(s.coverages, l.Key())
 	s.mu.Unlock()
 	s.chat.leave(l.Key())
 }

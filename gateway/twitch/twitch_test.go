@@ -39,7 +39,7 @@ func TestWhatIsSaidBecomesEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.start("a", SpeakAuto, []string{"#Streamer"})
+	w.start("a", TransportAuto, []string{"#Streamer"})
 	w.joined(room)
 	first := w.say(room, "alice", "hello; there \\o/")
 	reply := w.say(room, "bob", "hi", standin.ReplyingTo(first.ID))
@@ -117,7 +117,7 @@ func TestWhatIsSaidBecomesEvents(t *testing.T) {
 
 func TestAnswersAreSaid(t *testing.T) {
 	t.Parallel()
-	for _, speak := range []string{SpeakHelix, SpeakIRC, SpeakAuto} {
+	for _, speak := range []string{TransportHelix, TransportIRC, TransportAuto} {
 		t.Run(speak, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, write)
@@ -139,7 +139,7 @@ func TestAnswersAreSaid(t *testing.T) {
 				if l.ReplyTo != question.ID {
 					t.Errorf("line %d replies to %q; want the question", i, l.ReplyTo)
 				}
-				if via := map[bool]string{true: standin.ViaIRC, false: standin.ViaHelix}[speak == SpeakIRC]; l.Via != via {
+				if via := map[bool]string{true: standin.ViaIRC, false: standin.ViaHelix}[speak == TransportIRC]; l.Via != via {
 					t.Errorf("line %d came via %s; want %s", i, l.Via, via)
 				}
 				if i > 0 {
@@ -164,7 +164,7 @@ func TestRefusalsAreDeadLetters(t *testing.T) {
 	w := newWorld(t, write)
 	room, other := w.channel("streamer"), w.channel("other")
 	w.user("alice")
-	m := w.start("a", SpeakIRC, []string{room, other})
+	m := w.start("a", TransportIRC, []string{room, other})
 	w.joined(room, other)
 	question := w.say(room, "alice", "hello?")
 	letters := map[deadletter.Reason]int{}
@@ -192,7 +192,7 @@ func TestRefusalsAreDeadLetters(t *testing.T) {
 	w.reaches(w.answer(question, "too fast at first"), delivery.Delivered)
 
 	m.stop()
-	w.start("b", SpeakHelix, []string{room, other})
+	w.start("b", TransportHelix, []string{room, other})
 	w.joined(room, other)
 	if err := w.twitch.Ban(room, w.bot.Login, time.Hour, ""); err != nil {
 		t.Fatal(err)
@@ -210,7 +210,7 @@ func TestWhatNobodyKnowsIsNotSaidAgain(t *testing.T) {
 	w := newWorld(t, write)
 	room := w.channel("streamer")
 	w.user("alice")
-	for _, speak := range []string{SpeakIRC, SpeakHelix} {
+	for _, speak := range []string{TransportIRC, TransportHelix} {
 		m := w.start("by"+speak, speak, []string{room}, impatient)
 		w.joined(room)
 		question := w.say(room, "alice", "hello?")
@@ -218,7 +218,7 @@ func TestWhatNobodyKnowsIsNotSaidAgain(t *testing.T) {
 		for i, done := range []bool{true, false} {
 			w.twitch.FailChat(standin.ChatFault{Done: done})
 			fault := standin.HTTPFault{Path: "/chat/messages", Done: done, Hang: i == 0, Drop: i == 1}
-			if speak == SpeakHelix {
+			if speak == TransportHelix {
 				w.twitch.ClearFaults()
 				w.twitch.FailHTTP(fault)
 			}
@@ -243,8 +243,8 @@ func TestNothingIsSaidOnAConnectionThatIsGivenUp(t *testing.T) {
 	room := w.channel("streamer")
 	w.user("alice")
 	reading, release := make(chan struct{}), make(chan struct{})
-	w.start("a", SpeakIRC, []string{room}, impatient, func(s *Service) {
-		s.chat.joined = func(string, time.Time, time.Time) {
+	w.start("a", TransportIRC, []string{room}, impatient, func(s *Service) {
+		s.chat.onJoined = func(string, time.Time, time.Time) {
 			select {
 			case <-reading: // the second connection's
 			default:
@@ -277,7 +277,7 @@ func TestWhatWasNotMadeIsTriedAgain(t *testing.T) {
 	w := newWorld(t, write)
 	room := w.channel("streamer")
 	w.user("alice")
-	m := w.start("a", SpeakHelix, []string{room})
+	m := w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	question := w.say(room, "alice", "hello?")
 	for _, f := range []standin.HTTPFault{
@@ -318,7 +318,7 @@ func TestAnAnswerWithoutAnOwnerWaitsForTheNext(t *testing.T) {
 	for i := range 5 {
 		waiting = append(waiting, w.answer(question, fmt.Sprint("answer ", i)))
 	}
-	w.start("a", SpeakAuto, []string{room})
+	w.start("a", TransportAuto, []string{room})
 	for _, a := range waiting {
 		w.reaches(a, delivery.Delivered)
 	}
@@ -333,7 +333,7 @@ func TestAnAnswerWithoutAnOwnerWaitsForTheNext(t *testing.T) {
 // said at most once, and exactly once unless its instance was killed in the midst of it.
 func TestManyInstances(t *testing.T) {
 	t.Parallel()
-	for _, speak := range []string{SpeakHelix, SpeakIRC} {
+	for _, speak := range []string{TransportHelix, TransportIRC} {
 		t.Run(speak, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, write)
@@ -442,7 +442,7 @@ func TestManyInstances(t *testing.T) {
 // TestTheOwnerIsKilledInTheMidst kills an instance while Twitch has its message and has not answered yet.
 func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 	t.Parallel()
-	for _, speak := range []string{SpeakHelix, SpeakIRC} {
+	for _, speak := range []string{TransportHelix, TransportIRC} {
 		t.Run(speak, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, write)
@@ -498,7 +498,7 @@ func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
 	patient := func(s *Service) {
 		s.timing.linger, s.timing.flush, s.timing.ping = 3*time.Second, 6*time.Second, time.Minute
 	}
-	a := w.start("a", SpeakIRC, rooms, patient)
+	a := w.start("a", TransportIRC, rooms, patient)
 	w.joined(rooms...)
 	talking, quiet := context.WithCancel(t.Context())
 	defer quiet()
@@ -519,7 +519,7 @@ func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
 			}
 		}
 	}()
-	b := w.start("b", SpeakIRC, rooms, patient)
+	b := w.start("b", TransportIRC, rooms, patient)
 	eventually(t, "b has a channel", func() bool {
 		return slices.ContainsFunc(rooms, func(r string) bool { return owner(r, b) != nil })
 	})
@@ -545,7 +545,7 @@ func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
 	w := newWorld(t, nil)
 	room, other := w.channel("streamer"), w.channel("other")
 	w.user("alice")
-	w.start("a", SpeakIRC, []string{room, other})
+	w.start("a", TransportIRC, []string{room, other})
 	w.joined(room, other)
 	var latest time.Time // beginning of a gap
 	gaps := func() int {
@@ -596,7 +596,7 @@ func TestAnAbsenceIsNotedThoughAnOwnerDiesInIt(t *testing.T) {
 	room := w.channel("streamer")
 	deaf := new(atomic.Bool)
 	start := func(name string) *member {
-		return w.start(name, SpeakIRC, []string{room}, func(s *Service) {
+		return w.start(name, TransportIRC, []string{room}, func(s *Service) {
 			dial := s.chat.dial
 			s.chat.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 				if deaf.Load() {
@@ -683,10 +683,10 @@ func TestLimitsAreKept(t *testing.T) {
 				}
 			}
 			w.user("alice")
-			m := w.start("a", SpeakIRC, rooms, func(s *Service) {
+			m := w.start("a", TransportIRC, rooms, func(s *Service) {
 				s.timing.join = 5 * time.Second // one that is refused would come too late
 				// what is sent in time may come late, on a busy machine: most of a second
-				s.limits = limits{joins: 3, joinWindow: time.Second, says: 4, saysAsMod: 8, sayWindow: 1200 * time.Millisecond, spacing: 800 * time.Millisecond}
+				s.limits = limits{joins: 3, joinWindow: time.Second, messages: 4, moderatorMessages: 8, messageWindow: 1200 * time.Millisecond, spacing: 800 * time.Millisecond}
 			})
 			w.joined(rooms...)
 			var all []answered
@@ -708,7 +708,7 @@ func TestAChannelIsNotLeftHalfJoined(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil, standin.WithLimits(standin.Limits{Joins: standin.Window{N: 1, Per: 300 * time.Millisecond}}))
 	rooms := []string{w.channel("one"), w.channel("two"), w.channel("three")}
-	m := w.start("a", SpeakIRC, rooms) // knows of no limit
+	m := w.start("a", TransportIRC, rooms) // knows of no limit
 	w.joined(rooms...)
 	if n := counter(m.metrics.rejoins); n == 0 {
 		t.Error("no JOIN was sent again, although Twitch did not answer some")
@@ -720,7 +720,7 @@ func TestOverdueAnswersEndWithWhatStoodInTheWay(t *testing.T) {
 	w := newWorld(t, write)
 	room := w.channel("streamer")
 	w.user("alice")
-	w.start("a", SpeakHelix, []string{room})
+	w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	question := w.say(room, "alice", "hello?")
 	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusServiceUnavailable, Times: 1000})
@@ -735,8 +735,8 @@ func TestUserStateWithoutNonceIsTheAnswer(t *testing.T) {
 		name, nonce string
 		want        bool
 	}{{"none", "", true}, {"ours", "n1", true}, {"another's", "n2", false}} {
-		waits := &waiting{nonce: "n1", result: make(chan outbox.Outcome, 1)}
-		c := &chat{rooms: map[string]*room{"x": {login: "x", in: true, waiting: waits, changed: make(chan struct{})}}}
+		waits := &pendingMessage{nonce: "n1", result: make(chan outbox.Outcome, 1)}
+		c := &chat{channels: map[string]*channel{"x": {login: "x", joined: true, pending: waits, changed: make(chan struct{})}}}
 		tags := "@mod=1;id=abc"
 		if test.nonce != "" {
 			tags += ";client-nonce=" + test.nonce
@@ -761,7 +761,7 @@ func TestSharedChatIsHeardWhereItIsSaid(t *testing.T) {
 		return parse("@id=1;room-id=" + room + ";source-room-id=" + source + ";user-id=7 :a!a@a.tmi.twitch.tv PRIVMSG #x :hi")
 	}
 	w := newWorld(t, nil)
-	m := w.start("a", SpeakIRC, []string{w.channel("x")})
+	m := w.start("a", TransportIRC, []string{w.channel("x")})
 	if toEvent(line("5", "6"), m.bot) != nil {
 		t.Error("a message that came from another channel is an event there, too")
 	}

@@ -12,18 +12,18 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// whispers are those to the bot. They cost nothing of the ten subscriptions that it may have, since it has allowed them
+// whisperTopic are those to the bot. They cost nothing of the ten subscriptions that it may have, since it has allowed them
 // itself.
-var whispers = eventsub.Topic{Kind: eventsub.Whisper}
+var whisperTopic = eventsub.Topic{Kind: eventsub.Whisper}
 
-// noteTime bounds how long a whisper waits until it is noted who wrote it.
-const noteTime = 2 * time.Second
+// recordTime bounds how long a whisper waits until it is noted who wrote it.
+const recordTime = 2 * time.Second
 
-// whispered makes an event of a whisper to the bot (https://dev.twitch.tv/docs/chat/whispers/#receiving-whispers). It is
+// whisperEvent makes an event of a whisper to the bot (https://dev.twitch.tv/docs/chat/whispers/#receiving-whispers). It is
 // somebody's message, in no channel, and is answered by a whisper. Its id is Twitch's of the whisper, which stays the
 // same however often it is told. It is nil for what is no message: what the bot itself whispers, what has no text, and
 // what is not as Twitch describes it.
-func whispered(n eventsub.Notification, bot identity.UserID) *event.Event {
+func whisperEvent(n eventsub.Notification, bot identity.UserID) *event.Event {
 	var told struct {
 		ID        string `json:"whisper_id"`
 		FromID    string `json:"from_user_id"`
@@ -62,11 +62,11 @@ type rawWhisper struct {
 	IsWhisper   bool      `json:"isWhisper"`
 }
 
-// note keeps on record that somebody whispered to the bot, before anybody can answer. Where that fails, a long answer is
+// recordWriter keeps on record that somebody whispered to the bot, before anybody can answer. Where that fails, a long answer is
 // cut to what Twitch lets one whisper to a stranger: that is no reason to have nobody hear the whisper.
-func (in *inlet) note(ctx context.Context, e *event.Event) {
+func (in *ingestQueue) recordWriter(ctx context.Context, e *event.Event) {
 	s := in.service
-	ctx, cancel := context.WithTimeout(ctx, noteTime)
+	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
 	user, err := identity.Parse(e.UserID)
 	if err == nil {

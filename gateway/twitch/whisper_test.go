@@ -70,7 +70,7 @@ func TestAWhisperIsAMessageToTheBotAlone(t *testing.T) {
 	room := w.channel("streamer")
 	alice := w.user("alice")
 	began := time.Now().Add(-time.Second)
-	w.start("a", SpeakAuto, []string{room})
+	w.start("a", TransportAuto, []string{room})
 	w.hearingWhispers()
 
 	m := w.whisper("alice", "hello; there")
@@ -115,7 +115,7 @@ func TestWhispersAreHeardThroughMovesAndBreaks(t *testing.T) {
 	w := newWorld(t, mayWhisper)
 	room := w.channel("streamer")
 	w.user("alice")
-	w.start("a", SpeakAuto, []string{room})
+	w.start("a", TransportAuto, []string{room})
 	w.hearingWhispers()
 	w.whisper("alice", "one")
 	w.twitch.ReconnectEventSub()
@@ -156,7 +156,7 @@ func TestOneOfSeveralInstancesHearsWhispers(t *testing.T) {
 	w.lease = quickLease
 	room, other := w.channel("streamer"), w.channel("other")
 	w.user("alice")
-	a, b := w.start("a", SpeakAuto, []string{room, other}), w.start("b", SpeakAuto, []string{room, other})
+	a, b := w.start("a", TransportAuto, []string{room, other}), w.start("b", TransportAuto, []string{room, other})
 	w.settled(a, b)
 	// while another instance takes over, nobody hears anything
 	sent := 0
@@ -174,7 +174,7 @@ func TestOneOfSeveralInstancesHearsWhispers(t *testing.T) {
 	isHeard("with both")
 	a.kill()
 	isHeard("by the one that is left")
-	w.start("c", SpeakAuto, []string{room, other})
+	w.start("c", TransportAuto, []string{room, other})
 	b.stop()
 	isHeard("by the next")
 	for i, text := range w.messages() {
@@ -189,7 +189,7 @@ func TestWithoutTheScopeWhispersAreNotHeardAndAllElseIs(t *testing.T) {
 	w := newWorld(t, nil)
 	room := w.channel("streamer")
 	w.user("alice")
-	w.start("a", SpeakAuto, []string{room})
+	w.start("a", TransportAuto, []string{room})
 	w.listening(room, "stream.offline", "stream.online")
 	for _, s := range w.twitch.Subscriptions() {
 		if s.Type == "user.whisper.message" {
@@ -208,7 +208,7 @@ func TestAWhisperIsHeardAlthoughItsWriterCannotBeNoted(t *testing.T) {
 	network := gatewaytest.NewNetwork()
 	client := network.Store(w.World)
 	network.Lose(true)
-	w.start("a", SpeakAuto, []string{room}, func(s *Service) { s.book = recipient.NewBook(client, s.bot, s.now) })
+	w.start("a", TransportAuto, []string{room}, func(s *Service) { s.book = recipient.NewBook(client, s.bot, s.now) })
 	w.hearingWhispers()
 	w.whisper("alice", "hello")
 	eventually(t, "it is published", func() bool { return slices.Contains(w.messages(), "hello") })
@@ -217,7 +217,7 @@ func TestAWhisperIsHeardAlthoughItsWriterCannotBeNoted(t *testing.T) {
 func TestWhatIsWhisperedAndNoMessage(t *testing.T) {
 	bot, _ := identity.New(identity.Twitch, "9")
 	told := func(s string) *event.Event {
-		return happened(eventsub.Notification{ID: "n", At: time.Now(), Topic: whispers, Event: []byte(s)}, bot)
+		return notificationEvent(eventsub.Notification{ID: "n", At: time.Now(), Topic: whisperTopic, Event: []byte(s)}, bot)
 	}
 	for name, s := range map[string]string{
 		"not an object":  `[]`,

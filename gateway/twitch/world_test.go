@@ -33,15 +33,15 @@ var (
 	steadyLease = lease.Config{TTL: 2 * gatewaytest.Patience, Heartbeat: 120 * time.Millisecond, MaxMembers: 8} // where nobody dies, nor is thought to
 	quickTiming = timing{
 		ping: time.Second, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
-		maxBackoff: 200 * time.Millisecond, leave: 300 * time.Millisecond, scan: 250 * time.Millisecond,
+		maxBackoff: 200 * time.Millisecond, reconnect: 300 * time.Millisecond, scan: 250 * time.Millisecond,
 		retry: 50 * time.Millisecond, claim: 3 * time.Second, flush: time.Second,
-		linger: 400 * time.Millisecond, late: 50 * time.Millisecond,
+		linger: 400 * time.Millisecond, publishDelay: 50 * time.Millisecond,
 	}
 	quickEventSub = eventsub.Timing{
-		Slack: time.Second, Linger: 100 * time.Millisecond, Look: 300 * time.Millisecond, Limit: 200 * time.Millisecond,
+		Slack: time.Second, Linger: 100 * time.Millisecond, Refresh: 300 * time.Millisecond, Limit: 200 * time.Millisecond,
 		Retry: 50 * time.Millisecond, MinBackoff: 20 * time.Millisecond, MaxBackoff: 200 * time.Millisecond, Request: 2 * time.Second,
 	}
-	noLimits = limits{joins: 1000, says: 1000, saysAsMod: 1000, joinWindow: time.Second, sayWindow: time.Second}
+	noLimits = limits{joins: 1000, messages: 1000, moderatorMessages: 1000, joinWindow: time.Second, messageWindow: time.Second}
 )
 
 // world is a Twitch, a bus and a store of a test's own.
@@ -248,8 +248,8 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 	client, b := m.Store(w.World), w.Bus("gateway")
 	ledger := delivery.NewLedger(client, name, time.Now)
 	c := Config{
-		Channels: channels, Speak: speak, IRCAddr: w.twitch.IRCAddr(), EventSubURL: w.twitch.EventSubURL(),
-		AnswerTimeout: 20 * time.Second,
+		Channels: channels, Transport: speak, IRCAddr: w.twitch.IRCAddr(), EventSubURL: w.twitch.EventSubURL(),
+		ReplyTimeout: 20 * time.Second,
 	}
 	if err := c.Validate(); err != nil {
 		w.t.Fatal(err)
@@ -269,7 +269,7 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 		f(m.Service)
 	}
 	m.chat.timing, m.chat.limits = m.timing, m.limits
-	m.says.window, m.chat.joins.window = m.limits.sayWindow, m.limits.joinWindow
+	m.sends.window, m.chat.joinPacer.window = m.limits.messageWindow, m.limits.joinWindow
 
 	m.stop = w.Run(name, b, m.Run, m.Deliver)
 	w.members = append(w.members, m)
@@ -278,14 +278,14 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 
 // impatient is for tests in which an answer never comes; in others a slow machine is not to be taken for that.
 func impatient(s *Service) {
-	s.config.AnswerTimeout, s.chat.config.AnswerTimeout = time.Second, time.Second
+	s.config.ReplyTimeout, s.chat.config.ReplyTimeout = time.Second, time.Second
 }
 
 // owner is who of some instances has a channel; nil if none does.
 func owner(login string, among ...*member) *member {
 	for _, m := range among {
 		m.Service.mu.Lock()
-		sp := m.speakers[login]
+		sp := m.dispatchers[login]
 		m.Service.mu.Unlock()
 		if sp != nil && sp.lease.Valid() && m.Alive() == nil {
 			return m
@@ -298,8 +298,8 @@ func owner(login string, among ...*member) *member {
 func (m *member) in(login string) bool {
 	m.chat.mu.Lock()
 	defer m.chat.mu.Unlock()
-	r := m.chat.rooms[login]
-	return r != nil && r.in
+	r := m.chat.channels[login]
+	return r != nil && r.joined
 }
 
 // settled waits until these are the instances that share the channels, and no channel moves any more.

@@ -28,15 +28,15 @@ const closeReconnect = 4007
 
 // conn is a connection that was welcomed.
 type conn struct {
-	ws       *websocket.Conn
-	session  string
-	silence  time.Duration // that it may last
-	messages chan message  // closed at its end; then err says why
-	err      error
-	heard    atomic.Pointer[time.Time] // when anything came last
-	done     chan struct{}             // closed by close
-	end      func()
-	reading  sync.WaitGroup
+	ws           *websocket.Conn
+	session      string
+	maxSilence   time.Duration // that it may last
+	messages     chan message  // closed at its end; then err says why
+	err          error
+	lastReceived atomic.Pointer[time.Time] // when anything came last
+	done         chan struct{}             // closed by close
+	end          func()
+	reading      sync.WaitGroup
 }
 
 // connect makes a connection and awaits its welcome. It must be closed.
@@ -73,13 +73,13 @@ func (c *Client) connect(ctx context.Context, url string) (*conn, error) {
 		return nil, fmt.Errorf("no welcome from Twitch's EventSub: %w", err)
 	}
 	k.session = m.Payload.Session.ID
-	k.silence = defaultKeepalive
+	k.maxSilence = defaultKeepalive
 	if n := m.Payload.Session.Keepalive; n > 0 {
-		k.silence = time.Duration(n) * time.Second
+		k.maxSilence = time.Duration(n) * time.Second
 	}
-	k.silence += c.timing.Slack
+	k.maxSilence += c.timing.Slack
 	now := c.now()
-	k.heard.Store(&now)
+	k.lastReceived.Store(&now)
 	k.reading.Go(func() { c.read(k) }) // ends with close
 	return k, nil
 }
@@ -91,7 +91,7 @@ var errSilent = errors.New("nothing comes from Twitch's EventSub any more")
 func (c *Client) read(k *conn) {
 	defer close(k.messages)
 	for {
-		err := k.ws.SetReadDeadline(time.Now().Add(k.silence))
+		err := k.ws.SetReadDeadline(time.Now().Add(k.maxSilence))
 		var data []byte
 		if err == nil {
 			_, data, err = k.ws.ReadMessage()
@@ -106,7 +106,7 @@ func (c *Client) read(k *conn) {
 			return
 		}
 		now := c.now()
-		k.heard.Store(&now)
+		k.lastReceived.Store(&now)
 		m, err := parse(data)
 		if err != nil {
 			c.metrics.notifications.WithLabelValues("invalid").Inc()

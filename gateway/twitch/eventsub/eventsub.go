@@ -94,34 +94,34 @@ type Notification struct {
 	Event jsontext.Value // as Twitch describes it for the kind
 }
 
-// Listening is what [Client.Listen] is asked to do.
-type Listening struct {
+// Subscriber is what [Client.Listen] is asked to do.
+type Subscriber struct {
 	Account identity.UserID // by whose token
 
 	// Topics are asked for at first, and again every few minutes: what is listened to changes with them. An error
 	// leaves it as it was.
 	Topics func(ctx context.Context) ([]Topic, error)
 
-	// Take is called for each notification, one after the other, in the order in which Twitch sent them. It may block.
-	Take func(Notification)
+	// OnNotification is called for each notification, one after the other, in the order in which Twitch sent them. It may block.
+	OnNotification func(Notification)
 
-	// Missed is called for each channel that is listened to again after a time in which nobody did, and with an empty
+	// OnGap is called for each channel that is listened to again after a time in which nobody did, and with an empty
 	// one for the account itself.
-	Missed func(channel string, from, to time.Time)
+	OnGap func(channel string, from, to time.Time)
 
-	// Left is called with since when nobody listens, when a connection has broken, and with zero when that is over,
+	// OnIdle is called with since when nobody listens, when a connection has broken, and with zero when that is over,
 	// after Missed was called for the channels that are listened to.
-	Left func(since time.Time)
+	OnIdle func(since time.Time)
 
-	// Absent is since when nobody listens; zero if that is not known, or nobody ever did.
-	Absent time.Time
+	// IdleSince is since when nobody listens; zero if that is not known, or nobody ever did.
+	IdleSince time.Time
 }
 
 // Timing is how long what Twitch's pages give no number for may take.
 type Timing struct {
 	Slack      time.Duration // beyond the silence that Twitch announces, after which a connection counts as broken
 	Linger     time.Duration // of silence on an old connection, after which nothing more is expected there
-	Look       time.Duration // between questions for topics, and before what a person has to change is tried again
+	Refresh    time.Duration // between questions for topics, and before what a person has to change is tried again
 	Limit      time.Duration // before what was too much is tried again
 	Retry      time.Duration // before what failed for no reason of its own is tried again
 	MinBackoff time.Duration // before another connection; doubled each time, up to
@@ -131,7 +131,7 @@ type Timing struct {
 
 // DefaultTiming is for Twitch itself.
 var DefaultTiming = Timing{
-	Slack: 5 * time.Second, Linger: time.Second, Look: 5 * time.Minute, Limit: 30 * time.Second,
+	Slack: 5 * time.Second, Linger: time.Second, Refresh: 5 * time.Minute, Limit: 30 * time.Second,
 	Retry: 3 * time.Second, MinBackoff: 500 * time.Millisecond, MaxBackoff: time.Minute, Request: 5 * time.Second,
 }
 
@@ -196,11 +196,11 @@ func CheckURL(s string) error {
 
 // Listen listens until ctx is done. While there is no topic, or none that the account may listen to, it has no
 // connection.
-func (c *Client) Listen(ctx context.Context, l Listening) {
+func (c *Client) Listen(ctx context.Context, l Subscriber) {
 	s := newSession(c, l)
 	backoff := c.timing.MinBackoff
 	for ctx.Err() == nil {
-		useful, err := s.once(ctx)
+		useful, err := s.runOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -208,7 +208,7 @@ func (c *Client) Listen(ctx context.Context, l Listening) {
 			backoff = c.timing.MinBackoff
 		}
 		wait := jitter(backoff)
-		var later *laterError
+		var later *pauseError
 		if errors.As(err, &later) {
 			wait = jitter(later.wait)
 		} else {
@@ -223,13 +223,13 @@ func (c *Client) Listen(ctx context.Context, l Listening) {
 	}
 }
 
-// laterError says that there is nothing to be done now, without anything being broken.
-type laterError struct {
+// pauseError says that there is nothing to be done now, without anything being broken.
+type pauseError struct {
 	wait time.Duration
 	why  string
 }
 
-func (e *laterError) Error() string { return e.why }
+func (e *pauseError) Error() string { return e.why }
 
 // matches reports whether a subscription, of which Twitch tells the type and the condition, is to the topic.
 func (t Topic) matches(kind string, condition map[string]string, account identity.UserID) bool {

@@ -26,7 +26,7 @@ import (
 )
 
 var quick = eventsub.Timing{
-	Slack: 100 * time.Millisecond, Linger: 100 * time.Millisecond, Look: 200 * time.Millisecond, Limit: 100 * time.Millisecond,
+	Slack: 100 * time.Millisecond, Linger: 100 * time.Millisecond, Refresh: 200 * time.Millisecond, Limit: 100 * time.Millisecond,
 	Retry: 20 * time.Millisecond, MinBackoff: 20 * time.Millisecond, MaxBackoff: 100 * time.Millisecond, Request: 2 * time.Second,
 }
 
@@ -205,20 +205,20 @@ func (w *world) listen(absent time.Time) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
 	var listening sync.WaitGroup
 	listening.Go(func() {
-		w.client.Listen(ctx, eventsub.Listening{
-			Account: w.account(), Absent: absent,
+		w.client.Listen(ctx, eventsub.Subscriber{
+			Account: w.account(), IdleSince: absent,
 			Topics: func(context.Context) ([]eventsub.Topic, error) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				return slices.Clone(w.topics), nil
 			},
-			Take: func(n eventsub.Notification) {
+			OnNotification: func(n eventsub.Notification) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				w.taken = append(w.taken, n)
 			},
-			Left: func(time.Time) {},
-			Missed: func(_ string, from, to time.Time) {
+			OnIdle: func(time.Time) {},
+			OnGap: func(_ string, from, to time.Time) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				w.missed = append(w.missed, to.Sub(from))

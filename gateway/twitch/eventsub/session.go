@@ -26,13 +26,13 @@ const (
 // session is what one account listens to, over all its connections. It is one goroutine's.
 type session struct {
 	*Client
-	Listening
-	log    *slog.Logger
-	absent time.Time            // since when nobody listens; zero for no gap
-	seen   map[string]time.Time // notifications by id, and when Twitch sent them
-	pruned time.Time            // when old ones were last forgotten
-	told   map[Topic]string     // which reason was logged last; of the zero topic: for the account as a whole
-	over   map[Topic]bool       // what Twitch has taken back for good
+	Subscriber
+	log            *slog.Logger
+	idleSince      time.Time            // since when nobody listens; zero for no gap
+	seen           map[string]time.Time // notifications by id, and when Twitch sent them
+	pruned         time.Time            // when old ones were last forgotten
+	logged         map[Topic]string     // which reason was logged last; of the zero topic: for the account as a whole
+	revokedForGood map[Topic]bool       // what Twitch has taken back for good
 
 	// of the present connection
 	topics []Topic
@@ -46,15 +46,15 @@ type subscription struct {
 	due time.Time // before then it is not tried again
 }
 
-func newSession(c *Client, l Listening) *session {
+func newSession(c *Client, l Subscriber) *session {
 	return &session{
-		Client: c, Listening: l, log: c.log.With("account", l.Account.String()), absent: l.Absent,
-		seen: map[string]time.Time{}, told: map[Topic]string{}, over: map[Topic]bool{},
+		Client: c, Subscriber: l, log: c.log.With("account", l.Account.String()), idleSince: l.IdleSince,
+		seen: map[string]time.Time{}, logged: map[Topic]string{}, revokedForGood: map[Topic]bool{},
 	}
 }
 
-// once holds one session from its beginning to its end. useful is whether anything was listened to.
-func (s *session) once(ctx context.Context) (useful bool, err error) {
+// runOnce holds one session from its beginning to its end. useful is whether anything was listened to.
+func (s *session) runOnce(ctx context.Context) (useful bool, err error) {
 	topics, err := s.Topics(ctx)
 	var token credential.Token
 	if err == nil {
@@ -64,22 +64,22 @@ func (s *session) once(ctx context.Context) (useful bool, err error) {
 		if reason(err) != reasonLogin {
 			return false, err
 		}
-		s.refused(ctx, Topic{}, err)
-		return false, s.idle("the account has not logged in")
+		s.recordRefusal(ctx, Topic{}, err)
+		return false, s.pause("the account has not logged in")
 	}
-	s.allowed(ctx, Topic{})
+	s.recordSuccess(ctx, Topic{})
 	s.topics = topics
 	// A session without a subscription is closed by Twitch: none is begun for what is certain to be refused.
 	hopeful := slices.ContainsFunc(topics, func(t Topic) bool {
-		return !s.over[t] && token.Require(t.Kind.scopes()...) == nil
+		return !s.revokedForGood[t] && token.Require(t.Kind.scopes()...) == nil
 	})
 	if !hopeful {
 		for _, t := range topics {
 			if err := token.Require(t.Kind.scopes()...); err != nil {
-				s.refused(ctx, t, err)
+				s.recordRefusal(ctx, t, err)
 			}
 		}
-		return false, s.idle("there is nothing that may be listened to")
+		return false, s.pause("there is nothing that may be listened to")
 	}
 	k, err := s.connect(ctx, s.url)
 	if err != nil {
@@ -88,10 +88,10 @@ func (s *session) once(ctx context.Context) (useful bool, err error) {
 	return s.serve(ctx, k)
 }
 
-// idle is the end of listening for want of anything to listen to, which is no gap.
-func (s *session) idle(why string) error {
-	s.left(time.Time{})
-	return &laterError{s.timing.Look, why}
+// pause is the end of listening for want of anything to listen to, which is no gap.
+func (s *session) pause(why string) error {
+	s.setIdle(time.Time{})
+	return &pauseError{s.timing.Refresh, why}
 }
 
 // move is the way of a session to another server.
@@ -124,12 +124,12 @@ func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 			}
 		}
 		// what has come already is not lost
-		s.empty(ctx, k)
+		s.drain(ctx, k)
 		if next != nil {
-			s.empty(ctx, next)
+			s.drain(ctx, next)
 		}
 		for t, sub := range s.subs {
-			s.off(t, sub)
+			s.markOff(t, sub)
 		}
 		s.metrics.sessions.Dec()
 	}()
@@ -137,14 +137,14 @@ func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 	if err := s.subscribeDue(ctx, k); err != nil {
 		return false, err
 	}
-	s.present()
+	s.reportGap()
 
-	looking := s.now().Add(jitter(s.timing.Look))
+	looking := s.now().Add(jitter(s.timing.Refresh))
 	due := time.NewTimer(0)
 	defer due.Stop()
 	var linger <-chan time.Time
 	switchOver := func() {
-		s.empty(ctx, k)
+		s.drain(ctx, k)
 		k, next, linger = next, nil, nil
 		s.metrics.moves.WithLabelValues("moved").Inc()
 	}
@@ -167,7 +167,7 @@ func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 					switchOver()
 					continue
 				}
-				s.left(*k.heard.Load())
+				s.setIdle(*k.lastReceived.Load())
 				return true, k.err
 			}
 			if m.Metadata.Type == typeReconnect {
@@ -181,8 +181,8 @@ func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 			if next != nil && m.Metadata.Type != typeKeepalive {
 				linger = time.After(s.timing.Linger)
 			}
-			if !s.listens() {
-				return true, s.idle("nothing is left to listen to")
+			if !s.subscribed() {
+				return true, s.pause("nothing is left to listen to")
 			}
 
 		case m := <-moved:
@@ -205,8 +205,8 @@ func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 
 		case <-due.C:
 			if now := s.now(); !now.Before(looking) {
-				looking = now.Add(jitter(s.timing.Look))
-				s.look(ctx)
+				looking = now.Add(jitter(s.timing.Refresh))
+				s.refreshTopics(ctx)
 			}
 			if err := s.subscribeDue(ctx, k); err != nil {
 				return true, err
@@ -215,8 +215,8 @@ func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 	}
 }
 
-// empty closes a connection and takes what had come.
-func (s *session) empty(ctx context.Context, k *conn) {
+// drain closes a connection and takes what had come.
+func (s *session) drain(ctx context.Context, k *conn) {
 	k.close()
 	for m := range k.messages {
 		s.handle(ctx, m)
@@ -249,14 +249,14 @@ func (s *session) nextDue(looking time.Time) time.Duration {
 	now := s.now()
 	wait := looking.Sub(now)
 	for t, sub := range s.subs {
-		if !sub.on && !s.over[t] {
+		if !sub.on && !s.revokedForGood[t] {
 			wait = min(wait, sub.due.Sub(now))
 		}
 	}
 	return max(wait, 0)
 }
 
-func (s *session) listens() bool {
+func (s *session) subscribed() bool {
 	for _, sub := range s.subs {
 		if sub.on {
 			return true
@@ -267,11 +267,11 @@ func (s *session) listens() bool {
 
 // subscribeDue subscribes to what is not yet. It fails if after that nothing is.
 func (s *session) subscribeDue(ctx context.Context, k *conn) error {
-	later, soon := s.timing.Look, false
+	later, soon := s.timing.Refresh, false
 	var last error
 	for _, t := range s.topics {
 		sub := s.subs[t]
-		if sub.on || s.over[t] || s.now().Before(sub.due) {
+		if sub.on || s.revokedForGood[t] || s.now().Before(sub.due) {
 			continue
 		}
 		id, err := s.subscribe(ctx, s.Account, k.session, t)
@@ -281,11 +281,11 @@ func (s *session) subscribeDue(ctx context.Context, k *conn) error {
 		if err == nil {
 			sub.on, sub.id = true, id
 			s.metrics.subscriptions.WithLabelValues(t.Kind.Type).Inc()
-			s.allowed(ctx, t)
+			s.recordSuccess(ctx, t)
 			continue
 		}
-		wait := s.timing.Look
-		switch s.refused(ctx, t, err) {
+		wait := s.timing.Refresh
+		switch s.recordRefusal(ctx, t, err) {
 		case reasonUnavailable:
 			wait, soon = s.timing.Retry, true
 		case reasonLimit:
@@ -298,19 +298,19 @@ func (s *session) subscribeDue(ctx context.Context, k *conn) error {
 		later = min(later, wait)
 	}
 	switch {
-	case s.listens():
+	case s.subscribed():
 		return nil
 	case soon:
 		return fmt.Errorf("nothing could be subscribed to: %w", last)
 	}
-	s.left(time.Time{})
-	return &laterError{later, "nothing could be subscribed to"}
+	s.setIdle(time.Time{})
+	return &pauseError{later, "nothing could be subscribed to"}
 }
 
-// present tells of the time in which nobody listened, now that somebody does.
-func (s *session) present() {
-	from, to := s.absent, s.now()
-	defer s.left(time.Time{})
+// reportGap tells of the time in which nobody listened, now that somebody does.
+func (s *session) reportGap() {
+	from, to := s.idleSince, s.now()
+	defer s.setIdle(time.Time{})
 	if from.IsZero() {
 		return
 	}
@@ -318,19 +318,19 @@ func (s *session) present() {
 	for _, t := range s.topics {
 		if s.subs[t].on && !slices.Contains(channels, t.Channel) {
 			channels = append(channels, t.Channel)
-			s.Missed(t.Channel, from, to)
+			s.OnGap(t.Channel, from, to)
 		}
 	}
 }
 
-// left notes since when nobody listens; zero if somebody does, or there is nothing to listen to.
-func (s *session) left(since time.Time) {
-	s.absent = since
-	s.Left(since)
+// setIdle notes since when nobody listens; zero if somebody does, or there is nothing to listen to.
+func (s *session) setIdle(since time.Time) {
+	s.idleSince = since
+	s.OnIdle(since)
 }
 
-// look asks for the topics again.
-func (s *session) look(ctx context.Context) {
+// refreshTopics asks for the topics again.
+func (s *session) refreshTopics(ctx context.Context) {
 	topics, err := s.Topics(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -352,21 +352,21 @@ func (s *session) look(ctx context.Context) {
 				s.log.WarnContext(ctx, "can't unsubscribe", "type", t.Kind.Type, "channel", t.Channel, "error", err)
 			}
 		}
-		s.off(t, sub)
+		s.markOff(t, sub)
 		delete(s.subs, t)
 	}
 	s.topics = topics
 }
 
-func (s *session) off(t Topic, sub *subscription) {
+func (s *session) markOff(t Topic, sub *subscription) {
 	if sub.on {
 		sub.on, sub.id = false, ""
 		s.metrics.subscriptions.WithLabelValues(t.Kind.Type).Dec()
 	}
 }
 
-// refused notes that something can't be subscribed to, and tells why. It is logged when the reason is a new one.
-func (s *session) refused(ctx context.Context, t Topic, err error) (why string) {
+// recordRefusal notes that something can't be subscribed to, and tells why. It is logged when the reason is a new one.
+func (s *session) recordRefusal(ctx context.Context, t Topic, err error) (why string) {
 	why = reason(err)
 	kind := "all"
 	args := []any{"reason", why, "error", err, "login", credential.LoginPath(identity.Twitch)}
@@ -375,19 +375,19 @@ func (s *session) refused(ctx context.Context, t Topic, err error) (why string) 
 		args = append(args, "type", t.Kind.Type, "channel", t.Channel)
 	}
 	s.metrics.refused.WithLabelValues(kind, why).Inc()
-	if s.told[t] != why {
-		s.told[t] = why
+	if s.logged[t] != why {
+		s.logged[t] = why
 		s.log.WarnContext(ctx, "can't listen to what happens on Twitch; trying again now and then", args...)
 	}
 	return why
 }
 
-// allowed notes that something can be subscribed to.
-func (s *session) allowed(ctx context.Context, t Topic) {
-	if s.told[t] != "" && t.Kind != nil {
+// recordSuccess notes that something can be subscribed to.
+func (s *session) recordSuccess(ctx context.Context, t Topic) {
+	if s.logged[t] != "" && t.Kind != nil {
 		s.log.InfoContext(ctx, "listening to what could not be listened to", "type", t.Kind.Type, "channel", t.Channel)
 	}
-	delete(s.told, t)
+	delete(s.logged, t)
 }
 
 func (s *session) handle(ctx context.Context, m message) {
@@ -436,7 +436,7 @@ func (s *session) notify(ctx context.Context, m message) {
 	}
 	s.seen[id] = at
 	count("taken")
-	s.Take(Notification{ID: id, At: at, Topic: t, Event: m.Payload.Event})
+	s.OnNotification(Notification{ID: id, At: at, Topic: t, Event: m.Payload.Event})
 }
 
 // revoked takes what Twitch tells when it ends a subscription by itself
@@ -449,12 +449,12 @@ func (s *session) revoked(ctx context.Context, m message) {
 		return
 	}
 	sub := s.subs[t]
-	s.off(t, sub)
-	sub.due = s.now().Add(s.timing.Look)
+	s.markOff(t, sub)
+	sub.due = s.now().Add(s.timing.Refresh)
 	// Whoever took back their permission, or made the account no moderator, may think again.
 	again := status != "user_removed" && status != "version_removed"
 	if !again {
-		s.over[t] = true
+		s.revokedForGood[t] = true
 	}
 	s.log.WarnContext(ctx, "Twitch does not tell any more what happens", "type", t.Kind.Type, "channel", t.Channel,
 		"status", status, "triedAgain", again, "login", credential.LoginPath(identity.Twitch))
