@@ -8,21 +8,21 @@ import (
 )
 
 const (
-	// maxMessage is how many characters a message may have
-	// (https://dev.twitch.tv/docs/api/reference/#send-chat-message), counted in units.
+	// maxMessage is the maximum length of a message in UTF-16 units
+	// (https://dev.twitch.tv/docs/api/reference/#send-chat-message).
 	maxMessage = 500
-	// maxParts bounds what one answer becomes: a channel without privileges takes a message a second, and an answer has
-	// to be said within its claim.
+	// maxParts is the maximum number of messages of an answer. A channel without privileges takes a message a second, and
+	// an answer must be sent within its claim.
 	maxParts = 8
-	// ellipsis ends an answer that was cut.
+	// ellipsis ends a shortened answer.
 	ellipsis = "…"
-	// guard stands before what Twitch, or a bot in the channel, would take for a command: a zero width space, which is
-	// no white space to those who trim.
+	// guard precedes text that Twitch, or a bot in the channel, would take for a command. It is a zero width space, and so
+	// not removed with white space.
 	guard = "\u200b"
 )
 
-// split makes the messages of a text: in one line each, without control characters, at most maxText long and split
-// between words where that is possible, none of which is a command.
+// split divides a text into messages: one line each, without control characters, at most maxMessage units long, divided
+// between words if possible. No message is a command.
 func split(text string) []string {
 	words := strings.Fields(strings.Map(func(r rune) rune {
 		switch {
@@ -66,8 +66,8 @@ func split(text string) []string {
 	return all
 }
 
-// escapeCommand makes of a word that begins a message the pieces that it has to be said in: one, where it fits into a
-// message. Each begins no command (https://dev.twitch.tv/docs/chat/irc/#migrated-irc-commands; /me is left in IRC).
+// escapeCommand divides the first word of a message into pieces: one piece, if the word fits into a message. No piece
+// begins a command (https://dev.twitch.tv/docs/chat/irc/#migrated-irc-commands; IRC still has /me).
 func escapeCommand(word string) []string {
 	var pieces []string
 	for word != "" {

@@ -471,7 +471,7 @@ func TestWhatIsNotAllowedKeepsNothingElseBack(t *testing.T) {
 	}
 	w.logIn(scopes...)
 	w.subscribed(5)
-	w.eventually("that it works is told", func() bool { return w.logged("listening to what could not", "channel.subscribe") == 1 })
+	w.eventually("that it works is told", func() bool { return w.logged("subscription accepted", "channel.subscribe") == 1 })
 }
 
 func TestNobodyHasLoggedIn(t *testing.T) {
@@ -623,7 +623,7 @@ func TestTheLimitOfCostIsTold(t *testing.T) {
 	w.mu.Lock()
 	w.topics = w.topics[2:]
 	w.mu.Unlock()
-	w.eventually("the rest has its turn", func() bool { return len(w.enabled()) == 10 && w.logged("listening to what could not", "other11") == 1 })
+	w.eventually("the rest has its turn", func() bool { return len(w.enabled()) == 10 && w.logged("subscription accepted", "other11") == 1 })
 }
 
 func TestCheckURL(t *testing.T) {

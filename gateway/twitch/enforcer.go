@@ -19,14 +19,14 @@ import (
 	helix "parley.internal/shared/twitch"
 )
 
-// What the account has to grant, and be a moderator of the channel for
+// The scopes for moderation. The bot must also be a moderator of the channel
 // (https://dev.twitch.tv/docs/authentication/scopes/).
 const (
 	scopeBan    = "moderator:manage:banned_users"
 	scopeDelete = "moderator:manage:chat_messages"
 )
 
-// moderator carries out the orders for one channel, one after the other, while this instance has the channel's lease.
+// enforcer executes the moderation commands for one channel in order, while this instance has the channel's lease.
 type enforcer struct {
 	*outbox.KeyedQueue[*moderator.Job]
 	service *Service
@@ -51,13 +51,13 @@ func (m *enforcer) act(ctx context.Context, o moderation.Command) moderator.Answ
 		scope = scopeDelete
 	}
 	account := s.account(scope)
-	token, failed := account.Token(ctx) // before the room: without a login the chat is in no room
+	token, failed := account.Token(ctx) // first, because without a login the chat joins no channel
 	if failed != nil {
 		return answerTo(failed, s.timing.retry)
 	}
 	waiting, cancel := context.WithTimeout(ctx, s.timing.join)
 	defer cancel()
-	room, err := s.chat.await(waiting, m.login, false)
+	channel, err := s.chat.await(waiting, m.login, false)
 	if err != nil {
 		return moderator.Answer{Outcome: moderator.PutOff, Code: deadletter.PlatformUnavailable, Words: err.Error(), After: s.timing.retry}
 	}
@@ -71,7 +71,7 @@ func (m *enforcer) act(ctx context.Context, o moderation.Command) moderator.Answ
 				return failed
 			}
 		}
-		done.Words, failed = s.moderate(ctx, token, room.id, user, o)
+		done.Words, failed = s.moderate(ctx, token, channel.id, user, o)
 		return failed
 	})
 	a := done

@@ -5,20 +5,21 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"parley.internal/shared/retry"
 )
 
-// limits are how fast the account may do things, all its connections together
-// (https://dev.twitch.tv/docs/chat/#twitch-chatbot-rate-limits).
+// limits are the account's rate limits, over all connections (https://dev.twitch.tv/docs/chat/#twitch-chatbot-rate-limits).
 type limits struct {
 	joins             int           // in joinWindow
-	messages          int           // in sayWindow, where it is neither broadcaster nor moderator
-	moderatorMessages int           // in sayWindow, all channels together
-	spacing           time.Duration // between two messages of a channel where it is neither
+	messages          int           // in messageWindow, in channels without a privilege of the bot
+	moderatorMessages int           // in messageWindow, in all channels together
+	spacing           time.Duration // between two messages of a channel without a privilege of the bot
 	joinWindow        time.Duration
 	messageWindow     time.Duration
 }
 
-// limitsOf are Twitch's, with a little more time for the way there: what leaves a second apart may arrive closer.
+// limitsOf returns Twitch's limits with slightly longer windows: the network may bring messages closer together.
 func limitsOf(verified bool) limits {
 	l := limits{joins: 20, messages: 20, moderatorMessages: 100, spacing: 1100 * time.Millisecond, joinWindow: 10500 * time.Millisecond, messageWindow: 31 * time.Second}
 	if verified {
@@ -27,15 +28,15 @@ func limitsOf(verified bool) limits {
 	return l
 }
 
-// pacer makes one kind of act wait until it may be done. The instances that share the account each take their part of
-// what it may, as nobody counts for all of them.
+// pacer delays actions of one kind to keep a rate limit. Each instance uses only a share of the account's limit, because
+// no counter spans the instances. It is safe for concurrent use.
 type pacer struct {
 	window time.Duration
-	share  func(limit int) int // this instance's part of a limit
+	share  func(limit int) int // returns this instance's share of a limit
 
 	mu    sync.Mutex
-	times []time.Time          // of what was done within the window, oldest first
-	last  map[string]time.Time // by channel
+	times []time.Time          // of the actions within the window, oldest first
+	last  map[string]time.Time // time of the last action, by channel
 	now   func() time.Time
 }
 
@@ -43,35 +44,28 @@ func newPacer(window time.Duration, share func(limit int) int) *pacer {
 	return &pacer{window: window, share: share, last: map[string]time.Time{}, now: time.Now}
 }
 
-// wait returns when one more may be done: at most limit within the window, and spacing after the last one in the same
-// channel. It counts as done then.
+// wait returns when another action is allowed: at most limit actions in the window, and spacing after the last action in
+// the same channel. It counts the action.
 func (p *pacer) wait(ctx context.Context, channel string, limit int, spacing time.Duration) error {
 	for {
 		d := p.take(channel, limit, spacing)
 		if d <= 0 {
 			return nil
 		}
-		if sleep(ctx, d); ctx.Err() != nil {
-			return ctx.Err()
+		if err := retry.Sleep(ctx, d); err != nil {
+			return err
 		}
 	}
 }
 
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
-
-// begin tells that what was waited for begins only now, so that the next in the channel keeps its distance to that.
+// begin records the real start of the action after wait. The next action in the channel keeps its distance to the start.
 func (p *pacer) begin(channel string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last[channel] = p.now()
 }
 
-// take counts one more if it may be done now; else it tells when to ask again.
+// take counts an action and returns 0, or returns the time until the action may be allowed.
 func (p *pacer) take(channel string, limit int, spacing time.Duration) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
