@@ -9,7 +9,7 @@ import (
 
 	"cloud.google.com/go/firestore"
 
-	standin "parley.internal/emulator/twitch"
+	fake "parley.internal/emulator/twitch"
 	"parley.internal/gateway/moderator"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
@@ -20,7 +20,7 @@ import (
 
 var moderate = []string{helix.ScopeChat, scopeBan, scopeDelete}
 
-// order sends an order for a channel.
+// order sends a moderation command for a channel.
 func (w *world) order(room string, f moderation.Fields) answered {
 	w.t.Helper()
 	f.Channel = Channel(room)
@@ -46,7 +46,7 @@ func (w *world) record(a answered) moderator.Record {
 	return r
 }
 
-// done are what the bot did in a channel.
+// done lists the bot's moderation actions in a channel.
 func (w *world) done(room string) (kinds []string) {
 	for _, a := range w.twitch.Actions(room) {
 		if a.By == w.bot.Login {
@@ -56,7 +56,7 @@ func (w *world) done(room string) (kinds []string) {
 	return kinds
 }
 
-func TestOrdersAreCarriedOut(t *testing.T) {
+func TestCommandsAreExecuted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
@@ -67,14 +67,14 @@ func TestOrdersAreCarriedOut(t *testing.T) {
 
 	for _, tt := range []struct {
 		order moderation.Fields
-		want  standin.Action
+		want  fake.Action
 		note  string
 	}{
-		{moderation.Fields{Action: "delete", MessageID: line.ID}, standin.Action{Kind: standin.ActionDelete, Login: "alice", MessageID: line.ID}, "done"},
+		{moderation.Fields{Action: "delete", MessageID: line.ID}, fake.Action{Kind: fake.ActionDelete, Login: "alice", MessageID: line.ID}, "done"},
 		{moderation.Fields{Action: "timeout", UserID: "twitch:" + alice.ID, DurationSeconds: "600", Reason: "spam"},
-			standin.Action{Kind: standin.ActionTimeout, Login: "alice", Duration: 600 * time.Second, Reason: "spam"}, "done: until "},
-		{moderation.Fields{Action: "ban", Login: "@Bob", Reason: "more spam"}, standin.Action{Kind: standin.ActionBan, Login: "bob", Reason: "more spam"}, "done"},
-		{moderation.Fields{Action: "unban", UserID: bob.ID}, standin.Action{Kind: standin.ActionUnban, Login: "bob"}, "done"},
+			fake.Action{Kind: fake.ActionTimeout, Login: "alice", Duration: 600 * time.Second, Reason: "spam"}, "done: until "},
+		{moderation.Fields{Action: "ban", Login: "@Bob", Reason: "more spam"}, fake.Action{Kind: fake.ActionBan, Login: "bob", Reason: "more spam"}, "done"},
+		{moderation.Fields{Action: "unban", UserID: bob.ID}, fake.Action{Kind: fake.ActionUnban, Login: "bob"}, "done"},
 	} {
 		a := w.order(room, tt.order)
 		entry, record := w.reaches(a, delivery.Delivered), w.record(a)
@@ -100,8 +100,8 @@ func TestOrdersAreCarriedOut(t *testing.T) {
 	}
 }
 
-// What is wanted may be so already: because a person was faster, or because it is asked for twice.
-func TestWhatIsSoAlreadyIsDelivered(t *testing.T) {
+// The requested state may exist already: a person was faster, or the command came twice.
+func TestACommandForAnExistingStateIsDelivered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
@@ -132,22 +132,22 @@ func TestWhatIsSoAlreadyIsDelivered(t *testing.T) {
 	}
 }
 
-func TestWhatTwitchRefusesIsADeadLetter(t *testing.T) {
+func TestARefusedCommandIsADeadLetter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
 	room, foreign := w.channel("streamer"), w.channel("foreign")
 	alice, mod := w.user("alice"), w.user("mod")
-	if err := w.twitch.SetRole(room, "mod", standin.Role{Moderator: true}); err != nil {
+	if err := w.twitch.SetRole(room, "mod", fake.Role{Moderator: true}); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.twitch.SetRole(foreign, w.bot.Login, standin.Role{}); err != nil {
+	if err := w.twitch.SetRole(foreign, w.bot.Login, fake.Role{}); err != nil {
 		t.Fatal(err)
 	}
 	w.start("a", TransportHelix, []string{room, foreign})
 	w.joined(room, foreign)
 	timeout := moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"}
 	status := func(code int) func() {
-		return func() { w.twitch.FailHTTP(standin.HTTPFault{Path: "/moderation/bans", Status: code}) }
+		return func() { w.twitch.FailHTTP(fake.HTTPFault{Path: "/moderation/bans", Status: code}) }
 	}
 	for _, tt := range []struct {
 		name   string
@@ -192,7 +192,7 @@ func TestWhatTwitchRefusesIsADeadLetter(t *testing.T) {
 	}
 }
 
-func TestAMissingScopeIsToldBeforeTwitchIsAsked(t *testing.T) {
+func TestAMissingScopeNeedsNoRequest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, write)
 	room := w.channel("streamer")
@@ -210,8 +210,26 @@ func TestAMissingScopeIsToldBeforeTwitchIsAsked(t *testing.T) {
 	}
 }
 
-// Whatever goes wrong on the way, the person is silenced once, and Twitch is not asked more often than it has to be.
-func TestWhatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
+// Without a login the chat joins no channel; the reason is the login nevertheless.
+func TestAMissingLoginIsLoginNeeded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, moderate)
+	room := w.channel("streamer")
+	alice := w.user("alice")
+	w.tokens.loggedOut = true
+	w.start("a", TransportAuto, []string{room})
+	w.sender = delivery.NewSender(w.ledger, discard{}, delivery.Config{Deadline: 2 * time.Second, Retention: time.Hour}, time.Now)
+	answer := w.answer(fake.Line{ID: "m-1", Channel: room, UserID: alice.ID, Text: "hello?"}, "hello")
+	command := w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID})
+	for _, a := range []answered{answer, command} {
+		if e := w.reaches(a, delivery.Dead); e.Reason != string(deadletter.LoginNeeded) || !strings.Contains(e.Message, "/oauth/twitch/login") {
+			t.Errorf("%s: %s: %s; want %s", a.text, e.Reason, e.Message, deadletter.LoginNeeded)
+		}
+	}
+}
+
+// After every failure the command is executed, with as few requests as possible.
+func TestAFailedCommandIsRetried(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
@@ -219,17 +237,17 @@ func TestWhatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
 	w.joined(room)
 	for i, tt := range []struct {
 		name    string
-		fault   standin.HTTPFault
+		fault   fake.HTTPFault
 		note    string
-		actions int // of the stand-in: a time-out that it did and did not tell of is done twice, to the same end
+		actions int // of the fake: a time-out with a lost answer is executed twice, with the same end
 	}{
-		{"an answer that is lost", standin.HTTPFault{Drop: true, Done: true}, "done: until ", 2},
-		{"a request that is lost", standin.HTTPFault{Drop: true}, "done: until ", 1},
-		{"no answer in time", standin.HTTPFault{Hang: true, Done: true}, "done: until ", 2},
-		{"a fault of the server", standin.HTTPFault{Status: 500}, "done: until ", 1},
-		{"another who bans at this moment", standin.HTTPFault{Status: http.StatusConflict}, "done: until ", 1},
-		{"too many requests", standin.HTTPFault{Status: http.StatusTooManyRequests, Header: http.Header{"Ratelimit-Reset": {fmt.Sprint(time.Now().Unix())}}}, "done: until ", 1},
-		{"a token that ended", standin.HTTPFault{Status: http.StatusUnauthorized}, "done: until ", 1},
+		{"an answer that is lost", fake.HTTPFault{Drop: true, Done: true}, "done: until ", 2},
+		{"a request that is lost", fake.HTTPFault{Drop: true}, "done: until ", 1},
+		{"no answer in time", fake.HTTPFault{Hang: true, Done: true}, "done: until ", 2},
+		{"a fault of the server", fake.HTTPFault{Status: 500}, "done: until ", 1},
+		{"another who bans at this moment", fake.HTTPFault{Status: http.StatusConflict}, "done: until ", 1},
+		{"too many requests", fake.HTTPFault{Status: http.StatusTooManyRequests, Header: http.Header{"Ratelimit-Reset": {fmt.Sprint(time.Now().Unix())}}}, "done: until ", 1},
+		{"a token that ended", fake.HTTPFault{Status: http.StatusUnauthorized}, "done: until ", 1},
 	} {
 		login := fmt.Sprintf("viewer%d", i)
 		viewer := w.user(login)
@@ -250,18 +268,18 @@ func TestWhatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
 	if w.tokens.refreshed != 1 {
 		t.Errorf("refreshed %d times; want once", w.tokens.refreshed)
 	}
-	// a ban is not even done twice
+	// a ban with a lost answer is executed once
 	bob := w.user("bob")
 	before := len(w.done(room))
-	w.twitch.FailHTTP(standin.HTTPFault{Path: "/moderation/bans", Drop: true, Done: true})
+	w.twitch.FailHTTP(fake.HTTPFault{Path: "/moderation/bans", Drop: true, Done: true})
 	a := w.order(room, moderation.Fields{Action: "ban", UserID: bob.ID})
 	if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, "held: ") || len(w.done(room))-before != 1 {
 		t.Errorf("note = %q, done %d times", e.Note, len(w.done(room))-before)
 	}
 }
 
-// An order comes by the bus to every instance, and more than once.
-func TestAnOrderThatComesTwiceIsDoneOnce(t *testing.T) {
+// The bus delivers a command to every instance, and more than once.
+func TestARedeliveredCommandIsExecutedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
@@ -276,15 +294,15 @@ func TestAnOrderThatComesTwiceIsDoneOnce(t *testing.T) {
 		}
 	}
 	w.reaches(a, delivery.Delivered)
-	// one more order, behind which nothing of the first can be left
+	// after a second command, the first one has certainly ended
 	w.reaches(w.order(room, moderation.Fields{Action: "unban", UserID: alice.ID}), delivery.Delivered)
 	if got := w.done(room); len(got) != 2 {
 		t.Errorf("did %v; want each once", got)
 	}
 }
 
-// The owner dies while Twitch has done it and not yet said so: who takes the channel over brings it to its end.
-func TestAnOrderOutlivesItsInstance(t *testing.T) {
+// The owner dies after the execution and before Twitch's answer. The next owner finishes the command.
+func TestTheNextOwnerFinishesACommand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
 	w.lease = quickLease
@@ -292,7 +310,7 @@ func TestAnOrderOutlivesItsInstance(t *testing.T) {
 	alice := w.user("alice")
 	first := w.start("a", TransportHelix, []string{room})
 	w.joined(room)
-	w.twitch.FailHTTP(standin.HTTPFault{Path: "/moderation/bans", Hang: true, Done: true})
+	w.twitch.FailHTTP(fake.HTTPFault{Path: "/moderation/bans", Hang: true, Done: true})
 	a := w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID})
 	eventually(t, "Twitch did it", func() bool { return len(w.done(room)) == 1 })
 	first.kill()
@@ -313,8 +331,8 @@ func TestAnOrderOutlivesItsInstance(t *testing.T) {
 	}
 }
 
-// Lines that Twitch's limits hold up do not hold up who has to be silenced.
-func TestAnOrderDoesNotWaitBehindLines(t *testing.T) {
+// A rate limit for messages does not delay a command.
+func TestACommandDoesNotWaitBehindAnswers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")

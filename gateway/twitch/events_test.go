@@ -10,7 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	standin "parley.internal/emulator/twitch"
+	fake "parley.internal/emulator/twitch"
 	"parley.internal/gateway/gap"
 	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/bus"
@@ -19,10 +19,10 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// broadcasterScopes are what a broadcaster's own account needs to listen to everything.
+// broadcasterScopes are the scopes for all topics of a channel.
 var broadcasterScopes = []string{"moderator:read:followers", "channel:read:subscriptions"}
 
-// listening waits until Twitch has these subscriptions enabled to what happens in a channel, and no others.
+// listening waits until a channel has exactly these enabled subscriptions.
 func (w *world) listening(login string, kinds ...string) {
 	w.t.Helper()
 	slices.Sort(kinds)
@@ -48,7 +48,7 @@ func (w *world) do(err error) {
 	}
 }
 
-func TestWhatHappensBecomesEvents(t *testing.T) {
+func TestNotificationsBecomeEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	room := w.channel("streamer")
@@ -62,12 +62,12 @@ func TestWhatHappensBecomesEvents(t *testing.T) {
 	w.do(w.twitch.Follow(room, "alice"))
 	w.do(w.twitch.Subscribe(room, "alice", 1))
 	w.do(w.twitch.Raid("raider", room, 42))
-	w.do(w.twitch.GoOnline(room, standin.Stream{ID: "77"}))
+	w.do(w.twitch.GoOnline(room, fake.Stream{ID: "77"}))
 	w.do(w.twitch.GoOffline(room))
 	if n := w.twitch.RepeatEvent(); n != len(allKinds) {
 		t.Errorf("%d notifications were repeated", n)
 	}
-	w.do(w.twitch.Subscribe(room, "alice", 2)) // by the chat alone
+	w.do(w.twitch.Subscribe(room, "alice", 2)) // only the chat reports a renewal
 	for _, want := range []struct {
 		kind, user, name, payload string
 	}{
@@ -100,7 +100,7 @@ func TestWhatHappensBecomesEvents(t *testing.T) {
 			t.Errorf("%s: %+v", want.kind, x)
 		}
 	}
-	// the resub came last, and what was told twice before it is one event
+	// the renewal came last: all repetitions before it are handled
 	for _, kind := range []string{TypeFollow, TypeSubscribed, TypeRaid, TypeStreamOnline, TypeStreamOffline} {
 		if n := len(w.events(kind)); n != 1 {
 			t.Errorf("%d events %s; want 1", n, kind)
@@ -108,7 +108,7 @@ func TestWhatHappensBecomesEvents(t *testing.T) {
 	}
 }
 
-func TestTheBotListensWhereNobodyHasLoggedIn(t *testing.T) {
+func TestTheBotSubscribesWithoutABroadcastersLogin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"moderator:read:followers"})
 	own, other := w.channel("own"), w.channel("other")
@@ -127,11 +127,11 @@ func TestTheBotListensWhereNobodyHasLoggedIn(t *testing.T) {
 
 	w.logIn(other, broadcasterScopes...)
 	w.listening(other, allKinds...)
-	w.do(w.twitch.GoOnline(other, standin.Stream{}))
+	w.do(w.twitch.GoOnline(other, fake.Stream{}))
 	eventually(t, "the stream is published", func() bool { return len(w.events(TypeStreamOnline)) == 1 })
 }
 
-func TestAnotherInstanceGoesOnListening(t *testing.T) {
+func TestTheNextOwnerSubscribes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	w.lease = quickLease
@@ -141,9 +141,9 @@ func TestAnotherInstanceGoesOnListening(t *testing.T) {
 	held := &held{asked: make(chan struct{}, 1), let: make(chan struct{})}
 	first := w.start("first", TransportAuto, []string{room}, func(s *Service) { held.Publisher, s.publisher = s.publisher, held })
 	w.listening(room, allKinds...)
-	w.do(w.twitch.GoOnline(room, standin.Stream{}))
+	w.do(w.twitch.GoOnline(room, fake.Stream{}))
 	<-held.asked
-	time.AfterFunc(50*time.Millisecond, func() { close(held.let) }) // while it ends
+	time.AfterFunc(50*time.Millisecond, func() { close(held.let) }) // during the end of first
 	first.stop()
 	if n := len(w.events(TypeStreamOnline)); n != 1 {
 		t.Errorf("%d streams were published before it ended", n)
@@ -167,7 +167,7 @@ func TestAnotherInstanceGoesOnListening(t *testing.T) {
 	}
 }
 
-// held is a publisher that takes its time.
+// held is a slow publisher.
 type held struct {
 	Publisher
 	asked, let chan struct{}
@@ -182,7 +182,7 @@ func (h *held) Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) 
 	return h.Publisher.Publish(ctx, t, out)
 }
 
-func TestTheSameHappeningToldTwiceIsOne(t *testing.T) {
+func TestTwoReportsOfOneEventAreOneEvent(t *testing.T) {
 	noon := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	told := func(kind, source, user string, after time.Duration) *event.Event {
 		return &event.Event{Type: kind, Source: source, Channel: "twitch:x", UserID: user, ExternalEvent: &event.ExternalEvent{CreatedAt: noon.Add(after)}}
@@ -215,7 +215,7 @@ func TestTheSameHappeningToldTwiceIsOne(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoEvent(t *testing.T) {
+func TestSomeNotificationsAreNoEvents(t *testing.T) {
 	bot, _ := identity.New(identity.Twitch, "9")
 	for _, test := range []struct {
 		name, told string
@@ -234,7 +234,7 @@ func TestWhatIsNoEvent(t *testing.T) {
 	}
 }
 
-func TestTheSameFollowerIsTheSameEvent(t *testing.T) {
+func TestTwoNotificationsOfAFollowerAreOneEvent(t *testing.T) {
 	follow := func(message string) *event.Event {
 		return notificationEvent(eventsub.Notification{
 			ID: message, At: time.Now(), Topic: eventsub.Topic{Kind: eventsub.Follow, Channel: "x", Broadcaster: "5"},

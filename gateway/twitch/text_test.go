@@ -17,7 +17,7 @@ import (
 	"parley.internal/shared/topology"
 )
 
-func TestParts(t *testing.T) {
+func TestSplit(t *testing.T) {
 	for _, test := range []struct {
 		name, in string
 		want     []string
@@ -60,7 +60,7 @@ func FuzzParts(f *testing.F) {
 			}
 		}
 		if len(all) == maxParts {
-			return // it may have been cut
+			return // the text may be shortened
 		}
 		letters := func(s string) string {
 			return strings.Map(func(r rune) rune {
@@ -76,7 +76,7 @@ func FuzzParts(f *testing.F) {
 	})
 }
 
-// FuzzParse holds that no line that anybody sends ends the program.
+// FuzzParse checks that no line ends the program.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"PRIVMSG", "@badges=x :a!b@c PRIVMSG #x :hi", ":tmi.twitch.tv CLEARCHAT", "@emotes=1:0-9999 :a PRIVMSG #x :y", "USERNOTICE", "@id=1;user-id=1 :a!a@a USERNOTICE #x",

@@ -17,7 +17,7 @@ import (
 	irc "github.com/gempir/go-twitch-irc/v4"
 	"github.com/go-json-experiment/json"
 
-	standin "parley.internal/emulator/twitch"
+	fake "parley.internal/emulator/twitch"
 	"parley.internal/gateway/gap"
 	"parley.internal/gateway/outbox"
 	"parley.internal/shared/config"
@@ -29,12 +29,12 @@ import (
 
 var write = []string{helix.ScopeChat}
 
-func TestWhatIsSaidBecomesEvents(t *testing.T) {
+func TestMessagesBecomeEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	room := w.channel("streamer")
 	alice, bob := w.user("alice"), w.user("bob")
-	for login, role := range map[string]standin.Role{"alice": {Moderator: true, SubscriberMonths: 7, VIP: true}, "bob": {}} {
+	for login, role := range map[string]fake.Role{"alice": {Moderator: true, SubscriberMonths: 7, VIP: true}, "bob": {}} {
 		if err := w.twitch.SetRole(room, login, role); err != nil {
 			t.Fatal(err)
 		}
@@ -42,9 +42,9 @@ func TestWhatIsSaidBecomesEvents(t *testing.T) {
 	w.start("a", TransportAuto, []string{"#Streamer"})
 	w.joined(room)
 	first := w.say(room, "alice", "hello; there \\o/")
-	reply := w.say(room, "bob", "hi", standin.ReplyingTo(first.ID))
+	reply := w.say(room, "bob", "hi", fake.ReplyingTo(first.ID))
 	w.say(room, w.bot.Login, "I am the bot")
-	w.say(room, "alice", "waves", standin.AsAction())
+	w.say(room, "alice", "waves", fake.AsAction())
 	if err := w.twitch.Subscribe(room, "bob", 2); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestWhatIsSaidBecomesEvents(t *testing.T) {
 	}
 }
 
-func TestAnswersAreSaid(t *testing.T) {
+func TestAnswersAreSent(t *testing.T) {
 	t.Parallel()
 	for _, speak := range []string{TransportHelix, TransportIRC, TransportAuto} {
 		t.Run(speak, func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestAnswersAreSaid(t *testing.T) {
 				if l.ReplyTo != question.ID {
 					t.Errorf("line %d replies to %q; want the question", i, l.ReplyTo)
 				}
-				if via := map[bool]string{true: standin.ViaIRC, false: standin.ViaHelix}[speak == TransportIRC]; l.Via != via {
+				if via := map[bool]string{true: fake.ViaIRC, false: fake.ViaHelix}[speak == TransportIRC]; l.Via != via {
 					t.Errorf("line %d came via %s; want %s", i, l.Via, via)
 				}
 				if i > 0 {
@@ -184,11 +184,11 @@ func TestRefusalsAreDeadLetters(t *testing.T) {
 			t.Errorf("%d dead letters for %s (%v); want %d", len(docs), reason, err, letters[reason])
 		}
 	}
-	w.twitch.FailChat(standin.ChatFault{Notice: "msg_rejected"})
+	w.twitch.FailChat(fake.ChatFault{Notice: "msg_rejected"})
 	dead(w.answer(question, "one"), deadletter.PlatformRefused, "msg_rejected")
-	w.twitch.FailChat(standin.ChatFault{Notice: "msg_banned", Skip: 1})
+	w.twitch.FailChat(fake.ChatFault{Notice: "msg_banned", Skip: 1})
 	dead(w.answer(question, strings.Repeat("long text ", 60)), deadletter.SenderRefused, "message 2 of 2", "msg_banned")
-	w.twitch.FailChat(standin.ChatFault{Notice: "msg_ratelimit"})
+	w.twitch.FailChat(fake.ChatFault{Notice: "msg_ratelimit"})
 	w.reaches(w.answer(question, "too fast at first"), delivery.Delivered)
 
 	m.stop()
@@ -198,14 +198,14 @@ func TestRefusalsAreDeadLetters(t *testing.T) {
 		t.Fatal(err)
 	}
 	dead(w.answer(question, "two"), deadletter.SenderRefused, "user_timed_out")
-	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusForbidden})
+	w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Status: http.StatusForbidden})
 	dead(w.answer(w.say(other, "alice", "and you?"), "three"), deadletter.SenderRefused, "status 403")
 	if n := len(w.said(room)) + len(w.said(other)); n != 2 {
 		t.Errorf("%d lines were said; want the half one and the one that was too fast", n)
 	}
 }
 
-func TestWhatNobodyKnowsIsNotSaidAgain(t *testing.T) {
+func TestAnAnswerOfUnknownOutcomeIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, write)
 	room := w.channel("streamer")
@@ -216,8 +216,8 @@ func TestWhatNobodyKnowsIsNotSaidAgain(t *testing.T) {
 		question := w.say(room, "alice", "hello?")
 		before := len(w.said(room))
 		for i, done := range []bool{true, false} {
-			w.twitch.FailChat(standin.ChatFault{Done: done})
-			fault := standin.HTTPFault{Path: "/chat/messages", Done: done, Hang: i == 0, Drop: i == 1}
+			w.twitch.FailChat(fake.ChatFault{Done: done})
+			fault := fake.HTTPFault{Path: "/chat/messages", Done: done, Hang: i == 0, Drop: i == 1}
 			if speak == TransportHelix {
 				w.twitch.ClearFaults()
 				w.twitch.FailHTTP(fault)
@@ -236,8 +236,8 @@ func TestWhatNobodyKnowsIsNotSaidAgain(t *testing.T) {
 	}
 }
 
-// TestNothingIsSaidOnAConnectionThatIsGivenUp holds up the end of a connection on which an answer was not confirmed.
-func TestNothingIsSaidOnAConnectionThatIsGivenUp(t *testing.T) {
+// TestADroppedConnectionSendsNothing delays the end of a connection after an unconfirmed answer.
+func TestADroppedConnectionSendsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	room := w.channel("streamer")
@@ -246,10 +246,10 @@ func TestNothingIsSaidOnAConnectionThatIsGivenUp(t *testing.T) {
 	w.start("a", TransportIRC, []string{room}, impatient, func(s *Service) {
 		s.chat.onJoined = func(string, time.Time, time.Time) {
 			select {
-			case <-reading: // the second connection's
+			case <-reading: // on the second connection
 			default:
 				close(reading)
-				<-release // the one who reads doesn't see the connection's end before this
+				<-release // the reader sees the connection's end only afterwards
 			}
 		}
 	})
@@ -261,7 +261,7 @@ func TestNothingIsSaidOnAConnectionThatIsGivenUp(t *testing.T) {
 	after := w.answer(question, "after it")
 	eventually(t, "it is known", func() bool { return w.entry(after).State != "" })
 	pause := time.NewTimer(2 * quickTiming.minBackoff)
-	<-pause.C // what would be said on the old connection is claimed by then
+	<-pause.C // an answer on the old connection would be claimed by then
 	if got := w.entry(after).State; got != delivery.Pending {
 		t.Errorf("state = %s while there is no connection; want it to wait", got)
 	}
@@ -272,7 +272,7 @@ func TestNothingIsSaidOnAConnectionThatIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestWhatWasNotMadeIsTriedAgain(t *testing.T) {
+func TestAnUnsentAnswerIsRetried(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, write)
 	room := w.channel("streamer")
@@ -280,7 +280,7 @@ func TestWhatWasNotMadeIsTriedAgain(t *testing.T) {
 	m := w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	question := w.say(room, "alice", "hello?")
-	for _, f := range []standin.HTTPFault{
+	for _, f := range []fake.HTTPFault{
 		{Status: http.StatusTooManyRequests, Times: 2, Header: http.Header{"Ratelimit-Reset": {"1"}}},
 		{Status: http.StatusServiceUnavailable, Times: 2},
 	} {
@@ -293,7 +293,7 @@ func TestWhatWasNotMadeIsTriedAgain(t *testing.T) {
 	if w.tokens.refreshed != 1 {
 		t.Errorf("refreshed %d times; want once", w.tokens.refreshed)
 	}
-	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusInternalServerError})
+	w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Status: http.StatusInternalServerError})
 	unclear := w.answer(question, "500")
 	w.reaches(w.answer(question, "after 500"), delivery.Delivered)
 	if got := w.entry(unclear).State; got != delivery.Claimed {
@@ -308,7 +308,7 @@ func TestWhatWasNotMadeIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestAnAnswerWithoutAnOwnerWaitsForTheNext(t *testing.T) {
+func TestAnAnswerWaitsForTheNextOwner(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	room := w.channel("streamer")
@@ -329,8 +329,8 @@ func TestAnAnswerWithoutAnOwnerWaitsForTheNext(t *testing.T) {
 	}
 }
 
-// TestManyInstances is the promise as a whole: whoever comes, goes or dies, each line is one event and each answer is
-// said at most once, and exactly once unless its instance was killed in the midst of it.
+// TestManyInstances checks all guarantees together while instances start, stop and die: each message is one event, and
+// each answer is sent at most once, and exactly once unless its instance was killed during the send.
 func TestManyInstances(t *testing.T) {
 	t.Parallel()
 	for _, speak := range []string{TransportHelix, TransportIRC} {
@@ -347,7 +347,7 @@ func TestManyInstances(t *testing.T) {
 			w.settled(a, b)
 			w.joined(rooms...)
 			var all []answered
-			heard := map[string]bool{} // ids of lines that were said while somebody listened
+			heard := map[string]bool{} // ids of messages sent while an instance reads
 			round := func(steady bool) {
 				t.Helper()
 				for _, room := range rooms {
@@ -373,7 +373,7 @@ func TestManyInstances(t *testing.T) {
 			w.joined(rooms...)
 			round(true)
 
-			// killed while it speaks
+			// killed during a send
 			for range 3 {
 				round(false)
 			}
@@ -428,7 +428,7 @@ func TestManyInstances(t *testing.T) {
 				return true
 			})
 			for _, e := range w.events(event.TypeChatMessage) {
-				if e.CorrelationID != "twitch:"+e.Message.ID { // which makes one event of what two instances heard
+				if e.CorrelationID != "twitch:"+e.Message.ID { // makes one event of a message read by two instances
 					t.Errorf("%q was ingested as %s", e.Message.Text, e.CorrelationID)
 				}
 				if e.UserID == "twitch:"+w.bot.ID {
@@ -439,8 +439,8 @@ func TestManyInstances(t *testing.T) {
 	}
 }
 
-// TestTheOwnerIsKilledInTheMidst kills an instance while Twitch has its message and has not answered yet.
-func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
+// TestAnOwnerKilledDuringASend kills an instance after Twitch received a message and before the answer.
+func TestAnOwnerKilledDuringASend(t *testing.T) {
 	t.Parallel()
 	for _, speak := range []string{TransportHelix, TransportIRC} {
 		t.Run(speak, func(t *testing.T) {
@@ -453,8 +453,8 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 			w.joined(room)
 			question := w.say(room, "alice", "hello?")
 			w.reaches(w.answer(question, "before"), delivery.Delivered)
-			w.twitch.FailChat(standin.ChatFault{Done: true})
-			w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Done: true, Hang: true})
+			w.twitch.FailChat(fake.ChatFault{Done: true})
+			w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Done: true, Hang: true})
 			midst := w.answer(question, "in the midst")
 			var behind []answered
 			for i := range 3 {
@@ -485,16 +485,16 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 	}
 }
 
-// TestNothingIsMissedWhenAChannelIsHandedOver has somebody talk all the time while instances come and go.
-func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
+// TestAHandoverMissesNothing sends messages all the time while instances start and stop.
+func TestAHandoverMissesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	var rooms []string
-	for i := range 16 { // so many that each instance wants some
+	for i := range 16 { // enough for a share of each instance
 		rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
 	}
 	w.user("alice")
-	// a slow machine takes long to take over, and makes connections silent
+	// long durations: on a slow machine a handover takes long, and connections are silent
 	patient := func(s *Service) {
 		s.timing.linger, s.timing.flush, s.timing.ping = 3*time.Second, 6*time.Second, time.Minute
 	}
@@ -540,7 +540,7 @@ func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
 	})
 }
 
-func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
+func TestLostConnectionsAreReplacedAndGapsStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	room, other := w.channel("streamer"), w.channel("other")
@@ -566,13 +566,13 @@ func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
 	for i, breakIt := range []func(){
 		func() { w.twitch.DropIRC(w.bot.Login) },
 		func() { w.twitch.ReconnectIRC(w.bot.Login) },
-		func() { w.twitch.DelayIRC(w.bot.Login, time.Hour) }, // silent for ever
+		func() { w.twitch.DelayIRC(w.bot.Login, time.Hour) }, // silent
 		func() { w.tokens.revoke(); w.twitch.DropIRC(w.bot.Login) },
 	} {
 		broken := time.Now()
 		breakIt()
 		eventually(t, fmt.Sprintf("two gaps more after break %d", i), func() bool { return gaps() == 2*(i+1) })
-		// also where it took a while to notice
+		// also for a loss that was noticed late
 		if late := latest.Sub(broken); late > quickTiming.ping/2 {
 			t.Errorf("after break %d the gaps begin %s late", i, late)
 		}
@@ -588,8 +588,8 @@ func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
 	}
 }
 
-// TestAnAbsenceIsNotedThoughAnOwnerDiesInIt kills owners who could not yet store what is missed.
-func TestAnAbsenceIsNotedThoughAnOwnerDiesInIt(t *testing.T) {
+// TestAGapIsStoredThoughItsOwnerDies kills owners before they store a gap.
+func TestAGapIsStoredThoughItsOwnerDies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	w.lease = quickLease
@@ -666,26 +666,26 @@ func TestAnAbsenceIsNotedThoughAnOwnerDiesInIt(t *testing.T) {
 
 func TestLimitsAreKept(t *testing.T) {
 	t.Parallel()
-	real := standin.Limits{
-		Joins:    standin.Window{N: 3, Per: 200 * time.Millisecond},
-		Messages: standin.Window{N: 4, Per: 300 * time.Millisecond}, ModeratorMessages: standin.Window{N: 8, Per: 300 * time.Millisecond},
-		ChannelMessages: standin.Window{N: 1, Per: 50 * time.Millisecond},
+	real := fake.Limits{
+		Joins:    fake.Window{N: 3, Per: 200 * time.Millisecond},
+		Messages: fake.Window{N: 4, Per: 300 * time.Millisecond}, ModeratorMessages: fake.Window{N: 8, Per: 300 * time.Millisecond},
+		ChannelMessages: fake.Window{N: 1, Per: 50 * time.Millisecond},
 	}
 	for _, moderator := range []bool{false, true} {
 		t.Run(fmt.Sprint("moderator ", moderator), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, write, standin.WithLimits(real))
+			w := newWorld(t, write, fake.WithLimits(real))
 			var rooms []string
 			for i := range 5 {
 				rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
-				if err := w.twitch.SetRole(rooms[i], w.bot.Login, standin.Role{Moderator: moderator}); err != nil {
+				if err := w.twitch.SetRole(rooms[i], w.bot.Login, fake.Role{Moderator: moderator}); err != nil {
 					t.Fatal(err)
 				}
 			}
 			w.user("alice")
 			m := w.start("a", TransportIRC, rooms, func(s *Service) {
-				s.timing.join = 5 * time.Second // one that is refused would come too late
-				// what is sent in time may come late, on a busy machine: most of a second
+				s.timing.join = 5 * time.Second // a refused JOIN would be repeated too late
+				// on a busy machine, a message may arrive most of a second late
 				s.limits = limits{joins: 3, joinWindow: time.Second, messages: 4, moderatorMessages: 8, messageWindow: 1200 * time.Millisecond, spacing: 800 * time.Millisecond}
 			})
 			w.joined(rooms...)
@@ -706,16 +706,16 @@ func TestLimitsAreKept(t *testing.T) {
 
 func TestAChannelIsNotLeftHalfJoined(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, nil, standin.WithLimits(standin.Limits{Joins: standin.Window{N: 1, Per: 300 * time.Millisecond}}))
+	w := newWorld(t, nil, fake.WithLimits(fake.Limits{Joins: fake.Window{N: 1, Per: 300 * time.Millisecond}}))
 	rooms := []string{w.channel("one"), w.channel("two"), w.channel("three")}
-	m := w.start("a", TransportIRC, rooms) // knows of no limit
+	m := w.start("a", TransportIRC, rooms) // without a limit of its own
 	w.joined(rooms...)
 	if n := counter(m.metrics.rejoins); n == 0 {
 		t.Error("no JOIN was sent again, although Twitch did not answer some")
 	}
 }
 
-func TestOverdueAnswersEndWithWhatStoodInTheWay(t *testing.T) {
+func TestOverdueAnswersEndWithTheLastReason(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, write)
 	room := w.channel("streamer")
@@ -723,8 +723,8 @@ func TestOverdueAnswersEndWithWhatStoodInTheWay(t *testing.T) {
 	w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	question := w.say(room, "alice", "hello?")
-	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusServiceUnavailable, Times: 1000})
-	w.sender = delivery.NewSender(w.ledger, discard{}, delivery.Config{Deadline: 4 * time.Second, Retention: time.Hour}, time.Now) // in which it is tried for certain
+	w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Status: http.StatusServiceUnavailable, Times: 1000})
+	w.sender = delivery.NewSender(w.ledger, discard{}, delivery.Config{Deadline: 4 * time.Second, Retention: time.Hour}, time.Now) // long enough for at least one attempt
 	if got := w.reaches(w.answer(question, "never"), delivery.Dead); got.Reason != string(deadletter.PlatformUnavailable) {
 		t.Errorf("reason = %s; want %s", got.Reason, deadletter.PlatformUnavailable)
 	}
@@ -755,7 +755,7 @@ func TestUserStateWithoutNonceIsTheAnswer(t *testing.T) {
 	}
 }
 
-func TestSharedChatIsHeardWhereItIsSaid(t *testing.T) {
+func TestCopiesOfASharedChatAreNoEvents(t *testing.T) {
 	t.Parallel()
 	line := func(room, source string) irc.Message {
 		return parse("@id=1;room-id=" + room + ";source-room-id=" + source + ";user-id=7 :a!a@a.tmi.twitch.tv PRIVMSG #x :hi")
