@@ -43,8 +43,8 @@ func (w *connection) write(line string) error {
 }
 
 var (
-	errReconnect = errors.New("Twitch asked for another connection")
-	errRefused   = errors.New("Twitch refused the login to the chat")
+	errReconnect = errors.New("reconnect requested by Twitch")
+	errRefused   = errors.New("login refused by Twitch's chat")
 )
 
 // connect holds one connection until its end. welcome reports whether the login succeeded.
@@ -140,7 +140,7 @@ func (d *watchdog) expired() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.pings++; d.pings > 1 || d.conn.write("PING :parley") != nil {
-		d.end(errors.New("Twitch's chat is silent"))
+		d.end(errors.New("no line from Twitch's chat"))
 		return
 	}
 	d.timer.Reset(d.silence / 3)
@@ -192,7 +192,7 @@ func (c *chat) read(conn *connection, welcome func(), end context.CancelCauseFun
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("read from Twitch's chat: %w", err)
 	}
-	return errors.New("Twitch's chat closed the connection")
+	return errors.New("connection closed by Twitch's chat")
 }
 
 // parse reads one line. The library panics on malformed lines; parse returns nil for them.

@@ -86,7 +86,7 @@ func (c *Client) connect(ctx context.Context, url string) (*conn, error) {
 }
 
 // errSilent means that not even a keepalive message came in time.
-var errSilent = errors.New("Twitch's EventSub is silent")
+var errSilent = errors.New("no message from Twitch's EventSub")
 
 // read reads messages until the connection ends. The library answers pings.
 func (c *Client) read(k *conn) {
