@@ -7,7 +7,7 @@ import (
 )
 
 // parallel is the number of tests at a time. They wait far more than they compute.
-const parallel = "6"
+const parallel = "4"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
