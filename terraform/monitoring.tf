@@ -274,7 +274,7 @@ locals {
 
   # and then; Discord's as an error only if trying again is of no use
   platform_lost = [
-    "credential of no use any more: they have to log in again",
+    "credential revoked: a new login is needed",
     "no connection to Discord",
   ]
 

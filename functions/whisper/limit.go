@@ -16,31 +16,33 @@ import (
 )
 
 const (
-	// keepSender is longer than the longest window.
+	// keepSender is the lifetime of a sender's document. It is longer than the longest window.
 	keepSender = 48 * time.Hour
-	// limitAttempts is how often a transaction is tried that met another instance's.
+	// limitAttempts is the number of attempts of a transaction after conflicts with other instances.
 	limitAttempts = 10
 )
 
-// Limiter counts the whispers of all instances, so that together they keep Twitch's limits
-// (https://dev.twitch.tv/docs/api/reference/#send-whisper). It keeps one document for each bot, with expireAt as its
-// collection's TTL field, beside those of its recipients (package recipient):
+// Limiter counts the whispers of all instances together, and keeps Twitch's limits
+// (https://dev.twitch.tv/docs/api/reference/#send-whisper). It is safe for concurrent use.
 //
-//	whispers/{twitch:bot}   what the bot has whispered of late
-//	  sent        when, for each whisper of the last minute
-//	  new         when, for each recipient that was new in the last day
-//	  heldUntil   before this time Twitch takes no whisper, as it said itself
+// The collection whispers has one document for each bot, beside the documents of recipients (package recipient). expireAt
+// is the collection's TTL field:
 //
-// A whisper costs one transaction: both documents are read at once and written at once. What was taken is not given
-// back where the whisper then fails, so that the count errs on Twitch's side. It is safe for concurrent use.
+//	whispers/{twitch:bot}
+//	  sent        times of the whispers of the last minute
+//	  new         times of the first whispers to new recipients in the last day
+//	  heldUntil   end of the pause after Twitch's status 429
+//
+// A whisper costs one transaction: one read of both documents and one write. A failed whisper stays counted, so an error
+// in the count never exceeds Twitch's limits.
 type Limiter struct {
 	client *firestore.Client
 	limits LimitsConfig
 	now    func() time.Time
-	turn   chan struct{} // holds one value: the whispers of one process don't contend for the document
+	turn   chan struct{} // a lock with one slot: the whispers of one process do not conflict in the document
 }
 
-// NewLimiter makes a limiter on a client, which stays the caller's to close.
+// NewLimiter makes a limiter. The caller closes the client.
 func NewLimiter(client *firestore.Client, c LimitsConfig, now func() time.Time) *Limiter {
 	return &Limiter{client: client, limits: c, now: now, turn: make(chan struct{}, 1)}
 }
@@ -53,22 +55,22 @@ type sender struct {
 	ExpireAt  time.Time   `firestore:"expireAt"`
 }
 
-// Grant is the leave to whisper once, or the time until which there is none.
+// Grant is a permission for one whisper, or the time of the next permission.
 type Grant struct {
-	Until    time.Time // zero if there is leave
-	Why      string    // which limit it is, if there is none
-	Answered bool      // the recipient has whispered to the bot before, so that the whisper may be a long one
+	Until    time.Time // zero if the whisper is permitted
+	Why      string    // the exceeded limit; empty if the whisper is permitted
+	Answered bool      // the recipient has whispered to the bot before: Twitch permits a long whisper
 }
 
 func (l *Limiter) sender(from identity.UserID) *firestore.DocumentRef {
 	return l.client.Collection("whispers").Doc(from.String())
 }
 
-// Take asks for leave to whisper once to somebody. What the first whisper to a recipient is counted as, it stays, also
-// if that whisper is tried again.
+// Take counts one whisper to a recipient, if the limits permit the whisper. A repetition of the first whisper does not
+// count the recipient as new again.
 //
-// Twitch limits "unique recipients per day". Whom the bot has whispered to before that day does not count here: should
-// Twitch see that otherwise it says so with 429, which [Limiter.Hold] takes care of.
+// Twitch limits "unique recipients per day". Take does not count recipients of earlier days. If Twitch counts them, it
+// answers 429, and the caller calls [Limiter.Hold].
 func (l *Limiter) Take(ctx context.Context, from, to identity.UserID) (Grant, error) {
 	select {
 	case l.turn <- struct{}{}:
@@ -116,7 +118,7 @@ func (l *Limiter) Take(ctx context.Context, from, to identity.UserID) (Grant, er
 	return g, nil
 }
 
-// grant decides, and if there is leave counts it in s.
+// grant decides about one whisper, and counts a permitted whisper in s.
 func (c LimitsConfig) grant(s *sender, r recipient.Recipient, now time.Time) Grant {
 	s.Sent, s.New = within(s.Sent, now, time.Minute), within(s.New, now, 24*time.Hour)
 	g := Grant{Answered: !r.WroteAt.IsZero()}
@@ -126,7 +128,7 @@ func (c LimitsConfig) grant(s *sender, r recipient.Recipient, now time.Time) Gra
 			g.Until, g.Why = until, why
 		}
 	}
-	wait(s.HeldUntil, "Twitch asked to wait")
+	wait(s.HeldUntil, "Twitch demands a pause")
 	wait(free(s.Sent, c.PerSecond, time.Second), fmt.Sprintf("%d whispers in a second", c.PerSecond))
 	wait(free(s.Sent, c.PerMinute, time.Minute), fmt.Sprintf("%d whispers in a minute", c.PerMinute))
 	if isNew {
@@ -142,14 +144,14 @@ func (c LimitsConfig) grant(s *sender, r recipient.Recipient, now time.Time) Gra
 	return g
 }
 
-// within leaves of times those that are in the window before now, in order.
+// within returns the times in the window before now, sorted.
 func within(times []time.Time, now time.Time, window time.Duration) []time.Time {
 	times = slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return !t.After(now.Add(-window)) })
 	slices.SortFunc(times, time.Time.Compare)
 	return times
 }
 
-// free is when fewer than n of the times will be within the window; zero if that is so whatever the time is.
+// free returns when the window has fewer than n of the times; zero for fewer than n times in all.
 func free(times []time.Time, n int, window time.Duration) time.Time {
 	if len(times) < n {
 		return time.Time{}
@@ -157,10 +159,10 @@ func free(times []time.Time, n int, window time.Duration) time.Time {
 	return times[len(times)-n].Add(window)
 }
 
-// Hold has every instance wait, because Twitch said that it takes no whisper before a time.
+// Hold stops the whispers of all instances until a time, after Twitch's status 429.
 func (l *Limiter) Hold(ctx context.Context, from identity.UserID, until time.Time) error {
 	_, err := l.sender(from).Update(ctx, []firestore.Update{{Path: "heldUntil", Value: until}})
-	if err != nil && status.Code(err) != codes.NotFound { // where nothing was counted there is nothing to hold
+	if err != nil && status.Code(err) != codes.NotFound { // without a counted whisper there is no whisper to stop
 		return fmt.Errorf("hold whispers: %w", err)
 	}
 	return nil

@@ -36,7 +36,7 @@ func TestGrant(t *testing.T) {
 		name string
 		s    sender
 		r    recipient.Recipient
-		want time.Duration // from now; 0 for leave
+		want time.Duration // from now; 0 for a permission
 	}{
 		{"nothing so far", sender{}, recipient.Recipient{}, 0},
 		{"the third in a second", sender{Sent: ago(2, time.Second/2)}, known, 0},
@@ -67,7 +67,7 @@ func TestGrant(t *testing.T) {
 	}
 }
 
-func TestInstancesKeepTheLimitsTogether(t *testing.T) {
+func TestInstancesShareTheLimits(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		now := time.Now()
 		var limiters []*Limiter
@@ -102,7 +102,7 @@ func TestInstancesKeepTheLimitsTogether(t *testing.T) {
 			t.Errorf("%d new recipients; want 6", granted)
 		}
 
-		// whoever writes to the bot may be whispered to at length, and keeps what else is known of them
+		// a recipient who has whispered to the bot gets long whispers; foreign fields of the document stay
 		client, writer := limiters[0].client, twitchUser(t, "200")
 		doc := recipient.Document(client, bot, writer)
 		if _, err := doc.Set(t.Context(), map[string]any{"note": "an operator's"}); err != nil {
@@ -113,7 +113,7 @@ func TestInstancesKeepTheLimitsTogether(t *testing.T) {
 		}
 		now = now.Add(25 * time.Hour)
 		if g, err := NewLimiter(client, LimitsConfig{NewPerDay: 1, PerSecond: 1, PerMinute: 1}, func() time.Time { return now }).Take(t.Context(), bot, writer); err != nil || !g.Answered || !g.Until.IsZero() {
-			t.Errorf("Take = %+v, %v; want leave for a long one", g, err)
+			t.Errorf("Take = %+v, %v; want a permission for a long whisper", g, err)
 		}
 		snap, err := doc.Get(t.Context())
 		if err != nil {

@@ -58,8 +58,8 @@ type World struct {
 	Ledger    *delivery.Ledger
 	Sender    *delivery.Sender // sends answers with a deadline of one minute
 
-	t         *testing.T
-	storeAddr string
+	t                  *testing.T
+	busAddr, storeAddr string
 
 	mu       sync.Mutex
 	ingested []*event.Event
@@ -87,17 +87,15 @@ func NewWorld(t *testing.T) *World {
 	fs, err := firestoreserver.New()
 	w.must(err)
 	t.Cleanup(func() { fs.Close() })
-	w.storeAddr = fs.Addr()
-	t.Setenv("PUBSUB_EMULATOR_HOST", ps.Addr())
-	t.Setenv("FIRESTORE_EMULATOR_HOST", fs.Addr())
-	pub, err := pubsub.NewClient(t.Context(), project)
+	w.busAddr, w.storeAddr = ps.Addr(), fs.Addr()
+	pub, err := pubsub.NewClient(t.Context(), project, w.dial(w.busAddr))
 	w.must(err)
 	t.Cleanup(func() { pub.Close() })
 	for _, topic := range topology.Topics() {
 		_, err := pub.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topology.Prefix{}.Topic(project, topic).String()})
 		w.must(err)
 	}
-	w.Firestore, err = firestore.NewClient(t.Context(), project)
+	w.Firestore, err = firestore.NewClient(t.Context(), project, w.dial(w.storeAddr))
 	w.must(err)
 	t.Cleanup(func() { w.Firestore.Close() })
 	w.Ledger = delivery.NewLedger(w.Firestore, "test", time.Now)
@@ -117,9 +115,19 @@ func (w *World) must(err error) {
 // Bus connects to Pub/Sub. The caller closes the client.
 func (w *World) Bus(source string) *bus.Client {
 	w.t.Helper()
-	b, err := bus.Open(w.t.Context(), config.Deployment{Project: project, Database: "(default)"}, source, slog.New(slog.DiscardHandler))
+	b, err := bus.Open(w.t.Context(), config.Deployment{Project: project, Database: "(default)"}, source, slog.New(slog.DiscardHandler), w.dial(w.busAddr))
 	w.must(err)
 	return b
+}
+
+// dial connects to an embedded server until the test ends. The servers' addresses are not in the environment, so that
+// tests can run in parallel.
+func (w *World) dial(addr string) option.ClientOption {
+	w.t.Helper()
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	w.must(err)
+	w.t.Cleanup(func() { conn.Close() })
+	return option.WithGRPCConn(conn)
 }
 
 // Events returns the events of a type published on the ingress topic, in order. An empty type returns all events.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -18,14 +17,13 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// SourceEventSub is the source of the events that EventSub tells of, but of whispers: those are messages as in the chat,
-// and have its source.
+// SourceEventSub is the source of EventSub's events, except for whispers: a whisper is a message, and has the source of
+// the chat.
 const SourceEventSub = Source + ".eventsub"
 
-// The types of the events that EventSub tells of. A raid and a new subscription come by the chat, too, as a notice:
-// they are the same event of the same type then, and whoever tells it first is believed (see twins). All that EventSub
-// could tell of gifts and of subscriptions that go on comes by the chat alone, as TypeNotice with "subgift",
-// "submysterygift" and "resub".
+// The types of EventSub's events. A raid and a new subscription also come over the chat, as a notice with the same event
+// type: the first report counts (see duplicates). EventSub's kinds for gifts and renewals are not used. The chat reports
+// gifts and renewals as TypeNotice with "subgift", "submysterygift" and "resub".
 const (
 	TypeFollow        = "twitch.follow"
 	TypeSubscribed    = TypeNotice + noticeSub
@@ -34,22 +32,21 @@ const (
 	TypeStreamOffline = "twitch.stream_offline"
 )
 
-// The notices of the chat that EventSub tells of, too.
+// The notices of the chat with a counterpart in EventSub.
 const (
 	noticeSub  = "sub"
 	noticeRaid = "raid"
 )
 
-// botKey is what the lease of listening to EventSub as the bot is for. Twitch lets one account have three sessions at a
-// time, dying ones included: so one instance listens as the bot, for all channels. No channel has such a name.
-const botKey = "eventsub.bot"
+// botLease is the key of the lease for subscribing to EventSub as the bot. Twitch permits three sessions for an account,
+// ending sessions included. So one instance subscribes as the bot, for all channels. No channel has this name.
+const botLease = "eventsub.bot"
 
-// asBroadcaster is what a broadcaster's own account listens to, and asBot what the bot's does in the channels of those
-// who have not logged in. There the chat tells of raids and subscriptions, which costs nothing of the ten subscriptions
-// that the bot may have.
+// broadcasterKinds are subscribed to with a broadcaster's login, and botKinds as the bot, in channels without a login. The
+// bot needs no raids and subscriptions, because the chat reports them, and the bot may have only ten subscriptions.
 var (
-	asBroadcaster = []*eventsub.Kind{eventsub.Follow, eventsub.Subscribe, eventsub.Raid, eventsub.Online, eventsub.Offline}
-	asBot         = []*eventsub.Kind{eventsub.Online, eventsub.Offline, eventsub.Follow}
+	broadcasterKinds = []*eventsub.Kind{eventsub.Follow, eventsub.Subscribe, eventsub.Raid, eventsub.Online, eventsub.Offline}
+	botKinds         = []*eventsub.Kind{eventsub.Online, eventsub.Offline, eventsub.Follow}
 )
 
 func topics(kinds []*eventsub.Kind, login, id string) []eventsub.Topic {
@@ -60,43 +57,44 @@ func topics(kinds []*eventsub.Kind, login, id string) []eventsub.Topic {
 	return all
 }
 
-// listenAsBroadcaster listens to what happens in a channel, once its broadcaster has logged in, until ctx is done.
-func (s *Service) listenAsBroadcaster(ctx context.Context, a *attendance) {
-	channel := a.lease.Key()
-	p, err := s.chat.await(ctx, channel, false)
+// subscribeAsBroadcaster receives a channel's events with the broadcaster's login, until ctx is done. It waits for the
+// login.
+func (s *Service) subscribeAsBroadcaster(ctx context.Context, c *coverage) {
+	login := c.lease.Key()
+	t, err := s.chat.await(ctx, login, false)
 	if err != nil {
-		return // the lease is over
+		return // the lease has ended
 	}
-	id, err := identity.New(identity.Twitch, p.id)
+	id, err := identity.New(identity.Twitch, t.id)
 	if err != nil {
-		s.log.ErrorContext(ctx, "can't listen to what happens in a channel", "channel", channel, "error", err)
+		s.log.ErrorContext(ctx, "broadcaster id is invalid", "channel", login, "error", err)
 		return
 	}
-	all := topics(asBroadcaster, channel, p.id)
-	s.listen(ctx, a, id, func(context.Context) ([]eventsub.Topic, error) { return all, nil })
+	all := topics(broadcasterKinds, login, t.id)
+	s.subscribe(ctx, c, id, func(context.Context) ([]eventsub.Topic, error) { return all, nil })
 }
 
-// listenAsBot listens to what is whispered to the bot, and to what happens in the channels whose broadcasters have not
-// logged in, until ctx is done.
-func (s *Service) listenAsBot(ctx context.Context, a *attendance) {
-	s.listen(ctx, a, s.bot, func(ctx context.Context) ([]eventsub.Topic, error) {
-		ids, err := s.events.Broadcasters(ctx, s.bot, s.names)
+// subscribeAsBot receives the whispers to the bot, and the events of channels without a broadcaster's login, until ctx is
+// done.
+func (s *Service) subscribeAsBot(ctx context.Context, c *coverage) {
+	s.subscribe(ctx, c, s.bot, func(ctx context.Context) ([]eventsub.Topic, error) {
+		ids, err := s.events.Broadcasters(ctx, s.bot, s.channels)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("read the ids of the channels: %w", err)
 		}
-		all := []eventsub.Topic{whispers}
-		for _, name := range s.names {
-			if ids[name] == "" {
-				continue // there is no such channel, as the chat finds out, too
+		all := []eventsub.Topic{whisperTopic}
+		for _, login := range s.channels {
+			if ids[login] == "" {
+				continue // the channel does not exist
 			}
-			id, err := identity.New(identity.Twitch, ids[name])
+			id, err := identity.New(identity.Twitch, ids[login])
 			if err != nil {
-				return nil, fmt.Errorf("channel %s: %w", name, err)
+				return nil, fmt.Errorf("channel %s: %w", login, err)
 			}
 			switch _, err := s.tokens.Token(ctx, id); {
-			case err == nil: // its lease's owner listens
+			case err == nil: // the owner of the channel's lease subscribes
 			case isLoginNeeded(err):
-				all = append(all, topics(asBot, name, ids[name])...)
+				all = append(all, topics(botKinds, login, ids[login])...)
 			default:
 				return nil, err
 			}
@@ -110,39 +108,38 @@ func isLoginNeeded(err error) bool {
 	return ok
 }
 
-func (s *Service) listen(ctx context.Context, a *attendance, account identity.UserID, topics func(context.Context) ([]eventsub.Topic, error)) {
-	s.events.Listen(ctx, eventsub.Listening{
-		Account: account, Topics: topics, Absent: a.since(gap.Events),
-		Take: func(n eventsub.Notification) {
-			// Where Twitch has no id of what happened, two who listen would make two events of it: who has lost the lease
-			// is silent. A whisper has one, and may be heard by nobody else.
-			if n.Topic != whispers && !a.lease.Valid() {
-				s.metrics.heard.WithLabelValues("fenced").Inc()
+func (s *Service) subscribe(ctx context.Context, c *coverage, account identity.UserID, topics func(context.Context) ([]eventsub.Topic, error)) {
+	s.events.Listen(ctx, eventsub.Subscriber{
+		Account: account, Topics: topics, IdleSince: c.since(gap.Events),
+		OnNotification: func(n eventsub.Notification) {
+			// Some notifications have no id of the event itself: two subscribers would make two events. So an instance without
+			// the lease drops notifications, except for whispers: a whisper has an id, and perhaps no other receiver.
+			if n.Topic != whisperTopic && !c.lease.Valid() {
+				s.metrics.received.WithLabelValues("fenced").Inc()
 				return
 			}
-			s.inlet.take(happened(n, s.bot))
+			s.queue.add(notificationEvent(n, s.bot))
 		},
-		Missed: func(login string, from, to time.Time) {
+		OnGap: func(login string, from, to time.Time) {
 			if login == "" {
-				a.missed(gap.Whispers, s.bot.String(), from, to)
+				c.addGap(gap.Whispers, s.bot.String(), from, to)
 				return
 			}
-			a.missed(gap.Events, Channel(login), from, to)
+			c.addGap(gap.Events, Channel(login), from, to)
 		},
-		Left: func(since time.Time) { a.left(gap.Events, since) },
+		OnIdle: func(since time.Time) { c.idle(gap.Events, since) },
 	})
 }
 
-// happened makes an event of what EventSub told (https://dev.twitch.tv/docs/eventsub/eventsub-reference/). It is nil
-// for what is no event: a gift, which the chat tells together with who gave it, what the bot did itself, and what is
-// not as Twitch describes it.
+// notificationEvent converts a notification of EventSub (https://dev.twitch.tv/docs/eventsub/eventsub-reference/). It
+// returns nil for a gift (the chat reports gifts with the giver), for the bot's own actions, and for malformed content.
 //
-// Its id follows from what happened where Twitch gives that an id or a time of its own, else from the notification's.
-func happened(n eventsub.Notification, bot identity.UserID) *event.Event {
+// The event's id is derived from the event's own id or time, if Twitch gives one, and otherwise from the notification's id.
+func notificationEvent(n eventsub.Notification, bot identity.UserID) *event.Event {
 	if n.Topic.Kind == eventsub.Whisper {
-		return whispered(n, bot)
+		return whisperEvent(n, bot)
 	}
-	var told struct {
+	var content struct {
 		UserID          string    `json:"user_id"`
 		UserLogin       string    `json:"user_login"`
 		UserName        string    `json:"user_name"`
@@ -158,35 +155,35 @@ func happened(n eventsub.Notification, bot identity.UserID) *event.Event {
 		StreamType      string    `json:"type"`
 		StartedAt       time.Time `json:"started_at"`
 	}
-	if json.Unmarshal(n.Event, &told) != nil {
+	if json.Unmarshal(n.Event, &content) != nil {
 		return nil
 	}
 	t := n.Topic
 	kind, id, at := "", n.ID, n.At
-	payload := rawHappening{
-		UserID: told.UserID, Username: told.UserLogin, DisplayName: told.UserName, RoomID: t.Broadcaster,
-		Tier: told.Tier, Viewers: told.Viewers,
+	payload := rawNotification{
+		UserID: content.UserID, Username: content.UserLogin, DisplayName: content.UserName, RoomID: t.Broadcaster,
+		Tier: content.Tier, Viewers: content.Viewers,
 	}
 	switch t.Kind {
 	case eventsub.Follow:
-		kind, id = TypeFollow, digest.Of("follow", t.Broadcaster, told.UserID, told.FollowedAt.UTC().Format(time.RFC3339Nano))
-		at = told.FollowedAt
+		kind, id = TypeFollow, digest.Of("follow", t.Broadcaster, content.UserID, content.FollowedAt.UTC().Format(time.RFC3339Nano))
+		at = content.FollowedAt
 	case eventsub.Subscribe:
-		if told.IsGift {
+		if content.IsGift {
 			return nil
 		}
 		kind = TypeSubscribed
 	case eventsub.Raid:
 		kind = TypeRaid
-		payload.UserID, payload.Username, payload.DisplayName = told.FromID, told.FromLogin, told.FromName
+		payload.UserID, payload.Username, payload.DisplayName = content.FromID, content.FromLogin, content.FromName
 	case eventsub.Online:
-		kind, id = TypeStreamOnline, digest.Of("online", t.Broadcaster, cmp.Or(told.StreamID, n.ID))
-		at = told.StartedAt
-		payload.StreamID, payload.StreamType = told.StreamID, told.StreamType
-		payload.UserID, payload.Username, payload.DisplayName = t.Broadcaster, t.Channel, told.BroadcasterName
+		kind, id = TypeStreamOnline, digest.Of("online", t.Broadcaster, cmp.Or(content.StreamID, n.ID))
+		at = content.StartedAt
+		payload.StreamID, payload.StreamType = content.StreamID, content.StreamType
+		payload.UserID, payload.Username, payload.DisplayName = t.Broadcaster, t.Channel, content.BroadcasterName
 	case eventsub.Offline:
 		kind = TypeStreamOffline
-		payload.UserID, payload.Username, payload.DisplayName = t.Broadcaster, t.Channel, told.BroadcasterName
+		payload.UserID, payload.Username, payload.DisplayName = t.Broadcaster, t.Channel, content.BroadcasterName
 	default:
 		return nil
 	}
@@ -206,9 +203,9 @@ func happened(n eventsub.Notification, bot identity.UserID) *event.Event {
 	return e
 }
 
-// rawHappening is the payload of what EventSub told, with the names that the chat's notices have.
-type rawHappening struct {
-	UserID      string `json:"userId"` // who did it; of a stream, the broadcaster
+// rawNotification is the payload of an EventSub event, with the field names of the chat's notices.
+type rawNotification struct {
+	UserID      string `json:"userId"` // the acting user; for a stream, the broadcaster
 	Username    string `json:"username,omitzero"`
 	DisplayName string `json:"displayName,omitzero"`
 	RoomID      string `json:"roomId"`
@@ -216,58 +213,4 @@ type rawHappening struct {
 	Viewers     int    `json:"viewers,omitzero"`
 	StreamID    string `json:"streamId,omitzero"`
 	StreamType  string `json:"streamType,omitzero"` // live, for example
-}
-
-// twins finds what both the chat and EventSub tell of: raids and new subscriptions. The two have no id in common. But
-// whoever has a channel's lease hears both, and the times at which Twitch tells them lie close together: the second is
-// the first told again.
-type twins struct {
-	mu    sync.Mutex
-	first map[twin]telling
-}
-
-type twin struct{ kind, channel, user string }
-
-type telling struct {
-	source string
-	at     time.Time // by Twitch's clock
-}
-
-const (
-	// twinTime is how far apart the times may lie that Twitch gives to the two. Nobody raids the same channel twice, or
-	// subscribes to it twice, within it.
-	twinTime = 2 * time.Minute
-	// maxTwins bounds what is remembered; only what one of the two does not tell stays for twinTime.
-	maxTwins = 10_000
-)
-
-func newTwins() *twins { return &twins{first: map[twin]telling{}} }
-
-// hasTwin reports whether an event is of a kind of which both tell.
-func hasTwin(e *event.Event) bool { return e.Type == TypeRaid || e.Type == TypeSubscribed }
-
-// told reports whether the other one has told an event already.
-func (t *twins) told(e *event.Event) bool {
-	if !hasTwin(e) {
-		return false
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	key, now := twin{e.Type, e.Channel, e.UserID}, telling{e.Source, e.ExternalEvent.CreatedAt}
-	before, ok := t.first[key]
-	if ok && before.source != now.source && now.at.Sub(before.at).Abs() < twinTime {
-		delete(t.first, key)
-		return true
-	}
-	if len(t.first) >= maxTwins {
-		for k, before := range t.first {
-			if now.at.Sub(before.at) >= twinTime {
-				delete(t.first, k)
-			}
-		}
-	}
-	if len(t.first) < maxTwins {
-		t.first[key] = now
-	}
-	return false
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	standin "parley.internal/emulator/twitch"
+	fake "parley.internal/emulator/twitch"
 	"parley.internal/gateway/gap"
 	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/bus"
@@ -19,10 +19,10 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// broadcasterScopes are what a broadcaster's own account needs to listen to everything.
+// broadcasterScopes are the scopes for all topics of a channel.
 var broadcasterScopes = []string{"moderator:read:followers", "channel:read:subscriptions"}
 
-// listening waits until Twitch has these subscriptions enabled to what happens in a channel, and no others.
+// listening waits until a channel has exactly these enabled subscriptions.
 func (w *world) listening(login string, kinds ...string) {
 	w.t.Helper()
 	slices.Sort(kinds)
@@ -48,25 +48,26 @@ func (w *world) do(err error) {
 	}
 }
 
-func TestWhatHappensBecomesEvents(t *testing.T) {
+func TestNotificationsBecomeEvents(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	room := w.channel("streamer")
 	w.logIn(room, broadcasterScopes...)
 	alice, raider := w.user("alice"), w.user("raider")
 	broadcaster, _ := w.twitch.User(room)
-	w.start("a", SpeakAuto, []string{room})
+	w.start("a", TransportAuto, []string{room})
 	w.joined(room)
 	w.listening(room, allKinds...)
 
 	w.do(w.twitch.Follow(room, "alice"))
 	w.do(w.twitch.Subscribe(room, "alice", 1))
 	w.do(w.twitch.Raid("raider", room, 42))
-	w.do(w.twitch.GoOnline(room, standin.Stream{ID: "77"}))
+	w.do(w.twitch.GoOnline(room, fake.Stream{ID: "77"}))
 	w.do(w.twitch.GoOffline(room))
 	if n := w.twitch.RepeatEvent(); n != len(allKinds) {
 		t.Errorf("%d notifications were repeated", n)
 	}
-	w.do(w.twitch.Subscribe(room, "alice", 2)) // by the chat alone
+	w.do(w.twitch.Subscribe(room, "alice", 2)) // only the chat reports a renewal
 	for _, want := range []struct {
 		kind, user, name, payload string
 	}{
@@ -99,7 +100,7 @@ func TestWhatHappensBecomesEvents(t *testing.T) {
 			t.Errorf("%s: %+v", want.kind, x)
 		}
 	}
-	// the resub came last, and what was told twice before it is one event
+	// the renewal came last: all repetitions before it are handled
 	for _, kind := range []string{TypeFollow, TypeSubscribed, TypeRaid, TypeStreamOnline, TypeStreamOffline} {
 		if n := len(w.events(kind)); n != 1 {
 			t.Errorf("%d events %s; want 1", n, kind)
@@ -107,13 +108,14 @@ func TestWhatHappensBecomesEvents(t *testing.T) {
 	}
 }
 
-func TestTheBotListensWhereNobodyHasLoggedIn(t *testing.T) {
+func TestTheBotSubscribesWithoutABroadcastersLogin(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, []string{"moderator:read:followers"})
 	own, other := w.channel("own"), w.channel("other")
 	w.logIn(own, broadcasterScopes...)
 	w.user("alice")
-	a := w.start("a", SpeakAuto, []string{own, other})
-	b := w.start("b", SpeakAuto, []string{own, other})
+	a := w.start("a", TransportAuto, []string{own, other})
+	b := w.start("b", TransportAuto, []string{own, other})
 	w.settled(a, b)
 	w.joined(own, other)
 	w.listening(own, allKinds...)
@@ -125,46 +127,48 @@ func TestTheBotListensWhereNobodyHasLoggedIn(t *testing.T) {
 
 	w.logIn(other, broadcasterScopes...)
 	w.listening(other, allKinds...)
-	w.do(w.twitch.GoOnline(other, standin.Stream{}))
+	w.do(w.twitch.GoOnline(other, fake.Stream{}))
 	eventually(t, "the stream is published", func() bool { return len(w.events(TypeStreamOnline)) == 1 })
 }
 
-func TestAnotherInstanceGoesOnListening(t *testing.T) {
+func TestTheNextOwnerSubscribes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.lease = quickLease
 	room := w.channel("streamer")
 	w.logIn(room, broadcasterScopes...)
 	w.user("alice")
 	held := &held{asked: make(chan struct{}, 1), let: make(chan struct{})}
-	first := w.start("first", SpeakAuto, []string{room}, func(s *Service) { held.Publisher, s.publisher = s.publisher, held })
+	first := w.start("first", TransportAuto, []string{room}, func(s *Service) { held.Publisher, s.publisher = s.publisher, held })
 	w.listening(room, allKinds...)
-	w.do(w.twitch.GoOnline(room, standin.Stream{}))
+	w.do(w.twitch.GoOnline(room, fake.Stream{}))
 	<-held.asked
-	time.AfterFunc(50*time.Millisecond, func() { close(held.let) }) // while it ends
+	time.AfterFunc(50*time.Millisecond, func() { close(held.let) }) // during the end of first
 	first.stop()
 	if n := len(w.events(TypeStreamOnline)); n != 1 {
 		t.Errorf("%d streams were published before it ended", n)
 	}
 	eventually(t, "it is disconnected", func() bool { return w.twitch.Sessions() == 0 })
 
-	second := w.start("second", SpeakAuto, []string{room})
+	second := w.start("second", TransportAuto, []string{room})
 	w.listening(room, allKinds...)
 	w.do(w.twitch.GoOffline(room))
 	eventually(t, "the end of the stream is published", func() bool { return len(w.events(TypeStreamOffline)) == 1 })
-	third := w.start("third", SpeakAuto, []string{room})
+	third := w.start("third", TransportAuto, []string{room})
 	second.kill()
 	eventually(t, "the third has the channel", func() bool { return owner(room, third) != nil })
 	w.listening(room, allKinds...)
 	w.do(w.twitch.Follow(room, "alice"))
 	eventually(t, "the follower is published", func() bool { return len(w.events(TypeFollow)) == 1 })
 
-	docs, err := w.firestore.Collection("gaps").Where("missed", "==", gap.Events).Documents(t.Context()).GetAll()
-	if err != nil || len(docs) < 2 {
-		t.Errorf("%d gaps are stored (%v); want one for each takeover", len(docs), err)
-	}
+	eventually(t, "a gap is stored for each takeover", func() bool {
+		docs, err := w.firestore.Collection("gaps").Where("missed", "==", gap.Events).Documents(t.Context()).GetAll()
+		w.do(err)
+		return len(docs) >= 2
+	})
 }
 
-// held is a publisher that takes its time.
+// held is a slow publisher.
 type held struct {
 	Publisher
 	asked, let chan struct{}
@@ -179,7 +183,7 @@ func (h *held) Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) 
 	return h.Publisher.Publish(ctx, t, out)
 }
 
-func TestTheSameHappeningToldTwiceIsOne(t *testing.T) {
+func TestTwoReportsOfOneEventAreOneEvent(t *testing.T) {
 	noon := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	told := func(kind, source, user string, after time.Duration) *event.Event {
 		return &event.Event{Type: kind, Source: source, Channel: "twitch:x", UserID: user, ExternalEvent: &event.ExternalEvent{CreatedAt: noon.Add(after)}}
@@ -197,12 +201,12 @@ func TestTheSameHappeningToldTwiceIsOne(t *testing.T) {
 		}, 2},
 		{"by one alone, again and again", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, Source, "u", time.Second)}, 2},
 		{"different raiders", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "v", 0)}, 2},
-		{"far apart", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "u", twinTime)}, 2},
+		{"far apart", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "u", duplicateTime)}, 2},
 		{"what only one tells", []*event.Event{told(TypeFollow, SourceEventSub, "u", 0), told(TypeFollow, Source, "u", 0)}, 2},
 	} {
-		twins, n := newTwins(), 0
+		twins, n := newDuplicates(), 0
 		for _, e := range test.told {
-			if !twins.told(e) {
+			if !twins.seen(e) {
 				n++
 			}
 		}
@@ -212,7 +216,7 @@ func TestTheSameHappeningToldTwiceIsOne(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoEvent(t *testing.T) {
+func TestSomeNotificationsAreNoEvents(t *testing.T) {
 	bot, _ := identity.New(identity.Twitch, "9")
 	for _, test := range []struct {
 		name, told string
@@ -225,15 +229,15 @@ func TestWhatIsNoEvent(t *testing.T) {
 		{"the bot's own", `{"user_id":"9"}`, eventsub.Follow},
 	} {
 		n := eventsub.Notification{ID: "1", At: time.Now(), Topic: eventsub.Topic{Kind: test.kind, Channel: "x", Broadcaster: "5"}, Event: []byte(test.told)}
-		if e := happened(n, bot); e != nil {
+		if e := notificationEvent(n, bot); e != nil {
 			t.Errorf("%s: %+v", test.name, e)
 		}
 	}
 }
 
-func TestTheSameFollowerIsTheSameEvent(t *testing.T) {
+func TestTwoNotificationsOfAFollowerAreOneEvent(t *testing.T) {
 	follow := func(message string) *event.Event {
-		return happened(eventsub.Notification{
+		return notificationEvent(eventsub.Notification{
 			ID: message, At: time.Now(), Topic: eventsub.Topic{Kind: eventsub.Follow, Channel: "x", Broadcaster: "5"},
 			Event: []byte(`{"user_id":"1","followed_at":"2026-05-01T12:00:00.5Z"}`),
 		}, identity.UserID{})

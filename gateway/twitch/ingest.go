@@ -2,50 +2,43 @@ package twitch
 
 import (
 	"cmp"
-	"context"
-	"errors"
-	"hash/fnv"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	irc "github.com/gempir/go-twitch-irc/v4"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"parley.internal/shared/bus"
 	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
-	"parley.internal/shared/telemetry"
-	"parley.internal/shared/topology"
 )
 
-// Source is the source of every event from Twitch's chat.
+// Source is the source of events from Twitch's chat and of whispers.
 const Source = "ingress.twitch"
 
-// The types of the events that are not somebody's message. A notice's type is TypeNotice and Twitch's msg-id: "sub",
-// "resub", "subgift", "raid" and others (https://dev.twitch.tv/docs/chat/irc/#usernotice).
+// The types of events without a message. The type of a notice is TypeNotice and Twitch's msg-id: "sub", "resub",
+// "subgift", "raid" and more (https://dev.twitch.tv/docs/chat/irc/#usernotice).
 const (
 	TypeNotice  = "twitch."
 	TypeCleared = "twitch.chat_cleared"    // a moderator cleared the chat
-	TypeTimeout = "twitch.user_timed_out"  // and all that the user said is gone
-	TypeBan     = "twitch.user_banned"     // likewise
-	TypeDeleted = "twitch.message_deleted" // one message is gone
+	TypeTimeout = "twitch.user_timed_out"  // Twitch removed all the user's messages
+	TypeBan     = "twitch.user_banned"     // Twitch removed all the user's messages
+	TypeDeleted = "twitch.message_deleted" // Twitch removed one message
 )
 
-// Channel is the channel of events from, and answers to, the Twitch channel of this name. The platform stands in it,
-// as it does in a user's id, so that rooms of several platforms can't be taken for one another.
+// Channel returns the channel of events and answers for a Twitch channel. The name has the platform as its prefix, like a
+// user id, so that channels of several platforms do not collide.
 func Channel(login string) string { return string(identity.Twitch) + ":" + login }
 
-// loginOf reads what Channel writes.
+// loginOf is the inverse of Channel.
 func loginOf(channel string) (string, bool) {
 	name, ok := strings.CutPrefix(channel, string(identity.Twitch)+":")
 	return name, ok && loginSyntax.MatchString(name)
 }
 
-// The raw payload of a message: the platform's own words, with the names that the enrichment reads.
+// rawMessage is the raw payload of a message: Twitch's tags, with the field names that the enrichment reads.
 type rawMessage struct {
 	UserID       string     `json:"userId"`
 	Username     string     `json:"username"`
@@ -53,13 +46,13 @@ type rawMessage struct {
 	Color        string     `json:"color,omitzero"`
 	IsMod        bool       `json:"isMod"`
 	IsSubscriber bool       `json:"isSubscriber"`
-	Badges       string     `json:"badges"` // as the tag has them: vip/1,subscriber/12
+	Badges       string     `json:"badges"` // the tag, for example vip/1,subscriber/12
 	Channel      string     `json:"channel"`
 	RoomID       string     `json:"roomId"`
 	ID           string     `json:"messageId"`
 	SentAt       time.Time  `json:"sentAt,omitzero"`
 	Bits         int        `json:"bits,omitzero"`
-	IsAction     bool       `json:"isAction,omitzero"` // said with /me
+	IsAction     bool       `json:"isAction,omitzero"` // sent with /me
 	IsFirst      bool       `json:"isFirst,omitzero"`  // the user's first message in the channel
 	RewardID     string     `json:"customRewardId,omitzero"`
 	ReplyParent  *rawParent `json:"replyParent,omitzero"`
@@ -73,31 +66,30 @@ type rawParent struct {
 	Text        string `json:"text,omitzero"`
 }
 
-// toEvent makes an event of what was heard. It is nil for what is no event: the bot's own messages, and those that a
-// shared chat repeats from another channel, where they are heard as well
-// (https://dev.twitch.tv/docs/chat/irc/#privmsg-tags).
+// toEvent converts an IRC message. It returns nil for the bot's own messages, and for a shared chat's copies from another
+// channel: the original channel has them, too (https://dev.twitch.tv/docs/chat/irc/#privmsg-tags).
 func toEvent(m irc.Message, bot identity.UserID) *event.Event {
 	switch m := m.(type) {
 	case *irc.PrivateMessage:
-		return message(m, bot)
+		return messageEvent(m, bot)
 	case *irc.UserNoticeMessage:
-		return notice(m, bot)
+		return noticeEvent(m, bot)
 	case *irc.ClearChatMessage:
-		return cleared(m)
+		return clearedEvent(m)
 	case *irc.ClearMessage:
-		return deleted(m)
+		return deletedEvent(m)
 	}
 	return nil
 }
 
-func message(m *irc.PrivateMessage, bot identity.UserID) *event.Event {
+func messageEvent(m *irc.PrivateMessage, bot identity.UserID) *event.Event {
 	user, err := identity.New(identity.Twitch, m.User.ID)
-	if err != nil || user == bot || m.ID == "" || mirrored(m.Tags) || strings.TrimSpace(m.Message) == "" {
+	if err != nil || user == bot || m.ID == "" || fromSharedChat(m.Tags) || strings.TrimSpace(m.Message) == "" {
 		return nil
 	}
 	raw := rawMessage{
 		UserID: m.User.ID, Username: m.User.Name, DisplayName: m.User.DisplayName, Color: m.User.Color,
-		IsMod: m.User.IsMod, IsSubscriber: subscribes(m.Tags, m.User.Badges), Badges: m.Tags["badges"],
+		IsMod: m.User.IsMod, IsSubscriber: isSubscriber(m.Tags, m.User.Badges), Badges: m.Tags["badges"],
 		Channel: m.Channel, RoomID: m.RoomID, ID: m.ID, SentAt: sentAt(m.Tags), Bits: m.Bits, IsAction: m.Action,
 		IsFirst: m.FirstMessage, RewardID: m.CustomRewardID,
 	}
@@ -111,8 +103,8 @@ func message(m *irc.PrivateMessage, bot identity.UserID) *event.Event {
 	return e
 }
 
-// newEvent begins the event of what Twitch knows by an id, in the channel of a login; without one it is between the bot
-// and one person. The same thing seen twice is the same event.
+// newEvent makes an event with an id of Twitch, in the channel of a login. Without a login, the event is between the bot
+// and one user. The same id gives the same correlation id.
 func newEvent(kind, id, login string) *event.Event {
 	e := &event.Event{
 		V: event.Version, Source: Source, CorrelationID: string(identity.Twitch) + ":" + id, Type: kind,
@@ -125,14 +117,14 @@ func newEvent(kind, id, login string) *event.Event {
 	return e
 }
 
-func notice(m *irc.UserNoticeMessage, bot identity.UserID) *event.Event {
+func noticeEvent(m *irc.UserNoticeMessage, bot identity.UserID) *event.Event {
 	user, err := identity.New(identity.Twitch, m.User.ID)
-	if err != nil || user == bot || m.ID == "" || m.MsgID == "" || mirrored(m.Tags) {
+	if err != nil || user == bot || m.ID == "" || m.MsgID == "" || fromSharedChat(m.Tags) {
 		return nil
 	}
 	e := newEvent(TypeNotice+m.MsgID, m.ID, m.Channel)
 	e.UserID = user.String()
-	external(e, m.ID, m.MsgID, sentAt(m.Tags), m.Tags, struct {
+	setExternal(e, m.ID, m.MsgID, sentAt(m.Tags), m.Tags, struct {
 		UserID       string            `json:"userId"`
 		Username     string            `json:"username,omitzero"`
 		DisplayName  string            `json:"displayName,omitzero"`
@@ -141,18 +133,18 @@ func notice(m *irc.UserNoticeMessage, bot identity.UserID) *event.Event {
 		Badges       string            `json:"badges"`
 		RoomID       string            `json:"roomId,omitzero"`
 		System       string            `json:"systemMessage,omitzero"`
-		Text         string            `json:"text,omitzero"`    // what the user added to it
+		Text         string            `json:"text,omitzero"`    // the user's own message with the notice
 		Tier         string            `json:"tier,omitzero"`    // of a subscription: Prime, 1000, 2000 or 3000
-		Viewers      int               `json:"viewers,omitzero"` // that a raid brings
+		Viewers      int               `json:"viewers,omitzero"` // of a raid
 		Params       map[string]string `json:"params,omitzero"`
-	}{m.User.ID, cmp.Or(m.Tags["login"], m.User.Name), m.User.DisplayName, m.User.IsMod, subscribes(m.Tags, m.User.Badges),
-		m.Tags["badges"], m.RoomID, m.SystemMsg, m.Message, m.Tags["msg-param-sub-plan"], count(m.Tags["msg-param-viewerCount"]), params(m.Tags)})
+	}{m.User.ID, cmp.Or(m.Tags["login"], m.User.Name), m.User.DisplayName, m.User.IsMod, isSubscriber(m.Tags, m.User.Badges),
+		m.Tags["badges"], m.RoomID, m.SystemMsg, m.Message, m.Tags["msg-param-sub-plan"], count(m.Tags["msg-param-viewerCount"]), noticeParams(m.Tags)})
 	return e
 }
 
-// cleared is of nobody: whom it befell did nothing.
-func cleared(m *irc.ClearChatMessage) *event.Event {
-	if mirrored(m.Tags) {
+// clearedEvent has no user: the affected user did nothing.
+func clearedEvent(m *irc.ClearChatMessage) *event.Event {
+	if fromSharedChat(m.Tags) {
 		return nil
 	}
 	kind := TypeCleared
@@ -164,7 +156,7 @@ func cleared(m *irc.ClearChatMessage) *event.Event {
 	}
 	id := digest.Of("clearchat", m.Channel, m.TargetUserID, m.Tags["ban-duration"], m.Tags["tmi-sent-ts"])
 	e := newEvent(kind, id, m.Channel)
-	external(e, id, strings.TrimPrefix(kind, TypeNotice), sentAt(m.Tags), m.Tags, struct {
+	setExternal(e, id, strings.TrimPrefix(kind, TypeNotice), sentAt(m.Tags), m.Tags, struct {
 		TargetUserID   string `json:"targetUserId,omitzero"`
 		TargetUsername string `json:"targetUsername,omitzero"`
 		Seconds        int    `json:"seconds,omitzero"`
@@ -173,14 +165,14 @@ func cleared(m *irc.ClearChatMessage) *event.Event {
 	return e
 }
 
-func deleted(m *irc.ClearMessage) *event.Event {
-	if m.TargetMsgID == "" || mirrored(m.Tags) {
+func deletedEvent(m *irc.ClearMessage) *event.Event {
+	if m.TargetMsgID == "" || fromSharedChat(m.Tags) {
 		return nil
 	}
 	id := digest.Of("clearmsg", m.TargetMsgID)
 	e := newEvent(TypeDeleted, id, m.Channel)
 	e.ReplyTo = m.TargetMsgID
-	external(e, id, strings.TrimPrefix(TypeDeleted, TypeNotice), sentAt(m.Tags), m.Tags, struct {
+	setExternal(e, id, strings.TrimPrefix(TypeDeleted, TypeNotice), sentAt(m.Tags), m.Tags, struct {
 		TargetMessageID string `json:"targetMessageId"`
 		TargetUsername  string `json:"targetUsername,omitzero"`
 		Text            string `json:"text,omitzero"`
@@ -189,27 +181,27 @@ func deleted(m *irc.ClearMessage) *event.Event {
 	return e
 }
 
-func external(e *event.Event, id, kind string, at time.Time, tags map[string]string, payload any) {
+func setExternal(e *event.Event, id, kind string, at time.Time, tags map[string]string, payload any) {
 	e.ExternalEvent = &event.ExternalEvent{
 		ID: id, Source: string(identity.Twitch), Kind: kind, Version: "1", CreatedAt: at,
 		Payload: encode(payload), RawPayload: encode(tags),
 	}
 }
 
-// mirrored tells what a shared chat brought from another channel.
-func mirrored(tags map[string]string) bool {
+// fromSharedChat reports whether a shared chat copied the message from another channel.
+func fromSharedChat(tags map[string]string) bool {
 	source := tags["source-room-id"]
 	return source != "" && source != tags["room-id"]
 }
 
-// subscribes also counts those who were the first to subscribe, whom the tag leaves out.
-func subscribes(tags map[string]string, badges map[string]int) bool {
+// isSubscriber reports whether the user subscribes. The tag omits founders, the first subscribers.
+func isSubscriber(tags map[string]string, badges map[string]int) bool {
 	_, founder := badges["founder"]
 	_, subscriber := badges["subscriber"]
 	return tags["subscriber"] == "1" || founder || subscriber
 }
 
-// count reads a number of something; 0 if it is none.
+// count parses a non-negative number; 0 for everything else.
 func count(tag string) int {
 	n, err := strconv.Atoi(tag)
 	if err != nil {
@@ -218,7 +210,7 @@ func count(tag string) int {
 	return max(n, 0)
 }
 
-func params(tags map[string]string) map[string]string {
+func noticeParams(tags map[string]string) map[string]string {
 	all := map[string]string{}
 	for name, value := range tags {
 		if name, ok := strings.CutPrefix(name, "msg-param-"); ok {
@@ -228,7 +220,7 @@ func params(tags map[string]string) map[string]string {
 	return all
 }
 
-// sentAt is when Twitch says that it was sent; zero if it does not.
+// sentAt returns the time of sending by Twitch's clock; zero if unknown.
 func sentAt(tags map[string]string) time.Time {
 	ms, err := strconv.ParseInt(tags["tmi-sent-ts"], 10, 64)
 	if err != nil {
@@ -240,100 +232,7 @@ func sentAt(tags map[string]string) time.Time {
 func encode(v any) jsontext.Value {
 	data, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
-		panic("twitch: " + err.Error()) // the types above can all be written
+		panic("twitch: " + err.Error()) // all types above can be encoded
 	}
 	return data
-}
-
-// Publisher is what is needed of the bus.
-type Publisher interface {
-	Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error
-}
-
-const (
-	// lanes is how many events are published at a time; those of one user in one channel take the same lane.
-	lanes = 32
-	// lane is how many events may wait in each. When one is full, nothing more is read from Twitch, which then ends
-	// the connection; what is missed so shows as a gap.
-	lane = 64
-)
-
-// inlet publishes what was heard, in order for each user in each channel.
-type inlet struct {
-	service *Service
-	twins   *twins
-	lanes   [lanes]chan *event.Event
-	stopped context.Context // what is still waiting then is given up
-	wg      sync.WaitGroup
-}
-
-func newInlet(ctx context.Context, s *Service) *inlet {
-	in := &inlet{service: s, twins: newTwins(), stopped: ctx}
-	for i := range in.lanes {
-		in.lanes[i] = make(chan *event.Event, lane)
-		in.wg.Go(func() { // ends with close
-			for e := range in.lanes[i] {
-				in.publish(e)
-			}
-		})
-	}
-	return in
-}
-
-// take puts an event into its lane, and waits for room there. It may be nil, for something that is none.
-func (in *inlet) take(e *event.Event) {
-	if e == nil {
-		in.service.metrics.heard.WithLabelValues("ignored").Inc()
-		return
-	}
-	if in.twins.told(e) {
-		in.service.metrics.heard.WithLabelValues("repeated").Inc()
-		return
-	}
-	h := fnv.New32a()
-	h.Write([]byte(e.OrderingKey())) // never fails
-	select {
-	case in.lanes[h.Sum32()%lanes] <- e:
-	case <-in.stopped.Done():
-		in.service.metrics.heard.WithLabelValues("lost").Inc()
-	}
-}
-
-// publish tries until it succeeds or the instance ends: what Twitch says, it says once.
-func (in *inlet) publish(e *event.Event) {
-	s := in.service
-	ctx, traceID := telemetry.StartTrace(in.stopped)
-	e.TraceID = traceID
-	if e.Egress.Type == event.EgressDM {
-		in.note(ctx, e)
-	}
-	for {
-		err := s.publisher.Publish(ctx, topology.Ingress, bus.Outgoing{Event: e})
-		switch {
-		case err == nil:
-			s.metrics.heard.WithLabelValues("published").Inc()
-			return
-		case errors.Is(err, event.ErrInvalid):
-			s.metrics.heard.WithLabelValues("invalid").Inc()
-			s.log.ErrorContext(ctx, "what Twitch said can't be an event", "error", err, "correlationId", e.CorrelationID)
-			return
-		case ctx.Err() != nil:
-			s.metrics.heard.WithLabelValues("lost").Inc()
-			s.log.ErrorContext(ctx, "not published before the end", "error", err, "correlationId", e.CorrelationID)
-			return
-		}
-		s.log.WarnContext(ctx, "can't publish what Twitch said; trying again", "error", err, "correlationId", e.CorrelationID)
-		select {
-		case <-ctx.Done():
-		case <-time.After(s.timing.minBackoff):
-		}
-	}
-}
-
-// close publishes what is left. Nothing may be taken any more.
-func (in *inlet) close() {
-	for _, l := range in.lanes {
-		close(l)
-	}
-	in.wg.Wait()
 }

@@ -7,12 +7,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are of one instance, in its own registry.
+// metrics holds the metrics of one instance.
 type metrics struct {
 	connected   prometheus.Gauge
 	disconnects prometheus.Counter
 	rejoins     prometheus.Counter
-	heard       *prometheus.CounterVec // by result: published, ignored, repeated, fenced, invalid, lost
+	received    *prometheus.CounterVec // by result: published, ignored, repeated, fenced, invalid, lost
 	answers     *prometheus.CounterVec // by outcome
 	actions     *prometheus.CounterVec // by outcome
 	gaps        prometheus.Counter
@@ -33,14 +33,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	m := &metrics{
 		connected: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "parley", Subsystem: "twitch", Name: "connected",
-			Help: "1 while there is a connection to Twitch's chat."}),
-		disconnects: counter("disconnects_total", "Connections to Twitch's chat that ended, or could not be made."),
-		rejoins:     counter("rejoins_total", "JOINs that were sent again because Twitch did not answer."),
-		heard:       vector("heard_total", "What was heard in channels and in whispers, by chat and by EventSub, by what became of it.", "result"),
-		answers:     vector("answers_total", "Answers to channels of this instance, by outcome of each attempt.", "outcome"),
-		actions:     vector("actions_total", "Moderators' actions in channels of this instance, by outcome of each attempt.", "outcome"),
-		gaps:        counter("gaps_total", "Times in which nobody listened in a channel, to its chat or by EventSub, or to whispers, that this instance then listened to."),
-		gapSeconds:  counter("gap_seconds_total", "How long these were."),
+			Help: "1 while connected to Twitch's chat."}),
+		disconnects: counter("disconnects_total", "Lost and failed connections to Twitch's chat."),
+		rejoins:     counter("rejoins_total", "JOINs repeated for want of an answer."),
+		received:    vector("heard_total", "Messages and events received from the chat and EventSub, by result.", "result"),
+		answers:     vector("answers_total", "Attempts to send an answer, by outcome.", "outcome"),
+		actions:     vector("actions_total", "Attempts to execute a moderation command, by outcome.", "outcome"),
+		gaps:        counter("gaps_total", "Gaps in reading the chat, EventSub or whispers, recorded by this instance."),
+		gapSeconds:  counter("gap_seconds_total", "Total length of the gaps."),
 	}
 	errs = append(errs, reg.Register(m.connected))
 	if err := errors.Join(errs...); err != nil {

@@ -8,22 +8,22 @@ import (
 )
 
 const (
-	// maxText is how many characters a message may have
-	// (https://dev.twitch.tv/docs/api/reference/#send-chat-message), counted in units.
-	maxText = 500
-	// maxParts bounds what one answer becomes: a channel without privileges takes a message a second, and an answer has
-	// to be said within its claim.
+	// maxMessage is the maximum length of a message in UTF-16 units
+	// (https://dev.twitch.tv/docs/api/reference/#send-chat-message).
+	maxMessage = 500
+	// maxParts is the maximum number of messages of an answer. A channel without privileges takes a message a second, and
+	// an answer must be sent within its claim.
 	maxParts = 8
-	// ellipsis ends an answer that was cut.
+	// ellipsis ends a shortened answer.
 	ellipsis = "…"
-	// guard stands before what Twitch, or a bot in the channel, would take for a command: a zero width space, which is
-	// no white space to those who trim.
+	// guard precedes text that Twitch, or a bot in the channel, would take for a command. It is a zero width space, and so
+	// not removed with white space.
 	guard = "\u200b"
 )
 
-// parts makes the messages of a text: in one line each, without control characters, at most maxText long and split
-// between words where that is possible, none of which is a command.
-func parts(text string) []string {
+// split divides a text into messages: one line each, without control characters, at most maxMessage units long, divided
+// between words if possible. No message is a command.
+func split(text string) []string {
 	words := strings.Fields(strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r):
@@ -45,14 +45,14 @@ func parts(text string) []string {
 	}
 	for _, word := range words {
 		n := answer.UTF16Length(word)
-		if length > 0 && length+1+n <= maxText {
+		if length > 0 && length+1+n <= maxMessage {
 			b.WriteByte(' ')
 			b.WriteString(word)
 			length += 1 + n
 			continue
 		}
 		end()
-		for _, piece := range harmless(word) {
+		for _, piece := range escapeCommand(word) {
 			end()
 			b.WriteString(piece)
 			length = answer.UTF16Length(piece)
@@ -61,21 +61,21 @@ func parts(text string) []string {
 	end()
 	if len(all) > maxParts {
 		all = all[:maxParts]
-		all[maxParts-1] = strings.TrimRight(answer.Truncate(all[maxParts-1], maxText-answer.UTF16Length(ellipsis)), " ") + ellipsis
+		all[maxParts-1] = strings.TrimRight(answer.Truncate(all[maxParts-1], maxMessage-answer.UTF16Length(ellipsis)), " ") + ellipsis
 	}
 	return all
 }
 
-// harmless makes of a word that begins a message the pieces that it has to be said in: one, where it fits into a
-// message. Each begins no command (https://dev.twitch.tv/docs/chat/irc/#migrated-irc-commands; /me is left in IRC).
-func harmless(word string) []string {
+// escapeCommand divides the first word of a message into pieces: one piece, if the word fits into a message. No piece
+// begins a command (https://dev.twitch.tv/docs/chat/irc/#migrated-irc-commands; IRC still has /me).
+func escapeCommand(word string) []string {
 	var pieces []string
 	for word != "" {
 		piece, length := "", 0
 		if word[0] == '/' || word[0] == '.' {
 			piece, length = guard, answer.UTF16Length(guard)
 		}
-		head := answer.Truncate(word, maxText-length)
+		head := answer.Truncate(word, maxMessage-length)
 		pieces = append(pieces, piece+head)
 		word = word[len(head):]
 	}

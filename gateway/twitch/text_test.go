@@ -17,7 +17,7 @@ import (
 	"parley.internal/shared/topology"
 )
 
-func TestParts(t *testing.T) {
+func TestSplit(t *testing.T) {
 	for _, test := range []struct {
 		name, in string
 		want     []string
@@ -35,11 +35,11 @@ func TestParts(t *testing.T) {
 		{"two units each", strings.Repeat("😀", 251), []string{strings.Repeat("😀", 250), "😀"}},
 		{"not UTF-8", "a\xff b", []string{"a b"}},
 	} {
-		if got := parts(test.in); !slices.Equal(got, test.want) {
+		if got := split(test.in); !slices.Equal(got, test.want) {
 			t.Errorf("%s: %q; want %q", test.name, got, test.want)
 		}
 	}
-	long := parts(strings.Repeat("word ", 5000))
+	long := split(strings.Repeat("word ", 5000))
 	if len(long) != maxParts || !strings.HasSuffix(long[maxParts-1], ellipsis) {
 		t.Errorf("a very long text becomes %d messages; want %d, and to see that it was cut", len(long), maxParts)
 	}
@@ -50,17 +50,17 @@ func FuzzParts(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		all := parts(text)
+		all := split(text)
 		if len(all) > maxParts {
 			t.Fatalf("%d messages", len(all))
 		}
 		for _, p := range all {
-			if answer.UTF16Length(p) > maxText || p == "" || !utf8.ValidString(p) || p[0] == '/' || p[0] == '.' || p[0] == ' ' || strings.ContainsFunc(p, unicode.IsControl) {
+			if answer.UTF16Length(p) > maxMessage || p == "" || !utf8.ValidString(p) || p[0] == '/' || p[0] == '.' || p[0] == ' ' || strings.ContainsFunc(p, unicode.IsControl) {
 				t.Fatalf("message %q of %q", p, text)
 			}
 		}
 		if len(all) == maxParts {
-			return // it may have been cut
+			return // the text may be shortened
 		}
 		letters := func(s string) string {
 			return strings.Map(func(r rune) rune {
@@ -76,7 +76,7 @@ func FuzzParts(f *testing.F) {
 	})
 }
 
-// FuzzParse holds that no line that anybody sends ends the program.
+// FuzzParse checks that no line ends the program.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"PRIVMSG", "@badges=x :a!b@c PRIVMSG #x :hi", ":tmi.twitch.tv CLEARCHAT", "@emotes=1:0-9999 :a PRIVMSG #x :y", "USERNOTICE", "@id=1;user-id=1 :a!a@a USERNOTICE #x",

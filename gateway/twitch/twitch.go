@@ -1,24 +1,25 @@
-// Package twitch connects a gateway instance to Twitch: what is said in its chat becomes events, and answers are said
-// there; what else happens in the channels, as EventSub tells it (package eventsub), becomes events, too.
+// Package twitch connects a gateway instance to Twitch. It publishes chat messages and the events of EventSub (package
+// eventsub), sends answers, and executes moderation commands. Start with [Service].
 //
-// Each channel is read and spoken in by one instance at a time, which has the channel's lease (package lease). Reading
-// is by IRC, speaking by Helix, which confirms each message, or by IRC. The same instance listens to EventSub for the
-// channel, by its broadcaster's login. For the channels of those who have not logged in, one instance does so as the
-// bot, as far as Twitch lets it; the same hears what is whispered to the bot.
+// One instance at a time reads and writes a channel: the holder of the channel's lease (package lease). It reads over IRC,
+// and sends over Helix, which confirms each message, or over IRC. The same instance subscribes to EventSub for the
+// channel, with the broadcaster's login. For channels without a broadcaster's login, one instance subscribes as the bot,
+// as far as Twitch permits. The same instance receives the whispers to the bot.
 //
-// What is promised:
-//   - A message that two instances hear, because one takes over from the other, is one event: its correlation id is
-//     Twitch's id of the message, or of the whisper.
-//   - A whisper is answered by a whisper, which the function of that name makes, and not this package.
-//   - A raid, or a new subscription, that both the chat and EventSub tell of is one event.
-//   - An answer is said once. It is claimed in the ledger before it is sent; it counts as delivered when Twitch says
-//     so; if Twitch does not say, it is never sent again, and ends as outcome_unknown, for an operator to decide.
-//   - An answer that comes while nobody has the channel's lease is said by the next owner, until its deadline.
-//   - What a moderator orders is done once, beside what is said and not behind it: see [moderator.Executor].
-//   - Twitch keeps no history: while nobody listens, what is said, or happens, is missed. Every such gap is logged,
-//     counted and stored (gaps/{hash}), rather too long than too short: it begins with the last sign of who listened
-//     before. An instance that gives a channel back stays until the next owner can be there, so that nothing is missed
-//     then.
+// The package must not know how an answer is made, nor why a moderation command was permitted.
+//
+// Guarantees:
+//   - Two instances that receive the same message, around a change of the lease, make one event: the correlation id is
+//     Twitch's id of the message or whisper.
+//   - A whisper gets a whisper as its answer, from the function whisper and not from this package.
+//   - A raid or a new subscription in both the chat and EventSub is one event.
+//   - An answer is sent once. It is claimed in the ledger before the send, and delivered when Twitch confirms it. Without
+//     an answer from Twitch it is never sent again, and ends as outcome_unknown, for an operator to decide.
+//   - The next owner of a channel sends the answers that came while no instance had the lease, until their deadlines.
+//   - A moderation command is executed once, and does not wait behind answers: see [moderator.Executor].
+//   - Twitch keeps no history. Every gap in the reading is logged, counted and stored (gaps/{hash}), rather too long than
+//     too short: a gap begins with the last line that the reader before received. An instance that releases a channel
+//     lingers until the next owner can be there, so a handover makes no gap.
 package twitch
 
 import (
@@ -45,14 +46,16 @@ import (
 	"parley.internal/shared/identity"
 	"parley.internal/shared/lease"
 	"parley.internal/shared/recipient"
+	"parley.internal/shared/retry"
+	helix "parley.internal/shared/twitch"
 )
 
-// Dependencies are what a service needs. All but those that say so must be set.
+// Dependencies of a [Service]. All are required, except where a comment gives a default.
 type Dependencies struct {
 	Instance  string
-	App       credential.TwitchConfig // to which the tokens were given; its bot's id is needed
-	Tokens    Tokens
-	Firestore *firestore.Client // for leases, gaps and who whispered; stays the caller's to close
+	App       credential.TwitchConfig // must have a bot's user id
+	Tokens    helix.Tokens
+	Firestore *firestore.Client // for leases, gaps and recipients; the caller closes it
 	Ledger    *delivery.Ledger
 	Reaper    *delivery.Reaper
 	Publisher Publisher
@@ -63,88 +66,81 @@ type Dependencies struct {
 
 	EventSubTiming eventsub.Timing // eventsub.DefaultTiming if zero
 
-	HTTP *http.Client                                                      // for Helix; one of its own if nil
+	HTTP *http.Client                                                      // for Helix; a new client if nil
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // for IRC and EventSub, before TLS; net.Dialer's if nil
 }
 
-// Service is Twitch's part of a gateway instance: a Deliverer for the destination twitch.
+// Service is Twitch's part of a gateway instance: the Deliverer for the destination twitch.
 //
-// An answer that Deliver takes is not said yet when Deliver returns. Its entry stands in the ledger as pending: if this
-// instance dies, the next owner of the channel finds it there.
+// Deliver returns before an answer is sent. The answer's entry in the ledger is still pending then: if this instance dies,
+// the next owner of the channel finds the entry.
 type Service struct {
 	config    Config
 	timing    timing
 	limits    limits
-	app       credential.TwitchConfig
 	bot       identity.UserID
-	tokens    Tokens
+	tokens    helix.Tokens
 	firestore *firestore.Client
 	ledger    *delivery.Ledger
 	reaper    *delivery.Reaper
-	enforcer  *moderator.Executor
+	executor  *moderator.Executor
 	publisher Publisher
 	log       *slog.Logger
 	metrics   *metrics
 	now       func() time.Time
-	http      *http.Client
+	api       *helix.Client
 	instance  string
 
-	leases *lease.Manager
-	chat   *chat
-	says   *pace
-	names  []string
-	events *eventsub.Client
-	book   *recipient.Book
+	leases   *lease.Manager
+	chat     *chat
+	sends    *pacer
+	channels []string
+	events   *eventsub.Client
+	book     *recipient.Book
 
-	mu         sync.Mutex
-	speakers   map[string]*speaker    // by login
-	moderators map[string]*enforcer   // likewise
-	attended   map[string]*attendance // likewise
-	inlet      *inlet
+	mu          sync.Mutex
+	dispatchers map[string]*dispatcher // by login
+	enforcers   map[string]*enforcer   // by login
+	coverages   map[string]*coverage   // by login
+	queue       *ingestQueue
 }
 
-// New makes the service of a configuration that is [Config.Enabled]. Nothing happens before Run.
+// New makes a service. The configuration must be [Config.Enabled]. The service does nothing before Run.
 func New(c Config, d Dependencies) (*Service, error) {
 	bot, err := d.App.Bot()
 	if err != nil || bot.IsZero() {
-		return nil, fmt.Errorf("TWITCH_BOT_USER_ID: nobody to speak as in TWITCH_CHANNELS: %w", cmp.Or(err, errors.New("it is not set")))
+		return nil, fmt.Errorf("TWITCH_BOT_USER_ID: required with TWITCH_CHANNELS: %w", cmp.Or(err, errors.New("it is not set")))
 	}
 	s := &Service{
-		config: c, timing: defaultTiming, limits: limitsOf(c.Verified), app: d.App, bot: bot, tokens: d.Tokens,
+		config: c, timing: defaultTiming, limits: limitsOf(c.Verified), bot: bot, tokens: d.Tokens,
 		firestore: d.Firestore, ledger: d.Ledger, reaper: d.Reaper, publisher: d.Publisher,
-		log: d.Log.With("platform", "twitch"), now: d.Now, http: d.HTTP, instance: d.Instance,
-		speakers: map[string]*speaker{}, moderators: map[string]*enforcer{}, attended: map[string]*attendance{},
+		log: d.Log.With("platform", "twitch"), now: d.Now, instance: d.Instance,
+		dispatchers: map[string]*dispatcher{}, enforcers: map[string]*enforcer{}, coverages: map[string]*coverage{},
 	}
 	if s.now == nil {
 		s.now = time.Now
 	}
-	if s.http == nil {
-		s.http = new(http.Client)
-	}
-	// a redirect could carry the token elsewhere, and would send the message again
-	own := *s.http
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	s.http = &own
+	s.api = helix.New(helix.Config{URL: d.App.APIURL, ClientID: d.App.ClientID, HTTP: d.HTTP, Now: s.now})
 	for _, name := range c.Channels {
-		s.names = append(s.names, login(name))
+		s.channels = append(s.channels, login(name))
 	}
-	slices.Sort(s.names)
-	s.names = slices.Compact(s.names)
+	slices.Sort(s.channels)
+	s.channels = slices.Compact(s.channels)
 	if s.metrics, err = newMetrics(d.Metrics); err != nil {
 		return nil, err
 	}
-	s.enforcer = moderator.NewExecutor(d.Ledger, d.Reaper, moderator.NewRecords(d.Firestore, d.Instance, s.now), moderator.Options{
+	s.executor = moderator.NewExecutor(d.Ledger, d.Reaper, moderator.NewRecords(d.Firestore, d.Instance, s.now), moderator.Options{
 		Log: s.log, Now: s.now, Count: func(outcome string) { s.metrics.actions.WithLabelValues(outcome).Inc() },
 	})
 	s.book = recipient.NewBook(d.Firestore, bot, s.now)
-	s.says = newPace(s.limits.sayWindow, s.share)
+	s.sends = newPacer(s.limits.messageWindow, s.share)
 	s.chat = &chat{
 		config: c, timing: s.timing, limits: s.limits, bot: bot, tokens: d.Tokens, dial: d.Dial, log: s.log, metrics: s.metrics,
-		joins: newPace(s.limits.joinWindow, s.share), rooms: map[string]*room{}, woken: make(chan struct{}, 1),
-		joined: s.joined, parted: s.parted,
+		joinPacer: newPacer(s.limits.joinWindow, s.share), channels: map[string]*channel{}, wakeUp: make(chan struct{}, 1),
+		onJoined: s.onJoined, onParted: s.onParted,
 	}
 	s.leases, err = lease.New(d.Firestore, string(identity.Twitch), d.Instance, d.Lease, lease.Options{
-		Log: d.Log, Metrics: d.Metrics, Now: d.Now, Tasks: duties, Idle: s.chat.idle,
+		Log: d.Log, Metrics: d.Metrics, Now: d.Now, Tasks: tasks, Idle: s.chat.idle,
 	})
 	if err != nil {
 		return nil, err
@@ -153,111 +149,110 @@ func New(c Config, d Dependencies) (*Service, error) {
 		s.chat.dial = new(net.Dialer).DialContext
 	}
 	s.events, err = eventsub.New(eventsub.Dependencies{
-		URL: c.EventSubURL, APIURL: d.App.APIURL, ClientID: d.App.ClientID, Tokens: d.Tokens, HTTP: s.http, Log: s.log,
-		Metrics: d.Metrics, Now: s.now, Dial: d.Dial, Timing: d.EventSubTiming,
+		URL: c.EventSubURL, API: s.api, Tokens: d.Tokens, Log: s.log, Metrics: d.Metrics, Now: s.now, Dial: d.Dial, Timing: d.EventSubTiming,
 	})
 	return s, err
 }
 
-// Run listens and speaks until ctx is done. Then it gives its channels back, as soon as what is being said is said,
-// and publishes what it has heard; at most that takes TWITCH_ANSWER_TIMEOUT and a few seconds. It must be called once.
+// Run works until ctx is done. Then it finishes begun answers, releases its channels and publishes queued events; the end
+// takes at most TWITCH_ANSWER_TIMEOUT and a few seconds. It must be called once.
 func (s *Service) Run(ctx context.Context) {
 	steady := context.WithoutCancel(ctx)
 	chatting, stopChat := context.WithCancel(steady)
 	publishing, stopPublishing := context.WithCancel(steady)
 	defer stopPublishing()
-	s.inlet = newInlet(publishing, s)
-	s.chat.heard = s.hear
+	s.queue = newIngestQueue(publishing, s)
+	s.chat.onMessage = s.onMessage
 	var connected sync.WaitGroup
 	connected.Go(func() { s.chat.run(chatting) }) // ends with stopChat
 
-	keys := append(slices.Clone(s.names), botKey)
+	keys := append(slices.Clone(s.channels), botLease)
 	s.leases.Run(ctx, func() []string { return keys }, s.hold)
 
 	flushing := time.AfterFunc(s.timing.flush, stopPublishing)
 	defer flushing.Stop()
-	sleep(steady, s.timing.linger)
+	_ = retry.Sleep(steady, s.timing.linger) // steady does not end
 	stopChat()
 	connected.Wait()
-	s.inlet.close()
+	s.queue.close()
 }
 
-// joined takes that the instance is in a channel again, or for the first time: nobody was since from, if that is known.
-func (s *Service) joined(login string, from, to time.Time) {
-	if a := s.attendanceOf(login); a != nil {
+// onJoined records a joined channel. from is the beginning of the gap before, or zero for no gap.
+func (s *Service) onJoined(login string, from, to time.Time) {
+	if c := s.coverageOf(login); c != nil {
 		if !from.IsZero() {
-			a.missed(gap.Chat, Channel(login), from, to)
+			c.addGap(gap.Chat, Channel(login), from, to)
 		}
-		a.left(gap.Chat, time.Time{})
+		c.idle(gap.Chat, time.Time{})
 	}
 }
 
-// parted takes that the instance is not in a channel any more, and when it last was.
-func (s *Service) parted(login string, since time.Time) {
-	if a := s.attendanceOf(login); a != nil {
-		a.left(gap.Chat, since)
+// onParted records a lost channel. since is the time of the last line.
+func (s *Service) onParted(login string, since time.Time) {
+	if c := s.coverageOf(login); c != nil {
+		c.idle(gap.Chat, since)
 	}
 }
 
-// attendanceOf is nil for a channel of which the lease is given back already.
-func (s *Service) attendanceOf(login string) *attendance {
+// coverageOf returns nil for a channel without a lease of this instance.
+func (s *Service) coverageOf(login string) *coverage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.attended[login]
+	return s.coverages[login]
 }
 
-// hear takes what was heard in the chat. What EventSub tells as well is left to the owner of the channel, who alone can
-// tell that the two are one: an instance that has given the channel back listens on for a while.
-func (s *Service) hear(m irc.Message) {
+// onMessage queues a chat message. Only the owner of the lease queues an event that EventSub reports, too, because only
+// the owner can recognize the duplicate. An instance that lingers leaves such an event to the owner.
+func (s *Service) onMessage(m irc.Message) {
 	e := toEvent(m, s.bot)
-	if e != nil && hasTwin(e) {
+	if e != nil && reportedTwice(e) {
 		login, _ := loginOf(e.Channel)
 		s.mu.Lock()
-		owner := s.speakers[login] != nil
+		owner := s.dispatchers[login] != nil
 		s.mu.Unlock()
 		if !owner {
 			e = nil
 		}
 	}
-	s.inlet.take(e)
+	s.queue.add(e)
 }
 
-// share is this instance's part of what the account may: that of the channels which it has.
+// share returns this instance's share of a limit: the share of its channels in all channels.
 func (s *Service) share(limit int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return limit * len(s.speakers) / len(s.names)
+	return limit * len(s.dispatchers) / len(s.channels)
 }
 
-// hold is in one channel while this instance has its lease, or listens as the bot while it has that for it.
+// hold works for one channel, or as the bot for EventSub, while this instance has the lease.
 func (s *Service) hold(ctx context.Context, l lease.Lease) {
-	a := newAttendance(s, l)
-	attending, stopAttending := context.WithCancel(context.WithoutCancel(ctx))
-	var attended sync.WaitGroup
-	attended.Go(func() { a.run(attending) }) // ends with stopAttending
-	defer attended.Wait()
-	defer stopAttending()
-	if l.Key() == botKey {
-		s.listenAsBot(ctx, a)
+	c := newCoverage(s, l)
+	covering, stopCovering := context.WithCancel(context.WithoutCancel(ctx))
+	var covered sync.WaitGroup
+	covered.Go(func() { c.run(covering) }) // ends with stopCovering
+	defer covered.Wait()
+	defer stopCovering()
+	if l.Key() == botLease {
+		s.subscribeAsBot(ctx, c)
 		return
 	}
-	sp, m := newSpeaker(s, l), newModerator(s, l)
+	d, m := newDispatcher(s, l), newEnforcer(s, l)
 	s.mu.Lock()
-	s.speakers[l.Key()], s.moderators[l.Key()], s.attended[l.Key()] = sp, m, a
+	s.dispatchers[l.Key()], s.enforcers[l.Key()], s.coverages[l.Key()] = d, m, c
 	s.mu.Unlock()
-	s.chat.enter(l.Key(), a.since(gap.Chat))
-	// nobody else may listen before the speaker has come to its end
-	listening, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var beside sync.WaitGroup
-	beside.Go(func() { s.listenAsBroadcaster(listening, a) }) // ends with stop
-	beside.Go(func() { m.Run(ctx) })                          // ends with ctx
-	sp.run(ctx)
-	stop()
-	beside.Wait()
+	s.chat.enter(l.Key(), c.since(gap.Chat))
+	// no other instance may subscribe before the dispatcher's end
+	subscribed, unsubscribe := context.WithCancel(context.WithoutCancel(ctx))
+	var tasks sync.WaitGroup
+	tasks.Go(func() { s.subscribeAsBroadcaster(subscribed, c) }) // ends with unsubscribe
+	tasks.Go(func() { m.Run(ctx) })                              // ends with ctx
+	d.run(ctx)
+	unsubscribe()
+	tasks.Wait()
 	s.mu.Lock()
-	delete(s.speakers, l.Key())
-	delete(s.moderators, l.Key())
-	delete(s.attended, l.Key())
+	delete(s.dispatchers, l.Key())
+	delete(s.enforcers, l.Key())
+	delete(s.coverages, l.Key())
 	s.mu.Unlock()
 	s.chat.leave(l.Key())
 }

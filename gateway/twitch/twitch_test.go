@@ -17,30 +17,33 @@ import (
 	irc "github.com/gempir/go-twitch-irc/v4"
 	"github.com/go-json-experiment/json"
 
-	standin "parley.internal/emulator/twitch"
+	fake "parley.internal/emulator/twitch"
 	"parley.internal/gateway/gap"
 	"parley.internal/shared/config"
+	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
+	helix "parley.internal/shared/twitch"
 )
 
-var write = []string{scopeWrite}
+var write = []string{helix.ScopeChat}
 
-func TestWhatIsSaidBecomesEvents(t *testing.T) {
+func TestMessagesBecomeEvents(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	room := w.channel("streamer")
 	alice, bob := w.user("alice"), w.user("bob")
-	for login, role := range map[string]standin.Role{"alice": {Moderator: true, SubscriberMonths: 7, VIP: true}, "bob": {}} {
+	for login, role := range map[string]fake.Role{"alice": {Moderator: true, SubscriberMonths: 7, VIP: true}, "bob": {}} {
 		if err := w.twitch.SetRole(room, login, role); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.start("a", SpeakAuto, []string{"#Streamer"})
+	w.start("a", TransportAuto, []string{"#Streamer"})
 	w.joined(room)
 	first := w.say(room, "alice", "hello; there \\o/")
-	reply := w.say(room, "bob", "hi", standin.ReplyingTo(first.ID))
+	reply := w.say(room, "bob", "hi", fake.ReplyingTo(first.ID))
 	w.say(room, w.bot.Login, "I am the bot")
-	w.say(room, "alice", "waves", standin.AsAction())
+	w.say(room, "alice", "waves", fake.AsAction())
 	if err := w.twitch.Subscribe(room, "bob", 2); err != nil {
 		t.Fatal(err)
 	}
@@ -111,9 +114,11 @@ func TestWhatIsSaidBecomesEvents(t *testing.T) {
 	}
 }
 
-func TestAnswersAreSaid(t *testing.T) {
-	for _, speak := range []string{SpeakHelix, SpeakIRC, SpeakAuto} {
+func TestAnswersAreSent(t *testing.T) {
+	t.Parallel()
+	for _, speak := range []string{TransportHelix, TransportIRC, TransportAuto} {
 		t.Run(speak, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, write)
 			room := w.channel("streamer")
 			w.user("alice")
@@ -133,7 +138,7 @@ func TestAnswersAreSaid(t *testing.T) {
 				if l.ReplyTo != question.ID {
 					t.Errorf("line %d replies to %q; want the question", i, l.ReplyTo)
 				}
-				if via := map[bool]string{true: standin.ViaIRC, false: standin.ViaHelix}[speak == SpeakIRC]; l.Via != via {
+				if via := map[bool]string{true: fake.ViaIRC, false: fake.ViaHelix}[speak == TransportIRC]; l.Via != via {
 					t.Errorf("line %d came via %s; want %s", i, l.Via, via)
 				}
 				if i > 0 {
@@ -154,62 +159,65 @@ func TestAnswersAreSaid(t *testing.T) {
 }
 
 func TestRefusalsAreDeadLetters(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, write)
 	room, other := w.channel("streamer"), w.channel("other")
 	w.user("alice")
-	m := w.start("a", SpeakIRC, []string{room, other})
+	m := w.start("a", TransportIRC, []string{room, other})
 	w.joined(room, other)
 	question := w.say(room, "alice", "hello?")
-	dead := func(a answered, reason string) {
+	letters := map[deadletter.Reason]int{}
+	dead := func(a answered, reason deadletter.Reason, words ...string) {
 		t.Helper()
-		if got := w.reaches(a, delivery.Dead); got.Reason != reason {
+		got := w.reaches(a, delivery.Dead)
+		if got.Reason != string(reason) {
 			t.Errorf("reason = %s (%s); want %s", got.Reason, got.Message, reason)
 		}
-		if docs, err := w.firestore.Collection("deadletters").Where("reason", "==", reason).Documents(t.Context()).GetAll(); err != nil || len(docs) != 1 {
-			t.Errorf("%d dead letters for %s (%v); want 1", len(docs), reason, err)
+		for _, part := range words {
+			if !strings.Contains(got.Message, part) {
+				t.Errorf("error = %q; want %q in it", got.Message, part)
+			}
+		}
+		letters[reason]++
+		if docs, err := w.firestore.Collection("deadletters").Where("reason", "==", string(reason)).Documents(t.Context()).GetAll(); err != nil || len(docs) != letters[reason] {
+			t.Errorf("%d dead letters for %s (%v); want %d", len(docs), reason, err, letters[reason])
 		}
 	}
-	w.twitch.FailChat(standin.ChatFault{Notice: "msg_rejected"})
-	dead(w.answer(question, "one"), "msg_rejected")
-	w.twitch.FailChat(standin.ChatFault{Notice: "msg_duplicate", Skip: 1})
-	half := w.answer(question, strings.Repeat("long text ", 60))
-	dead(half, "msg_duplicate")
-	if got := w.entry(half).Message; !strings.Contains(got, "message 2 of 2") {
-		t.Errorf("error = %q; want which message", got)
-	}
-	w.twitch.FailChat(standin.ChatFault{Notice: "msg_ratelimit"})
+	w.twitch.FailChat(fake.ChatFault{Notice: "msg_rejected"})
+	dead(w.answer(question, "one"), deadletter.PlatformRefused, "msg_rejected")
+	w.twitch.FailChat(fake.ChatFault{Notice: "msg_banned", Skip: 1})
+	dead(w.answer(question, strings.Repeat("long text ", 60)), deadletter.SenderRefused, "message 2 of 2", "msg_banned")
+	w.twitch.FailChat(fake.ChatFault{Notice: "msg_ratelimit"})
 	w.reaches(w.answer(question, "too fast at first"), delivery.Delivered)
 
 	m.stop()
-	w.start("b", SpeakHelix, []string{room, other})
+	w.start("b", TransportHelix, []string{room, other})
 	w.joined(room, other)
 	if err := w.twitch.Ban(room, w.bot.Login, time.Hour, ""); err != nil {
 		t.Fatal(err)
 	}
-	timedOut := w.reaches(w.answer(question, "two"), delivery.Dead)
-	if timedOut.Reason == codeBadRequest || timedOut.Reason == "" || !strings.Contains(timedOut.Message, timedOut.Reason) {
-		t.Errorf("reason = %s (%s); want Twitch's code", timedOut.Reason, timedOut.Message)
-	}
-	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusForbidden})
-	dead(w.answer(w.say(other, "alice", "and you?"), "three"), codeForbidden)
+	dead(w.answer(question, "two"), deadletter.SenderRefused, "user_timed_out")
+	w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Status: http.StatusForbidden})
+	dead(w.answer(w.say(other, "alice", "and you?"), "three"), deadletter.SenderRefused, "status 403")
 	if n := len(w.said(room)) + len(w.said(other)); n != 2 {
 		t.Errorf("%d lines were said; want the half one and the one that was too fast", n)
 	}
 }
 
-func TestWhatNobodyKnowsIsNotSaidAgain(t *testing.T) {
+func TestAnAnswerOfUnknownOutcomeIsNotSentAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, write)
 	room := w.channel("streamer")
 	w.user("alice")
-	for _, speak := range []string{SpeakIRC, SpeakHelix} {
+	for _, speak := range []string{TransportIRC, TransportHelix} {
 		m := w.start("by"+speak, speak, []string{room}, impatient)
 		w.joined(room)
 		question := w.say(room, "alice", "hello?")
 		before := len(w.said(room))
 		for i, done := range []bool{true, false} {
-			w.twitch.FailChat(standin.ChatFault{Done: done})
-			fault := standin.HTTPFault{Path: "/chat/messages", Done: done, Hang: i == 0, Drop: i == 1}
-			if speak == SpeakHelix {
+			w.twitch.FailChat(fake.ChatFault{Done: done})
+			fault := fake.HTTPFault{Path: "/chat/messages", Done: done, Hang: i == 0, Drop: i == 1}
+			if speak == TransportHelix {
 				w.twitch.ClearFaults()
 				w.twitch.FailHTTP(fault)
 			}
@@ -227,19 +235,20 @@ func TestWhatNobodyKnowsIsNotSaidAgain(t *testing.T) {
 	}
 }
 
-// TestNothingIsSaidOnAConnectionThatIsGivenUp holds up the end of a connection on which an answer was not confirmed.
-func TestNothingIsSaidOnAConnectionThatIsGivenUp(t *testing.T) {
+// TestADroppedConnectionSendsNothing delays the end of a connection after an unconfirmed answer.
+func TestADroppedConnectionSendsNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	room := w.channel("streamer")
 	w.user("alice")
 	reading, release := make(chan struct{}), make(chan struct{})
-	w.start("a", SpeakIRC, []string{room}, impatient, func(s *Service) {
-		s.chat.joined = func(string, time.Time, time.Time) {
+	w.start("a", TransportIRC, []string{room}, impatient, func(s *Service) {
+		s.chat.onJoined = func(string, time.Time, time.Time) {
 			select {
-			case <-reading: // the second connection's
+			case <-reading: // on the second connection
 			default:
 				close(reading)
-				<-release // the one who reads doesn't see the connection's end before this
+				<-release // the reader sees the connection's end only afterwards
 			}
 		}
 	})
@@ -251,7 +260,7 @@ func TestNothingIsSaidOnAConnectionThatIsGivenUp(t *testing.T) {
 	after := w.answer(question, "after it")
 	eventually(t, "it is known", func() bool { return w.entry(after).State != "" })
 	pause := time.NewTimer(2 * quickTiming.minBackoff)
-	<-pause.C // what would be said on the old connection is claimed by then
+	<-pause.C // an answer on the old connection would be claimed by then
 	if got := w.entry(after).State; got != delivery.Pending {
 		t.Errorf("state = %s while there is no connection; want it to wait", got)
 	}
@@ -262,14 +271,15 @@ func TestNothingIsSaidOnAConnectionThatIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestWhatWasNotMadeIsTriedAgain(t *testing.T) {
+func TestAnUnsentAnswerIsRetried(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, write)
 	room := w.channel("streamer")
 	w.user("alice")
-	m := w.start("a", SpeakHelix, []string{room})
+	m := w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	question := w.say(room, "alice", "hello?")
-	for _, f := range []standin.HTTPFault{
+	for _, f := range []fake.HTTPFault{
 		{Status: http.StatusTooManyRequests, Times: 2, Header: http.Header{"Ratelimit-Reset": {"1"}}},
 		{Status: http.StatusServiceUnavailable, Times: 2},
 	} {
@@ -282,7 +292,7 @@ func TestWhatWasNotMadeIsTriedAgain(t *testing.T) {
 	if w.tokens.refreshed != 1 {
 		t.Errorf("refreshed %d times; want once", w.tokens.refreshed)
 	}
-	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusInternalServerError})
+	w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Status: http.StatusInternalServerError})
 	unclear := w.answer(question, "500")
 	w.reaches(w.answer(question, "after 500"), delivery.Delivered)
 	if got := w.entry(unclear).State; got != delivery.Claimed {
@@ -297,7 +307,8 @@ func TestWhatWasNotMadeIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestAnAnswerWithoutAnOwnerWaitsForTheNext(t *testing.T) {
+func TestAnAnswerWaitsForTheNextOwner(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	room := w.channel("streamer")
 	w.user("alice")
@@ -306,7 +317,7 @@ func TestAnAnswerWithoutAnOwnerWaitsForTheNext(t *testing.T) {
 	for i := range 5 {
 		waiting = append(waiting, w.answer(question, fmt.Sprint("answer ", i)))
 	}
-	w.start("a", SpeakAuto, []string{room})
+	w.start("a", TransportAuto, []string{room})
 	for _, a := range waiting {
 		w.reaches(a, delivery.Delivered)
 	}
@@ -317,10 +328,11 @@ func TestAnAnswerWithoutAnOwnerWaitsForTheNext(t *testing.T) {
 	}
 }
 
-// TestManyInstances is the promise as a whole: whoever comes, goes or dies, each line is one event and each answer is
-// said at most once, and exactly once unless its instance was killed in the midst of it.
+// TestManyInstances checks all guarantees together while instances start, stop and die: each message is one event, and
+// each answer is sent at most once, and exactly once unless its instance was killed during the send. It needs much CPU time,
+// and so does not run in parallel.
 func TestManyInstances(t *testing.T) {
-	for _, speak := range []string{SpeakHelix, SpeakIRC} {
+	for _, speak := range []string{TransportHelix, TransportIRC} {
 		t.Run(speak, func(t *testing.T) {
 			w := newWorld(t, write)
 			w.lease = quickLease
@@ -333,7 +345,7 @@ func TestManyInstances(t *testing.T) {
 			w.settled(a, b)
 			w.joined(rooms...)
 			var all []answered
-			heard := map[string]bool{} // ids of lines that were said while somebody listened
+			heard := map[string]bool{} // ids of messages sent while an instance reads
 			round := func(steady bool) {
 				t.Helper()
 				for _, room := range rooms {
@@ -359,7 +371,7 @@ func TestManyInstances(t *testing.T) {
 			w.joined(rooms...)
 			round(true)
 
-			// killed while it speaks
+			// killed during a send
 			for range 3 {
 				round(false)
 			}
@@ -414,7 +426,7 @@ func TestManyInstances(t *testing.T) {
 				return true
 			})
 			for _, e := range w.events(event.TypeChatMessage) {
-				if e.CorrelationID != "twitch:"+e.Message.ID { // which makes one event of what two instances heard
+				if e.CorrelationID != "twitch:"+e.Message.ID { // makes one event of a message read by two instances
 					t.Errorf("%q was ingested as %s", e.Message.Text, e.CorrelationID)
 				}
 				if e.UserID == "twitch:"+w.bot.ID {
@@ -425,10 +437,12 @@ func TestManyInstances(t *testing.T) {
 	}
 }
 
-// TestTheOwnerIsKilledInTheMidst kills an instance while Twitch has its message and has not answered yet.
-func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
-	for _, speak := range []string{SpeakHelix, SpeakIRC} {
+// TestAnOwnerKilledDuringASend kills an instance after Twitch received a message and before the answer.
+func TestAnOwnerKilledDuringASend(t *testing.T) {
+	t.Parallel()
+	for _, speak := range []string{TransportHelix, TransportIRC} {
 		t.Run(speak, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, write)
 			w.lease = quickLease
 			room := w.channel("streamer")
@@ -437,8 +451,8 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 			w.joined(room)
 			question := w.say(room, "alice", "hello?")
 			w.reaches(w.answer(question, "before"), delivery.Delivered)
-			w.twitch.FailChat(standin.ChatFault{Done: true})
-			w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Done: true, Hang: true})
+			w.twitch.FailChat(fake.ChatFault{Done: true})
+			w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Done: true, Hang: true})
 			midst := w.answer(question, "in the midst")
 			var behind []answered
 			for i := range 3 {
@@ -469,19 +483,20 @@ func TestTheOwnerIsKilledInTheMidst(t *testing.T) {
 	}
 }
 
-// TestNothingIsMissedWhenAChannelIsHandedOver has somebody talk all the time while instances come and go.
-func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
+// TestAHandoverMissesNothing sends messages all the time while instances start and stop. It needs much CPU time, and so
+// does not run in parallel.
+func TestAHandoverMissesNothing(t *testing.T) {
 	w := newWorld(t, nil)
 	var rooms []string
-	for i := range 16 { // so many that each instance wants some
+	for i := range 16 { // enough for a share of each instance
 		rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
 	}
 	w.user("alice")
-	// a slow machine takes long to take over, and makes connections silent
+	// long durations: on a slow machine a handover takes long, and connections are silent
 	patient := func(s *Service) {
 		s.timing.linger, s.timing.flush, s.timing.ping = 3*time.Second, 6*time.Second, time.Minute
 	}
-	a := w.start("a", SpeakIRC, rooms, patient)
+	a := w.start("a", TransportIRC, rooms, patient)
 	w.joined(rooms...)
 	talking, quiet := context.WithCancel(t.Context())
 	defer quiet()
@@ -502,7 +517,7 @@ func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
 			}
 		}
 	}()
-	b := w.start("b", SpeakIRC, rooms, patient)
+	b := w.start("b", TransportIRC, rooms, patient)
 	eventually(t, "b has a channel", func() bool {
 		return slices.ContainsFunc(rooms, func(r string) bool { return owner(r, b) != nil })
 	})
@@ -523,11 +538,12 @@ func TestNothingIsMissedWhenAChannelIsHandedOver(t *testing.T) {
 	})
 }
 
-func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
+func TestLostConnectionsAreReplacedAndGapsStored(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	room, other := w.channel("streamer"), w.channel("other")
 	w.user("alice")
-	w.start("a", SpeakIRC, []string{room, other})
+	w.start("a", TransportIRC, []string{room, other})
 	w.joined(room, other)
 	var latest time.Time // beginning of a gap
 	gaps := func() int {
@@ -548,13 +564,13 @@ func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
 	for i, breakIt := range []func(){
 		func() { w.twitch.DropIRC(w.bot.Login) },
 		func() { w.twitch.ReconnectIRC(w.bot.Login) },
-		func() { w.twitch.DelayIRC(w.bot.Login, time.Hour) }, // silent for ever
+		func() { w.twitch.DelayIRC(w.bot.Login, time.Hour) }, // silent
 		func() { w.tokens.revoke(); w.twitch.DropIRC(w.bot.Login) },
 	} {
 		broken := time.Now()
 		breakIt()
 		eventually(t, fmt.Sprintf("two gaps more after break %d", i), func() bool { return gaps() == 2*(i+1) })
-		// also where it took a while to notice
+		// also for a loss that was noticed late
 		if late := latest.Sub(broken); late > quickTiming.ping/2 {
 			t.Errorf("after break %d the gaps begin %s late", i, late)
 		}
@@ -570,14 +586,15 @@ func TestConnectionsAreMadeAnewAndGapsNoted(t *testing.T) {
 	}
 }
 
-// TestAnAbsenceIsNotedThoughAnOwnerDiesInIt kills owners who could not yet store what is missed.
-func TestAnAbsenceIsNotedThoughAnOwnerDiesInIt(t *testing.T) {
+// TestAGapIsStoredThoughItsOwnerDies kills owners before they store a gap.
+func TestAGapIsStoredThoughItsOwnerDies(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.lease = quickLease
 	room := w.channel("streamer")
 	deaf := new(atomic.Bool)
 	start := func(name string) *member {
-		return w.start(name, SpeakIRC, []string{room}, func(s *Service) {
+		return w.start(name, TransportIRC, []string{room}, func(s *Service) {
 			dial := s.chat.dial
 			s.chat.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 				if deaf.Load() {
@@ -646,26 +663,28 @@ func TestAnAbsenceIsNotedThoughAnOwnerDiesInIt(t *testing.T) {
 }
 
 func TestLimitsAreKept(t *testing.T) {
-	real := standin.Limits{
-		Joins:    standin.Window{N: 3, Per: 200 * time.Millisecond},
-		Messages: standin.Window{N: 4, Per: 300 * time.Millisecond}, ModeratorMessages: standin.Window{N: 8, Per: 300 * time.Millisecond},
-		ChannelMessages: standin.Window{N: 1, Per: 50 * time.Millisecond},
+	t.Parallel()
+	real := fake.Limits{
+		Joins:    fake.Window{N: 3, Per: 200 * time.Millisecond},
+		Messages: fake.Window{N: 4, Per: 300 * time.Millisecond}, ModeratorMessages: fake.Window{N: 8, Per: 300 * time.Millisecond},
+		ChannelMessages: fake.Window{N: 1, Per: 50 * time.Millisecond},
 	}
 	for _, moderator := range []bool{false, true} {
 		t.Run(fmt.Sprint("moderator ", moderator), func(t *testing.T) {
-			w := newWorld(t, write, standin.WithLimits(real))
+			t.Parallel()
+			w := newWorld(t, write, fake.WithLimits(real))
 			var rooms []string
 			for i := range 5 {
 				rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
-				if err := w.twitch.SetRole(rooms[i], w.bot.Login, standin.Role{Moderator: moderator}); err != nil {
+				if err := w.twitch.SetRole(rooms[i], w.bot.Login, fake.Role{Moderator: moderator}); err != nil {
 					t.Fatal(err)
 				}
 			}
 			w.user("alice")
-			m := w.start("a", SpeakIRC, rooms, func(s *Service) {
-				s.timing.join = 5 * time.Second // one that is refused would come too late
-				// what is sent in time may come late, on a busy machine: most of a second
-				s.limits = limits{joins: 3, joinWindow: time.Second, says: 4, saysAsMod: 8, sayWindow: 1200 * time.Millisecond, spacing: 800 * time.Millisecond}
+			m := w.start("a", TransportIRC, rooms, func(s *Service) {
+				s.timing.join = 5 * time.Second // a refused JOIN would be repeated too late
+				// on a busy machine, a message may arrive most of a second late
+				s.limits = limits{joins: 3, joinWindow: time.Second, messages: 4, moderatorMessages: 8, messageWindow: 1200 * time.Millisecond, spacing: 800 * time.Millisecond}
 			})
 			w.joined(rooms...)
 			var all []answered
@@ -684,26 +703,28 @@ func TestLimitsAreKept(t *testing.T) {
 }
 
 func TestAChannelIsNotLeftHalfJoined(t *testing.T) {
-	w := newWorld(t, nil, standin.WithLimits(standin.Limits{Joins: standin.Window{N: 1, Per: 300 * time.Millisecond}}))
+	t.Parallel()
+	w := newWorld(t, nil, fake.WithLimits(fake.Limits{Joins: fake.Window{N: 1, Per: 300 * time.Millisecond}}))
 	rooms := []string{w.channel("one"), w.channel("two"), w.channel("three")}
-	m := w.start("a", SpeakIRC, rooms) // knows of no limit
+	m := w.start("a", TransportIRC, rooms) // without a limit of its own
 	w.joined(rooms...)
 	if n := counter(m.metrics.rejoins); n == 0 {
 		t.Error("no JOIN was sent again, although Twitch did not answer some")
 	}
 }
 
-func TestOverdueAnswersEndWithWhatStoodInTheWay(t *testing.T) {
+func TestOverdueAnswersEndWithTheLastReason(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, write)
 	room := w.channel("streamer")
 	w.user("alice")
-	w.start("a", SpeakHelix, []string{room})
+	w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	question := w.say(room, "alice", "hello?")
-	w.twitch.FailHTTP(standin.HTTPFault{Path: "/chat/messages", Status: http.StatusServiceUnavailable, Times: 1000})
-	w.sender = delivery.NewSender(w.ledger, discard{}, delivery.Config{Deadline: 4 * time.Second, Retention: time.Hour}, time.Now) // in which it is tried for certain
-	if got := w.reaches(w.answer(question, "never"), delivery.Dead); got.Reason != codeUnavailable {
-		t.Errorf("reason = %s; want %s", got.Reason, codeUnavailable)
+	w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Status: http.StatusServiceUnavailable, Times: 1000})
+	w.sender = delivery.NewSender(w.ledger, discard{}, delivery.Config{Deadline: 4 * time.Second, Retention: time.Hour}, time.Now) // long enough for at least one attempt
+	if got := w.reaches(w.answer(question, "never"), delivery.Dead); got.Reason != string(deadletter.PlatformUnavailable) {
+		t.Errorf("reason = %s; want %s", got.Reason, deadletter.PlatformUnavailable)
 	}
 }
 
@@ -712,8 +733,8 @@ func TestUserStateWithoutNonceIsTheAnswer(t *testing.T) {
 		name, nonce string
 		want        bool
 	}{{"none", "", true}, {"ours", "n1", true}, {"another's", "n2", false}} {
-		waits := &waiting{nonce: "n1", result: make(chan outcome, 1)}
-		c := &chat{rooms: map[string]*room{"x": {login: "x", in: true, waiting: waits, changed: make(chan struct{})}}}
+		waits := &pendingMessage{nonce: "n1", result: make(chan delivery.Outcome, 1)}
+		c := &chat{channels: map[string]*channel{"x": {login: "x", joined: true, pending: waits, changed: make(chan struct{})}}}
 		tags := "@mod=1;id=abc"
 		if test.nonce != "" {
 			tags += ";client-nonce=" + test.nonce
@@ -721,7 +742,7 @@ func TestUserStateWithoutNonceIsTheAnswer(t *testing.T) {
 		c.userState(parse(tags + " :tmi.twitch.tv USERSTATE #x").(*irc.UserStateMessage))
 		select {
 		case o := <-waits.result:
-			if !test.want || o.kind != said || o.id != "abc" {
+			if !test.want || o.Kind != delivery.Sent || o.Note != "abc" {
 				t.Errorf("%s: %+v", test.name, o)
 			}
 		default:
@@ -732,12 +753,13 @@ func TestUserStateWithoutNonceIsTheAnswer(t *testing.T) {
 	}
 }
 
-func TestSharedChatIsHeardWhereItIsSaid(t *testing.T) {
+func TestCopiesOfASharedChatAreNoEvents(t *testing.T) {
+	t.Parallel()
 	line := func(room, source string) irc.Message {
 		return parse("@id=1;room-id=" + room + ";source-room-id=" + source + ";user-id=7 :a!a@a.tmi.twitch.tv PRIVMSG #x :hi")
 	}
 	w := newWorld(t, nil)
-	m := w.start("a", SpeakIRC, []string{w.channel("x")})
+	m := w.start("a", TransportIRC, []string{w.channel("x")})
 	if toEvent(line("5", "6"), m.bot) != nil {
 		t.Error("a message that came from another channel is an event there, too")
 	}

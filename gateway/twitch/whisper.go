@@ -12,19 +12,18 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// whispers are those to the bot. They cost nothing of the ten subscriptions that it may have, since it has allowed them
-// itself.
-var whispers = eventsub.Topic{Kind: eventsub.Whisper}
+// whisperTopic is the whispers to the bot. Twitch does not count its subscription among the bot's ten, because the bot
+// itself has permitted it.
+var whisperTopic = eventsub.Topic{Kind: eventsub.Whisper}
 
-// noteTime bounds how long a whisper waits until it is noted who wrote it.
-const noteTime = 2 * time.Second
+// recordTime bounds recording the writer of a whisper.
+const recordTime = 2 * time.Second
 
-// whispered makes an event of a whisper to the bot (https://dev.twitch.tv/docs/chat/whispers/#receiving-whispers). It is
-// somebody's message, in no channel, and is answered by a whisper. Its id is Twitch's of the whisper, which stays the
-// same however often it is told. It is nil for what is no message: what the bot itself whispers, what has no text, and
-// what is not as Twitch describes it.
-func whispered(n eventsub.Notification, bot identity.UserID) *event.Event {
-	var told struct {
+// whisperEvent converts a whisper to the bot (https://dev.twitch.tv/docs/chat/whispers/#receiving-whispers) into a message
+// without a channel; its answer is a whisper. Twitch's id of the whisper is the same in every notification. whisperEvent
+// returns nil for the bot's own whispers, for whispers without a text, and for malformed content.
+func whisperEvent(n eventsub.Notification, bot identity.UserID) *event.Event {
+	var content struct {
 		ID        string `json:"whisper_id"`
 		FromID    string `json:"from_user_id"`
 		FromLogin string `json:"from_user_login"`
@@ -33,26 +32,26 @@ func whispered(n eventsub.Notification, bot identity.UserID) *event.Event {
 			Text string `json:"text"`
 		} `json:"whisper"`
 	}
-	if json.Unmarshal(n.Event, &told) != nil {
+	if json.Unmarshal(n.Event, &content) != nil {
 		return nil
 	}
-	user, err := identity.New(identity.Twitch, told.FromID)
-	if err != nil || user == bot || told.ID == "" || strings.TrimSpace(told.Whisper.Text) == "" {
+	user, err := identity.New(identity.Twitch, content.FromID)
+	if err != nil || user == bot || content.ID == "" || strings.TrimSpace(content.Whisper.Text) == "" {
 		return nil
 	}
-	e := newEvent(event.TypeChatMessage, told.ID, "")
+	e := newEvent(event.TypeChatMessage, content.ID, "")
 	e.UserID = user.String()
 	e.Message = &event.Message{
-		ID: told.ID, Role: event.RoleUser, Text: told.Whisper.Text,
+		ID: content.ID, Role: event.RoleUser, Text: content.Whisper.Text,
 		RawPlatformPayload: encode(rawWhisper{
-			UserID: told.FromID, Username: told.FromLogin, DisplayName: told.FromName, ID: told.ID, SentAt: n.At.UTC(), IsWhisper: true,
+			UserID: content.FromID, Username: content.FromLogin, DisplayName: content.FromName, ID: content.ID, SentAt: n.At.UTC(), IsWhisper: true,
 		}),
 	}
 	return e
 }
 
-// rawWhisper is the raw payload of a whisper, with the names that one of the chat has. It tells nothing of roles, which
-// belong to a channel: somebody who whispers keeps those that they have.
+// rawWhisper is the raw payload of a whisper, with the field names of rawMessage. It has no roles: roles belong to a
+// channel, so a whisper does not change the stored roles of the user.
 type rawWhisper struct {
 	UserID      string    `json:"userId"`
 	Username    string    `json:"username,omitzero"`
@@ -62,17 +61,17 @@ type rawWhisper struct {
 	IsWhisper   bool      `json:"isWhisper"`
 }
 
-// note keeps on record that somebody whispered to the bot, before anybody can answer. Where that fails, a long answer is
-// cut to what Twitch lets one whisper to a stranger: that is no reason to have nobody hear the whisper.
-func (in *inlet) note(ctx context.Context, e *event.Event) {
+// recordWriter stores that a user whispered to the bot, before an answer is possible. Without the record, the answer is cut
+// to Twitch's length for a first whisper. So a failure does not stop the event.
+func (in *ingestQueue) recordWriter(ctx context.Context, e *event.Event) {
 	s := in.service
-	ctx, cancel := context.WithTimeout(ctx, noteTime)
+	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
 	user, err := identity.Parse(e.UserID)
 	if err == nil {
 		err = s.book.Wrote(ctx, user)
 	}
 	if err != nil {
-		s.log.WarnContext(ctx, "an answer to a whisper may be cut short", "error", err, "correlationId", e.CorrelationID)
+		s.log.WarnContext(ctx, "recording a whisper failed: its answer may be cut", "error", err, "correlationId", e.CorrelationID)
 	}
 }

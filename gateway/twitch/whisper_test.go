@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"cloud.google.com/go/firestore"
 	"github.com/go-json-experiment/json"
 
-	standin "parley.internal/emulator/twitch"
+	fake "parley.internal/emulator/twitch"
 	"parley.internal/gateway/gap"
+	"parley.internal/gateway/gatewaytest"
 	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
@@ -20,17 +20,17 @@ import (
 
 var mayWhisper = []string{"user:manage:whispers"}
 
-// hearingWhispers waits until somebody listens to what is whispered to the bot.
+// hearingWhispers waits for the subscription to the bot's whispers.
 func (w *world) hearingWhispers() {
 	w.t.Helper()
 	eventually(w.t, "whispers are heard", func() bool {
-		return slices.ContainsFunc(w.twitch.Subscriptions(), func(s standin.Subscription) bool {
+		return slices.ContainsFunc(w.twitch.Subscriptions(), func(s fake.Subscription) bool {
 			return s.Type == "user.whisper.message" && s.Status == "enabled" && s.Condition["user_id"] == w.bot.ID
 		})
 	})
 }
 
-func (w *world) whisper(from, text string) standin.Whisper {
+func (w *world) whisper(from, text string) fake.Whisper {
 	w.t.Helper()
 	m, err := w.twitch.Whisper(from, w.bot.Login, text)
 	if err != nil {
@@ -39,7 +39,7 @@ func (w *world) whisper(from, text string) standin.Whisper {
 	return m
 }
 
-// messages are the texts of the messages that were published, each as often as it was.
+// messages returns the texts of all published messages, with repetitions.
 func (w *world) messages() []string {
 	var texts []string
 	for _, e := range w.events(event.TypeChatMessage) {
@@ -48,8 +48,8 @@ func (w *world) messages() []string {
 	return texts
 }
 
-// wroteAt is what the store knows of when somebody whispered to the bot.
-func (w *world) wroteAt(u standin.User) time.Time {
+// wroteAt returns the stored time of a user's whisper to the bot.
+func (w *world) wroteAt(u fake.User) time.Time {
 	w.t.Helper()
 	bot, _ := identity.New(identity.Twitch, w.bot.ID)
 	id, _ := identity.New(identity.Twitch, u.ID)
@@ -64,12 +64,13 @@ func (w *world) wroteAt(u standin.User) time.Time {
 	return r.WroteAt
 }
 
-func TestAWhisperIsAMessageToTheBotAlone(t *testing.T) {
+func TestAWhisperIsAMessageWithoutAChannel(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mayWhisper)
 	room := w.channel("streamer")
 	alice := w.user("alice")
 	began := time.Now().Add(-time.Second)
-	w.start("a", SpeakAuto, []string{room})
+	w.start("a", TransportAuto, []string{room})
 	w.hearingWhispers()
 
 	m := w.whisper("alice", "hello; there")
@@ -79,7 +80,7 @@ func TestAWhisperIsAMessageToTheBotAlone(t *testing.T) {
 	if _, err := w.twitch.Whisper(w.bot.Login, "alice", "hello yourself"); err != nil { // no event
 		t.Fatal(err)
 	}
-	w.whisper("alice", " ") // likewise
+	w.whisper("alice", " ") // no event
 	w.whisper("alice", "more")
 	eventually(t, "both are published", func() bool { return slices.Contains(w.messages(), "more") })
 	if got := w.messages(); !slices.Equal(got, []string{"hello; there", "more"}) {
@@ -109,11 +110,12 @@ func TestAWhisperIsAMessageToTheBotAlone(t *testing.T) {
 	}
 }
 
-func TestWhispersAreHeardThroughMovesAndBreaks(t *testing.T) {
+func TestWhispersContinueAfterMovesAndBreaks(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mayWhisper)
 	room := w.channel("streamer")
 	w.user("alice")
-	w.start("a", SpeakAuto, []string{room})
+	w.start("a", TransportAuto, []string{room})
 	w.hearingWhispers()
 	w.whisper("alice", "one")
 	w.twitch.ReconnectEventSub()
@@ -148,14 +150,15 @@ func TestWhispersAreHeardThroughMovesAndBreaks(t *testing.T) {
 	}
 }
 
-func TestOneOfSeveralInstancesHearsWhispers(t *testing.T) {
+func TestOneInstanceReceivesWhispers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mayWhisper)
 	w.lease = quickLease
 	room, other := w.channel("streamer"), w.channel("other")
 	w.user("alice")
-	a, b := w.start("a", SpeakAuto, []string{room, other}), w.start("b", SpeakAuto, []string{room, other})
+	a, b := w.start("a", TransportAuto, []string{room, other}), w.start("b", TransportAuto, []string{room, other})
 	w.settled(a, b)
-	// while another instance takes over, nobody hears anything
+	// during a handover no instance receives whispers
 	sent := 0
 	isHeard := func(what string) {
 		t.Helper()
@@ -171,7 +174,7 @@ func TestOneOfSeveralInstancesHearsWhispers(t *testing.T) {
 	isHeard("with both")
 	a.kill()
 	isHeard("by the one that is left")
-	w.start("c", SpeakAuto, []string{room, other})
+	w.start("c", TransportAuto, []string{room, other})
 	b.stop()
 	isHeard("by the next")
 	for i, text := range w.messages() {
@@ -181,40 +184,40 @@ func TestOneOfSeveralInstancesHearsWhispers(t *testing.T) {
 	}
 }
 
-func TestWithoutTheScopeWhispersAreNotHeardAndAllElseIs(t *testing.T) {
+func TestAMissingWhisperScopeStopsOnlyWhispers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	room := w.channel("streamer")
 	w.user("alice")
-	w.start("a", SpeakAuto, []string{room})
+	w.start("a", TransportAuto, []string{room})
 	w.listening(room, "stream.offline", "stream.online")
 	for _, s := range w.twitch.Subscriptions() {
 		if s.Type == "user.whisper.message" {
 			t.Errorf("subscribed to %+v", s)
 		}
 	}
-	w.do(w.twitch.GoOnline(room, standin.Stream{}))
+	w.do(w.twitch.GoOnline(room, fake.Stream{}))
 	eventually(t, "the stream is published", func() bool { return len(w.events(TypeStreamOnline)) == 1 })
 }
 
-func TestAWhisperIsHeardAlthoughItsWriterCannotBeNoted(t *testing.T) {
+func TestAWhisperIsPublishedWithoutARecordOfItsWriter(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mayWhisper)
 	room := w.channel("streamer")
 	w.user("alice")
-	client, err := firestore.NewClient(t.Context(), "test-project")
-	if err != nil {
-		t.Fatal(err)
-	}
-	client.Close()
-	w.start("a", SpeakAuto, []string{room}, func(s *Service) { s.book = recipient.NewBook(client, s.bot, s.now) })
+	network := gatewaytest.NewNetwork()
+	client := network.Store(w.World)
+	network.Lose(true)
+	w.start("a", TransportAuto, []string{room}, func(s *Service) { s.book = recipient.NewBook(client, s.bot, s.now) })
 	w.hearingWhispers()
 	w.whisper("alice", "hello")
 	eventually(t, "it is published", func() bool { return slices.Contains(w.messages(), "hello") })
 }
 
-func TestWhatIsWhisperedAndNoMessage(t *testing.T) {
+func TestSomeWhispersAreNoMessages(t *testing.T) {
 	bot, _ := identity.New(identity.Twitch, "9")
 	told := func(s string) *event.Event {
-		return happened(eventsub.Notification{ID: "n", At: time.Now(), Topic: whispers, Event: []byte(s)}, bot)
+		return notificationEvent(eventsub.Notification{ID: "n", At: time.Now(), Topic: whisperTopic, Event: []byte(s)}, bot)
 	}
 	for name, s := range map[string]string{
 		"not an object":  `[]`,

@@ -14,7 +14,7 @@ import (
 	"cloud.google.com/go/firestore"
 	"github.com/prometheus/client_golang/prometheus"
 
-	standin "parley.internal/emulator/twitch"
+	fake "parley.internal/emulator/twitch"
 	"parley.internal/gateway/gatewaytest"
 	"parley.internal/gateway/twitch/eventsub"
 	"parley.internal/shared/credential"
@@ -27,39 +27,39 @@ import (
 
 var eventually = gatewaytest.Eventually
 
-// The timings of the tests are those of production in fast motion.
+// The durations are shorter than in production.
 var (
 	quickLease  = lease.Config{TTL: 2500 * time.Millisecond, Heartbeat: 120 * time.Millisecond, MaxMembers: 8}
-	steadyLease = lease.Config{TTL: 2 * gatewaytest.Patience, Heartbeat: 120 * time.Millisecond, MaxMembers: 8} // where nobody dies, nor is thought to
+	steadyLease = lease.Config{TTL: 2 * gatewaytest.Patience, Heartbeat: 120 * time.Millisecond, MaxMembers: 8} // for tests without a death; no lease expires on a slow machine
 	quickTiming = timing{
 		ping: time.Second, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
-		maxBackoff: 200 * time.Millisecond, leave: 300 * time.Millisecond, scan: 250 * time.Millisecond,
+		maxBackoff: 200 * time.Millisecond, reconnect: 300 * time.Millisecond, scan: 250 * time.Millisecond,
 		retry: 50 * time.Millisecond, claim: 3 * time.Second, flush: time.Second,
-		linger: 400 * time.Millisecond, late: 50 * time.Millisecond,
+		linger: 400 * time.Millisecond, publishDelay: 50 * time.Millisecond,
 	}
 	quickEventSub = eventsub.Timing{
-		Slack: time.Second, Linger: 100 * time.Millisecond, Look: 300 * time.Millisecond, Limit: 200 * time.Millisecond,
+		Slack: time.Second, Linger: 100 * time.Millisecond, Refresh: 300 * time.Millisecond, Limit: 200 * time.Millisecond,
 		Retry: 50 * time.Millisecond, MinBackoff: 20 * time.Millisecond, MaxBackoff: 200 * time.Millisecond, Request: 2 * time.Second,
 	}
-	noLimits = limits{joins: 1000, says: 1000, saysAsMod: 1000, joinWindow: time.Second, sayWindow: time.Second}
+	noLimits = limits{joins: 1000, messages: 1000, moderatorMessages: 1000, joinWindow: time.Second, messageWindow: time.Second}
 )
 
-// world is a Twitch, a bus and a store of a test's own.
+// world is a test's Twitch, bus and store.
 type world struct {
 	*gatewaytest.World
 	t         *testing.T
-	twitch    *standin.Server
+	twitch    *fake.Server
 	firestore *firestore.Client
 	ledger    *delivery.Ledger
 	sender    *delivery.Sender
-	app       standin.App
-	bot       standin.User
+	app       fake.App
+	bot       fake.User
 	tokens    *tokens
 	lease     lease.Config
 	members   []*member
 }
 
-func newWorld(t *testing.T, scopes []string, opts ...standin.Option) *world {
+func newWorld(t *testing.T, scopes []string, opts ...fake.Option) *world {
 	t.Helper()
 	w := &world{t: t, lease: steadyLease}
 	var err error
@@ -69,12 +69,12 @@ func newWorld(t *testing.T, scopes []string, opts ...standin.Option) *world {
 			t.Fatal(err)
 		}
 	}
-	w.twitch, err = standin.New(append([]standin.Option{standin.WithLimits(standin.Limits{})}, opts...)...)
+	w.twitch, err = fake.New(append([]fake.Option{fake.WithLimits(fake.Limits{})}, opts...)...)
 	must(err)
 	t.Cleanup(func() { w.twitch.Close() })
-	w.bot, err = w.twitch.AddUser(standin.User{Login: "parleybot", DisplayName: "ParleyBot"})
+	w.bot, err = w.twitch.AddUser(fake.User{Login: "parleybot", DisplayName: "ParleyBot"})
 	must(err)
-	w.app, err = w.twitch.AddApp(standin.App{})
+	w.app, err = w.twitch.AddApp(fake.App{})
 	must(err)
 	w.tokens = &tokens{world: w, scopes: append([]string{"chat:read", "chat:edit"}, scopes...)}
 	w.tokens.renew()
@@ -84,28 +84,28 @@ func newWorld(t *testing.T, scopes []string, opts ...standin.Option) *world {
 	return w
 }
 
-// channel makes a Twitch channel, in which the bot is a moderator.
+// channel makes a Twitch channel with the bot as a moderator.
 func (w *world) channel(login string) string {
 	w.t.Helper()
-	if _, err := w.twitch.AddUser(standin.User{Login: login}); err != nil {
+	if _, err := w.twitch.AddUser(fake.User{Login: login}); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := w.twitch.SetRole(login, w.bot.Login, standin.Role{Moderator: true}); err != nil {
+	if err := w.twitch.SetRole(login, w.bot.Login, fake.Role{Moderator: true}); err != nil {
 		w.t.Fatal(err)
 	}
 	return login
 }
 
-func (w *world) user(login string) standin.User {
+func (w *world) user(login string) fake.User {
 	w.t.Helper()
-	u, err := w.twitch.AddUser(standin.User{Login: login, DisplayName: strings.ToUpper(login[:1]) + login[1:], Color: "#1E90FF"})
+	u, err := w.twitch.AddUser(fake.User{Login: login, DisplayName: strings.ToUpper(login[:1]) + login[1:], Color: "#1E90FF"})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return u
 }
 
-func (w *world) say(channel, login, text string, opts ...standin.SayOption) standin.Line {
+func (w *world) say(channel, login, text string, opts ...fake.SayOption) fake.Line {
 	w.t.Helper()
 	l, err := w.twitch.Say(channel, login, text, opts...)
 	if err != nil {
@@ -114,14 +114,14 @@ func (w *world) say(channel, login, text string, opts ...standin.SayOption) stan
 	return l
 }
 
-// events are what was published on ingress, of one type; all if it is empty.
+// events returns the published events of a type; all for an empty type.
 func (w *world) events(kind string) []*event.Event { return w.Events(kind) }
 
-// answered is the text of an answer, and under which name the ledger has it.
+// answered is the delivery id and the text of an answer.
 type answered struct{ id, text string }
 
-// answer sends an answer to a line.
-func (w *world) answer(line standin.Line, text string) answered {
+// answer sends an answer to a message.
+func (w *world) answer(line fake.Line, text string) answered {
 	w.t.Helper()
 	e := &event.Event{
 		V: event.Version, Source: Source, CorrelationID: "twitch:" + line.ID, Type: event.TypeChatMessage,
@@ -147,13 +147,12 @@ func (w *world) reaches(a answered, state delivery.State) delivery.Entry {
 	return w.Reaches(a.id, a.text, state)
 }
 
-// said is what the bot said in a channel.
-func (w *world) said(channel string) []standin.Line {
-	return slices.DeleteFunc(w.twitch.Said(channel), func(l standin.Line) bool { return l.UserID != w.bot.ID })
+// said returns the bot's messages in a channel.
+func (w *world) said(channel string) []fake.Line {
+	return slices.DeleteFunc(w.twitch.Said(channel), func(l fake.Line) bool { return l.UserID != w.bot.ID })
 }
 
-// tokens gives the bot's token, and a new one when it is told that the last is invalid; and those of others who have
-// logged in.
+// tokens provides the bot's token, a successor for an invalid token, and the tokens of users who have logged in.
 type tokens struct {
 	world  *world
 	scopes []string
@@ -162,11 +161,12 @@ type tokens struct {
 	current   credential.Token
 	access    string
 	refreshed int
+	loggedOut bool // the bot has no login
 	others    map[identity.UserID]credential.Token
 }
 
 func (s *tokens) renew() {
-	t, err := s.world.twitch.AddToken(standin.Token{UserID: s.world.bot.ID, ClientID: s.world.app.ID, Scopes: s.scopes})
+	t, err := s.world.twitch.AddToken(fake.Token{UserID: s.world.bot.ID, ClientID: s.world.app.ID, Scopes: s.scopes})
 	if err != nil {
 		s.world.t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func (s *tokens) renew() {
 func (s *tokens) Token(_ context.Context, id identity.UserID) (credential.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if id == s.current.User {
+	if id == s.current.User && !s.loggedOut {
 		return s.current, nil
 	}
 	t, ok := s.others[id]
@@ -201,14 +201,14 @@ func (s *tokens) Invalid(_ context.Context, id identity.UserID, used credential.
 	return s.current, nil
 }
 
-// logIn makes a broadcaster log in.
+// logIn logs a broadcaster in.
 func (w *world) logIn(login string, scopes ...string) {
 	w.t.Helper()
 	u, ok := w.twitch.User(login)
 	if !ok {
 		w.t.Fatalf("there is no %s", login)
 	}
-	t, err := w.twitch.AddToken(standin.Token{UserID: u.ID, ClientID: w.app.ID, Scopes: scopes})
+	t, err := w.twitch.AddToken(fake.Token{UserID: u.ID, ClientID: w.app.ID, Scopes: scopes})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func (s *tokens) revoke() {
 	s.world.twitch.Revoke(s.access)
 }
 
-// member is an instance with all that it needs, which can be killed.
+// member is an instance that can be killed.
 type member struct {
 	*Service
 	*gatewaytest.Network
@@ -235,21 +235,21 @@ type member struct {
 	stop func()
 }
 
-// kill ends an instance at once: nothing of it reaches anybody any more.
+// kill ends an instance at once, with all its connections.
 func (m *member) kill() {
 	m.Kill()
 	m.stop()
 }
 
-// start runs an instance that shares these channels.
+// start runs an instance with these channels.
 func (w *world) start(name, speak string, channels []string, adjust ...func(*Service)) *member {
 	w.t.Helper()
 	m := &member{name: name, Network: gatewaytest.NewNetwork()}
 	client, b := m.Store(w.World), w.Bus("gateway")
 	ledger := delivery.NewLedger(client, name, time.Now)
 	c := Config{
-		Channels: channels, Speak: speak, IRCAddr: w.twitch.IRCAddr(), EventSubURL: w.twitch.EventSubURL(),
-		AnswerTimeout: 20 * time.Second,
+		Channels: channels, Transport: speak, IRCAddr: w.twitch.IRCAddr(), EventSubURL: w.twitch.EventSubURL(),
+		ReplyTimeout: 20 * time.Second,
 	}
 	if err := c.Validate(); err != nil {
 		w.t.Fatal(err)
@@ -269,23 +269,23 @@ func (w *world) start(name, speak string, channels []string, adjust ...func(*Ser
 		f(m.Service)
 	}
 	m.chat.timing, m.chat.limits = m.timing, m.limits
-	m.says.window, m.chat.joins.window = m.limits.sayWindow, m.limits.joinWindow
+	m.sends.window, m.chat.joinPacer.window = m.limits.messageWindow, m.limits.joinWindow
 
 	m.stop = w.Run(name, b, m.Run, m.Deliver)
 	w.members = append(w.members, m)
 	return m
 }
 
-// impatient is for tests in which an answer never comes; in others a slow machine is not to be taken for that.
+// impatient shortens the wait for Twitch's answer, for tests without an answer. Other tests must tolerate a slow machine.
 func impatient(s *Service) {
-	s.config.AnswerTimeout, s.chat.config.AnswerTimeout = time.Second, time.Second
+	s.config.ReplyTimeout, s.chat.config.ReplyTimeout = time.Second, time.Second
 }
 
-// owner is who of some instances has a channel; nil if none does.
+// owner returns the instance with a channel's lease; nil for none.
 func owner(login string, among ...*member) *member {
 	for _, m := range among {
 		m.Service.mu.Lock()
-		sp := m.speakers[login]
+		sp := m.dispatchers[login]
 		m.Service.mu.Unlock()
 		if sp != nil && sp.lease.Valid() && m.Alive() == nil {
 			return m
@@ -294,15 +294,15 @@ func owner(login string, among ...*member) *member {
 	return nil
 }
 
-// in reports whether an instance knows that it is in a channel.
+// in reports whether an instance has joined a channel.
 func (m *member) in(login string) bool {
 	m.chat.mu.Lock()
 	defer m.chat.mu.Unlock()
-	r := m.chat.rooms[login]
-	return r != nil && r.in
+	r := m.chat.channels[login]
+	return r != nil && r.joined
 }
 
-// settled waits until these are the instances that share the channels, and no channel moves any more.
+// settled waits until exactly these instances share the channels, and no lease moves.
 func (w *world) settled(among ...*member) {
 	w.t.Helper()
 	eventually(w.t, fmt.Sprint("the channels stay where they are, on ", len(among)), func() bool {
@@ -310,8 +310,8 @@ func (w *world) settled(among ...*member) {
 	})
 }
 
-// joined waits until each channel has one of the bot's connections in it, which is that of the channel's owner: who gave
-// a channel back is in it a little longer, but leaves to the owner what EventSub tells as well.
+// joined waits until only the owner of each channel has joined. An instance that released a channel lingers, and leaves the
+// events of EventSub to the owner.
 func (w *world) joined(channels ...string) {
 	w.t.Helper()
 	for _, c := range channels {

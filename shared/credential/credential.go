@@ -1,29 +1,31 @@
-// Package credential keeps the OAuth tokens by which Parley acts for people and bots on their platforms. The gateway
-// and the functions that speak to a platform share it; nothing else in Parley holds such a token.
+// Package credential stores the OAuth tokens of people and bots. The gateway and the functions that send to a platform
+// share the package; no other part of Parley holds such a token.
 //
-// A [Keeper] stores each credential in Firestore, in a document named after whom it belongs to:
+// Start with [Keeper]: [Keeper.Token] returns a valid token, and [Keeper.Put] stores a login. The package must not know
+// events, deliveries or the bus.
+//
+// A [Keeper] stores each credential in a Firestore document. The document's id is the user's id:
 //
 //	credentials/{platform:id}
-//	  sealed       the access and the refresh token, encrypted
-//	  version      which token it is: grows with every new one, and never returns to an earlier value
-//	  scopes       what the person granted
-//	  login        the person's name at the platform when the token was last validated, for operators to read
-//	  issuedAt     when the platform gave out the token
-//	  expiresAt    when it ends; none if the platform doesn't say
-//	  validatedAt  when the platform last said that it is good; none once it is of no use any more
-//	  retryAt      before this time nobody asks the platform again, because it has just failed to answer
-//	  leaseHolder  who is refreshing or validating at the moment
-//	  leaseUntil   until when that one may take
-//	  revokedAt    since when the credential is of no use any more, and
-//	  revokedWhy   for what reason: the person has to log in again
+//	  sealed       the access token and the refresh token, encrypted
+//	  version      number of the token; grows with every new token and never repeats
+//	  scopes       the granted scopes
+//	  login        the user's name at the last validation, for operators
+//	  issuedAt     time of issue
+//	  expiresAt    end of the token; absent if unknown
+//	  validatedAt  last time when the platform confirmed the token; absent for a revoked credential
+//	  retryAt      earliest time of the next request to the platform after a failure
+//	  leaseHolder  id of the keeper that is refreshing or validating
+//	  leaseUntil   end of that keeper's lease
+//	  revokedAt    time of the revocation, and
+//	  revokedWhy   the reason for the revocation: a new login is needed
 //
-// The tokens are sealed by envelope encryption ([OpenKey]): each has a data key of its own, which only Cloud KMS can
-// open (https://cloud.google.com/kms/docs/envelope-encryption). The document's id is the associated data, so that
-// what was sealed for one person can't be opened as another's. Whoever reads the database, a backup or an export of
-// it, holds nothing that a platform accepts.
+// The tokens are sealed by envelope encryption ([OpenKey]): each ciphertext has a data key of its own, and only Cloud KMS
+// can decrypt the data key (https://cloud.google.com/kms/docs/envelope-encryption). The document's id is the associated
+// data, so a ciphertext of one user can't be decrypted as another user's. A reader of the database, or of a backup or an
+// export, holds nothing that a platform accepts.
 //
-// No error, log line or formatted value of this package holds a token: a [Secret] shows itself only where the code
-// calls [Secret.Reveal].
+// No error, log line or formatted value of this package holds a token. Only [Secret.Reveal] shows a [Secret].
 package credential
 
 import (
@@ -38,14 +40,13 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// Secret is a text that must not be seen. The zero value is the empty one. It can't be compared with ==; see
-// [Secret.Equal].
+// Secret is a text that is never printed. The zero value is the empty text. Compare with [Secret.Equal], not with ==.
 //
-// The text is behind a pointer because package fmt prints the fields of a struct that it can't call methods of: so
-// even a Secret in an unexported field of somebody's struct prints as an address.
+// The text is behind a pointer because package fmt prints unexported fields of a struct without calling methods. So even
+// a Secret in an unexported field prints as an address.
 type Secret struct{ text *string }
 
-// NewSecret hides a text.
+// NewSecret makes a secret from a text.
 func NewSecret(text string) Secret {
 	if text == "" {
 		return Secret{}
@@ -53,10 +54,10 @@ func NewSecret(text string) Secret {
 	return Secret{&text}
 }
 
-// redacted stands wherever a secret would be shown.
+// redacted replaces a secret in every output.
 const redacted = "[redacted]"
 
-// Reveal is the text. What it returns belongs into a request to the platform and nowhere else.
+// Reveal returns the text, for a request to the platform and for nothing else.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
@@ -67,7 +68,7 @@ func (s Secret) Reveal() string {
 // IsZero reports whether there is no text.
 func (s Secret) IsZero() bool { return s.text == nil }
 
-// Equal compares in a time that tells nothing of either text but its length.
+// Equal compares two secrets. The time taken depends only on the lengths.
 func (s Secret) Equal(o Secret) bool {
 	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(o.Reveal())) == 1
 }
@@ -75,45 +76,45 @@ func (s Secret) Equal(o Secret) bool {
 // Format prints [redacted] for every verb.
 func (s Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
 
-// LogValue is what package slog writes.
+// LogValue returns [redacted] for package slog.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// MarshalText keeps a secret out of JSON and of whatever else encodes by text.
+// MarshalText returns [redacted], which keeps a secret out of JSON and of every other text encoding.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// UnmarshalText lets a configuration read a secret.
+// UnmarshalText reads a secret from a configuration.
 func (s *Secret) UnmarshalText(text []byte) error {
 	*s = NewSecret(string(text))
 	return nil
 }
 
-// Token is what a platform gave for acting as somebody.
+// Token is a platform's permission to act as a user.
 type Token struct {
-	User    identity.UserID // whom it belongs to
-	Access  Secret          // what requests carry
-	Refresh Secret          // what the next token is asked with; zero if there will be none
-	Scopes  []string        // what was granted; not to be changed
-	Login   string          // the person's name at the platform; for people to read, it may change
-	Expires time.Time       // zero if the platform didn't say
-	// Validated is when the platform last said that the token is good. A token that is put with the zero value is
+	User    identity.UserID // the owner
+	Access  Secret          // sent with requests
+	Refresh Secret          // obtains the next token; zero if the token can't be refreshed
+	Scopes  []string        // granted scopes; read-only
+	Login   string          // the user's name at the platform, for people to read; may change
+	Expires time.Time       // zero if unknown
+	// Validated is the last time when the platform confirmed the token. A token that is put with the zero value is
 	// validated before its first use.
 	Validated time.Time
 
-	version int64 // of the document that it was read from
+	version int64 // of the document
 	issued  time.Time
 }
 
-// Format prints whose token it is, and no secret, for every verb.
+// Format prints the owner, and no secret, for every verb.
 func (t Token) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "token of %s", t.User) }
 
-// LogValue is what package slog writes: no secret.
+// LogValue returns owner, version, end and scopes for package slog, and no secret.
 func (t Token) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("user", t.User.String()), slog.Int64("version", t.version),
 		slog.Time("expires", t.Expires), slog.Any("scopes", t.Scopes))
 }
 
-// Require returns a [MissingScopes] if any of the scopes was not granted. To be called before the first request that
-// needs them: a platform's own refusal often doesn't say what is missing.
+// Require returns a [MissingScopes] if one of the scopes is not granted. Call it before the first request that needs
+// the scopes: a platform's refusal often does not name the missing scope.
 func (t Token) Require(scopes ...string) error {
 	if missing := Missing(t.Scopes, scopes); len(missing) > 0 {
 		return &MissingScopes{User: t.User, Missing: missing}
@@ -121,7 +122,7 @@ func (t Token) Require(scopes ...string) error {
 	return nil
 }
 
-// Missing lists those of the wanted scopes that are not among the granted, in the wanted order.
+// Missing returns the wanted scopes without the granted ones, in the wanted order, each once.
 func Missing(granted, wanted []string) []string {
 	var missing []string
 	for _, w := range wanted {
@@ -132,7 +133,7 @@ func Missing(granted, wanted []string) []string {
 	return missing
 }
 
-// MissingScopes says that somebody logged in, but didn't grant what is needed now. Only they can change that.
+// MissingScopes is the error for a credential without the necessary scopes. Only a new login helps.
 type MissingScopes struct {
 	User    identity.UserID
 	Missing []string // at least one
@@ -142,8 +143,7 @@ func (e *MissingScopes) Error() string {
 	return fmt.Sprintf("%s has not granted %s: log in again as %s (%s) and allow it", e.User, strings.Join(e.Missing, " "), e.User, LoginPath(e.User.Platform()))
 }
 
-// LoginNeeded says that there is no credential that could be used or refreshed, whatever is retried. Only a person can
-// change that.
+// LoginNeeded is the error for a missing or revoked credential. Retries do not help; only a login does.
 type LoginNeeded struct {
 	User identity.UserID
 	Why  string // "nobody has logged in as this user", for example
@@ -153,21 +153,21 @@ func (e *LoginNeeded) Error() string {
 	return fmt.Sprintf("no credential of %s: %s: log in as %s (%s)", e.User, e.Why, e.User, LoginPath(e.User.Platform()))
 }
 
-// LoginPath is where the gateway lets people of a platform log in.
+// LoginPath returns the path of the gateway's login page for a platform.
 func LoginPath(p identity.Platform) string { return "/oauth/" + string(p) + "/login" }
 
 var (
-	// ErrBusy is wrapped where somebody else was refreshing a credential for longer than one waits. To be retried.
-	ErrBusy = errors.New("somebody else is still refreshing the credential")
-	// ErrUnavailable is wrapped where the platform could not be asked, or answered with a fault of its own. To be
-	// retried.
+	// ErrBusy is wrapped if another keeper is refreshing the credential for longer than the wait. A retry may succeed.
+	ErrBusy = errors.New("another instance is still refreshing the credential")
+	// ErrUnavailable is wrapped if the platform's authorization server is unreachable or answers with a server error. A
+	// retry may succeed.
 	ErrUnavailable = errors.New("the platform's authorization server is not available")
-	// ErrRefused is wrapped where the platform refuses what is no token's fault: the client's id or secret are
-	// wrong, for example. An operator has to look; the credential stays as it is.
+	// ErrRefused is wrapped if the platform refuses a request for a reason other than the token, such as a wrong client id
+	// or client secret. An operator has to act; the credential does not change.
 	ErrRefused = errors.New("the platform refuses this client")
-	// ErrInvalidToken is wrapped by an [Issuer] where the platform says that a token, or a code, is not valid (any
-	// more). The keeper makes another token or a [LoginNeeded] of it.
-	ErrInvalidToken = errors.New("the platform says that the token is not valid")
-	// ErrSealed is wrapped where a credential can't be decrypted: another key, or another user's ciphertext.
+	// ErrInvalidToken is wrapped by an [Issuer] for an invalid, expired or withdrawn token or code. The keeper refreshes
+	// the credential or returns a [LoginNeeded].
+	ErrInvalidToken = errors.New("the platform calls the token invalid")
+	// ErrSealed is wrapped if decryption fails, because of another key or another user's ciphertext.
 	ErrSealed = errors.New("the credential can't be decrypted with this key for this user")
 )

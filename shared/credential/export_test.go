@@ -5,5 +5,5 @@ import (
 	"time"
 )
 
-// SetPause has the keeper wait as a test wants.
+// SetPause replaces the keeper's wait.
 func (k *Keeper) SetPause(pause func(ctx context.Context, d time.Duration) error) { k.pause = pause }

@@ -21,7 +21,7 @@ import (
 	"parley.internal/shared/credential"
 )
 
-// ask has every keeper do the same at the same moment and returns what they got.
+// ask calls f on every keeper at the same moment and returns the results.
 func ask(w *world, keepers []*credential.Keeper, do func(*credential.Keeper) (credential.Token, error)) ([]credential.Token, []error) {
 	tokens, errs := make([]credential.Token, len(keepers)), make([]error, len(keepers))
 	start := make(chan struct{})
@@ -38,7 +38,7 @@ func ask(w *world, keepers []*credential.Keeper, do func(*credential.Keeper) (cr
 	return tokens, errs
 }
 
-func TestTenKeepersThatWantAnExpiredTokenRefreshItOnce(t *testing.T) {
+func TestTenKeepersRefreshAnExpiredTokenOnce(t *testing.T) {
 	on(t, func(w *world) {
 		bot := user(w.t, "twitch:1")
 		var keepers []*credential.Keeper
@@ -49,7 +49,7 @@ func TestTenKeepersThatWantAnExpiredTokenRefreshItOnce(t *testing.T) {
 		w.put(keepers[0], bot, first)
 		for _, k := range keepers {
 			if got := w.token(k, bot); !same(got, first) {
-				w.t.Fatalf("before it expired, Token gave another one")
+				w.t.Fatalf("Token replaced the token before its end")
 			}
 		}
 		w.clock.Advance(4 * time.Hour)
@@ -59,7 +59,7 @@ func TestTenKeepersThatWantAnExpiredTokenRefreshItOnce(t *testing.T) {
 		}
 		for _, got := range tokens {
 			if same(got, first) || !same(got, tokens[0]) {
-				w.t.Error("a keeper gave the expired token, or another than the others did")
+				w.t.Error("a keeper returned the expired token, or a different successor")
 			}
 		}
 		if refreshes, _ := w.server.counts(); refreshes != 1 {
@@ -68,7 +68,7 @@ func TestTenKeepersThatWantAnExpiredTokenRefreshItOnce(t *testing.T) {
 	})
 }
 
-func TestTenKeepersThatWereRefusedRefreshOnce(t *testing.T) {
+func TestTenKeepersReplaceARefusedTokenOnce(t *testing.T) {
 	on(t, func(w *world) {
 		bot := user(w.t, "twitch:1")
 		var keepers []*credential.Keeper
@@ -86,12 +86,12 @@ func TestTenKeepersThatWereRefusedRefreshOnce(t *testing.T) {
 		}
 		for _, got := range tokens {
 			if same(got, used) || !same(got, tokens[0]) {
-				w.t.Error("a keeper gave the refused token, or another than the others did")
+				w.t.Error("a keeper returned the refused token, or a different successor")
 			}
 		}
-		// one who comes late with the old token gets the new one
+		// a late call with the old token returns the successor
 		if got, err := w.keeper().Invalid(w.t.Context(), bot, used); err != nil || !same(got, tokens[0]) {
-			w.t.Errorf("Invalid of a token that was replaced = %v, %v; want what replaced it", got, err)
+			w.t.Errorf("Invalid of a replaced token = %v, %v; want the successor", got, err)
 		}
 		if refreshes, _ := w.server.counts(); refreshes != 1 {
 			w.t.Errorf("refreshed %d times; want once", refreshes)
@@ -115,13 +115,13 @@ func TestCallersOfOneKeeperShareOneRefresh(t *testing.T) {
 	})
 }
 
-func TestEachRefreshUsesTheRefreshTokenOfTheOneBefore(t *testing.T) {
+func TestEachRefreshUsesTheLatestRefreshToken(t *testing.T) {
 	on(t, func(w *world) {
 		bot := user(w.t, "twitch:1")
 		w.put(w.keeper(), bot, w.server.issue("1", "bot", 4*time.Hour, "chat:read"))
 		for range 4 {
 			w.clock.Advance(4 * time.Hour)
-			// each time another process, which knows only what is stored
+			// a new process each time, without a cache
 			if got := w.token(w.keeper(), bot); !slices.Equal(got.Scopes, []string{"chat:read"}) || !got.Expires.After(w.clock.Now()) {
 				w.t.Errorf("refreshed token has scopes %v until %v", got.Scopes, got.Expires)
 			}
@@ -132,7 +132,7 @@ func TestEachRefreshUsesTheRefreshTokenOfTheOneBefore(t *testing.T) {
 	})
 }
 
-func TestAWithdrawnCredentialWantsALogin(t *testing.T) {
+func TestAWithdrawnCredentialNeedsALogin(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		w.put(k, bot, w.server.issue("1", "bot", 4*time.Hour))
@@ -142,14 +142,14 @@ func TestAWithdrawnCredentialWantsALogin(t *testing.T) {
 			_, err := k.Invalid(w.t.Context(), bot, used)
 			var login *credential.LoginNeeded
 			if !errors.As(w.saw(err), &login) || login.User != bot || !strings.Contains(err.Error(), "/oauth/twitch/login") {
-				w.t.Fatalf("Invalid = %v; want a LoginNeeded that says where", err)
+				w.t.Fatalf("Invalid = %v; want a LoginNeeded with the login path", err)
 			}
 		}
 		if _, err := k.Token(w.t.Context(), bot); !errors.As(w.saw(err), new(*credential.LoginNeeded)) {
 			w.t.Errorf("Token = %v; want LoginNeeded", err)
 		}
 		if refreshes, _ := w.server.counts(); refreshes != 1 {
-			w.t.Errorf("asked %d times to refresh what is withdrawn; want once", refreshes)
+			w.t.Errorf("%d refreshes of a withdrawn token; want 1", refreshes)
 		}
 		if scopes, err := k.Granted(w.t.Context(), bot); err != nil || scopes != nil {
 			w.t.Errorf("Granted = %v, %v; want nothing", scopes, err)
@@ -157,12 +157,12 @@ func TestAWithdrawnCredentialWantsALogin(t *testing.T) {
 		again := w.server.issue("1", "bot", 4*time.Hour)
 		w.put(w.keeper(), bot, again)
 		if got := w.token(k, bot); !same(got, again) {
-			w.t.Error("after a new login Token gave another token than that of the login")
+			w.t.Error("after a login, Token returned a different token")
 		}
 	})
 }
 
-func TestNobodyLoggedIn(t *testing.T) {
+func TestAMissingCredentialNeedsALogin(t *testing.T) {
 	on(t, func(w *world) {
 		for _, id := range []string{"twitch:404", "discord:1"} {
 			_, err := w.keeper().Token(w.t.Context(), user(w.t, id))
@@ -173,7 +173,7 @@ func TestNobodyLoggedIn(t *testing.T) {
 	})
 }
 
-func TestACredentialOpensOnlyWithItsKeyForItsUser(t *testing.T) {
+func TestDecryptionNeedsTheKeyAndTheUser(t *testing.T) {
 	on(t, func(w *world) {
 		ada, eve, k := user(w.t, "twitch:1"), user(w.t, "twitch:2"), w.keeper()
 		w.put(k, ada, w.server.issue("1", "ada", 4*time.Hour))
@@ -186,7 +186,7 @@ func TestACredentialOpensOnlyWithItsKeyForItsUser(t *testing.T) {
 			w.t.Fatal(err)
 		}
 		if _, err := k.Token(w.t.Context(), eve); !errors.Is(w.saw(err), credential.ErrSealed) {
-			w.t.Errorf("Token from another's ciphertext = %v; want ErrSealed", err)
+			w.t.Errorf("Token from another user's ciphertext = %v; want ErrSealed", err)
 		}
 		w.token(k, ada)
 		w.keyURI += ".other"
@@ -196,7 +196,7 @@ func TestACredentialOpensOnlyWithItsKeyForItsUser(t *testing.T) {
 	})
 }
 
-func TestATokenIsValidatedHourlyByOneOfAll(t *testing.T) {
+func TestOneKeeperValidatesATokenHourly(t *testing.T) {
 	on(t, func(w *world) {
 		bot := user(w.t, "twitch:1")
 		keepers := []*credential.Keeper{w.keeper(), w.keeper(), w.keeper()}
@@ -211,7 +211,7 @@ func TestATokenIsValidatedHourlyByOneOfAll(t *testing.T) {
 				w.t.Errorf("validated %d times in %d hours", validates, hour)
 			}
 		}
-		// what the platform says goes: a scope less, another name
+		// a validation replaces scopes and name
 		w.server.set(func() {
 			for access, g := range w.server.grants {
 				g.scopes, g.login = []string{"chat:read"}, "renamed"
@@ -229,12 +229,12 @@ func TestATokenIsValidatedHourlyByOneOfAll(t *testing.T) {
 			w.t.Errorf("Require = %v", err)
 		}
 		if err := got.Require("chat:read"); err != nil {
-			w.t.Errorf("Require of what is granted = %v", err)
+			w.t.Errorf("Require of granted scopes = %v", err)
 		}
 	})
 }
 
-func TestIdleCredentialsAreValidatedToo(t *testing.T) {
+func TestUnusedCredentialsAreValidated(t *testing.T) {
 	on(t, func(w *world) {
 		k := w.keeper()
 		w.put(k, user(w.t, "twitch:1"), w.server.issue("1", "ada", 40*time.Hour))
@@ -249,12 +249,12 @@ func TestIdleCredentialsAreValidatedToo(t *testing.T) {
 			w.t.Fatal(err)
 		}
 		if refreshes, validates := w.server.counts(); validates != 3 || refreshes != 0 {
-			w.t.Errorf("validated %d, refreshed %d; want the 3 that are due validated", validates, refreshes)
+			w.t.Errorf("validated %d, refreshed %d; want 3 validations", validates, refreshes)
 		}
 		if got := w.token(k, user(w.t, "twitch:4")); got.Login != "kim" || got.Expires.IsZero() {
 			w.t.Errorf("validated: %s until %v", got.Login, got.Expires)
 		}
-		// a withdrawn one is found without being used, and not asked about again
+		// Check finds a withdrawn credential without a use, and validates it only once
 		w.server.revokeAll()
 		w.clock.Advance(time.Hour)
 		if err := errors.Join(w.keeper().Check(w.t.Context()), w.keeper().Check(w.t.Context())); err != nil {
@@ -263,8 +263,8 @@ func TestIdleCredentialsAreValidatedToo(t *testing.T) {
 		if refreshes, _ := w.server.counts(); refreshes != 4 {
 			w.t.Errorf("refreshed %d times; want each once", refreshes)
 		}
-		if !strings.Contains(w.log.String(), "they have to log in again") {
-			w.t.Errorf("nobody was told:\n%s", w.log.String())
+		if !strings.Contains(w.log.String(), "credential revoked: a new login is needed") {
+			w.t.Errorf("the revocation was not logged:\n%s", w.log.String())
 		}
 	})
 }
@@ -277,44 +277,44 @@ func TestATokenOfAnotherUserIsNotUsed(t *testing.T) {
 		w.put(k, bot, foreign)
 		_, err := k.Token(w.t.Context(), bot)
 		if !errors.As(w.saw(err), new(*credential.LoginNeeded)) || !strings.Contains(err.Error(), "twitch:666") {
-			w.t.Errorf("Token = %v; want LoginNeeded that names whose it is", err)
+			w.t.Errorf("Token = %v; want LoginNeeded with the owner", err)
 		}
 	})
 }
 
-func TestAPlatformThatIsDown(t *testing.T) {
+func TestAnUnavailablePlatformIsAskedOnce(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		first := w.server.issue("1", "bot", 4*time.Hour)
 		w.put(k, bot, first)
 		w.server.set(func() { w.server.fail = http.StatusServiceUnavailable })
-		w.clock.Advance(time.Hour) // to be validated
+		w.clock.Advance(time.Hour) // a validation is due
 		if got := w.token(k, bot); !same(got, first) {
-			w.t.Error("a token that can't be validated, but lasts, is not given")
+			w.t.Error("Token did not return a token before its end, without a validation")
 		}
-		w.clock.Advance(2*time.Hour + 58*time.Minute) // to be refreshed, but lasts for two minutes
+		w.clock.Advance(2*time.Hour + 58*time.Minute) // a refresh is due; two minutes remain
 		if got := w.token(k, bot); !same(got, first) {
-			w.t.Error("a token that can't be refreshed, but lasts, is not given")
+			w.t.Error("Token did not return a token before its end, without a refresh")
 		}
 		w.clock.Advance(3 * time.Minute)
 		before, _ := w.server.counts()
 		for _, k := range []*credential.Keeper{k, k, w.keeper()} {
 			if _, err := k.Token(w.t.Context(), bot); !errors.Is(w.saw(err), credential.ErrUnavailable) {
-				w.t.Errorf("Token of an expired one = %v; want ErrUnavailable", err)
+				w.t.Errorf("Token of an expired credential = %v; want ErrUnavailable", err)
 			}
 		}
 		if after, _ := w.server.counts(); after != before+1 {
-			w.t.Errorf("a platform that is down was asked %d times at once; want once", after-before)
+			w.t.Errorf("%d requests to an unavailable platform at once; want 1", after-before)
 		}
 		w.server.set(func() { w.server.fail = 0 })
 		w.clock.Advance(10 * time.Second)
 		if got := w.token(k, bot); same(got, first) {
-			w.t.Error("the expired token was given")
+			w.t.Error("Token returned the expired token")
 		}
 	})
 }
 
-func TestAWrongClientSecretCostsNobodyTheirLogin(t *testing.T) {
+func TestAWrongClientSecretKeepsTheCredential(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		w.put(k, bot, w.server.issue("1", "bot", 4*time.Hour))
@@ -329,28 +329,28 @@ func TestAWrongClientSecretCostsNobodyTheirLogin(t *testing.T) {
 	})
 }
 
-func TestATokenThatIsRefusedThoughItIsValid(t *testing.T) {
+func TestARefusedValidTokenIsAnError(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		w.put(k, bot, w.server.issue("1", "bot", 4*time.Hour))
 		for range 3 {
 			if _, err := k.Invalid(w.t.Context(), bot, w.token(k, bot)); !errors.Is(w.saw(err), credential.ErrRefused) {
-				w.t.Errorf("Invalid of a token that was just issued = %v; want ErrRefused", err)
+				w.t.Errorf("Invalid of a token just issued = %v; want ErrRefused", err)
 			}
 		}
 		if refreshes, _ := w.server.counts(); refreshes != 0 {
 			w.t.Errorf("refreshed %d times; want never", refreshes)
 		}
-		// one that was just issued and is withdrawn already is no such case
+		// a token that was withdrawn just after its issue is replaced
 		used := w.token(k, bot)
 		w.server.kill()
 		if got, err := k.Invalid(w.t.Context(), bot, used); err != nil || same(got, used) {
-			w.t.Errorf("Invalid = %v, %v; want another", got, err)
+			w.t.Errorf("Invalid = %v, %v; want a successor", got, err)
 		}
 	})
 }
 
-// lease makes somebody else the one who refreshes.
+// lease gives the lease to another keeper.
 func lease(w *world, id string, until time.Time) {
 	w.t.Helper()
 	if _, err := w.firestore.Doc("credentials/"+id).Update(w.t.Context(), []firestore.Update{
@@ -360,7 +360,7 @@ func lease(w *world, id string, until time.Time) {
 	}
 }
 
-func TestOneWhoDiedWhileRefreshingIsReplaced(t *testing.T) {
+func TestTheLeaseOfADeadKeeperExpires(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		w.put(k, bot, w.server.issue("1", "bot", 4*time.Hour))
@@ -394,7 +394,7 @@ func TestWaitingEnds(t *testing.T) {
 			return immediately(ctx, 0)
 		})
 		if _, err := k.Token(ctx, bot); !errors.Is(w.saw(err), context.Canceled) && !errors.Is(err, credential.ErrBusy) {
-			w.t.Errorf("Token of one who left = %v", err)
+			w.t.Errorf("Token after the end of its context = %v", err)
 		}
 		if err := k.Drain(w.t.Context()); err != nil {
 			w.t.Error(err)
@@ -402,7 +402,7 @@ func TestWaitingEnds(t *testing.T) {
 	})
 }
 
-func TestARefreshGoesOnWhenItsCallerLeaves(t *testing.T) {
+func TestARefreshContinuesAfterTheCallersContext(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		first := w.server.issue("1", "bot", 4*time.Hour)
@@ -419,7 +419,7 @@ func TestARefreshGoesOnWhenItsCallerLeaves(t *testing.T) {
 		<-w.server.held
 		leave()
 		if err := <-left; !errors.Is(w.saw(err), context.Canceled) {
-			w.t.Errorf("Token = %v; want what ended it", err)
+			w.t.Errorf("Token = %v; want the error of the context", err)
 		}
 		if err := k.Drain(ctx); err == nil {
 			w.t.Error("Drain ended before the refresh did")
@@ -429,7 +429,7 @@ func TestARefreshGoesOnWhenItsCallerLeaves(t *testing.T) {
 			w.t.Fatal(err)
 		}
 		if got := w.token(w.keeper(), bot); same(got, first) {
-			w.t.Error("what was issued is lost")
+			w.t.Error("the issued token is lost")
 		}
 		if refreshes, _ := w.server.counts(); refreshes != 1 {
 			w.t.Errorf("refreshed %d times; want once", refreshes)
@@ -437,7 +437,7 @@ func TestARefreshGoesOnWhenItsCallerLeaves(t *testing.T) {
 	})
 }
 
-func TestALoginMeanwhileWins(t *testing.T) {
+func TestALoginDuringARefreshWins(t *testing.T) {
 	on(t, func(w *world) {
 		for _, withdrawn := range []bool{false, true} {
 			bot, k := user(w.t, "twitch:1"), w.keeper()
@@ -463,16 +463,16 @@ func TestALoginMeanwhileWins(t *testing.T) {
 			w.server.set(func() { w.server.hold = nil })
 			close(hold)
 			if r := <-got; r.err != nil || !same(r.token, login) {
-				w.t.Errorf("withdrawn %v: Token = %v, %v; want that of the login", withdrawn, r.token, r.err)
+				w.t.Errorf("withdrawn %v: Token = %v, %v; want the token of the login", withdrawn, r.token, r.err)
 			}
 			if token := w.token(w.keeper(), bot); !same(token, login) {
-				w.t.Errorf("withdrawn %v: what the login gave was overwritten", withdrawn)
+				w.t.Errorf("withdrawn %v: the token of the login was overwritten", withdrawn)
 			}
 		}
 	})
 }
 
-func TestANewTokenThatCouldNotBeStoredIsStoredLater(t *testing.T) {
+func TestAnIssuedTokenIsStoredLater(t *testing.T) {
 	on(t, func(w *world) {
 		bot := user(w.t, "twitch:1")
 		var broken atomic.Bool
@@ -486,7 +486,7 @@ func TestANewTokenThatCouldNotBeStoredIsStoredLater(t *testing.T) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		client := w.connect(option.WithGRPCConn(conn)) // which closes it
+		client := w.connect(option.WithGRPCConn(conn)) // closes conn
 		k := w.keeperOn(client)
 		first := w.server.issue("1", "bot", 4*time.Hour)
 		w.put(k, bot, first)
@@ -509,7 +509,7 @@ func TestANewTokenThatCouldNotBeStoredIsStoredLater(t *testing.T) {
 		broken.Store(true)
 		close(hold)
 		if err := <-failed; err == nil || !strings.Contains(w.saw(err).Error(), "no writing today") {
-			w.t.Fatalf("Token = %v; want why it can't be stored", err)
+			w.t.Fatalf("Token = %v; want the error of the write", err)
 		}
 		if tries != 4 {
 			w.t.Errorf("tried %d times", tries)
@@ -517,10 +517,10 @@ func TestANewTokenThatCouldNotBeStoredIsStoredLater(t *testing.T) {
 		broken.Store(false)
 		got := w.token(k, bot)
 		if same(got, first) {
-			w.t.Error("the expired token was given")
+			w.t.Error("Token returned the expired token")
 		}
 		if other := w.token(w.keeper(), bot); !same(got, other) {
-			w.t.Error("another keeper doesn't find what was stored later")
+			w.t.Error("another keeper does not find the token stored later")
 		}
 		if refreshes, _ := w.server.counts(); refreshes != 1 {
 			w.t.Errorf("refreshed %d times; want once", refreshes)
@@ -528,7 +528,7 @@ func TestANewTokenThatCouldNotBeStoredIsStoredLater(t *testing.T) {
 	})
 }
 
-func TestATokenWithoutARefreshTokenIsUsedToItsEnd(t *testing.T) {
+func TestATokenWithoutRefreshTokenIsUsedUntilItsEnd(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		only := w.server.issue("1", "bot", 4*time.Hour)
@@ -543,7 +543,7 @@ func TestATokenWithoutARefreshTokenIsUsedToItsEnd(t *testing.T) {
 	})
 }
 
-func TestARemovedCredentialIsGone(t *testing.T) {
+func TestARemovedCredentialNeedsALogin(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		w.put(k, bot, w.server.issue("1", "bot", 4*time.Hour))
@@ -557,7 +557,7 @@ func TestARemovedCredentialIsGone(t *testing.T) {
 	})
 }
 
-func TestAnOperatorsOwnFieldsStay(t *testing.T) {
+func TestForeignFieldsOfTheDocumentStay(t *testing.T) {
 	on(t, func(w *world) {
 		bot, k := user(w.t, "twitch:1"), w.keeper()
 		w.put(k, bot, w.server.issue("1", "bot", 4*time.Hour))

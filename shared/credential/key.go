@@ -21,8 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// Key seals what is stored: authenticated encryption that binds a ciphertext to its associated data. It is safe for
-// concurrent use.
+// Key is authenticated encryption that binds a ciphertext to its associated data. It is safe for concurrent use.
 type Key = tink.AEADWithContext
 
 const (
@@ -30,16 +29,16 @@ const (
 	fileScheme = "file:"
 )
 
-// OpenKey opens the key that a URI names:
+// OpenKey opens the key with this URI:
 //
 //	gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K   a symmetric key in Cloud KMS
-//	file:PATH                                                  a key on this machine, made if there is none
+//	file:PATH                                                  a key on this machine, created if absent
 //
-// Either only encrypts data keys, of which each ciphertext has its own (AES-256-GCM); what is sealed never travels to
-// Cloud KMS. A file suits one machine alone: whoever can read it can open everything. It is readable for its owner
-// only, and refused if it is for others too.
+// Both kinds only encrypt data keys. Each ciphertext has its own data key (AES-256-GCM), so tokens never travel to Cloud
+// KMS. A file is for one machine: every reader of the file can decrypt everything. The file is readable for its owner
+// only; OpenKey refuses a file with wider permissions.
 //
-// The options are for the connection to Cloud KMS. ctx is for opening alone.
+// The options are for the connection to Cloud KMS. ctx bounds opening, not the use of the key.
 func OpenKey(ctx context.Context, uri string, opts ...option.ClientOption) (Key, error) {
 	var kek tink.AEADWithContext
 	var err error
@@ -49,15 +48,15 @@ func OpenKey(ctx context.Context, uri string, opts ...option.ClientOption) (Key,
 	case strings.HasPrefix(uri, fileScheme) && len(uri) > len(fileScheme):
 		kek, err = fileKey(strings.TrimPrefix(uri, fileScheme))
 	default:
-		return nil, fmt.Errorf("open the key of the credentials: %q begins neither with %s nor with %s", uri, kmsScheme, fileScheme)
+		return nil, fmt.Errorf("open the credentials' key: %q begins neither with %s nor with %s", uri, kmsScheme, fileScheme)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the key of the credentials: %w", err)
+		return nil, fmt.Errorf("open the credentials' key: %w", err)
 	}
 	return aead.NewKMSEnvelopeAEADWithContext(aead.AES256GCMKeyTemplate(), kek)
 }
 
-// fileKey reads a keyset, having made it if there is none. Several processes may do so at once: all get the same.
+// fileKey reads a keyset, and creates the file if absent. Concurrent processes get the same keyset.
 func fileKey(path string) (tink.AEADWithContext, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,7 +73,7 @@ func fileKey(path string) (tink.AEADWithContext, error) {
 		return nil, err
 	}
 	if others := info.Mode().Perm() & 0o077; others != 0 {
-		return nil, fmt.Errorf("%s is open to others than its owner (%s): chmod 600", path, info.Mode().Perm())
+		return nil, fmt.Errorf("%s is accessible to users besides its owner (%s): chmod 600", path, info.Mode().Perm())
 	}
 	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(data)))
 	if err != nil {
@@ -88,8 +87,8 @@ func fileKey(path string) (tink.AEADWithContext, error) {
 	return local{primitive}, nil
 }
 
-// makeKeyFile makes a keyset in a file of its own and then gives it its name, so that nobody reads half of one, and
-// of several that are made at once only the first gets the name.
+// makeKeyFile writes a keyset to a temporary file and then links the file to its name. So no process reads half a
+// keyset, and only the first of several concurrent keysets gets the name.
 func makeKeyFile(path string) (err error) {
 	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
 	if err != nil {
@@ -98,7 +97,7 @@ func makeKeyFile(path string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // made with 0600
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // with mode 0600
 	if err != nil {
 		return err
 	}
@@ -113,7 +112,7 @@ func makeKeyFile(path string) (err error) {
 	return nil
 }
 
-// local gives a key of this process the form of a remote one.
+// local adapts a key in this process to the interface of a remote key.
 type local struct{ aead tink.AEAD }
 
 func (l local) EncryptWithContext(_ context.Context, plaintext, associated []byte) ([]byte, error) {
@@ -124,7 +123,7 @@ func (l local) DecryptWithContext(_ context.Context, ciphertext, associated []by
 	return l.aead.Decrypt(ciphertext, associated)
 }
 
-// remote encrypts with a key in Cloud KMS. What is sent and what comes back is checked as Google advises
+// remote encrypts with a key in Cloud KMS. Checksums protect requests and answers, as Google advises
 // (https://cloud.google.com/kms/docs/data-integrity-guidelines).
 type remote struct {
 	client *kms.KeyManagementClient
@@ -139,8 +138,8 @@ func cloudKey(ctx context.Context, name string, opts ...option.ClientOption) (ti
 	return remote{client, name}, nil
 }
 
-// errCorrupt means that something was changed on its way to Cloud KMS or back.
-var errCorrupt = errors.New("what came from Cloud KMS, or arrived there, is not what was sent")
+// errCorrupt means that a request or an answer of Cloud KMS was changed on the way.
+var errCorrupt = errors.New("the checksum of a request or an answer of Cloud KMS is wrong")
 
 func (r remote) EncryptWithContext(ctx context.Context, plaintext, associated []byte) ([]byte, error) {
 	resp, err := r.client.Encrypt(ctx, &kmspb.EncryptRequest{

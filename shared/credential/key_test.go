@@ -20,7 +20,7 @@ import (
 	"parley.internal/shared/credential"
 )
 
-func TestAFileKeyIsMadeOnceForItsOwnerAlone(t *testing.T) {
+func TestConcurrentProcessesGetOneFileKey(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "deep", "key.json")
 	keys := make([]credential.Key, 10)
 	var all sync.WaitGroup
@@ -42,7 +42,7 @@ func TestAFileKeyIsMadeOnceForItsOwnerAlone(t *testing.T) {
 	}
 	for i, k := range keys {
 		if got, err := k.DecryptWithContext(t.Context(), sealed, []byte("a")); err != nil || string(got) != "text" {
-			t.Errorf("key %d: %q, %v; those who make the key at once must get the same", i, got, err)
+			t.Errorf("key %d: %q, %v; concurrent callers must get the same key", i, got, err)
 		}
 	}
 	if _, err := keys[1].DecryptWithContext(t.Context(), sealed, []byte("b")); err == nil {
@@ -63,23 +63,23 @@ func TestAFileKeyIsMadeOnceForItsOwnerAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := credential.OpenKey(t.Context(), "file:"+path); err == nil {
-		t.Error("a key that others can read was taken")
+		t.Error("OpenKey accepted a file with wide permissions")
 	}
 }
 
-func TestWhatIsNoKey(t *testing.T) {
+func TestOpenKeyRefusesBadURIs(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "broken")
 	if err := os.WriteFile(broken, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, uri := range []string{"", "file:", "aws-kms://x", broken, "file:" + broken, "file:" + t.TempDir()} {
 		if _, err := credential.OpenKey(t.Context(), uri); err == nil {
-			t.Errorf("OpenKey(%q) took it", uri)
+			t.Errorf("OpenKey(%q) succeeded", uri)
 		}
 	}
 }
 
-// keyServer is as much of Cloud KMS as encrypting needs: it turns every byte around, and checks the name.
+// keyServer is a Cloud KMS for encryption: it inverts every byte, and checks the key's name.
 type keyServer struct {
 	kmspb.UnimplementedKeyManagementServiceServer
 	name string

@@ -14,21 +14,20 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// Issuer is a platform's authorization server. Its errors wrap [ErrInvalidToken], [ErrUnavailable] or [ErrRefused],
-// and hold no secret.
+// Issuer is a platform's authorization server. The errors wrap [ErrInvalidToken], [ErrUnavailable] or [ErrRefused], and
+// hold no secret.
 type Issuer interface {
-	// Refresh asks for the next token. It has Access, Refresh, Scopes and Expires; its Refresh is the one to use from
-	// then on, whether or not it is another.
+	// Refresh obtains the next token, with Access, Refresh, Scopes and Expires. The new Refresh replaces the old one.
 	Refresh(ctx context.Context, refresh Secret) (Token, error)
-	// Validate asks whom an access token belongs to and what it may do: a token with User, Login, Access, Scopes,
-	// Expires and Validated.
+	// Validate returns the owner and the scopes of an access token: a token with User, Login, Access, Scopes, Expires
+	// and Validated.
 	Validate(ctx context.Context, access Secret) (Token, error)
 }
 
 const (
 	// requestTime bounds one request to an authorization server.
 	requestTime = 5 * time.Second
-	// maxAnswer bounds what is read of its answer; a real one has less than 2 KiB.
+	// maxAnswer is the number of bytes read from an answer. Real answers have less than 2 KiB.
 	maxAnswer = 64 << 10
 )
 
@@ -41,18 +40,18 @@ type Twitch struct {
 
 // NewTwitch makes an [Issuer] of Twitch's authorization server.
 func NewTwitch(c TwitchConfig, now func() time.Time) *Twitch {
-	// Twitch's pages name the server with and without this part
+	// Twitch's pages give the server's address with and without /oauth2
 	c.OAuthURL = strings.TrimSuffix(strings.TrimSuffix(c.OAuthURL, "/"), "/oauth2")
 	return &Twitch{config: c, now: now, client: &http.Client{
 		Timeout: requestTime,
-		// a redirect would carry the secrets to where nobody decided to send them
+		// a redirect would carry the secrets to another host
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
 
-// Exchange asks for the token that an authorization code stands for
-// (https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/#authorization-code-grant-flow).
-// The token doesn't say whose it is: Validate does.
+// Exchange obtains a token for an authorization code
+// (https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/#authorization-code-grant-flow). The token has no
+// owner; Validate returns the owner.
 func (t *Twitch) Exchange(ctx context.Context, code Secret, redirectURI string, verifier Secret) (Token, error) {
 	return t.token(ctx, "exchange a code", url.Values{
 		"grant_type": {"authorization_code"}, "code": {code.Reveal()}, "redirect_uri": {redirectURI}, "code_verifier": {verifier.Reveal()},
@@ -60,10 +59,10 @@ func (t *Twitch) Exchange(ctx context.Context, code Secret, redirectURI string, 
 }
 
 // Refresh implements [Issuer] (https://dev.twitch.tv/docs/authentication/refresh-tokens/). Twitch may return the same
-// refresh token or another one, which then is the only one that it takes.
+// refresh token or a new one. After a new one, Twitch does not accept the old one.
 func (t *Twitch) Refresh(ctx context.Context, refresh Secret) (Token, error) {
 	if refresh.IsZero() {
-		return Token{}, fmt.Errorf("refresh a token at Twitch: %w: there is no refresh token", ErrInvalidToken)
+		return Token{}, fmt.Errorf("refresh a token at Twitch: %w: no refresh token", ErrInvalidToken)
 	}
 	tok, err := t.token(ctx, "refresh a token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh.Reveal()}})
 	if err == nil && tok.Refresh.IsZero() {
@@ -90,8 +89,8 @@ func (t *Twitch) token(ctx context.Context, what string, form url.Values) (Token
 	return Token{Access: NewSecret(a.AccessToken), Refresh: NewSecret(a.RefreshToken), Scopes: a.Scope, Expires: t.expiry(a.ExpiresIn)}, nil
 }
 
-// Validate implements [Issuer] (https://dev.twitch.tv/docs/authentication/validate-tokens/). A token that was issued
-// to another client is refused as not valid.
+// Validate implements [Issuer] (https://dev.twitch.tv/docs/authentication/validate-tokens/). A token of another client is
+// invalid.
 func (t *Twitch) Validate(ctx context.Context, access Secret) (Token, error) {
 	var a struct {
 		ClientID  string `json:"client_id"`
@@ -105,21 +104,21 @@ func (t *Twitch) Validate(ctx context.Context, access Secret) (Token, error) {
 		return Token{}, err
 	}
 	if a.ClientID != t.config.ClientID {
-		return Token{}, fmt.Errorf("%s at Twitch: %w: it was issued to another client", what, ErrInvalidToken)
+		return Token{}, fmt.Errorf("%s at Twitch: %w: the token was issued to another client", what, ErrInvalidToken)
 	}
 	user, err := identity.New(identity.Twitch, a.UserID)
-	if err != nil { // a token of the application itself, which is nobody's
-		return Token{}, fmt.Errorf("%s at Twitch: %w: it belongs to no user", what, ErrInvalidToken)
+	if err != nil { // an application's token has no user
+		return Token{}, fmt.Errorf("%s at Twitch: %w: the token belongs to no user", what, ErrInvalidToken)
 	}
 	return Token{User: user, Login: a.Login, Access: access, Scopes: a.Scopes, Expires: t.expiry(a.ExpiresIn), Validated: t.now()}, nil
 }
 
-// AuthorizeURL is the page on which people grant what they are asked for. The one parameter is Twitch's own: it asks
-// even those who have granted it before, so that they see as whom they do so
+// AuthorizeURL returns the address of Twitch's page for granting scopes. Twitch's parameter force_verify shows the page
+// even after an earlier grant, so that users see the account
 // (https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/#authorization-code-grant-flow).
 //
-// The challenge is PKCE's (RFC 7636). Twitch doesn't document that it heeds it; a server that doesn't must ignore it
-// (RFC 6749, section 3.1), and one that does holds a stolen code to be of no use.
+// The challenge is PKCE's (RFC 7636). Twitch does not document support for PKCE. A server without support must ignore the
+// challenge (RFC 6749, section 3.1); a server with support makes a stolen code useless.
 func (t *Twitch) AuthorizeURL(redirectURI, state, challenge string, scopes []string) string {
 	return t.config.OAuthURL + "/oauth2/authorize?" + url.Values{
 		"response_type": {"code"}, "client_id": {t.config.ClientID}, "redirect_uri": {redirectURI}, "state": {state},
@@ -128,8 +127,7 @@ func (t *Twitch) AuthorizeURL(redirectURI, state, challenge string, scopes []str
 	}.Encode()
 }
 
-// Revoke ends a token (https://dev.twitch.tv/docs/authentication/revoke-tokens/). One that is not valid any more is no
-// error.
+// Revoke ends a token (https://dev.twitch.tv/docs/authentication/revoke-tokens/). It returns nil for an invalid token.
 func (t *Twitch) Revoke(ctx context.Context, access Secret) error {
 	err := t.ask(ctx, "revoke a token", http.MethodPost, "/oauth2/revoke",
 		url.Values{"client_id": {t.config.ClientID}, "token": {access.Reveal()}}, nil, nil)
@@ -146,7 +144,7 @@ func (t *Twitch) expiry(seconds int64) time.Time {
 	return t.now().Add(time.Duration(seconds) * time.Second)
 }
 
-// ask sends one request. Secrets travel in the body or in a header, never in the URL, which errors and logs show.
+// ask sends one request. Secrets travel in the body or in a header, never in the URL, because errors and logs show URLs.
 func (t *Twitch) ask(ctx context.Context, what, method, path string, form url.Values, access *Secret, answer any) error {
 	req, err := http.NewRequestWithContext(ctx, method, t.config.OAuthURL+path, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -172,7 +170,7 @@ func (t *Twitch) ask(ctx context.Context, what, method, path string, form url.Va
 			return nil
 		}
 		if err := json.Unmarshal(body, answer); err != nil {
-			// the cause may quote the answer
+			// the cause could quote the answer
 			return fmt.Errorf("%s at Twitch: %w: the answer is not the documented JSON", what, ErrUnavailable)
 		}
 		return nil
@@ -181,22 +179,21 @@ func (t *Twitch) ask(ctx context.Context, what, method, path string, form url.Va
 	return fmt.Errorf("%s at Twitch: %w: status %d%s", what, kind, resp.StatusCode, said)
 }
 
-// invalid are messages of Twitch that speak of the token or code that was sent; with them a 400 is not the client's
-// fault. The first is documented with refreshing; "Invalid grant" was seen instead
+// invalid lists Twitch's messages about an invalid token or code. With such a message, a 400 is not the client's fault.
+// The first message is documented for refreshing; "Invalid grant" was observed
 // (https://github.com/twitchdev/issues/issues/1042).
 var invalid = []string{
 	"invalid refresh token", "invalid grant", "invalid_grant", "invalid access token", "invalid token", "invalid oauth token",
 	"invalid authorization code", "invalid code",
 }
 
-// meaning tells what an error answer means. Of its message only what is in the table above is repeated: the rest is
-// the server's to choose, and might quote what was sent.
+// meaning maps an error answer to an error. It repeats only the listed messages, because other text could quote a secret.
 func meaning(code int, body []byte) (said string, kind error) {
 	var a struct {
 		Message string `json:"message"`
 		Error   string `json:"error"`
 	}
-	_ = json.Unmarshal(body, &a) // an answer that is not JSON has no message
+	_ = json.Unmarshal(body, &a) // other content has no message
 	for _, m := range invalid {
 		if strings.Contains(strings.ToLower(a.Message+" "+a.Error), m) {
 			said = ": " + m
@@ -212,7 +209,7 @@ func meaning(code int, body []byte) (said string, kind error) {
 	return said, ErrRefused
 }
 
-// scopes reads Twitch's list of scopes, which is an array, null, or, in one example of Twitch's pages, a text.
+// scopes reads Twitch's list of scopes: an array, null, or, in an example of Twitch's pages, a text.
 type scopes []string
 
 func (s *scopes) UnmarshalJSON(data []byte) error {

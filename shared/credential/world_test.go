@@ -26,17 +26,17 @@ import (
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
 
-// marker begins every secret that this test's server issues, so that they can be searched for.
+// marker begins every secret of the test's server, for the search at the end of a test.
 const marker = "s3cr3t"
 
-// grant is what an access token stands for.
+// grant describes an access token.
 type grant struct {
 	user, login, refresh string
 	scopes               []string
 	expires              time.Time
 }
 
-// server speaks the JSON that Twitch documents, rotates refresh tokens, and counts.
+// server answers with Twitch's documented JSON, rotates refresh tokens, and counts requests.
 type server struct {
 	*httptest.Server
 	clock *emulatortest.Clock
@@ -47,9 +47,9 @@ type server struct {
 	issued    int
 	refreshes int
 	validates int
-	fail      int           // answer everything with this status
-	hold      chan struct{} // if not nil, refreshing waits for it
-	held      chan struct{} // receives once a refresh waits
+	fail      int           // status of every answer; 0 for normal answers
+	hold      chan struct{} // a refresh waits for a receive; nil for no wait
+	held      chan struct{} // receives when a refresh waits
 }
 
 func newServer(t *testing.T, c *emulatortest.Clock) *server {
@@ -62,7 +62,7 @@ func newServer(t *testing.T, c *emulatortest.Clock) *server {
 	return s
 }
 
-// issue makes a token, as a login does.
+// issue makes a token, like a login.
 func (s *server) issue(user, login string, life time.Duration, scopes ...string) credential.Token {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,7 +81,7 @@ func (s *server) add(g grant) (string, grant) {
 	return access, g
 }
 
-// revokeAll is what a person does who disconnects the application.
+// revokeAll ends all tokens, like a user who disconnects the application.
 func (s *server) revokeAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,7 +89,7 @@ func (s *server) revokeAll() {
 	clear(s.refresh)
 }
 
-// kill ends access tokens alone.
+// kill ends the access tokens and keeps the refresh tokens.
 func (s *server) kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,7 +131,7 @@ func (s *server) serveToken(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	old, ok := s.refresh[r.PostFormValue("refresh_token")]
 	switch {
-	case fail != 0: // what a careless server might say
+	case fail != 0: // quotes secrets, like a careless server
 		refuse(w, fail, "cannot handle "+r.PostFormValue("refresh_token"))
 	case r.PostFormValue("client_id") != "client" || r.PostFormValue("client_secret") != marker+"-client":
 		refuse(w, http.StatusForbidden, "invalid client secret")
@@ -166,7 +166,7 @@ func (s *server) serveValidate(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// world is a database, a platform and a time, which any number of keepers share.
+// world is a database, a platform and a clock, shared by any number of keepers.
 type world struct {
 	t         *testing.T
 	env       emulatortest.Env
@@ -180,14 +180,14 @@ type world struct {
 	errors []error
 }
 
-// Write takes what is logged.
+// Write implements io.Writer for the log.
 func (w *world) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.log.Write(p)
 }
 
-// on runs a test in a world on both Firestores; afterwards nothing secret must stand anywhere.
+// on runs a test on both Firestores, and searches logs, errors and documents for secrets afterwards.
 func on(t *testing.T, run func(w *world)) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		c := emulatortest.NewClock(time.Now().UTC().Truncate(time.Microsecond))
@@ -208,7 +208,7 @@ func (w *world) connect(opts ...option.ClientOption) *firestore.Client {
 	return client
 }
 
-// keeper is one of a process of its own: it shares nothing but the database and the key.
+// keeper makes a keeper as in a separate process: keepers share only the database and the key.
 func (w *world) keeper() *credential.Keeper { return w.keeperOn(w.firestore) }
 
 func (w *world) keeperOn(client *firestore.Client) *credential.Keeper {
@@ -226,7 +226,7 @@ func (w *world) keeperOn(client *firestore.Client) *credential.Keeper {
 	})
 }
 
-// saw keeps an error, which must not hold a secret either.
+// saw records an error for the search for secrets.
 func (w *world) saw(err error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -250,7 +250,7 @@ func (w *world) token(k *credential.Keeper, id identity.UserID) credential.Token
 	return t
 }
 
-// searchSecrets looks for what the server issued in the log, in errors and in every document.
+// searchSecrets searches the log, the errors and all documents for issued secrets.
 func (w *world) searchSecrets() {
 	w.t.Helper()
 	w.mu.Lock()
@@ -271,7 +271,7 @@ func (w *world) searchSecrets() {
 		for name, value := range snap.Data() {
 			raw, _ := value.([]byte)
 			if strings.Contains(fmt.Sprint(value), marker) || bytes.Contains(raw, []byte(marker)) {
-				w.t.Errorf("a secret stands in the clear in %s of %s", name, snap.Ref.Path)
+				w.t.Errorf("a secret is not encrypted in %s of %s", name, snap.Ref.Path)
 			}
 		}
 	}
@@ -290,5 +290,5 @@ func same(a, b credential.Token) bool {
 	return a.Access.Equal(b.Access) && a.Refresh.Equal(b.Refresh) && slices.Equal(a.Scopes, b.Scopes)
 }
 
-// immediately waits for nothing.
+// immediately does not wait.
 func immediately(ctx context.Context, _ time.Duration) error { return ctx.Err() }

@@ -13,33 +13,34 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// defaultKeepalive is what Twitch takes where a client asks for nothing else.
+// defaultKeepalive is Twitch's default keepalive time.
 const defaultKeepalive = 10 * time.Second
 
-// buffer is how many messages may wait. When there are more, nothing is read, and Twitch keeps them for a while.
+// buffer is the number of waiting messages. With a full buffer, the client reads nothing, and Twitch keeps the messages
+// for a while.
 const buffer = 64
 
-// closeTime is how long Twitch may take to answer that a connection is closed.
+// closeTime is the maximum time for Twitch's answer to a close message.
 const closeTime = 500 * time.Millisecond
 
-// closeReconnect is the code of a reconnect_url that is not one any more
+// closeReconnect is Twitch's close code for an expired reconnect_url
 // (https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#close-message).
 const closeReconnect = 4007
 
-// conn is a connection that was welcomed.
+// conn is a welcomed connection.
 type conn struct {
-	ws       *websocket.Conn
-	session  string
-	silence  time.Duration // that it may last
-	messages chan message  // closed at its end; then err says why
-	err      error
-	heard    atomic.Pointer[time.Time] // when anything came last
-	done     chan struct{}             // closed by close
-	end      func()
-	reading  sync.WaitGroup
+	ws           *websocket.Conn
+	session      string
+	maxSilence   time.Duration
+	messages     chan message // closed at the end; then err is set
+	err          error
+	lastReceived atomic.Pointer[time.Time] // time of the last message
+	done         chan struct{}             // closed by end
+	end          func()
+	reading      sync.WaitGroup
 }
 
-// connect makes a connection and awaits its welcome. It must be closed.
+// connect makes a connection and waits for the welcome. The caller must close the connection.
 func (c *Client) connect(ctx context.Context, url string) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*c.timing.Request)
 	defer cancel()
@@ -53,7 +54,7 @@ func (c *Client) connect(ctx context.Context, url string) (*conn, error) {
 		}
 		return nil, fmt.Errorf("connect to Twitch's EventSub: %w", err)
 	}
-	defer context.AfterFunc(ctx, func() { ws.UnderlyingConn().Close() })() // DialContext heeds it no longer
+	defer context.AfterFunc(ctx, func() { ws.UnderlyingConn().Close() })() // DialContext no longer observes ctx
 	ws.SetReadLimit(maxMessage)
 	k := &conn{ws: ws, messages: make(chan message, buffer), done: make(chan struct{})}
 	k.end = sync.OnceFunc(func() { close(k.done); ws.Close() })
@@ -63,7 +64,7 @@ func (c *Client) connect(ctx context.Context, url string) (*conn, error) {
 		m, err = parse(data)
 	}
 	if err == nil && m.Metadata.Type != typeWelcome {
-		err = fmt.Errorf("it begins with a %s", m.Metadata.Type)
+		err = fmt.Errorf("the first message is a %s", m.Metadata.Type)
 	}
 	if err == nil {
 		err = ctx.Err()
@@ -73,25 +74,25 @@ func (c *Client) connect(ctx context.Context, url string) (*conn, error) {
 		return nil, fmt.Errorf("no welcome from Twitch's EventSub: %w", err)
 	}
 	k.session = m.Payload.Session.ID
-	k.silence = defaultKeepalive
+	k.maxSilence = defaultKeepalive
 	if n := m.Payload.Session.Keepalive; n > 0 {
-		k.silence = time.Duration(n) * time.Second
+		k.maxSilence = time.Duration(n) * time.Second
 	}
-	k.silence += c.timing.Slack
+	k.maxSilence += c.timing.Slack
 	now := c.now()
-	k.heard.Store(&now)
+	k.lastReceived.Store(&now)
 	k.reading.Go(func() { c.read(k) }) // ends with close
 	return k, nil
 }
 
-// errSilent says that not even a keepalive message came.
-var errSilent = errors.New("nothing comes from Twitch's EventSub any more")
+// errSilent means that not even a keepalive message came in time.
+var errSilent = errors.New("no message from Twitch's EventSub")
 
-// read reads until the connection ends. Pings are answered by the way.
+// read reads messages until the connection ends. The library answers pings.
 func (c *Client) read(k *conn) {
 	defer close(k.messages)
 	for {
-		err := k.ws.SetReadDeadline(time.Now().Add(k.silence))
+		err := k.ws.SetReadDeadline(time.Now().Add(k.maxSilence))
 		var data []byte
 		if err == nil {
 			_, data, err = k.ws.ReadMessage()
@@ -106,11 +107,11 @@ func (c *Client) read(k *conn) {
 			return
 		}
 		now := c.now()
-		k.heard.Store(&now)
+		k.lastReceived.Store(&now)
 		m, err := parse(data)
 		if err != nil {
 			c.metrics.notifications.WithLabelValues("invalid").Inc()
-			c.log.Warn("left out what came from Twitch's EventSub", "error", err)
+			c.log.Warn("EventSub: message is invalid", "error", err)
 			continue
 		}
 		select {
@@ -122,10 +123,9 @@ func (c *Client) read(k *conn) {
 	}
 }
 
-// close ends the connection, and returns when nothing of it is left. What Twitch has sent before it answers that is
-// still read.
+// close ends the connection and waits for the end of read. Messages before Twitch's close message are still read.
 func (k *conn) close() {
-	// it frees the session at once; a peer that is gone does not matter
+	// frees the session at Twitch at once; the error of a lost connection does not matter
 	_ = k.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(closeTime))
 	late := time.AfterFunc(closeTime, k.end)
 	k.reading.Wait()
@@ -133,7 +133,7 @@ func (k *conn) close() {
 	k.end()
 }
 
-// cause is why a connection ended, as a metric's label.
+// cause returns the metric's label for the end of a connection.
 func cause(err error) string {
 	var closed *websocket.CloseError
 	switch {
@@ -145,5 +145,5 @@ func cause(err error) string {
 	return "broken"
 }
 
-// jitter is d, or up to half of it more or less, so that what broke together does not come back together.
+// jitter returns a random duration between half and one and a half times d, so that instances do not retry together.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d+1) }

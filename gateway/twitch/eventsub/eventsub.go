@@ -1,19 +1,20 @@
-// Package eventsub listens to Twitch's EventSub over WebSocket
-// (https://dev.twitch.tv/docs/eventsub/handling-websocket-events/): what happens in channels beside chat, and what is
-// whispered to an account.
+// Package eventsub receives Twitch's EventSub over WebSocket
+// (https://dev.twitch.tv/docs/eventsub/handling-websocket-events/): events of channels, and whispers to an account. Start
+// with [Client.Listen].
 //
-// A session, which is a connection with what was subscribed to on it, is one account's: Twitch takes subscriptions on
-// it by that account's token alone. An account may have three sessions at a time, and its subscriptions to what their
-// broadcaster has not allowed this application may cost ten in all; so [Client.Listen] has one session, and whoever
-// calls it sees to it that nobody else listens as the same account.
+// A session is a connection with its subscriptions. It belongs to one account: Twitch accepts subscriptions only with the
+// account's token. Twitch permits three sessions for an account. Subscriptions without the broadcaster's grant have a cost;
+// Twitch permits a total cost of ten. [Client.Listen] holds one session. Its callers, on all instances together, must
+// call it once for an account.
 //
-// What is promised:
-//   - A notification that Twitch repeats is taken once.
-//   - When Twitch moves a session to another of its servers, nothing is lost, and the order is kept.
-//   - When a connection breaks, or falls silent, another one is made. EventSub keeps nothing meanwhile: every such gap
-//     is told.
-//   - What can't be subscribed to, because of a login, a scope or a limit, keeps nothing else from being so. It is
-//     logged once, and tried again now and then, because people may change it.
+// The package must not know events of Parley, leases or the chat.
+//
+// Guarantees:
+//   - A repeated notification is passed on once.
+//   - A move to another server, at Twitch's request, loses nothing and keeps the order.
+//   - A broken or silent connection is replaced. EventSub keeps nothing in the meantime: every gap is reported.
+//   - A refused subscription, for want of a login or a scope or because of a limit, does not stop the other ones. It is
+//     logged once, and tried again every few minutes, because people may change the reason.
 package eventsub
 
 import (
@@ -26,7 +27,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -35,33 +35,44 @@ import (
 
 	"parley.internal/shared/credential"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/retry"
+	"parley.internal/shared/twitch"
 )
 
 // Kind is a type of subscription (https://dev.twitch.tv/docs/eventsub/eventsub-subscription-types/).
 type Kind struct {
 	Type    string
 	Version string
-	Scope   string // that the account must have granted; empty for none
+	Scope   string // required of the account; empty for none
 
 	condition func(broadcaster, account string) map[string]string
 }
 
-// The kinds that can be listened to.
+// scopes returns the required scopes.
+func (k *Kind) scopes() []string {
+	if k.Scope == "" {
+		return nil
+	}
+	return []string{k.Scope}
+}
+
+// The supported kinds.
 var (
-	// Follow is told to the broadcaster and to the channel's moderators.
+	// Follow is for the broadcaster and the moderators of a channel.
 	Follow = &Kind{"channel.follow", "2", "moderator:read:followers", func(broadcaster, account string) map[string]string {
 		return map[string]string{"broadcaster_user_id": broadcaster, "moderator_user_id": account}
 	}}
-	// Subscribe is a new subscription, bought or as a gift; not one that goes on. It is told to the broadcaster alone.
+	// Subscribe is a new subscription, bought or as a gift, not a renewal. It is for the broadcaster alone.
 	Subscribe = &Kind{"channel.subscribe", "1", "channel:read:subscriptions", ofBroadcaster}
-	// Raid is one that the channel receives.
+	// Raid is an incoming raid.
 	Raid = &Kind{"channel.raid", "1", "", func(broadcaster, _ string) map[string]string {
 		return map[string]string{"to_broadcaster_user_id": broadcaster}
 	}}
+	// Online and Offline are the beginning and the end of a stream.
 	Online  = &Kind{"stream.online", "1", "", ofBroadcaster}
 	Offline = &Kind{"stream.offline", "1", "", ofBroadcaster}
-	// Whisper is what somebody whispers to the account itself; it belongs to no channel. By user:read:whispers Twitch
-	// tells it, too, but whoever can't whisper has no use for it.
+	// Whisper is a whisper to the account itself, and belongs to no channel. Twitch also accepts the scope
+	// user:read:whispers, but Parley needs the scope for answering.
 	Whisper = &Kind{"user.whisper.message", "1", "user:manage:whispers", func(_, account string) map[string]string {
 		return map[string]string{"user_id": account}
 	}}
@@ -71,100 +82,87 @@ func ofBroadcaster(broadcaster, _ string) map[string]string {
 	return map[string]string{"broadcaster_user_id": broadcaster}
 }
 
-// Topic is what is listened to: one kind of thing in one channel, or of the account itself.
+// Topic is the target of a subscription: one kind of event in one channel, or of the account itself.
 type Topic struct {
 	Kind        *Kind
 	Channel     string // the broadcaster's login; empty for a Whisper
-	Broadcaster string // Twitch's number of the broadcaster; likewise
+	Broadcaster string // the broadcaster's user id; empty for a Whisper
 }
 
-// Notification is something that happened.
+// Notification is a notification of an event.
 type Notification struct {
-	ID    string    // Twitch's of the message: the same if it is repeated, another for each subscription
-	At    time.Time // when Twitch sent it, by its clock
+	ID    string    // Twitch's id of the message: equal in repetitions, different for each subscription
+	At    time.Time // time of sending, by Twitch's clock
 	Topic Topic
-	Event jsontext.Value // as Twitch describes it for the kind
+	Event jsontext.Value // the event in Twitch's format
 }
 
-// Listening is what [Client.Listen] is asked to do.
-type Listening struct {
-	Account identity.UserID // by whose token
+// Subscriber describes the work of [Client.Listen]. All functions are required.
+type Subscriber struct {
+	Account identity.UserID // the owner of the token
 
-	// Topics are asked for at first, and again every few minutes: what is listened to changes with them. An error
-	// leaves it as it was.
+	// Topics returns the topics. Listen calls it at the beginning and every few minutes, and follows changes. After an
+	// error, the topics stay the same.
 	Topics func(ctx context.Context) ([]Topic, error)
 
-	// Take is called for each notification, one after the other, in the order in which Twitch sent them. It may block.
-	Take func(Notification)
+	// OnNotification is called for each notification, in Twitch's order, and never concurrently. It may block.
+	OnNotification func(Notification)
 
-	// Missed is called for each channel that is listened to again after a time in which nobody did, and with an empty
-	// one for the account itself.
-	Missed func(channel string, from, to time.Time)
+	// OnGap is called for each channel after a time without its subscriptions. The channel is empty for the account itself.
+	OnGap func(channel string, from, to time.Time)
 
-	// Left is called with since when nobody listens, when a connection has broken, and with zero when that is over,
-	// after Missed was called for the channels that are listened to.
-	Left func(since time.Time)
+	// OnIdle is called with the beginning of a gap after a broken connection. It is called with zero at the end of the gap,
+	// after the calls of OnGap.
+	OnIdle func(since time.Time)
 
-	// Absent is since when nobody listens; zero if that is not known, or nobody ever did.
-	Absent time.Time
+	// IdleSince is the beginning of a gap before Listen; zero for none.
+	IdleSince time.Time
 }
 
-// Tokens gives the tokens by which accounts listen; [credential.Keeper] does.
-type Tokens interface {
-	// Token gives a token of id that is valid as far as one can know.
-	Token(ctx context.Context, id identity.UserID) (credential.Token, error)
-	// Invalid is told that Twitch refused a token, and gives the one that replaces it.
-	Invalid(ctx context.Context, id identity.UserID, used credential.Token) (credential.Token, error)
-}
-
-// Timing is how long what Twitch's pages give no number for may take.
+// Timing holds the durations without a number on Twitch's pages.
 type Timing struct {
-	Slack      time.Duration // beyond the silence that Twitch announces, after which a connection counts as broken
-	Linger     time.Duration // of silence on an old connection, after which nothing more is expected there
-	Look       time.Duration // between questions for topics, and before what a person has to change is tried again
-	Limit      time.Duration // before what was too much is tried again
-	Retry      time.Duration // before what failed for no reason of its own is tried again
-	MinBackoff time.Duration // before another connection; doubled each time, up to
-	MaxBackoff time.Duration
-	Request    time.Duration // for connecting, and for a request to Helix; a session must have its first subscription within 10 s
+	Slack      time.Duration // beyond Twitch's keepalive time, until a silent connection counts as broken
+	Linger     time.Duration // silence on an old connection until a session leaves the connection
+	Refresh    time.Duration // between calls of Topics, and before retrying what only people can change
+	Limit      time.Duration // before retrying after a limit
+	Retry      time.Duration // before retrying after a failure
+	MinBackoff time.Duration // base of the first pause between connections; doubled each time
+	MaxBackoff time.Duration // largest base
+	Request    time.Duration // for connecting, and for a request to Helix; Twitch demands the first subscription within 10 s
 }
 
-// DefaultTiming is for Twitch itself.
+// DefaultTiming is the timing for Twitch itself.
 var DefaultTiming = Timing{
-	Slack: 5 * time.Second, Linger: time.Second, Look: 5 * time.Minute, Limit: 30 * time.Second,
+	Slack: 5 * time.Second, Linger: time.Second, Refresh: 5 * time.Minute, Limit: 30 * time.Second,
 	Retry: 3 * time.Second, MinBackoff: 500 * time.Millisecond, MaxBackoff: time.Minute, Request: 5 * time.Second,
 }
 
-// Dependencies are what a client needs. All but those that say so must be set.
+// Dependencies of a [Client]. All are required, except where a comment gives a default.
 type Dependencies struct {
-	URL      string // of EventSub; see [CheckURL]
-	APIURL   string // of Helix
-	ClientID string // of the application to which the tokens were given
-	Tokens   Tokens
-	HTTP     *http.Client // for Helix; must not follow redirects
-	Log      *slog.Logger
-	Metrics  prometheus.Registerer
-	Now      func() time.Time
-	Timing   Timing // DefaultTiming if zero
+	URL     string // of EventSub; see [CheckURL]
+	API     *twitch.Client
+	Tokens  twitch.Tokens
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Now     func() time.Time
+	Timing  Timing // DefaultTiming if zero
 
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // before TLS; net.Dialer's if nil
 }
 
-// Client listens to EventSub. It is safe for concurrent use.
+// Client receives from EventSub. It is safe for concurrent use.
 type Client struct {
-	url      string
-	apiURL   string
-	clientID string
-	tokens   Tokens
-	http     *http.Client
-	dialer   *websocket.Dialer
-	log      *slog.Logger
-	metrics  *metrics
-	now      func() time.Time
-	timing   Timing
+	url     string
+	api     *twitch.Client
+	tokens  twitch.Tokens
+	dialer  *websocket.Dialer
+	log     *slog.Logger
+	metrics *metrics
+	now     func() time.Time
+	timing  Timing
 }
 
-// New makes a client, which does nothing by itself.
+// New makes a client. It does nothing before Listen.
 func New(d Dependencies) (*Client, error) {
 	if err := CheckURL(d.URL); err != nil {
 		return nil, err
@@ -174,8 +172,7 @@ func New(d Dependencies) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		url: d.URL, apiURL: strings.TrimSuffix(d.APIURL, "/"), clientID: d.ClientID, tokens: d.Tokens, http: d.HTTP,
-		log: d.Log, metrics: m, now: d.Now, timing: d.Timing,
+		url: d.URL, api: d.API, tokens: d.Tokens, log: d.Log, metrics: m, now: d.Now, timing: d.Timing,
 	}
 	if c.timing == (Timing{}) {
 		c.timing = DefaultTiming
@@ -187,56 +184,51 @@ func New(d Dependencies) (*Client, error) {
 	return c, nil
 }
 
-// CheckURL refuses what is not an address of EventSub's: wss://host, or ws:// on this machine itself.
+// CheckURL returns an error for an address other than wss://host, or ws://host for this machine.
 func CheckURL(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || u.Scheme != "wss" && u.Scheme != "ws" {
 		return fmt.Errorf("%q is not of the form wss://host/path", s)
 	}
 	if u.Scheme == "ws" && !credential.Local(u.Hostname()) {
-		return fmt.Errorf("%q is not wss: only this machine itself may be spoken to in the clear", s)
+		return fmt.Errorf("%q is not wss: unencrypted connections are only for this machine", s)
 	}
 	return nil
 }
 
-// Listen listens until ctx is done. While there is no topic, or none that the account may listen to, it has no
-// connection.
-func (c *Client) Listen(ctx context.Context, l Listening) {
-	s := newSession(c, l)
-	backoff := c.timing.MinBackoff
+// Listen subscribes and passes notifications on until ctx is done. It has no connection while no topic is permitted.
+func (c *Client) Listen(ctx context.Context, subscriber Subscriber) {
+	s := newSession(c, subscriber)
+	backoff := retry.NewBackoff(c.timing.MinBackoff, c.timing.MaxBackoff)
 	for ctx.Err() == nil {
-		useful, err := s.once(ctx)
+		useful, err := s.runOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if useful {
-			backoff = c.timing.MinBackoff
+			backoff.Reset()
 		}
-		wait := jitter(backoff)
-		var later *laterError
-		if errors.As(err, &later) {
-			wait = jitter(later.wait)
+		var wait time.Duration
+		if pause, ok := errors.AsType[*pauseError](err); ok {
+			wait = jitter(pause.wait)
 		} else {
-			backoff = min(2*backoff, c.timing.MaxBackoff)
+			wait = backoff.Next()
 			c.metrics.disconnects.WithLabelValues(cause(err)).Inc()
-			s.log.WarnContext(ctx, "disconnected from Twitch's EventSub", "error", err, "again", wait)
+			s.log.WarnContext(ctx, "EventSub: disconnected", "error", err, "retryIn", wait)
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
+		_ = retry.Sleep(ctx, wait) // the loop checks ctx
 	}
 }
 
-// laterError says that there is nothing to be done now, without anything being broken.
-type laterError struct {
+// pauseError means that a session has nothing to receive at present. Nothing is broken.
+type pauseError struct {
 	wait time.Duration
 	why  string
 }
 
-func (e *laterError) Error() string { return e.why }
+func (e *pauseError) Error() string { return e.why }
 
-// matches reports whether a subscription, of which Twitch tells the type and the condition, is to the topic.
+// matches reports whether a subscription with Twitch's type and condition has this topic.
 func (t Topic) matches(kind string, condition map[string]string, account identity.UserID) bool {
 	return t.Kind.Type == kind && maps.Equal(t.Kind.condition(t.Broadcaster, account.ID()), condition)
 }

@@ -18,10 +18,10 @@ const (
 	typeRevocation   = "revocation"
 )
 
-// maxMessage is the longest message that is read. Twitch names no bound; its own are below 10 kB.
+// maxMessage is the maximum length of a message in bytes. Twitch documents no limit; real messages are below 10 kB.
 const maxMessage = 256 << 10
 
-// message is one of Twitch's.
+// message is a message from Twitch.
 type message struct {
 	Metadata struct {
 		ID   string    `json:"message_id"`
@@ -31,8 +31,8 @@ type message struct {
 	Payload struct {
 		Session struct {
 			ID           string `json:"id"`
-			Keepalive    int    `json:"keepalive_timeout_seconds"` // null in a reconnect message
-			ReconnectURL string `json:"reconnect_url"`             // null but in a reconnect message
+			Keepalive    int    `json:"keepalive_timeout_seconds"` // null in reconnect messages
+			ReconnectURL string `json:"reconnect_url"`             // null except in reconnect messages
 		} `json:"session"`
 		Subscription struct {
 			ID        string         `json:"id"`
@@ -44,7 +44,7 @@ type message struct {
 	} `json:"payload"`
 }
 
-// parse reads a message. It fails for what is not as Twitch's page says.
+// parse decodes a message. It returns an error for a message without the documented fields.
 func parse(data []byte) (message, error) {
 	var m message
 	if err := json.Unmarshal(data, &m); err != nil {
@@ -61,7 +61,7 @@ func parse(data []byte) (message, error) {
 	return m, nil
 }
 
-// condition is what the subscription is to. Twitch repeats conditions that were not given as empty ones.
+// condition returns the subscription's condition. Twitch adds omitted parts as empty values; condition removes them.
 func (m message) condition() map[string]string {
 	var c map[string]string
 	if json.Unmarshal(m.Payload.Subscription.Condition, &c) != nil {

@@ -27,7 +27,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestConditionsThatWereNotGivenDontCount(t *testing.T) {
+func TestEmptyConditionsAreRemoved(t *testing.T) {
 	m, err := parse([]byte(`{"metadata":{"message_type":"revocation"},"payload":{"subscription":{"condition":{"from_broadcaster_user_id":"","to_broadcaster_user_id":"5"}}}}`))
 	if err != nil {
 		t.Fatal(err)

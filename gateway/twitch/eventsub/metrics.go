@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are of one instance, in its own registry.
+// metrics holds the metrics of one instance.
 type metrics struct {
 	sessions      prometheus.Gauge
 	subscriptions *prometheus.GaugeVec   // by type
@@ -27,14 +27,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	m := &metrics{
 		sessions: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "parley", Subsystem: "twitch_eventsub", Name: "sessions",
-			Help: "Sessions that are open at Twitch's EventSub."}),
+			Help: "Open sessions at Twitch's EventSub."}),
 		subscriptions: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "parley", Subsystem: "twitch_eventsub", Name: "subscriptions",
-			Help: "What is subscribed to in these sessions, by type."}, []string{"type"}),
-		refused:       counter("refused_total", "Subscriptions that could not be made, by type and reason. The log says what to do.", "type", "reason"),
-		notifications: counter("notifications_total", "What Twitch told, by what became of it.", "result"),
-		revoked:       counter("revoked_total", "Subscriptions that Twitch took back, by type and status.", "type", "status"),
-		disconnects:   counter("disconnects_total", "Connections that ended, or could not be made, by cause: Twitch's close code, silent or broken.", "cause"),
-		moves:         counter("moves_total", "Sessions that Twitch asked to move to another server, by result.", "result"),
+			Help: "Subscriptions in these sessions, by type."}, []string{"type"}),
+		refused:       counter("refused_total", "Refused subscriptions, by type and reason. The log has the remedy.", "type", "reason"),
+		notifications: counter("notifications_total", "Notifications from Twitch, by result.", "result"),
+		revoked:       counter("revoked_total", "Subscriptions revoked by Twitch, by type and status.", "type", "status"),
+		disconnects:   counter("disconnects_total", "Lost and failed connections, by cause: Twitch's close code, silent or broken.", "cause"),
+		moves:         counter("moves_total", "Moves to another server at Twitch's request, by result.", "result"),
 	}
 	errs = append(errs, reg.Register(m.sessions), reg.Register(m.subscriptions))
 	if err := errors.Join(errs...); err != nil {

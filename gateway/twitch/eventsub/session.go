@@ -2,36 +2,24 @@ package eventsub
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
 
-	"github.com/gorilla/websocket"
-
 	"parley.internal/shared/credential"
-	"parley.internal/shared/identity"
+	"parley.internal/shared/twitch"
 )
 
-const (
-	// maxAge is how old a notification may be. Twitch's advice, and the reason why ids need not be kept for longer
-	// (https://dev.twitch.tv/docs/eventsub/#handling-duplicate-events).
-	maxAge = 10 * time.Minute
-	// moveTime bounds the search for a way to another server: Twitch keeps the old connection for 30 s.
-	moveTime = 25 * time.Second
-)
-
-// session is what one account listens to, over all its connections. It is one goroutine's.
+// session is the work for one subscriber, over all connections. Only one goroutine uses it.
 type session struct {
 	*Client
-	Listening
-	log    *slog.Logger
-	absent time.Time            // since when nobody listens; zero for no gap
-	seen   map[string]time.Time // notifications by id, and when Twitch sent them
-	pruned time.Time            // when old ones were last forgotten
-	told   map[Topic]string     // which reason was logged last; of the zero topic: for the account as a whole
-	over   map[Topic]bool       // what Twitch has taken back for good
+	Subscriber
+	log       *slog.Logger
+	idleSince time.Time            // beginning of the present gap; zero for no gap
+	seen      map[string]time.Time // times of the last notifications, by id
+	pruned    time.Time            // time of the last removal from seen
+	logged    map[Topic]string     // last logged reason of a refusal; the zero topic stands for the account
+	removed   map[Topic]bool       // topics that Twitch has ended for good
 
 	// of the present connection
 	topics []Topic
@@ -41,19 +29,19 @@ type session struct {
 // subscription is the state of a topic.
 type subscription struct {
 	on  bool
-	id  string    // Twitch's; empty if it is not known
-	due time.Time // before then it is not tried again
+	id  string    // Twitch's id; empty if unknown
+	due time.Time // earliest time of the next attempt
 }
 
-func newSession(c *Client, l Listening) *session {
+func newSession(c *Client, s Subscriber) *session {
 	return &session{
-		Client: c, Listening: l, log: c.log.With("account", l.Account.String()), absent: l.Absent,
-		seen: map[string]time.Time{}, told: map[Topic]string{}, over: map[Topic]bool{},
+		Client: c, Subscriber: s, log: c.log.With("account", s.Account.String()), idleSince: s.IdleSince,
+		seen: map[string]time.Time{}, logged: map[Topic]string{}, removed: map[Topic]bool{},
 	}
 }
 
-// once holds one session from its beginning to its end. useful is whether anything was listened to.
-func (s *session) once(ctx context.Context) (useful bool, err error) {
+// runOnce holds one session until its end. useful reports whether the session had a subscription.
+func (s *session) runOnce(ctx context.Context) (useful bool, err error) {
 	topics, err := s.Topics(ctx)
 	var token credential.Token
 	if err == nil {
@@ -63,22 +51,22 @@ func (s *session) once(ctx context.Context) (useful bool, err error) {
 		if reason(err) != reasonLogin {
 			return false, err
 		}
-		s.refused(ctx, Topic{}, err)
-		return false, s.idle("the account has not logged in")
+		s.recordRefusal(ctx, Topic{}, err)
+		return false, s.pause("the account has not logged in")
 	}
-	s.allowed(ctx, Topic{})
+	s.recordSuccess(ctx, Topic{})
 	s.topics = topics
-	// A session without a subscription is closed by Twitch: none is begun for what is certain to be refused.
+	// Twitch closes a session without a subscription. So runOnce connects only if a subscription may succeed.
 	hopeful := slices.ContainsFunc(topics, func(t Topic) bool {
-		return !s.over[t] && (t.Kind.Scope == "" || slices.Contains(token.Scopes, t.Kind.Scope))
+		return !s.removed[t] && token.Require(t.Kind.scopes()...) == nil
 	})
 	if !hopeful {
 		for _, t := range topics {
-			if err := token.Require(t.Kind.Scope); t.Kind.Scope != "" && err != nil {
-				s.refused(ctx, t, err)
+			if err := token.Require(t.Kind.scopes()...); err != nil {
+				s.recordRefusal(ctx, t, twitch.TokenError(err))
 			}
 		}
-		return false, s.idle("there is nothing that may be listened to")
+		return false, s.pause("no topic is permitted")
 	}
 	k, err := s.connect(ctx, s.url)
 	if err != nil {
@@ -87,230 +75,89 @@ func (s *session) once(ctx context.Context) (useful bool, err error) {
 	return s.serve(ctx, k)
 }
 
-// idle is the end of listening for want of anything to listen to, which is no gap.
-func (s *session) idle(why string) error {
-	s.left(time.Time{})
-	return &laterError{s.timing.Look, why}
+// pause ends a session without anything to receive. Such a time is no gap.
+func (s *session) pause(why string) error {
+	s.setIdle(time.Time{})
+	return &pauseError{s.timing.Refresh, why}
 }
 
-// move is the way of a session to another server.
-type move struct {
-	conn *conn
-	err  error
-}
-
-// serve listens on a connection, and on those that Twitch moves the session to.
+// serve receives on a connection, and on the connections after Twitch's requests to move. It closes all connections.
 func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 	s.metrics.sessions.Inc()
 	s.subs = map[Topic]*subscription{}
 	for _, t := range s.topics {
 		s.subs[t] = &subscription{}
 	}
-	var next *conn // where the session goes on, while the old connection may still hold something
-	moved := make(chan move, 1)
-	var endMove context.CancelFunc // of the move that is under way; nil if there is none
-	var address string             // to move to after it, if it fails
-	begin := func(url string) {
-		var life context.Context
-		life, endMove = context.WithCancel(ctx)
-		go func() { moved <- s.move(life, url) }() // ends with life, and is waited for by receiving from moved
-	}
+	m := &mover{session: s, current: k, moved: make(chan move, 1)}
 	defer func() {
-		if endMove != nil {
-			endMove()
-			if m := <-moved; m.conn != nil {
-				m.conn.close()
-			}
-		}
-		// what has come already is not lost
-		s.empty(ctx, k)
-		if next != nil {
-			s.empty(ctx, next)
-		}
+		m.close(ctx)
 		for t, sub := range s.subs {
-			s.off(t, sub)
+			s.markOff(t, sub)
 		}
 		s.metrics.sessions.Dec()
 	}()
-
 	if err := s.subscribeDue(ctx, k); err != nil {
 		return false, err
 	}
-	s.present()
+	s.reportGap()
 
-	looking := s.now().Add(jitter(s.timing.Look))
+	refresh := s.now().Add(jitter(s.timing.Refresh))
 	due := time.NewTimer(0)
 	defer due.Stop()
-	var linger <-chan time.Time
-	switchOver := func() {
-		s.empty(ctx, k)
-		k, next, linger = next, nil, nil
-		s.metrics.moves.WithLabelValues("moved").Inc()
-	}
 	for {
-		due.Reset(s.nextDue(looking))
+		due.Reset(s.nextDue(refresh))
 		select {
 		case <-ctx.Done():
 			return true, ctx.Err()
 
-		case m, open := <-k.messages:
+		case msg, open := <-m.current.messages:
 			if !open {
-				if endMove != nil { // Twitch may end the old connection as soon as there is another one
-					late := time.AfterFunc(s.timing.Request, endMove)
-					m := <-moved
-					late.Stop()
-					endMove()
-					endMove, next = nil, m.conn
-				}
-				if next != nil {
-					switchOver()
+				if m.continues(ctx) {
 					continue
 				}
-				s.left(*k.heard.Load())
-				return true, k.err
+				s.setIdle(*m.current.lastReceived.Load())
+				return true, m.current.err
 			}
-			if m.Metadata.Type == typeReconnect {
-				if address = m.Payload.Session.ReconnectURL; endMove == nil && next == nil {
-					begin(address)
-					address = ""
-				}
+			if msg.Metadata.Type == typeReconnect {
+				m.request(ctx, msg.Payload.Session.ReconnectURL)
 				continue
 			}
-			s.handle(ctx, m)
-			if next != nil && m.Metadata.Type != typeKeepalive {
-				linger = time.After(s.timing.Linger)
-			}
-			if !s.listens() {
-				return true, s.idle("nothing is left to listen to")
+			s.handle(ctx, msg)
+			m.received(msg)
+			if !s.subscribed() {
+				return true, s.pause("no subscription is left")
 			}
 
-		case m := <-moved:
-			endMove()
-			endMove, next = nil, m.conn
-			if m.err != nil && address != "" {
-				begin(address)
-				address = ""
-				continue
-			}
-			if m.err != nil {
-				s.metrics.moves.WithLabelValues("failed").Inc()
-				s.log.WarnContext(ctx, "can't go where Twitch's EventSub wants; waiting for the end of the connection", "error", m.err)
-				continue
-			}
-			linger = time.After(s.timing.Linger)
+		case result := <-m.moved:
+			m.finish(ctx, result)
 
-		case <-linger:
-			switchOver()
+		case <-m.linger:
+			m.switchOver(ctx)
 
 		case <-due.C:
-			if now := s.now(); !now.Before(looking) {
-				looking = now.Add(jitter(s.timing.Look))
-				s.look(ctx)
+			if now := s.now(); !now.Before(refresh) {
+				refresh = now.Add(jitter(s.timing.Refresh))
+				s.refreshTopics(ctx)
 			}
-			if err := s.subscribeDue(ctx, k); err != nil {
+			if err := s.subscribeDue(ctx, m.current); err != nil {
 				return true, err
 			}
 		}
 	}
 }
 
-// empty closes a connection and takes what had come.
-func (s *session) empty(ctx context.Context, k *conn) {
+// drain closes a connection and handles its remaining messages.
+func (s *session) drain(ctx context.Context, k *conn) {
 	k.close()
 	for m := range k.messages {
 		s.handle(ctx, m)
 	}
 }
 
-// move makes the connection on which a session goes on. Twitch tells on the old one what happens until the new one is
-// welcomed (https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#reconnect-message).
-func (s *session) move(ctx context.Context, url string) move {
-	ctx, cancel := context.WithTimeout(ctx, moveTime)
-	defer cancel()
-	if err := CheckURL(url); err != nil {
-		return move{err: fmt.Errorf("reconnect_url: %w", err)}
-	}
-	for backoff := s.timing.MinBackoff; ; backoff = min(2*backoff, s.timing.MaxBackoff) {
-		k, err := s.connect(ctx, url)
-		if closed, ok := errors.AsType[*websocket.CloseError](err); err == nil || ok && closed.Code == closeReconnect {
-			return move{k, err}
-		}
-		select {
-		case <-ctx.Done():
-			return move{err: err}
-		case <-time.After(jitter(backoff)):
-		}
-	}
-}
-
-// nextDue is how long until there is something to be tried again.
-func (s *session) nextDue(looking time.Time) time.Duration {
-	now := s.now()
-	wait := looking.Sub(now)
-	for t, sub := range s.subs {
-		if !sub.on && !s.over[t] {
-			wait = min(wait, sub.due.Sub(now))
-		}
-	}
-	return max(wait, 0)
-}
-
-func (s *session) listens() bool {
-	for _, sub := range s.subs {
-		if sub.on {
-			return true
-		}
-	}
-	return false
-}
-
-// subscribeDue subscribes to what is not yet. It fails if after that nothing is.
-func (s *session) subscribeDue(ctx context.Context, k *conn) error {
-	later, soon := s.timing.Look, false
-	var last error
-	for _, t := range s.topics {
-		sub := s.subs[t]
-		if sub.on || s.over[t] || s.now().Before(sub.due) {
-			continue
-		}
-		id, err := s.subscribe(ctx, s.Account, k.session, t)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err == nil {
-			sub.on, sub.id = true, id
-			s.metrics.subscriptions.WithLabelValues(t.Kind.Type).Inc()
-			s.allowed(ctx, t)
-			continue
-		}
-		wait := s.timing.Look
-		var no *refusal
-		switch s.refused(ctx, t, err) {
-		case reasonUnavailable:
-			wait, soon = s.timing.Retry, true
-		case reasonLimit:
-			wait = s.timing.Limit
-			if errors.As(err, &no) {
-				wait = max(wait, no.after)
-			}
-		}
-		sub.due, last = s.now().Add(wait), err
-		later = min(later, wait)
-	}
-	switch {
-	case s.listens():
-		return nil
-	case soon:
-		return fmt.Errorf("nothing could be subscribed to: %w", last)
-	}
-	s.left(time.Time{})
-	return &laterError{later, "nothing could be subscribed to"}
-}
-
-// present tells of the time in which nobody listened, now that somebody does.
-func (s *session) present() {
-	from, to := s.absent, s.now()
-	defer s.left(time.Time{})
+// reportGap reports the gap before the present subscriptions.
+func (s *session) reportGap() {
+	from, to := s.idleSince, s.now()
+	defer s.setIdle(time.Time{})
 	if from.IsZero() {
 		return
 	}
@@ -318,144 +165,13 @@ func (s *session) present() {
 	for _, t := range s.topics {
 		if s.subs[t].on && !slices.Contains(channels, t.Channel) {
 			channels = append(channels, t.Channel)
-			s.Missed(t.Channel, from, to)
+			s.OnGap(t.Channel, from, to)
 		}
 	}
 }
 
-// left notes since when nobody listens; zero if somebody does, or there is nothing to listen to.
-func (s *session) left(since time.Time) {
-	s.absent = since
-	s.Left(since)
-}
-
-// look asks for the topics again.
-func (s *session) look(ctx context.Context) {
-	topics, err := s.Topics(ctx)
-	if err != nil {
-		if ctx.Err() == nil {
-			s.log.WarnContext(ctx, "can't find out what to listen to; going on as before", "error", err)
-		}
-		return
-	}
-	for _, t := range topics {
-		if s.subs[t] == nil {
-			s.subs[t] = &subscription{}
-		}
-	}
-	for t, sub := range s.subs {
-		if slices.Contains(topics, t) {
-			continue
-		}
-		if sub.on && sub.id != "" {
-			if err := s.unsubscribe(ctx, s.Account, sub.id); err != nil {
-				s.log.WarnContext(ctx, "can't unsubscribe", "type", t.Kind.Type, "channel", t.Channel, "error", err)
-			}
-		}
-		s.off(t, sub)
-		delete(s.subs, t)
-	}
-	s.topics = topics
-}
-
-func (s *session) off(t Topic, sub *subscription) {
-	if sub.on {
-		sub.on, sub.id = false, ""
-		s.metrics.subscriptions.WithLabelValues(t.Kind.Type).Dec()
-	}
-}
-
-// refused notes that something can't be subscribed to, and tells why. It is logged when the reason is a new one.
-func (s *session) refused(ctx context.Context, t Topic, err error) (why string) {
-	why = reason(err)
-	kind := "all"
-	args := []any{"reason", why, "error", err, "login", credential.LoginPath(identity.Twitch)}
-	if t.Kind != nil {
-		kind = t.Kind.Type
-		args = append(args, "type", t.Kind.Type, "channel", t.Channel)
-	}
-	s.metrics.refused.WithLabelValues(kind, why).Inc()
-	if s.told[t] != why {
-		s.told[t] = why
-		s.log.WarnContext(ctx, "can't listen to what happens on Twitch; trying again now and then", args...)
-	}
-	return why
-}
-
-// allowed notes that something can be subscribed to.
-func (s *session) allowed(ctx context.Context, t Topic) {
-	if s.told[t] != "" && t.Kind != nil {
-		s.log.InfoContext(ctx, "listening to what could not be listened to", "type", t.Kind.Type, "channel", t.Channel)
-	}
-	delete(s.told, t)
-}
-
-func (s *session) handle(ctx context.Context, m message) {
-	switch m.Metadata.Type {
-	case typeNotification:
-		s.notify(ctx, m)
-	case typeRevocation:
-		s.revoked(ctx, m)
-	}
-}
-
-func (s *session) topic(m message) (Topic, bool) {
-	condition := m.condition()
-	for _, t := range s.topics {
-		if t.matches(m.Payload.Subscription.Type, condition, s.Account) {
-			return t, true
-		}
-	}
-	return Topic{}, false
-}
-
-func (s *session) notify(ctx context.Context, m message) {
-	id, at, now := m.Metadata.ID, m.Metadata.At, s.now()
-	count := func(result string) { s.metrics.notifications.WithLabelValues(result).Inc() }
-	t, known := s.topic(m)
-	_, repeated := s.seen[id]
-	switch {
-	case now.Sub(at) > maxAge:
-		count("stale")
-		s.log.WarnContext(ctx, "left out what Twitch tells too late", "type", m.Payload.Subscription.Type, "message", id, "at", at)
-		return
-	case repeated:
-		count("repeated")
-		return
-	case !known:
-		count("unknown") // just unsubscribed from
-		return
-	}
-	if now.Sub(s.pruned) > time.Minute {
-		s.pruned = now
-		for id, at := range s.seen {
-			if now.Sub(at) > maxAge {
-				delete(s.seen, id)
-			}
-		}
-	}
-	s.seen[id] = at
-	count("taken")
-	s.Take(Notification{ID: id, At: at, Topic: t, Event: m.Payload.Event})
-}
-
-// revoked takes what Twitch tells when it ends a subscription by itself
-// (https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#revocation-message).
-func (s *session) revoked(ctx context.Context, m message) {
-	status := m.Payload.Subscription.Status
-	s.metrics.revoked.WithLabelValues(m.Payload.Subscription.Type, status).Inc()
-	t, known := s.topic(m)
-	if !known {
-		return
-	}
-	sub := s.subs[t]
-	s.off(t, sub)
-	sub.due = s.now().Add(s.timing.Look)
-	// Whoever took back their permission, or made the account no moderator, may think again.
-	again := status != "user_removed" && status != "version_removed"
-	if !again {
-		s.over[t] = true
-	}
-	s.log.WarnContext(ctx, "Twitch does not tell any more what happens", "type", t.Kind.Type, "channel", t.Channel,
-		"status", status, "triedAgain", again, "login", credential.LoginPath(identity.Twitch))
+// setIdle records the beginning of a gap; zero for no gap.
+func (s *session) setIdle(since time.Time) {
+	s.idleSince = since
+	s.OnIdle(since)
 }

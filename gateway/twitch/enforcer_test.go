@@ -9,17 +9,18 @@ import (
 
 	"cloud.google.com/go/firestore"
 
-	standin "parley.internal/emulator/twitch"
+	fake "parley.internal/emulator/twitch"
 	"parley.internal/gateway/moderator"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/moderation"
+	helix "parley.internal/shared/twitch"
 )
 
-var moderate = []string{scopeWrite, scopeBan, scopeDelete}
+var moderate = []string{helix.ScopeChat, scopeBan, scopeDelete}
 
-// order sends an order for a channel.
+// order sends a moderation command for a channel.
 func (w *world) order(room string, f moderation.Fields) answered {
 	w.t.Helper()
 	f.Channel = Channel(room)
@@ -45,7 +46,7 @@ func (w *world) record(a answered) moderator.Record {
 	return r
 }
 
-// done are what the bot did in a channel.
+// done lists the bot's moderation actions in a channel.
 func (w *world) done(room string) (kinds []string) {
 	for _, a := range w.twitch.Actions(room) {
 		if a.By == w.bot.Login {
@@ -55,24 +56,25 @@ func (w *world) done(room string) (kinds []string) {
 	return kinds
 }
 
-func TestOrdersAreCarriedOut(t *testing.T) {
+func TestCommandsAreExecuted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	alice, bob := w.user("alice"), w.user("bob")
-	w.start("a", SpeakHelix, []string{room})
+	w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	line := w.say(room, "alice", "buy my things")
 
 	for _, tt := range []struct {
 		order moderation.Fields
-		want  standin.Action
+		want  fake.Action
 		note  string
 	}{
-		{moderation.Fields{Action: "delete", MessageID: line.ID}, standin.Action{Kind: standin.ActionDelete, Login: "alice", MessageID: line.ID}, "done"},
+		{moderation.Fields{Action: "delete", MessageID: line.ID}, fake.Action{Kind: fake.ActionDelete, Login: "alice", MessageID: line.ID}, "done"},
 		{moderation.Fields{Action: "timeout", UserID: "twitch:" + alice.ID, DurationSeconds: "600", Reason: "spam"},
-			standin.Action{Kind: standin.ActionTimeout, Login: "alice", Duration: 600 * time.Second, Reason: "spam"}, "done: until "},
-		{moderation.Fields{Action: "ban", Login: "@Bob", Reason: "more spam"}, standin.Action{Kind: standin.ActionBan, Login: "bob", Reason: "more spam"}, "done"},
-		{moderation.Fields{Action: "unban", UserID: bob.ID}, standin.Action{Kind: standin.ActionUnban, Login: "bob"}, "done"},
+			fake.Action{Kind: fake.ActionTimeout, Login: "alice", Duration: 600 * time.Second, Reason: "spam"}, "done: until "},
+		{moderation.Fields{Action: "ban", Login: "@Bob", Reason: "more spam"}, fake.Action{Kind: fake.ActionBan, Login: "bob", Reason: "more spam"}, "done"},
+		{moderation.Fields{Action: "unban", UserID: bob.ID}, fake.Action{Kind: fake.ActionUnban, Login: "bob"}, "done"},
 	} {
 		a := w.order(room, tt.order)
 		entry, record := w.reaches(a, delivery.Delivered), w.record(a)
@@ -98,12 +100,13 @@ func TestOrdersAreCarriedOut(t *testing.T) {
 	}
 }
 
-// What is wanted may be so already: because a person was faster, or because it is asked for twice.
-func TestWhatIsSoAlreadyIsDelivered(t *testing.T) {
+// The requested state may exist already: a person was faster, or the command came twice.
+func TestACommandForAnExistingStateIsDelivered(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	alice := w.user("alice")
-	w.start("a", SpeakHelix, []string{room})
+	w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	line := w.say(room, "alice", "hello")
 	w.twitch.Delete(room, line.ID)
@@ -129,21 +132,22 @@ func TestWhatIsSoAlreadyIsDelivered(t *testing.T) {
 	}
 }
 
-func TestWhatTwitchRefusesIsADeadLetter(t *testing.T) {
+func TestARefusedCommandIsADeadLetter(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	room, foreign := w.channel("streamer"), w.channel("foreign")
 	alice, mod := w.user("alice"), w.user("mod")
-	if err := w.twitch.SetRole(room, "mod", standin.Role{Moderator: true}); err != nil {
+	if err := w.twitch.SetRole(room, "mod", fake.Role{Moderator: true}); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.twitch.SetRole(foreign, w.bot.Login, standin.Role{}); err != nil {
+	if err := w.twitch.SetRole(foreign, w.bot.Login, fake.Role{}); err != nil {
 		t.Fatal(err)
 	}
-	w.start("a", SpeakHelix, []string{room, foreign})
+	w.start("a", TransportHelix, []string{room, foreign})
 	w.joined(room, foreign)
 	timeout := moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"}
 	status := func(code int) func() {
-		return func() { w.twitch.FailHTTP(standin.HTTPFault{Path: "/moderation/bans", Status: code}) }
+		return func() { w.twitch.FailHTTP(fake.HTTPFault{Path: "/moderation/bans", Status: code}) }
 	}
 	for _, tt := range []struct {
 		name   string
@@ -164,7 +168,7 @@ func TestWhatTwitchRefusesIsADeadLetter(t *testing.T) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			granted := s.scopes
-			s.scopes = []string{"chat:read", "chat:edit", scopeWrite}
+			s.scopes = []string{"chat:read", "chat:edit", helix.ScopeChat}
 			s.renew()
 			s.current.Scopes, s.scopes = granted, granted
 		}, room, timeout, deadletter.MissingScope, "has not granted moderator:manage:banned_users: log in again"},
@@ -188,11 +192,12 @@ func TestWhatTwitchRefusesIsADeadLetter(t *testing.T) {
 	}
 }
 
-func TestAMissingScopeIsToldBeforeTwitchIsAsked(t *testing.T) {
+func TestAMissingScopeNeedsNoRequest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, write)
 	room := w.channel("streamer")
 	alice := w.user("alice")
-	w.start("a", SpeakHelix, []string{room})
+	w.start("a", TransportHelix, []string{room})
 	w.joined(room)
 	for scope, f := range map[string]moderation.Fields{scopeBan: {Action: "ban", UserID: alice.ID}, scopeDelete: {Action: "delete", MessageID: "m-1"}} {
 		a := w.order(room, f)
@@ -205,25 +210,44 @@ func TestAMissingScopeIsToldBeforeTwitchIsAsked(t *testing.T) {
 	}
 }
 
-// Whatever goes wrong on the way, the person is silenced once, and Twitch is not asked more often than it has to be.
-func TestWhatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
+// Without a login the chat joins no channel; the reason is the login nevertheless.
+func TestAMissingLoginIsLoginNeeded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
-	w.start("a", SpeakHelix, []string{room}, impatient)
+	alice := w.user("alice")
+	w.tokens.loggedOut = true
+	w.start("a", TransportAuto, []string{room})
+	w.sender = delivery.NewSender(w.ledger, discard{}, delivery.Config{Deadline: 2 * time.Second, Retention: time.Hour}, time.Now)
+	answer := w.answer(fake.Line{ID: "m-1", Channel: room, UserID: alice.ID, Text: "hello?"}, "hello")
+	command := w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID})
+	for _, a := range []answered{answer, command} {
+		if e := w.reaches(a, delivery.Dead); e.Reason != string(deadletter.LoginNeeded) || !strings.Contains(e.Message, "/oauth/twitch/login") {
+			t.Errorf("%s: %s: %s; want %s", a.text, e.Reason, e.Message, deadletter.LoginNeeded)
+		}
+	}
+}
+
+// After every failure the command is executed, with as few requests as possible.
+func TestAFailedCommandIsRetried(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, moderate)
+	room := w.channel("streamer")
+	w.start("a", TransportHelix, []string{room}, impatient)
 	w.joined(room)
 	for i, tt := range []struct {
 		name    string
-		fault   standin.HTTPFault
+		fault   fake.HTTPFault
 		note    string
-		actions int // of the stand-in: a time-out that it did and did not tell of is done twice, to the same end
+		actions int // of the fake: a time-out with a lost answer is executed twice, with the same end
 	}{
-		{"an answer that is lost", standin.HTTPFault{Drop: true, Done: true}, "done: until ", 2},
-		{"a request that is lost", standin.HTTPFault{Drop: true}, "done: until ", 1},
-		{"no answer in time", standin.HTTPFault{Hang: true, Done: true}, "done: until ", 2},
-		{"a fault of the server", standin.HTTPFault{Status: 500}, "done: until ", 1},
-		{"another who bans at this moment", standin.HTTPFault{Status: http.StatusConflict}, "done: until ", 1},
-		{"too many requests", standin.HTTPFault{Status: http.StatusTooManyRequests, Header: http.Header{"Ratelimit-Reset": {fmt.Sprint(time.Now().Unix())}}}, "done: until ", 1},
-		{"a token that ended", standin.HTTPFault{Status: http.StatusUnauthorized}, "done: until ", 1},
+		{"an answer that is lost", fake.HTTPFault{Drop: true, Done: true}, "done: until ", 2},
+		{"a request that is lost", fake.HTTPFault{Drop: true}, "done: until ", 1},
+		{"no answer in time", fake.HTTPFault{Hang: true, Done: true}, "done: until ", 2},
+		{"a fault of the server", fake.HTTPFault{Status: 500}, "done: until ", 1},
+		{"another who bans at this moment", fake.HTTPFault{Status: http.StatusConflict}, "done: until ", 1},
+		{"too many requests", fake.HTTPFault{Status: http.StatusTooManyRequests, Header: http.Header{"Ratelimit-Reset": {fmt.Sprint(time.Now().Unix())}}}, "done: until ", 1},
+		{"a token that ended", fake.HTTPFault{Status: http.StatusUnauthorized}, "done: until ", 1},
 	} {
 		login := fmt.Sprintf("viewer%d", i)
 		viewer := w.user(login)
@@ -244,23 +268,24 @@ func TestWhatGoesWrongOnTheWayIsTriedAgain(t *testing.T) {
 	if w.tokens.refreshed != 1 {
 		t.Errorf("refreshed %d times; want once", w.tokens.refreshed)
 	}
-	// a ban is not even done twice
+	// a ban with a lost answer is executed once
 	bob := w.user("bob")
 	before := len(w.done(room))
-	w.twitch.FailHTTP(standin.HTTPFault{Path: "/moderation/bans", Drop: true, Done: true})
+	w.twitch.FailHTTP(fake.HTTPFault{Path: "/moderation/bans", Drop: true, Done: true})
 	a := w.order(room, moderation.Fields{Action: "ban", UserID: bob.ID})
 	if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, "held: ") || len(w.done(room))-before != 1 {
 		t.Errorf("note = %q, done %d times", e.Note, len(w.done(room))-before)
 	}
 }
 
-// An order comes by the bus to every instance, and more than once.
-func TestAnOrderThatComesTwiceIsDoneOnce(t *testing.T) {
+// The bus delivers a command to every instance, and more than once.
+func TestARedeliveredCommandIsExecutedOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	alice := w.user("alice")
-	w.start("a", SpeakHelix, []string{room})
-	w.start("b", SpeakHelix, []string{room})
+	w.start("a", TransportHelix, []string{room})
+	w.start("b", TransportHelix, []string{room})
 	w.joined(room)
 	a := w.order(room, moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"})
 	for range 3 {
@@ -269,29 +294,30 @@ func TestAnOrderThatComesTwiceIsDoneOnce(t *testing.T) {
 		}
 	}
 	w.reaches(a, delivery.Delivered)
-	// one more order, behind which nothing of the first can be left
+	// after a second command, the first one has certainly ended
 	w.reaches(w.order(room, moderation.Fields{Action: "unban", UserID: alice.ID}), delivery.Delivered)
 	if got := w.done(room); len(got) != 2 {
 		t.Errorf("did %v; want each once", got)
 	}
 }
 
-// The owner dies while Twitch has done it and not yet said so: who takes the channel over brings it to its end.
-func TestAnOrderOutlivesItsInstance(t *testing.T) {
+// The owner dies after the execution and before Twitch's answer. The next owner finishes the command.
+func TestTheNextOwnerFinishesACommand(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	w.lease = quickLease
 	room := w.channel("streamer")
 	alice := w.user("alice")
-	first := w.start("a", SpeakHelix, []string{room})
+	first := w.start("a", TransportHelix, []string{room})
 	w.joined(room)
-	w.twitch.FailHTTP(standin.HTTPFault{Path: "/moderation/bans", Hang: true, Done: true})
+	w.twitch.FailHTTP(fake.HTTPFault{Path: "/moderation/bans", Hang: true, Done: true})
 	a := w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID})
 	eventually(t, "Twitch did it", func() bool { return len(w.done(room)) == 1 })
 	first.kill()
 	if e := w.entry(a); e.State != delivery.Claimed || w.record(a).Outcome != moderator.Begun {
 		t.Fatalf("entry = %s, record = %s", e.State, w.record(a).Outcome)
 	}
-	w.start("b", SpeakHelix, []string{room})
+	w.start("b", TransportHelix, []string{room})
 	w.joined(room)
 	if _, err := w.firestore.Doc("deliveries/"+a.id).Update(t.Context(), []firestore.Update{{Path: "leaseUntil", Value: time.Now().Add(-time.Second)}}); err != nil {
 		t.Fatal(err)
@@ -305,13 +331,14 @@ func TestAnOrderOutlivesItsInstance(t *testing.T) {
 	}
 }
 
-// Lines that Twitch's limits hold up do not hold up who has to be silenced.
-func TestAnOrderDoesNotWaitBehindLines(t *testing.T) {
+// A rate limit for messages does not delay a command.
+func TestACommandDoesNotWaitBehindAnswers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, moderate)
 	room := w.channel("streamer")
 	alice := w.user("alice")
-	w.start("a", SpeakHelix, []string{room}, func(s *Service) {
-		s.limits.says, s.limits.saysAsMod, s.limits.sayWindow = 1, 1, time.Hour
+	w.start("a", TransportHelix, []string{room}, func(s *Service) {
+		s.limits.messages, s.limits.moderatorMessages, s.limits.messageWindow = 1, 1, time.Hour
 	})
 	w.joined(room)
 	question := w.say(room, "alice", "hello?")

@@ -1,0 +1,57 @@
+package credential
+
+import (
+	"sync"
+	"time"
+
+	"parley.internal/shared/identity"
+)
+
+// cacheTime is the time for which a token is used without reading the document. A new login, or a revocation, takes
+// effect within this time.
+const cacheTime = time.Minute
+
+// cachedToken is a token in the memory of this process.
+type cachedToken struct {
+	token Token
+	at    time.Time // when the document was read
+	// unsaved marks a token that the platform issued to this process and that is not yet in Firestore. replaces is the
+	// version of the token before.
+	unsaved  bool
+	replaces int64
+}
+
+// tokenCache holds a token for each credential in use, until the credential is revoked. It is safe for concurrent use.
+type tokenCache struct {
+	mu     sync.Mutex
+	tokens map[identity.UserID]cachedToken
+}
+
+func (c *tokenCache) get(id identity.UserID) (cachedToken, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	got, ok := c.tokens[id]
+	return got, ok
+}
+
+func (c *tokenCache) set(id identity.UserID, t cachedToken) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tokens[id] = t
+}
+
+// add stores a token that was read at a time, unless the cache has a later or an unsaved token.
+func (c *tokenCache) add(id identity.UserID, t Token, at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if got, ok := c.tokens[id]; ok && (got.token.version > t.version || got.unsaved && got.token.version == t.version) {
+		return
+	}
+	c.tokens[id] = cachedToken{token: t, at: at}
+}
+
+func (c *tokenCache) remove(id identity.UserID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.tokens, id)
+}
