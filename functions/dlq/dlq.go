@@ -11,8 +11,6 @@ import (
 	"log/slog"
 	"time"
 
-	cloudevents "github.com/cloudevents/sdk-go/v2"
-
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
@@ -63,7 +61,7 @@ func New(box *deadletter.Store, u *delivery.Reaper, c Config, log *slog.Logger) 
 }
 
 // Keep keeps one message of the dead-letter topic.
-func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
+func (f *Function) Keep(ctx context.Context, m bus.Message) error {
 	ctx = telemetry.Extract(ctx, m.Attributes)
 	a, attributes := deadletter.ParseAnnouncement(m.Attributes, m.ID)
 	letter := deadletter.DeadLetter{
@@ -127,11 +125,7 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	box := deadletter.NewStore(to.Firestore, time.Now)
 	ledger := delivery.NewLedger(to.Firestore, Step, time.Now)
 	f := New(box, delivery.NewReaper(ledger, box, to.Bus, Step, c.SweepGrace), c, to.Log)
-	return func(ctx context.Context, ce cloudevents.Event) error {
-		m, err := to.Bus.Pushed(ce)
-		if err != nil {
-			return err
-		}
+	return func(ctx context.Context, m bus.Message) error {
 		if m.Topic == topology.Sweep {
 			if err := f.Sweep(ctx); err != nil {
 				// The next tick comes by itself. To have this one come again, too, would heap up ticks for as long as a

@@ -76,7 +76,7 @@ func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 	}
 	select {
 	case s.settling <- struct{}{}:
-		if finish, ok := in.Later(); ok {
+		if finish, ok := in.SettleLater(); ok {
 			go func() { // ends with settleWait; the bus waits for it when it stops receiving
 				defer func() { <-s.settling }()
 				finish(record())

@@ -13,7 +13,6 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	cloudevents "github.com/cloudevents/sdk-go/v2"
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/shared/bus"
@@ -207,20 +206,9 @@ func TestInstanceIDsThatCouldEscapeTheFilterAreRefused(t *testing.T) {
 	})
 }
 
-// pushed makes the CloudEvent that the functions framework makes of a push.
-func pushed(t *testing.T, data []byte, attributes map[string]string) cloudevents.Event {
-	t.Helper()
-	ce := cloudevents.NewEvent()
-	ce.SetID("m1")
-	ce.SetType(bus.MessagePublished)
-	ce.SetSource("//pubsub.googleapis.com/projects/p/topics/internal.ingress.v1")
-	err := ce.SetData(cloudevents.ApplicationJSON, map[string]any{"message": map[string]any{
-		"data": data, "attributes": attributes, "messageId": "m1", "publishTime": time.Now(),
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ce
+// pushed makes the message of a push.
+func pushed(data []byte, attributes map[string]string) bus.Message {
+	return bus.Message{Topic: topology.Ingress, ID: "m1", Data: data, Attributes: attributes, Published: time.Now()}
 }
 
 func TestWhatAHandlerReturnsDecides(t *testing.T) {
@@ -233,17 +221,17 @@ func TestWhatAHandlerReturnsDecides(t *testing.T) {
 		}
 		attributes := map[string]string{"correlationId": "c1", "type": "chat.message"}
 
-		if err := s.CloudEvent(t.Context(), pushed(t, data, attributes), func(context.Context, bus.Incoming) error { return nil }); err != nil {
+		if err := s.Handle(t.Context(), pushed(data, attributes), func(context.Context, bus.Incoming) error { return nil }); err != nil {
 			t.Errorf("nil: %v; want it acknowledged", err)
 		}
 		boom := errors.New("try again")
-		if err := s.CloudEvent(t.Context(), pushed(t, data, attributes), func(context.Context, bus.Incoming) error { return boom }); !errors.Is(err, boom) {
+		if err := s.Handle(t.Context(), pushed(data, attributes), func(context.Context, bus.Incoming) error { return boom }); !errors.Is(err, boom) {
 			t.Errorf("an error: %v; want it returned, so that the message comes again", err)
 		}
 		refuse := func(context.Context, bus.Incoming) error {
 			return fmt.Errorf("answer: %w", deadletter.New(deadletter.ModelRefused, errors.New("blocked")))
 		}
-		if err := s.CloudEvent(t.Context(), pushed(t, data, attributes), refuse); err != nil {
+		if err := s.Handle(t.Context(), pushed(data, attributes), refuse); err != nil {
 			t.Errorf("a dead letter: %v; want it acknowledged", err)
 		}
 		m := next(t, ch)
@@ -261,9 +249,7 @@ func TestPoisonIsDeadLetteredWithItsBytes(t *testing.T) {
 		never := func(context.Context, bus.Incoming) error { t.Error("the handler saw it"); return nil }
 		ids := map[string]bool{}
 		for i, poison := range []string{"not JSON", "\xff\xfe", `{"type":"t"}`, strings.Repeat("[", 1000), strings.Repeat("x", event.MaxSize+1)} {
-			ce := pushed(t, []byte(poison), nil)
-			ce.SetID(fmt.Sprint(i))
-			if err := s.CloudEvent(t.Context(), ce, never); err != nil {
+			if err := s.Handle(t.Context(), pushed([]byte(poison), nil), never); err != nil {
 				t.Fatalf("poison %d: %v; want it acknowledged", i, err)
 			}
 			m := next(t, ch)
@@ -273,7 +259,7 @@ func TestPoisonIsDeadLetteredWithItsBytes(t *testing.T) {
 			}
 			ids[a.ID] = true
 		}
-		if len(ids) != 1 { // all five came as Pub/Sub's message m1
+		if len(ids) != 1 { // all five have the message id m1
 			t.Errorf("%d dead letters for one message id", len(ids))
 		}
 	})
@@ -287,7 +273,7 @@ func TestWhatIsTooLargeIsDeadLetteredAtOnce(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // less than is spent on what may yet succeed
 		defer cancel()
 		huge := []byte(strings.Repeat("x", 10_000_000-200))
-		if err := s.CloudEvent(ctx, pushed(t, huge, nil), nil); err != nil {
+		if err := s.Handle(ctx, pushed(huge, nil), nil); err != nil {
 			t.Fatalf("poison of %d bytes: %v; want it acknowledged", len(huge), err)
 		}
 		m := next(t, ch)
@@ -299,16 +285,6 @@ func TestWhatIsTooLargeIsDeadLetteredAtOnce(t *testing.T) {
 		err := s.Republish(ctx, topology.Ingress, append(huge, huge...), nil)
 		if d, ok := errors.AsType[*deadletter.Error](err); !ok || d.Reason != deadletter.InvalidEvent || !errors.Is(err, event.ErrInvalid) || ctx.Err() != nil {
 			t.Errorf("Republish = %v; want it refused at once", err)
-		}
-	})
-}
-
-func TestAnotherCloudEventIsRefused(t *testing.T) {
-	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
-		ce := pushed(t, nil, nil)
-		ce.SetType("google.cloud.storage.object.v1.finalized")
-		if err := open(t, env, "").CloudEvent(t.Context(), ce, nil); err == nil || !strings.Contains(err.Error(), "trigger") {
-			t.Errorf("CloudEvent = %v", err)
 		}
 	})
 }
@@ -340,13 +316,13 @@ func TestWhatAHandlerPutsOffIsNotAcknowledgedBefore(t *testing.T) {
 			switch {
 			case id == "c1" && times[id] == 1:
 				var ok bool
-				if first, ok = in.Later(); !ok {
+				if first, ok = in.SettleLater(); !ok {
 					t.Error("a pulled message can't be put off")
 				}
 			case id == "c2" && times[id] == 1: // came although the one before it has no outcome yet
 				go first(errors.New("could not be stored"))
 			case id == "c1":
-				finish, _ := in.Later()
+				finish, _ := in.SettleLater()
 				cancel() // Receive waits for the outcome all the same
 				go func() {
 					finish(nil)
@@ -376,8 +352,8 @@ func TestAFunctionsMessageIsNotPutOff(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = s.CloudEvent(t.Context(), pushed(t, data, nil), func(_ context.Context, in bus.Incoming) error {
-			if _, ok := in.Later(); ok {
+		err = s.Handle(t.Context(), pushed(data, nil), func(_ context.Context, in bus.Incoming) error {
+			if _, ok := in.SettleLater(); ok {
 				t.Error("the answer to the push is the acknowledgement: it can't come later")
 			}
 			return nil

@@ -38,6 +38,7 @@ import (
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
+	"parley.internal/shared/trigger"
 )
 
 // What the Go buildpack does with a function's source before it builds it: it looks for the one package at the root,
@@ -490,7 +491,7 @@ func cloudEventRequest(t *testing.T, url, topic string, data []byte, attributes 
 		t.Fatal(err)
 	}
 	for name, value := range map[string]string{
-		"Content-Type": "application/json", "ce-specversion": "1.0", "ce-id": "2", "ce-type": bus.MessagePublished,
+		"Content-Type": "application/json", "ce-specversion": "1.0", "ce-id": "2", "ce-type": trigger.MessagePublished,
 		"ce-source": "//pubsub.googleapis.com/" + topic, "ce-time": time.Now().UTC().Format(time.RFC3339),
 	} {
 		req.Header.Set(name, value)
