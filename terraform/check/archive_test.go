@@ -3,7 +3,6 @@ package check
 import (
 	"archive/zip"
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -19,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"text/template"
@@ -27,6 +27,9 @@ import (
 	cloudfirestore "cloud.google.com/go/firestore"
 	cloudpubsub "cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"parley.internal/emulator/firestore"
 	"parley.internal/emulator/port"
@@ -78,7 +81,6 @@ func main() {
 var mainExported = template.Must(template.New("main").Parse(`package main
 
 import (
-	"context"
 	"log"
 	"os"
 
@@ -169,14 +171,34 @@ func unpack(archive, dir string) ([]string, error) {
 	return names, nil
 }
 
-// buildFunction builds a function's archive as the buildpack does and returns the program.
-func buildFunction(ctx context.Context, dir, target string) (string, error) {
+// building allows one build at a time.
+var building sync.Mutex
+
+// buildFunction builds a function's archive as the buildpack does, and returns the program. change may change the
+// unpacked files.
+func buildFunction(t *testing.T, archive, target string, change func(dir string) error) (string, error) {
+	t.Helper()
+	building.Lock()
+	defer building.Unlock()
+	// all functions are built in one folder, and so find the compiled packages of shared in the build cache
+	dir := filepath.Join(shared.dir, "build")
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	if _, err := unpack(archive, dir); err != nil {
+		return "", err
+	}
+	if change != nil {
+		if err := change(dir); err != nil {
+			return "", err
+		}
+	}
 	main, err := generateMain(dir, target)
 	if err != nil {
 		return "", err
 	}
-	program := filepath.Join(dir, "main")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, main)
+	program := filepath.Join(t.TempDir(), "main")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, main)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -186,9 +208,9 @@ func buildFunction(ctx context.Context, dir, target string) (string, error) {
 }
 
 func TestArchivesHoldWhatIsNeeded(t *testing.T) {
-	d := minimal(t)
-	for _, o := range d.all("google_storage_bucket_object") {
-		names, err := unpack(filepath.Join(d.dir, o.text("source")), t.TempDir())
+	t.Parallel()
+	for _, o := range minimal(t).all("google_storage_bucket_object") {
+		names, err := unpack(archive(t, o.key()), t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -247,7 +269,24 @@ const deliveryID = "archive-delivery"
 var leads = map[topology.Topic]topology.Topic{topology.Ingress: topology.Enriched, topology.Enriched: topology.Egress}
 
 func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
+	t.Parallel()
 	d := minimal(t)
+	for _, f := range d.all("google_cloudfunctions2_function") {
+		t.Run(f.key(), func(t *testing.T) {
+			t.Parallel()
+			program, err := buildFunction(t, archive(t, f.key()), f.text("build_config.0.entry_point"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tryFunction(t, d, f, program)
+		})
+	}
+}
+
+// tryFunction starts the program of a function, pushes a message of every subscription in both forms, and checks the
+// answers and the results.
+func tryFunction(t *testing.T, d *deployment, f resource, program string) {
+	t.Helper()
 	published := make(chan string, 100)
 	ps, err := pubsub.New(pubsub.WithOnPublish(func(topic string, _ *pubsubpb.PubsubMessage) { published <- topic }))
 	if err != nil {
@@ -261,87 +300,86 @@ func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
 	t.Cleanup(func() { fs.Close() })
 	p := prefix(t, d)
 	createTopics(t, ps.Addr(), p)
-
-	objects := map[string]resource{}
-	for _, o := range d.all("google_storage_bucket_object") {
-		objects[o.key()] = o
-	}
-	for _, f := range d.all("google_cloudfunctions2_function") {
-		t.Run(f.key(), func(t *testing.T) {
-			dir := t.TempDir()
-			if _, err := unpack(filepath.Join(d.dir, objects[f.key()].text("source")), dir); err != nil {
-				t.Fatal(err)
+	url, began, logged := startFunction(t, program, f.text("build_config.0.entry_point"), append(environ(environments(d)[f.key()]),
+		"PUBSUB_EMULATOR_HOST="+ps.Addr(), "FIRESTORE_EMULATOR_HOST="+fs.Addr()))
+	tries := 0
+	for _, s := range topology.Subscriptions() {
+		if s.Function != f.key() {
+			continue
+		}
+		data, attributes := pushes(t, s.Topic)
+		if s.Topic == topology.Egress {
+			open(t, fs.Addr(), data)
+		}
+		name := p.Topic(project, s.Topic).String()
+		for kind, req := range map[string]*http.Request{
+			"push":       pushRequest(t, url, name, data, attributes),
+			"CloudEvent": cloudEventRequest(t, url, name, data, attributes),
+		} {
+			if tries++; tries == 1 {
+				status := untilAnswered(t, req)
+				t.Logf("%s: cold start: the first %s was answered with %d after %v", f.key(), kind, status, time.Since(began).Round(time.Millisecond))
+				if status/100 != 2 {
+					t.Errorf("%s from %s: answered with %d", kind, s.Topic, status)
+				}
+			} else if status := answer(t, req); status/100 != 2 {
+				t.Errorf("%s from %s: answered with %d", kind, s.Topic, status)
 			}
-			program, err := buildFunction(t.Context(), dir, f.text("build_config.0.entry_point"))
-			if err != nil {
-				t.Fatal(err)
+		}
+		if next, ok := leads[s.Topic]; ok {
+			awaitTopic(t, published, p.Topic(project, next).String())
+		}
+		if s.Topic == topology.Egress { // Twitch is not configured: the answer becomes one dead letter
+			l, err := deadletter.NewStore(connect(t, fs.Addr()), time.Now).Get(t.Context(), deliveryID)
+			if err != nil || l.Reason != deadletter.NotConfigured || l.Attempts != 1 {
+				t.Errorf("the dead letter of the answer = %+v, %v", l, err)
 			}
-			url, began, logged := startFunction(t, program, f.text("build_config.0.entry_point"), append(environ(environments(d)[f.key()]),
-				"PUBSUB_EMULATOR_HOST="+ps.Addr(), "FIRESTORE_EMULATOR_HOST="+fs.Addr()))
-			tries := 0
-			for _, s := range topology.Subscriptions() {
-				if s.Function != f.key() {
-					continue
-				}
-				data, attributes := pushes(t, s.Topic)
-				if s.Topic == topology.Egress {
-					open(t, fs.Addr(), data)
-				}
-				name := p.Topic(project, s.Topic).String()
-				for kind, req := range map[string]*http.Request{
-					"push":       pushRequest(t, url, name, data, attributes),
-					"CloudEvent": cloudEventRequest(t, url, name, data, attributes),
-				} {
-					if tries++; tries == 1 {
-						status := untilAnswered(t, req)
-						t.Logf("%s: cold start: the first %s was answered with %d after %v", f.key(), kind, status, time.Since(began).Round(time.Millisecond))
-						if status/100 != 2 {
-							t.Errorf("%s from %s: answered with %d", kind, s.Topic, status)
-						}
-					} else if status := answer(t, req); status/100 != 2 {
-						t.Errorf("%s from %s: answered with %d", kind, s.Topic, status)
-					}
-				}
-				if next, ok := leads[s.Topic]; ok {
-					want := p.Topic(project, next).String()
-					for got := ""; got != want; {
-						select {
-						case got = <-published:
-							if strings.HasSuffix(got, string(topology.DeadLetter)) {
-								t.Fatalf("what was pushed from %s was dead-lettered", s.Topic)
-							}
-						case <-t.Context().Done():
-							t.Fatalf("nothing was published on %s", want)
-						case <-time.After(10 * time.Second):
-							t.Fatalf("nothing was published on %s", want)
-						}
-					}
-				}
-				if s.Topic == topology.Egress { // nothing of Twitch is configured: the answer is given up, once
-					l, err := deadletter.NewStore(connect(t, fs.Addr()), time.Now).Get(t.Context(), deliveryID)
-					if err != nil || l.Reason != deadletter.NotConfigured || l.Attempts != 1 {
-						t.Errorf("the answer's dead letter = %+v, %v", l, err)
-					}
-				}
-				if s.Topic == topology.DeadLetter {
-					if l, err := deadletter.NewStore(connect(t, fs.Addr()), time.Now).Get(t.Context(), "archive"); err != nil || l.Reason != deadletter.NoText {
-						t.Errorf("the dead letter = %+v, %v", l, err)
-					}
-					metric := d.one(t, "google_logging_metric.dead_letters")
-					if !slices.ContainsFunc(logged(), func(line map[string]any) bool { return counts(metric, line, deadletter.NoText) }) {
-						t.Errorf("no line of the log is what the metric counts:\n%s", metric.text("filter"))
-					}
-				}
+		}
+		if s.Topic == topology.DeadLetter {
+			if l, err := deadletter.NewStore(connect(t, fs.Addr()), time.Now).Get(t.Context(), "archive"); err != nil || l.Reason != deadletter.NoText {
+				t.Errorf("the dead letter = %+v, %v", l, err)
 			}
-		})
+			metric := d.one(t, "google_logging_metric.dead_letters")
+			if !slices.ContainsFunc(logged(), func(line map[string]any) bool { return counts(metric, line, deadletter.NoText) }) {
+				t.Errorf("the metric counts no line of the log:\n%s", metric.text("filter"))
+			}
+		}
 	}
 }
 
-// connect is a client of a Firestore on this machine.
+// awaitTopic waits for a message on a topic. The test fails if a dead letter comes first.
+func awaitTopic(t *testing.T, published <-chan string, want string) {
+	t.Helper()
+	timeout := time.After(30 * time.Second)
+	for {
+		select {
+		case got := <-published:
+			if got == want {
+				return
+			}
+			if strings.HasSuffix(got, string(topology.DeadLetter)) {
+				t.Fatal("the pushed message was dead-lettered")
+			}
+		case <-t.Context().Done():
+			t.Fatalf("nothing was published on %s", want)
+		case <-timeout:
+			t.Fatalf("nothing was published on %s", want)
+		}
+	}
+}
+
+// local returns the options of a client for an embedded server.
+func local(addr string) []option.ClientOption {
+	return []option.ClientOption{
+		option.WithEndpoint(addr), option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())),
+	}
+}
+
+// connect returns a client of an embedded Firestore.
 func connect(t *testing.T, addr string) *cloudfirestore.Client {
 	t.Helper()
-	t.Setenv("FIRESTORE_EMULATOR_HOST", addr)
-	client, err := store.Connect(t.Context(), config.Deployment{Project: project, Database: "(default)"})
+	client, err := store.Connect(t.Context(), config.Deployment{Project: project, Database: "(default)"}, local(addr)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +387,7 @@ func connect(t *testing.T, addr string) *cloudfirestore.Client {
 	return client
 }
 
-// open opens the entry of an answer.
+// open opens the ledger entry of an answer.
 func open(t *testing.T, addr string, data []byte) {
 	t.Helper()
 	_, _, err := delivery.NewLedger(connect(t, addr), "check", time.Now).Open(t.Context(), delivery.Entry{
@@ -363,16 +401,12 @@ func open(t *testing.T, addr string, data []byte) {
 
 // TestArchiveWithoutTheFrameworkFails keeps the root package's import of the framework from being tidied away.
 func TestArchiveWithoutTheFrameworkFails(t *testing.T) {
-	d := minimal(t)
-	dir := t.TempDir()
-	if _, err := unpack(filepath.Join(d.dir, d.one(t, `google_storage_bucket_object.source["dlq"]`).text("source")), dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "function.go"), []byte("package function\n\nimport _ \"parley.internal/functions/dlq\"\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := buildFunction(t.Context(), dir, "dlq"); err == nil {
-		t.Error("a root package that does not import the framework's package functions was built; the buildpack could not")
+	t.Parallel()
+	_, err := buildFunction(t, archive(t, "dlq"), "dlq", func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, "function.go"), []byte("package function\n\nimport _ \"parley.internal/functions/dlq\"\n"), 0o644)
+	})
+	if err == nil || !strings.Contains(err.Error(), "build: ") {
+		t.Errorf("a root package without an import of the framework's package functions: %v; the buildpack could not build the package", err)
 	}
 }
 
@@ -544,8 +578,7 @@ func answer(t *testing.T, req *http.Request) int {
 // createTopics makes the topics of the topology.
 func createTopics(t *testing.T, addr string, p topology.Prefix) {
 	t.Helper()
-	t.Setenv("PUBSUB_EMULATOR_HOST", addr)
-	client, err := cloudpubsub.NewClient(t.Context(), project)
+	client, err := cloudpubsub.NewClient(t.Context(), project, local(addr)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,7 @@ func fresh(t *testing.T) string {
 }
 
 func TestValid(t *testing.T) {
+	t.Parallel()
 	dir := fresh(t)
 	if _, err := terraform(t.Context(), dir, "validate", "-no-color"); err != nil {
 		t.Error(err)
@@ -55,17 +56,28 @@ func TestValid(t *testing.T) {
 
 // TestTerraformTests runs terraform/tests.
 func TestTerraformTests(t *testing.T) {
-	out, err := terraform(t.Context(), fresh(t), "test", "-no-color")
-	if err != nil {
-		t.Fatal(err)
+	need(t)
+	files, err := filepath.Glob(filepath.Join(root, "terraform", "tests", "*.tftest.hcl"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("terraform/tests: %v, %v", files, err)
 	}
-	t.Log(out)
-	if !strings.Contains(out, " 0 failed") || strings.Contains(out, " 0 passed") {
-		t.Error("no test was run")
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".tftest.hcl"), func(t *testing.T) {
+			t.Parallel()
+			out, err := terraform(t.Context(), fresh(t), "test", "-no-color", "-filter=tests/"+filepath.Base(file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Log(out)
+			if !strings.Contains(out, " 0 failed") || strings.Contains(out, " 0 passed") {
+				t.Error("no test was run")
+			}
+		})
 	}
 }
 
 func TestExampleOfVariablesIsAPlan(t *testing.T) {
+	t.Parallel()
 	dir := fresh(t)
 	data, err := os.ReadFile(filepath.Join(root, "terraform", "terraform.tfvars.example"))
 	if err != nil {
@@ -86,6 +98,7 @@ func TestExampleOfVariablesIsAPlan(t *testing.T) {
 // TestAppliedTwiceAndDestroyed goes the whole way: what was applied is not changed by the next apply, and all of it can
 // be destroyed again, but the database with its documents.
 func TestAppliedTwiceAndDestroyed(t *testing.T) {
+	t.Parallel()
 	d := minimal(t)
 	dir := withState(t, d)
 	if out, err := terraform(t.Context(), dir, append([]string{"plan", "-detailed-exitcode"}, d.args...)...); err != nil {
@@ -102,6 +115,7 @@ func TestAppliedTwiceAndDestroyed(t *testing.T) {
 
 // TestTheKeyOfTheTokensIsNotDestroyed goes by what README.md says of the end of a deployment that has people's tokens.
 func TestTheKeyOfTheTokensIsNotDestroyed(t *testing.T) {
+	t.Parallel()
 	d := full(t)
 	dir := withState(t, d)
 	destroy := append([]string{"destroy", "-auto-approve", "-parallelism=64"}, d.args...)
@@ -123,6 +137,7 @@ func TestTheKeyOfTheTokensIsNotDestroyed(t *testing.T) {
 // TestRestoreForgetsAllOfTheOldDatabase goes by what README.md says of a restore: what Terraform still knew of the old
 // database it would destroy there, and make on a restored one that has it.
 func TestRestoreForgetsAllOfTheOldDatabase(t *testing.T) {
+	t.Parallel()
 	dir := withState(t, minimal(t))
 	forget := regexp.MustCompile(`terraform state rm (google_firestore_[^\n\\]*(?:\\\n[^\n\\]*)*)`).FindStringSubmatch(readme(t))
 	if forget == nil {
@@ -168,6 +183,7 @@ func TestOutputsSayWhatToDoNext(t *testing.T) {
 
 // TestAnotherFunctionNeedsOnlyTheTopology adds a function as its author would.
 func TestAnotherFunctionNeedsOnlyTheTopology(t *testing.T) {
+	t.Parallel()
 	dir := fresh(t)
 	file := filepath.Join(dir, "..", "shared", "topology", "topology.json")
 	data, err := os.ReadFile(file)

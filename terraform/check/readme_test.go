@@ -78,6 +78,7 @@ var notVariables = func() string {
 // TestReadmeCostsAreCounted holds the operations of a message that the README reckons with against what the emulator
 // counts.
 func TestReadmeCostsAreCounted(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("the emulator is left out with -short")
 	}

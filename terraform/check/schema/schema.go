@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/hashicorp/terraform-plugin-go/tfprotov5"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
@@ -69,14 +70,24 @@ func (t *Type) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Value is the type that the notation means.
+// Value returns the type that the notation means. It parses each notation once.
 func (t Type) Value() (tftypes.Type, error) {
+	if cached, ok := parsedTypes.Load(string(t)); ok {
+		return cached.(tftypes.Type), nil
+	}
 	typ, err := tftypes.ParseJSONType(json.RawMessage(t)) //lint:ignore SA1019 the notation has no other parser
 	if err != nil {
 		return nil, fmt.Errorf("type %s: %w", t, err)
 	}
+	parsedTypes.Store(string(t), typ)
 	return typ, nil
 }
+
+// The caches: a fake provider needs the type of a block for every value of a request.
+var (
+	parsedTypes sync.Map // notation string → tftypes.Type
+	blockTypes  sync.Map // *Block → tftypes.Object
+)
 
 // Google is the google provider.
 func Google() (*Provider, error) { return parse(google) }
@@ -94,8 +105,11 @@ func parse(data []byte) (*Provider, error) {
 	return p, nil
 }
 
-// Type is the type of the block's values.
+// Type returns the type of the block's values. A block must not change after the first call.
 func (b *Block) Type() (tftypes.Object, error) {
+	if cached, ok := blockTypes.Load(b); ok {
+		return cached.(tftypes.Object), nil
+	}
 	types := map[string]tftypes.Type{}
 	for name, a := range b.Attributes {
 		t, err := a.Type.Value()
@@ -120,7 +134,9 @@ func (b *Block) Type() (tftypes.Object, error) {
 			return tftypes.Object{}, fmt.Errorf("%s: there is no nesting %q", name, n.Nesting)
 		}
 	}
-	return tftypes.Object{AttributeTypes: types}, nil
+	object := tftypes.Object{AttributeTypes: types}
+	blockTypes.Store(b, object)
+	return object, nil
 }
 
 // Protocol is the block as Terraform's plugin protocol describes it.
