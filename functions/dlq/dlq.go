@@ -76,7 +76,7 @@ func (f *Function) Keep(ctx context.Context, m bus.Message) error {
 				return err
 			}
 		}
-		subscription, _ := f.prefix.SubscriptionOf(a.Source)
+		subscription, _ := f.prefix.LookupSubscription(a.Source)
 		letter.Topic = string(subscription.Topic)
 		// Pub/Sub's message has another id each time that one event is given up; the part's own letter has not
 		if e, err := event.Decode(m.Data); err == nil && subscription.Function != "" {

@@ -14,7 +14,7 @@ func ExamplePrefix() {
 	}
 	name := staging.Topic("my-project", topology.Ingress)
 	fmt.Println(name)
-	fmt.Println(staging.Bare(name.String()))
+	fmt.Println(staging.LookupTopic(name.String()))
 	fmt.Println(staging.TopicOf("staging.personality"))
 	// Output:
 	// projects/my-project/topics/staging.internal.ingress.v1

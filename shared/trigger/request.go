@@ -50,7 +50,7 @@ func (p push) message(fullTopic string, prefix topology.Prefix) bus.Message {
 		m.ID, m.Data, m.Attributes, m.Published = p.Message.MessageID, p.Message.Data, p.Message.Attributes, p.Message.PublishTime
 	}
 	var ok bool
-	if m.Topic, ok = prefix.Bare(fullTopic); !ok {
+	if m.Topic, ok = prefix.LookupTopic(fullTopic); !ok {
 		m.Topic, _ = prefix.TopicOf(p.Subscription)
 	}
 	return m
