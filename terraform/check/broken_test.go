@@ -137,7 +137,7 @@ func TestPlanFindsWhatNoSchemaForbids(t *testing.T) {
 	for _, tt := range []struct{ name, file, old, new, want string }{
 		{"a topic that the topology does not have", "pubsub.tf", `["internal.sweep.v1"]`, `["internal.swept.v1"]`, "Invalid index"},
 		{"a function that the topology does not have", "iam.tf", `google_service_account.part["personality"].member`, `google_service_account.part["persona"].member`, "Invalid index"},
-		{"a setting that a part does not know", "variables.tf", "map(map(string))\n  default     = {}", "map(map(string))\n  default     = { dlq = { SWEEP_GRAZE = \"1s\" } }", "does not know one of its settings"},
+		{"a setting that a part does not know", "variables.tf", "map(map(string))\n  default     = {}", "map(map(string))\n  default     = { dlq = { SWEEP_GRAZE = \"1s\" } }", "Unknown part or unknown setting"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
