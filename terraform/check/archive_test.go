@@ -44,14 +44,14 @@ import (
 	"parley.internal/shared/trigger"
 )
 
-// What the Go buildpack does with a function's source before it builds it: it looks for the one package at the root,
-// and generates a main for it, which depends on whether that package imports the framework's package functions
+// Before a build, the Go buildpack looks for a single package at the root of a function's source, and generates a main
+// package. The generated code depends on an import of the framework's package functions at the root
 // (https://github.com/GoogleCloudPlatform/buildpacks, cmd/go/functions_framework).
 
-// frameworkFunctions is that package.
+// frameworkFunctions is the framework's package functions.
 const frameworkFunctions = "github.com/GoogleCloudPlatform/functions-framework-go/functions"
 
-// mainDeclarative is for functions that are registered by name, as Parley's are.
+// mainDeclarative is the main package for functions registered by name, such as Parley's.
 var mainDeclarative = template.Must(template.New("main").Parse(`package main
 
 import (
@@ -106,7 +106,7 @@ func generateMain(dir, target string) (string, error) {
 	}
 	names := slices.Sorted(maps.Keys(found))
 	if len(names) != 1 || names[0] == "main" {
-		return "", fmt.Errorf("packages at the root: %v; want exactly one that is not main", names)
+		return "", fmt.Errorf("packages at the root: %v; want exactly one, other than main", names)
 	}
 	tmpl := mainExported
 	for _, f := range found[names[0]].Files {
@@ -125,7 +125,7 @@ func generateMain(dir, target string) (string, error) {
 		return "", fmt.Errorf("module path %q: the buildpack wants a dot in its first element", module)
 	}
 	if _, err := os.Stat(filepath.Join(dir, names[0])); err == nil {
-		return "", fmt.Errorf("%s at the root has the package's name: the buildpack would take it for the package", names[0])
+		return "", fmt.Errorf("%s at the root has the package's name: the buildpack would confuse the two", names[0])
 	}
 	main := filepath.Join(dir, "functions.local", "app")
 	if err := os.MkdirAll(main, 0o755); err != nil {
@@ -207,7 +207,7 @@ func buildFunction(t *testing.T, archive, target string, change func(dir string)
 	return program, nil
 }
 
-func TestArchivesHoldWhatIsNeeded(t *testing.T) {
+func TestArchivesHoldOnlyTheNecessarySource(t *testing.T) {
 	t.Parallel()
 	for _, o := range minimal(t).all("google_storage_bucket_object") {
 		names, err := unpack(archive(t, o.key()), t.TempDir())
@@ -227,13 +227,13 @@ func TestArchivesHoldWhatIsNeeded(t *testing.T) {
 			case first == "functions" && !strings.HasPrefix(rest, o.key()+"/"):
 				t.Errorf("%s: %s is another function's", o.key(), name)
 			case first != "functions" && first != "shared" && rest != "":
-				t.Errorf("%s: %s has nothing to do here", o.key(), name)
+				t.Errorf("%s: %s is not necessary", o.key(), name)
 			}
 		}
 	}
 }
 
-// pushes are the bodies with which a function is tried, by topic.
+// pushes returns the test message of a topic.
 func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[string]string) {
 	t.Helper()
 	e := &event.Event{
@@ -246,7 +246,7 @@ func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[str
 	case topology.Sweep:
 		return []byte("{}"), nil
 	case topology.Egress:
-		// who reads answers here is told by whom they are for
+		// the recipient of an answer decides the reader
 		e.Source, e.Egress = "ingress.twitch", &event.Egress{Destination: "twitch", Type: event.EgressDM}
 		attributes = map[string]string{bus.AttrRoute: bus.RouteWhisper, delivery.AttrDelivery: deliveryID}
 	case topology.DeadLetter:
@@ -262,10 +262,10 @@ func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[str
 	return data, attributes
 }
 
-// delivery is the entry of the ledger that an answer is tried with.
+// deliveryID is the id of the ledger entry of the test answer.
 const deliveryID = "archive-delivery"
 
-// leads says on which topic a function publishes what it made of what was pushed from another.
+// leads has the topic of a function's result, by the topic of the pushed message.
 var leads = map[topology.Topic]topology.Topic{topology.Ingress: topology.Enriched, topology.Enriched: topology.Egress}
 
 func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
@@ -399,7 +399,7 @@ func open(t *testing.T, addr string, data []byte) {
 	}
 }
 
-// TestArchiveWithoutTheFrameworkFails keeps the root package's import of the framework from being tidied away.
+// The import of the framework in the root package must not be removed.
 func TestArchiveWithoutTheFrameworkFails(t *testing.T) {
 	t.Parallel()
 	_, err := buildFunction(t, archive(t, "dlq"), "dlq", func(dir string) error {
@@ -418,7 +418,7 @@ func environ(env map[string]string) []string {
 	return all
 }
 
-// counts reports whether a log-based metric counts a line of a log, under a reason.
+// counts reports whether a log-based metric counts a log entry with the given reason.
 func counts(metric resource, line map[string]any, reason deadletter.Reason) bool {
 	for _, term := range strings.Split(strings.TrimSpace(metric.text("filter")), "\n") {
 		field, want, _ := strings.Cut(term, "=")
@@ -434,8 +434,8 @@ func counts(metric resource, line map[string]any, reason deadletter.Reason) bool
 	return line[field] == string(reason)
 }
 
-// startFunction starts a function's program on a free port and stops it at the end of the test. logged gives the lines
-// that it has written so far.
+// startFunction starts a function's program on a free port, and stops the program at the end of the test. logged returns
+// the log entries so far.
 func startFunction(t *testing.T, program, target string, env []string) (url string, began time.Time, logged func() []map[string]any) {
 	t.Helper()
 	addr, err := port.Free()
@@ -486,7 +486,7 @@ func startFunction(t *testing.T, program, target string, env []string) (url stri
 	return "http://" + addr, began, logged
 }
 
-// pushRequest is a request as Pub/Sub makes it (https://cloud.google.com/pubsub/docs/push#receive_push).
+// pushRequest makes a push request like Pub/Sub (https://cloud.google.com/pubsub/docs/push#receive_push).
 func pushRequest(t *testing.T, url, topic string, data []byte, attributes map[string]string) *http.Request {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{
@@ -507,7 +507,7 @@ func pushRequest(t *testing.T, url, topic string, data []byte, attributes map[st
 	return req
 }
 
-// cloudEventRequest is the same as a CloudEvent in HTTP's binary form.
+// cloudEventRequest makes a CloudEvent request in the binary mode of HTTP.
 func cloudEventRequest(t *testing.T, url, topic string, data []byte, attributes map[string]string) *http.Request {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{
@@ -533,7 +533,7 @@ func cloudEventRequest(t *testing.T, url, topic string, data []byte, attributes 
 	return req
 }
 
-// untilAnswered sends a request again until somebody listens.
+// untilAnswered repeats a request until the server listens.
 func untilAnswered(t *testing.T, req *http.Request) int {
 	t.Helper()
 	deadline := time.After(30 * time.Second)
@@ -553,7 +553,7 @@ func untilAnswered(t *testing.T, req *http.Request) int {
 		}
 		select {
 		case <-deadline:
-			t.Fatalf("nobody answers: %v", err)
+			t.Fatalf("no answer: %v", err)
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
@@ -575,7 +575,7 @@ func answer(t *testing.T, req *http.Request) int {
 	return resp.StatusCode
 }
 
-// createTopics makes the topics of the topology.
+// createTopics creates the topics of the topology.
 func createTopics(t *testing.T, addr string, p topology.Prefix) {
 	t.Helper()
 	client, err := cloudpubsub.NewClient(t.Context(), project, local(addr)...)

@@ -34,7 +34,7 @@ var root = func() string {
 	return dir
 }()
 
-// shared holds the results that several tests use. Each is made once, by the first test in need of it.
+// shared holds the results that several tests use. Each result is made once, by the first test in need of the result.
 var shared struct {
 	dir      string
 	minimal  func() (*deployment, error)
@@ -112,8 +112,8 @@ func terraform(ctx context.Context, dir string, args ...string) (string, error) 
 }
 
 // workspace copies the configuration into a folder, without its backend, and returns the folder for Terraform. Each
-// function has one small file there instead of its source: Terraform spends seconds of every plan on the archives of the
-// real sources, and only the tests of the archives need those ([stageArchives]).
+// function has one small file there instead of its source: with the real sources, Terraform would spend seconds of every
+// plan on the archives. Only the tests of the archives need the real sources ([stageArchives]).
 func workspace(dir string) (string, error) {
 	if err := copyTree(dir, "terraform", "shared/topology/topology.json", "go.mod", "go.sum"); err != nil {
 		return "", err
@@ -156,7 +156,7 @@ func archive(t *testing.T, function string) string {
 	return filepath.Join(dir, object.text("source"))
 }
 
-// copyTree copies files and folders of the repository. It leaves out the backend, the values of a real deployment,
+// copyTree copies files and folders of the repository, except the backend, the values of a real deployment,
 // hidden files and this package.
 func copyTree(dir string, from ...string) error {
 	for _, from := range from {

@@ -11,7 +11,7 @@ import (
 // projectNumber is the number of the fictional project.
 const projectNumber = "123456789012"
 
-// computeGoogle invents the values that other resources refer to, in the format of the real provider.
+// computeGoogle invents the values for references between resources, in the format of the real provider.
 func computeGoogle(config map[string]string, typeName string, path []string, o map[string]tftypes.Value) string {
 	name := strings.Join(path, ".")
 	project := text(o, "project")
@@ -70,7 +70,7 @@ func denyGoogle(config map[string]string, typeName string) error {
 	return nil
 }
 
-// refuseGoogle refuses the deletions that the real provider refuses.
+// refuseGoogle refuses the same deletions as the real provider.
 func refuseGoogle(typeName string, o map[string]tftypes.Value) error {
 	var protected bool
 	if v, ok := o["deletion_protection"]; ok && v.IsKnown() && !v.IsNull() {

@@ -21,7 +21,7 @@ type provider struct {
 
 	// compute invents the value of a computed attribute of a resource. "" means no particular value.
 	compute func(config map[string]string, typeName string, path []string, object map[string]tftypes.Value) string
-	// deny returns an error if the provider's arguments do not allow a resource of this type.
+	// deny returns an error if the provider's arguments do not allow this type of resource.
 	deny func(config map[string]string, typeName string) error
 	// refuse returns an error if the resource can't be deleted.
 	refuse func(typeName string, object map[string]tftypes.Value) error
@@ -113,7 +113,7 @@ func (p *provider) ValidateDataSourceConfig(_ context.Context, r *tfprotov5.Vali
 	return &tfprotov5.ValidateDataSourceConfigResponse{Diagnostics: refused}, nil
 }
 
-// unconfigurable reports configured values of attributes that only the provider may set. Terraform itself checks the
+// unconfigurable reports configured values of attributes set only by the provider. Terraform itself checks the
 // rest of the schema.
 func unconfigurable(b *schema.Block, config *tfprotov5.DynamicValue) ([]*tfprotov5.Diagnostic, error) {
 	object, _, err := decode(b, config)
@@ -264,7 +264,7 @@ func (p *provider) invent(ctx context.Context, b *schema.Block, t tftypes.Object
 	return &state, nil
 }
 
-// complete returns a copy of an object, with every attribute replaced by the result of fill. It descends into nested
+// complete returns a copy of an object, with every attribute replaced by the result of fill, also in nested
 // blocks. path is the path of an attribute, beginning at the resource.
 func complete(b *schema.Block, object map[string]tftypes.Value, at []string,
 	fill func(path []string, name string, a schema.Attribute, v tftypes.Value, t tftypes.Type) (tftypes.Value, error),

@@ -1,9 +1,9 @@
-// Package provider contains fake Terraform providers for Google Cloud and for archives. They need no registry and no
-// account. Start with [Serve].
+// Package provider contains fake Terraform providers for Google Cloud and for archives. The fakes need no registry
+// and no account. Start with [Serve].
 //
 // The fakes have the schema of the real providers (package schema). Terraform therefore finds a wrong argument, a missing
-// argument, a wrong type or an undeclared reference, as with the real providers. In a plan, computed values are unknown.
-// An apply invents them in Google's formats, and creates nothing. The archive provider really writes its archives.
+// argument, a wrong type or an undeclared reference. In a plan, computed values are unknown.
+// An apply invents values in Google's formats, and creates nothing. The archive provider writes real archives.
 package provider
 
 import (
@@ -23,8 +23,8 @@ import (
 )
 
 // Serve serves both providers inside this process until ctx is done. The result is the value of the variable
-// TF_REATTACH_PROVIDERS: Terraform then connects to these servers instead of starting a provider program. A program would
-// start six times for each plan, and that would be half of the plan's time.
+// TF_REATTACH_PROVIDERS: Terraform connects to these servers, and starts no provider programs. Programs would start six
+// times for each plan and take half of the plan's time.
 //
 // dir is the folder of the run: the archive provider resolves relative paths there.
 func Serve(ctx context.Context, dir string) (string, error) {
@@ -54,7 +54,7 @@ func Serve(ctx context.Context, dir string) (string, error) {
 	return string(data), nil
 }
 
-// serve serves one provider until ctx is done. It does what tf5server.Serve does, with a gRPC server that knows its
+// serve serves one provider until ctx is done. It works like tf5server.Serve, but its gRPC server identifies
 // connections.
 func serve(ctx context.Context, name string, p *provider) (reattachConfig, error) {
 	config := make(chan *plugin.ReattachConfig, 1)
