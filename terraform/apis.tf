@@ -1,5 +1,5 @@
 locals {
-  # Gemini without a key is reached through Vertex AI.
+  # Gemini without a key works through Vertex AI.
   vertex = var.model_provider == "gemini" && var.model_key_version == ""
 
   apis = concat(
@@ -14,11 +14,11 @@ locals {
       "logging.googleapis.com",
       "monitoring.googleapis.com",
       "pubsub.googleapis.com",
-      "run.googleapis.com", # the gateway, and underneath each function
+      "run.googleapis.com", # the gateway and the functions
       "secretmanager.googleapis.com",
       "storage.googleapis.com", # sources of the functions
     ],
-    length(local.twitch) > 0 ? ["cloudkms.googleapis.com"] : [], # the key of people's tokens
+    length(local.twitch) > 0 ? ["cloudkms.googleapis.com"] : [], # the key of users' tokens
     local.vertex ? ["aiplatform.googleapis.com"] : [],
     var.budget == null ? [] : ["billingbudgets.googleapis.com"],
   )
@@ -29,6 +29,6 @@ resource "google_project_service" "api" {
 
   service = each.key
 
-  # Somebody else in the project may need it.
+  # Other systems in the project may need the API.
   disable_on_destroy = false
 }

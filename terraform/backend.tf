@@ -1,4 +1,4 @@
-# The state lives in a bucket of your own, which is named when Terraform is initialised; README.md, step 2, makes it:
+# The state is stored in a bucket of yours (README.md, step 2). The bucket is an argument of terraform init:
 #
 #   terraform init -backend-config="bucket=PROJECT-terraform" -backend-config="prefix=parley"
 terraform {

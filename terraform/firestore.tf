@@ -1,6 +1,6 @@
 locals {
-  # What the queries of shared/store, shared/delivery and shared/deadletter need: fields that are compared, then the one
-  # that is sorted by. A query without its index fails, so a test runs every query and looks it up in the plan.
+  # The indexes for the queries of shared/store, shared/delivery and shared/deadletter: first the compared fields, then
+  # the sort field. A query without its index fails. A test therefore runs every query and compares with the plan.
   indexes = {
     "deliveries-backlog"         = { collection = "deliveries", equal = ["userId", "destination", "state"], by = "openedAt", order = "ASCENDING" }
     "deliveries-overdue"         = { collection = "deliveries", equal = ["shard", "state"], by = "deadline", order = "ASCENDING" }
@@ -12,10 +12,10 @@ locals {
     "personalities-active-named" = { collection = "personalities", equal = ["name"], by = "status", order = "ASCENDING" }
   }
 
-  # Fields without an index of their own. Three reasons: a time that only grows would limit its collection to about 500
-  # writes a second (https://cloud.google.com/firestore/docs/best-practices#hotspots); bytes and long texts would be
-  # stored again in the index; a map or an array would have an index entry for each of its parts. A composite index
-  # above holds such a field all the same.
+  # Fields without a single-field index, for one of three reasons. An indexed time that only grows would limit the
+  # collection to about 500 writes per second (https://cloud.google.com/firestore/docs/best-practices#hotspots). Bytes and
+  # long texts would be stored again in the index. A map or an array would have an index entry per element. A composite
+  # index above may still contain such a field.
   unindexed = {
     deliveries    = ["event", "message", "createdAt", "openedAt", "deadline", "leaseUntil", "settledAt"]
     deadletters   = ["data", "preview", "message", "attributes", "redrives", "slipSummary", "firstAt"]
@@ -38,7 +38,7 @@ locals {
     ]
   }
 
-  # Collections whose documents Firestore deletes some time after what their expireAt says; that is not indexed either.
+  # Collections with a TTL policy: Firestore deletes documents some time after expireAt. expireAt has no index either.
   expiring = toset([
     "deliveries", "deadletters", "parts", "conversations", "leases", "leaseMembers", "gaps", "watermarks", "logins",
     "whispers", "recipients",
@@ -57,7 +57,7 @@ resource "google_firestore_database" "this" {
 
   point_in_time_recovery_enablement = "POINT_IN_TIME_RECOVERY_ENABLED"
 
-  # Protected twice: Google refuses to delete it, and Terraform would only forget it.
+  # Two protections: Google refuses the deletion, and Terraform only removes the database from the state.
   delete_protection_state = var.protect_data ? "DELETE_PROTECTION_ENABLED" : "DELETE_PROTECTION_DISABLED"
   deletion_policy         = var.protect_data ? "ABANDON" : "DELETE"
 

@@ -1,12 +1,12 @@
-# One function for each that the topology pushes to. Another one in topology.json, with its package under functions/,
-# is all that it takes to have it here.
+# One Cloud Function for each function in the topology. To add a function, add a subscription to topology.json and a
+# package below functions/.
 
 locals {
   root      = "${path.module}/.."
   functions = toset(compact([for s in local.topology.subscriptions : try(s.function, "")]))
 
-  # The source of a function: its own package and what all share, without what only tests need, so that a change of
-  # another function or of a test deploys nothing.
+  # The source of a function: its own package and the shared packages, without tests. A change of another function or of
+  # a test therefore deploys nothing.
   sources = {
     for f in local.functions : f => [
       for path in setunion(fileset(local.root, "functions/${f}/**"), fileset(local.root, "shared/**"), ["go.mod", "go.sum"]) :
@@ -14,12 +14,12 @@ locals {
     ]
   }
 
-  # A function has to answer before Pub/Sub takes it for lost and pushes again.
+  # A function must answer before the acknowledgement deadline. After the deadline, Pub/Sub pushes the message again.
   timeouts = {
     for f in local.functions : f => max([for s in local.topology.subscriptions : try(s.ackDeadlineSeconds, 10) if try(s.function, "") == f]...)
   }
 
-  # Which topics a part publishes on. Every part can give something up, so every part has the dead-letter topic.
+  # The topics of each publisher. Every part also publishes dead letters.
   publishes = {
     gateway     = ["internal.ingress.v1"]
     enrichment  = ["internal.user.enriched.v1", "internal.egress.v1"]
@@ -78,13 +78,13 @@ data "archive_file" "function" {
     }
   }
 
-  # Google's Go buildpack wants one package at the root that is not main. It has to import the framework's package
-  # functions itself: by that the buildpack knows that entry points are registered by name; otherwise it would look for
-  # an exported Go function with the name of the entry point.
+  # Google's Go buildpack requires one package at the root, other than main. The package must import the framework's
+  # package functions: the import tells the buildpack that entry points are registered by name. Without the import, the
+  # buildpack looks for an exported Go function with the name of the entry point.
   source {
     filename = "function.go"
     content  = <<-EOT
-      // Package function is what Cloud Functions builds: it registers the entry point ${each.key}.
+      // Package function is the root package for Cloud Functions. It registers the entry point ${each.key}.
       package function
 
       import (
@@ -101,7 +101,7 @@ resource "google_storage_bucket" "source" {
   location                    = var.region
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
-  force_destroy               = true # everything in it can be made again
+  force_destroy               = true # Terraform can make all objects again
 
   depends_on = [google_project_service.api]
 }
@@ -109,7 +109,7 @@ resource "google_storage_bucket" "source" {
 resource "google_storage_bucket_object" "source" {
   for_each = local.functions
 
-  # The name says what is in it, so that changed source is another object, and another object is a new deployment.
+  # The name contains the hash of the archive: changed source gives a new object, and a new object a new deployment.
   name   = "${each.key}-${data.archive_file.function[each.key].output_sha256}.zip"
   bucket = google_storage_bucket.source.name
   source = data.archive_file.function[each.key].output_path
@@ -137,11 +137,11 @@ resource "google_cloudfunctions2_function" "function" {
   service_config {
     service_account_email = google_service_account.part[each.key].email
 
-    # Only Pub/Sub of this project gets through to it, and only as the account that may invoke it.
+    # Only Pub/Sub of this project reaches the function, and only with the account that has the role run.invoker.
     ingress_settings               = "ALLOW_INTERNAL_ONLY"
     all_traffic_on_latest_revision = true
 
-    available_cpu                    = "1" # less would allow one event at a time
+    available_cpu                    = "1" # with less, an instance handles one event at a time
     available_memory                 = var.functions_memory
     max_instance_request_concurrency = var.functions_concurrency
     min_instance_count               = var.functions_min_instances
@@ -165,7 +165,7 @@ resource "google_cloudfunctions2_function" "function" {
     }
   }
 
-  # Google needs some minutes until a new role counts; what the build and the first start need has to be there before.
+  # A new role takes effect after some minutes. The build and the first start need their roles before the deployment.
   depends_on = [
     google_artifact_registry_repository_iam_member.build,
     google_storage_bucket_iam_member.build,
@@ -177,7 +177,7 @@ resource "google_cloudfunctions2_function" "function" {
   ]
 }
 
-# The functions are built as an account of their own, not as the project's default one, which may do far more.
+# The builds of functions use a separate account: the default account of the project has far more permissions.
 resource "google_service_account" "build" {
   account_id   = "${var.name}-build"
   display_name = "Parley: builds of the functions"
@@ -191,8 +191,8 @@ resource "google_artifact_registry_repository" "images" {
   format        = "DOCKER"
   description   = "Images of the gateway and of the functions."
 
-  # Ten are enough to roll back; what is older goes. Each image of the gateway is two versions of its package, because
-  # the list of what is in it (SBOM) is one of its own.
+  # Ten images are enough for a rollback; older images are deleted. Each image of the gateway counts as two versions,
+  # because its list of contents (SBOM) is a version, too.
   cleanup_policies {
     id     = "keep-recent"
     action = "KEEP"
@@ -224,7 +224,7 @@ resource "google_storage_bucket_iam_member" "build" {
   member = google_service_account.build.member
 }
 
-# Cloud Functions copies a source to a bucket of its own before it builds it.
+# Cloud Functions copies a source to a bucket of Google's before the build.
 resource "google_project_iam_member" "build_source" {
   project = var.project_id
   role    = "roles/storage.objectViewer"

@@ -3,7 +3,7 @@ locals {
 
   gateway_environment = merge(
     local.deployment_environment,
-    # Cloud Run sends an instance no more requests than this, and a socket is a request as long as it lasts.
+    # The maximum of concurrent requests per instance. An open socket counts as a request.
     { WS_MAX_CONNECTIONS = tostring(var.gateway_concurrency) },
     local.gateway_platform_environment,
     lookup(var.environment, "gateway", {}),
@@ -17,10 +17,10 @@ resource "google_cloud_run_v2_service" "gateway" {
   location = var.region
   ingress  = "INGRESS_TRAFFIC_ALL"
 
-  # It holds no data: whoever destroys it can make it again.
+  # The service holds no data, and can be created again.
   deletion_protection = false
 
-  # Said, because it would otherwise stay where a rollback by hand has put it, whatever is applied afterwards.
+  # Explicit, because the traffic would otherwise stay on the revision of a manual rollback, also after an apply.
   traffic {
     type    = "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"
     percent = 100
@@ -28,7 +28,7 @@ resource "google_cloud_run_v2_service" "gateway" {
 
   template {
     service_account                  = google_service_account.part["gateway"].email
-    timeout                          = "3600s" # a socket is a request; this is the most that one may take
+    timeout                          = "3600s" # a socket is a request; Cloud Run's maximum
     max_instance_request_concurrency = var.gateway_concurrency
     execution_environment            = "EXECUTION_ENVIRONMENT_GEN2"
 
@@ -49,7 +49,7 @@ resource "google_cloud_run_v2_service" "gateway" {
           cpu    = var.gateway_cpu
           memory = var.gateway_memory
         }
-        # Answers arrive by subscription, not by request, so the processor is needed all the time.
+        # Answers arrive by subscription, without a request, so the CPU must stay allocated.
         cpu_idle          = false
         startup_cpu_boost = true
       }
@@ -75,7 +75,7 @@ resource "google_cloud_run_v2_service" "gateway" {
         }
       }
 
-      # Clients come once the instance's own subscription stands and the database can be reached.
+      # An instance is ready when its subscription exists and Firestore answers.
       startup_probe {
         http_get {
           path = "/readyz"
@@ -85,7 +85,7 @@ resource "google_cloud_run_v2_service" "gateway" {
         failure_threshold = 30
       }
 
-      # Only whether the process lives: a restart helps against nothing else.
+      # Checks only the process: a restart solves no other problem.
       liveness_probe {
         http_get {
           path = "/healthz"
@@ -129,7 +129,7 @@ resource "google_cloud_run_domain_mapping" "gateway" {
     route_name = google_cloud_run_v2_service.gateway[0].name
   }
 
-  # Google adds to it. Each difference would replace the mapping, and the domain would wait for a new certificate
+  # Google adds metadata. Each difference would replace the mapping, and the domain would wait for a new certificate
   # (https://github.com/hashicorp/terraform-provider-google/issues/8053).
   lifecycle {
     ignore_changes = [metadata]

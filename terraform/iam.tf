@@ -1,5 +1,5 @@
-# What the parts may do, each as an account of its own. README.md has it as a picture. Rights are given on the resource
-# wherever Google Cloud lets them be; where it does not, the comment says so.
+# The permissions of the parts. Each part has its own account; README.md has a picture. A role is granted on the single
+# resource if Google Cloud supports a role there. Otherwise the comment gives the reason.
 
 locals {
   parts = setunion(local.functions, ["gateway"])
@@ -22,7 +22,7 @@ resource "google_pubsub_topic_iam_member" "publisher" {
   member = google_service_account.part[each.value.part].member
 }
 
-# A database has no roles of its own; a condition on its name does the same
+# Roles on a single database do not exist; a condition on the database's name has the same effect
 # (https://cloud.google.com/firestore/docs/manage-databases#per-database-access).
 resource "google_project_iam_member" "firestore" {
   for_each = local.parts
@@ -37,22 +37,22 @@ resource "google_project_iam_member" "firestore" {
   }
 }
 
-# Each gateway instance makes a subscription of its own to the answers and deletes it when it stops. On the topic this
-# role lets it attach a subscription, to this topic and no other.
+# Each gateway instance creates its own subscription to the answers, and deletes the subscription at its end. This role
+# allows an instance to attach a subscription to this topic only.
 resource "google_pubsub_topic_iam_member" "gateway" {
   topic  = google_pubsub_topic.topic[local.topology.gateway.topic].name
   role   = "roles/pubsub.subscriber"
   member = google_service_account.part["gateway"].member
 }
 
-# A subscription that does not exist yet can have no role on it, and conditions on names don't hold for Pub/Sub
-# (https://cloud.google.com/iam/docs/conditions-resource-attributes lists for what they do). So these three rights are
-# on the project: the gateway could read or delete another subscription in it. It can neither change one, nor list
-# them, nor attach one to another topic. Where that is too much, give Parley a project of its own.
+# A role on a subscription needs an existing subscription, and Pub/Sub does not evaluate conditions on names
+# (https://cloud.google.com/iam/docs/conditions-resource-attributes). These three permissions are therefore on the
+# project: the gateway could read or delete any subscription of the project. The gateway can neither change nor list
+# subscriptions, nor attach a subscription to another topic. If that risk is too high, use a separate project.
 resource "google_project_iam_custom_role" "gateway" {
   role_id     = "${replace(var.name, "-", "_")}_gateway_subscriptions"
   title       = "Parley: the gateway's own subscriptions"
-  description = "Make, read and delete the subscription of a gateway instance."
+  description = "Create, read and delete the subscription of a gateway instance."
   permissions = [
     "pubsub.subscriptions.consume",
     "pubsub.subscriptions.create",
@@ -68,7 +68,7 @@ resource "google_project_iam_member" "gateway" {
   member  = google_service_account.part["gateway"].member
 }
 
-# The secret's value is put in by a person (README.md, "The model"): in Terraform it would stand in the state.
+# An operator adds the value of the secret (README.md, "The model"). A value in Terraform would be visible in the state.
 resource "google_secret_manager_secret" "model_key" {
   secret_id = "${var.name}-model-key"
 
@@ -85,7 +85,7 @@ resource "google_secret_manager_secret_iam_member" "model_key" {
   member    = google_service_account.part["personality"].member
 }
 
-# Vertex AI's models are Google's resources, not the project's: the role can only be on the project.
+# The models of Vertex AI are Google's resources: the role must be on the project.
 resource "google_project_iam_member" "vertex" {
   count = local.vertex ? 1 : 0
 

@@ -1,16 +1,17 @@
 locals {
-  # the function that keeps the dead letters logs one line for each
+  # the function that stores dead letters writes one log line per dead letter
   keeper = one([for s in local.topology.subscriptions : s.function if s.topic == local.topology.deadLetterTopic])
 
   subscription_names = join(", ", [for name in keys(local.subscriptions) : "\"${var.bus_prefix}${name}\""])
-  # A whisper that has to wait for Twitch's limits is answered with an error, so that Pub/Sub comes again: that is no
-  # failure. What whispers become shows in the dead letters.
+  # Without whisper: a whisper that waits for Twitch's limits is answered with an error, so that Pub/Sub pushes again. The
+  # error is no failure, and failed whispers are dead letters.
   prompt_names = join(", ", [for f in setsubtract(local.functions, ["whisper"]) : "\"${var.name}-${f}\""])
 
   function_names = join(", ", [for f in local.functions : "\"${var.name}-${f}\""])
 
-  # What counts failures has no data where there are none; without this, an incident would stay open for a week, and
-  # nothing new be said meanwhile. It is the least that can be had (https://cloud.google.com/monitoring/alerts/incidents-events).
+  # The time without data after which an incident ends. A count of failures has no data without failures. By default, the
+  # incident would stay open for a week and hide new failures. 30 minutes is the minimum
+  # (https://cloud.google.com/monitoring/alerts/incidents-events).
   quiet = "1800s"
 
   channels = [for c in google_monitoring_notification_channel.email : c.id]
@@ -21,7 +22,7 @@ locals {
 
 resource "google_logging_metric" "dead_letters" {
   name        = "${local.metric_prefix}_dead_letters"
-  description = "What was given up, each once, by reason."
+  description = "Dead letters, each counted once, by reason."
   filter      = <<-EOT
     resource.type="cloud_run_revision"
     resource.labels.service_name="${var.name}-${local.keeper}"
@@ -36,7 +37,7 @@ resource "google_logging_metric" "dead_letters" {
     labels {
       key         = "reason"
       value_type  = "STRING"
-      description = "One of the codes of package shared/deadletter."
+      description = "A reason of package shared/deadletter."
     }
   }
   label_extractors = {
@@ -65,7 +66,7 @@ resource "google_monitoring_alert_policy" "dead_letters" {
   notification_channels = local.channels
 
   conditions {
-    display_name = "something was given up"
+    display_name = "there is a new dead letter"
     condition_threshold {
       filter          = "metric.type=\"${local.dead_letter_metric}\" AND resource.type=\"cloud_run_revision\""
       comparison      = "COMPARISON_GT"
@@ -86,7 +87,7 @@ resource "google_monitoring_alert_policy" "dead_letters" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "Answers or events were given up for the reason `$${metric.label.reason}`. See \"What to look at\" in terraform/README.md; `gateway deadletters` (package gateway/operator) lists and redrives them."
+    content   = "There are dead letters with the reason `$${metric.label.reason}`. See \"Troubleshooting\" in terraform/README.md; `go run ./gateway deadletters` lists and redrives dead letters."
   }
 }
 
@@ -118,7 +119,7 @@ resource "google_monitoring_alert_policy" "unacked" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "The subscription `$${resource.label.subscription_id}` is not being emptied: its function fails, or there are more events than its instances can take (functions_max_instances)."
+    content   = "The subscription `$${resource.label.subscription_id}` has old messages: its function fails, or has more events than its instances can handle (functions_max_instances)."
   }
 
   depends_on = [google_project_service.api]
@@ -135,7 +136,7 @@ resource "google_monitoring_alert_policy" "function_errors" {
     condition_threshold {
       filter          = "metric.type=\"run.googleapis.com/request_count\" AND resource.type=\"cloud_run_revision\" AND resource.label.service_name = one_of(${local.prompt_names}) AND metric.label.response_code_class = \"5xx\""
       comparison      = "COMPARISON_GT"
-      threshold_value = 10 # a few are Pub/Sub's retries at work
+      threshold_value = 10 # a few errors are normal: Pub/Sub retries
       duration        = "0s"
       aggregations {
         alignment_period     = "300s"
@@ -152,13 +153,13 @@ resource "google_monitoring_alert_policy" "function_errors" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "`$${resource.label.service_name}` answers with errors; Pub/Sub tries again, then dead-letters. Its log says why."
+    content   = "`$${resource.label.service_name}` answers with errors. Pub/Sub retries, then dead-letters the messages. The log of the function has the errors."
   }
 
   depends_on = [google_project_service.api]
 }
 
-# A gateway that may have no instance is not down when it has none.
+# Only with a minimum of instances: otherwise no instance is a normal state.
 resource "google_monitoring_alert_policy" "no_gateway" {
   count = var.gateway_min_instances > 0 ? length(local.gateway) : 0
 
@@ -185,12 +186,12 @@ resource "google_monitoring_alert_policy" "no_gateway" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "Nobody can connect. An instance starts when its subscription stands and Firestore can be reached: the service's log says which of them failed."
+    content   = "No client can connect. An instance needs its subscription and Firestore to start. The service's log names the failed part."
   }
 }
 
-# Cloud Run asks whether an instance is ready only while it starts. One that later loses what it needs keeps its sockets
-# and goes on trying, and only its log says so.
+# Cloud Run checks the readiness of an instance only at the start. An instance that loses a dependency later keeps its
+# sockets and retries. Only the log shows the problem.
 resource "google_monitoring_alert_policy" "gateway_cut_off" {
   count = length(local.gateway)
 
@@ -220,13 +221,13 @@ resource "google_monitoring_alert_policy" "gateway_cut_off" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "Answers reach nobody by that instance as long as this lasts. See \"What to look at\" in terraform/README.md."
+    content   = "The clients of that instance receive no answers until it recovers. See \"Troubleshooting\" in terraform/README.md."
   }
 
   depends_on = [google_project_service.api]
 }
 
-# Whoever speaks and listens on a platform has stopped, and will not start again by itself.
+# The connection to a platform has ended, and needs an operator to start again.
 resource "google_monitoring_alert_policy" "platform" {
   count = length(var.platforms) > 0 ? length(local.gateway) : 0
 
@@ -256,14 +257,14 @@ resource "google_monitoring_alert_policy" "platform" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "The log says whose login, or why. See \"What to look at\" in terraform/README.md."
+    content   = "The log names the account or the reason. See \"Troubleshooting\" in terraform/README.md."
   }
 
   depends_on = [google_project_service.api]
 }
 
 locals {
-  # what the code logs then
+  # the log messages for this alert
   gateway_cut_off = [
     "subscription lost",
     "creating the subscription failed",
@@ -272,7 +273,7 @@ locals {
     "leases lost",
   ]
 
-  # and then; Discord's as an error only if trying again is of no use
+  # the log messages for this alert; Discord's message has the severity ERROR only if a retry is useless
   platform_lost = [
     "credential revoked: a new login is needed",
     "no connection to Discord",
@@ -280,22 +281,22 @@ locals {
 
   charts = [
     {
-      title  = "Requests to publish, by topic (a second)"
+      title  = "Publish requests per second, by topic"
       filter = "metric.type=\"pubsub.googleapis.com/topic/send_request_count\" resource.type=\"pubsub_topic\""
       align  = "ALIGN_RATE", reduce = "REDUCE_SUM", by = ["resource.label.topic_id"]
     },
     {
-      title  = "Oldest message that waits, by subscription (s)"
+      title  = "Age of the oldest unacknowledged message, by subscription (s)"
       filter = "metric.type=\"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" resource.type=\"pubsub_subscription\""
       align  = "ALIGN_MAX", reduce = "REDUCE_MAX", by = ["resource.label.subscription_id"]
     },
     {
-      title  = "Dead letters, by reason (in 5 min)"
+      title  = "Dead letters in 5 min, by reason"
       filter = "metric.type=\"${local.dead_letter_metric}\" resource.type=\"cloud_run_revision\""
       align  = "ALIGN_SUM", reduce = "REDUCE_SUM", by = ["metric.label.reason"]
     },
     {
-      title  = "Pushes to functions, by answer (a second)"
+      title  = "Pushes to functions per second, by response class"
       filter = "metric.type=\"run.googleapis.com/request_count\" resource.type=\"cloud_run_revision\" resource.label.service_name=one_of(${local.function_names})"
       align  = "ALIGN_RATE", reduce = "REDUCE_SUM", by = ["resource.label.service_name", "metric.label.response_code_class"]
     },
@@ -310,12 +311,12 @@ locals {
       align  = "ALIGN_MAX", reduce = "REDUCE_SUM", by = ["resource.label.service_name"]
     },
     {
-      title  = "Sockets and requests at a time, gateway instances' 99th percentile"
+      title  = "Concurrent sockets and requests per gateway instance, 99th percentile"
       filter = "metric.type=\"run.googleapis.com/container/max_request_concurrencies\" resource.type=\"cloud_run_revision\" resource.label.service_name=\"${var.name}-gateway\""
       align  = "ALIGN_PERCENTILE_99", reduce = "REDUCE_MAX", by = ["resource.label.service_name"]
     },
     {
-      title  = "Documents written (a second)"
+      title  = "Documents written per second"
       filter = "metric.type=\"firestore.googleapis.com/document/write_ops_count\" resource.type=\"firestore.googleapis.com/Database\""
       align  = "ALIGN_RATE", reduce = "REDUCE_SUM", by = ["metric.label.op"]
     },

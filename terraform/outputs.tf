@@ -1,10 +1,10 @@
 output "image_repository" {
-  description = "Where the gateway's image is pushed to: KO_DOCKER_REPO."
+  description = "Repository of the gateway's image, for KO_DOCKER_REPO."
   value       = "${var.region}-docker.pkg.dev/${var.project_id}/${google_artifact_registry_repository.images.repository_id}"
 }
 
 output "gateway_url" {
-  description = "Where people chat; the WebSocket is at /ws/v1 there. Empty as long as there is no gateway."
+  description = "Address of the chat page; the WebSocket is at /ws/v1. Empty without a gateway."
   value       = one(google_cloud_run_v2_service.gateway[*].uri)
 }
 
@@ -14,7 +14,7 @@ output "domain_records" {
 }
 
 output "model_key_secret" {
-  description = "Secret that takes the model's API key."
+  description = "Secret for the model's API key."
   value       = google_secret_manager_secret.model_key.secret_id
 }
 
@@ -24,21 +24,21 @@ output "twitch_redirect_url" {
 }
 
 output "service_accounts" {
-  description = "Who the parts are."
+  description = "Service account of each part."
   value       = { for part, account in google_service_account.part : part => account.email }
 }
 
 output "next" {
-  description = "What to do now."
+  description = "The next step."
   value = (
     length(local.gateway) == 0
-    ? "Build the gateway's image and apply again with it: README.md, step 4."
+    ? "Build the gateway's image and apply again: README.md, step 4."
     : length(local.twitch) > 0 && length(local.twitch_environment) == 0
-    ? "Give Twitch's secret a value: README.md, \"Twitch\"."
+    ? "Add the value of Twitch's secret: README.md, \"Twitch\"."
     : contains(var.platforms, "discord") && var.discord_bot_token_version == ""
-    ? "Give Discord's secret a value: README.md, \"Discord\"."
+    ? "Add the value of Discord's secret: README.md, \"Discord\"."
     : var.model_provider == "embedded"
-    ? "Let somebody in and give it a rule (README.md, step 5 and step 6). The answers come from the embedded model: README.md, \"The model\", puts a real one in its place."
-    : "Let somebody in and give it a rule (README.md, step 5 and step 6)."
+    ? "Create a token and a rule (README.md, step 5 and step 6). The embedded model answers; for a real model see README.md, \"The model\"."
+    : "Create a token and a rule (README.md, step 5 and step 6)."
   )
 }

@@ -1,13 +1,13 @@
-# Twitch and Discord. A deployment that names neither in var.platforms has nothing of what is here, and pays for nothing.
+# The resources for Twitch and Discord. Without platforms in var.platforms, nothing here is created or paid for.
 
 locals {
   twitch = contains(var.platforms, "twitch") ? toset(["twitch"]) : toset([])
 
-  # The parts that speak to Twitch as somebody, and so read and renew the tokens of those who logged in.
+  # The parts that call Twitch with users' tokens. They read and renew the tokens.
   token_users = length(local.twitch) == 0 ? toset([]) : toset(["gateway", "whisper"])
 
-  # The secrets of each platform: which variable of which parts has the value. The values are put in by a person
-  # (README.md, "Twitch" and "Discord"): in Terraform they would stand in the state.
+  # The secrets of each platform, with the environment variable and the parts that read it. An operator adds the values
+  # (README.md, "Twitch" and "Discord"). Values in Terraform would be visible in the state.
   platform_secrets = {
     for name, s in {
       "twitch-client-secret" = {
@@ -26,14 +26,14 @@ locals {
     "${pair.secret}/${pair.part}" => pair
   }
 
-  # Twitch is on once its secret has a value.
+  # Twitch is on when the version of its secret is set.
   twitch_environment = length(local.twitch) == 0 || var.twitch_client_secret_version == "" ? {} : {
     TWITCH_CLIENT_ID   = var.twitch_client_id
     TWITCH_BOT_USER_ID = var.twitch_bot_user_id
     CREDENTIAL_KEY     = "gcp-kms://${google_kms_crypto_key.tokens["twitch"].id}"
   }
 
-  # Where browsers reach the gateway. Cloud Run's own address of a service is known before there is one
+  # The address for browsers. Cloud Run's address of a service is known before the service exists
   # (https://cloud.google.com/run/docs/triggering/https-request#deterministic).
   public_url = (
     var.public_url != "" ? var.public_url
@@ -68,9 +68,9 @@ resource "google_secret_manager_secret_iam_member" "platform" {
   member    = google_service_account.part[each.value.part].member
 }
 
-# What people's OAuth tokens are encrypted with before they go to the database. Without it nobody can open them, and all
-# have to log in again. So neither `terraform destroy` nor taking Twitch out of var.platforms takes it along: Terraform
-# refuses, until it is told to forget both (README.md, "The end of it").
+# The key that encrypts users' OAuth tokens for the database. Without the key, the tokens are lost and all users must log
+# in again. Terraform therefore refuses to destroy the key and the key ring, also when Twitch is removed from
+# var.platforms. Remove both from the state first (README.md, "Destroy a deployment").
 resource "google_kms_key_ring" "this" {
   for_each = local.twitch
 

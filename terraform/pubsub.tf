@@ -1,5 +1,4 @@
-# Topics and subscriptions are those of shared/topology/topology.json, which the code embeds: nothing is named here that
-# is not there.
+# The topics and subscriptions of shared/topology/topology.json. The code embeds the same file.
 
 locals {
   topology = jsondecode(file("${path.module}/../shared/topology/topology.json"))
@@ -7,7 +6,7 @@ locals {
   topics        = { for t in local.topology.topics : t.name => t }
   subscriptions = { for s in local.topology.subscriptions : s.name => s }
 
-  # Only a subscription that counts its attempts can hand on what used them up.
+  # Subscriptions with a limit of attempts: Pub/Sub moves their undeliverable messages to the dead-letter topic.
   counting = { for name, s in local.subscriptions : name => s if try(s.maxDeliveryAttempts, 0) > 0 }
 
   pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
@@ -26,15 +25,14 @@ resource "google_pubsub_subscription" "subscription" {
 
   name                    = "${var.bus_prefix}${each.key}"
   topic                   = google_pubsub_topic.topic[each.value.topic].id
-  filter                  = try(each.value.filter, null) # can't be changed later: another filter is another subscription
+  filter                  = try(each.value.filter, null) # can't change: a new filter needs a new subscription
   ack_deadline_seconds    = try(each.value.ackDeadlineSeconds, 10)
   enable_message_ordering = try(each.value.ordered, false)
 
-  # 7 days, the service's own default, written down because it is how long an outage may last without loss
+  # 7 days, Pub/Sub's default. The value is explicit because it is the longest outage without loss.
   message_retention_duration = "${try(each.value.retentionSeconds, 604800)}s"
 
-  # The default would delete a subscription that nobody used for 31 days, with all that is sent from then on. Empty
-  # means never.
+  # By default, Pub/Sub deletes a subscription after 31 days without use, and later messages are lost. Empty means never.
   expiration_policy {
     ttl = try("${each.value.expirationSeconds}s", "")
   }
@@ -55,9 +53,8 @@ resource "google_pubsub_subscription" "subscription" {
   dynamic "push_config" {
     for_each = [for f in compact([try(each.value.function, "")]) : google_cloudfunctions2_function.function[f].service_config[0].uri]
     content {
-      # From this path the functions framework learns the topic; without it, a function would not know whether it got a
-      # dead letter or a tick of the sweep. The host has to be Cloud Run's own: only by that may Pub/Sub pass where
-      # ingress is internal.
+      # The path names the topic: shared/trigger reads the topic there, and dlq needs the topic to tell a dead letter from
+      # a tick of the sweep. The host must be Cloud Run's own: internal ingress accepts Pub/Sub only there.
       push_endpoint = "${push_config.value}/${google_pubsub_topic.topic[each.value.topic].id}"
       oidc_token {
         service_account_email = google_service_account.push.email
@@ -73,7 +70,7 @@ resource "google_pubsub_subscription" "subscription" {
   ]
 }
 
-# Pushing is done as this account, and it may do nothing else.
+# Pub/Sub pushes with this account. The account has no other permission.
 resource "google_service_account" "push" {
   account_id   = "${var.name}-push"
   display_name = "Parley: Pub/Sub's pushes to the functions"
@@ -86,20 +83,20 @@ resource "google_service_account_iam_member" "push_token" {
   role               = "roles/iam.serviceAccountOpenIdTokenCreator"
   member             = local.pubsub_agent
 
-  # the agent comes into being with the first topic
+  # the first topic creates the agent
   depends_on = [google_pubsub_topic.topic]
 }
 
 resource "google_cloud_run_v2_service_iam_member" "push" {
   for_each = local.functions
 
-  name     = google_cloudfunctions2_function.function[each.key].name # of the Cloud Run service underneath, too
+  name     = google_cloudfunctions2_function.function[each.key].name # the same name as the function's Cloud Run service
   location = var.region
   role     = "roles/run.invoker"
   member   = google_service_account.push.member
 }
 
-# A dead-letter policy is carried out by Pub/Sub itself: it takes the message from the one, and puts it on the other.
+# Pub/Sub's agent executes a dead-letter policy: it pulls from the subscription and publishes on the dead-letter topic.
 resource "google_pubsub_topic_iam_member" "dead_letter" {
   topic  = google_pubsub_topic.topic[local.topology.deadLetterTopic].name
   role   = "roles/pubsub.publisher"
@@ -116,13 +113,13 @@ resource "google_pubsub_subscription_iam_member" "dead_letter" {
 
 resource "google_cloud_scheduler_job" "sweep" {
   name        = "${var.name}-sweep"
-  description = "Every minute, overdue deliveries are settled."
+  description = "Starts the sweep of overdue deliveries every minute."
   region      = var.region
   schedule    = "* * * * *"
   time_zone   = "Etc/UTC"
 
   pubsub_target {
     topic_name = google_pubsub_topic.topic["internal.sweep.v1"].id
-    data       = base64encode("{}") # a tick says nothing, but an empty message is not allowed
+    data       = base64encode("{}") # a tick has no content, but Pub/Sub refuses an empty message
   }
 }

@@ -1,5 +1,5 @@
 variable "project_id" {
-  description = "Google Cloud project to run in. It has to exist and to have billing."
+  description = "Google Cloud project. The project must exist and have billing."
   type        = string
 
   validation {
@@ -9,7 +9,7 @@ variable "project_id" {
 }
 
 variable "region" {
-  description = "Region of everything that runs."
+  description = "Region of the gateway and the functions."
   type        = string
   default     = "us-central1"
 
@@ -20,19 +20,19 @@ variable "region" {
 }
 
 variable "name" {
-  description = "Begins the name of every resource but topics and subscriptions, so that several deployments can share a project."
+  description = "Beginning of the name of every resource except topics and subscriptions. Several deployments can then share a project."
   type        = string
   default     = "parley"
 
   validation {
-    # with "-personality" behind it, it is the id of a service account, which has at most 30 characters
+    # the name with "-personality" is the id of a service account, with a maximum of 30 characters
     condition     = can(regex("^[a-z][a-z0-9-]{3,15}[a-z0-9]$", var.name))
     error_message = "5 to 17 lower-case letters, digits and hyphens, a letter first, no hyphen last."
   }
 }
 
 variable "bus_prefix" {
-  description = "Begins the name of every topic and subscription, separator included (\"staging.\"), so that several deployments can share a project."
+  description = "Beginning of the name of every topic and subscription, with separator (\"staging.\"). Several deployments can then share a project."
   type        = string
   default     = ""
 
@@ -43,7 +43,7 @@ variable "bus_prefix" {
 }
 
 variable "log_level" {
-  description = "The least severity that is logged."
+  description = "Minimum severity of the log."
   type        = string
   default     = "info"
 
@@ -54,7 +54,7 @@ variable "log_level" {
 }
 
 variable "environment" {
-  description = "Settings of a part that differ from their defaults: {personality = {REPLY_MAX_CHARS = \"500\"}}. environment.json lists what each part knows."
+  description = "Settings with values other than the defaults, by part: {personality = {REPLY_MAX_CHARS = \"500\"}}. environment.json lists the settings of each part."
   type        = map(map(string))
   default     = {}
 
@@ -64,24 +64,24 @@ variable "environment" {
         for setting in keys(settings) : contains(try(jsondecode(file("${path.module}/environment.json"))[part], []), setting)
       ])
     ])
-    error_message = "A part is not known, or does not know one of its settings, or gets that one from another variable or from a secret. environment.json lists the parts and their settings."
+    error_message = "Unknown part or unknown setting, or a setting from another variable or a secret. environment.json lists the parts and their settings."
   }
 
   validation {
-    # What a gateway begins to write just before the deadline may take it so long, settling that 5 s more; and clocks
-    # differ. Unset is what the parts themselves take.
+    # A gateway may begin a write just before the deadline. The write takes up to WS_WRITE_TIMEOUT, and settling takes 5 s
+    # more; clocks differ, too. The fallback values are the defaults of the parts.
     condition = try(timecmp(
       timeadd("2000-01-01T00:00:00Z", lookup(lookup(var.environment, "dlq", {}), "SWEEP_GRACE", "20s")),
       timeadd(timeadd("2000-01-01T00:00:00Z", lookup(lookup(var.environment, "gateway", {}), "WS_WRITE_TIMEOUT", "10s")), "10s"),
     ) >= 0, false)
-    error_message = "dlq.SWEEP_GRACE (20s if unset) has to be at least 10s more than gateway.WS_WRITE_TIMEOUT (10s if unset): otherwise answers that are written just before their deadline are dead-lettered although they arrive."
+    error_message = "dlq.SWEEP_GRACE (20s if unset) must be at least 10s more than gateway.WS_WRITE_TIMEOUT (10s if unset). Otherwise answers written just before their deadline are dead-lettered although they arrive."
   }
 }
 
 # Data
 
 variable "firestore_location" {
-  description = "Where the database is, a region or a multi-region (nam5, eur3); the region of everything else if empty. It can't be changed later."
+  description = "Location of the database: a region or a multi-region (nam5, eur3). Empty means var.region. The location can't change later."
   type        = string
   default     = ""
 
@@ -92,7 +92,7 @@ variable "firestore_location" {
 }
 
 variable "firestore_database" {
-  description = "Name of the database. The first one of a project has Firestore's free quota."
+  description = "Name of the database. The first database of a project has Firestore's free quota."
   type        = string
   default     = "(default)"
 
@@ -103,13 +103,13 @@ variable "firestore_database" {
 }
 
 variable "protect_data" {
-  description = "Keep the database whatever is destroyed. To be rid of it: set to false, apply, then destroy."
+  description = "Protect the database from every destroy. To delete the database: set to false, apply, then destroy."
   type        = bool
   default     = true
 }
 
 variable "backup_days" {
-  description = "For how many days a daily backup of the database is kept; 0 for no backups beside the 7 days of point-in-time recovery."
+  description = "Retention of the daily backups in days. 0 means no backups; point-in-time recovery covers 7 days in any case."
   type        = number
   default     = 7
 
@@ -122,24 +122,24 @@ variable "backup_days" {
 # Gateway
 
 variable "gateway_image" {
-  description = "The gateway's image, by digest. Empty for no gateway yet: the first apply makes the repository that the image is pushed to."
+  description = "The gateway's image, by digest. Empty means no gateway: the first apply creates the repository for the image."
   type        = string
   default     = ""
 
   validation {
     condition     = var.gateway_image == "" || can(regex("^[a-z0-9.-]+/[A-Za-z0-9._/-]+@sha256:[0-9a-f]{64}$", var.gateway_image))
-    error_message = "HOST/PATH@sha256:DIGEST. A tag can be moved to another image, so it does not say what runs."
+    error_message = "HOST/PATH@sha256:DIGEST. A tag can move to another image; a digest can not."
   }
 }
 
 variable "gateway_public" {
-  description = "Let anybody reach the gateway. Sockets need a token of Parley's in any case; without this, nothing but what has the role run.invoker gets as far."
+  description = "Make the gateway public. Sockets need a token of Parley in any case. Without this, callers also need the role run.invoker."
   type        = bool
   default     = true
 }
 
 variable "gateway_min_instances" {
-  description = "Instances that run even with nobody connected. With 0, an empty gateway costs nothing and the first client waits for a start."
+  description = "Minimum number of gateway instances. With 0, a gateway without clients costs nothing, and the first client waits for a start."
   type        = number
   default     = 0
 
@@ -150,7 +150,7 @@ variable "gateway_min_instances" {
 }
 
 variable "gateway_max_instances" {
-  description = "Instances at most: times gateway_concurrency, this many sockets."
+  description = "Maximum number of gateway instances. The product with gateway_concurrency is the maximum number of sockets."
   type        = number
   default     = 10
 
@@ -161,13 +161,13 @@ variable "gateway_max_instances" {
 }
 
 variable "gateway_concurrency" {
-  description = "Sockets and requests that one instance takes at a time."
+  description = "Maximum of concurrent sockets and requests per instance."
   type        = number
   default     = 1000
 
   validation {
     condition     = var.gateway_concurrency >= 1 && var.gateway_concurrency <= 1000 && floor(var.gateway_concurrency) == var.gateway_concurrency
-    error_message = "1 to 1000: Cloud Run gives an instance no more."
+    error_message = "1 to 1000, the maximum of Cloud Run."
   }
 }
 
@@ -178,7 +178,7 @@ variable "gateway_cpu" {
 
   validation {
     condition     = contains(["1", "2", "4", "8"], var.gateway_cpu)
-    error_message = "1, 2, 4 or 8: with less than one, an instance takes one request at a time."
+    error_message = "1, 2, 4 or 8: with less than 1, an instance handles one request at a time."
   }
 }
 
@@ -193,18 +193,18 @@ variable "gateway_memory" {
   }
 
   validation {
-    # https://cloud.google.com/run/docs/configuring/services/cpu; an execution environment of the second generation,
-    # which the gateway has, takes no less than 512 MiB.
+    # https://cloud.google.com/run/docs/configuring/services/cpu; the second generation of execution environments,
+    # used by the gateway, requires at least 512 MiB.
     condition = try(alltrue([
       for mib in [tonumber(substr(var.gateway_memory, 0, length(var.gateway_memory) - 2)) * (endswith(var.gateway_memory, "Gi") ? 1024 : 1)] :
       mib >= { "1" = 512, "2" = 512, "4" = 2048, "8" = 4096 }[var.gateway_cpu] && mib <= tonumber(var.gateway_cpu) * 4096
-    ]), true) # what makes this fail is refused by itself
-    error_message = "Cloud Run gives at most 4 GiB for each of gateway_cpu, and at least 512 MiB: 2 GiB with 4 vCPUs, 4 GiB with 8."
+    ]), true) # invalid values fail another validation
+    error_message = "Cloud Run allows at most 4 GiB per vCPU (gateway_cpu). The minimum is 512 MiB, with 4 vCPUs 2 GiB, and with 8 vCPUs 4 GiB."
   }
 }
 
 variable "domain" {
-  description = "Domain under which clients reach the gateway, verified as yours; empty for the address that Cloud Run gives it. Only some regions can: https://cloud.google.com/run/docs/mapping-custom-domains#limitations"
+  description = "Domain of the gateway, with verified ownership. Empty means the address from Cloud Run. Only some regions support domains: https://cloud.google.com/run/docs/mapping-custom-domains#limitations"
   type        = string
   default     = ""
 
@@ -228,7 +228,7 @@ variable "functions_runtime" {
 }
 
 variable "functions_min_instances" {
-  description = "Instances of each function that wait for events. With 0, an idle function costs nothing and the first event waits for a start."
+  description = "Minimum number of instances of each function. With 0, an idle function costs nothing, and the first event waits for a start."
   type        = number
   default     = 0
 
@@ -239,7 +239,7 @@ variable "functions_min_instances" {
 }
 
 variable "functions_max_instances" {
-  description = "Instances of each function at most: bounds what a flood of events can cost. What they can't take yet waits in Pub/Sub."
+  description = "Maximum number of instances of each function. It limits the cost of a flood of events; more events wait in Pub/Sub."
   type        = number
   default     = 20
 
@@ -250,7 +250,7 @@ variable "functions_max_instances" {
 }
 
 variable "functions_concurrency" {
-  description = "Events that one instance of a function works on at a time."
+  description = "Concurrent events per instance of a function."
   type        = number
   default     = 50
 
@@ -282,7 +282,7 @@ variable "functions_memory" {
 # Model
 
 variable "model_provider" {
-  description = "Who words the answers: embedded (needs nothing, understands nothing), gemini, or openai (any endpoint of that protocol)."
+  description = "Provider of the model: embedded (needs no network and understands nothing), gemini, or openai (any endpoint with OpenAI's protocol)."
   type        = string
   default     = "embedded"
 
@@ -293,7 +293,7 @@ variable "model_provider" {
 }
 
 variable "model_name" {
-  description = "The model, as its provider calls it."
+  description = "Name of the model at the provider."
   type        = string
   default     = ""
 
@@ -304,7 +304,7 @@ variable "model_name" {
 }
 
 variable "model_key_version" {
-  description = "Version of the secret NAME-model-key that holds the provider's API key: its number, or latest. Empty for none; Gemini is then reached through Vertex AI as the function's service account."
+  description = "Version of the secret NAME-model-key with the provider's API key: a number, or latest. Empty means no key; Gemini then works through Vertex AI with the function's service account."
   type        = string
   default     = ""
 
@@ -322,7 +322,7 @@ variable "model_key_version" {
 # Platforms
 
 variable "platforms" {
-  description = "Chat platforms beside the gateway's own sockets: twitch, discord. Naming one makes what its secrets are kept in; README.md says how to go on."
+  description = "Chat platforms in addition to the gateway's sockets: twitch, discord. Terraform creates the empty secrets of each platform; README.md has the next steps."
   type        = set(string)
   default     = []
 
@@ -333,7 +333,7 @@ variable "platforms" {
 }
 
 variable "twitch_client_id" {
-  description = "Client id of the application that is registered at dev.twitch.tv/console."
+  description = "Client id of the application registered at dev.twitch.tv/console."
   type        = string
   default     = ""
 
@@ -349,7 +349,7 @@ variable "twitch_client_id" {
 }
 
 variable "twitch_client_secret_version" {
-  description = "Version of the secret NAME-twitch-client-secret that holds the application's client secret: its number, or latest. Twitch is off without."
+  description = "Version of the secret NAME-twitch-client-secret with the application's client secret: a number, or latest. Empty turns Twitch off."
   type        = string
   default     = ""
 
@@ -360,23 +360,23 @@ variable "twitch_client_secret_version" {
 
   validation {
     condition     = var.twitch_client_secret_version == "" || var.twitch_client_id != "" && var.twitch_bot_user_id != ""
-    error_message = "Twitch needs twitch_client_id and twitch_bot_user_id, too."
+    error_message = "Twitch also needs twitch_client_id and twitch_bot_user_id."
   }
 }
 
 variable "twitch_bot_user_id" {
-  description = "Twitch's number of the account that Parley speaks and whispers as; somebody has to have logged in as it."
+  description = "Numeric Twitch user id of the bot, the account for messages and whispers. The bot must be logged in."
   type        = string
   default     = ""
 
   validation {
     condition     = can(regex("^[0-9]{0,20}$", var.twitch_bot_user_id))
-    error_message = "A number; a login name is not one."
+    error_message = "A number, not a login name."
   }
 }
 
 variable "twitch_channels" {
-  description = "Names of the Twitch channels in which Parley listens and speaks."
+  description = "Names of Parley's Twitch channels."
   type        = list(string)
   default     = []
 
@@ -387,17 +387,17 @@ variable "twitch_channels" {
 
   validation {
     condition     = length(var.twitch_channels) == 0 || var.twitch_client_secret_version != ""
-    error_message = "Nobody can listen without twitch_client_secret_version."
+    error_message = "twitch_channels requires twitch_client_secret_version."
   }
 
   validation {
     condition     = length(var.twitch_channels) == 0 || var.gateway_min_instances > 0
-    error_message = "Somebody has to listen also while no socket is open: gateway_min_instances of at least 1."
+    error_message = "The gateway must listen also without open sockets: set gateway_min_instances to at least 1."
   }
 }
 
 variable "oauth_allowed_users" {
-  description = "Who may log in beside the bot, so that Parley acts for them: twitch:123. Login names are not taken, because they change hands."
+  description = "Users who may log in in addition to the bot, so that Parley can act for these users: twitch:123. Login names are not accepted, because they can change owners."
   type        = list(string)
   default     = []
 
@@ -408,7 +408,7 @@ variable "oauth_allowed_users" {
 }
 
 variable "oauth_operator_secret_version" {
-  description = "Version of the secret NAME-oauth-operator-secret: its number, or latest. Whoever knows that secret, of at least 24 characters, may log in with any account. Nobody may without."
+  description = "Version of the secret NAME-oauth-operator-secret: a number, or latest. The secret has at least 24 characters and allows logins with any account. Empty means no such logins."
   type        = string
   default     = ""
 
@@ -424,7 +424,7 @@ variable "oauth_operator_secret_version" {
 }
 
 variable "public_url" {
-  description = "Where browsers reach the gateway, if neither by domain nor by the address that Cloud Run gives it: https://chat.example.com."
+  description = "Address of the gateway for browsers, if neither domain nor the address from Cloud Run: https://chat.example.com."
   type        = string
   default     = ""
 
@@ -435,7 +435,7 @@ variable "public_url" {
 }
 
 variable "discord_bot_token_version" {
-  description = "Version of the secret NAME-discord-bot-token that holds the bot's token: its number, or latest. Discord is off without."
+  description = "Version of the secret NAME-discord-bot-token with the bot's token: a number, or latest. Empty turns Discord off."
   type        = string
   default     = ""
 
@@ -451,23 +451,23 @@ variable "discord_bot_token_version" {
 
   validation {
     condition     = var.discord_bot_token_version == "" || var.gateway_min_instances > 0
-    error_message = "Somebody has to listen also while no socket is open: gateway_min_instances of at least 1."
+    error_message = "The gateway must listen also without open sockets: set gateway_min_instances to at least 1."
   }
 }
 
 variable "discord_roles" {
-  description = "What roles on Discord mean, by their names or ids: {Moderators = \"moderator\"}. Others mean nothing."
+  description = "Parley's role for each Discord role, by name or id: {Moderators = \"moderator\"}. Other Discord roles have no effect."
   type        = map(string)
   default     = {}
 
   validation {
     condition     = alltrue([for name, role in var.discord_roles : can(regex("^[^,=]*[^,= ][^,=]*$", name)) && can(regex("^[^,=]*[^,= ][^,=]*$", role))])
-    error_message = "Neither a name nor a role may be empty or have a comma or = in it; such a role is named by its id."
+    error_message = "Names and roles must not be empty and must not contain a comma or =. Use the id of such a Discord role."
   }
 }
 
 variable "kms_location" {
-  description = "Where the key is that people's OAuth tokens are encrypted with; the region of everything else if empty. It can't be changed later."
+  description = "Location of the key for users' OAuth tokens. Empty means var.region. The location can't change later."
   type        = string
   default     = ""
 
@@ -477,21 +477,21 @@ variable "kms_location" {
   }
 }
 
-# Watching
+# Monitoring
 
 variable "alert_emails" {
-  description = "Addresses that alerts are sent to. Without any, they show in the console only."
+  description = "E-mail addresses for alerts. Without addresses, alerts show only in the console."
   type        = list(string)
   default     = []
 
   validation {
     condition     = alltrue([for a in var.alert_emails : can(regex("^[^@ ]+@[^@ ]+$", a))])
-    error_message = "One of them is not an e-mail address."
+    error_message = "Not an e-mail address."
   }
 }
 
 variable "alert_unacked_seconds" {
-  description = "An alert is raised when a message waits for longer than this. More than the retries of one poisoned message take, or that alone raises it."
+  description = "Age of a waiting message that raises an alert. Use more than the time of all retries of one invalid message."
   type        = number
   default     = 600
 
@@ -502,7 +502,7 @@ variable "alert_unacked_seconds" {
 }
 
 variable "budget" {
-  description = "Monthly budget: who pays (a billing account's id), and how much in whole units of its currency. E-mails go to the billing account's administrators at half, nine tenths and all of it. A budget only tells; it stops nothing."
+  description = "Monthly budget: the id of the billing account, and the amount in whole units of the account's currency. The account's administrators get e-mails at 50, 90 and 100 %. A budget stops nothing."
   type = object({
     billing_account = string
     amount          = number

@@ -17,14 +17,15 @@ provider "google" {
   project = var.project_id
   region  = var.region
 
-  # Whose a resource is can be seen in the console and on the bill.
+  # The label shows in the console and on the bill.
   default_labels = {
     app = var.name
   }
 }
 
-# The one API here that asks whose quota a person's requests count for, and otherwise answers 403
-# (https://cloud.google.com/docs/authentication/adc-troubleshooting/user-creds). Who applies, needs serviceusage.services.use.
+# The API of budgets needs a quota project for user credentials, and otherwise answers 403
+# (https://cloud.google.com/docs/authentication/adc-troubleshooting/user-creds). The user needs the permission
+# serviceusage.services.use.
 provider "google" {
   alias = "budget"
 
@@ -33,7 +34,7 @@ provider "google" {
   user_project_override = true
 }
 
-# The numeric id of the project stands in the names of Google's own service agents.
+# The number of the project is part of the names of Google's service agents.
 data "google_project" "this" {
   project_id = var.project_id
 }

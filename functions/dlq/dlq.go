@@ -11,8 +11,6 @@ import (
 	"log/slog"
 	"time"
 
-	cloudevents "github.com/cloudevents/sdk-go/v2"
-
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
@@ -63,7 +61,7 @@ func New(letters *deadletter.Store, r *delivery.Reaper, c Config, log *slog.Logg
 }
 
 // Keep stores a message of the dead-letter topic as a dead letter, once, and logs a new dead letter.
-func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
+func (f *Function) Keep(ctx context.Context, m bus.Message) error {
 	ctx = telemetry.Extract(ctx, m.Attributes)
 	a, attributes := deadletter.ParseAnnouncement(m.Attributes, m.ID)
 	id := attributes[delivery.AttrDelivery]
@@ -90,7 +88,7 @@ func (f *Function) Keep(ctx context.Context, m bus.Raw) error {
 func (f *Function) letter(data []byte, a deadletter.Announcement, attributes map[string]string) deadletter.DeadLetter {
 	l := deadletter.DeadLetter{ID: a.ID, Reason: a.Reason, Message: a.Message, Source: a.Source, Topic: a.Topic, Data: data, Attributes: attributes}
 	if a.Reason == deadletter.Exhausted {
-		subscription, _ := f.prefix.SubscriptionOf(a.Source)
+		subscription, _ := f.prefix.LookupSubscription(a.Source)
 		l.Topic = string(subscription.Topic)
 		// Pub/Sub's message has a new id each time an event is dead-lettered; the part's own dead letter keeps its id
 		if e, err := event.Decode(data); err == nil && subscription.Function != "" {
@@ -127,11 +125,7 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	letters := deadletter.NewStore(to.Firestore, time.Now)
 	ledger := delivery.NewLedger(to.Firestore, Step, time.Now)
 	f := New(letters, delivery.NewReaper(ledger, letters, to.Bus, Step, c.SweepGrace), c, to.Log)
-	return func(ctx context.Context, ce cloudevents.Event) error {
-		m, err := to.Bus.Pushed(ce)
-		if err != nil {
-			return err
-		}
+	return func(ctx context.Context, m bus.Message) error {
 		if m.Topic == topology.Sweep {
 			if err := f.Sweep(ctx); err != nil {
 				// Cloud Scheduler sends the next tick anyway. Redelivering this tick would accumulate ticks while

@@ -13,7 +13,6 @@ import (
 	"cloud.google.com/go/firestore"
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	cloudevents "github.com/cloudevents/sdk-go/v2"
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/functions/dlq"
@@ -72,24 +71,24 @@ func TestMessageIsStoredAndLoggedOnce(t *testing.T) {
 	long := bytes.Repeat([]byte("x"), 2<<20)
 	tests := []struct {
 		name string
-		in   bus.Raw
+		in   bus.Message
 		want deadletter.DeadLetter
 	}{
 		{
 			"a part's decision",
-			bus.Raw{ID: "m1", Data: []byte(`{"v":"2","source":"s","correlationId":"c1","type":"chat.message"}`), Attributes: deadletter.Announcement{
+			bus.Message{ID: "m1", Data: []byte(`{"v":"2","source":"s","correlationId":"c1","type":"chat.message"}`), Attributes: deadletter.Announcement{
 				ID: "d1", Reason: deadletter.ModelRefused, Message: "blocked", Source: "personality", Topic: "internal.user.enriched.v1",
 			}.Attributes(map[string]string{"correlationId": "c1"})},
 			deadletter.DeadLetter{ID: "d1", Reason: deadletter.ModelRefused, Message: "blocked", Source: "personality", CorrelationID: "c1", Topic: "internal.user.enriched.v1"},
 		},
 		{
 			"poison, longer than a document",
-			bus.Raw{ID: "m2", Data: long, Attributes: deadletter.Announcement{ID: "d2", Reason: deadletter.InvalidEvent, Source: "enrichment"}.Attributes(nil)},
+			bus.Message{ID: "m2", Data: long, Attributes: deadletter.Announcement{ID: "d2", Reason: deadletter.InvalidEvent, Source: "enrichment"}.Attributes(nil)},
 			deadletter.DeadLetter{ID: "d2", Reason: deadletter.InvalidEvent, Source: "enrichment"},
 		},
 		{
 			"what Pub/Sub gave up",
-			bus.Raw{ID: "m3", Data: []byte("\xff"), Attributes: map[string]string{
+			bus.Message{ID: "m3", Data: []byte("\xff"), Attributes: map[string]string{
 				"CloudPubSubDeadLetterSourceSubscription": "personality", "CloudPubSubDeadLetterSourceDeliveryCount": "10", "correlationId": "c3",
 			}},
 			deadletter.DeadLetter{ID: digest.Of("message", "m3"), Reason: deadletter.Exhausted, Source: "personality", CorrelationID: "c3", Topic: "internal.user.enriched.v1"},
@@ -122,7 +121,7 @@ func TestMessageIsStoredAndLoggedOnce(t *testing.T) {
 }
 
 // forwarded returns an event as Pub/Sub forwards it after too many attempts.
-func forwarded(t *testing.T, id, subscription string, attributes map[string]string) bus.Raw {
+func forwarded(t *testing.T, id, subscription string, attributes map[string]string) bus.Message {
 	t.Helper()
 	data, err := event.Encode(&event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c", Type: event.TypeChatMessage})
 	if err != nil {
@@ -130,7 +129,7 @@ func forwarded(t *testing.T, id, subscription string, attributes map[string]stri
 	}
 	all := map[string]string{"CloudPubSubDeadLetterSourceSubscription": subscription, "CloudPubSubDeadLetterSourceDeliveryCount": "10", "correlationId": "c"}
 	maps.Copy(all, attributes)
-	return bus.Raw{ID: id, Data: data, Attributes: all}
+	return bus.Message{ID: id, Data: data, Attributes: all}
 }
 
 func TestDeliveryForwardedByPubSubIsOneDeadLetter(t *testing.T) {
@@ -257,15 +256,8 @@ func TestTopicDecidesTheAction(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		push := func(topic topology.Topic, data string) cloudevents.Event {
-			ce := cloudevents.NewEvent()
-			ce.SetID("m1")
-			ce.SetType(bus.MessagePublished)
-			ce.SetSource("//pubsub.googleapis.com/projects/" + env.Project + "/topics/" + string(topic))
-			if err := ce.SetData(cloudevents.ApplicationJSON, map[string]any{"message": map[string]any{"data": []byte(data), "messageId": "m1"}}); err != nil {
-				t.Fatal(err)
-			}
-			return ce
+		push := func(topic topology.Topic, data string) bus.Message {
+			return bus.Message{Topic: topic, ID: "m1", Data: []byte(data)}
 		}
 		if err := handle(t.Context(), push(topology.Sweep, "{}")); err != nil {
 			t.Errorf("sweep: %v", err)

@@ -4,8 +4,7 @@ import (
 	"context"
 	"time"
 
-	cloudevents "github.com/cloudevents/sdk-go/v2"
-
+	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/store"
@@ -29,5 +28,5 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 		Sender: delivery.NewSender(delivery.NewLedger(to.Firestore, Step, time.Now), to.Bus, c.Egress, time.Now),
 		Now:    time.Now, Log: to.Log,
 	})
-	return func(ctx context.Context, ce cloudevents.Event) error { return to.Bus.CloudEvent(ctx, ce, f.Enrich) }, nil
+	return func(ctx context.Context, m bus.Message) error { return to.Bus.Handle(ctx, m, f.Enrich) }, nil
 }

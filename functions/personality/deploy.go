@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	cloudevents "github.com/cloudevents/sdk-go/v2"
-
 	"parley.internal/functions/personality/model"
+	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/store"
@@ -35,7 +34,7 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 		Sender: delivery.NewSender(delivery.NewLedger(to.Firestore, Step, time.Now), to.Bus, c.Egress, time.Now),
 		Now:    time.Now, Log: to.Log,
 	})
-	return func(ctx context.Context, ce cloudevents.Event) error { return to.Bus.CloudEvent(ctx, ce, f.Answer) }, nil
+	return func(ctx context.Context, m bus.Message) error { return to.Bus.Handle(ctx, m, f.Answer) }, nil
 }
 
 // newModel makes the configured model.

@@ -7,7 +7,6 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	cloudevents "github.com/cloudevents/sdk-go/v2"
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/functions/personality/model"
@@ -31,7 +30,7 @@ func TestPushedMessageIsAnswered(t *testing.T) {
 		if _, err := admin.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topic}); err != nil {
 			t.Fatal(err)
 		}
-		ce := pushed(t, &event.Event{
+		message := pushed(t, &event.Event{
 			V: event.Version, Source: "api-gateway", CorrelationID: "c1", Type: event.TypeChatMessage, UserID: "twitch:1",
 			Message: &event.Message{Role: event.RoleUser, Text: "hello"},
 		})
@@ -45,7 +44,7 @@ func TestPushedMessageIsAnswered(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if err := handle(t.Context(), ce); err != nil {
+			if err := handle(t.Context(), message); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -65,24 +64,14 @@ func TestPushedMessageIsAnswered(t *testing.T) {
 	})
 }
 
-// pushed returns the CloudEvent of a push.
-func pushed(t *testing.T, e *event.Event) cloudevents.Event {
+// pushed returns the message of a push.
+func pushed(t *testing.T, e *event.Event) bus.Message {
 	t.Helper()
 	data, err := event.Encode(e)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ce := cloudevents.NewEvent()
-	ce.SetID("m1")
-	ce.SetType(bus.MessagePublished)
-	ce.SetSource("//pubsub.googleapis.com/projects/p/topics/internal.user.enriched.v1")
-	err = ce.SetData(cloudevents.ApplicationJSON, map[string]any{"message": map[string]any{
-		"data": data, "attributes": map[string]string{bus.AttrNext: Step}, "messageId": "m1", "publishTime": time.Now(),
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ce
+	return bus.Message{Topic: topology.Enriched, ID: "m1", Data: data, Attributes: map[string]string{bus.AttrNext: Step}, Published: time.Now()}
 }
 
 func TestConfiguredModel(t *testing.T) {

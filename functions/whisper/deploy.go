@@ -4,8 +4,7 @@ import (
 	"context"
 	"time"
 
-	cloudevents "github.com/cloudevents/sdk-go/v2"
-
+	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
@@ -46,5 +45,5 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 		})
 	}
 	f := New(d)
-	return func(ctx context.Context, ce cloudevents.Event) error { return to.Bus.CloudEvent(ctx, ce, f.Whisper) }, nil
+	return func(ctx context.Context, m bus.Message) error { return to.Bus.Handle(ctx, m, f.Whisper) }, nil
 }

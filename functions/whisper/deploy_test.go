@@ -9,7 +9,6 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	cloudevents "github.com/cloudevents/sdk-go/v2"
 
 	"parley.internal/emulator/emulatortest"
 	pubsubserver "parley.internal/emulator/pubsub"
@@ -23,24 +22,14 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// pushed is the CloudEvent of a push.
-func pushed(t *testing.T, in bus.Incoming) cloudevents.Event {
+// pushed is the message of a push.
+func pushed(t *testing.T, in bus.Incoming) bus.Message {
 	t.Helper()
 	data, err := event.Encode(in.Event)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ce := cloudevents.NewEvent()
-	ce.SetID("m1")
-	ce.SetType(bus.MessagePublished)
-	ce.SetSource("//pubsub.googleapis.com/projects/p/topics/internal.egress.v1")
-	err = ce.SetData(cloudevents.ApplicationJSON, map[string]any{"message": map[string]any{
-		"data": data, "attributes": in.Attributes, "messageId": "m1", "publishTime": time.Now(),
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ce
+	return bus.Message{Topic: topology.Egress, ID: "m1", Data: data, Attributes: in.Attributes, Published: time.Now()}
 }
 
 // startPubSub starts the embedded Pub/Sub with the one topic that the function publishes on. What Google's does

@@ -34,6 +34,7 @@ import (
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/twitch"
 )
 
 // Step is the function's name.
@@ -247,14 +248,8 @@ func (w *execution) obtain(get func(context.Context) (credential.Token, error)) 
 		w.token = token
 		return o, true
 	}
-	if missing, ok := errors.AsType[*credential.MissingScopes](err); ok {
-		return refuse(deadletter.MissingScope, missing), false
-	}
-	if login, ok := errors.AsType[*credential.LoginNeeded](err); ok {
-		return refuse(deadletter.LoginNeeded, login), false
-	}
-	if errors.Is(err, credential.ErrRefused) {
-		return refuse(deadletter.SenderRefused, err), false
+	if e := twitch.TokenError(err); e.Outcome == twitch.Unauthorized {
+		return refuse(e.Reason, err), false
 	}
 	return w.postpone(deadletter.PlatformUnavailable, err, time.Time{}), false
 }

@@ -77,7 +77,7 @@ func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 	}
 	select {
 	case s.recordingLater <- struct{}{}:
-		if finish, ok := in.Later(); ok {
+		if finish, ok := in.SettleLater(); ok {
 			go func() { // ends with recordTimeout; the bus waits for finish when receiving stops
 				defer func() { <-s.recordingLater }()
 				finish(record())

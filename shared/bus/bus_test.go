@@ -13,7 +13,6 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	cloudevents "github.com/cloudevents/sdk-go/v2"
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/shared/bus"
@@ -25,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
 
-// system is one deployment's topics, a client, and a look at what is published on a topic.
+// system is a deployment with its topics and a client.
 type system struct {
 	*bus.Client
 	admin   *pubsub.Client
@@ -59,7 +58,7 @@ func open(t *testing.T, env emulatortest.Env, prefix string) *system {
 	return &system{c, admin, env.Project, p}
 }
 
-// watch receives what is published on a topic from now on.
+// watch receives all later messages of a topic.
 func (s *system) watch(t *testing.T, topic topology.Topic) <-chan *pubsub.Message {
 	t.Helper()
 	name := s.prefix.Subscription(s.project, "watch-"+string(topic)).String()
@@ -86,7 +85,7 @@ func next(t *testing.T, ch <-chan *pubsub.Message) *pubsub.Message {
 	case m := <-ch:
 		return m
 	case <-time.After(time.Minute):
-		t.Fatal("nothing came")
+		t.Fatal("no message")
 		return nil
 	}
 }
@@ -115,7 +114,7 @@ func TestPublishedEventCarriesItsAttributesAndTrace(t *testing.T) {
 			}
 			for _, absent := range []string{"instance", "traceId"} {
 				if v, ok := m.Attributes[absent]; ok {
-					t.Errorf("attribute %s = %q without a value to carry", absent, v)
+					t.Errorf("attribute %s = %q without a value", absent, v)
 				}
 			}
 			if !strings.Contains(m.Attributes["traceparent"], traceID) {
@@ -128,7 +127,7 @@ func TestPublishedEventCarriesItsAttributesAndTrace(t *testing.T) {
 	}
 }
 
-func TestPublishRefusesAnEventThatNobodyCouldRead(t *testing.T) {
+func TestPublishRefusesAnInvalidEvent(t *testing.T) {
 	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env, "")
 		if err := s.Publish(t.Context(), topology.Ingress, bus.Outgoing{Event: &event.Event{}}); !errors.Is(err, event.ErrInvalid) {
@@ -137,7 +136,7 @@ func TestPublishRefusesAnEventThatNobodyCouldRead(t *testing.T) {
 	})
 }
 
-func TestOrderOfOneKeyIsKept(t *testing.T) {
+func TestMessagesOfOneKeyKeepTheirOrder(t *testing.T) {
 	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env, "")
 		ch := s.watch(t, topology.Ingress)
@@ -155,7 +154,7 @@ func TestOrderOfOneKeyIsKept(t *testing.T) {
 	})
 }
 
-func TestEveryInstanceHasItsOwnSubscription(t *testing.T) {
+func TestEveryInstanceReceivesBroadcasts(t *testing.T) {
 	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env, "")
 		var mu sync.Mutex
@@ -199,31 +198,20 @@ func TestEveryInstanceHasItsOwnSubscription(t *testing.T) {
 	})
 }
 
-func TestInstanceIDsThatCouldEscapeTheFilterAreRefused(t *testing.T) {
+func TestInstanceIDWithFilterSyntaxIsRefused(t *testing.T) {
 	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
 		if _, err := open(t, env, "").Subscribe(t.Context(), `x" OR attributes:type`); err == nil {
-			t.Error("Subscribe took it")
+			t.Error("Subscribe accepted the id")
 		}
 	})
 }
 
-// pushed makes the CloudEvent that the functions framework makes of a push.
-func pushed(t *testing.T, data []byte, attributes map[string]string) cloudevents.Event {
-	t.Helper()
-	ce := cloudevents.NewEvent()
-	ce.SetID("m1")
-	ce.SetType(bus.MessagePublished)
-	ce.SetSource("//pubsub.googleapis.com/projects/p/topics/internal.ingress.v1")
-	err := ce.SetData(cloudevents.ApplicationJSON, map[string]any{"message": map[string]any{
-		"data": data, "attributes": attributes, "messageId": "m1", "publishTime": time.Now(),
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ce
+// pushed makes the message of a push.
+func pushed(data []byte, attributes map[string]string) bus.Message {
+	return bus.Message{Topic: topology.Ingress, ID: "m1", Data: data, Attributes: attributes, Published: time.Now()}
 }
 
-func TestWhatAHandlerReturnsDecides(t *testing.T) {
+func TestHandlersResultDecidesTheAcknowledgement(t *testing.T) {
 	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env, "")
 		ch := s.watch(t, topology.DeadLetter)
@@ -233,18 +221,18 @@ func TestWhatAHandlerReturnsDecides(t *testing.T) {
 		}
 		attributes := map[string]string{"correlationId": "c1", "type": "chat.message"}
 
-		if err := s.CloudEvent(t.Context(), pushed(t, data, attributes), func(context.Context, bus.Incoming) error { return nil }); err != nil {
-			t.Errorf("nil: %v; want it acknowledged", err)
+		if err := s.Handle(t.Context(), pushed(data, attributes), func(context.Context, bus.Incoming) error { return nil }); err != nil {
+			t.Errorf("nil: %v; want an acknowledgement", err)
 		}
 		boom := errors.New("try again")
-		if err := s.CloudEvent(t.Context(), pushed(t, data, attributes), func(context.Context, bus.Incoming) error { return boom }); !errors.Is(err, boom) {
-			t.Errorf("an error: %v; want it returned, so that the message comes again", err)
+		if err := s.Handle(t.Context(), pushed(data, attributes), func(context.Context, bus.Incoming) error { return boom }); !errors.Is(err, boom) {
+			t.Errorf("an error: %v; want the same error, so that the message is delivered again", err)
 		}
 		refuse := func(context.Context, bus.Incoming) error {
 			return fmt.Errorf("answer: %w", deadletter.New(deadletter.ModelRefused, errors.New("blocked")))
 		}
-		if err := s.CloudEvent(t.Context(), pushed(t, data, attributes), refuse); err != nil {
-			t.Errorf("a dead letter: %v; want it acknowledged", err)
+		if err := s.Handle(t.Context(), pushed(data, attributes), refuse); err != nil {
+			t.Errorf("a dead letter: %v; want an acknowledgement", err)
 		}
 		m := next(t, ch)
 		a, original := deadletter.ParseAnnouncement(m.Attributes, m.ID)
@@ -254,17 +242,15 @@ func TestWhatAHandlerReturnsDecides(t *testing.T) {
 	})
 }
 
-func TestPoisonIsDeadLetteredWithItsBytes(t *testing.T) {
+func TestInvalidEventIsDeadLetteredUnchanged(t *testing.T) {
 	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env, "")
 		ch := s.watch(t, topology.DeadLetter)
-		never := func(context.Context, bus.Incoming) error { t.Error("the handler saw it"); return nil }
+		never := func(context.Context, bus.Incoming) error { t.Error("the handler was called"); return nil }
 		ids := map[string]bool{}
 		for i, poison := range []string{"not JSON", "\xff\xfe", `{"type":"t"}`, strings.Repeat("[", 1000), strings.Repeat("x", event.MaxSize+1)} {
-			ce := pushed(t, []byte(poison), nil)
-			ce.SetID(fmt.Sprint(i))
-			if err := s.CloudEvent(t.Context(), ce, never); err != nil {
-				t.Fatalf("poison %d: %v; want it acknowledged", i, err)
+			if err := s.Handle(t.Context(), pushed([]byte(poison), nil), never); err != nil {
+				t.Fatalf("poison %d: %v; want an acknowledgement", i, err)
 			}
 			m := next(t, ch)
 			a, _ := deadletter.ParseAnnouncement(m.Attributes, m.ID)
@@ -273,22 +259,22 @@ func TestPoisonIsDeadLetteredWithItsBytes(t *testing.T) {
 			}
 			ids[a.ID] = true
 		}
-		if len(ids) != 1 { // all five came as Pub/Sub's message m1
+		if len(ids) != 1 { // all five have the message id m1
 			t.Errorf("%d dead letters for one message id", len(ids))
 		}
 	})
 }
 
-// A message may have 10 MB with its attributes, and a dead letter has more attributes than its message had.
-func TestWhatIsTooLargeIsDeadLetteredAtOnce(t *testing.T) {
+// The limit of a message is 10 MB with its attributes, and a dead letter has more attributes than its message.
+func TestTooLargeMessageIsDeadLetteredAtOnce(t *testing.T) {
 	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env, "")
 		ch := s.watch(t, topology.DeadLetter)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // less than is spent on what may yet succeed
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // less than the time of all retries
 		defer cancel()
 		huge := []byte(strings.Repeat("x", 10_000_000-200))
-		if err := s.CloudEvent(ctx, pushed(t, huge, nil), nil); err != nil {
-			t.Fatalf("poison of %d bytes: %v; want it acknowledged", len(huge), err)
+		if err := s.Handle(ctx, pushed(huge, nil), nil); err != nil {
+			t.Fatalf("poison of %d bytes: %v; want an acknowledgement", len(huge), err)
 		}
 		m := next(t, ch)
 		a, _ := deadletter.ParseAnnouncement(m.Attributes, m.ID)
@@ -298,22 +284,12 @@ func TestWhatIsTooLargeIsDeadLetteredAtOnce(t *testing.T) {
 
 		err := s.Republish(ctx, topology.Ingress, append(huge, huge...), nil)
 		if d, ok := errors.AsType[*deadletter.Error](err); !ok || d.Reason != deadletter.InvalidEvent || !errors.Is(err, event.ErrInvalid) || ctx.Err() != nil {
-			t.Errorf("Republish = %v; want it refused at once", err)
+			t.Errorf("Republish = %v; want a refusal at once", err)
 		}
 	})
 }
 
-func TestAnotherCloudEventIsRefused(t *testing.T) {
-	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
-		ce := pushed(t, nil, nil)
-		ce.SetType("google.cloud.storage.object.v1.finalized")
-		if err := open(t, env, "").CloudEvent(t.Context(), ce, nil); err == nil || !strings.Contains(err.Error(), "trigger") {
-			t.Errorf("CloudEvent = %v", err)
-		}
-	})
-}
-
-func TestWhatAHandlerPutsOffIsNotAcknowledgedBefore(t *testing.T) {
+func TestDeferredMessageIsAcknowledgedAfterItsOutcome(t *testing.T) {
 	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env, "")
 		sub, err := s.Subscribe(t.Context(), "a")
@@ -340,14 +316,14 @@ func TestWhatAHandlerPutsOffIsNotAcknowledgedBefore(t *testing.T) {
 			switch {
 			case id == "c1" && times[id] == 1:
 				var ok bool
-				if first, ok = in.Later(); !ok {
-					t.Error("a pulled message can't be put off")
+				if first, ok = in.SettleLater(); !ok {
+					t.Error("a pulled message can't be deferred")
 				}
-			case id == "c2" && times[id] == 1: // came although the one before it has no outcome yet
+			case id == "c2" && times[id] == 1: // delivered although c1 has no outcome yet
 				go first(errors.New("could not be stored"))
 			case id == "c1":
-				finish, _ := in.Later()
-				cancel() // Receive waits for the outcome all the same
+				finish, _ := in.SettleLater()
+				cancel() // Receive still waits for the outcome
 				go func() {
 					finish(nil)
 					close(again)
@@ -361,24 +337,24 @@ func TestWhatAHandlerPutsOffIsNotAcknowledgedBefore(t *testing.T) {
 		select {
 		case <-again:
 		default:
-			t.Error("Receive returned before what was put off had an outcome")
+			t.Error("Receive returned before the deferred outcome")
 		}
 		if times["c1"] != 2 {
-			t.Errorf("c1 was handled %d times; want it again after it could not be stored", times["c1"])
+			t.Errorf("c1 was handled %d times; want a redelivery after the failed outcome", times["c1"])
 		}
 	})
 }
 
-func TestAFunctionsMessageIsNotPutOff(t *testing.T) {
+func TestPushedMessageIsNotDeferred(t *testing.T) {
 	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env, "")
 		data, err := event.Encode(said("c1"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = s.CloudEvent(t.Context(), pushed(t, data, nil), func(_ context.Context, in bus.Incoming) error {
-			if _, ok := in.Later(); ok {
-				t.Error("the answer to the push is the acknowledgement: it can't come later")
+		err = s.Handle(t.Context(), pushed(data, nil), func(_ context.Context, in bus.Incoming) error {
+			if _, ok := in.SettleLater(); ok {
+				t.Error("SettleLater is ok for a push, although the response is the acknowledgement")
 			}
 			return nil
 		})

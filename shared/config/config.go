@@ -1,9 +1,10 @@
-// Package config reads a part's configuration from environment variables into one struct, checks all of it before the
-// part starts, and reports everything that is wrong together.
+// Package config reads the configuration of a part from environment variables into one struct, validates all values
+// before the part starts, and reports all errors together. Start with [Load].
 //
-// A field names its variable with `env`, its default with `envDefault`, and explains itself with `help`; `,required`
-// and `,notEmpty` work as in github.com/caarlos0/env. A struct, or one embedded in it, may have a method
-// Validate() error for what a type cannot say; errors.Join several.
+// The tags of a field are `env` for the variable's name, `envDefault` for the default and `help` for the description. The
+// options `,required` and `,notEmpty` work as in github.com/caarlos0/env. A struct, also an embedded struct, may have a
+// method Validate() error for rules beyond types. Validate joins several errors with errors.Join, and each error begins
+// with the variable's name and a colon.
 package config
 
 import (
@@ -22,16 +23,16 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// Deployment is what every part has to know about where it runs.
+// Deployment is the configuration that all parts share: project, database, prefix and logging.
 type Deployment struct {
 	Project   string          `env:"GOOGLE_CLOUD_PROJECT,required,notEmpty" help:"Google Cloud project that holds the topics and the database."`
 	Database  string          `env:"FIRESTORE_DATABASE" envDefault:"(default)" help:"Firestore database."`
-	Prefix    topology.Prefix `env:"BUS_PREFIX" help:"Stands before the name of every topic and subscription, so that deployments can share a project: staging. for example."`
-	LogFormat string          `env:"LOG_FORMAT" envDefault:"json" help:"json (as Cloud Logging reads it) or text (for people)."`
-	LogLevel  string          `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error: the least severity that is logged."`
+	Prefix    topology.Prefix `env:"BUS_PREFIX" help:"Prefix of every topic and subscription name, such as staging. (several deployments can then share a project)."`
+	LogFormat string          `env:"LOG_FORMAT" envDefault:"json" help:"json (for Cloud Logging) or text (for a terminal)."`
+	LogLevel  string          `env:"LOG_LEVEL" envDefault:"info" help:"Minimum severity of the log: debug, info, warn or error."`
 }
 
-// Validate checks what the types cannot.
+// Validate checks the log format and the log level.
 func (d Deployment) Validate() error {
 	var errs []error
 	if d.LogFormat != "json" && d.LogFormat != "text" {
@@ -45,26 +46,26 @@ func (d Deployment) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Load reads T from an environment in the form of os.Environ. The error joins one error for each variable that is
-// missing or wrong.
+// Load reads T from an environment in the form of os.Environ. The error joins one error for each missing or invalid
+// variable.
 func Load[T any](environ []string) (T, error) {
 	var c T
 	var errs []error
-	unread := map[string]bool{} // what is not even of its type has no value that could be judged
+	unread := map[string]bool{} // variables without a value of the right type; Validate's errors about them are dropped
 	if err := env.ParseWithOptions(&c, env.Options{Environment: env.ToMap(environ)}); err != nil {
 		var several env.AggregateError
 		if errors.As(err, &several) {
 			for _, e := range several.Errors {
 				e = readable[T](e)
 				errs = append(errs, e)
-				unread[about(e)] = true
+				unread[variableOf(e)] = true
 			}
 		} else {
 			errs = append(errs, err)
 		}
 	}
 	for _, e := range validate(reflect.ValueOf(c)) {
-		if !unread[about(e)] {
+		if !unread[variableOf(e)] {
 			errs = append(errs, e)
 		}
 	}
@@ -74,13 +75,13 @@ func Load[T any](environ []string) (T, error) {
 	return c, nil
 }
 
-// about is the variable that an error begins with.
-func about(err error) string {
+// variableOf returns the variable name at the beginning of an error.
+func variableOf(err error) string {
 	name, _, _ := strings.Cut(err.Error(), ":")
 	return name
 }
 
-// readable names the variable where the library names the struct's field.
+// readable rewrites an error of the library: the library names the field, and the result names the variable.
 func readable[T any](err error) error {
 	var pe env.ParseError
 	if errors.As(err, &pe) {
@@ -101,7 +102,7 @@ func readable[T any](err error) error {
 	return err
 }
 
-// plain says in a person's words what a value is not.
+// plain explains an invalid value without Go's type names.
 func plain(pe env.ParseError) error {
 	if pe.Type == reflect.TypeFor[time.Duration]() {
 		return fmt.Errorf("not a duration such as 30s or 5m: %w", pe.Err)
@@ -124,8 +125,8 @@ func plain(pe env.ParseError) error {
 	return pe.Err
 }
 
-// validate calls Validate on every struct of the tree that has it, the inner ones first. A struct may have its method
-// from one that it embeds, or call the methods of its parts itself: what is said twice is reported once.
+// validate calls every Validate method in the tree of structs, inner structs first. It removes repeated errors: a struct
+// may inherit Validate from an embedded struct, or call the Validate methods of its fields.
 func validate(v reflect.Value) []error {
 	var errs []error
 	for i := range v.NumField() {
@@ -136,15 +137,15 @@ func validate(v reflect.Value) []error {
 	if c, ok := v.Interface().(interface{ Validate() error }); ok {
 		errs = append(errs, flatten(c.Validate())...)
 	}
-	said := map[string]bool{}
+	seen := map[string]bool{}
 	return slices.DeleteFunc(errs, func(err error) bool {
-		repeated := said[err.Error()]
-		said[err.Error()] = true
+		repeated := seen[err.Error()]
+		seen[err.Error()] = true
 		return repeated
 	})
 }
 
-// flatten takes joined errors apart.
+// flatten returns the single errors of a joined error.
 func flatten(err error) []error {
 	if err == nil {
 		return nil
@@ -160,16 +161,16 @@ func flatten(err error) []error {
 	return errs
 }
 
-// Variable is one environment variable that a part reads.
+// Variable describes one environment variable of a part.
 type Variable struct {
 	Name     string
-	Default  string // empty if it has none
+	Default  string // empty for no default
 	Required bool
 	Help     string
 	field    string
 }
 
-// Describe lists the variables that T is read from, in the order of its fields.
+// Describe lists the variables of T in the order of the fields.
 func Describe[T any]() []Variable { return describe(reflect.TypeFor[T]()) }
 
 func describe(t reflect.Type) []Variable {
@@ -191,7 +192,7 @@ func describe(t reflect.Type) []Variable {
 	return vars
 }
 
-// Usage writes the variables of T as a table, for a command's --help.
+// Usage writes the variables of T as a table, for the --help of a command.
 func Usage[T any](w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, v := range Describe[T]() {

@@ -17,7 +17,7 @@ type part struct {
 	Nested  nested
 }
 
-// Validate is the part's own, although a struct that it embeds has one, too.
+// Validate hides the Validate of the embedded Deployment.
 func (p part) Validate() error {
 	if p.Limit < 0 {
 		return errors.Join(errors.New("LIMIT: negative"), p.Deployment.Validate())
@@ -27,7 +27,7 @@ func (p part) Validate() error {
 
 type nested struct {
 	Model    string `env:"MODEL" envDefault:"embedded" help:"A model."`
-	Positive int    `env:"POSITIVE" envDefault:"1" help:"More than nothing."`
+	Positive int    `env:"POSITIVE" envDefault:"1" help:"A positive number."`
 }
 
 func (n nested) Validate() error {
@@ -40,7 +40,7 @@ func (n nested) Validate() error {
 	return nil
 }
 
-func TestLoadTakesDefaultsAndValues(t *testing.T) {
+func TestLoadReadsDefaultsAndValues(t *testing.T) {
 	c, err := config.Load[part]([]string{"GOOGLE_CLOUD_PROJECT=p", "LIMIT=9", "BUS_PREFIX=staging."})
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +65,7 @@ func TestLoadReportsEveryErrorByItsVariable(t *testing.T) {
 	}
 }
 
-func TestAValueThatIsNotOfItsTypeIsReportedOnceInPlainWords(t *testing.T) {
+func TestValueOfTheWrongTypeIsReportedOnceInPlainWords(t *testing.T) {
 	_, err := config.Load[part]([]string{"GOOGLE_CLOUD_PROJECT=p", "POSITIVE=many", "TIMEOUT=5"})
 	if err == nil {
 		t.Fatal("loaded")
@@ -80,7 +80,7 @@ func TestAValueThatIsNotOfItsTypeIsReportedOnceInPlainWords(t *testing.T) {
 	}
 }
 
-func TestAStructsOwnValidateCountsBesideThatOfWhatItEmbeds(t *testing.T) {
+func TestValidateOfAStructAndOfItsEmbeddedStructBothCount(t *testing.T) {
 	_, err := config.Load[part]([]string{"GOOGLE_CLOUD_PROJECT=p", "LIMIT=-1", "LOG_LEVEL=loud"})
 	for _, want := range []string{"LIMIT: negative", "LOG_LEVEL: "} {
 		if err == nil || strings.Count(err.Error(), want) != 1 {

@@ -1,5 +1,5 @@
-// Package telemetry is how Parley's parts tell what they do: structured logs in the form that Cloud Logging reads, and
-// the W3C trace context that ties one happening's logs together across parts.
+// Package telemetry provides structured logs in the format of Cloud Logging, and the W3C trace context that connects the
+// logs of one event across all parts. Start with [NewLogger] and [StartTrace].
 package telemetry
 
 import (
@@ -14,13 +14,13 @@ import (
 	"parley.internal/shared/config"
 )
 
-// NewLogger makes the logger of a part. In the json format each line is a structured entry of Cloud Logging
-// (https://cloud.google.com/logging/docs/structured-logging): severity, message, time, and, where the context carries
-// one, the trace. In the text format a line is for a person; colours are used if colour says so.
+// NewLogger makes the logger of a part. In the json format, each line is a structured entry of Cloud Logging
+// (https://cloud.google.com/logging/docs/structured-logging) with severity, message, time, and the trace of the context,
+// if any. The text format is for a terminal; colour switches the colours on.
 func NewLogger(w io.Writer, d config.Deployment, colour bool) *slog.Logger {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(d.LogLevel)); err != nil {
-		level = slog.LevelInfo // a configuration that was checked has no other
+		level = slog.LevelInfo // config.Deployment.Validate refuses other levels
 	}
 	if d.LogFormat == "text" {
 		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !colour}))
@@ -31,6 +31,7 @@ func NewLogger(w io.Writer, d config.Deployment, colour bool) *slog.Logger {
 	})
 }
 
+// cloudNames renames the attributes of slog to the field names of Cloud Logging.
 func cloudNames(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) > 0 {
 		return a
@@ -47,7 +48,7 @@ func cloudNames(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// cloudHandler adds the trace that the context carries.
+// cloudHandler adds the trace of the context to each entry.
 type cloudHandler struct {
 	slog.Handler
 	project string

@@ -30,7 +30,7 @@ func TestLogLineIsACloudLoggingEntry(t *testing.T) {
 	}
 }
 
-func TestTextFormatIsForPeople(t *testing.T) {
+func TestTextFormatIsPlain(t *testing.T) {
 	var b strings.Builder
 	log := telemetry.NewLogger(&b, config.Deployment{LogFormat: "text", LogLevel: "debug"}, false)
 	log.Debug("hello", "n", 1)

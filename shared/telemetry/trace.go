@@ -8,11 +8,11 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// The trace context travels in the bus attributes traceparent and tracestate, as in HTTP
+// propagator writes the trace context to the message attributes traceparent and tracestate, named as the HTTP headers
 // (https://www.w3.org/TR/trace-context/).
 var propagator = propagation.TraceContext{}
 
-// StartTrace gives a context a trace of its own if it carries none, and returns the trace's id: 32 hexadecimal digits.
+// StartTrace adds a new trace to a context without a trace. It returns the trace id, 32 hexadecimal digits.
 func StartTrace(ctx context.Context) (context.Context, string) {
 	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
 		return ctx, sc.TraceID().String()
@@ -25,12 +25,12 @@ func StartTrace(ctx context.Context) (context.Context, string) {
 	return trace.ContextWithSpanContext(ctx, sc), traceID.String()
 }
 
-// Inject writes the context's trace into a message's attributes.
+// Inject writes the trace of the context to the attributes of a message.
 func Inject(ctx context.Context, attributes map[string]string) {
 	propagator.Inject(ctx, propagation.MapCarrier(attributes))
 }
 
-// Extract reads the trace that a message's attributes carry into a context.
+// Extract returns a context with the trace in the attributes of a message.
 func Extract(ctx context.Context, attributes map[string]string) context.Context {
 	return propagator.Extract(ctx, propagation.MapCarrier(attributes))
 }

@@ -1,9 +1,10 @@
-// Package topology says which Pub/Sub topics and subscriptions Parley has, with their filters, back-offs and limits.
-// The one source is topology.json: this package embeds it, the emulator creates what it lists, and Terraform reads the
-// same file, so that code, laptop and cloud cannot drift apart.
+// Package topology lists Parley's Pub/Sub topics and subscriptions, with filters, back-offs and limits. The only source is
+// topology.json: this package embeds the file, the emulator creates the listed topics, and Terraform reads the same
+// file. Code, laptop and cloud therefore always agree.
 //
-// Names in the file are bare. A deployment may put a prefix before every name, so that several can share a project;
-// [Prefix] applies it, in one place, and what comes out is of another type, to which no prefix can be applied again.
+// The names in the file are bare. A deployment may have a prefix for every name, so that several deployments can share a
+// project. Only [Prefix] applies the prefix. The results, [TopicName] and [SubscriptionName], are separate types, so that
+// no prefix can be applied twice.
 package topology
 
 import (
@@ -18,7 +19,7 @@ import (
 // Topic is the bare name of a topic.
 type Topic string
 
-// The topics. Every constant stands in topology.json and the other way round.
+// The topics: exactly the topics of topology.json.
 const (
 	Ingress    Topic = "internal.ingress.v1"
 	Enriched   Topic = "internal.user.enriched.v1"
@@ -27,23 +28,23 @@ const (
 	Sweep      Topic = "internal.sweep.v1"
 )
 
-// Subscription is one subscription of the topology. Durations of zero leave the service's default.
+// Subscription is one subscription of the topology. A duration of zero means Pub/Sub's default.
 type Subscription struct {
 	Name     string `json:"name"` // bare
 	Topic    Topic  `json:"topic"`
-	Function string `json:"function"` // the function that it is pushed to; empty for one that is pulled
+	Function string `json:"function"` // the receiver of pushes; empty for a pull subscription
 	Filter   string `json:"filter"`   // at most 256 bytes; immutable once created
 	Ordered  bool   `json:"ordered"`  // messages of one ordering key are delivered in order
 
 	AckDeadlineSeconds  int `json:"ackDeadlineSeconds"`  // 10 to 600
 	MinBackoffSeconds   int `json:"minBackoffSeconds"`   // 0 to 600
 	MaxBackoffSeconds   int `json:"maxBackoffSeconds"`   // 0 to 600
-	MaxDeliveryAttempts int `json:"maxDeliveryAttempts"` // 5 to 100, then to the dead-letter topic; 0 for no end
+	MaxDeliveryAttempts int `json:"maxDeliveryAttempts"` // 5 to 100, then to the dead-letter topic; 0 for unlimited
 	RetentionSeconds    int `json:"retentionSeconds"`    // 600 to 2,678,400
 	ExpirationSeconds   int `json:"expirationSeconds"`   // at least 86,400; 0 for never
 }
 
-// AckDeadline is how long a receiver has before the message is delivered again.
+// AckDeadline is the time until a message without acknowledgement is delivered again.
 func (s Subscription) AckDeadline() time.Duration { return seconds(s.AckDeadlineSeconds) }
 
 // MinBackoff is the wait before the first redelivery.
@@ -52,10 +53,10 @@ func (s Subscription) MinBackoff() time.Duration { return seconds(s.MinBackoffSe
 // MaxBackoff bounds the wait before a redelivery.
 func (s Subscription) MaxBackoff() time.Duration { return seconds(s.MaxBackoffSeconds) }
 
-// Retention is how long an unacknowledged message is kept.
+// Retention is the storage time of a message without acknowledgement.
 func (s Subscription) Retention() time.Duration { return seconds(s.RetentionSeconds) }
 
-// Expiration is how long the subscription lives without anybody using it.
+// Expiration is the lifetime of an unused subscription.
 func (s Subscription) Expiration() time.Duration { return seconds(s.ExpirationSeconds) }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
@@ -75,7 +76,7 @@ var parsed = func() (t struct {
 	dec := json.NewDecoder(strings.NewReader(string(source)))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&t); err != nil {
-		panic(fmt.Sprintf("topology.json: %v", err)) // embedded, so a test has seen it parse
+		panic(fmt.Sprintf("topology.json: %v", err)) // the file is embedded: every test run parses the same bytes
 	}
 	return t
 }()
@@ -89,12 +90,12 @@ func Topics() []Topic {
 	return names
 }
 
-// Subscriptions lists the subscriptions that a deployment has from its start on. Those with attempts to count
-// ([Subscription.MaxDeliveryAttempts]) hand what used them up to [DeadLetter].
+// Subscriptions lists the permanent subscriptions of a deployment. After [Subscription.MaxDeliveryAttempts] deliveries,
+// Pub/Sub moves a message to [DeadLetter].
 func Subscriptions() []Subscription { return append([]Subscription(nil), parsed.Subscriptions...) }
 
-// Gateway is the subscription of the gateway instance with this id: its own, made when it starts, deleted when it
-// stops, and expiring by itself if it could not be. The id must be one that [ValidInstance] takes.
+// Gateway returns the subscription of a gateway instance. The instance creates the subscription at its start and deletes
+// the subscription at its end; after a crash the subscription expires. The id must be valid ([ValidInstance]).
 func Gateway(instance string) Subscription {
 	s := parsed.Gateway
 	s.Name = strings.ReplaceAll(s.Name, "{instance}", instance)
@@ -102,26 +103,26 @@ func Gateway(instance string) Subscription {
 	return s
 }
 
-// MaxFilter is the most bytes a subscription's filter may have
+// MaxFilter is the maximum size of a subscription's filter in bytes
 // (https://cloud.google.com/pubsub/docs/subscription-message-filter).
 const MaxFilter = 256
 
 var instanceID = regexp.MustCompile(`^[A-Za-z0-9._~-]{1,128}$`)
 
-// ValidInstance reports whether an instance id can stand in a subscription's name and in a filter. Cloud Run's own,
-// 100 hexadecimal digits or more, can.
+// ValidInstance reports whether an instance id fits into a subscription's name and filter. The ids of Cloud Run, 100
+// hexadecimal digits or more, are valid.
 func ValidInstance(id string) bool {
 	return instanceID.MatchString(id) && len(Gateway(id).Filter) <= MaxFilter
 }
 
-// Prefix stands before the name of every topic and subscription of one deployment. The zero value is no prefix.
+// Prefix is the beginning of every topic and subscription name of one deployment. The zero value is no prefix.
 type Prefix struct{ text string }
 
 var prefixSyntax = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._~-]{0,63}$`)
 
-// ParsePrefix checks a prefix: empty, or up to 64 letters, digits and .-_~, a letter first and not "goog", as Pub/Sub
-// demands of names (https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names). It is used as it is given: a
-// separator belongs to it ("staging.").
+// ParsePrefix validates a prefix. A prefix is empty, or has up to 64 letters, digits and .-_~, begins with a letter, and
+// does not begin with "goog". The rules are Pub/Sub's rules for names
+// (https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names). A separator is part of the prefix ("staging.").
 func ParsePrefix(s string) (Prefix, error) {
 	if s != "" && (!prefixSyntax.MatchString(s) || strings.HasPrefix(strings.ToLower(s), "goog")) {
 		return Prefix{}, fmt.Errorf("prefix %q: want a letter (not beginning \"goog\"), then letters, digits or . - _ ~, 64 at most", s)
@@ -129,41 +130,41 @@ func ParsePrefix(s string) (Prefix, error) {
 	return Prefix{s}, nil
 }
 
-// UnmarshalText is [ParsePrefix].
+// UnmarshalText calls [ParsePrefix].
 func (p *Prefix) UnmarshalText(text []byte) (err error) {
 	*p, err = ParsePrefix(string(text))
 	return err
 }
 
-// String is the prefix as it was given.
+// String returns the unchanged prefix.
 func (p Prefix) String() string { return p.text }
 
 // TopicName is the full name of a topic, prefix and project included.
 type TopicName struct{ path string }
 
-// String is "projects/PROJECT/topics/NAME".
+// String returns "projects/PROJECT/topics/NAME".
 func (n TopicName) String() string { return n.path }
 
 // SubscriptionName is the full name of a subscription, prefix and project included.
 type SubscriptionName struct{ path string }
 
-// String is "projects/PROJECT/subscriptions/NAME".
+// String returns "projects/PROJECT/subscriptions/NAME".
 func (n SubscriptionName) String() string { return n.path }
 
-// Topic names a topic in a project.
+// Topic returns the full name of a topic.
 func (p Prefix) Topic(project string, t Topic) TopicName {
 	return TopicName{p.qualify(project, "topics", string(t))}
 }
 
-// Subscription names a subscription in a project by its bare name.
+// Subscription returns the full name of a subscription with the given bare name.
 func (p Prefix) Subscription(project, name string) SubscriptionName {
 	return SubscriptionName{p.qualify(project, "subscriptions", name)}
 }
 
-// Bare finds out which of the topology's topics a full name means in this deployment.
-func (p Prefix) Bare(fullName string) (Topic, bool) {
+// LookupTopic returns the topic of this deployment with the given full name. ok is false for an unknown name.
+func (p Prefix) LookupTopic(fullName string) (t Topic, ok bool) {
 	name := fullName[strings.LastIndexByte(fullName, '/')+1:]
-	name, ok := strings.CutPrefix(name, p.text)
+	name, ok = strings.CutPrefix(name, p.text)
 	if !ok {
 		return "", false
 	}
@@ -175,15 +176,17 @@ func (p Prefix) Bare(fullName string) (Topic, bool) {
 	return "", false
 }
 
-// TopicOf finds out which topic the subscription of this full name or bare name reads in this deployment.
-func (p Prefix) TopicOf(subscription string) (Topic, bool) {
-	s, ok := p.SubscriptionOf(subscription)
+// TopicOf returns the topic of a subscription of this deployment. The name is full, or the prefix and the bare name. ok is
+// false for an unknown name.
+func (p Prefix) TopicOf(subscription string) (t Topic, ok bool) {
+	s, ok := p.LookupSubscription(subscription)
 	return s.Topic, ok
 }
 
-// SubscriptionOf finds out which of the topology's subscriptions a full name or bare name means in this deployment.
-func (p Prefix) SubscriptionOf(name string) (Subscription, bool) {
-	name, ok := strings.CutPrefix(name[strings.LastIndexByte(name, '/')+1:], p.text)
+// LookupSubscription returns a subscription of this deployment. The name is full, or the prefix and the bare name. ok is
+// false for an unknown name.
+func (p Prefix) LookupSubscription(name string) (s Subscription, ok bool) {
+	name, ok = strings.CutPrefix(name[strings.LastIndexByte(name, '/')+1:], p.text)
 	if !ok {
 		return Subscription{}, false
 	}
@@ -195,7 +198,7 @@ func (p Prefix) SubscriptionOf(name string) (Subscription, bool) {
 	return Subscription{}, false
 }
 
-// qualify is the only place where a prefix is put before a name.
+// qualify is the only function that applies a prefix.
 func (p Prefix) qualify(project, kind, name string) string {
 	return "projects/" + project + "/" + kind + "/" + p.text + name
 }

@@ -8,23 +8,23 @@ import (
 	"parley.internal/shared/topology"
 )
 
-func TestEveryConstantIsATopicOfTheFile(t *testing.T) {
+func TestConstantsAreTheTopicsOfTheFile(t *testing.T) {
 	want := []topology.Topic{topology.Ingress, topology.Enriched, topology.Egress, topology.DeadLetter, topology.Sweep}
 	if got := topology.Topics(); !slices.Equal(got, want) {
 		t.Errorf("topology.json has %v; the constants are %v", got, want)
 	}
 }
 
-func TestSubscriptionsKeepTheServicesLimits(t *testing.T) {
+func TestSubscriptionsAreWithinPubSubsLimits(t *testing.T) {
 	subs := append(topology.Subscriptions(), topology.Gateway(strings.Repeat("f", 128)))
 	seen := map[string]bool{}
 	for _, s := range subs {
 		if seen[s.Name] {
-			t.Errorf("%s stands twice", s.Name)
+			t.Errorf("%s is repeated", s.Name)
 		}
 		seen[s.Name] = true
 		if !slices.Contains(topology.Topics(), s.Topic) {
-			t.Errorf("%s: topic %s is not one of the topology's", s.Name, s.Topic)
+			t.Errorf("%s: topic %s is not in the topology", s.Name, s.Topic)
 		}
 		if len(s.Filter) > topology.MaxFilter {
 			t.Errorf("%s: filter of %d bytes", s.Name, len(s.Filter))
@@ -47,7 +47,7 @@ func TestSubscriptionsKeepTheServicesLimits(t *testing.T) {
 	}
 }
 
-func TestPrefixStandsOnce(t *testing.T) {
+func TestPrefixIsAppliedOnce(t *testing.T) {
 	for _, text := range []string{"", "staging.", "a"} {
 		p, err := topology.ParsePrefix(text)
 		if err != nil {
@@ -57,8 +57,8 @@ func TestPrefixStandsOnce(t *testing.T) {
 		if want := "projects/proj/topics/" + text + "internal.ingress.v1"; name != want {
 			t.Errorf("Topic = %q; want %q", name, want)
 		}
-		if got, ok := p.Bare(name); !ok || got != topology.Ingress {
-			t.Errorf("Bare(%q) = %q, %v", name, got, ok)
+		if got, ok := p.LookupTopic(name); !ok || got != topology.Ingress {
+			t.Errorf("LookupTopic(%q) = %q, %v", name, got, ok)
 		}
 		if got, want := p.Subscription("proj", "dlq").String(), "projects/proj/subscriptions/"+text+"dlq"; got != want {
 			t.Errorf("Subscription = %q; want %q", got, want)
@@ -66,16 +66,16 @@ func TestPrefixStandsOnce(t *testing.T) {
 	}
 }
 
-func TestBareKnowsOnlyItsOwnDeployment(t *testing.T) {
+func TestLookupTopicKnowsOnlyTheOwnDeployment(t *testing.T) {
 	p, _ := topology.ParsePrefix("staging.")
 	for _, name := range []string{"projects/p/topics/internal.ingress.v1", "projects/p/topics/staging.staging.internal.ingress.v1", "projects/p/topics/staging.other", ""} {
-		if got, ok := p.Bare(name); ok {
-			t.Errorf("Bare(%q) = %q; want none", name, got)
+		if got, ok := p.LookupTopic(name); ok {
+			t.Errorf("LookupTopic(%q) = %q; want none", name, got)
 		}
 	}
 }
 
-func TestTopicOfASubscription(t *testing.T) {
+func TestTopicOfSubscription(t *testing.T) {
 	p, _ := topology.ParsePrefix("staging.")
 	for name, want := range map[string]topology.Topic{
 		"staging.personality": topology.Enriched, "projects/p/subscriptions/staging.enrichment": topology.Ingress, "personality": "", "staging.other": "",

@@ -14,14 +14,14 @@ import (
 	"parley.internal/shared/telemetry"
 )
 
-// Connections are what every function works with. They last as long as its process.
+// Connections are the connections of a function. They stay open until the process ends.
 type Connections struct {
 	Log       *slog.Logger
 	Firestore *firestore.Client
 	Bus       *bus.Client
 }
 
-// Connect makes the connections of the function with this name.
+// Connect opens the connections of the function with the given name.
 func Connect(ctx context.Context, d config.Deployment, name string) (Connections, error) {
 	log := telemetry.NewLogger(os.Stderr, d, false)
 	client, err := store.Connect(ctx, d)

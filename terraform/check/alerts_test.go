@@ -14,9 +14,8 @@ import (
 	"testing"
 )
 
-// TestAlertsFindWhatTheCodeLogs holds the filters of the alerts that read logs against the messages of the code: one
-// that is worded otherwise would never be seen again.
-func TestAlertsFindWhatTheCodeLogs(t *testing.T) {
+// The filters of the log alerts must match the log messages of the code. An alert for a renamed message would never fire.
+func TestLogAlertsMatchTheMessagesOfTheCode(t *testing.T) {
 	d := full(t)
 	filters := map[string]string{}
 	for _, r := range d.all("google_monitoring_alert_policy") {
@@ -29,43 +28,43 @@ func TestAlertsFindWhatTheCodeLogs(t *testing.T) {
 			t.Errorf("%s reads no log: %v", want, slices.Sorted(maps.Keys(filters)))
 		}
 	}
-	said := logged(t, "gateway", "functions/whisper", "shared")
+	severitiesOf := logged(t, "gateway", "functions/whisper", "shared")
 	for address, filter := range filters {
 		_, list, _ := strings.Cut(filter, "jsonPayload.message=(")
 		messages := regexp.MustCompile(`"([^"]*)"`).FindAllStringSubmatch(list, -1)
 		if len(messages) == 0 {
-			t.Errorf("%s looks for no message: %s", address, filter)
+			t.Errorf("the filter of %s has no message: %s", address, filter)
 		}
 		for _, m := range messages {
-			levels, ok := said[m[1]]
+			levels, ok := severitiesOf[m[1]]
 			if !ok {
-				t.Errorf("%s looks for %q, which nothing logs", address, m[1])
+				t.Errorf("%s looks for %q, but the code has no such log message", address, m[1])
 				continue
 			}
 			if strings.Contains(filter, "severity=ERROR") && !slices.Contains(levels, "ERROR") ||
 				strings.Contains(filter, "severity>=WARNING") && !slices.Contains(levels, "ERROR") && !slices.Contains(levels, "WARNING") {
-				t.Errorf("%s looks for %q, which is logged as %v", address, m[1], levels)
+				t.Errorf("%s looks for %q, but its severities are %v", address, m[1], levels)
 			}
 		}
 	}
 }
 
-// TestAlertsOfFailuresEnd because a metric that counts failures has no more data when there are none, by which an
-// incident would end. The alert that there is no gateway has none as long as it is right.
-func TestAlertsOfFailuresEnd(t *testing.T) {
+// A metric of failures has no data without failures, so an incident needs auto_close to end. The alert for a missing gateway
+// is the exception: missing data is its condition.
+func TestIncidentsOfFailureAlertsEnd(t *testing.T) {
 	for _, r := range full(t).all("google_monitoring_alert_policy") {
 		missing := r.text("conditions.0.condition_threshold.0.evaluation_missing_data") == "EVALUATION_MISSING_DATA_ACTIVE"
 		if end := r.text("alert_strategy.0.auto_close"); (end == "") != missing {
-			t.Errorf("%s ends after %q without data", r.Address, end)
+			t.Errorf("%s: auto_close = %q", r.Address, end)
 		}
 	}
 }
 
-// logged are the messages of a logger's calls in these folders, with the severities under which they are logged.
+// logged returns the log messages of the code in these folders, with the severities of each message.
 func logged(t *testing.T, folders ...string) map[string][]string {
 	t.Helper()
 	severities := map[string][]string{"ErrorContext": {"ERROR"}, "WarnContext": {"WARNING"}, "Log": {"ERROR", "WARNING"}}
-	said := map[string][]string{}
+	found := map[string][]string{}
 	for _, folder := range folders {
 		err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(folder)), func(path string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
@@ -84,10 +83,10 @@ func logged(t *testing.T, folders ...string) map[string][]string {
 				if !ok || severities[f.Sel.Name] == nil {
 					return true
 				}
-				for _, arg := range call.Args[:min(3, len(call.Args))] { // after the context, and the level where there is one
+				for _, arg := range call.Args[:min(3, len(call.Args))] { // after the context and the optional level
 					if text, ok := arg.(*ast.BasicLit); ok && text.Kind == token.STRING {
 						if message, err := strconv.Unquote(text.Value); err == nil {
-							said[message] = append(said[message], severities[f.Sel.Name]...)
+							found[message] = append(found[message], severities[f.Sel.Name]...)
 						}
 						break
 					}
@@ -100,5 +99,5 @@ func logged(t *testing.T, folders ...string) map[string][]string {
 			t.Fatal(err)
 		}
 	}
-	return said
+	return found
 }

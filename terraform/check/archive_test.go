@@ -3,7 +3,6 @@ package check
 import (
 	"archive/zip"
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -19,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"text/template"
@@ -27,6 +27,9 @@ import (
 	cloudfirestore "cloud.google.com/go/firestore"
 	cloudpubsub "cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"parley.internal/emulator/firestore"
 	"parley.internal/emulator/port"
@@ -38,16 +41,17 @@ import (
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
+	"parley.internal/shared/trigger"
 )
 
-// What the Go buildpack does with a function's source before it builds it: it looks for the one package at the root,
-// and generates a main for it, which depends on whether that package imports the framework's package functions
+// Before a build, the Go buildpack looks for a single package at the root of a function's source, and generates a main
+// package. The generated code depends on an import of the framework's package functions at the root
 // (https://github.com/GoogleCloudPlatform/buildpacks, cmd/go/functions_framework).
 
-// frameworkFunctions is that package.
+// frameworkFunctions is the framework's package functions.
 const frameworkFunctions = "github.com/GoogleCloudPlatform/functions-framework-go/functions"
 
-// mainDeclarative is for functions that are registered by name, as Parley's are.
+// mainDeclarative is the main package for functions registered by name, such as Parley's.
 var mainDeclarative = template.Must(template.New("main").Parse(`package main
 
 import (
@@ -77,7 +81,6 @@ func main() {
 var mainExported = template.Must(template.New("main").Parse(`package main
 
 import (
-	"context"
 	"log"
 	"os"
 
@@ -103,7 +106,7 @@ func generateMain(dir, target string) (string, error) {
 	}
 	names := slices.Sorted(maps.Keys(found))
 	if len(names) != 1 || names[0] == "main" {
-		return "", fmt.Errorf("packages at the root: %v; want exactly one that is not main", names)
+		return "", fmt.Errorf("packages at the root: %v; want exactly one, other than main", names)
 	}
 	tmpl := mainExported
 	for _, f := range found[names[0]].Files {
@@ -122,7 +125,7 @@ func generateMain(dir, target string) (string, error) {
 		return "", fmt.Errorf("module path %q: the buildpack wants a dot in its first element", module)
 	}
 	if _, err := os.Stat(filepath.Join(dir, names[0])); err == nil {
-		return "", fmt.Errorf("%s at the root has the package's name: the buildpack would take it for the package", names[0])
+		return "", fmt.Errorf("%s at the root has the package's name: the buildpack would confuse the two", names[0])
 	}
 	main := filepath.Join(dir, "functions.local", "app")
 	if err := os.MkdirAll(main, 0o755); err != nil {
@@ -168,14 +171,34 @@ func unpack(archive, dir string) ([]string, error) {
 	return names, nil
 }
 
-// buildFunction builds a function's archive as the buildpack does and returns the program.
-func buildFunction(ctx context.Context, dir, target string) (string, error) {
+// building allows one build at a time.
+var building sync.Mutex
+
+// buildFunction builds a function's archive as the buildpack does, and returns the program. change may change the
+// unpacked files.
+func buildFunction(t *testing.T, archive, target string, change func(dir string) error) (string, error) {
+	t.Helper()
+	building.Lock()
+	defer building.Unlock()
+	// all functions are built in one folder, and so find the compiled packages of shared in the build cache
+	dir := filepath.Join(shared.dir, "build")
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	if _, err := unpack(archive, dir); err != nil {
+		return "", err
+	}
+	if change != nil {
+		if err := change(dir); err != nil {
+			return "", err
+		}
+	}
 	main, err := generateMain(dir, target)
 	if err != nil {
 		return "", err
 	}
-	program := filepath.Join(dir, "main")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, main)
+	program := filepath.Join(t.TempDir(), "main")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, main)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -184,10 +207,10 @@ func buildFunction(ctx context.Context, dir, target string) (string, error) {
 	return program, nil
 }
 
-func TestArchivesHoldWhatIsNeeded(t *testing.T) {
-	d := minimal(t)
-	for _, o := range d.all("google_storage_bucket_object") {
-		names, err := unpack(filepath.Join(d.dir, o.text("source")), t.TempDir())
+func TestArchivesHoldOnlyTheNecessarySource(t *testing.T) {
+	t.Parallel()
+	for _, o := range minimal(t).all("google_storage_bucket_object") {
+		names, err := unpack(archive(t, o.key()), t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,13 +227,13 @@ func TestArchivesHoldWhatIsNeeded(t *testing.T) {
 			case first == "functions" && !strings.HasPrefix(rest, o.key()+"/"):
 				t.Errorf("%s: %s is another function's", o.key(), name)
 			case first != "functions" && first != "shared" && rest != "":
-				t.Errorf("%s: %s has nothing to do here", o.key(), name)
+				t.Errorf("%s: %s is not necessary", o.key(), name)
 			}
 		}
 	}
 }
 
-// pushes are the bodies with which a function is tried, by topic.
+// pushes returns the test message of a topic.
 func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[string]string) {
 	t.Helper()
 	e := &event.Event{
@@ -223,7 +246,7 @@ func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[str
 	case topology.Sweep:
 		return []byte("{}"), nil
 	case topology.Egress:
-		// who reads answers here is told by whom they are for
+		// the recipient of an answer decides the reader
 		e.Source, e.Egress = "ingress.twitch", &event.Egress{Destination: "twitch", Type: event.EgressDM}
 		attributes = map[string]string{bus.AttrRoute: bus.RouteWhisper, delivery.AttrDelivery: deliveryID}
 	case topology.DeadLetter:
@@ -239,14 +262,31 @@ func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[str
 	return data, attributes
 }
 
-// delivery is the entry of the ledger that an answer is tried with.
+// deliveryID is the id of the ledger entry of the test answer.
 const deliveryID = "archive-delivery"
 
-// leads says on which topic a function publishes what it made of what was pushed from another.
+// leads has the topic of a function's result, by the topic of the pushed message.
 var leads = map[topology.Topic]topology.Topic{topology.Ingress: topology.Enriched, topology.Enriched: topology.Egress}
 
 func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
+	t.Parallel()
 	d := minimal(t)
+	for _, f := range d.all("google_cloudfunctions2_function") {
+		t.Run(f.key(), func(t *testing.T) {
+			t.Parallel()
+			program, err := buildFunction(t, archive(t, f.key()), f.text("build_config.0.entry_point"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tryFunction(t, d, f, program)
+		})
+	}
+}
+
+// tryFunction starts the program of a function, pushes a message of every subscription in both forms, and checks the
+// answers and the results.
+func tryFunction(t *testing.T, d *deployment, f resource, program string) {
+	t.Helper()
 	published := make(chan string, 100)
 	ps, err := pubsub.New(pubsub.WithOnPublish(func(topic string, _ *pubsubpb.PubsubMessage) { published <- topic }))
 	if err != nil {
@@ -260,87 +300,86 @@ func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
 	t.Cleanup(func() { fs.Close() })
 	p := prefix(t, d)
 	createTopics(t, ps.Addr(), p)
-
-	objects := map[string]resource{}
-	for _, o := range d.all("google_storage_bucket_object") {
-		objects[o.key()] = o
-	}
-	for _, f := range d.all("google_cloudfunctions2_function") {
-		t.Run(f.key(), func(t *testing.T) {
-			dir := t.TempDir()
-			if _, err := unpack(filepath.Join(d.dir, objects[f.key()].text("source")), dir); err != nil {
-				t.Fatal(err)
+	url, began, logged := startFunction(t, program, f.text("build_config.0.entry_point"), append(environ(environments(d)[f.key()]),
+		"PUBSUB_EMULATOR_HOST="+ps.Addr(), "FIRESTORE_EMULATOR_HOST="+fs.Addr()))
+	tries := 0
+	for _, s := range topology.Subscriptions() {
+		if s.Function != f.key() {
+			continue
+		}
+		data, attributes := pushes(t, s.Topic)
+		if s.Topic == topology.Egress {
+			open(t, fs.Addr(), data)
+		}
+		name := p.Topic(project, s.Topic).String()
+		for kind, req := range map[string]*http.Request{
+			"push":       pushRequest(t, url, name, data, attributes),
+			"CloudEvent": cloudEventRequest(t, url, name, data, attributes),
+		} {
+			if tries++; tries == 1 {
+				status := untilAnswered(t, req)
+				t.Logf("%s: cold start: the first %s was answered with %d after %v", f.key(), kind, status, time.Since(began).Round(time.Millisecond))
+				if status/100 != 2 {
+					t.Errorf("%s from %s: answered with %d", kind, s.Topic, status)
+				}
+			} else if status := answer(t, req); status/100 != 2 {
+				t.Errorf("%s from %s: answered with %d", kind, s.Topic, status)
 			}
-			program, err := buildFunction(t.Context(), dir, f.text("build_config.0.entry_point"))
-			if err != nil {
-				t.Fatal(err)
+		}
+		if next, ok := leads[s.Topic]; ok {
+			awaitTopic(t, published, p.Topic(project, next).String())
+		}
+		if s.Topic == topology.Egress { // Twitch is not configured: the answer becomes one dead letter
+			l, err := deadletter.NewStore(connect(t, fs.Addr()), time.Now).Get(t.Context(), deliveryID)
+			if err != nil || l.Reason != deadletter.NotConfigured || l.Attempts != 1 {
+				t.Errorf("the dead letter of the answer = %+v, %v", l, err)
 			}
-			url, began, logged := startFunction(t, program, f.text("build_config.0.entry_point"), append(environ(environments(d)[f.key()]),
-				"PUBSUB_EMULATOR_HOST="+ps.Addr(), "FIRESTORE_EMULATOR_HOST="+fs.Addr()))
-			tries := 0
-			for _, s := range topology.Subscriptions() {
-				if s.Function != f.key() {
-					continue
-				}
-				data, attributes := pushes(t, s.Topic)
-				if s.Topic == topology.Egress {
-					open(t, fs.Addr(), data)
-				}
-				name := p.Topic(project, s.Topic).String()
-				for kind, req := range map[string]*http.Request{
-					"push":       pushRequest(t, url, name, data, attributes),
-					"CloudEvent": cloudEventRequest(t, url, name, data, attributes),
-				} {
-					if tries++; tries == 1 {
-						status := untilAnswered(t, req)
-						t.Logf("%s: cold start: the first %s was answered with %d after %v", f.key(), kind, status, time.Since(began).Round(time.Millisecond))
-						if status/100 != 2 {
-							t.Errorf("%s from %s: answered with %d", kind, s.Topic, status)
-						}
-					} else if status := answer(t, req); status/100 != 2 {
-						t.Errorf("%s from %s: answered with %d", kind, s.Topic, status)
-					}
-				}
-				if next, ok := leads[s.Topic]; ok {
-					want := p.Topic(project, next).String()
-					for got := ""; got != want; {
-						select {
-						case got = <-published:
-							if strings.HasSuffix(got, string(topology.DeadLetter)) {
-								t.Fatalf("what was pushed from %s was dead-lettered", s.Topic)
-							}
-						case <-t.Context().Done():
-							t.Fatalf("nothing was published on %s", want)
-						case <-time.After(10 * time.Second):
-							t.Fatalf("nothing was published on %s", want)
-						}
-					}
-				}
-				if s.Topic == topology.Egress { // nothing of Twitch is configured: the answer is given up, once
-					l, err := deadletter.NewStore(connect(t, fs.Addr()), time.Now).Get(t.Context(), deliveryID)
-					if err != nil || l.Reason != deadletter.NotConfigured || l.Attempts != 1 {
-						t.Errorf("the answer's dead letter = %+v, %v", l, err)
-					}
-				}
-				if s.Topic == topology.DeadLetter {
-					if l, err := deadletter.NewStore(connect(t, fs.Addr()), time.Now).Get(t.Context(), "archive"); err != nil || l.Reason != deadletter.NoText {
-						t.Errorf("the dead letter = %+v, %v", l, err)
-					}
-					metric := d.one(t, "google_logging_metric.dead_letters")
-					if !slices.ContainsFunc(logged(), func(line map[string]any) bool { return counts(metric, line, deadletter.NoText) }) {
-						t.Errorf("no line of the log is what the metric counts:\n%s", metric.text("filter"))
-					}
-				}
+		}
+		if s.Topic == topology.DeadLetter {
+			if l, err := deadletter.NewStore(connect(t, fs.Addr()), time.Now).Get(t.Context(), "archive"); err != nil || l.Reason != deadletter.NoText {
+				t.Errorf("the dead letter = %+v, %v", l, err)
 			}
-		})
+			metric := d.one(t, "google_logging_metric.dead_letters")
+			if !slices.ContainsFunc(logged(), func(line map[string]any) bool { return counts(metric, line, deadletter.NoText) }) {
+				t.Errorf("the metric counts no line of the log:\n%s", metric.text("filter"))
+			}
+		}
 	}
 }
 
-// connect is a client of a Firestore on this machine.
+// awaitTopic waits for a message on a topic. The test fails if a dead letter comes first.
+func awaitTopic(t *testing.T, published <-chan string, want string) {
+	t.Helper()
+	timeout := time.After(30 * time.Second)
+	for {
+		select {
+		case got := <-published:
+			if got == want {
+				return
+			}
+			if strings.HasSuffix(got, string(topology.DeadLetter)) {
+				t.Fatal("the pushed message was dead-lettered")
+			}
+		case <-t.Context().Done():
+			t.Fatalf("nothing was published on %s", want)
+		case <-timeout:
+			t.Fatalf("nothing was published on %s", want)
+		}
+	}
+}
+
+// local returns the options of a client for an embedded server.
+func local(addr string) []option.ClientOption {
+	return []option.ClientOption{
+		option.WithEndpoint(addr), option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())),
+	}
+}
+
+// connect returns a client of an embedded Firestore.
 func connect(t *testing.T, addr string) *cloudfirestore.Client {
 	t.Helper()
-	t.Setenv("FIRESTORE_EMULATOR_HOST", addr)
-	client, err := store.Connect(t.Context(), config.Deployment{Project: project, Database: "(default)"})
+	client, err := store.Connect(t.Context(), config.Deployment{Project: project, Database: "(default)"}, local(addr)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +387,7 @@ func connect(t *testing.T, addr string) *cloudfirestore.Client {
 	return client
 }
 
-// open opens the entry of an answer.
+// open opens the ledger entry of an answer.
 func open(t *testing.T, addr string, data []byte) {
 	t.Helper()
 	_, _, err := delivery.NewLedger(connect(t, addr), "check", time.Now).Open(t.Context(), delivery.Entry{
@@ -360,18 +399,14 @@ func open(t *testing.T, addr string, data []byte) {
 	}
 }
 
-// TestArchiveWithoutTheFrameworkFails keeps the root package's import of the framework from being tidied away.
+// The import of the framework in the root package must not be removed.
 func TestArchiveWithoutTheFrameworkFails(t *testing.T) {
-	d := minimal(t)
-	dir := t.TempDir()
-	if _, err := unpack(filepath.Join(d.dir, d.one(t, `google_storage_bucket_object.source["dlq"]`).text("source")), dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "function.go"), []byte("package function\n\nimport _ \"parley.internal/functions/dlq\"\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := buildFunction(t.Context(), dir, "dlq"); err == nil {
-		t.Error("a root package that does not import the framework's package functions was built; the buildpack could not")
+	t.Parallel()
+	_, err := buildFunction(t, archive(t, "dlq"), "dlq", func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, "function.go"), []byte("package function\n\nimport _ \"parley.internal/functions/dlq\"\n"), 0o644)
+	})
+	if err == nil || !strings.Contains(err.Error(), "build: ") {
+		t.Errorf("a root package without an import of the framework's package functions: %v; the buildpack could not build the package", err)
 	}
 }
 
@@ -383,7 +418,7 @@ func environ(env map[string]string) []string {
 	return all
 }
 
-// counts reports whether a log-based metric counts a line of a log, under a reason.
+// counts reports whether a log-based metric counts a log entry with the given reason.
 func counts(metric resource, line map[string]any, reason deadletter.Reason) bool {
 	for _, term := range strings.Split(strings.TrimSpace(metric.text("filter")), "\n") {
 		field, want, _ := strings.Cut(term, "=")
@@ -399,8 +434,8 @@ func counts(metric resource, line map[string]any, reason deadletter.Reason) bool
 	return line[field] == string(reason)
 }
 
-// startFunction starts a function's program on a free port and stops it at the end of the test. logged gives the lines
-// that it has written so far.
+// startFunction starts a function's program on a free port, and stops the program at the end of the test. logged returns
+// the log entries so far.
 func startFunction(t *testing.T, program, target string, env []string) (url string, began time.Time, logged func() []map[string]any) {
 	t.Helper()
 	addr, err := port.Free()
@@ -451,7 +486,7 @@ func startFunction(t *testing.T, program, target string, env []string) (url stri
 	return "http://" + addr, began, logged
 }
 
-// pushRequest is a request as Pub/Sub makes it (https://cloud.google.com/pubsub/docs/push#receive_push).
+// pushRequest makes a push request like Pub/Sub (https://cloud.google.com/pubsub/docs/push#receive_push).
 func pushRequest(t *testing.T, url, topic string, data []byte, attributes map[string]string) *http.Request {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{
@@ -472,7 +507,7 @@ func pushRequest(t *testing.T, url, topic string, data []byte, attributes map[st
 	return req
 }
 
-// cloudEventRequest is the same as a CloudEvent in HTTP's binary form.
+// cloudEventRequest makes a CloudEvent request in the binary mode of HTTP.
 func cloudEventRequest(t *testing.T, url, topic string, data []byte, attributes map[string]string) *http.Request {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{
@@ -490,7 +525,7 @@ func cloudEventRequest(t *testing.T, url, topic string, data []byte, attributes 
 		t.Fatal(err)
 	}
 	for name, value := range map[string]string{
-		"Content-Type": "application/json", "ce-specversion": "1.0", "ce-id": "2", "ce-type": bus.MessagePublished,
+		"Content-Type": "application/json", "ce-specversion": "1.0", "ce-id": "2", "ce-type": trigger.MessagePublished,
 		"ce-source": "//pubsub.googleapis.com/" + topic, "ce-time": time.Now().UTC().Format(time.RFC3339),
 	} {
 		req.Header.Set(name, value)
@@ -498,7 +533,7 @@ func cloudEventRequest(t *testing.T, url, topic string, data []byte, attributes 
 	return req
 }
 
-// untilAnswered sends a request again until somebody listens.
+// untilAnswered repeats a request until the server listens.
 func untilAnswered(t *testing.T, req *http.Request) int {
 	t.Helper()
 	deadline := time.After(30 * time.Second)
@@ -518,7 +553,7 @@ func untilAnswered(t *testing.T, req *http.Request) int {
 		}
 		select {
 		case <-deadline:
-			t.Fatalf("nobody answers: %v", err)
+			t.Fatalf("no answer: %v", err)
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
@@ -540,11 +575,10 @@ func answer(t *testing.T, req *http.Request) int {
 	return resp.StatusCode
 }
 
-// createTopics makes the topics of the topology.
+// createTopics creates the topics of the topology.
 func createTopics(t *testing.T, addr string, p topology.Prefix) {
 	t.Helper()
-	t.Setenv("PUBSUB_EMULATOR_HOST", addr)
-	client, err := cloudpubsub.NewClient(t.Context(), project)
+	client, err := cloudpubsub.NewClient(t.Context(), project, local(addr)...)
 	if err != nil {
 		t.Fatal(err)
 	}

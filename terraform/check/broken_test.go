@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// TestBrokenConfigurationsAreRefused shows that what is proven here could fail: Terraform, with the stand-in's schema,
-// finds each of these mistakes.
+// Each of these mistakes must fail: this shows that Terraform checks configurations against the schema of the fakes.
 func TestBrokenConfigurationsAreRefused(t *testing.T) {
 	need(t)
 	const head = `
@@ -123,21 +122,21 @@ resource "google_pubsub_topic" "t" {
 			}
 			out, err := terraform(t.Context(), dir, "validate", "-no-color")
 			if err == nil {
-				t.Fatal("Terraform found nothing wrong with it")
+				t.Fatal("Terraform accepted the configuration")
 			}
 			if !strings.Contains(strings.Join(strings.Fields(out), " "), tt.want) {
-				t.Errorf("Terraform says\n%s\nwant it to say %q", out, tt.want)
+				t.Errorf("output of Terraform\n%s\nwant %q", out, tt.want)
 			}
 		})
 	}
 }
 
-// TestPlanFindsWhatNoSchemaForbids breaks the configuration itself, in ways that Terraform finds only when it plans.
-func TestPlanFindsWhatNoSchemaForbids(t *testing.T) {
+// Terraform finds these mistakes in the real configuration only in a plan.
+func TestPlanFindsMistakesBeyondTheSchema(t *testing.T) {
 	for _, tt := range []struct{ name, file, old, new, want string }{
-		{"a topic that the topology does not have", "pubsub.tf", `["internal.sweep.v1"]`, `["internal.swept.v1"]`, "Invalid index"},
-		{"a function that the topology does not have", "iam.tf", `google_service_account.part["personality"].member`, `google_service_account.part["persona"].member`, "Invalid index"},
-		{"a setting that a part does not know", "variables.tf", "map(map(string))\n  default     = {}", "map(map(string))\n  default     = { dlq = { SWEEP_GRAZE = \"1s\" } }", "does not know one of its settings"},
+		{"unknown topic", "pubsub.tf", `["internal.sweep.v1"]`, `["internal.swept.v1"]`, "Invalid index"},
+		{"unknown function", "iam.tf", `google_service_account.part["personality"].member`, `google_service_account.part["persona"].member`, "Invalid index"},
+		{"unknown setting", "variables.tf", "map(map(string))\n  default     = {}", "map(map(string))\n  default     = { dlq = { SWEEP_GRAZE = \"1s\" } }", "Unknown part or unknown setting"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -156,7 +155,7 @@ func TestPlanFindsWhatNoSchemaForbids(t *testing.T) {
 			}
 			out, err := terraform(t.Context(), dir, "plan", "-no-color", "-var=project_id="+project)
 			if err == nil || !strings.Contains(strings.Join(strings.Fields(out), " "), tt.want) {
-				t.Errorf("Terraform says %v\n%s\nwant it to say %q", err, out, tt.want)
+				t.Errorf("Terraform: %v\n%s\nwant %q", err, out, tt.want)
 			}
 		})
 	}

@@ -58,12 +58,12 @@ func TestBuildIsSound(t *testing.T) {
 	for _, s := range b.Steps {
 		for _, w := range s.WaitFor {
 			if w != "-" && !slices.Contains(ids, w) {
-				t.Errorf("%s waits for %s, which is not before it", s.ID, w)
+				t.Errorf("%s waits for %s, but %[2]s is no earlier step", s.ID, w)
 			}
 		}
 		ids = append(ids, s.ID)
 		if image, tag, ok := strings.Cut(s.Name, ":"); !ok || tag == "latest" {
-			t.Errorf("%s runs in %s, whichever that is today", s.ID, image)
+			t.Errorf("%s runs in %s without a fixed version", s.ID, image)
 		}
 		for _, m := range regexp.MustCompile(`\$\{?(_[A-Z_]+)`).FindAllStringSubmatch(s.Script, -1) {
 			uses[m[1]] = true
@@ -86,22 +86,22 @@ func TestBuildIsSound(t *testing.T) {
 			t.Errorf("%s is declared and not used", name)
 		}
 	}
-	// Cloud Build takes none that it does not find in the file
+	// Cloud Build refuses undeclared substitutions
 	for _, m := range regexp.MustCompile(`\b(_[A-Z_]+)=`).FindAllStringSubmatch(readme(t), -1) {
 		if _, ok := b.Substitutions[m[1]]; !ok {
 			t.Errorf("README.md sets %s, which is not declared", m[1])
 		}
 	}
 	if b.Substitutions["_MODE"] != "plan" {
-		t.Error("without being told so, a build is not to apply")
+		t.Error("the default mode of a build must be plan")
 	}
 	if !b.Options.AutomapSubstitutions {
 		t.Error("scripts don't see the substitutions")
 	}
 }
 
-// TestBuildKeepsItsCachesAwayFromTheSource because gofmt -l . goes into every folder, while another step fills the
-// caches. A volume has to be used by two steps (https://cloud.google.com/build/docs/build-config-file-schema#volumes).
+// The caches must be outside the source: gofmt -l . reads every folder while another step fills the caches. Cloud Build
+// requires two steps per volume (https://cloud.google.com/build/docs/build-config-file-schema#volumes).
 func TestBuildKeepsItsCachesAwayFromTheSource(t *testing.T) {
 	b := readBuild(t)
 	used := map[string]int{}
@@ -123,8 +123,8 @@ func TestBuildKeepsItsCachesAwayFromTheSource(t *testing.T) {
 	}
 }
 
-// TestBuildAppliesOnlyWhenToldTo runs the scripts with programs that only note how they are called.
-func TestBuildAppliesOnlyWhenToldTo(t *testing.T) {
+// The test runs the scripts with fake programs that record their arguments.
+func TestBuildAppliesOnlyInApplyMode(t *testing.T) {
 	for mode, want := range map[string][]string{
 		"plan":  {"terraform init", "terraform output", "go run --push=false", "terraform plan -lock=false"},
 		"apply": {"terraform init", "terraform output", "go run --push=true", "terraform plan -lock=true", "terraform apply"},
@@ -157,7 +157,7 @@ func TestBuildAppliesOnlyWhenToldTo(t *testing.T) {
 				}
 				if s.ID == "plan" {
 					if _, err := os.Stat(filepath.Join(work, "terraform", "terraform.tfvars")); err == nil || !slices.Contains(s.WaitFor, "check") {
-						t.Error("the values of a deployment are put among the source before it is checked")
+						t.Error("the values of a deployment are copied into the source before the checks")
 					}
 				}
 				cmd := exec.CommandContext(t.Context(), "bash")
@@ -181,9 +181,9 @@ func TestBuildAppliesOnlyWhenToldTo(t *testing.T) {
 					if strings.HasPrefix(w, "--push=") || strings.HasPrefix(w, "-lock=") {
 						call += " " + w
 					}
-					// what is planned for another project, region or name replaces the whole deployment
+					// a plan with another project, region or name would replace the whole deployment
 					if strings.HasPrefix(w, "-var") && w != "-var=gateway_image=r-docker.pkg.dev/p/parley/gateway@sha256:0123" {
-						t.Errorf("the plan is told %s: the deployment's own terraform.tfvars is to say everything but the image", w)
+						t.Errorf("the plan has the argument %s: all values except the image must come from the deployment's terraform.tfvars", w)
 					}
 				}
 				got = append(got, call)
@@ -193,7 +193,7 @@ func TestBuildAppliesOnlyWhenToldTo(t *testing.T) {
 			}
 			values, err := os.ReadFile(filepath.Join(work, "terraform", "terraform.tfvars"))
 			if err != nil || string(values) != "# gs://b/parley/terraform.tfvars\n" {
-				t.Errorf("it is planned with %q, %v; want what lies beside the state", values, err)
+				t.Errorf("the plan used %q, %v; want the file beside the state", values, err)
 			}
 			if !slices.Equal(got, want) {
 				t.Errorf("_MODE=%s ran\n%q\nwant\n%q", mode, got, want)

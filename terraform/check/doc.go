@@ -1,8 +1,8 @@
-// Package check proves, on a machine without an account and without a registry, what `terraform apply` would create.
-// Its tests run Terraform itself (validate, plan, apply, destroy, test) with stand-ins for the providers (standin,
-// schema), and hold what is planned against the code: the topology, the configuration types (parts), the queries, the
-// calls. What each function would be built from is unpacked from the archive that Terraform staged, built as Google's
-// buildpack builds it, started, and pushed to.
+// Package check tests the Terraform configuration on a machine without an account and without a registry.
 //
-// Where Terraform is not installed, the tests are skipped.
+// The tests run Terraform itself (validate, plan, apply, destroy, test) with fake providers (package provider), and compare
+// the plan with the code: the topology, the configuration types (package parts), the queries and the calls. They also
+// build each function from its staged archive as Google's buildpack does, start the function, and push messages to it.
+//
+// Without Terraform, the tests are skipped.
 package check

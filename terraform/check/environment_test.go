@@ -32,17 +32,17 @@ func TestEnvironmentFileIsFresh(t *testing.T) {
 	}
 }
 
-func TestEveryPartIsToldWhatItReadsAndNothingElse(t *testing.T) {
+func TestEveryPartGetsExactlyItsVariables(t *testing.T) {
 	variables := parts.Variables()
 	for _, s := range topology.Subscriptions() {
 		if variables[s.Function] == nil {
-			t.Errorf("package parts does not know the configuration of the function %s", s.Function)
+			t.Errorf("package parts has no configuration of the function %s", s.Function)
 		}
 	}
 	for part, vars := range variables {
 		for _, v := range vars {
 			if parts.Reserved[v.Name] == parts.Platform && v.Required {
-				t.Errorf("%s requires %s, which nobody sets", part, v.Name)
+				t.Errorf("%s requires %s, but the variable is never set", part, v.Name)
 			}
 		}
 	}
@@ -54,33 +54,33 @@ func TestEveryPartIsToldWhatItReadsAndNothingElse(t *testing.T) {
 			}
 			for name := range env {
 				if _, ok := known[name]; !ok {
-					t.Errorf("%s is told %s, which it does not read", part, name)
+					t.Errorf("%s gets %s, but does not read the variable", part, name)
 				}
 				if parts.Reserved[name] == parts.Platform {
-					t.Errorf("%s is told %s, which is not Terraform's to say", part, name)
+					t.Errorf("%s gets %s, but Terraform must not set the variable", part, name)
 				}
 				if secret := parts.Reserved[name] == parts.Secret; secret != strings.HasPrefix(env[name], "secret ") {
-					t.Errorf("%s is told %s as %q; is it a secret: %v", part, name, env[name], secret)
+					t.Errorf("%s gets %s as %q; secret: %v", part, name, env[name], secret)
 				}
 			}
 			for name, v := range known {
 				if _, told := env[name]; v.Required && !told {
-					t.Errorf("%s requires %s and is not told it", part, name)
+					t.Errorf("%s requires %s, but does not get the variable", part, name)
 				}
 			}
 		}
 	})
 }
 
-// TestDefaultsThatTerraformComparesAreTheParts finds where a part's default changed and the copy in variables.tf did not.
-func TestDefaultsThatTerraformComparesAreTheParts(t *testing.T) {
+// variables.tf has copies of some defaults of the parts. The copies must be up to date.
+func TestDefaultsInVariablesAreThoseOfTheParts(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(root, "terraform", "variables.tf"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	copies := regexp.MustCompile(`lookup\(lookup\(var\.environment, "(\w+)", \{\}\), "(\w+)", "([^"]*)"\)`).FindAllStringSubmatch(string(data), -1)
 	if len(copies) == 0 {
-		t.Error("there is none")
+		t.Error("variables.tf has no copies of defaults")
 	}
 	for _, m := range copies {
 		part, name, value := m[1], m[2], m[3]
@@ -93,18 +93,18 @@ func TestDefaultsThatTerraformComparesAreTheParts(t *testing.T) {
 	}
 }
 
-// TestWithEverythingSetEveryPartIsToldAll finds what Terraform keeps to itself and then forgets.
-func TestWithEverythingSetEveryPartIsToldAll(t *testing.T) {
+// With every Terraform variable set, each part must get all its variables.
+func TestFullDeploymentSetsEveryVariable(t *testing.T) {
 	for part, env := range environments(full(t)) {
 		for _, v := range parts.Variables()[part] {
 			if _, told := env[v.Name]; parts.Reserved[v.Name] == parts.Terraform && !told {
-				t.Errorf("%s reads %s and is not told it", part, v.Name)
+				t.Errorf("%s reads %s, but does not get the variable", part, v.Name)
 			}
 		}
 	}
 }
 
-func TestWhatPartsAreToldIsAValidConfiguration(t *testing.T) {
+func TestEnvironmentsAreValidConfigurations(t *testing.T) {
 	each(t, func(t *testing.T, d *deployment) {
 		for part, env := range environments(d) {
 			var environ []string
@@ -118,7 +118,7 @@ func TestWhatPartsAreToldIsAValidConfiguration(t *testing.T) {
 	})
 }
 
-func TestAlertsWaitForWhatIsLogged(t *testing.T) {
+func TestPlatformAlertMatchesTheCode(t *testing.T) {
 	filter := full(t).one(t, "google_monitoring_alert_policy.platform[0]").text("conditions.0.condition_matched_log.0.filter")
 	_, list, _ := strings.Cut(filter, "jsonPayload.message=(")
 	messages := regexp.MustCompile(`"([^"]+)"`).FindAllStringSubmatch(list, -1)
@@ -127,12 +127,12 @@ func TestAlertsWaitForWhatIsLogged(t *testing.T) {
 	}
 	for _, m := range messages {
 		if len(filesWith(t, regexp.QuoteMeta(strconv.Quote(m[1])))) == 0 {
-			t.Errorf("nobody logs %q", m[1])
+			t.Errorf("the code does not log %q", m[1])
 		}
 	}
 }
 
-// environments are the environment variables of every part that is deployed; a secret's value is "secret NAME VERSION".
+// environments returns the environment variables of each deployed part. The value of a secret is "secret NAME VERSION".
 func environments(d *deployment) map[string]map[string]string {
 	all := map[string]map[string]string{}
 	for _, f := range d.all("google_cloudfunctions2_function") {

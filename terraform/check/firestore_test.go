@@ -36,11 +36,11 @@ import (
 	"parley.internal/shared/store"
 )
 
-// query is what decides which index a query needs.
+// query has the parts of a Firestore query that decide its index.
 type query struct {
 	collection string
 	equal      []string // in any order
-	by         string   // the field that is sorted by or compared with < or >; empty for none
+	by         string   // the field of the sort order, or of a comparison with < or >; may be empty
 	descending bool
 }
 
@@ -55,11 +55,11 @@ func (q query) String() string {
 	return s
 }
 
-// composite reports whether a query needs a composite index. The others are served by the index that each field has by
-// itself: one field alone, or several that are compared for equality and merged.
+// composite reports whether a query needs a composite index. Otherwise single-field indexes are enough: for one field, or
+// for several fields compared for equality.
 func (q query) composite() bool { return q.by != "" && len(q.equal) > 0 }
 
-// queriesOf runs every query of the code and returns what the server was asked.
+// queriesOf runs every query of the code, and returns the queries seen by the server.
 func queriesOf(t *testing.T) []query {
 	t.Helper()
 	var mu sync.Mutex
@@ -70,7 +70,7 @@ func queriesOf(t *testing.T) []query {
 			defer mu.Unlock()
 			read, err := read(q)
 			if err != nil {
-				t.Errorf("a query that this test can't judge: %v", err)
+				t.Errorf("unsupported query: %v", err)
 			}
 			if !slices.ContainsFunc(seen, func(s query) bool { return s.String() == read.String() }) {
 				seen = append(seen, read)
@@ -154,7 +154,7 @@ func (silent) Announce(context.Context, []byte, map[string]string, deadletter.An
 	return nil
 }
 
-// watched tells of each query that a stream brings.
+// watched reports each query of a stream.
 type watched struct {
 	grpc.ServerStream
 	tell func(*firestorepb.StructuredQuery)
@@ -216,10 +216,10 @@ func read(q *firestorepb.StructuredQuery) (query, error) {
 	return out, nil
 }
 
-// TestEveryQueryIsRun finds the files that hold queries: those of a new one have to be run by queriesOf.
+// The test finds the files with queries. queriesOf must run the queries of every file.
 func TestEveryQueryIsRun(t *testing.T) {
 	known := []string{"shared/credential/keeper.go", "shared/deadletter/letter.go", "shared/delivery/dead.go", "shared/delivery/pending.go", "shared/delivery/replay.go", "shared/lease/member.go", "shared/store/identity.go", "shared/store/personality.go", "shared/store/rule.go", "shared/store/store.go"}
-	// the index that each field has by itself is all that these take: one comparison, and no order
+	// single-field indexes are enough for these files: one comparison, and no order
 	alone := []string{"gateway/discord/watermark.go"}
 	for _, name := range alone {
 		text, err := os.ReadFile(filepath.Join(root, name))
@@ -227,14 +227,14 @@ func TestEveryQueryIsRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		if strings.Count(string(text), ".Where(") != 1 || strings.Contains(string(text), ".OrderBy(") {
-			t.Errorf("%s has more than one comparison: this test has to run its queries", name)
+			t.Errorf("%s has more than one comparison: queriesOf must run its queries", name)
 		}
 	}
 	known = append(known, alone...)
 	slices.Sort(known)
 	found := filesWith(t, `\.(Where|OrderBy)\(`)
 	if !slices.Equal(found, known) {
-		t.Errorf("queries of Firestore are in\n%v\nand this test runs those in\n%v", found, known)
+		t.Errorf("queries of Firestore are in\n%v\nbut queriesOf runs the queries of\n%v", found, known)
 	}
 }
 
@@ -270,7 +270,7 @@ func TestEveryQueryHasItsIndex(t *testing.T) {
 	for _, q := range queries {
 		t.Log(q)
 		for _, index := range indexes {
-			// an index whose last field is compared for equality serves as well
+			// the last field of an index may also be compared for equality
 			all := append(slices.Clone(index.equal), index.by)
 			slices.Sort(all)
 			if index.collection == q.collection && (index.String() == q.String() || q.by == "" && slices.Equal(all, q.equal)) {
@@ -285,7 +285,7 @@ func TestEveryQueryHasItsIndex(t *testing.T) {
 		}
 		for _, field := range append(slices.Clone(q.equal), q.by) {
 			if unindexed[q.collection+"."+field] && !used[q.String()] {
-				t.Errorf("%s is not indexed, but asked for: %s", field, q)
+				t.Errorf("%s has no index, but a query needs one: %s", field, q)
 			}
 		}
 	}
@@ -364,7 +364,7 @@ func fieldsOf(t *testing.T, c store.Collection) map[string]bool {
 	return fields
 }
 
-// sources are the Go files below a folder of the repository, but its tests.
+// sources returns the Go files below a folder of the repository, without tests.
 func sources(t *testing.T, dir string) []string {
 	t.Helper()
 	var files []string
@@ -380,7 +380,7 @@ func sources(t *testing.T, dir string) []string {
 	return files
 }
 
-// filesWith are the files of the code that a pattern is found in.
+// filesWith returns the code files that match a pattern.
 func filesWith(t *testing.T, pattern string) []string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
@@ -402,7 +402,7 @@ func filesWith(t *testing.T, pattern string) []string {
 	return found
 }
 
-func TestGrowingTimesAndLongValuesHaveNoIndexOfTheirOwn(t *testing.T) {
+func TestGrowingTimesAndLongValuesHaveNoSingleFieldIndex(t *testing.T) {
 	d := minimal(t)
 	unindexed := map[string]bool{}
 	for _, f := range d.all("google_firestore_field") {
@@ -411,9 +411,9 @@ func TestGrowingTimesAndLongValuesHaveNoIndexOfTheirOwn(t *testing.T) {
 		}
 		unindexed[f.text("collection")+"."+f.text("field")] = true
 	}
-	asked := map[string]bool{ // by a query of this field alone; there are few of these documents
+	asked := map[string]bool{ // queries of this field alone; the collections are small
 		"deadletters.at":          true, // the console lists them
-		"credentials.validatedAt": true, // those that are to be validated again
+		"credentials.validatedAt": true, // the check for due validations
 	}
 	exists := map[string]bool{}
 	for _, c := range store.Collections {
@@ -430,14 +430,14 @@ func TestGrowingTimesAndLongValuesHaveNoIndexOfTheirOwn(t *testing.T) {
 	}
 	for field := range unindexed {
 		if !exists[field] {
-			t.Errorf("%s is configured, but no document has it", field)
+			t.Errorf("%s is configured, but no document has the field", field)
 		}
 	}
 	for _, r := range d.all("google_firestore_index") {
 		fields, _ := r.at("fields").([]any)
 		for i := range fields {
 			if field := r.text("collection") + "." + r.text(fmt.Sprintf("fields.%d.field_path", i)); !exists[field] && field != "deliveries.announced" {
-				t.Errorf("%s is in an index, but no document has it", field)
+				t.Errorf("%s is in an index, but no document has the field", field)
 			}
 		}
 	}

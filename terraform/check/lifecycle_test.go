@@ -15,7 +15,7 @@ import (
 func TestFormatted(t *testing.T) {
 	need(t)
 	args := []string{"fmt", "-check", "-diff"}
-	for _, pattern := range []string{"*.tf", "tests/*.tftest.hcl"} { // and not terraform.tfvars, which is the operator's
+	for _, pattern := range []string{"*.tf", "tests/*.tftest.hcl"} { // but not the operator's terraform.tfvars
 		files, err := filepath.Glob(filepath.Join(root, "terraform", pattern))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, files, err)
@@ -27,7 +27,7 @@ func TestFormatted(t *testing.T) {
 	}
 }
 
-// fresh is a workspace of the test's own.
+// fresh returns a new workspace for one test.
 func fresh(t *testing.T) string {
 	t.Helper()
 	need(t)
@@ -39,33 +39,45 @@ func fresh(t *testing.T) string {
 }
 
 func TestValid(t *testing.T) {
+	t.Parallel()
 	dir := fresh(t)
 	if _, err := terraform(t.Context(), dir, "validate", "-no-color"); err != nil {
 		t.Error(err)
 	}
-	// the backend is the one thing that the other tests leave out
+	// the workspaces of all tests leave out backend.tf
 	data, err := os.ReadFile(filepath.Join(root, "terraform", "backend.tf"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(data), `backend "gcs" {}`) || strings.Contains(string(data), "resource") {
-		t.Errorf("backend.tf holds more than the backend:\n%s", data)
+		t.Errorf("backend.tf has more than the backend:\n%s", data)
 	}
 }
 
 // TestTerraformTests runs terraform/tests.
 func TestTerraformTests(t *testing.T) {
-	out, err := terraform(t.Context(), fresh(t), "test", "-no-color")
-	if err != nil {
-		t.Fatal(err)
+	need(t)
+	files, err := filepath.Glob(filepath.Join(root, "terraform", "tests", "*.tftest.hcl"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("terraform/tests: %v, %v", files, err)
 	}
-	t.Log(out)
-	if !strings.Contains(out, " 0 failed") || strings.Contains(out, " 0 passed") {
-		t.Error("no test was run")
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".tftest.hcl"), func(t *testing.T) {
+			t.Parallel()
+			out, err := terraform(t.Context(), fresh(t), "test", "-no-color", "-filter=tests/"+filepath.Base(file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Log(out)
+			if !strings.Contains(out, " 0 failed") || strings.Contains(out, " 0 passed") {
+				t.Error("no test was run")
+			}
+		})
 	}
 }
 
-func TestExampleOfVariablesIsAPlan(t *testing.T) {
+func TestExampleOfVariablesCanBePlanned(t *testing.T) {
+	t.Parallel()
 	dir := fresh(t)
 	data, err := os.ReadFile(filepath.Join(root, "terraform", "terraform.tfvars.example"))
 	if err != nil {
@@ -73,7 +85,7 @@ func TestExampleOfVariablesIsAPlan(t *testing.T) {
 	}
 	text := strings.NewReplacer("\n# ", "\n", "…\"\n\n# model", "\"\n\n# model").Replace(string(data))
 	text = strings.ReplaceAll(text, "gateway@sha256:…", image[strings.Index(image, "gateway@"):])
-	// its first line is prose
+	// the first line is prose
 	_, text, _ = strings.Cut(text, "\n")
 	if err := os.WriteFile(filepath.Join(dir, "terraform.tfvars"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -83,9 +95,9 @@ func TestExampleOfVariablesIsAPlan(t *testing.T) {
 	}
 }
 
-// TestAppliedTwiceAndDestroyed goes the whole way: what was applied is not changed by the next apply, and all of it can
-// be destroyed again, but the database with its documents.
-func TestAppliedTwiceAndDestroyed(t *testing.T) {
+// A second plan must change nothing, and a destroy must succeed.
+func TestSecondPlanIsEmptyAndDestroySucceeds(t *testing.T) {
+	t.Parallel()
 	d := minimal(t)
 	dir := withState(t, d)
 	if out, err := terraform(t.Context(), dir, append([]string{"plan", "-detailed-exitcode"}, d.args...)...); err != nil {
@@ -100,17 +112,18 @@ func TestAppliedTwiceAndDestroyed(t *testing.T) {
 	}
 }
 
-// TestTheKeyOfTheTokensIsNotDestroyed goes by what README.md says of the end of a deployment that has people's tokens.
-func TestTheKeyOfTheTokensIsNotDestroyed(t *testing.T) {
+// The test follows README.md, "Destroy a deployment", for a deployment with users' tokens.
+func TestDestroyKeepsTheKeyOfTheTokens(t *testing.T) {
+	t.Parallel()
 	d := full(t)
 	dir := withState(t, d)
 	destroy := append([]string{"destroy", "-auto-approve", "-parallelism=64"}, d.args...)
 	if out, err := terraform(t.Context(), dir, destroy...); err == nil || !strings.Contains(out, `google_kms_crypto_key.tokens["twitch"]`) {
-		t.Fatalf("the key of the tokens may be destroyed: %v\n%s", err, out)
+		t.Fatalf("the destroy of the tokens' key was not refused: %v\n%s", err, out)
 	}
 	forget := regexp.MustCompile(`terraform state rm '([^']+)' '([^']+)'`).FindStringSubmatch(readme(t))
 	if forget == nil {
-		t.Fatal("README.md does not say how to have Terraform forget the key")
+		t.Fatal("README.md has no command to remove the key from the state")
 	}
 	if _, err := terraform(t.Context(), dir, "state", "rm", forget[1], forget[2]); err != nil {
 		t.Fatal(err)
@@ -120,13 +133,14 @@ func TestTheKeyOfTheTokensIsNotDestroyed(t *testing.T) {
 	}
 }
 
-// TestRestoreForgetsAllOfTheOldDatabase goes by what README.md says of a restore: what Terraform still knew of the old
-// database it would destroy there, and make on a restored one that has it.
-func TestRestoreForgetsAllOfTheOldDatabase(t *testing.T) {
+// The test follows README.md, "Restore". Resources of the old database in the state would be destroyed there, and created on
+// the restored database although they exist.
+func TestRestoreRemovesTheOldDatabaseFromTheState(t *testing.T) {
+	t.Parallel()
 	dir := withState(t, minimal(t))
 	forget := regexp.MustCompile(`terraform state rm (google_firestore_[^\n\\]*(?:\\\n[^\n\\]*)*)`).FindStringSubmatch(readme(t))
 	if forget == nil {
-		t.Fatal("README.md does not say how to have Terraform forget the database")
+		t.Fatal("README.md has no command to remove the database from the state")
 	}
 	addresses := strings.Fields(strings.ReplaceAll(forget[1], "\\\n", " "))
 	if _, err := terraform(t.Context(), dir, append([]string{"state", "rm"}, addresses...)...); err != nil {
@@ -137,11 +151,11 @@ func TestRestoreForgetsAllOfTheOldDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	if strings.Contains(left, "google_firestore_") || !strings.Contains(left, "google_pubsub_topic") {
-		t.Errorf("after %s there is left\n%s", forget[0], left)
+		t.Errorf("after %s the state has\n%s", forget[0], left)
 	}
 }
 
-// withState is a workspace with a copy of a deployment's state, since other tests look at the original.
+// withState returns a new workspace with a copy of a deployment's state. Other tests use the original.
 func withState(t *testing.T, d *deployment) string {
 	t.Helper()
 	dir := fresh(t)
@@ -155,10 +169,10 @@ func withState(t *testing.T, d *deployment) string {
 	return dir
 }
 
-func TestOutputsSayWhatToDoNext(t *testing.T) {
+func TestOutputNextNamesTheNextStep(t *testing.T) {
 	for name, d := range map[string]*deployment{"step 4": minimal(t), "step 5": full(t)} {
 		if next, _ := d.outputs["next"].(string); !strings.Contains(next, name) {
-			t.Errorf("next = %q; want it to name %s", next, name)
+			t.Errorf("next = %q; want %s", next, name)
 		}
 	}
 	if url, _ := full(t).outputs["gateway_url"].(string); !strings.HasPrefix(url, "https://parley-staging-gateway-") {
@@ -166,8 +180,9 @@ func TestOutputsSayWhatToDoNext(t *testing.T) {
 	}
 }
 
-// TestAnotherFunctionNeedsOnlyTheTopology adds a function as its author would.
-func TestAnotherFunctionNeedsOnlyTheTopology(t *testing.T) {
+// The test adds a function: a subscription in the topology and a source folder.
+func TestNewFunctionNeedsOnlyTopologyAndSource(t *testing.T) {
+	t.Parallel()
 	dir := fresh(t)
 	file := filepath.Join(dir, "..", "shared", "topology", "topology.json")
 	data, err := os.ReadFile(file)
@@ -212,8 +227,8 @@ func TestAnotherFunctionNeedsOnlyTheTopology(t *testing.T) {
 	}
 }
 
-// TestSchemaHasWhatIsUsed tells how to get the schema of a resource that was added.
-func TestSchemaHasWhatIsUsed(t *testing.T) {
+// After adding a resource, extract the schema again: see package schema.
+func TestSchemaHasExactlyTheUsedResources(t *testing.T) {
 	used := map[string]bool{}
 	files, err := filepath.Glob(filepath.Join(root, "terraform", "*.tf"))
 	if err != nil {
@@ -240,7 +255,7 @@ func TestSchemaHasWhatIsUsed(t *testing.T) {
 		has["data "+name] = true
 	}
 	if !maps.Equal(used, has) {
-		t.Errorf("check/schema/google.json is stale; package schema says how to make it anew\n got %v\nwant %v",
+		t.Errorf("check/schema/google.json is stale; see package schema\n got %v\nwant %v",
 			slices.Sorted(maps.Keys(has)), slices.Sorted(maps.Keys(used)))
 	}
 	if p.Version != "6.50.0" {

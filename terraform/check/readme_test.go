@@ -58,7 +58,7 @@ func TestReadmeNamesWhatExists(t *testing.T) {
 			t.Errorf("there is no output %s", m[1])
 		}
 	}
-	// in backticks, with an underscore and in lower case: a variable, or what a command or a metric calls something
+	// lower case with an underscore, in backticks: a variable, or a word of notVariables
 	for _, m := range regexp.MustCompile("`([a-z]+(?:_[a-z]+)+)(?: = [^`]*)?`").FindAllStringSubmatch(text, -1) {
 		if name := m[1]; !strings.Contains(config.String(), fmt.Sprintf("variable %q {", name)) && !strings.Contains(notVariables, " "+name+" ") {
 			t.Errorf("there is no variable %s", name)
@@ -66,7 +66,7 @@ func TestReadmeNamesWhatExists(t *testing.T) {
 	}
 }
 
-// notVariables are the other words of that form: reasons of dead letters, and fields of a token.
+// notVariables has other words of the same form: reasons of dead letters, and fields of a token.
 var notVariables = func() string {
 	words := " expires_at revoked_at "
 	for _, r := range deadletter.Reasons {
@@ -75,15 +75,15 @@ var notVariables = func() string {
 	return words
 }()
 
-// TestReadmeCostsAreCounted holds the operations of a message that the README reckons with against what the emulator
-// counts.
-func TestReadmeCostsAreCounted(t *testing.T) {
+// The README's operations per message must agree with the counts of the emulator.
+func TestReadmeCountsOfOperationsAreCorrect(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("the emulator is left out with -short")
 	}
 	m := regexp.MustCompile(`(?m)^\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| 1 \|$`).FindStringSubmatch(readme(t))
 	if m == nil {
-		t.Fatal("README.md has no line of counted operations")
+		t.Fatal("README.md has no line with counts of operations")
 	}
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./emulator", "load", "--messages", "400")
 	cmd.Dir = root
@@ -93,7 +93,7 @@ func TestReadmeCostsAreCounted(t *testing.T) {
 	}
 	_, table, ok := strings.Cut(string(out), "per message")
 	if !ok {
-		t.Fatalf("it counted nothing:\n%s", out)
+		t.Fatalf("no counts in the output:\n%s", out)
 	}
 	_, line, _ := strings.Cut(table, "\n")
 	var got [5]float64
@@ -105,9 +105,9 @@ func TestReadmeCostsAreCounted(t *testing.T) {
 		if _, err := fmt.Sscan(m[i+1], &want); err != nil {
 			t.Fatal(err)
 		}
-		// the first messages also read rules and users
+		// the first messages also read the rules and the users
 		if diff := got[i] - want; diff > 0.25 || diff < -0.25 {
-			t.Errorf("%s: README.md reckons with %.2f a message, the emulator counts %.2f", what, want, got[i])
+			t.Errorf("%s: README.md has %.2f per message, the emulator counts %.2f", what, want, got[i])
 		}
 	}
 }

@@ -11,9 +11,9 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// call is something that somebody does on Google Cloud: which permission it takes, on which resource.
+// call is a call to Google Cloud, with the caller, the required permission and the resource.
 type call struct {
-	who        string // a part, or "push", "build", "pubsub agent", "anybody"
+	who        string // a part, "push", "build", "pubsub agent" or "anybody"
 	does       string
 	permission string
 	on         string // "topic NAME", "subscription NAME", "service NAME", "database", "project", …
@@ -21,8 +21,8 @@ type call struct {
 	only       func(d *deployment) bool // nil for every deployment
 }
 
-// calls are all calls of the deployed code, and those that Google's own agents make for it. Each library's page says
-// which permission a method takes: https://cloud.google.com/pubsub/docs/access-control#required_permissions,
+// calls returns all calls of the deployed code, and the calls of Google's agents for the deployment. The sources of the
+// permissions: https://cloud.google.com/pubsub/docs/access-control#required_permissions,
 // https://cloud.google.com/firestore/docs/security/iam, https://cloud.google.com/vertex-ai/docs/general/iam-permissions,
 // https://cloud.google.com/secret-manager/docs/access-control, https://cloud.google.com/kms/docs/reference/permissions-and-roles.
 func calls() []call {
@@ -89,15 +89,15 @@ func calls() []call {
 	return all
 }
 
-// has finds the deployments with one of the platforms' secrets.
+// has returns a condition for deployments with a secret of a platform.
 func has(secret string) func(*deployment) bool {
 	return func(d *deployment) bool {
 		return slices.ContainsFunc(d.all("google_secret_manager_secret"), func(r resource) bool { return strings.HasSuffix(r.text("secret_id"), secret) })
 	}
 }
 
-// roles are the roles that may be given, with those of their permissions that count here
-// (https://cloud.google.com/iam/docs/roles-permissions). One that is not here is more than anybody needs.
+// roles has the allowed roles with their relevant permissions (https://cloud.google.com/iam/docs/roles-permissions). No part
+// needs any other role.
 var roles = map[string][]string{
 	"roles/pubsub.publisher":                     {"pubsub.topics.publish"},
 	"roles/pubsub.subscriber":                    {"pubsub.subscriptions.consume", "pubsub.topics.attachSubscription"},
@@ -112,7 +112,7 @@ var roles = map[string][]string{
 	"roles/logging.logWriter":                    {"logging.logEntries.create"},
 }
 
-// grant is a role that somebody has on a resource.
+// grant is a role of an account on a resource.
 type grant struct {
 	address, who, role, on string
 	permissions            []string
@@ -183,17 +183,17 @@ func grants(t *testing.T, d *deployment) []*grant {
 			g.permissions = roles[g.role]
 		}
 		if len(g.permissions) == 0 {
-			t.Errorf("%s gives %s, which nobody needs", r.Address, g.role)
+			t.Errorf("%s grants %s, but no part needs the role", r.Address, g.role)
 		}
 		if g.who == "" {
-			t.Errorf("%s gives something to %q, who is not known", r.Address, r.text("member"))
+			t.Errorf("%s grants a role to the unknown account %q", r.Address, r.text("member"))
 		}
 		all = append(all, g)
 	}
 	return all
 }
 
-func TestEveryCallIsAllowedAndNothingElse(t *testing.T) {
+func TestEveryCallIsAllowedAndEveryRoleIsUsed(t *testing.T) {
 	each(t, func(t *testing.T, d *deployment) {
 		all := grants(t, d)
 		given := map[*grant]map[string]bool{}
@@ -212,12 +212,12 @@ func TestEveryCallIsAllowedAndNothingElse(t *testing.T) {
 				}
 			}
 			if !allowed {
-				t.Errorf("%s: %s takes %s on %s, which it does not have", c.who, c.does, c.permission, c.on)
+				t.Errorf("%s: %s requires %s on %s, but no role grants the permission", c.who, c.does, c.permission, c.on)
 			}
 		}
 		for _, g := range all {
 			if !g.used {
-				t.Errorf("%s: %s has %s on %s and never uses it", g.address, g.who, g.role, g.on)
+				t.Errorf("%s: %s has %s on %s without using the role", g.address, g.who, g.role, g.on)
 			}
 			if strings.HasPrefix(g.role, "projects/") && len(given[g]) != len(g.permissions) {
 				t.Errorf("%s: of %v only %v are used", g.address, g.permissions, slices.Sorted(maps.Keys(given[g])))
@@ -226,15 +226,16 @@ func TestEveryCallIsAllowedAndNothingElse(t *testing.T) {
 	})
 }
 
-// TestCallsAreThoseOfTheCode finds which of Google's services each part is linked with: each has to be in the table.
-func TestCallsAreThoseOfTheCode(t *testing.T) {
+// Each Google client library in a part must have its calls in the table.
+func TestTableOfCallsCoversTheLinkedClients(t *testing.T) {
+	t.Parallel()
 	clients := map[string]string{
 		"cloud.google.com/go/pubsub/v2": "pubsub.googleapis.com",
 		"cloud.google.com/go/firestore": "firestore.googleapis.com",
 		"google.golang.org/genai":       "aiplatform.googleapis.com",
 		"cloud.google.com/go/kms":       "cloudkms.googleapis.com",
 	}
-	// linked, but not a service that is called as somebody: the metadata server, credentials, the libraries' own parts
+	// linked libraries without calls of their own: the metadata server, credentials, common code
 	plumbing := []string{
 		"cloud.google.com/go", "cloud.google.com/go/auth", "cloud.google.com/go/civil", "cloud.google.com/go/compute/metadata",
 		"cloud.google.com/go/iam", "cloud.google.com/go/internal", "cloud.google.com/go/longrunning", "cloud.google.com/go/httpreplay",
@@ -243,15 +244,23 @@ func TestCallsAreThoseOfTheCode(t *testing.T) {
 	for _, s := range topology.Subscriptions() {
 		packages[s.Function] = "parley.internal/functions/" + s.Function
 	}
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-f", `{{.ImportPath}} {{join .Deps " "}}`}, slices.Collect(maps.Values(packages))...)...)
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	deps := map[string][]string{} // by package
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		deps[fields[0]] = fields[1:]
+	}
 	for part, pkg := range packages {
-		cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", pkg)
-		cmd.Dir = root
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("go list -deps %s: %v", pkg, err)
+		if len(deps[pkg]) == 0 {
+			t.Errorf("go list: no dependencies of %s", pkg)
 		}
 		got := map[string]bool{}
-		for _, dep := range strings.Fields(string(out)) {
+		for _, dep := range deps[pkg] {
 			if !strings.HasPrefix(dep, "cloud.google.com/") && dep != "google.golang.org/genai" {
 				continue
 			}
@@ -265,12 +274,12 @@ func TestCallsAreThoseOfTheCode(t *testing.T) {
 				known = known || dep == p || p != "cloud.google.com/go" && strings.HasPrefix(dep, p+"/")
 			}
 			if !known {
-				t.Errorf("%s is linked with %s: what it calls, and may, has to be in the table of calls", part, dep)
+				t.Errorf("%s is linked with %s: add its calls and permissions to the table of calls", part, dep)
 			}
 		}
 		want := map[string]bool{}
 		for _, c := range calls() {
-			if c.who == part && c.api != "secretmanager.googleapis.com" { // that one Cloud Run calls for it
+			if c.who == part && c.api != "secretmanager.googleapis.com" { // Cloud Run calls Secret Manager for the part
 				want[c.api] = true
 			}
 		}
@@ -280,7 +289,7 @@ func TestCallsAreThoseOfTheCode(t *testing.T) {
 	}
 }
 
-// apiOf is the API that makes a resource.
+// apiOf has the API of each resource type, by prefix.
 var apiOf = map[string]string{
 	"google_artifact_registry_repository": "artifactregistry.googleapis.com",
 	"google_billing_budget":               "billingbudgets.googleapis.com",
@@ -299,13 +308,13 @@ var apiOf = map[string]string{
 	"google_storage":                      "storage.googleapis.com",
 }
 
-func TestEveryAPIThatIsCalledIsEnabledAndNoOther(t *testing.T) {
+func TestExactlyTheUsedAPIsAreEnabled(t *testing.T) {
 	each(t, func(t *testing.T, d *deployment) {
 		enabled := map[string]bool{}
 		for _, r := range d.all("google_project_service") {
 			enabled[r.text("service")] = true
 		}
-		want := map[string]bool{"cloudbuild.googleapis.com": true} // Cloud Functions has its sources built by it
+		want := map[string]bool{"cloudbuild.googleapis.com": true} // Cloud Functions builds with Cloud Build
 		for _, c := range calls() {
 			if c.only == nil || c.only(d) {
 				want[c.api] = true
@@ -333,12 +342,12 @@ func TestEveryAPIThatIsCalledIsEnabledAndNoOther(t *testing.T) {
 	})
 }
 
-func TestEveryPartIsSomebodyOfItsOwn(t *testing.T) {
+func TestEveryPartHasItsOwnAccount(t *testing.T) {
 	each(t, func(t *testing.T, d *deployment) {
 		seen := map[string]string{}
 		note := func(account, what string) {
 			if account == "" || seen[account] != "" {
-				t.Errorf("%s runs as %q, as does %q", what, account, seen[account])
+				t.Errorf("%s and %[3]q have the same account %[2]q", what, account, seen[account])
 			}
 			seen[account] = what
 		}

@@ -10,7 +10,7 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// prefix is the bus prefix of a deployment, as the code is told it.
+// prefix returns the bus prefix in the environment of a deployment.
 func prefix(t *testing.T, d *deployment) topology.Prefix {
 	t.Helper()
 	p, err := topology.ParsePrefix(d.one(t, `google_cloudfunctions2_function.function["dlq"]`).text("service_config.0.environment_variables.BUS_PREFIX"))
@@ -43,7 +43,7 @@ func TestEveryTopicAndSubscriptionExistsOnce(t *testing.T) {
 	})
 }
 
-func TestSubscriptionsAreAsTheTopologySays(t *testing.T) {
+func TestSubscriptionsAgreeWithTheTopology(t *testing.T) {
 	each(t, func(t *testing.T, d *deployment) {
 		p := prefix(t, d)
 		push := d.one(t, "google_service_account.push").text("email")
@@ -71,9 +71,9 @@ func TestSubscriptionsAreAsTheTopologySays(t *testing.T) {
 				t.Errorf("%s keeps messages for %d s; want %d", s.Name, got, want)
 			}
 			if to, want := r.text("dead_letter_policy.0.dead_letter_topic"), p.Topic(project, topology.DeadLetter).String(); s.MaxDeliveryAttempts > 0 && to != want {
-				t.Errorf("%s gives up to %q; want %s", s.Name, to, want)
+				t.Errorf("%s dead-letters to %q; want %s", s.Name, to, want)
 			}
-			// Only by this path does the function learn the topic, and only by Cloud Run's own host may Pub/Sub in.
+			// The path names the topic for the function. Internal ingress accepts Pub/Sub only at Cloud Run's own host.
 			f := d.one(t, fmt.Sprintf("google_cloudfunctions2_function.function[%q]", s.Function))
 			uri := f.text("service_config.0.uri")
 			if got, want := r.text("push_config.0.push_endpoint"), uri+"/"+p.Topic(project, s.Topic).String(); got != want {
@@ -85,15 +85,15 @@ func TestSubscriptionsAreAsTheTopologySays(t *testing.T) {
 			if got := r.text("push_config.0.oidc_token.0.audience"); got != uri {
 				t.Errorf("%s is pushed for the audience %q; want %s", s.Name, got, uri)
 			}
-			// A push that the function answers later than this is sent again, although it is still being worked on.
+			// After the deadline Pub/Sub pushes again, although the function is still at work.
 			if got := f.number("service_config.0.timeout_seconds"); got < s.AckDeadlineSeconds {
-				t.Errorf("%s may work for %d s; its subscription %s waits for %d s", s.Function, got, s.Name, s.AckDeadlineSeconds)
+				t.Errorf("%s has a timeout of %d s; its subscription %s waits for %d s", s.Function, got, s.Name, s.AckDeadlineSeconds)
 			}
 		}
 	})
 }
 
-func TestFunctionsLetOnlyPubSubIn(t *testing.T) {
+func TestFunctionsAcceptOnlyPubSub(t *testing.T) {
 	each(t, func(t *testing.T, d *deployment) {
 		want := map[string]bool{}
 		for _, s := range topology.Subscriptions() {
@@ -114,7 +114,7 @@ func TestFunctionsLetOnlyPubSubIn(t *testing.T) {
 		}
 		for _, r := range d.all("google_cloud_run_v2_service_iam_member") {
 			if r.text("member") == "allUsers" && !strings.HasSuffix(r.text("name"), "-gateway") {
-				t.Errorf("%s may be invoked by anybody", r.text("name"))
+				t.Errorf("%s is public", r.text("name"))
 			}
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -13,12 +14,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"parley.internal/shared/topology"
+	"parley.internal/terraform/check/provider"
 )
 
-// project is the project of every plan here.
+// project is the Google Cloud project of every plan.
 const project = "my-project"
 
-// image is a gateway image that nobody pulls.
+// image is the name of a gateway image. The tests never pull the image.
 const image = "us-central1-docker.pkg.dev/my-project/parley/gateway@sha256:" +
 	"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
@@ -30,12 +34,12 @@ var root = func() string {
 	return dir
 }()
 
-// shared is where the providers are, and what several tests look at.
+// shared holds the results that several tests use. Each result is made once, by the first test in need of the result.
 var shared struct {
-	dir       string
-	providers func() error
-	minimal   func() (*deployment, error)
-	full      func() (*deployment, error)
+	dir      string
+	minimal  func() (*deployment, error)
+	full     func() (*deployment, error)
+	archives func() (string, error)
 }
 
 func TestMain(m *testing.M) {
@@ -44,8 +48,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	// for the fake providers, which run in this process
+	os.Setenv("TF_LOG_SDK", "off")
+	os.Setenv("PLUGIN_UNIX_SOCKET_DIR", dir)
 	shared.dir = dir
-	shared.providers = sync.OnceValue(buildProviders)
 	shared.minimal = sync.OnceValues(func() (*deployment, error) { return deploy("minimal") })
 	shared.full = sync.OnceValues(func() (*deployment, error) {
 		return deploy("full",
@@ -58,6 +64,14 @@ func TestMain(m *testing.M) {
 			`discord_roles={"Server Booster"="subscriber",Mods="moderator"}`,
 			`environment={personality={REPLY_MAX_CHARS="500"},gateway={WS_ORIGINS="https://chat.example.com"}}`)
 	})
+	shared.archives = sync.OnceValues(stageArchives)
+	flag.Parse()
+	if _, err := exec.LookPath("terraform"); err == nil && flag.Lookup("test.run").Value.String() == "" {
+		// a whole run needs all three: make them at the same time
+		go shared.minimal()
+		go shared.full()
+		go shared.archives()
+	}
 	code := m.Run()
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -65,40 +79,29 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// buildProviders builds the stand-ins and writes the configuration by which Terraform finds them: no registry is asked,
-// and no init is needed.
-func buildProviders() error {
-	google, archive := filepath.Join(shared.dir, "terraform-provider-google"), filepath.Join(shared.dir, "terraform-provider-archive")
-	build := exec.Command("go", "build", "-o", google, "parley.internal/terraform/check/standin")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the stand-in provider: %w\n%s", err, out)
-	}
-	if err := os.Link(google, archive); err != nil {
-		return err
-	}
-	rc := fmt.Sprintf("provider_installation {\n  dev_overrides {\n    \"hashicorp/google\" = %q\n    \"hashicorp/archive\" = %q\n  }\n  direct {}\n}\n", shared.dir, shared.dir)
-	return os.WriteFile(filepath.Join(shared.dir, "terraform.rc"), []byte(rc), 0o600)
-}
-
-// need skips the test where Terraform is not installed, and makes the providers ready.
+// need skips the test if Terraform is not installed.
 func need(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("terraform"); err != nil {
-		t.Skip("Terraform is not installed: what it would create is not checked")
-	}
-	if err := shared.providers(); err != nil {
-		t.Fatal(err)
+		t.Skip("Terraform is not installed: the configuration is not checked")
 	}
 }
 
-// terraform runs a command of Terraform's in a folder and returns what it printed.
+// terraform runs a Terraform command in a folder, with fake providers of its own, and returns the command's output. No
+// registry is asked, and the folder needs no "terraform init".
 func terraform(ctx context.Context, dir string, args ...string) (string, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	providers, err := provider.Serve(ctx, dir)
+	if err != nil {
+		return "", err
+	}
 	cmd := exec.CommandContext(ctx, "terraform", args...)
 	cmd.Dir = dir
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + shared.dir, "TMPDIR=" + os.TempDir(), "TF_IN_AUTOMATION=1", "TF_INPUT=0",
-		"CHECKPOINT_DISABLE=1", "TF_CLI_CONFIG_FILE=" + filepath.Join(shared.dir, "terraform.rc"),
+		"CHECKPOINT_DISABLE=1", "TF_REATTACH_PROVIDERS=" + providers,
+		"GOGC=off", "GOMEMLIMIT=512MiB", // a quarter of Terraform's time would be garbage collection
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -108,10 +111,55 @@ func terraform(ctx context.Context, dir string, args ...string) (string, error) 
 	return stdout.String(), nil
 }
 
-// workspace copies what Terraform reads of this repository, without its backend, and returns the folder in which
-// Terraform is to be run.
+// workspace copies the configuration into a folder, without its backend, and returns the folder for Terraform. Each
+// function has one small file there instead of its source: with the real sources, Terraform would spend seconds of every
+// plan on the archives. Only the tests of the archives need the real sources ([stageArchives]).
 func workspace(dir string) (string, error) {
-	for _, from := range []string{"terraform", "functions", "shared", "go.mod", "go.sum"} {
+	if err := copyTree(dir, "terraform", "shared/topology/topology.json", "go.mod", "go.sum"); err != nil {
+		return "", err
+	}
+	for _, s := range topology.Subscriptions() {
+		if s.Function == "" {
+			continue
+		}
+		source := filepath.Join(dir, "functions", s.Function)
+		if err := os.MkdirAll(source, 0o755); err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(filepath.Join(source, "source.go"), []byte("package "+s.Function+"\n"), 0o644); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Join(dir, "terraform"), nil
+}
+
+// stageArchives plans the whole repository with every variable at its default, and returns Terraform's folder. The plan
+// writes the archives of the functions.
+func stageArchives() (string, error) {
+	dir := filepath.Join(shared.dir, "archives")
+	if err := copyTree(dir, "terraform", "functions", "shared", "go.mod", "go.sum"); err != nil {
+		return "", err
+	}
+	dir = filepath.Join(dir, "terraform")
+	_, err := terraform(context.Background(), dir, "plan", "-no-color", "-var=project_id="+project)
+	return dir, err
+}
+
+// archive returns the path of a function's archive.
+func archive(t *testing.T, function string) string {
+	t.Helper()
+	object := minimal(t).one(t, fmt.Sprintf("google_storage_bucket_object.source[%q]", function))
+	dir, err := shared.archives()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, object.text("source"))
+}
+
+// copyTree copies files and folders of the repository, except the backend, the values of a real deployment,
+// hidden files and this package.
+func copyTree(dir string, from ...string) error {
+	for _, from := range from {
 		err := filepath.WalkDir(filepath.Join(root, from), func(path string, e fs.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -123,29 +171,31 @@ func workspace(dir string) (string, error) {
 			switch {
 			case e.IsDir() && (e.Name() == "check" || strings.HasPrefix(e.Name(), ".")):
 				return fs.SkipDir
-			case e.IsDir():
-				return os.MkdirAll(filepath.Join(dir, name), 0o755)
-			case e.Name() == "backend.tf", strings.HasSuffix(e.Name(), ".tfvars"), strings.HasPrefix(e.Name(), "."):
-				return nil // of a real deployment
+			case e.IsDir(), e.Name() == "backend.tf", strings.HasSuffix(e.Name(), ".tfvars"), strings.HasPrefix(e.Name(), "."):
+				return nil
 			}
 			data, err := os.ReadFile(path)
 			if err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(dir, name), data, 0o644)
+			to := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+				return err
+			}
+			return os.WriteFile(to, data, 0o644)
 		})
 		if err != nil {
-			return "", fmt.Errorf("copy the configuration: %w", err)
+			return fmt.Errorf("copy the configuration: %w", err)
 		}
 	}
-	return filepath.Join(dir, "terraform"), nil
+	return nil
 }
 
-// deployment is what an apply with the stand-ins leaves behind.
+// deployment is the result of an apply with the fake providers.
 type deployment struct {
-	dir       string // Terraform's
+	dir       string // the folder of Terraform
 	args      []string
-	resources []resource // of the state: every value is known
+	resources []resource // the resources of the state; every value is known
 	outputs   map[string]any
 }
 
@@ -159,7 +209,7 @@ type resource struct {
 }
 
 func deploy(name string, variables ...string) (*deployment, error) {
-	ctx := context.Background() // several tests share it
+	ctx := context.Background() // several tests share the deployment
 	dir, err := workspace(filepath.Join(shared.dir, name))
 	if err != nil {
 		return nil, err
@@ -182,7 +232,7 @@ func deploy(name string, variables ...string) (*deployment, error) {
 		}
 	}
 	if err := json.Unmarshal([]byte(out), &shown); err != nil {
-		return nil, fmt.Errorf("read what Terraform shows: %w", err)
+		return nil, fmt.Errorf("read the output of terraform show: %w", err)
 	}
 	d.resources, d.outputs = shown.Values.RootModule.Resources, map[string]any{}
 	for name, o := range shown.Values.Outputs {
@@ -191,10 +241,10 @@ func deploy(name string, variables ...string) (*deployment, error) {
 	return d, nil
 }
 
-// minimal is a deployment with every variable at its default.
+// minimal returns a deployment with every variable at its default.
 func minimal(t *testing.T) *deployment { return get(t, shared.minimal) }
 
-// full is a deployment with all that can be had.
+// full returns a deployment with every feature on.
 func full(t *testing.T) *deployment { return get(t, shared.full) }
 
 func get(t *testing.T, f func() (*deployment, error)) *deployment {
@@ -207,13 +257,13 @@ func get(t *testing.T, f func() (*deployment, error)) *deployment {
 	return d
 }
 
-// each gives both deployments to a test.
+// each runs a test on both deployments.
 func each(t *testing.T, run func(t *testing.T, d *deployment)) {
 	t.Run("minimal", func(t *testing.T) { run(t, minimal(t)) })
 	t.Run("full", func(t *testing.T) { run(t, full(t)) })
 }
 
-// all are the managed resources of a type.
+// all returns the managed resources of a type.
 func (d *deployment) all(typeName string) []resource {
 	var found []resource
 	for _, r := range d.resources {
@@ -224,7 +274,7 @@ func (d *deployment) all(typeName string) []resource {
 	return found
 }
 
-// one is the resource with an address; the test fails if there is none.
+// one returns the resource with an address. The test fails if the deployment has no such resource.
 func (d *deployment) one(t *testing.T, address string) resource {
 	t.Helper()
 	for _, r := range d.resources {
@@ -236,7 +286,7 @@ func (d *deployment) one(t *testing.T, address string) resource {
 	return resource{}
 }
 
-// at is a value within a resource: "push_config.0.push_endpoint". It is nil where there is none.
+// at returns a value within a resource by its path, such as "push_config.0.push_endpoint", or nil.
 func (r resource) at(path string) any {
 	var v any = r.Values
 	for _, step := range strings.Split(path, ".") {
@@ -256,7 +306,7 @@ func (r resource) at(path string) any {
 	return v
 }
 
-// text is the string at a path, "" where there is none.
+// text returns the string at a path, or "".
 func (r resource) text(path string) string {
 	s, ok := r.at(path).(string)
 	if !ok {
@@ -265,7 +315,7 @@ func (r resource) text(path string) string {
 	return s
 }
 
-// number is the number at a path, 0 where there is none.
+// number returns the number at a path, or 0.
 func (r resource) number(path string) int {
 	n, ok := r.at(path).(float64)
 	if !ok {
@@ -274,5 +324,5 @@ func (r resource) number(path string) int {
 	return int(n)
 }
 
-// key is the resource's key in its for_each.
+// key returns the resource's key in its for_each.
 func (r resource) key() string { return fmt.Sprint(r.Index) }

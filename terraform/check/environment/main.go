@@ -1,5 +1,5 @@
-// Command environment writes terraform/environment.json: which settings of each part a deployment may change. Terraform
-// refuses others, so that a misspelt one is not silently without effect.
+// Command environment writes terraform/environment.json: the settings of each part that a deployment may change. Terraform
+// refuses other settings, so that a misspelt setting is an error.
 //
 //	go run ./terraform/check/environment > terraform/environment.json
 package main

@@ -1,5 +1,5 @@
-// Package parts knows which environment variables each deployed part reads, from the part's own configuration type, and
-// who sets which of them.
+// Package parts lists the environment variables of each deployed part, from the part's configuration type, and the setter
+// of each variable. Start with [Variables] and [Settable].
 package parts
 
 import (
@@ -15,7 +15,7 @@ import (
 	"parley.internal/shared/config"
 )
 
-// part is what is known of a configuration type.
+// part describes the configuration type of a part and loads a configuration.
 type part struct {
 	describe func() []config.Variable
 	load     func(environ []string) error
@@ -28,7 +28,7 @@ func of[T any]() part {
 	}}
 }
 
-// The parts, by the names that the topology and Terraform give them. A new one is added here.
+// all has the parts by their names in the topology and in Terraform. Add a new part here.
 var all = map[string]part{
 	"dlq":         of[dlq.Config](),
 	"enrichment":  of[enrichment.Config](),
@@ -37,7 +37,7 @@ var all = map[string]part{
 	"whisper":     of[whisper.Config](),
 }
 
-// Variables are the environment variables that each part reads.
+// Variables returns the environment variables of each part.
 func Variables() map[string][]config.Variable {
 	vars := map[string][]config.Variable{}
 	for name, p := range all {
@@ -46,26 +46,26 @@ func Variables() map[string][]config.Variable {
 	return vars
 }
 
-// Validate says whether a part would start with an environment in the form of os.Environ.
+// Validate returns the error of a part's start with an environment in the form of os.Environ.
 func Validate(name string, environ []string) error {
 	p, ok := all[name]
 	if !ok {
-		return fmt.Errorf("there is no part %q", name)
+		return fmt.Errorf("unknown part %q", name)
 	}
 	return p.load(environ)
 }
 
-// Setter says who sets a variable that a deployment's owner does not set by var.environment.
+// Setter is the origin of a variable outside of var.environment.
 type Setter string
 
 // The setters.
 const (
-	Terraform Setter = "terraform" // from another variable of the configuration
-	Secret    Setter = "secret"    // from Secret Manager: never in the clear
-	Platform  Setter = "platform"  // Cloud Run, or nobody there
+	Terraform Setter = "terraform" // another Terraform variable
+	Secret    Setter = "secret"    // Secret Manager, never plain text
+	Platform  Setter = "platform"  // Cloud Run; some are not set there
 )
 
-// Reserved are the variables that var.environment must not set.
+// Reserved lists the variables that var.environment must not set.
 var Reserved = map[string]Setter{
 	"GOOGLE_CLOUD_PROJECT":  Terraform,
 	"FIRESTORE_DATABASE":    Terraform,
@@ -86,13 +86,13 @@ var Reserved = map[string]Setter{
 	"DISCORD_BOT_TOKEN":     Secret,
 	"TWITCH_CLIENT_SECRET":  Secret,
 	"OAUTH_OPERATOR_SECRET": Secret,
-	"LOG_FORMAT":            Platform, // alerts read the log's JSON
+	"LOG_FORMAT":            Platform, // alerts read JSON logs
 	"PORT":                  Platform,
 	"LISTEN_ADDR":           Platform,
 	"K_SERVICE":             Platform,
 }
 
-// Settable are the names, in order, of what var.environment may set of each part.
+// Settable returns the sorted names of the variables that var.environment may set, by part.
 func Settable() map[string][]string {
 	settable := map[string][]string{}
 	for part, vars := range Variables() {

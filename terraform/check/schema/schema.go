@@ -1,7 +1,6 @@
-// Package schema says which arguments the resources have that Parley's Terraform configuration uses: their names,
-// nesting, types, and whether each is required, optional or computed. google.json is version 6.50.0 of the google
-// provider, reduced to what is used; archive.json is version 2.7 of the archive provider's one data source, written by
-// hand from its documentation.
+// Package schema has the arguments of the resources in Parley's Terraform configuration: names, nesting and types, and
+// the flags required, optional and computed. google.json is extracted from version 6.50.0 of the google provider, and has
+// only the used resources. archive.json is written by hand from the documentation of version 2.7 of the archive provider.
 package schema
 
 import (
@@ -11,12 +10,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/hashicorp/terraform-plugin-go/tfprotov5"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 )
 
-// To reduce the google provider's schema anew, after a resource was added to the configuration:
+// To extract the google provider's schema again, after adding a resource to the configuration:
 //
 //	npm pack --pack-destination "$HOME" @cdktf/provider-google@16.12.1
 //	go run ./terraform/check/schema/extract -dir terraform -out terraform/check/schema/google.json ~/cdktf-provider-google-16.12.1.tgz
@@ -27,7 +27,7 @@ var (
 	archive []byte
 )
 
-// Provider is what a provider understands.
+// Provider is the schema of a provider.
 type Provider struct {
 	Version     string            `json:"version"`
 	Config      *Block            `json:"config"`
@@ -35,13 +35,13 @@ type Provider struct {
 	DataSources map[string]*Block `json:"dataSources"`
 }
 
-// Block is a resource, or a block within one.
+// Block is the schema of a resource, or of a nested block.
 type Block struct {
 	Attributes map[string]Attribute `json:"attributes,omitempty"`
 	Blocks     map[string]Nested    `json:"blocks,omitempty"`
 }
 
-// Attribute is an argument, or something that the provider computes, or both.
+// Attribute is an argument, a computed value, or both.
 type Attribute struct {
 	Type     Type `json:"type"`
 	Required bool `json:"required,omitempty"`
@@ -52,36 +52,46 @@ type Attribute struct {
 // Nested is a block type within a block.
 type Nested struct {
 	Nesting string `json:"nesting"`       // list, set or single
-	Min     int64  `json:"min,omitempty"` // how many there must be
-	Max     int64  `json:"max,omitempty"` // how many there may be; 0 for any number
+	Min     int64  `json:"min,omitempty"` // the minimum number of blocks
+	Max     int64  `json:"max,omitempty"` // the maximum number of blocks; 0 for unlimited
 	Block   *Block `json:"block"`
 }
 
 // Type is a type in Terraform's own notation: "string", ["list","string"], ["list",["object",{…}]].
 type Type json.RawMessage
 
-// MarshalJSON is the notation itself.
+// MarshalJSON returns the notation.
 func (t Type) MarshalJSON() ([]byte, error) { return t, nil }
 
-// UnmarshalJSON keeps the notation.
+// UnmarshalJSON copies the notation.
 func (t *Type) UnmarshalJSON(data []byte) error {
 	*t = bytes.Clone(data)
 	return nil
 }
 
-// Value is the type that the notation means.
+// Value returns the parsed type. Each notation is parsed once.
 func (t Type) Value() (tftypes.Type, error) {
+	if cached, ok := parsedTypes.Load(string(t)); ok {
+		return cached.(tftypes.Type), nil
+	}
 	typ, err := tftypes.ParseJSONType(json.RawMessage(t)) //lint:ignore SA1019 the notation has no other parser
 	if err != nil {
 		return nil, fmt.Errorf("type %s: %w", t, err)
 	}
+	parsedTypes.Store(string(t), typ)
 	return typ, nil
 }
 
-// Google is the google provider.
+// The caches: a fake provider needs the type of a block for every value of a request.
+var (
+	parsedTypes sync.Map // notation string → tftypes.Type
+	blockTypes  sync.Map // *Block → tftypes.Object
+)
+
+// Google returns the schema of the google provider.
 func Google() (*Provider, error) { return parse(google) }
 
-// Archive is the archive provider.
+// Archive returns the schema of the archive provider.
 func Archive() (*Provider, error) { return parse(archive) }
 
 func parse(data []byte) (*Provider, error) {
@@ -94,8 +104,11 @@ func parse(data []byte) (*Provider, error) {
 	return p, nil
 }
 
-// Type is the type of the block's values.
+// Type returns the type of the block's values. A block must not change after the first call.
 func (b *Block) Type() (tftypes.Object, error) {
+	if cached, ok := blockTypes.Load(b); ok {
+		return cached.(tftypes.Object), nil
+	}
 	types := map[string]tftypes.Type{}
 	for name, a := range b.Attributes {
 		t, err := a.Type.Value()
@@ -117,13 +130,15 @@ func (b *Block) Type() (tftypes.Object, error) {
 		case "single":
 			types[name] = t
 		default:
-			return tftypes.Object{}, fmt.Errorf("%s: there is no nesting %q", name, n.Nesting)
+			return tftypes.Object{}, fmt.Errorf("%s: unknown nesting %q", name, n.Nesting)
 		}
 	}
-	return tftypes.Object{AttributeTypes: types}, nil
+	object := tftypes.Object{AttributeTypes: types}
+	blockTypes.Store(b, object)
+	return object, nil
 }
 
-// Protocol is the block as Terraform's plugin protocol describes it.
+// Protocol converts the block to the form of Terraform's plugin protocol.
 func (b *Block) Protocol() (*tfprotov5.SchemaBlock, error) {
 	out := &tfprotov5.SchemaBlock{}
 	for _, name := range slices.Sorted(maps.Keys(b.Attributes)) {

@@ -1,7 +1,7 @@
-// Command extract reduces the google provider's schema to the resources and data sources that a Terraform
-// configuration uses. It reads the npm package @cdktf/provider-google, which is generated from the provider's own
-// schema: each of its modules carries the TypeScript that it was compiled from, and there each argument stands with
-// its name, whether it is required, optional or computed, its type, and how its block nests.
+// Command extract reduces the google provider's schema to the resources and data sources of a Terraform configuration.
+// It reads the npm package @cdktf/provider-google, generated from the provider's schema. Each module of the package
+// includes its TypeScript source. The source has each argument with its name, flags (required, optional, computed), type
+// and nesting.
 package main
 
 import (
@@ -72,7 +72,7 @@ func run(dir, out string, args []string) error {
 	return os.WriteFile(out, append(compact(data), '\n'), 0o644)
 }
 
-// compact puts what describes one attribute on one line, so that a change of one is a change of one line.
+// compact puts each attribute on one line, so that a changed attribute is one changed line.
 func compact(data []byte) []byte {
 	attribute := regexp.MustCompile(`\{\s+"type": [^{}]*?\}`)
 	spaces := regexp.MustCompile(`\s+`)
@@ -87,7 +87,7 @@ func module(prefix, typeName string) string {
 
 var usage = regexp.MustCompile(`(?m)^(resource|data) "(google_\w+)"`)
 
-// used finds which types a configuration uses.
+// used returns the resources and data sources of a configuration.
 func used(dir string) (resources, dataSources []string, err error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.tf"))
 	if err != nil {
@@ -106,7 +106,7 @@ func used(dir string) (resources, dataSources []string, err error) {
 	return slices.Sorted(maps.Keys(found["resource"])), slices.Sorted(maps.Keys(found["data"])), nil
 }
 
-// read fills in the TypeScript of each module that is asked for.
+// read sets the TypeScript source of each module in the map.
 func read(archive string, modules map[string]string) error {
 	f, err := os.Open(archive)
 	if err != nil {
@@ -141,13 +141,13 @@ func read(archive string, modules map[string]string) error {
 	}
 	for name, text := range modules {
 		if text == "" {
-			return fmt.Errorf("%s has no module %s: is the resource's name right?", archive, name)
+			return fmt.Errorf("%s has no module %s: check the name of the resource", archive, name)
 		}
 	}
 	return nil
 }
 
-// typescript is the source that a compiled module carries in its source map.
+// typescript returns the source of a compiled module from its source map.
 func typescript(js string) (string, error) {
 	_, encoded, ok := strings.Cut(js, "//# sourceMappingURL=data:application/json;base64,")
 	if !ok {
@@ -164,13 +164,13 @@ func typescript(js string) (string, error) {
 	return m.SourcesContent[0], nil
 }
 
-// source is a module's TypeScript, taken apart.
+// source is the parsed TypeScript of a module.
 type source struct {
 	classes map[string]string    // body by name
 	nesting map[string]nestingOf // by the name of the struct, or of the resource's class
 }
 
-// nestingOf says of a struct's members how they nest: simple, map, list, set or struct; with a * if as blocks.
+// nestingOf has the nesting of each member of a struct: simple, map, list, set or struct, with a * for blocks.
 type nestingOf map[string]string
 
 var (
@@ -227,10 +227,10 @@ func resourceOf(text, name string) (*schema.Block, error) {
 			return s.block(class, class)
 		}
 	}
-	return nil, errors.New("the module has no class of it")
+	return nil, errors.New("the module has no class of the resource")
 }
 
-// block is the schema of the block that a class stands for. of names the struct.
+// block returns the schema of a block from its class. of is the name of the struct.
 func (s source) block(class, of string) (*schema.Block, error) {
 	body, ok := s.classes[class]
 	if !ok {
@@ -262,7 +262,7 @@ func (s source) block(class, of string) (*schema.Block, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s.%s: %w", of, name, err)
 		}
-		if !optional && !required { // what never stands in a configuration is an attribute
+		if !optional && !required { // a value only from the provider is an attribute
 			t, err := objects(inner)
 			if err != nil {
 				return nil, fmt.Errorf("%s.%s: %w", of, name, err)
@@ -304,15 +304,15 @@ func simple(code string) (schema.Type, error) {
 		"StringMap": `["map","string"]`, "NumberMap": `["map","number"]`, "BooleanMap": `["map","bool"]`,
 	}[m[2]]
 	if !ok {
-		return nil, fmt.Errorf("there is no type for get%sAttribute", m[2])
+		return nil, fmt.Errorf("unknown type of get%sAttribute", m[2])
 	}
-	if m[1] == "tolist" { // read as a list because it is a set
+	if m[1] == "tolist" { // a set is read as a list
 		t = strings.Replace(t, "list", "set", 1)
 	}
 	return schema.Type(t), nil
 }
 
-// objects is the type of a list of what a block describes.
+// objects returns the type of a list of objects with the attributes of a block.
 func objects(b *schema.Block) (schema.Type, error) {
 	if len(b.Blocks) > 0 {
 		return nil, errors.New("a computed attribute holds blocks")
@@ -324,7 +324,7 @@ func objects(b *schema.Block) (schema.Type, error) {
 	return json.Marshal([]any{"list", []any{"object", types}})
 }
 
-// configOf is the provider's version and its own arguments, as far as they are simple ones.
+// configOf returns the provider's version and its simple arguments.
 func configOf(text string) (version string, b *schema.Block, err error) {
 	m := regexp.MustCompile(`providerVersion: '([\d.]+)'`).FindStringSubmatch(text)
 	if m == nil {
@@ -344,7 +344,7 @@ func configOf(text string) (version string, b *schema.Block, err error) {
 			continue // a block: batching, external_credentials
 		}
 		if strings.HasSuffix(found[1], "_custom_endpoint") {
-			continue // hundreds of them, for Google's own use
+			continue // hundreds of arguments for Google's internal use
 		}
 		b.Attributes[found[1]] = schema.Attribute{
 			Type: schema.Type(t), Computed: found[2] == "true", Optional: found[3] == "true", Required: found[4] == "true",

@@ -1,4 +1,4 @@
-package main
+package provider
 
 import (
 	"archive/zip"
@@ -16,9 +16,9 @@ import (
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 )
 
-// zipFile is the data source archive_file for source blocks: it writes the archive, the same bytes for the same
-// sources.
-func zipFile(_ string, o map[string]tftypes.Value) (map[string]any, error) {
+// zipFile executes the data source archive_file with source blocks: it writes the zip archive. Equal sources give equal
+// bytes. A relative output path begins at dir.
+func zipFile(dir string, o map[string]tftypes.Value) (map[string]any, error) {
 	if text(o, "type") != "zip" {
 		return nil, fmt.Errorf("archive type %q: only zip is supported here", text(o, "type"))
 	}
@@ -59,6 +59,9 @@ func zipFile(_ string, o map[string]tftypes.Value) (map[string]any, error) {
 		return nil, err
 	}
 	out := text(o, "output_path")
+	if !filepath.IsAbs(out) {
+		out = filepath.Join(dir, out)
+	}
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package main
+package provider
 
 import (
 	"context"
@@ -12,27 +12,28 @@ import (
 	"parley.internal/terraform/check/schema"
 )
 
-// provider serves Terraform's plugin protocol from a schema. What it does not implement (functions, ephemeral
-// resources, imports), Terraform does not ask of a provider whose schema has none, except on a person's demand.
+// provider serves Terraform's plugin protocol from a schema. Functions, ephemeral resources and imports are not
+// implemented: the schema has none, so Terraform does not call their methods.
 type provider struct {
-	tfprotov5.ProviderServer // nil: the methods that are not implemented
+	tfprotov5.ProviderServer // nil; holds the methods that are not implemented
 
 	schema *schema.Provider
-	config map[string]string // the provider's own arguments, as far as they are strings, or true
 
-	// compute makes up what the provider would compute: the value of an attribute, "" for none in particular.
-	// object is the whole resource.
+	// compute invents the value of a computed attribute of a resource. "" means no particular value.
 	compute func(config map[string]string, typeName string, path []string, object map[string]tftypes.Value) string
-	// deny says why no resource of a type can be made with the provider's own arguments.
+	// deny returns an error if the provider's arguments do not allow this type of resource.
 	deny func(config map[string]string, typeName string) error
-	// refuse says why a resource can't be deleted.
+	// refuse returns an error if the resource can't be deleted.
 	refuse func(typeName string, object map[string]tftypes.Value) error
-	// read does what a data source does and gives its computed attributes.
+	// read executes a data source and returns its computed attributes.
 	read func(typeName string, object map[string]tftypes.Value) (map[string]any, error)
 }
 
+// capabilities lets Terraform keep the schema of the first process for all later processes of the same run.
+var capabilities = &tfprotov5.ServerCapabilities{GetProviderSchemaOptional: true}
+
 func (p *provider) GetMetadata(context.Context, *tfprotov5.GetMetadataRequest) (*tfprotov5.GetMetadataResponse, error) {
-	r := &tfprotov5.GetMetadataResponse{ServerCapabilities: &tfprotov5.ServerCapabilities{}}
+	r := &tfprotov5.GetMetadataResponse{ServerCapabilities: capabilities}
 	for name := range p.schema.Resources {
 		r.Resources = append(r.Resources, tfprotov5.ResourceMetadata{TypeName: name})
 	}
@@ -44,7 +45,7 @@ func (p *provider) GetMetadata(context.Context, *tfprotov5.GetMetadataRequest) (
 
 func (p *provider) GetProviderSchema(context.Context, *tfprotov5.GetProviderSchemaRequest) (*tfprotov5.GetProviderSchemaResponse, error) {
 	r := &tfprotov5.GetProviderSchemaResponse{
-		ServerCapabilities: &tfprotov5.ServerCapabilities{},
+		ServerCapabilities: capabilities,
 		ResourceSchemas:    map[string]*tfprotov5.Schema{}, DataSourceSchemas: map[string]*tfprotov5.Schema{},
 	}
 	config, err := p.schema.Config.Protocol()
@@ -74,20 +75,21 @@ func (p *provider) PrepareProviderConfig(_ context.Context, r *tfprotov5.Prepare
 	return &tfprotov5.PrepareProviderConfigResponse{PreparedConfig: r.Config}, nil
 }
 
-func (p *provider) ConfigureProvider(_ context.Context, r *tfprotov5.ConfigureProviderRequest) (*tfprotov5.ConfigureProviderResponse, error) {
+func (p *provider) ConfigureProvider(ctx context.Context, r *tfprotov5.ConfigureProviderRequest) (*tfprotov5.ConfigureProviderResponse, error) {
 	object, _, err := decode(p.schema.Config, r.Config)
 	if err != nil {
 		return nil, err
 	}
-	p.config = map[string]string{}
+	config := map[string]string{}
 	for name, v := range object {
 		if s := text(object, name); s != "" {
-			p.config[name] = s
+			config[name] = s
 		}
 		if v.Equal(tftypes.NewValue(tftypes.Bool, true)) {
-			p.config[name] = "true"
+			config[name] = "true"
 		}
 	}
+	connectionOf(ctx).config = config // Terraform waits for the answer before any other request
 	return &tfprotov5.ConfigureProviderResponse{}, nil
 }
 
@@ -111,7 +113,8 @@ func (p *provider) ValidateDataSourceConfig(_ context.Context, r *tfprotov5.Vali
 	return &tfprotov5.ValidateDataSourceConfigResponse{Diagnostics: refused}, nil
 }
 
-// unconfigurable finds values for what the provider alone decides. The rest of the schema Terraform checks by itself.
+// unconfigurable reports configured values of attributes set only by the provider. Terraform itself checks the
+// rest of the schema.
 func unconfigurable(b *schema.Block, config *tfprotov5.DynamicValue) ([]*tfprotov5.Diagnostic, error) {
 	object, _, err := decode(b, config)
 	if err != nil {
@@ -147,21 +150,21 @@ func (p *provider) ReadResource(_ context.Context, r *tfprotov5.ReadResourceRequ
 	return &tfprotov5.ReadResourceResponse{NewState: r.CurrentState, Private: r.Private}, nil
 }
 
-func (p *provider) PlanResourceChange(_ context.Context, r *tfprotov5.PlanResourceChangeRequest) (*tfprotov5.PlanResourceChangeResponse, error) {
+func (p *provider) PlanResourceChange(ctx context.Context, r *tfprotov5.PlanResourceChangeRequest) (*tfprotov5.PlanResourceChangeResponse, error) {
 	b := p.schema.Resources[r.TypeName]
 	object, t, err := decode(b, r.ProposedNewState)
 	if err != nil {
 		return nil, err
 	}
-	if object == nil { // to be deleted
+	if object == nil { // a deletion
 		return &tfprotov5.PlanResourceChangeResponse{PlannedState: r.ProposedNewState}, nil
 	}
 	planned, err := complete(b, object, nil, func(path []string, name string, a schema.Attribute, v tftypes.Value, t tftypes.Type) (tftypes.Value, error) {
 		if !v.IsNull() || !a.Computed {
 			return v, nil
 		}
-		// the provider's own project and region are known before anything exists
-		if s := p.config[name]; len(path) == 1 && (name == "project" || name == "region") && s != "" {
+		// a plan already knows the project and the region of the provider
+		if s := connectionOf(ctx).config[name]; len(path) == 1 && (name == "project" || name == "region") && s != "" {
 			return tftypes.NewValue(t, s), nil
 		}
 		return tftypes.NewValue(t, tftypes.UnknownValue), nil
@@ -176,13 +179,13 @@ func (p *provider) PlanResourceChange(_ context.Context, r *tfprotov5.PlanResour
 	return &tfprotov5.PlanResourceChangeResponse{PlannedState: &state}, nil
 }
 
-func (p *provider) ApplyResourceChange(_ context.Context, r *tfprotov5.ApplyResourceChangeRequest) (*tfprotov5.ApplyResourceChangeResponse, error) {
+func (p *provider) ApplyResourceChange(ctx context.Context, r *tfprotov5.ApplyResourceChangeRequest) (*tfprotov5.ApplyResourceChangeResponse, error) {
 	b := p.schema.Resources[r.TypeName]
 	object, t, err := decode(b, r.PlannedState)
 	if err != nil {
 		return nil, err
 	}
-	if object == nil { // to be deleted
+	if object == nil { // a deletion
 		prior, _, err := decode(b, r.PriorState)
 		if err != nil {
 			return nil, err
@@ -195,18 +198,18 @@ func (p *provider) ApplyResourceChange(_ context.Context, r *tfprotov5.ApplyReso
 		return &tfprotov5.ApplyResourceChangeResponse{NewState: r.PlannedState}, nil
 	}
 	if p.deny != nil {
-		if err := p.deny(p.config, r.TypeName); err != nil {
+		if err := p.deny(connectionOf(ctx).config, r.TypeName); err != nil {
 			return &tfprotov5.ApplyResourceChangeResponse{NewState: r.PriorState, Diagnostics: diagnose(err)}, nil
 		}
 	}
-	state, err := p.invent(b, t, r.TypeName, object)
+	state, err := p.invent(ctx, b, t, r.TypeName, object)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", r.TypeName, err)
 	}
 	return &tfprotov5.ApplyResourceChangeResponse{NewState: state}, nil
 }
 
-func (p *provider) ReadDataSource(_ context.Context, r *tfprotov5.ReadDataSourceRequest) (*tfprotov5.ReadDataSourceResponse, error) {
+func (p *provider) ReadDataSource(ctx context.Context, r *tfprotov5.ReadDataSourceRequest) (*tfprotov5.ReadDataSourceResponse, error) {
 	b := p.schema.DataSources[r.TypeName]
 	object, t, err := decode(b, r.Config)
 	if err != nil {
@@ -221,15 +224,15 @@ func (p *provider) ReadDataSource(_ context.Context, r *tfprotov5.ReadDataSource
 			object[name] = tftypes.NewValue(t.AttributeTypes[name], v)
 		}
 	}
-	state, err := p.invent(b, t, r.TypeName, object)
+	state, err := p.invent(ctx, b, t, r.TypeName, object)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", r.TypeName, err)
 	}
 	return &tfprotov5.ReadDataSourceResponse{State: state}, nil
 }
 
-// invent fills in what the provider would compute.
-func (p *provider) invent(b *schema.Block, t tftypes.Object, typeName string, object map[string]tftypes.Value) (*tfprotov5.DynamicValue, error) {
+// invent sets every computed attribute that has no value yet.
+func (p *provider) invent(ctx context.Context, b *schema.Block, t tftypes.Object, typeName string, object map[string]tftypes.Value) (*tfprotov5.DynamicValue, error) {
 	whole, err := complete(b, object, nil, func(path []string, name string, a schema.Attribute, v tftypes.Value, t tftypes.Type) (tftypes.Value, error) {
 		if !a.Computed || v.IsKnown() && !v.IsNull() {
 			return v, nil
@@ -238,7 +241,7 @@ func (p *provider) invent(b *schema.Block, t tftypes.Object, typeName string, ob
 		case t.Is(tftypes.String):
 			s := ""
 			if p.compute != nil {
-				s = p.compute(p.config, typeName, path, object)
+				s = p.compute(connectionOf(ctx).config, typeName, path, object)
 			}
 			return tftypes.NewValue(t, s), nil
 		case t.Is(tftypes.Number):
@@ -261,8 +264,8 @@ func (p *provider) invent(b *schema.Block, t tftypes.Object, typeName string, ob
 	return &state, nil
 }
 
-// complete gives every attribute of a block, and of the blocks in it, to fill, and puts in its place what that gives
-// back. path names an attribute from the resource on.
+// complete returns a copy of an object, with every attribute replaced by the result of fill, also in nested
+// blocks. path is the path of an attribute, beginning at the resource.
 func complete(b *schema.Block, object map[string]tftypes.Value, at []string,
 	fill func(path []string, name string, a schema.Attribute, v tftypes.Value, t tftypes.Type) (tftypes.Value, error),
 ) (map[string]tftypes.Value, error) {
@@ -325,7 +328,7 @@ func complete(b *schema.Block, object map[string]tftypes.Value, at []string,
 	return out, nil
 }
 
-// decode reads an object of a block's type; it is nil for null.
+// decode reads an object of a block's type. The object is nil for a null value.
 func decode(b *schema.Block, d *tfprotov5.DynamicValue) (map[string]tftypes.Value, tftypes.Object, error) {
 	if b == nil {
 		return nil, tftypes.Object{}, errors.New("no such type")
@@ -345,7 +348,7 @@ func decode(b *schema.Block, d *tfprotov5.DynamicValue) (map[string]tftypes.Valu
 	return object, t, v.As(&object)
 }
 
-// text is a string attribute's value, "" if it has none.
+// text returns the value of a string attribute, or "" for a missing, unknown or null value.
 func text(object map[string]tftypes.Value, name string) string {
 	v, ok := object[name]
 	if !ok || !v.IsKnown() || v.IsNull() || !v.Type().Is(tftypes.String) {

@@ -1,4 +1,4 @@
-package main
+package provider
 
 import (
 	"errors"
@@ -8,10 +8,10 @@ import (
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 )
 
-// projectNumber is the number of the project that does not exist.
+// projectNumber is the number of the fictional project.
 const projectNumber = "123456789012"
 
-// computeGoogle makes up what Google would answer, in the form that it has there, for what other resources refer to.
+// computeGoogle invents the values for references between resources, in the format of the real provider.
 func computeGoogle(config map[string]string, typeName string, path []string, o map[string]tftypes.Value) string {
 	name := strings.Join(path, ".")
 	project := text(o, "project")
@@ -62,7 +62,7 @@ func computeGoogle(config map[string]string, typeName string, path []string, o m
 	return "computed"
 }
 
-// denyGoogle answers as the budgets' API does to a person's credentials that name no project.
+// denyGoogle answers like the budgets API: user credentials without a quota project are refused.
 func denyGoogle(config map[string]string, typeName string) error {
 	if typeName == "google_billing_budget" && (config["billing_project"] == "" || config["user_project_override"] != "true") {
 		return errors.New("403: the billingbudgets.googleapis.com API requires a quota project")
@@ -70,7 +70,7 @@ func denyGoogle(config map[string]string, typeName string) error {
 	return nil
 }
 
-// refuseGoogle keeps what the real provider would not delete either.
+// refuseGoogle refuses the same deletions as the real provider.
 func refuseGoogle(typeName string, o map[string]tftypes.Value) error {
 	var protected bool
 	if v, ok := o["deletion_protection"]; ok && v.IsKnown() && !v.IsNull() {
