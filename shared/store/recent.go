@@ -7,18 +7,18 @@ import (
 	"errors"
 )
 
-// Seen records one counted event and the decisions made for it. With this record a redelivery of the event counts
-// nothing, and gets the same tags and the same rules.
+// Seen records a counted event and its decisions. By this record a redelivery counts nothing, and gets the same tags and
+// rules.
 type Seen struct {
 	ID    SeenID
 	Tags  []string
-	Rules []string // ids of the rules that held
+	Rules []string // ids of the matched rules
 }
 
 // SeenID identifies a counted event by a short hash, because a document holds many.
 type SeenID [8]byte
 
-// NewSeenID hashes a correlation id: the first 8 bytes of its SHA-256.
+// NewSeenID returns the first 8 bytes of the SHA-256 of a correlation id.
 func NewSeenID(correlationID string) SeenID {
 	sum := sha256.Sum256([]byte(correlationID))
 	return SeenID(sum[:])
@@ -31,17 +31,17 @@ type legacySeen struct {
 	Rules []string `firestore:"rules,omitempty"`
 }
 
-// legacyRecent is the number of events that a document keeps in the older form too, for revisions that know no other.
+// legacyRecent is the number of events stored in the older form too, for revisions without recentPacked.
 //
-// During a deployment, and after a rollback, an older revision may receive the redelivery of an event counted by this
-// one. The older revision finds the event among the newest in the field recent and counts nothing. Events of one user
-// in one channel are ordered, so a redelivery concerns one of the newest few.
+// During a deployment, and after a rollback, an older revision may receive a redelivery of an event counted by this
+// revision. The older revision finds the event in the field recent, and counts nothing. Four events suffice, because
+// Pub/Sub orders the events of one user in one channel: a redelivery is among the newest.
 //
-// An older revision appends to recent and leaves recentPacked as it is. [mergeRecent] therefore adds the events that
-// only recent holds. An event older than the newest legacyRecent, counted here and redelivered to an older revision,
-// is counted a second time: the same outcome as for an event that left the document.
+// An older revision appends to recent and does not change recentPacked. Therefore [mergeRecent] adds the events found
+// only in recent. If an older revision receives an event counted here before the newest four, the event is counted a
+// second time, as is any event dropped from a full list.
 //
-// Once no revision without recentPacked can run again, this constant and the older form can go.
+// The constant and the older form can be removed when no revision without recentPacked can run again.
 const legacyRecent = 4
 
 // legacyForm converts the newest events to the older form.
@@ -57,10 +57,10 @@ func legacyForm(recent []Seen) []legacySeen {
 	return old
 }
 
-// mergeRecent reads both forms: the packed events, then the events that an older revision appended to old since. Events
-// with a malformed id in old are left out, because no event of this program has such an id.
+// mergeRecent reads both forms: the packed events, then the events appended to old by an older revision since. Entries of
+// old with a malformed id are skipped, because no revision writes such ids.
 //
-// A packed value of an unknown version, or a damaged one, counts as absent: a user's events must not fail for it. At
+// A damaged packed value, or a value of an unknown version, counts as absent, so that the user's events do not fail. At
 // worst a redelivery is counted a second time. The next write replaces the value.
 func mergeRecent(packed []byte, old []legacySeen) []Seen {
 	recent, err := unpackRecent(packed)
@@ -94,7 +94,7 @@ const packedVersion = 1
 
 var errPacked = errors.New("malformed packed events")
 
-// packRecent encodes events, oldest first, for the field recentPacked. It returns nil for no events. All numbers are
+// packRecent encodes events, oldest first, for the field recentPacked. Without events the result is nil. All numbers are
 // unsigned varints:
 //
 //	version      1 byte: packedVersion
@@ -144,7 +144,7 @@ func unpackRecent(packed []byte) ([]Seen, error) {
 	if packed[0] != packedVersion {
 		return nil, errPacked
 	}
-	// Each number below counts items of at least one byte, so number checks it against the bytes left.
+	// Counts are limited by the remaining bytes, so a damaged count cannot cause a large allocation.
 	table := make([]string, r.number())
 	for i := range table {
 		table[i] = string(r.bytes(r.number()))
