@@ -235,9 +235,10 @@ func (l *Log) Close() error {
 	err := last.Wait()
 	close(l.wakes) // after closed is set nothing sends
 	l.flusher.Wait()
-	// When fileMu is free, every running Compact has started its goroutine.
+	// With fileMu locked, every running Compact has started its goroutine, and no later Compact starts one.
 	l.fileMu.Lock()
-	l.fileMu.Unlock() //nolint:staticcheck // an empty critical section, on purpose
+	l.due.Store(false)
+	l.fileMu.Unlock()
 	l.compaction.Wait()
 	return errors.Join(err, l.compactErr, l.file.Close(), l.lock.Close())
 }
