@@ -475,7 +475,7 @@ func TestErrorsFromTwitchAreShown(t *testing.T) {
 			w.t.Errorf("the page repeats the text of the request:\n%s", evil.body)
 		}
 		w.expect(b.get(oauth.CallbackPath+"?state="+state(b)), http.StatusBadRequest, "Twitch sent nothing")
-		w.expect(b.get(oauth.CallbackPath+"?code=stale-code&state="+state(b)), http.StatusBadRequest, "doesn't take its code")
+		w.expect(b.get(oauth.CallbackPath+"?code=stale-code&state="+state(b)), http.StatusBadRequest, "no longer accepts this login")
 
 		for _, fault := range []twitch.HTTPFault{
 			{Path: "/oauth2/token", Status: 503}, {Path: "/oauth2/token", Drop: true}, {Path: "/oauth2/validate", Status: 500},

@@ -24,7 +24,7 @@ import (
 const (
 	// skipFactor times the frame limit is the maximum size of a skipped frame. A longer frame closes the connection.
 	skipFactor = 16
-	// floodFactor times the rate limit closes a connection, without further errors to the client.
+	// floodFactor times the rate limit is the rate above which a connection is closed, instead of getting more errors.
 	floodFactor = 8
 	// closeTimeout is the timeout of each step at the end of a connection: publishing the accepted messages, writing the
 	// queued frames, and the close handshake.
@@ -35,9 +35,9 @@ const (
 	silentIntervals = 2
 )
 
-// conn is a client's connection. Three goroutines serve a connection; all end before serve returns. serve itself reads.
-// Only write writes data frames. publish publishes the messages of the inbox one by one: so the order of publishing is
-// the client's order, while reading continues.
+// conn is a client's connection. Three goroutines serve a connection, and all end before serve returns: serve itself
+// reads; write is the only one that writes data frames; publish publishes the messages of the inbox one by one. So
+// messages are published in the client's order, and reading continues meanwhile.
 type conn struct {
 	server *Server
 	ws     *gorilla.Conn
@@ -54,10 +54,10 @@ type conn struct {
 	published chan struct{} // closed when the publisher is done
 	readDone  chan struct{} // closed when the reader is done
 
-	// resumed holds the deliveries already at the client, with the redrive count of each: the deliveries written by
-	// resume, and the deliveries named by the client, with anyAttempt. until is the creation time of the last entry read
-	// by resume. An answer opened earlier, but late on the bus, is not for this connection. Only the writer uses both
-	// fields.
+	// resumed holds the deliveries that the client already has, each with a redrive count: the deliveries written by
+	// resume, and the deliveries named by the client, with anyAttempt as the count. until is the creation time of the last
+	// entry read by resume. An answer that was opened earlier, but arrives late over the bus, is not for this connection.
+	// Only the writer uses the two fields.
 	resumed map[string]int
 	until   time.Time
 
@@ -119,7 +119,7 @@ func (c *conn) end(code CloseCode) {
 	})
 }
 
-// discard closes the queue and drops its frames.
+// discard closes the queue and drops its frames. Their receipts are resolved as not written.
 func (c *conn) discard() {
 	for _, f := range c.queue.close() {
 		f.receipt.resolve(false)
