@@ -265,7 +265,7 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
 			code = "an unknown error"
 		}
 		h.d.Log.ErrorContext(ctx, "login failed at Twitch", "code", code)
-		h.show(w, r, http.StatusBadGateway, message{Title: "Twitch could not do it", Text: "It answered: " + code + ".", Again: again})
+		h.show(w, r, http.StatusBadGateway, message{Title: "Twitch could not finish the login", Text: "Twitch answered: " + code + ".", Again: again})
 		return
 	}
 	m, status := h.finish(ctx, login, credential.NewSecret(q.Get("code")), credential.NewSecret(cookie.Value))

@@ -470,7 +470,7 @@ func TestErrorsFromTwitchAreShown(t *testing.T) {
 
 		w.expect(b.get(oauth.CallbackPath+"?error=redirect_mismatch&state="+state(b)), http.StatusBadGateway, "redirect_mismatch")
 		evil := b.get(oauth.CallbackPath + "?error=" + url.QueryEscape("<script>alert(1)</script>") + "&state=" + state(b))
-		w.expect(evil, http.StatusBadGateway, "Twitch could not do it")
+		w.expect(evil, http.StatusBadGateway, "Twitch could not finish the login")
 		if strings.Contains(evil.body, "alert") {
 			w.t.Errorf("the page repeats the text of the request:\n%s", evil.body)
 		}

@@ -61,7 +61,7 @@ type conn struct {
 	resumed map[string]int
 	until   time.Time
 
-	acks    bool // the client acknowledges answers; until then, an answer is not delivered
+	acks    bool // the client acknowledges answers; an answer does not count as delivered before
 	ackMu   sync.Mutex
 	unacked map[string]delivery.Ref // answers queued and not yet acknowledged, by id
 	ackRoom chan struct{}           // signals fewer unacked answers; capacity 1
@@ -72,15 +72,15 @@ type conn struct {
 	code       CloseCode // set before closing is done; 0 if the client closed the connection
 }
 
-// inbox holds the messages waiting for publication. Only the reader puts; any goroutine may close.
+// inbox holds the messages waiting for publication. Only the reader calls put; any goroutine may call close.
 type inbox struct {
 	mu     sync.Mutex
 	closed bool
 	ch     chan inbound
 }
 
-// put adds a message, or reports false for a full inbox. A closed inbox drops the message and reports true: the client
-// gets a close frame, and sends every message without an answer again.
+// put adds a message, or reports false if the inbox is full. A closed inbox drops the message and reports true: the
+// client gets a close frame, reconnects, and sends every message again that got no answer.
 func (b *inbox) put(in inbound) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -114,7 +114,7 @@ func (c *conn) end(code CloseCode) {
 			c.discard()
 		}
 		c.setClosing()
-		// for a blocked write; each later write sets a new deadline
+		// bounds a blocked write; each later write sets its own deadline
 		c.ws.NetConn().SetWriteDeadline(time.Now().Add(closeTimeout))
 	})
 }
@@ -351,7 +351,7 @@ func (c *conn) publishOne(ctx context.Context, in inbound) {
 // close procedure; see finish.
 func (c *conn) write(ctx context.Context, received []string) {
 	defer c.ws.Close() // unblocks the reader
-	defer c.discard()  // no goroutine would write the remaining frames, or frames pushed concurrently with the end
+	defer c.discard()  // no goroutine will write the remaining frames, or frames that are pushed during the close
 	ping := time.NewTicker(c.server.config.PingInterval)
 	defer ping.Stop()
 	if !c.resume(ctx, received, ping.C) {
@@ -438,7 +438,7 @@ func (c *conn) finish(ctx context.Context) {
 		c.discard()
 	default:
 		select {
-		case <-c.published: // so that the client gets the errors of failed messages
+		case <-c.published: // so that the client also gets the errors of messages that could not be published
 		case <-time.After(closeTimeout + time.Second):
 		}
 		if !c.writeAll(ctx, c.queue.close(), closeTimeout) {

@@ -141,7 +141,7 @@ func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref
 	case awaited:
 		return d, outcomeAwaited, nil
 	}
-	return d, outcomeLost, nil // like outcomeAbsent: the user may be at a different instance now
+	return d, outcomeLost, nil // as if the user had been absent: the user may be at a different instance now
 }
 
 // record records a written answer as delivered.
@@ -206,8 +206,8 @@ func opened(in bus.Incoming) time.Time {
 	return in.Published
 }
 
-// broadcast queues a frame for many connections, and appends the ids of the successful ones to queuedFor. It resolves the
-// receipt for each failed connection.
+// broadcast queues a frame for many connections, and appends to queuedFor the ids of the connections that accepted it.
+// For every other connection, it resolves the receipt as not written.
 func broadcast(f frame, conns []*conn, queuedFor []uint64) []uint64 {
 	queuedFor = slices.Grow(queuedFor, len(conns))
 	for _, c := range conns {

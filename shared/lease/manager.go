@@ -23,8 +23,7 @@
 //
 // The assignment of keys follows from the set of alive sessions, by rendezvous hashing
 // (https://www.cs.umich.edu/~jwha/papers/hrw.pdf). When an instance joins or leaves, only its own keys move. For a short
-// time, instances can see different sets. Then
-// two instances want the same key, and only the faster instance gets the lease.
+// time, instances can see different sets. Then two instances want the same key, and only the faster one gets the lease.
 package lease
 
 import (
