@@ -1,5 +1,5 @@
-// Package gap stores gaps: times during which Parley knowingly missed messages or events of a channel. Operators read
-// the gaps. Start at [New] and [Gap.Put].
+// Package gap stores gaps: times during which Parley was not listening to a channel and may have missed messages or
+// events. Operators read the gaps. Start at [New] and [Gap.Put].
 //
 // This package alone writes the Firestore collection gaps; no service of Parley reads the collection. Packages discord
 // and twitch detect the gaps.

@@ -16,8 +16,8 @@ import (
 const metadataTimeout = 3 * time.Second
 
 // newID returns the id of this instance, unique among all instances and revisions. The revision's name (K_REVISION)
-// would not do: all instances of a revision would share one subscription, and each answer would reach only one of
-// the instances.
+// is not enough: all instances of a revision would share one subscription, and each answer would reach only one
+// of them.
 func newID(ctx context.Context, onCloudRun bool, ask func(context.Context) (string, error), log *slog.Logger) (string, error) {
 	if onCloudRun {
 		ctx, cancel := context.WithTimeout(ctx, metadataTimeout)

@@ -44,9 +44,9 @@ const (
 	minBackoff, maxBackoff = 100 * time.Millisecond, 10 * time.Second
 )
 
-// Deliverer delivers the answers for one platform. Every instance receives every answer. Deliver returns nil without
-// touching the ledger if the recipient is not at this instance. After an error other than a [deadletter.Error], Pub/Sub
-// redelivers the answer.
+// Deliverer delivers the answers for one platform. Every instance receives every answer. If a different instance has the
+// recipient, or the lease of the channel, Deliver returns nil and does not touch the ledger. After any error except a
+// [deadletter.Error], Pub/Sub redelivers the answer.
 type Deliverer interface {
 	Deliver(ctx context.Context, in bus.Incoming) error
 }
@@ -249,7 +249,7 @@ func (i *Instance) release(ctx context.Context) error {
 	if i.subscription != nil {
 		errs = append(errs, i.subscription.Delete(ctx))
 	}
-	// Closing a client waits for its pending requests and takes no context.
+	// Closing a client waits for its pending requests and takes no context, so it may last longer than ctx.
 	closed := make(chan error, 1)
 	go func() { // ends at the latest with the time limits of the clients
 		var errs []error

@@ -7,7 +7,7 @@
 //	GET  /oauth/twitch/callback                return from Twitch
 //
 // Package credential stores the credential under the user id reported by Twitch (twitch:123), never under a name. This
-// package alone reads and writes the Firestore collection logins; see [attempt]. It knows nothing of chat.
+// package alone reads and writes the Firestore collection logins. It knows nothing about chat.
 //
 // # Permission to log in
 //
@@ -70,7 +70,7 @@ const (
 type Keeper interface {
 	// Put stores a credential and replaces the user's previous credential.
 	Put(ctx context.Context, id identity.UserID, t credential.Token) error
-	// Granted returns the scopes of the stored credential, or none if there is no credential.
+	// Granted returns the scopes of the stored credential, or none if there is no credential or it was revoked.
 	Granted(ctx context.Context, id identity.UserID) ([]string, error)
 }
 
@@ -217,8 +217,8 @@ func (h *Handler) cookie(value string, maxAge int) *http.Cookie {
 	return c
 }
 
-// errorCode matches OAuth error codes (RFC 6749, section 4.1.2.1). The page does not repeat any different text, which may
-// come from an attacker.
+// errorCode matches OAuth error codes (RFC 6749, section 4.1.2.1). Any other text may come from an attacker, so the page
+// does not show it.
 var errorCode = regexp.MustCompile(`^[a-z_]{1,40}$`)
 
 // serveCallback handles the redirect from Twitch back to the gateway.
@@ -265,7 +265,7 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
 			code = "an unknown error"
 		}
 		h.d.Log.ErrorContext(ctx, "login failed at Twitch", "code", code)
-		h.show(w, r, http.StatusBadGateway, message{Title: "Twitch could not do it", Text: "It answered: " + code + ".", Again: again})
+		h.show(w, r, http.StatusBadGateway, message{Title: "Twitch could not finish the login", Text: "Twitch answered: " + code + ".", Again: again})
 		return
 	}
 	m, status := h.finish(ctx, login, credential.NewSecret(q.Get("code")), credential.NewSecret(cookie.Value))
@@ -369,7 +369,7 @@ var unstored = message{Title: "The login could not be stored", Text: "The token 
 func failure(err error) (message, int) {
 	switch {
 	case errors.Is(err, credential.ErrInvalidToken):
-		return message{Title: "Twitch doesn't take its code any more", Text: "The code may be used already, or expired. Nothing was stored."}, http.StatusBadRequest
+		return message{Title: "Twitch no longer accepts this login's code", Text: "The code may be used already, or expired. Nothing was stored."}, http.StatusBadRequest
 	case errors.Is(err, credential.ErrRefused):
 		return message{Title: "Twitch refuses this gateway", Text: "The gateway's client id, client secret or redirect URL differs from the registration with Twitch. Operators find the details in the log."}, http.StatusBadGateway
 	}

@@ -470,12 +470,12 @@ func TestErrorsFromTwitchAreShown(t *testing.T) {
 
 		w.expect(b.get(oauth.CallbackPath+"?error=redirect_mismatch&state="+state(b)), http.StatusBadGateway, "redirect_mismatch")
 		evil := b.get(oauth.CallbackPath + "?error=" + url.QueryEscape("<script>alert(1)</script>") + "&state=" + state(b))
-		w.expect(evil, http.StatusBadGateway, "Twitch could not do it")
+		w.expect(evil, http.StatusBadGateway, "Twitch could not finish the login")
 		if strings.Contains(evil.body, "alert") {
 			w.t.Errorf("the page repeats the text of the request:\n%s", evil.body)
 		}
 		w.expect(b.get(oauth.CallbackPath+"?state="+state(b)), http.StatusBadRequest, "Twitch sent nothing")
-		w.expect(b.get(oauth.CallbackPath+"?code=stale-code&state="+state(b)), http.StatusBadRequest, "doesn't take its code")
+		w.expect(b.get(oauth.CallbackPath+"?code=stale-code&state="+state(b)), http.StatusBadRequest, "no longer accepts this login")
 
 		for _, fault := range []twitch.HTTPFault{
 			{Path: "/oauth2/token", Status: 503}, {Path: "/oauth2/token", Drop: true}, {Path: "/oauth2/validate", Status: 500},

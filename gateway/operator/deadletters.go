@@ -125,7 +125,7 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 
 // session holds the connections of one run of a deadletters command.
 type session struct {
-	letters  *deadletter.Store
+	store    *deadletter.Store
 	redriver *redrive.Redriver
 	close    func() error
 }
@@ -144,11 +144,11 @@ func openSession(ctx context.Context, environ []string, stderr io.Writer) (*sess
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	letters := deadletter.NewStore(client, time.Now)
+	deadLetters := deadletter.NewStore(client, time.Now)
 	ledger := delivery.NewLedger(client, "operator", time.Now)
 	return &session{
-		letters:  letters,
-		redriver: redrive.New(client, letters, ledger, delivery.NewSender(ledger, b, c.Config, time.Now), b, c.Config),
+		store:    deadLetters,
+		redriver: redrive.New(client, deadLetters, ledger, delivery.NewSender(ledger, b, c.Config, time.Now), b, c.Config),
 		close:    func() error { return errors.Join(b.Close(), client.Close()) },
 	}, nil
 }
@@ -173,12 +173,12 @@ func listDeadLetters(environ []string) *cobra.Command {
 			out := cmd.OutOrStdout()
 			if asJSON {
 				enc := json.NewEncoder(out)
-				return session.letters.List(cmd.Context(), filter, func(l deadletter.DeadLetter) error { return enc.Encode(newView(l)) })
+				return session.store.List(cmd.Context(), filter, func(l deadletter.DeadLetter) error { return enc.Encode(newView(l)) })
 			}
 			tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(tw, "ID\tAT\tSTATUS\tATTEMPTS\tREASON\tSOURCE\tCORRELATION\tERROR")
 			n := 0
-			err = session.letters.List(cmd.Context(), filter, func(l deadletter.DeadLetter) error {
+			err = session.store.List(cmd.Context(), filter, func(l deadletter.DeadLetter) error {
 				n++
 				_, err := fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", l.ID, l.At.Local().Format(time.DateTime), l.Status, l.Attempts, l.Reason, l.Source, l.CorrelationID, shorten(l.Message))
 				return err
@@ -255,7 +255,7 @@ func showDeadLetter(environ []string) *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, session.close()) }()
-			l, err := session.letters.Get(cmd.Context(), args[0])
+			l, err := session.store.Get(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -339,13 +339,13 @@ func purgeDeadLetters(environ []string) *cobra.Command {
 			}
 			defer func() { err = errors.Join(err, session.close()) }()
 			n := 0
-			err = session.letters.List(cmd.Context(), filter, func(l deadletter.DeadLetter) error {
+			err = session.store.List(cmd.Context(), filter, func(l deadletter.DeadLetter) error {
 				n++
 				fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %s\n", l.ID, l.Reason, l.CorrelationID)
 				if !yes {
 					return nil
 				}
-				return session.letters.Purge(cmd.Context(), l)
+				return session.store.Purge(cmd.Context(), l)
 			})
 			if yes {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%d purged\n", n)

@@ -19,8 +19,8 @@ import (
 // Identities makes the command identities with its subcommands link, unlink and list.
 func Identities(environ []string) *cobra.Command {
 	var b strings.Builder
-	b.WriteString(`Links ids of several platforms to one person. A linked id has no roles, counts and memory; the person's are
-used. The person is itself an id. Answers still go to the id of the message.
+	b.WriteString(`Links ids of several platforms to one person. A person is named by one of the ids. A linked id has no roles, counts
+and memory of its own: Parley uses those of the person. Answers still go to the id that wrote the message.
 
 An id has the form platform:id, for example twitch:123. The functions use a change after at most
 IDENTITIES_CACHE_TTL, one minute by default.

@@ -2,7 +2,7 @@
 // identity links. Start at [DeadLetters] and [Identities].
 //
 // Every command connects to Google Cloud, or to emulators if FIRESTORE_EMULATOR_HOST and PUBSUB_EMULATOR_HOST are set.
-// The package reads and writes Firestore only by packages deadletter, redrive and store. It does not start a gateway
+// The package reads and writes Firestore only through packages deadletter, redrive and store. It does not start a gateway
 // instance.
 package operator
 

@@ -7,7 +7,7 @@ const storageKeys = { token: 'parley.token', room: 'parley.room' }; // in sessio
 // isFinal reports whether a close code forbids reconnecting: the private codes 4500 to 4999.
 const isFinal = (code) => code >= 4500 && code < 5000;
 const minBackoff = 500, maxBackoff = 20000; // ms between attempts to reconnect
-const maxFirstAttempts = 4; // a browser hides why a handshake failed: after 4 failures the token must be wrong
+const maxFirstAttempts = 4; // a browser hides why a handshake failed: after 4 failures, the page assumes a wrong token
 const resendWithin = 60000; // ms: a message younger than this is sent again after a reconnect, with the same id
 
 let socket = null, ready = false, leaving = false, attempts = 0, everReady = false, timer = 0;

@@ -7,14 +7,15 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
 	"parley.internal/shared/delivery"
 )
 
 // maxUnacked is the maximum number of unacknowledged answers of a connection with acknowledgements.
 const maxUnacked = 1000
 
-// wantsAcks reads the parameter ack. The values 1 and true ask for acknowledgements. For any other value, ok is false:
-// the client would otherwise not notice the mistake.
+// wantsAcks reads the parameter ack. The values 1 and true ask for acknowledgements. For any other value, ok is false, so
+// that the client notices its mistake.
 func wantsAcks(r *http.Request) (acks, ok bool) {
 	values := r.URL.Query()["ack"]
 	return len(values) > 0, !slices.ContainsFunc(values, func(v string) bool { return v != "1" && v != "true" })

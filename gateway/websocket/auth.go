@@ -37,7 +37,7 @@ const (
 	maxTokens     = 100_000         // capacity of the token cache: about 20 MB
 )
 
-// rawToken returns the raw token of a request. The header has priority over the sub-protocol.
+// rawToken returns the raw token of a request, or an empty string. The header has priority over the sub-protocol.
 func rawToken(r *http.Request) string {
 	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
 		return strings.TrimSpace(token)

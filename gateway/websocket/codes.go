@@ -23,7 +23,7 @@ const (
 // ErrorMeaning is a row of [Errors].
 type ErrorMeaning struct {
 	Code      ErrorCode
-	Retryable bool // the same frame may succeed later; the same metadata.id gives the same event
+	Retryable bool // the same frame may succeed later; if it has the same metadata.id, it is the same event
 	Meaning   string
 }
 
@@ -73,7 +73,7 @@ type CloseMeaning struct {
 var Closes = []CloseMeaning{
 	{CloseGoingAway, "going_away", true, "The instance stops, after a deployment or because of scaling. The accepted messages are published, and the queued answers are written."},
 	{CloseTooBig, "too_big", true, "A frame was many times longer than the limit, too long even for skipping. Reconnect, but don't send the frame again."},
-	{CloseMaxAge, "max_age", true, "The connection reached the age limit, because Cloud Run ends every request after 60 minutes. Reconnect at once."},
+	{CloseMaxAge, "max_age", true, "The connection reached the age limit; the platform would cut it soon (Cloud Run ends every request after 60 minutes). Reconnect at once."},
 	{CloseSlow, "slow", true, "The client reads too slowly, and too many frames waited. The unwritten frames are lost for the connection, and don't count as delivered."},
 	{CloseSilent, "silent", true, "Neither a frame nor an answer to a ping arrived in time."},
 	{CloseFlood, "flood", true, "The client kept sending at several times the rate limit. Reconnect later, and send more slowly."},

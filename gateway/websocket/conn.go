@@ -24,7 +24,7 @@ import (
 const (
 	// skipFactor times the frame limit is the maximum size of a skipped frame. A longer frame closes the connection.
 	skipFactor = 16
-	// floodFactor times the rate limit closes a connection, without further errors to the client.
+	// floodFactor times the rate limit is the rate above which a connection is closed, instead of getting more errors.
 	floodFactor = 8
 	// closeTimeout is the timeout of each step at the end of a connection: publishing the accepted messages, writing the
 	// queued frames, and the close handshake.
@@ -35,9 +35,9 @@ const (
 	silentIntervals = 2
 )
 
-// conn is a client's connection. Three goroutines serve a connection; all end before serve returns. serve itself reads.
-// Only write writes data frames. publish publishes the messages of the inbox one by one: so the order of publishing is
-// the client's order, while reading continues.
+// conn is a client's connection. Three goroutines serve a connection, and all end before serve returns: serve itself
+// reads; write is the only one that writes data frames; publish publishes the messages of the inbox one by one. So
+// messages are published in the client's order, and reading continues meanwhile.
 type conn struct {
 	server *Server
 	ws     *gorilla.Conn
@@ -54,14 +54,14 @@ type conn struct {
 	published chan struct{} // closed when the publisher is done
 	readDone  chan struct{} // closed when the reader is done
 
-	// resumed holds the deliveries already at the client, with the redrive count of each: the deliveries written by
-	// resume, and the deliveries named by the client, with anyAttempt. until is the creation time of the last entry read
-	// by resume. An answer opened earlier, but late on the bus, is not for this connection. Only the writer uses both
-	// fields.
+	// resumed holds the deliveries that the client already has, each with a redrive count: the deliveries written by
+	// resume, and the deliveries named by the client, with anyAttempt as the count. until is the creation time of the last
+	// entry read by resume. An answer that was opened earlier, but arrives late over the bus, is not for this connection.
+	// Only the writer uses the two fields.
 	resumed map[string]int
 	until   time.Time
 
-	acks    bool // the client acknowledges answers; until then, an answer is not delivered
+	acks    bool // the client acknowledges answers; an answer does not count as delivered before
 	ackMu   sync.Mutex
 	unacked map[string]delivery.Ref // answers queued and not yet acknowledged, by id
 	ackRoom chan struct{}           // signals fewer unacked answers; capacity 1
@@ -72,15 +72,15 @@ type conn struct {
 	code       CloseCode // set before closing is done; 0 if the client closed the connection
 }
 
-// inbox holds the messages waiting for publication. Only the reader puts; any goroutine may close.
+// inbox holds the messages waiting for publication. Only the reader calls put; any goroutine may call close.
 type inbox struct {
 	mu     sync.Mutex
 	closed bool
 	ch     chan inbound
 }
 
-// put adds a message, or reports false for a full inbox. A closed inbox drops the message and reports true: the client
-// gets a close frame, and sends every message without an answer again.
+// put adds a message, or reports false if the inbox is full. A closed inbox drops the message and reports true: the
+// client gets a close frame, reconnects, and sends every message again that got no answer.
 func (b *inbox) put(in inbound) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -114,12 +114,12 @@ func (c *conn) end(code CloseCode) {
 			c.discard()
 		}
 		c.setClosing()
-		// for a blocked write; each later write sets a new deadline
+		// bounds a blocked write; each later write sets its own deadline
 		c.ws.NetConn().SetWriteDeadline(time.Now().Add(closeTimeout))
 	})
 }
 
-// discard closes the queue and drops its frames.
+// discard closes the queue and drops its frames. Their receipts are resolved as not written.
 func (c *conn) discard() {
 	for _, f := range c.queue.close() {
 		f.receipt.resolve(false)
@@ -351,7 +351,7 @@ func (c *conn) publishOne(ctx context.Context, in inbound) {
 // close procedure; see finish.
 func (c *conn) write(ctx context.Context, received []string) {
 	defer c.ws.Close() // unblocks the reader
-	defer c.discard()  // no goroutine would write the remaining frames, or frames pushed concurrently with the end
+	defer c.discard()  // no goroutine will write the remaining frames, or frames that are pushed during the close
 	ping := time.NewTicker(c.server.config.PingInterval)
 	defer ping.Stop()
 	if !c.resume(ctx, received, ping.C) {
@@ -438,7 +438,7 @@ func (c *conn) finish(ctx context.Context) {
 		c.discard()
 	default:
 		select {
-		case <-c.published: // so that the client gets the errors of failed messages
+		case <-c.published: // so that the client also gets the errors of messages that could not be published
 		case <-time.After(closeTimeout + time.Second):
 		}
 		if !c.writeAll(ctx, c.queue.close(), closeTimeout) {

@@ -59,7 +59,7 @@ func TestBadFramesAreRefusedAndTheConnectionStaysOpen(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c.t = t
-			c.say(test.frame)
+			c.sendText(test.frame)
 			r := c.next()
 			if r.code() != test.code || r.Payload["id"] != test.id || r.Payload["message"] == "" {
 				t.Errorf("got %+v; want %s for %q", r, test.code, test.id)
@@ -82,7 +82,7 @@ func TestBadFramesAreRefusedAndTheConnectionStaysOpen(t *testing.T) {
 func TestOtherTypesKeepTheirPayload(t *testing.T) {
 	f := newFixture(t, nil)
 	c := f.dial("1")
-	c.say(`{"type":"poll.vote","payload":{"option":2,"room":"r"},"metadata":{"id":"v1","seen":true}}`)
+	c.sendText(`{"type":"poll.vote","payload":{"option":2,"room":"r"},"metadata":{"id":"v1","seen":true}}`)
 	e := f.nextEvent()
 	if e.Type != "poll.vote" || string(e.Payload) != `{"option":2,"room":"r"}` || string(e.Metadata) != `{"id":"v1","seen":true}` ||
 		e.Message != nil || e.UserID != "twitch:1" || e.Channel != "r" || e.Auth.Provider != "api-gateway" {
@@ -94,7 +94,7 @@ func TestRateLimitKeepsTheConnectionOpen(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.Burst, c.Rate = 3, 10 })
 	c := f.dial("1") // uses one of three frames
 	for range 8 {
-		c.say(`{"type":"room.join","payload":{"room":"a"},"metadata":{"id":"7"}}`)
+		c.sendText(`{"type":"room.join","payload":{"room":"a"},"metadata":{"id":"7"}}`)
 	}
 	limited := 0
 	for range 8 {
@@ -108,7 +108,7 @@ func TestRateLimitKeepsTheConnectionOpen(t *testing.T) {
 		t.Error("nothing was refused")
 	}
 	eventually(t, "taken again", func() bool {
-		c.say(`{"type":"room.join","payload":{"room":"a"}}`)
+		c.sendText(`{"type":"room.join","payload":{"room":"a"}}`)
 		return c.next().Type == TypeJoined
 	})
 }
@@ -117,7 +117,7 @@ func TestAFloodClosesTheConnection(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.Burst, c.Rate = 2, 0.001 })
 	c := f.dial("1")
 	for range 2 * floodFactor {
-		c.say(`{}`)
+		c.sendText(`{}`)
 	}
 	if code := c.closeCode(); code != CloseFlood {
 		t.Errorf("closed with %d; want %d", code, CloseFlood)
@@ -138,7 +138,7 @@ func TestSlowPublishingDelaysOnlyTheInbox(t *testing.T) {
 	f.publisher.gate = make(chan struct{})
 	c := f.dial("1")
 	send := func(id string) {
-		c.say(`{"type":"chat.message.send","payload":{"text":"` + id + `"},"metadata":{"id":"` + id + `"}}`)
+		c.sendText(`{"type":"chat.message.send","payload":{"text":"` + id + `"},"metadata":{"id":"` + id + `"}}`)
 	}
 	send("0")
 	eventually(t, "the first is being published", func() bool { return f.publisher.asked.Load() == 1 })
@@ -171,12 +171,12 @@ func TestAFailedPublishIsReported(t *testing.T) {
 	f := newFixture(t, nil)
 	c := f.dial("1")
 	f.publisher.fail(errors.New("bus is down"))
-	c.say(`{"type":"chat.message.send","payload":{"text":"x"},"metadata":{"id":"7"}}`)
+	c.sendText(`{"type":"chat.message.send","payload":{"text":"x"},"metadata":{"id":"7"}}`)
 	if r := c.next(); r.code() != ErrUnavailable || r.Payload["id"] != "7" {
 		t.Errorf("got %+v; want unavailable for 7", r)
 	}
 	f.publisher.fail(nil)
-	c.say(`{"type":"chat.message.send","payload":{"text":"x"},"metadata":{"id":"7"}}`)
+	c.sendText(`{"type":"chat.message.send","payload":{"text":"x"},"metadata":{"id":"7"}}`)
 	f.nextEvent()
 }
 
@@ -224,7 +224,7 @@ func TestDrainPublishesAcceptedMessagesAndWritesQueuedFrames(t *testing.T) {
 	f.publisher.gate = make(chan struct{})
 	c := f.dial("1")
 	for i := range 3 {
-		c.say(fmt.Sprintf(`{"type":"chat.message.send","payload":{"text":"%d"}}`, i))
+		c.sendText(fmt.Sprintf(`{"type":"chat.message.send","payload":{"text":"%d"}}`, i))
 	}
 	c.join("after") // all messages are in the inbox
 	conns := f.hub.receivers(nil, "twitch:1", "")

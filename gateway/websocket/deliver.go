@@ -33,7 +33,7 @@ const (
 type localDelivery struct {
 	mu        sync.Mutex // held while a message of the delivery is handled
 	settled   bool
-	queuedFor []uint64 // ids of the connections with the frame in their queue
+	queuedFor []uint64 // ids of the connections that have accepted the frame into their queue
 	plain     receipt  // connections without acknowledgements
 	acking    receipt  // connections with acknowledgements
 }
@@ -48,13 +48,14 @@ func newRecent() (*otter.Cache[string, *localDelivery], error) {
 
 // Deliver writes an answer from the egress topic to every local connection of the user, or of the room for an answer
 // without a user. Then Deliver records the delivery in the ledger, possibly after returning ([bus.Incoming.Later]).
-// Without a local connection, Deliver does nothing.
+// Without a local connection, Deliver returns nil and does not touch the ledger.
 //
-// An answer is delivered after a write to the network for a connection without acknowledgements. If only connections with
-// acknowledgements got the answer, the first acknowledgement delivers it.
+// For connections without acknowledgements, an answer counts as delivered as soon as one of them has written it to the
+// network. If only connections with acknowledgements got the answer, it counts as delivered after the first
+// acknowledgement.
 //
-// After an error, the caller must pass the same answer again. Deliver then skips connections with the answer, and records
-// an unrecorded delivery.
+// After an error, the caller must pass the same answer again. Deliver then does not write the answer a second time to the
+// same connection, and records the delivery if it is not recorded yet.
 func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 	ref, err := delivery.ParseRef(in)
 	if err != nil {
@@ -129,7 +130,7 @@ func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref
 	}
 	cancel()
 	if err != nil && overdue && s.now().Sub(ref.Deadline) > s.config.WriteTimeout {
-		return d, outcomeOverdue, nil // a write begun before the deadline has timed out by now
+		return d, outcomeOverdue, nil // every write that started before the deadline has timed out by now
 	}
 	if err != nil {
 		return d, outcomeFailed, fmt.Errorf("delivery %s: no connection has written the frame yet: %w", ref.ID, err)
@@ -140,7 +141,7 @@ func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref
 	case awaited:
 		return d, outcomeAwaited, nil
 	}
-	return d, outcomeLost, nil // like outcomeAbsent: the user may be at a different instance now
+	return d, outcomeLost, nil // as if the user had been absent: the user may be at a different instance now
 }
 
 // record records a written answer as delivered.
@@ -205,8 +206,8 @@ func opened(in bus.Incoming) time.Time {
 	return in.Published
 }
 
-// broadcast queues a frame for many connections, and appends the ids of the successful ones to queuedFor. It resolves the
-// receipt for each failed connection.
+// broadcast queues a frame for many connections, and appends to queuedFor the ids of the connections that accepted it.
+// For every other connection, it resolves the receipt as not written.
 func broadcast(f frame, conns []*conn, queuedFor []uint64) []uint64 {
 	queuedFor = slices.Grow(queuedFor, len(conns))
 	for _, c := range conns {

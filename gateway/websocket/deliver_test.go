@@ -58,7 +58,7 @@ func TestAnAnswerToAnAbsentUserChangesNothing(t *testing.T) {
 	}
 }
 
-func TestAnAnswerDeliveredAfterDeathIsNotRetried(t *testing.T) {
+func TestAnAnswerDeliveredAfterDeadLetteringIsNotRetried(t *testing.T) {
 	for name, set := range map[string]func(*ledger){
 		"dead":      func(l *ledger) { l.set(delivery.Dead, nil) },
 		"forgotten": func(l *ledger) { l.set("", fmt.Errorf("delivery: %w", delivery.ErrNotFound)) },
@@ -73,7 +73,7 @@ func TestAnAnswerDeliveredAfterDeathIsNotRetried(t *testing.T) {
 	}
 }
 
-func TestAnAnswerWithoutALedgerEntryIsRefused(t *testing.T) {
+func TestAnAnswerWithoutADeliveryIDIsRefused(t *testing.T) {
 	f := newFixture(t, nil)
 	in := incoming("d1", "twitch:1", "", "hi")
 	delete(in.Attributes, delivery.AttrDelivery)

@@ -269,8 +269,8 @@ func (in inbound) toEvent(user identity.UserID, traceID string) *event.Event {
 	return e
 }
 
-// correlationID returns a hash of the user and the frame's id. A client repeats a frame if it got no answer; with the same
-// id, the repetition is the same event. Without an id, the result is random.
+// correlationID returns a hash of the user and the frame's id, so that a repeated frame with the same id is the same
+// event. A client repeats a frame if it does not know whether the frame has arrived. Without an id, the result is random.
 func correlationID(user identity.UserID, id string) string {
 	if id == "" {
 		var random [16]byte
@@ -335,8 +335,8 @@ type errorPayload struct {
 }
 
 // answerFrame converts an egress event to a frame. The frame depends only on the event and its ledger entry, so every
-// instance and every redelivery makes the same frame. The timestamp has milliseconds, the precision of Firestore's own
-// times.
+// instance and every redelivery makes the same frame. The timestamp is truncated to milliseconds, the precision of
+// Firestore's server timestamps.
 func answerFrame(e *event.Event, deliveryID string, opened time.Time) outbound {
 	f := outbound{Type: TypeReceived, Metadata: outMetadata{
 		ID: deliveryID, Timestamp: opened.UTC().Truncate(time.Millisecond), Source: e.Source,

@@ -284,7 +284,7 @@ func (c *client) next() received {
 	return r
 }
 
-func (c *client) say(text string) {
+func (c *client) sendText(text string) {
 	c.t.Helper()
 	if err := c.WriteMessage(gorilla.TextMessage, []byte(text)); err != nil {
 		c.t.Fatal(err)
@@ -294,7 +294,7 @@ func (c *client) say(text string) {
 // join checks the connection by joining a room.
 func (c *client) join(room string) {
 	c.t.Helper()
-	c.say(`{"type":"room.join","payload":{"room":"` + room + `"}}`)
+	c.sendText(`{"type":"room.join","payload":{"room":"` + room + `"}}`)
 	if r := c.next(); r.Type != TypeJoined {
 		c.t.Fatalf("joining gave %+v", r)
 	}

@@ -14,7 +14,7 @@ type hub struct {
 	mu       sync.RWMutex
 	closed   bool
 	reserved int            // open connections, and connections in the handshake
-	served   sync.WaitGroup // counts the same connections; no Add after closed is set
+	served   sync.WaitGroup // counts the same connections; nothing is added after closed is set
 	perUser  map[string]int
 	users    map[string][]*conn
 	rooms    map[string]map[*conn]struct{}

@@ -18,7 +18,7 @@ const (
 	outcomeAwaited   = "awaited"   // written to acknowledging clients, but not yet acknowledged
 	outcomeOverdue   = "overdue"   // not written: the deadline had passed
 	outcomeResumed   = "resumed"   // written when a client connected, and recorded
-	outcomeFailed    = "failed"    // the bus will deliver the answer again
+	outcomeFailed    = "failed"    // not delivered or not recorded; the bus, or the client's next connection, tries again
 )
 
 // metrics are the metrics of an instance, in a separate registry.

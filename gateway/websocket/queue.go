@@ -79,8 +79,8 @@ var (
 	errQueueClosed = errors.New("queue closed")
 )
 
-// queue holds the unwritten frames of a connection, bounded by frames and by bytes. Any goroutine may push; a single
-// goroutine takes.
+// queue holds the unwritten frames of a connection. It is bounded in frames and in bytes. Any goroutine may call push,
+// but only one may call take.
 type queue struct {
 	maxFrames, maxBytes int
 	wake                chan struct{} // has a value if frames may be waiting; capacity 1
@@ -95,7 +95,8 @@ func newQueue(maxFrames, maxBytes int) *queue {
 	return &queue{maxFrames: maxFrames, maxBytes: maxBytes, wake: make(chan struct{}, 1)}
 }
 
-// push adds a frame without blocking. After errQueueFull or errQueueClosed, the caller resolves the frame's receipt.
+// push adds a frame without blocking. If it returns errQueueFull or errQueueClosed, the caller must resolve the frame's
+// receipt.
 func (q *queue) push(f frame) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -17,9 +17,10 @@ const (
 	// recordInterval is the maximum delay before written answers are recorded, while resume writes more. A slow client may
 	// need longer for all answers than the sweep allows.
 	recordInterval = time.Second
-	// maxRecording is the number of concurrent ledger writes per connection.
+	// maxRecording is the maximum number of concurrent ledger writes per connection.
 	maxRecording = 16
-	// anyAttempt is greater than every redrive count: the client has named the answer, so no redrive is written again.
+	// anyAttempt is greater than every redrive count. It marks an answer named by the client: the answer is not written
+	// again, even after a redrive.
 	anyAttempt = math.MaxInt
 )
 

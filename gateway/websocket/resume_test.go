@@ -170,7 +170,7 @@ func TestUnacknowledgedAnswersAreLimited(t *testing.T) {
 		for i := range n {
 			ids = append(ids, fmt.Sprintf("%q", fmt.Sprint("m", from+i)))
 		}
-		c.say(`{"type":"connection.ack","payload":{"ids":[` + strings.Join(ids, ",") + `]}}`)
+		c.sendText(`{"type":"connection.ack","payload":{"ids":[` + strings.Join(ids, ",") + `]}}`)
 	}
 	pings, pong := 0, c.PingHandler()
 	c.SetPingHandler(func(data string) error {
@@ -249,9 +249,9 @@ func TestAnAcknowledgementDeliversTheAnswer(t *testing.T) {
 	if f.ledger.times("old")+f.ledger.times("live") != 0 || f.outcome(outcomeAwaited) != 1 {
 		t.Fatalf("settled %v before the client said anything", f.ledger.settled)
 	}
-	c.say(`{"type":"connection.ack","payload":{"ids":["live","nobody's"]}}`)
+	c.sendText(`{"type":"connection.ack","payload":{"ids":["live","nobody's"]}}`)
 	eventually(t, "live is settled", func() bool { return f.ledger.times("live") == 1 })
-	c.say(`{"type":"connection.ack","payload":{"ids":["live","old"]}}`)
+	c.sendText(`{"type":"connection.ack","payload":{"ids":["live","old"]}}`)
 	eventually(t, "old is settled", func() bool { return f.ledger.times("old") == 1 })
 	if f.ledger.times("live") != 1 || f.ledger.times("nobody's") != 0 {
 		t.Errorf("settled %v", f.ledger.settled)
@@ -292,7 +292,7 @@ func TestAnAnswerAwaitsItsAcknowledgement(t *testing.T) {
 	if f.ledger.times("a") != 0 || f.outcome(outcomeAwaited) != 1 {
 		t.Errorf("settled %v before the client said anything", f.ledger.settled)
 	}
-	acks.say(`{"type":"connection.ack","payload":{"ids":["a"]}}`)
+	acks.sendText(`{"type":"connection.ack","payload":{"ids":["a"]}}`)
 	eventually(t, "it is settled", func() bool { return f.ledger.times("a") == 1 })
 }
 
@@ -316,7 +316,7 @@ func TestARedrivenUnacknowledgedAnswerIsSentAgain(t *testing.T) {
 		t.Fatalf("got %+v; want the redriven answer", r)
 	}
 	c.join("a") // the next frame: the answer was written once more
-	c.say(`{"type":"connection.ack","payload":{"ids":["a"]}}`)
+	c.sendText(`{"type":"connection.ack","payload":{"ids":["a"]}}`)
 	eventually(t, "it is settled", func() bool { return f.ledger.times("a") == 1 })
 
 	// an answer named by the client counts as acknowledged after every redrive
@@ -382,7 +382,7 @@ func TestAnImmediateAcknowledgementCounts(t *testing.T) {
 		if r := c.next(); r.Metadata["id"] != id {
 			t.Fatalf("got %+v", r)
 		}
-		c.say(`{"type":"connection.ack","payload":{"ids":["` + id + `"]}}`)
+		c.sendText(`{"type":"connection.ack","payload":{"ids":["` + id + `"]}}`)
 		eventually(t, "the acknowledgement is recorded", func() bool { return f.ledger.times(id) == 1 })
 		c.Close()
 		eventually(t, "the connection is gone", func() bool { return f.connections() == 0 })
@@ -401,7 +401,7 @@ func TestARecordingErrorClosesWithNotRecorded(t *testing.T) {
 			c.next()
 			c.next()
 			if query == "ack=1" {
-				c.say(`{"type":"connection.ack","payload":{"ids":["m1"]}}`)
+				c.sendText(`{"type":"connection.ack","payload":{"ids":["m1"]}}`)
 			}
 			if code := c.closeCode(); code != CloseNotRecorded {
 				t.Errorf("closed with %d; want %d", code, CloseNotRecorded)

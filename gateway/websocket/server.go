@@ -28,10 +28,9 @@
 // not sent again. connection.ready contains the number of missed answers to follow (missed; if very many, a lower bound),
 // and whether the recovery is complete (recovered): false if the ledger no longer has the named answers.
 //
-// For a connection without acknowledgements, an answer is delivered after the write to the network. For certainty, a
-// client connects with ack=1 and acknowledges each received answer. If only such connections got an answer, the first
-// acknowledgement delivers it. An unacknowledged answer is sent again after a reconnect, or dead-lettered after its
-// deadline.
+// By default, an answer counts as delivered after the write to the network. A client that wants to be sure connects with
+// ack=1 and acknowledges each received answer. If only such connections got an answer, it counts as delivered after the
+// first acknowledgement. An unacknowledged answer is sent again after a reconnect, or dead-lettered after its deadline.
 package websocket
 
 import (
@@ -101,7 +100,7 @@ type Server struct {
 	hub            *hub
 	auth           *authenticator
 	recent         *otter.Cache[string, *localDelivery]
-	recordingLater chan struct{} // a semaphore with a value per answer written but not yet recorded
+	recordingLater chan struct{} // a semaphore: holds a value for each answer that is written but not yet recorded
 	upgrader       gorilla.Upgrader
 	nextID         atomic.Uint64
 

@@ -22,7 +22,7 @@ func ExampleParse() {
 	// true
 }
 
-// An id with a platform keeps the platform.
+// An id with a platform keeps it. The default platform is only for ids without a platform.
 func ExampleResolve() {
 	for _, text := range []string{"123", "twitch:123"} {
 		id, err := identity.Resolve(text, identity.APIGateway)

@@ -15,8 +15,8 @@ import (
 	"unicode/utf8"
 )
 
-// Platform is a chat platform. The set is closed: in [Resolve], any text before a colon without the name of a platform
-// is a part of the id.
+// Platform is a chat platform. The set is closed: if the text before a colon is not the name of a platform, then
+// [Resolve] treats it as a part of the id.
 type Platform string
 
 // The supported platforms.
@@ -91,8 +91,8 @@ func Parse(s string) (UserID, error) {
 	return New(Platform(p), id)
 }
 
-// Resolve reads an id with or without a platform. An id with a platform keeps the platform: "twitch:123" of a WebSocket
-// client is twitch:123. An id without a platform belongs to def.
+// Resolve reads an id with or without a platform. An id with a platform keeps it, whatever def is: the id "twitch:123" of
+// a WebSocket client is twitch:123. An id without a platform belongs to def.
 func Resolve(s string, def Platform) (UserID, error) {
 	if p, _, ok := strings.Cut(s, ":"); ok && Platform(p).Known() {
 		return Parse(s)

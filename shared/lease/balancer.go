@@ -83,8 +83,7 @@ func (b *balancer) run(ctx context.Context, keys func() []string) {
 }
 
 // assignedKeys returns the keys assigned to a session, given the alive sessions: the keys for which the session has the
-// highest score. The result is empty if the session is not in alive, because then the
-// session is invisible to the other instances.
+// highest score. The result is empty if the session is not in alive, because other instances may not see it either.
 func assignedKeys(kind, session string, alive []member, keys []string) []string {
 	score := func(member, key string) uint64 {
 		h := fnv.New64a()
@@ -160,9 +159,10 @@ func (b *balancer) unreserve(key string) {
 
 // claim claims a key if it is free, and starts the holder. ctx ends with the session, or shortly before.
 //
-// During the session, a key is unreserved only if the session certainly does not own the lease. To other instances, a
-// lease with an alive session is owned, so without a holder here the work would stay undone. For the same reason a
-// claim is not aborted when the key is assigned elsewhere; the lease is released after the claim.
+// While the session lives, claim unreserves a key only if the session certainly does not own the lease. Other instances
+// never claim the lease of an alive session. If this session owned a lease without knowing it, no instance would do the
+// work of the key. For the same reason, claim continues when the key is assigned to a different instance meanwhile, and
+// releases the lease afterwards.
 func (b *balancer) claim(ctx context.Context, h *holding, key string) {
 	m := b.manager
 	l, err := b.acquire(ctx, key)

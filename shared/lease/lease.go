@@ -20,10 +20,10 @@ import (
 
 // The causes of the end of a holder's context, besides the end of the context given to [Manager.Run].
 var (
-	// ErrLost reports a lost lease: the heartbeats did not reach Firestore in time, so a second instance may own the
-	// key.
+	// ErrLost reports a lost lease: the heartbeats did not reach Firestore in time, so a different instance may own
+	// the key.
 	ErrLost = errors.New("the lease is lost: no heartbeat of this instance reached Firestore in time")
-	// ErrMoved reports a key assigned to a different instance, or removed from the list of keys.
+	// ErrMoved reports that the key is now assigned to a different instance, or is no longer in the list of keys.
 	ErrMoved = errors.New("the lease moves to another instance, or the key is not in use any more")
 )
 
@@ -54,15 +54,19 @@ func (l Lease) Key() string { return l.key }
 // claim to own a key, the instance with the greater token is right.
 func (l Lease) Token() int64 { return l.token }
 
-// IdleSince returns the time since which no instance has done a task of [Options.Tasks]. The time is the first of:
-// the value stored by [Lease.SetIdleSince]; the last heartbeat of the last owner, by Firestore's clock; the time of
-// the first claim, if no owner ever stored a value. The zero time means: the key never had an owner, or the last
-// owner's session is already deleted.
+// IdleSince returns the time since which no instance is known to have done a task of [Options.Tasks]:
+//
+//   - the time stored by an owner with [Lease.SetIdleSince], if an owner stored one;
+//   - otherwise, the time of the first claim, if no owner ever called SetIdleSince;
+//   - otherwise, the end of the work of the last owner that did the task, by Firestore's clock: the release of the lease,
+//     or the last heartbeat minus [Options.Idle].
+//
+// The time is zero if the key never had an owner, or if Firestore has already deleted the documents that told the time.
 func (l Lease) IdleSince(task string) time.Time { return l.idleSince[task] }
 
-// SetIdleSince stores the time since which no instance does a task. Zero means: the task is being done,
-// and every earlier gap is recorded elsewhere. Until an owner stores a value, the next owner reads the same value as
-// the current owner. So a gap is not forgotten if the owner dies before repairing or recording the gap. The error is
+// SetIdleSince stores the time since which no instance does a task. Zero means that the task is being done, and that
+// every earlier gap is recorded elsewhere. If an owner does not call SetIdleSince, the next owner reads the same time as
+// this owner. So a gap is not forgotten if an owner dies before it has closed or recorded the gap. The error is
 // [ErrLost] if a different instance owns the lease.
 func (l Lease) SetIdleSince(ctx context.Context, task string, since time.Time) error {
 	update := firestore.Update{FieldPath: firestore.FieldPath{"vacant", task}, Value: since}
@@ -96,8 +100,8 @@ func (m *Manager) leaseRef(key string) *firestore.DocumentRef {
 	return m.client.Collection("leases").Doc(m.kind + ":" + escape(key))
 }
 
-// escape turns any text into a part of a document id. A key may contain a slash, for example; such a key is encoded.
-// The names of channels stay readable for operators.
+// escape turns any text into a part of a document id. Names of channels stay as they are, so that operators can find
+// them. Any other key, for example a key with a slash, is encoded.
 func escape(key string) string {
 	plain := key != "" && !strings.ContainsFunc(key, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-' && r != '.'
@@ -110,8 +114,8 @@ func escape(key string) string {
 
 // acquire claims a key for a session. The lease is zero if another session owns the key.
 //
-// After an error wrapping [errUncertain], call acquire again until the result is a different one. The repeated call
-// ends the uncertainty: each write is conditional on the document's update time, so at most one write succeeds.
+// After an error that wraps errUncertain, the caller must call acquire again until it returns no error. Every write is
+// conditional on the document's update time. So after a later write has succeeded, the uncertain write can't.
 func (m *Manager) acquire(ctx context.Context, s *session, key string) (Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.config.TTL/2)
 	defer cancel()
@@ -144,7 +148,7 @@ func (m *Manager) acquire(ctx context.Context, s *session, key string) (Lease, e
 		if since := cmp.Or(before.IdleSince[task], endedAt); !since.IsZero() {
 			idleSince[task] = since
 		}
-		after.IdleSince[task] = cmp.Or(idleSince[task], snap.ReadTime) // for the next owner, if the task is never done
+		after.IdleSince[task] = cmp.Or(idleSince[task], snap.ReadTime) // for the next owner, if this owner never does the task
 	}
 	version, err := m.storeClaim(ctx, snap, after)
 	if err != nil {
@@ -165,7 +169,7 @@ func (m *Manager) lastOwner(ctx context.Context, s *session, d leaseDoc, readAt 
 	case "":
 		return true, d.At, nil
 	case s.id:
-		return true, readAt, nil // an earlier claim of the session was stored without an answer
+		return true, readAt, nil // an earlier claim of this session was stored, but the answer was lost
 	}
 	snap, err := m.memberDoc(d.Session).Get(ctx)
 	if status.Code(err) == codes.NotFound {
@@ -222,7 +226,8 @@ func (m *Manager) write(ctx context.Context, l Lease, updates ...firestore.Updat
 		if !store.IsConflict(err) {
 			return err
 		}
-		// Either a different instance claimed the lease, or an earlier write of this instance was stored without an answer.
+		// Either a different instance has claimed the lease, or an earlier write of this instance was stored, but the answer
+		// was lost.
 		snap, err := ref.Get(ctx)
 		if status.Code(err) == codes.NotFound {
 			return ErrLost

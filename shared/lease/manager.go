@@ -9,8 +9,8 @@
 //
 // A lease is valid as long as its session. So an instance renews all leases with a single write. If the last heartbeat
 // of a session is older than the session's [Config.TTL], the first instance to notice ends the session and so frees its
-// leases. An ended session never continues, because a heartbeat is conditional on an unchanged document. After a pause,
-// or after a network failure, an instance finds the old session ended and begins a new session.
+// leases. An ended session never continues: a heartbeat succeeds only if no other instance has written the document. So
+// an instance that was paused or offline for too long finds its session ended, and begins a new session.
 //
 // Every write has such a condition, and no write is part of a transaction. Firestore can keep the documents of a
 // transaction locked for a minute after the client has died or lost its network
@@ -23,7 +23,7 @@
 //
 // The assignment of keys follows from the set of alive sessions, by rendezvous hashing
 // (https://www.cs.umich.edu/~jwha/papers/hrw.pdf). When an instance joins or leaves, only its own keys move. For a short
-// time, instances can see different sets. Then two instances want the same key, and only the faster instance gets the lease.
+// time, instances can see different sets. Then two instances want the same key, and only the faster one gets the lease.
 package lease
 
 import (
@@ -92,12 +92,12 @@ func New(client *firestore.Client, kind, instance string, c Config, o Options) (
 	return m, err
 }
 
-// Members returns the number of alive sessions at the last read; at least 1. The manager's
-// own session is included.
+// Members returns the number of alive sessions at the last read, at least 1. The manager's own session counts once it
+// has joined.
 func (m *Manager) Members() int { return max(1, int(m.members.Load())) }
 
 // Moving returns the number of leases in transition at this instance: leases assigned but not yet owned, and leases
-// owned but assigned elsewhere. If all instances return 0 and the same [Manager.Members], no key moves.
+// owned but assigned elsewhere. If all instances return 0, and see the same members, no key moves.
 func (m *Manager) Moving() int {
 	b := m.balancer.Load()
 	if b == nil {
@@ -107,7 +107,7 @@ func (m *Manager) Moving() int {
 }
 
 // Holder does the work of a key until ctx ends, and then returns soon. The lease is given back after the holder
-// returns. After an early return, the instance with the assignment claims the key again.
+// returns. If it returns early, the instance to which the key is assigned claims the key again.
 type Holder func(ctx context.Context, l Lease)
 
 // Run takes part in sharing until ctx is done. It calls hold in a new goroutine for each owned key. When ctx is done,

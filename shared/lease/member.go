@@ -81,6 +81,6 @@ func (m *Manager) endSession(ctx context.Context, dead member) error {
 		return fmt.Errorf("end session %s: %w", dead.id, err)
 	}
 	m.metrics.writes.WithLabelValues("end").Inc()
-	m.log.WarnContext(ctx, "session expired: its leases are free", "of", dead.instance, "lastBeat", dead.updatedAt)
+	m.log.WarnContext(ctx, "session expired: its leases are free", "of", dead.instance, "lastHeartbeat", dead.updatedAt)
 	return nil
 }

@@ -57,7 +57,7 @@ func (m *Manager) join(ctx context.Context) (*session, error) {
 	})
 	m.metrics.writes.WithLabelValues("join").Inc()
 	if err != nil {
-		return nil, fmt.Errorf("begin a session: %w", err) // a session stored nevertheless ends with its TTL
+		return nil, fmt.Errorf("begin a session: %w", err) // if the session was stored nevertheless, it ends by its TTL
 	}
 	s.version = res.UpdateTime
 	s.renewedAt.Store(&began)
@@ -110,8 +110,9 @@ func (m *Manager) heartbeat(ctx context.Context, s *session, left time.Duration)
 	case !store.IsConflict(err):
 		return err
 	}
-	// The last writer was either an earlier heartbeat of the session, stored without an answer, or an instance ending
-	// the session. The start of the earlier heartbeat is unknown, so only the next heartbeat prolongs the session.
+	// The last write was either an earlier heartbeat of this session, stored although the answer was lost, or the end of
+	// the session by a different instance. When the earlier heartbeat started is not known, so only the next heartbeat
+	// prolongs the session.
 	snap, err := m.memberDoc(s.id).Get(ctx)
 	if status.Code(err) == codes.NotFound {
 		return ErrLost

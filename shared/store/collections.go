@@ -7,7 +7,7 @@ type Collection struct {
 	Name string
 	// Document is the path of a document, with the variable parts in braces.
 	Document string
-	// Owner is the only package with calls to the collection, as a path in this module.
+	// Owner is the only package that reads or writes the collection, as a path in this module.
 	Owner string
 	// Struct is the name of the Go type of a document, in the Owner's package. The type documents the fields.
 	Struct string
@@ -30,8 +30,8 @@ type Index struct {
 	Descending bool     // the order of By
 }
 
-// Collections is the data model of Parley: all Firestore collections. Tests compare the table with the
-// calls in the code, and with Terraform's indexes and TTL policies.
+// Collections is the data model of Parley: all Firestore collections. Tests compare the table with the calls in the code,
+// and with Terraform's indexes and TTL policies.
 //
 // Document ids made by a program are hashes, or platform ids. Firestore slows down if ids grow in sequence
 // (https://cloud.google.com/firestore/docs/best-practices#document_ids).
@@ -82,7 +82,7 @@ var Collections = []Collection{
 	},
 	{
 		Name: "deadletters", Document: "deadletters/{hash}", Owner: "shared/deadletter", Struct: "DeadLetter",
-		Content:   "a message without a successful end, with the reason",
+		Content:   "a message that failed for good, with the reason",
 		TTLField:  "expireAt",
 		Retention: "30 days after the last failure",
 		Indexes: []Index{
@@ -127,7 +127,7 @@ var Collections = []Collection{
 	},
 	{
 		Name: "gaps", Document: "gaps/{hash}", Owner: "gateway/gap", Struct: "Gap",
-		Content:   "a time without a listener in a channel",
+		Content:   "a time in which no instance listened to a channel",
 		TTLField:  "expireAt",
 		Retention: "30 days after the end of the gap",
 	},

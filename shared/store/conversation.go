@@ -21,7 +21,7 @@ type Conversation struct {
 
 // Turn is a question and its answer.
 type Turn struct {
-	ID       string    `firestore:"id"` // the correlation id; a repeated write with the same id adds no second turn
+	ID       string    `firestore:"id"` // the correlation id; a conversation contains at most one turn with an id
 	Question string    `firestore:"question"`
 	Answer   string    `firestore:"answer"`
 	At       time.Time `firestore:"at"`

@@ -9,13 +9,13 @@ import (
 
 // The error values of the package. Compare with [errors.Is].
 var (
-	// ErrConflict: [Store.PutUser] found a document changed since the caller's read. The write changed nothing. The
-	// caller reads the document again and decides anew.
+	// ErrConflict means that a document has changed since the caller read it, and that [Store.PutUser] has written
+	// nothing. The caller reads the document again and decides anew.
 	ErrConflict = errors.New("document changed meanwhile")
-	// ErrLinked: [Store.Link] would replace an existing link, or make a chain of two links. An operator first removes
-	// the link named in the message.
+	// ErrLinked means that [Store.Link] would replace an existing link, or make a chain of two links. The message says
+	// what an operator has to do first.
 	ErrLinked = errors.New("is linked already")
-	// ErrNotLinked: [Store.Unlink] was called for an id without a link.
+	// ErrNotLinked means that [Store.Unlink] was called for an id without a link.
 	ErrNotLinked = errors.New("is not linked")
 )
 

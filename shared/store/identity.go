@@ -35,10 +35,10 @@ func (l Link) Person() (identity.UserID, error) {
 	return person, nil
 }
 
-// LinkedUser reads the link of an id and the document of the expected person with a single request. expected is the id
-// itself, or the person at the last read of the link. person is the actual person. If person equals expected, u and v are
-// the person's document; otherwise the caller reads the document with [Store.User]. A malformed link counts as no link,
-// and broken is the reason.
+// LinkedUser reads the link of an id, and the document of the expected person, with a single request. expected is the
+// caller's guess: the id itself, or the person to whom the id was linked at the last read. person is the actual person. If
+// person equals expected, u and v are the person's document and its version. Otherwise u and v are zero, and the caller
+// reads the document with [Store.User]. A malformed link counts as no link; broken is then the reason, and otherwise nil.
 func (s *Store) LinkedUser(ctx context.Context, id, expected identity.UserID) (person identity.UserID, u User, v Version, broken, err error) {
 	fail := func(err error) (identity.UserID, User, Version, error, error) {
 		return identity.UserID{}, User{}, Version{}, nil, err
@@ -106,7 +106,7 @@ func (s *Store) Link(ctx context.Context, l Link) error {
 
 // Unlink removes the link of an id and returns the former person. The id is a separate person again, with its own
 // earlier document. The roles from the id's platform are removed from the former person's document, unless the person
-// keeps a second id on the same platform. Message counts stay. The error is [ErrNotLinked] for an id without a link.
+// still has an id on the same platform. Message counts stay. The error is [ErrNotLinked] for an id without a link.
 func (s *Store) Unlink(ctx context.Context, id identity.UserID) (identity.UserID, error) {
 	var person identity.UserID
 	err := s.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
@@ -160,7 +160,7 @@ func (s *Store) Unlink(ctx context.Context, id identity.UserID) (identity.UserID
 	return person, nil
 }
 
-// withoutRoles returns a person's roles except for the roles from the given platform alone.
+// withoutRoles returns a person's roles, except for roles that only the given platform has granted.
 func withoutRoles(u User, platform string) []string {
 	return slices.DeleteFunc(slices.Clone(u.Roles), func(role string) bool {
 		if !slices.Contains(u.RolesMeta[platform], role) {

@@ -11,7 +11,7 @@ type Personality struct {
 	ID        string    `firestore:"-"`
 	Name      string    `firestore:"name"`
 	Text      string    `firestore:"text"`
-	Status    string    `firestore:"status"` // the code uses only [StatusActive]
+	Status    string    `firestore:"status"` // only personalities with [StatusActive] are used
 	Version   int64     `firestore:"version,omitempty"`
 	UpdatedAt time.Time `firestore:"updatedAt,omitempty"`
 	Model     string    `firestore:"model,omitempty"` // name of the model; empty for the configured model

@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// Rule is an enrichment rule, written by an operator. It extends each event with a true condition.
+// Rule is an enrichment rule, written by an operator. A rule adds something to every event for which the rule's condition
+// is true.
 type Rule struct {
 	ID          string           `firestore:"-"`
 	Enabled     bool             `firestore:"enabled"`
@@ -13,7 +14,7 @@ type Rule struct {
 	When        string           `firestore:"when"`     // the condition: a boolean CEL expression over event
 	Annotations []RuleAnnotation `firestore:"annotations,omitempty"`
 	Candidates  []RuleCandidate  `firestore:"candidates,omitempty"`
-	Slip        []string         `firestore:"slip,omitempty"` // steps to add; the only step is "personality"
+	Slip        []string         `firestore:"slip,omitempty"` // steps to add; "personality" is the only step
 	Egress      *RuleEgress      `firestore:"egress,omitempty"`
 	Action      *RuleAction      `firestore:"action,omitempty"`
 	Cooldown    int64            `firestore:"cooldownSeconds,omitempty"` // pause after a match, per user and channel
@@ -43,9 +44,9 @@ type RuleEgress struct {
 	Type        string `firestore:"type,omitempty"`        // chat, dm or event
 	Audience    string `firestore:"audience,omitempty"`    // "user" or empty: the author of the event; "channel": the whole channel, only for the rule's own answer
 
-	// To lists addresses for the answer, instead of the destination above; each gets a separate delivery. In a rule
-	// without a slip, the answer is then a relay: it goes to all addresses except the event's own channel, in addition to
-	// other answers.
+	// To lists the addresses of the answer, and replaces the fields above. Each address gets a separate delivery. If the
+	// rule has no slip, its answer is a relay: the answer goes to all addresses except the event's own channel, and does
+	// not replace other answers to the event.
 	To []RuleAddress `firestore:"to,omitempty"`
 }
 
@@ -56,8 +57,9 @@ type RuleAddress struct {
 }
 
 // RuleAction is a moderation action of a rule against a person or a message; see package moderation. The author of the
-// rule takes responsibility: no permission of the event's author is checked, only the rule's condition. All fields
-// except Action are templates with {{ CEL expressions over event }}; an empty result counts as missing.
+// rule is responsible: only the rule's condition decides about the action, and nobody checks the permissions of the
+// event's author. All fields except Action are templates with {{ CEL expressions over event }}. A field with an empty
+// result counts as missing.
 type RuleAction struct {
 	Action          string `firestore:"action"`                    // ban, timeout, unban or delete
 	Channel         string `firestore:"channel,omitempty"`         // empty for the event's channel

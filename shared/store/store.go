@@ -30,7 +30,7 @@ func Connect(ctx context.Context, d config.Deployment, opts ...option.ClientOpti
 const reachWait = 15 * time.Second
 
 // Reach returns an error if Firestore does not answer within 15 seconds. Without the timeout, the client library would
-// retry forever and report nothing. The answer to the read of a missing document is enough.
+// retry forever and report nothing. Reach reads a document that does not exist: "not found" is an answer, too.
 func Reach(ctx context.Context, client *firestore.Client) error {
 	waiting, cancel := context.WithTimeout(ctx, reachWait)
 	defer cancel()

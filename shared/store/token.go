@@ -54,7 +54,7 @@ func (s *Store) PutToken(ctx context.Context, hash string, t Token) error {
 // TouchToken stores the time of the last use of a token. A missing token is an error.
 func (s *Store) TouchToken(ctx context.Context, hash string, at time.Time) error {
 	if _, err := s.token(hash).Update(ctx, []firestore.Update{{Path: "last_used_at", Value: at}}); err != nil {
-		return fmt.Errorf("note the use of a token: %w", err)
+		return fmt.Errorf("store the last use of a token: %w", err)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ const maxTransactionRounds = 4
 // 200, 400 and 800 ms, until ctx is done. It returns Aborted only after 4 such rounds, or when ctx ends during a pause.
 // Any other error is returned at once.
 //
-// f may be called several times, also after an attempt that set variables outside of f. It must set them anew each time.
+// f may be called several times, so it must set its results anew in each call.
 func RunTransaction(ctx context.Context, client *firestore.Client, f func(context.Context, *firestore.Transaction) error, opts ...firestore.TransactionOption) error {
 	backoff := retry.NewBackoff(200*time.Millisecond, 2*time.Second)
 	for round := 1; ; round++ {
