@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -418,17 +419,14 @@ func TestExpiredTokenIsReplacedOnce(t *testing.T) {
 
 // Every row is certainly not sent at first, and sent by a later redelivery.
 func TestPostponedWhisperIsSentLater(t *testing.T) {
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	unreachable := "http://" + dead.Addr().String() + "/helix"
-	dead.Close()
+	refuse := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	}}
 	tests := []struct {
 		name   string
 		arm    func(*rig) (mend func())
-		wait   time.Duration // that much later it can be whispered
-		asked  int           // how often Twitch was until then
+		wait   time.Duration // the pause before the whisper can be sent
+		asked  int           // requests to Twitch until then
 		reason deadletter.Reason
 	}{
 		{"no token for the moment", func(r *rig) func() {
@@ -440,9 +438,9 @@ func TestPostponedWhisperIsSentLater(t *testing.T) {
 			return func() {}
 		}, 2 * time.Second, 1, deadletter.PlatformUnavailable},
 		{"no connection", func(r *rig) func() {
-			url := r.api.url
-			r.api.url = unreachable
-			return func() { r.api.url = url }
+			transport := r.api.client.Transport
+			r.api.client.Transport = refuse
+			return func() { r.api.client.Transport = transport }
 		}, 2 * time.Second, 0, deadletter.PlatformUnavailable},
 		{"429", func(r *rig) func() {
 			r.replies = []reply{{status: 429, said: "too many", reset: r.now.Add(31 * time.Second)}}
@@ -460,7 +458,7 @@ func TestPostponedWhisperIsSentLater(t *testing.T) {
 			if e := r.entry(t, in); e.State != delivery.Pending || e.Claim != "" {
 				t.Errorf("%s: the entry is %q", tt.name, e.State)
 			}
-			if tt.wait > 10*time.Second { // too early: another instance doesn't bother Twitch
+			if tt.wait > 10*time.Second { // too early: another instance does not ask Twitch
 				r.now = r.now.Add(10 * time.Second)
 				if err := r.another().Whisper(t.Context(), in); !again(err) {
 					t.Errorf("%s: too early: %v; want to be called again", tt.name, err)
@@ -504,7 +502,17 @@ func TestWhisperIsNotPostponedBeyondItsDeadline(t *testing.T) {
 		r.now = r.now.Add(3 * time.Minute)
 		check("delivered late", late, deadletter.Expired)
 
-		// a message from before a redrive does not give up what the redrive opened anew
+		// the deadline passes after the function's check and before the executor's
+		passing, f := r.send(t, "c5", nil), r.another()
+		f.executor.Now = func() time.Time { return r.now.Add(3 * time.Minute) }
+		if err := f.Whisper(t.Context(), passing); err != nil {
+			t.Error(err)
+		}
+		if e := r.entry(t, passing); e.State != delivery.Dead || e.Reason != string(deadletter.Expired) {
+			t.Errorf("deadline during the execution: %q for %q", e.State, e.Reason)
+		}
+
+		// a message from before a redrive does not mark the redriven entry dead
 		err := r.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
 			write, err := r.ledger.ReopenTx(tx, late.Attributes[delivery.AttrDelivery], 1, delivery.Config{Deadline: time.Minute, Retention: time.Hour})
 			if err != nil {
@@ -522,7 +530,7 @@ func TestWhisperIsNotPostponedBeyondItsDeadline(t *testing.T) {
 			t.Errorf("the redriven entry is %q", e.State)
 		}
 
-		// not even by what it says itself, when its own time is not over
+		// nor does it before its own deadline
 		early := late
 		early.Attributes = maps.Clone(late.Attributes)
 		early.Attributes[delivery.AttrDeadline] = r.now.Add(time.Minute).Format(time.RFC3339Nano)

@@ -18,6 +18,7 @@ import (
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
 	"parley.internal/shared/moderation"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
@@ -44,8 +45,11 @@ type fixture struct {
 
 	answers   []moderator.Answer // the next ones; Done when there are none left
 	asked     []moderation.Command
-	during    func() // what happens while the platform is asked; nil for nothing
+	during    func() // called by Act; nil for nothing
 	leaseLost bool
+
+	mu     sync.Mutex
+	counts []string
 }
 
 func withFixture(t *testing.T, run func(d *fixture)) {
@@ -68,7 +72,14 @@ func (d *fixture) reaper() *delivery.Reaper {
 }
 
 func (d *fixture) executor() *moderator.Executor {
-	return moderator.NewExecutor(d.ledger, d.reaper(), d.records, moderator.Options{Log: slog.New(slog.DiscardHandler), Now: d.Now, Backoff: time.Millisecond})
+	return moderator.NewExecutor(d.ledger, d.reaper(), d.records, moderator.Options{
+		Log: slog.New(slog.DiscardHandler), Now: d.Now, Backoff: time.Millisecond,
+		Count: func(outcome string) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.counts = append(d.counts, outcome)
+		},
+	})
 }
 
 func (d *fixture) platform() moderator.Platform {
@@ -367,11 +378,46 @@ func TestLostLeaseLeavesAPossibleActionToTheNextOwner(t *testing.T) {
 		if done, _ := d.executor().Execute(t.Context(), j, d.platform()); done || len(d.asked) != 0 || d.entry(j.Ref.ID).State != delivery.Pending {
 			t.Errorf("done = %v, asked %d times, entry = %s", done, len(d.asked), d.entry(j.Ref.ID).State)
 		}
-		d.leaseLost = false
-		d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}}
-		d.during = func() { d.leaseLost = true }
-		if done, _ := d.executor().Execute(t.Context(), j, d.platform()); !done || len(d.asked) != 1 || d.entry(j.Ref.ID).State != delivery.Claimed {
+		d.leaseLost, d.counts = false, nil
+		d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}, {Outcome: moderator.PutOff, Code: deadletter.RateLimited, Words: "status 429"}}
+		d.during = func() { d.leaseLost = len(d.asked) == 2 }
+		if done, _ := d.executor().Execute(t.Context(), j, d.platform()); !done || len(d.asked) != 2 || d.entry(j.Ref.ID).State != delivery.Claimed {
 			t.Errorf("done = %v, asked %d times, entry = %s", done, len(d.asked), d.entry(j.Ref.ID).State)
+		}
+		if !slices.Equal(d.counts, []string{"left"}) {
+			t.Errorf("counted %q; want left", d.counts)
+		}
+	})
+}
+
+// A platform that can't be asked again soon is not asked all the time.
+func TestPausesGrowWhileTheOutcomeIsUnknown(t *testing.T) {
+	withFixture(t, func(d *fixture) {
+		d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}}
+		for range 29 {
+			d.answers = append(d.answers, moderator.Answer{Outcome: moderator.PutOff, Code: deadletter.PlatformUnavailable, Words: "down"})
+		}
+		begun := time.Now()
+		d.ends(d.order(aBan), delivery.Delivered, moderator.Done)
+		if took := time.Since(begun); took < 100*time.Millisecond { // 27 pauses of 8 ms, each shortened to half at most
+			t.Errorf("asked %d times in %s", len(d.asked), took)
+		}
+	})
+}
+
+func TestPostponedCommandKeepsTheUserFoundByName(t *testing.T) {
+	withFixture(t, func(d *fixture) {
+		user, err := identity.Parse("twitch:7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.answers = []moderator.Answer{{Outcome: moderator.PutOff, Code: deadletter.RateLimited, Words: "status 429", User: user}}
+		j := d.order(`{"action":"ban","login":"spammer"}`)
+		if done, _ := d.executor().Execute(t.Context(), j, d.platform()); done {
+			t.Fatal("nothing is left to do")
+		}
+		if r := d.record(j.Ref.ID); r.UserID != "twitch:7" || r.Outcome != moderator.PutOff {
+			t.Errorf("record = %+v", r)
 		}
 	})
 }
