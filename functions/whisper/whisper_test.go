@@ -60,7 +60,7 @@ type platform struct {
 	got       []request
 	published []bus.Outgoing
 	announced []deadletter.Announcement
-	asked     func() // what happens when Helix is asked; nil for nothing
+	asked     func() // called for each request; nil for nothing
 	stopped   chan struct{}
 }
 
@@ -146,17 +146,17 @@ func (k *tokens) Invalid(_ context.Context, id identity.UserID, used credential.
 type rig struct {
 	*Function
 	*platform
-	tokens *tokens
-	client *firestore.Client
-	ledger *delivery.Ledger
-	box    *deadletter.Store
-	log    *bytes.Buffer
-	logger *slog.Logger
-	now    time.Time
-	config Config
+	tokens  *tokens
+	client  *firestore.Client
+	ledger  *delivery.Ledger
+	letters *deadletter.Store
+	log     *bytes.Buffer
+	logger  *slog.Logger
+	now     time.Time
+	config  Config
 
-	failing atomic.Int32 // so many writes of deliveries will fail
-	stored  atomic.Bool  // though they are stored
+	failing atomic.Int32 // number of the next writes of deliveries that fail
+	stored  atomic.Bool  // the failing writes are stored all the same
 }
 
 func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
@@ -172,7 +172,7 @@ func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
 	}
 	t.Cleanup(func() { r.client.Close() })
 	clock := func() time.Time { return r.now }
-	r.ledger, r.box = delivery.NewLedger(r.client, "tester", clock), deadletter.NewStore(r.client, clock)
+	r.ledger, r.letters = delivery.NewLedger(r.client, "tester", clock), deadletter.NewStore(r.client, clock)
 	r.config = Config{
 		Credential: credential.Config{Twitch: credential.TwitchConfig{
 			ClientID: "client", ClientSecret: credential.NewSecret("hush"), BotUserID: "9", APIURL: server.URL + "/helix/",
@@ -205,7 +205,7 @@ func (r *rig) intercept(ctx context.Context, method string, req, reply any, cc *
 func (r *rig) another() *Function {
 	clock := func() time.Time { return r.now }
 	return New(Dependencies{
-		Config: r.config, Ledger: r.ledger, Reaper: delivery.NewReaper(r.ledger, r.box, r.platform, Step, 0),
+		Config: r.config, Ledger: r.ledger, Reaper: delivery.NewReaper(r.ledger, r.letters, r.platform, Step, 0),
 		Limiter: NewLimiter(r.client, r.config.Limits, clock), Tokens: r.tokens, Now: clock,
 		Log: r.logger,
 	})
@@ -324,13 +324,13 @@ func TestRefusedOrUnknownWhisperIsOneDeadLetter(t *testing.T) {
 		arm    func(*rig)
 		reason deadletter.Reason
 		says   string // in its message
-		asked  int    // how often Twitch was
+		asked  int    // requests to Twitch
 	}{
 		{name: "nothing configured", config: func(c *Config) { c.Credential.Twitch.BotUserID, c.Credential.Twitch.ClientID = "", "" },
 			reason: deadletter.NotConfigured, says: "TWITCH_CLIENT_ID and TWITCH_BOT_USER_ID"},
 		{name: "no bot configured", config: func(c *Config) { c.Credential.Twitch.BotUserID = "" }, reason: deadletter.NotConfigured, says: "without TWITCH_BOT_USER_ID"},
-		{name: "nobody", event: func(e *event.Event) { e.UserID = "" }, reason: deadletter.NoRecipient, says: "userId is not set"},
-		{name: "somebody elsewhere", event: func(e *event.Event) { e.UserID = "discord:123" }, reason: deadletter.NoRecipient, says: "discord:123"},
+		{name: "no user", event: func(e *event.Event) { e.UserID = "" }, reason: deadletter.NoRecipient, says: "userId is not set"},
+		{name: "a user of another platform", event: func(e *event.Event) { e.UserID = "discord:123" }, reason: deadletter.NoRecipient, says: "discord:123"},
 		{name: "no user id", event: func(e *event.Event) { e.UserID = "123" }, reason: deadletter.NoRecipient, says: "platform"},
 		{name: "the bot itself", event: bot, reason: deadletter.RecipientRefused, says: "itself"},
 		{name: "missing scope", arm: func(r *rig) { r.tokens.scopes = []string{"chat:read"} }, reason: deadletter.MissingScope, says: "/oauth/twitch/login"},
@@ -381,7 +381,7 @@ func TestRefusedOrUnknownWhisperIsOneDeadLetter(t *testing.T) {
 			if len(r.announced) != 1 || r.announced[0].Reason != tt.reason {
 				t.Errorf("%s: announced %+v; want one of %q", tt.name, r.announced, tt.reason)
 			}
-			if _, err := r.box.Get(t.Context(), e.ID); err != nil {
+			if _, err := r.letters.Get(t.Context(), e.ID); err != nil {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 			r.secretsAreKept(t, tt.name, e.Message)
@@ -429,11 +429,11 @@ func TestPostponedWhisperIsSentLater(t *testing.T) {
 		asked  int           // requests to Twitch until then
 		reason deadletter.Reason
 	}{
-		{"no token for the moment", func(r *rig) func() {
+		{"no token at present", func(r *rig) func() {
 			r.tokens.err = credential.ErrUnavailable
 			return func() { r.tokens.err = nil }
 		}, 2 * time.Second, 0, deadletter.PlatformUnavailable},
-		{"no new token for the moment", func(r *rig) func() {
+		{"no new token at present", func(r *rig) func() {
 			r.replies, r.tokens.refreshes = []reply{{status: 401}}, credential.ErrBusy
 			return func() {}
 		}, 2 * time.Second, 1, deadletter.PlatformUnavailable},
@@ -597,14 +597,14 @@ func TestUnsettledClaimIsNotSentAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if claim, _, err := r.ledger.Claim(t.Context(), ref); err != nil || claim == nil { // by an instance that dies now
+		if claim, _, err := r.ledger.Claim(t.Context(), ref); err != nil || claim == nil { // by an instance that crashes now
 			t.Fatal(claim, err)
 		}
 		if err := r.Whisper(t.Context(), in); !errors.Is(err, errElsewhere) {
 			t.Errorf("Whisper = %v; want %v", err, errElsewhere)
 		}
 		r.now = r.now.Add(delivery.ClaimLease + time.Second)
-		if _, err := delivery.NewReaper(r.ledger, r.box, r.platform, "dlq", 0).Sweep(t.Context()); err != nil {
+		if _, err := delivery.NewReaper(r.ledger, r.letters, r.platform, "dlq", 0).Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.Whisper(t.Context(), in); err != nil {
@@ -632,7 +632,7 @@ func TestLongTextIsCut(t *testing.T) {
 			t.Errorf("note = %q", e.Note)
 		}
 
-		// they whisper back, which is noted where it is heard, and may now be told more
+		// after a whisper of the user to the bot, the limit is larger
 		if err := recipient.NewBook(r.client, r.bot, func() time.Time { return r.now }).Wrote(t.Context(), twitchUser(t, "123")); err != nil {
 			t.Fatal(err)
 		}

@@ -126,8 +126,9 @@ type Executor struct {
 }
 
 // Execute executes a delivery once. After ctx is done, Execute begins nothing new, but finishes a claimed delivery
-// until stopped is done. Then it does not try again, and settles with a single call. Execute waits for Ready and Try;
-// both should return soon after their context is done.
+// until stopped is done. Then it does not try again, and settles with a single call. An [Idempotent] delivery is not
+// tried again after ctx is done, because the next owner of the lease can continue; stopped does not shorten its
+// settling. Execute waits for Ready and Try; both should return soon after their context is done.
 func (x *Executor) Execute(ctx, stopped context.Context, j *Job, a Attempt) Report {
 	if a.HoldsLease == nil {
 		a.HoldsLease = func() bool { return true }
@@ -140,7 +141,7 @@ func (x *Executor) Execute(ctx, stopped context.Context, j *Job, a Attempt) Repo
 		if j.Last != nil {
 			return e.markDead(ctx, j.Last)
 		}
-		e.count("overdue") // no connection: the sweep marks it dead as that, and may do so at any moment
+		e.count("overdue") // nothing was connected: the sweep marks the delivery dead as no_connection
 		return Report{Done: true}
 	}
 	if a.Ready != nil {
