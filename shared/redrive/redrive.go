@@ -1,4 +1,4 @@
-// Package redrive redrives dead letters: an answer becomes pending and is published again; a message of a topic is
+// Package redrive redrives dead letters: an answer becomes pending and is published again; any other message is
 // published again on its topic. Concurrent decisions redrive a dead letter once, and the dead letter records the
 // operator and the time. If the message fails again, the same dead letter gets another attempt.
 //
