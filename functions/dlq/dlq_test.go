@@ -30,11 +30,11 @@ func TestMain(m *testing.M) { emulatortest.Main(m) }
 
 type system struct {
 	*dlq.Function
-	client *firestore.Client
-	box    *deadletter.Store
-	ledger *delivery.Ledger
-	log    *bytes.Buffer
-	now    time.Time
+	client  *firestore.Client
+	letters *deadletter.Store
+	ledger  *delivery.Ledger
+	log     *bytes.Buffer
+	now     time.Time
 }
 
 func open(t *testing.T, env emulatortest.Env) *system {
@@ -61,9 +61,9 @@ func open(t *testing.T, env emulatortest.Env) *system {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	s.box = deadletter.NewStore(s.client, clock)
+	s.letters = deadletter.NewStore(s.client, clock)
 	s.ledger = delivery.NewLedger(s.client, "sweep", clock)
-	s.Function = dlq.New(s.box, delivery.NewReaper(s.ledger, s.box, b, "sweep", c.SweepGrace), c, log)
+	s.Function = dlq.New(s.letters, delivery.NewReaper(s.ledger, s.letters, b, "sweep", c.SweepGrace), c, log)
 	return s
 }
 
@@ -106,7 +106,7 @@ func TestMessageIsStoredAndLoggedOnce(t *testing.T) {
 			if n := strings.Count(s.log.String(), "level=ERROR"); n != 1 || !strings.Contains(s.log.String(), string(tt.want.Reason)) {
 				t.Errorf("%s: %d error lines: %s", tt.name, n, s.log)
 			}
-			got, err := s.box.Get(t.Context(), tt.want.ID)
+			got, err := s.letters.Get(t.Context(), tt.want.ID)
 			if err != nil {
 				t.Fatalf("%s: %v", tt.name, err)
 			}
@@ -141,7 +141,7 @@ func TestDeliveryForwardedByPubSubIsOneDeadLetter(t *testing.T) {
 			t.Fatal(err)
 		}
 		letters := func() (all []deadletter.DeadLetter) {
-			if err := s.box.List(t.Context(), deadletter.Filter{}, func(l deadletter.DeadLetter) error { all = append(all, l); return nil }); err != nil {
+			if err := s.letters.List(t.Context(), deadletter.Filter{}, func(l deadletter.DeadLetter) error { all = append(all, l); return nil }); err != nil {
 				t.Fatal(err)
 			}
 			return all
@@ -159,9 +159,9 @@ func TestDeliveryForwardedByPubSubIsOneDeadLetter(t *testing.T) {
 			t.Fatalf("%d dead letters: %+v", len(all), all)
 		}
 
-		// the old message is nothing to what a redrive opened anew
+		// the old message does not change a redriven entry
 		err = s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
-			mark, n, err := s.box.MarkRedrivingTx(tx, "d1", "olga")
+			mark, n, err := s.letters.MarkRedrivingTx(tx, "d1", "olga")
 			if err != nil {
 				return err
 			}
@@ -178,10 +178,10 @@ func TestDeliveryForwardedByPubSubIsOneDeadLetter(t *testing.T) {
 			t.Fatal(err)
 		}
 		if e, err := s.ledger.Get(t.Context(), "d1"); err != nil || e.State != delivery.Pending {
-			t.Errorf("the redriven one is %q, %v", e.State, err)
+			t.Errorf("the redriven entry is %q, %v", e.State, err)
 		}
 
-		// one that the ledger does not know has no other place
+		// without a ledger entry, the message becomes a dead letter of its own
 		if err := s.Keep(t.Context(), forwarded(t, "m2", "whisper", map[string]string{delivery.AttrDelivery: "d2"})); err != nil {
 			t.Fatal(err)
 		}
@@ -194,12 +194,12 @@ func TestDeliveryForwardedByPubSubIsOneDeadLetter(t *testing.T) {
 func TestRepeatedFailureIsAnotherAttemptOfTheDeadLetter(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
-		id := digest.Of("c", "personality") // as the part itself would call it
+		id := digest.Of("c", "personality") // the id of the function's own dead letter
 		if err := s.Keep(t.Context(), forwarded(t, "m1", "personality", nil)); err != nil {
 			t.Fatal(err)
 		}
 		err := s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
-			mark, _, err := s.box.MarkRedrivingTx(tx, id, "olga")
+			mark, _, err := s.letters.MarkRedrivingTx(tx, id, "olga")
 			if err != nil {
 				return err
 			}
@@ -213,7 +213,7 @@ func TestRepeatedFailureIsAnotherAttemptOfTheDeadLetter(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if l, err := s.box.Get(t.Context(), id); err != nil || l.Attempts != 2 || l.Status != deadletter.Open || l.Topic != string(topology.Enriched) {
+		if l, err := s.letters.Get(t.Context(), id); err != nil || l.Attempts != 2 || l.Status != deadletter.Open || l.Topic != string(topology.Enriched) {
 			t.Errorf("dead letter = %+v, %v", l, err)
 		}
 	})
@@ -233,7 +233,7 @@ func TestDisconnectedUserIsOneDeadLetterAfterTheDeadline(t *testing.T) {
 		if err := s.Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.box.Get(t.Context(), "d1"); !errors.Is(err, deadletter.ErrNotFound) {
+		if _, err := s.letters.Get(t.Context(), "d1"); !errors.Is(err, deadletter.ErrNotFound) {
 			t.Errorf("before the deadline: %v", err)
 		}
 		s.now = s.now.Add(62 * time.Second)
@@ -242,7 +242,7 @@ func TestDisconnectedUserIsOneDeadLetterAfterTheDeadline(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		l, err := s.box.Get(t.Context(), "d1")
+		l, err := s.letters.Get(t.Context(), "d1")
 		if err != nil || l.Reason != deadletter.NoConnection || l.Attempts != 1 || !l.Delivery {
 			t.Errorf("dead letter = %+v, %v", l, err)
 		}
@@ -267,12 +267,12 @@ func TestTopicDecidesTheAction(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := handle(t.Context(), push(topology.Sweep, "{}")); err != nil {
-			t.Errorf("a sweep that fails has its tick come again: %v", err)
+			t.Errorf("a failed sweep causes a redelivery of its tick: %v", err)
 		}
 		if err := handle(t.Context(), push(topology.DeadLetter, "poison")); err != nil {
 			t.Errorf("dead letter: %v", err)
 		}
-		if l, err := s.box.Get(t.Context(), digest.Of("message", "m1")); err != nil || string(l.Data) != "poison" {
+		if l, err := s.letters.Get(t.Context(), digest.Of("message", "m1")); err != nil || string(l.Data) != "poison" {
 			t.Errorf("kept %+v, %v", l, err)
 		}
 	})

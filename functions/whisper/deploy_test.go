@@ -32,8 +32,8 @@ func pushed(t *testing.T, in bus.Incoming) bus.Message {
 	return bus.Message{Topic: topology.Egress, ID: "m1", Data: data, Attributes: in.Attributes, Published: time.Now()}
 }
 
-// startPubSub starts the embedded Pub/Sub with the one topic that the function publishes on. What Google's does
-// differently is nothing to this function.
+// startPubSub starts the embedded Pub/Sub with the only topic of the function. The function does not depend on the
+// differences to Google's emulator.
 func startPubSub(t *testing.T, env emulatortest.Env) {
 	t.Helper()
 	server, err := pubsubserver.New()
@@ -100,7 +100,7 @@ func TestDeployedFunctionSendsPushedWhispers(t *testing.T) {
 		early := r.send(t, "c0", nil)
 		push(early)
 		if e := r.entry(t, early); e.Reason != string(deadletter.LoginNeeded) {
-			t.Errorf("before anybody logged in: %q for %q: %s", e.State, e.Reason, e.Message)
+			t.Errorf("before the bot's login: %q for %q: %s", e.State, e.Reason, e.Message)
 		}
 
 		opened, err := credential.OpenKey(t.Context(), key)
@@ -121,7 +121,7 @@ func TestDeployedFunctionSendsPushedWhispers(t *testing.T) {
 
 		in := r.send(t, "c1", nil)
 		push(in)
-		srv.Revoke(granted.Access) // and with it the refresh token: the next one has to be put off or given up, not sent
+		srv.Revoke(granted.Access) // and the refresh token: the next whisper is postponed or dead, not sent
 		gone := r.send(t, "c2", nil)
 		push(gone)
 

@@ -41,12 +41,13 @@ import (
 const Step = "whisper"
 
 const (
-	// workTime is the limit until the outcome of a whisper is known. The ledger may take settleTime and one more
-	// storeTime to record the outcome. Together they are less than the acknowledgement deadline of the subscription, and
-	// than [delivery.ClaimLease].
+	// workTime is the limit until the outcome of a whisper is known, and settleTime the limit until the outcome is
+	// recorded. Together they are less than the acknowledgement deadline of the subscription, and than
+	// [delivery.ClaimLease].
 	workTime   = 45 * time.Second
-	settleTime = 7 * time.Second
-	storeTime  = 3 * time.Second
+	settleTime = 10 * time.Second
+	// storeTime is the limit of one call of the store.
+	storeTime = 3 * time.Second
 	// settlePause lies between two tries to settle.
 	settlePause = 200 * time.Millisecond
 	// tokenTime is the limit of waiting while another instance refreshes the token.
@@ -143,9 +144,13 @@ type execution struct {
 
 // run executes the delivery and returns the state of its entry.
 func (w *execution) run(ctx context.Context) (delivery.State, error) {
-	if d := w.job.Ref.Deadline; !d.IsZero() && !w.function.deps.Now().Before(d) {
-		if state, done, err := w.expire(ctx); done || err != nil {
-			return state, err
+	if d := w.job.Ref.Deadline; !d.IsZero() {
+		// set before the deadline, too: the deadline may pass before the executor reads the clock
+		w.job.Last = deadletter.New(deadletter.Expired, fmt.Errorf("the whisper could not be sent until %s", d.UTC().Format(time.RFC3339)))
+		if w.function.deps.Now().After(d) {
+			if state, done, err := w.expired(ctx); done || err != nil {
+				return state, err
+			}
 		}
 	}
 	var cancel context.CancelFunc
@@ -164,9 +169,9 @@ func (w *execution) run(ctx context.Context) (delivery.State, error) {
 	return r.State, r.Err
 }
 
-// expire handles a message after its deadline. It reads the entry first: after a redrive, the entry belongs to a newer
-// message. done is false if the delivery has to be marked dead; then the job has the reason.
-func (w *execution) expire(ctx context.Context) (state delivery.State, done bool, err error) {
+// expired handles a message after its deadline. It reads the entry, because after a redrive the entry belongs to a newer
+// message. done is false if the delivery has to be marked dead.
+func (w *execution) expired(ctx context.Context) (state delivery.State, done bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	e, err := w.function.deps.Ledger.Get(ctx, w.job.Ref.ID)
@@ -177,11 +182,8 @@ func (w *execution) expire(ctx context.Context) (state delivery.State, done bool
 		return "", false, err
 	case e.State == delivery.Claimed:
 		return e.State, true, errElsewhere
-	case e.State != delivery.Pending || w.function.deps.Now().Before(e.Deadline):
-		return e.State, true, nil
 	}
-	w.job.Last = deadletter.New(deadletter.Expired, fmt.Errorf("it could not be whispered until %s", e.Deadline.UTC().Format(time.RFC3339)))
-	return e.State, false, nil
+	return e.State, e.State != delivery.Pending || !w.function.deps.Now().After(e.Deadline), nil
 }
 
 func refuse(r deadletter.Reason, err error) delivery.Outcome {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,7 +60,7 @@ type platform struct {
 	got       []request
 	published []bus.Outgoing
 	announced []deadletter.Announcement
-	asked     func() // what happens when Helix is asked; nil for nothing
+	asked     func() // called for each request; nil for nothing
 	stopped   chan struct{}
 }
 
@@ -145,17 +146,17 @@ func (k *tokens) Invalid(_ context.Context, id identity.UserID, used credential.
 type rig struct {
 	*Function
 	*platform
-	tokens *tokens
-	client *firestore.Client
-	ledger *delivery.Ledger
-	box    *deadletter.Store
-	log    *bytes.Buffer
-	logger *slog.Logger
-	now    time.Time
-	config Config
+	tokens  *tokens
+	client  *firestore.Client
+	ledger  *delivery.Ledger
+	letters *deadletter.Store
+	log     *bytes.Buffer
+	logger  *slog.Logger
+	now     time.Time
+	config  Config
 
-	failing atomic.Int32 // so many writes of deliveries will fail
-	stored  atomic.Bool  // though they are stored
+	failing atomic.Int32 // number of the next writes of deliveries that fail
+	stored  atomic.Bool  // the failing writes are stored all the same
 }
 
 func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
@@ -171,7 +172,7 @@ func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
 	}
 	t.Cleanup(func() { r.client.Close() })
 	clock := func() time.Time { return r.now }
-	r.ledger, r.box = delivery.NewLedger(r.client, "tester", clock), deadletter.NewStore(r.client, clock)
+	r.ledger, r.letters = delivery.NewLedger(r.client, "tester", clock), deadletter.NewStore(r.client, clock)
 	r.config = Config{
 		Credential: credential.Config{Twitch: credential.TwitchConfig{
 			ClientID: "client", ClientSecret: credential.NewSecret("hush"), BotUserID: "9", APIURL: server.URL + "/helix/",
@@ -204,7 +205,7 @@ func (r *rig) intercept(ctx context.Context, method string, req, reply any, cc *
 func (r *rig) another() *Function {
 	clock := func() time.Time { return r.now }
 	return New(Dependencies{
-		Config: r.config, Ledger: r.ledger, Reaper: delivery.NewReaper(r.ledger, r.box, r.platform, Step, 0),
+		Config: r.config, Ledger: r.ledger, Reaper: delivery.NewReaper(r.ledger, r.letters, r.platform, Step, 0),
 		Limiter: NewLimiter(r.client, r.config.Limits, clock), Tokens: r.tokens, Now: clock,
 		Log: r.logger,
 	})
@@ -323,13 +324,13 @@ func TestRefusedOrUnknownWhisperIsOneDeadLetter(t *testing.T) {
 		arm    func(*rig)
 		reason deadletter.Reason
 		says   string // in its message
-		asked  int    // how often Twitch was
+		asked  int    // requests to Twitch
 	}{
 		{name: "nothing configured", config: func(c *Config) { c.Credential.Twitch.BotUserID, c.Credential.Twitch.ClientID = "", "" },
 			reason: deadletter.NotConfigured, says: "TWITCH_CLIENT_ID and TWITCH_BOT_USER_ID"},
 		{name: "no bot configured", config: func(c *Config) { c.Credential.Twitch.BotUserID = "" }, reason: deadletter.NotConfigured, says: "without TWITCH_BOT_USER_ID"},
-		{name: "nobody", event: func(e *event.Event) { e.UserID = "" }, reason: deadletter.NoRecipient, says: "userId is not set"},
-		{name: "somebody elsewhere", event: func(e *event.Event) { e.UserID = "discord:123" }, reason: deadletter.NoRecipient, says: "discord:123"},
+		{name: "no user", event: func(e *event.Event) { e.UserID = "" }, reason: deadletter.NoRecipient, says: "userId is not set"},
+		{name: "a user of another platform", event: func(e *event.Event) { e.UserID = "discord:123" }, reason: deadletter.NoRecipient, says: "discord:123"},
 		{name: "no user id", event: func(e *event.Event) { e.UserID = "123" }, reason: deadletter.NoRecipient, says: "platform"},
 		{name: "the bot itself", event: bot, reason: deadletter.RecipientRefused, says: "itself"},
 		{name: "missing scope", arm: func(r *rig) { r.tokens.scopes = []string{"chat:read"} }, reason: deadletter.MissingScope, says: "/oauth/twitch/login"},
@@ -380,7 +381,7 @@ func TestRefusedOrUnknownWhisperIsOneDeadLetter(t *testing.T) {
 			if len(r.announced) != 1 || r.announced[0].Reason != tt.reason {
 				t.Errorf("%s: announced %+v; want one of %q", tt.name, r.announced, tt.reason)
 			}
-			if _, err := r.box.Get(t.Context(), e.ID); err != nil {
+			if _, err := r.letters.Get(t.Context(), e.ID); err != nil {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 			r.secretsAreKept(t, tt.name, e.Message)
@@ -418,31 +419,28 @@ func TestExpiredTokenIsReplacedOnce(t *testing.T) {
 
 // Every row is certainly not sent at first, and sent by a later redelivery.
 func TestPostponedWhisperIsSentLater(t *testing.T) {
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	unreachable := "http://" + dead.Addr().String() + "/helix"
-	dead.Close()
+	refuse := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	}}
 	tests := []struct {
 		name   string
 		arm    func(*rig) (mend func())
-		wait   time.Duration // that much later it can be whispered
-		asked  int           // how often Twitch was until then
+		wait   time.Duration // the pause before the whisper can be sent
+		asked  int           // requests to Twitch until then
 		reason deadletter.Reason
 	}{
-		{"no token for the moment", func(r *rig) func() {
+		{"no token at present", func(r *rig) func() {
 			r.tokens.err = credential.ErrUnavailable
 			return func() { r.tokens.err = nil }
 		}, 2 * time.Second, 0, deadletter.PlatformUnavailable},
-		{"no new token for the moment", func(r *rig) func() {
+		{"no new token at present", func(r *rig) func() {
 			r.replies, r.tokens.refreshes = []reply{{status: 401}}, credential.ErrBusy
 			return func() {}
 		}, 2 * time.Second, 1, deadletter.PlatformUnavailable},
 		{"no connection", func(r *rig) func() {
-			url := r.api.url
-			r.api.url = unreachable
-			return func() { r.api.url = url }
+			transport := r.api.client.Transport
+			r.api.client.Transport = refuse
+			return func() { r.api.client.Transport = transport }
 		}, 2 * time.Second, 0, deadletter.PlatformUnavailable},
 		{"429", func(r *rig) func() {
 			r.replies = []reply{{status: 429, said: "too many", reset: r.now.Add(31 * time.Second)}}
@@ -460,7 +458,7 @@ func TestPostponedWhisperIsSentLater(t *testing.T) {
 			if e := r.entry(t, in); e.State != delivery.Pending || e.Claim != "" {
 				t.Errorf("%s: the entry is %q", tt.name, e.State)
 			}
-			if tt.wait > 10*time.Second { // too early: another instance doesn't bother Twitch
+			if tt.wait > 10*time.Second { // too early: another instance does not ask Twitch
 				r.now = r.now.Add(10 * time.Second)
 				if err := r.another().Whisper(t.Context(), in); !again(err) {
 					t.Errorf("%s: too early: %v; want to be called again", tt.name, err)
@@ -504,7 +502,17 @@ func TestWhisperIsNotPostponedBeyondItsDeadline(t *testing.T) {
 		r.now = r.now.Add(3 * time.Minute)
 		check("delivered late", late, deadletter.Expired)
 
-		// a message from before a redrive does not give up what the redrive opened anew
+		// the deadline passes after the function's check and before the executor's
+		passing, f := r.send(t, "c5", nil), r.another()
+		f.executor.Now = func() time.Time { return r.now.Add(3 * time.Minute) }
+		if err := f.Whisper(t.Context(), passing); err != nil {
+			t.Error(err)
+		}
+		if e := r.entry(t, passing); e.State != delivery.Dead || e.Reason != string(deadletter.Expired) {
+			t.Errorf("deadline during the execution: %q for %q", e.State, e.Reason)
+		}
+
+		// a message from before a redrive does not mark the redriven entry dead
 		err := r.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
 			write, err := r.ledger.ReopenTx(tx, late.Attributes[delivery.AttrDelivery], 1, delivery.Config{Deadline: time.Minute, Retention: time.Hour})
 			if err != nil {
@@ -522,7 +530,7 @@ func TestWhisperIsNotPostponedBeyondItsDeadline(t *testing.T) {
 			t.Errorf("the redriven entry is %q", e.State)
 		}
 
-		// not even by what it says itself, when its own time is not over
+		// nor does it before its own deadline
 		early := late
 		early.Attributes = maps.Clone(late.Attributes)
 		early.Attributes[delivery.AttrDeadline] = r.now.Add(time.Minute).Format(time.RFC3339Nano)
@@ -589,14 +597,14 @@ func TestUnsettledClaimIsNotSentAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if claim, _, err := r.ledger.Claim(t.Context(), ref); err != nil || claim == nil { // by an instance that dies now
+		if claim, _, err := r.ledger.Claim(t.Context(), ref); err != nil || claim == nil { // by an instance that crashes now
 			t.Fatal(claim, err)
 		}
 		if err := r.Whisper(t.Context(), in); !errors.Is(err, errElsewhere) {
 			t.Errorf("Whisper = %v; want %v", err, errElsewhere)
 		}
 		r.now = r.now.Add(delivery.ClaimLease + time.Second)
-		if _, err := delivery.NewReaper(r.ledger, r.box, r.platform, "dlq", 0).Sweep(t.Context()); err != nil {
+		if _, err := delivery.NewReaper(r.ledger, r.letters, r.platform, "dlq", 0).Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.Whisper(t.Context(), in); err != nil {
@@ -624,7 +632,7 @@ func TestLongTextIsCut(t *testing.T) {
 			t.Errorf("note = %q", e.Note)
 		}
 
-		// they whisper back, which is noted where it is heard, and may now be told more
+		// after a whisper of the user to the bot, the limit is larger
 		if err := recipient.NewBook(r.client, r.bot, func() time.Time { return r.now }).Wrote(t.Context(), twitchUser(t, "123")); err != nil {
 			t.Fatal(err)
 		}

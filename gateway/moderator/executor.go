@@ -164,7 +164,7 @@ func (a Answer) outcome() delivery.Outcome {
 	case PutOff:
 		o.Kind = delivery.NotSent
 	default:
-		o.Kind, o.Label = delivery.Unknown, "left" // counted only if the claim is left
+		o.Kind = delivery.Unknown
 	}
 	return o
 }
@@ -178,7 +178,7 @@ func (w *execution) record(ctx context.Context, o delivery.Outcome) error {
 	case o.Kind == delivery.Refused && o.Label == string(Unknown):
 		w.answer = Answer{Outcome: Unknown, Words: o.Err.Error()}
 	case o.Kind == delivery.NotSent:
-		w.answer = Answer{Outcome: PutOff, Code: o.Reason, Words: o.Err.Error()}
+		w.answer.Outcome, w.answer.Code, w.answer.Words = PutOff, o.Reason, o.Err.Error() // the user may be known by now
 	}
 	return w.records.end(ctx, w.claim.ID(), w.answer)
 }

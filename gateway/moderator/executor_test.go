@@ -18,6 +18,7 @@ import (
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
 	"parley.internal/shared/moderation"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
@@ -42,10 +43,13 @@ type fixture struct {
 	records *moderator.Records
 	sender  *delivery.Sender
 
-	answers   []moderator.Answer // the next ones; Done when there are none left
+	answers   []moderator.Answer // the next answers of Act, then Done
 	asked     []moderation.Command
-	during    func() // what happens while the platform is asked; nil for nothing
+	during    func() // called by Act; nil for nothing
 	leaseLost bool
+
+	mu     sync.Mutex
+	counts []string
 }
 
 func withFixture(t *testing.T, run func(d *fixture)) {
@@ -68,7 +72,14 @@ func (d *fixture) reaper() *delivery.Reaper {
 }
 
 func (d *fixture) executor() *moderator.Executor {
-	return moderator.NewExecutor(d.ledger, d.reaper(), d.records, moderator.Options{Log: slog.New(slog.DiscardHandler), Now: d.Now, Backoff: time.Millisecond})
+	return moderator.NewExecutor(d.ledger, d.reaper(), d.records, moderator.Options{
+		Log: slog.New(slog.DiscardHandler), Now: d.Now, Backoff: time.Millisecond,
+		Count: func(outcome string) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.counts = append(d.counts, outcome)
+		},
+	})
 }
 
 func (d *fixture) platform() moderator.Platform {
@@ -89,8 +100,8 @@ func (d *fixture) platform() moderator.Platform {
 	}
 }
 
-// order opens the delivery of a command and returns the job of a gateway.
-func (d *fixture) order(payload string) *moderator.Job {
+// command opens the delivery of a command and returns the job of a gateway.
+func (d *fixture) command(payload string) *moderator.Job {
 	d.t.Helper()
 	asked := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: payload, Type: moderation.Type, UserID: "api-gateway:eve"}
 	a, err := moderation.Parse([]byte(payload), "twitch:streamer")
@@ -148,7 +159,7 @@ const aBan = `{"action":"ban","userId":"twitch:7","reason":"spam"}`
 
 func TestCommandIsRecordedBeforeTheAction(t *testing.T) {
 	withFixture(t, func(d *fixture) {
-		j := d.order(aBan)
+		j := d.command(aBan)
 		d.during = func() {
 			r := d.record(j.Ref.ID)
 			if r.Outcome != moderator.Begun || r.UserID != "twitch:7" || r.AskedBy.UserID != "api-gateway:eve" || r.AskedBy.Right != "moderator by hand" ||
@@ -183,14 +194,14 @@ func TestPlatformsAnswerDecidesTheOutcome(t *testing.T) {
 		asked   int
 	}{
 		{"done", nil, delivery.Delivered, moderator.Done, "", 1},
-		{"so already", []moderator.Answer{{Outcome: moderator.Held, Words: "already banned"}}, delivery.Delivered, moderator.Held, "", 1},
+		{"nothing to do", []moderator.Answer{{Outcome: moderator.Held, Words: "already banned"}}, delivery.Delivered, moderator.Held, "", 1},
 		{"refused", []moderator.Answer{{Outcome: moderator.Refused, Code: deadletter.MissingScope, Words: "log in again"}}, delivery.Dead, moderator.Refused, deadletter.MissingScope, 1},
-		{"a lost answer is asked for again", []moderator.Answer{lost, lost}, delivery.Delivered, moderator.Done, "", 3},
-		{"what may be done is not given back", []moderator.Answer{lost, limited, {Outcome: moderator.Held}}, delivery.Delivered, moderator.Held, "", 3},
+		{"a request without an answer is repeated", []moderator.Answer{lost, lost}, delivery.Delivered, moderator.Done, "", 3},
+		{"a possible action is not released", []moderator.Answer{lost, limited, {Outcome: moderator.Held}}, delivery.Delivered, moderator.Held, "", 3},
 	} {
 		withFixture(t, func(d *fixture) {
 			d.answers = tt.answers
-			j := d.order(aBan)
+			j := d.command(aBan)
 			d.ends(j, tt.state, tt.outcome)
 			if e := d.entry(j.Ref.ID); e.Reason != string(tt.reason) || len(d.asked) != tt.asked {
 				t.Errorf("%s: reason = %q, asked %d times; want %q, %d", tt.name, e.Reason, len(d.asked), tt.reason, tt.asked)
@@ -203,7 +214,7 @@ func TestPostponedCommandIsDoneLaterOrDeadForTheReason(t *testing.T) {
 	withFixture(t, func(d *fixture) {
 		limited := moderator.Answer{Outcome: moderator.PutOff, Code: deadletter.RateLimited, Words: "status 429", After: time.Second}
 		d.answers = []moderator.Answer{limited, limited}
-		j, x := d.order(aBan), d.executor()
+		j, x := d.command(aBan), d.executor()
 		for range 2 {
 			if done, wait := x.Execute(t.Context(), j, d.platform()); done || wait < time.Second {
 				t.Fatalf("Execute = %v, %s; want to wait for a second", done, wait)
@@ -219,7 +230,7 @@ func TestPostponedCommandIsDoneLaterOrDeadForTheReason(t *testing.T) {
 
 		limited.After = time.Hour
 		d.answers = []moderator.Answer{limited}
-		late := d.order(`{"action":"unban","userId":"twitch:8"}`)
+		late := d.command(`{"action":"unban","userId":"twitch:8"}`)
 		if done, wait := x.Execute(t.Context(), late, d.platform()); done || wait > 2*time.Minute {
 			t.Errorf("Execute = %v, %s; want to wait until the deadline at most", done, wait)
 		}
@@ -231,7 +242,7 @@ func TestPostponedCommandIsDoneLaterOrDeadForTheReason(t *testing.T) {
 			t.Errorf("entry = %s, %s: %s", e.State, e.Reason, e.Message)
 		}
 
-		// one that waits since before a redrive does not give up what the redrive opened anew
+		// a job from before a redrive does not mark the redriven entry dead
 		err := d.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
 			write, err := d.ledger.ReopenTx(tx, late.Ref.ID, 1, delivery.Config{Deadline: time.Minute, Retention: time.Hour})
 			if err != nil {
@@ -264,18 +275,18 @@ func TestCrashAtAnyPointHasOneOutcome(t *testing.T) {
 		{"after its outcome was recorded", 1, "recorded"},
 	} {
 		withFixture(t, func(d *fixture) {
-			j := d.order(`{"action":"timeout","userId":"twitch:7","durationSeconds":600}`)
+			j := d.command(`{"action":"timeout","userId":"twitch:7","durationSeconds":600}`)
 			ledger := delivery.NewLedger(d.client, "one", d.Now)
 			claim, _, err := ledger.Claim(t.Context(), j.Ref)
 			if err != nil || claim == nil {
 				t.Fatal(claim, err)
 			}
-			order, err := moderation.Read(j.Event)
+			command, err := moderation.Read(j.Event)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if tt.dies != "before" {
-				try(t, d, j, order)
+				try(t, d, j, command)
 			}
 			if tt.dies == "recorded" {
 				if err := moderator.End(d.records, t.Context(), j.Ref.ID, moderator.Answer{Outcome: moderator.Done, Words: "by the dead"}); err != nil {
@@ -283,7 +294,7 @@ func TestCrashAtAnyPointHasOneOutcome(t *testing.T) {
 				}
 			}
 			if done, _ := d.executor().Execute(t.Context(), d.job(j.Ref.ID), d.platform()); !done || d.entry(j.Ref.ID).State != delivery.Claimed {
-				t.Errorf("%s: taken over while the claim held", tt.name)
+				t.Errorf("%s: claimed again before the claim expired", tt.name)
 			}
 			d.Advance(delivery.ClaimLease + 5*time.Second)
 			entries, err := d.ledger.PendingOrAbandoned(t.Context(), "twitch", "twitch:streamer", event.EgressEvent)
@@ -294,7 +305,7 @@ func TestCrashAtAnyPointHasOneOutcome(t *testing.T) {
 			if len(d.asked) != tt.asked {
 				t.Errorf("%s: asked %d times; want %d", tt.name, len(d.asked), tt.asked)
 			}
-			// what was begun 65 s ago ends when it would have ended
+			// a time-out begun 65 s ago keeps its end
 			if last := len(d.asked) - 1; tt.dies == "after" && d.asked[last].Seconds != 535 {
 				t.Errorf("%s: for %d s; want what is left", tt.name, d.asked[last].Seconds)
 			}
@@ -321,13 +332,13 @@ func TestPlatformWithoutAnAnswerIsAnUnknownOutcome(t *testing.T) {
 			d.Advance(6 * time.Second)
 			d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}}
 		}
-		j := d.order(aBan)
+		j := d.command(aBan)
 		d.ends(j, delivery.Dead, moderator.Unknown)
 		if e := d.entry(j.Ref.ID); e.Reason != string(deadletter.OutcomeUnknown) || len(d.asked) != 5 {
 			t.Errorf("reason = %s, asked %d times", e.Reason, len(d.asked))
 		}
 
-		// a redrive is a new try, of which the record keeps both
+		// a redrive is a new try; the record keeps both tries
 		if err := d.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
 			write, err := d.ledger.ReopenTx(tx, j.Ref.ID, 1, delivery.Config{Deadline: time.Minute, Retention: time.Hour})
 			if err != nil {
@@ -350,7 +361,7 @@ func TestFinishedTimeoutIsNotRepeated(t *testing.T) {
 	withFixture(t, func(d *fixture) {
 		d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}}
 		d.during = func() { d.Advance(11 * time.Second) }
-		j := d.order(`{"action":"timeout","userId":"twitch:7","durationSeconds":10}`)
+		j := d.command(`{"action":"timeout","userId":"twitch:7","durationSeconds":10}`)
 		d.ends(j, delivery.Dead, moderator.Unknown)
 		if len(d.asked) != 1 {
 			t.Errorf("asked %d times; want once", len(d.asked))
@@ -363,15 +374,50 @@ func TestFinishedTimeoutIsNotRepeated(t *testing.T) {
 func TestLostLeaseLeavesAPossibleActionToTheNextOwner(t *testing.T) {
 	withFixture(t, func(d *fixture) {
 		d.leaseLost = true
-		j := d.order(aBan)
+		j := d.command(aBan)
 		if done, _ := d.executor().Execute(t.Context(), j, d.platform()); done || len(d.asked) != 0 || d.entry(j.Ref.ID).State != delivery.Pending {
 			t.Errorf("done = %v, asked %d times, entry = %s", done, len(d.asked), d.entry(j.Ref.ID).State)
 		}
-		d.leaseLost = false
-		d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}}
-		d.during = func() { d.leaseLost = true }
-		if done, _ := d.executor().Execute(t.Context(), j, d.platform()); !done || len(d.asked) != 1 || d.entry(j.Ref.ID).State != delivery.Claimed {
+		d.leaseLost, d.counts = false, nil
+		d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}, {Outcome: moderator.PutOff, Code: deadletter.RateLimited, Words: "status 429"}}
+		d.during = func() { d.leaseLost = len(d.asked) == 2 }
+		if done, _ := d.executor().Execute(t.Context(), j, d.platform()); !done || len(d.asked) != 2 || d.entry(j.Ref.ID).State != delivery.Claimed {
 			t.Errorf("done = %v, asked %d times, entry = %s", done, len(d.asked), d.entry(j.Ref.ID).State)
+		}
+		if !slices.Equal(d.counts, []string{"left"}) {
+			t.Errorf("counted %q; want left", d.counts)
+		}
+	})
+}
+
+// A platform that can't be asked again soon is not asked all the time.
+func TestPausesGrowWhileTheOutcomeIsUnknown(t *testing.T) {
+	withFixture(t, func(d *fixture) {
+		d.answers = []moderator.Answer{{Outcome: moderator.Unknown, Words: "no answer"}}
+		for range 29 {
+			d.answers = append(d.answers, moderator.Answer{Outcome: moderator.PutOff, Code: deadletter.PlatformUnavailable, Words: "down"})
+		}
+		begun := time.Now()
+		d.ends(d.command(aBan), delivery.Delivered, moderator.Done)
+		if took := time.Since(begun); took < 100*time.Millisecond { // 27 pauses of 8 ms, each shortened to half at most
+			t.Errorf("asked %d times in %s", len(d.asked), took)
+		}
+	})
+}
+
+func TestPostponedCommandKeepsTheUserFoundByName(t *testing.T) {
+	withFixture(t, func(d *fixture) {
+		user, err := identity.Parse("twitch:7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.answers = []moderator.Answer{{Outcome: moderator.PutOff, Code: deadletter.RateLimited, Words: "status 429", User: user}}
+		j := d.command(`{"action":"ban","login":"spammer"}`)
+		if done, _ := d.executor().Execute(t.Context(), j, d.platform()); done {
+			t.Fatal("nothing is left to do")
+		}
+		if r := d.record(j.Ref.ID); r.UserID != "twitch:7" || r.Outcome != moderator.PutOff {
+			t.Errorf("record = %+v", r)
 		}
 	})
 }
@@ -391,14 +437,14 @@ func TestUnauthorizedCommandIsDead(t *testing.T) {
 			t.Errorf("entry = %s, %s", got.State, got.Reason)
 		}
 		if _, err := d.records.Get(t.Context(), id); !errors.Is(err, moderator.ErrNoRecord) {
-			t.Errorf("record: %v; want none of what was not begun", err)
+			t.Errorf("record: %v; want no record of an action that was not begun", err)
 		}
 	})
 }
 
 func TestConcurrentExecutionsActOnce(t *testing.T) {
 	withFixture(t, func(d *fixture) {
-		j := d.order(aBan)
+		j := d.command(aBan)
 		var mu sync.Mutex
 		var by []int
 		var wg sync.WaitGroup

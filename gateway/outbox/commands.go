@@ -19,7 +19,7 @@ import (
 // Commands have their own queue beside the [Dispatcher], because a ban must not wait behind answers delayed by the
 // platform's limits. So a command has no fixed order among the answers.
 func NewCommands(l *delivery.Ledger, on identity.Platform, channel string, log *slog.Logger, t Timing, execute func(context.Context, *moderator.Job) (done bool, wait time.Duration)) *KeyedQueue[*moderator.Job] {
-	return NewKeyedQueue(Work[*moderator.Job]{
+	return newKeyedQueue(work[*moderator.Job]{
 		Key: func(j *moderator.Job) (id, key string) { return jobID(j.Ref), j.Event.Channel },
 		Find: func(ctx context.Context) (found []*moderator.Job, err error) {
 			entries, err := l.PendingOrAbandoned(ctx, on, channel, event.EgressEvent)

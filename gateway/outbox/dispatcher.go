@@ -94,7 +94,7 @@ func NewDispatcher(p Platform, o Options) *Dispatcher {
 	d.executor = &delivery.Executor{Ledger: o.Ledger, Reaper: o.Reaper, Log: o.Log, Now: o.Now, Count: o.Count, Timing: delivery.Timing{
 		Backoff: t.Backoff, MaxBackoff: t.MaxBackoff, Retry: t.Retry, Claim: t.Claim, Settle: t.Claim / 2, Store: storeTime,
 	}}
-	d.queue = NewKeyedQueue(Work[*job]{
+	d.queue = newKeyedQueue(work[*job]{
 		Key:  func(j *job) (id, key string) { return jobID(j.Ref), j.key },
 		Find: d.find, Do: d.send, Log: o.Log, Timing: t,
 	})

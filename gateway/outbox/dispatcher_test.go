@@ -52,15 +52,15 @@ type fixture struct {
 	timing  Timing
 
 	mu        sync.Mutex
-	late      time.Duration                   // what the clock is ahead
-	failing   int                             // so many writes to the store will fail
-	blocked   func() (delivery.Outcome, bool) // what Ready says; nil if all is well
-	next      map[string][]delivery.Outcome   // what comes of a message, by its text; it is said when there is nothing left
-	during    func(text string)               // what happens while a message is being said; nil for nothing
-	leaseLost func(asked int) bool            // whether another instance has the lease, when this is asked once more; nil if not
+	late      time.Duration                   // how far the clock is ahead
+	failing   int                             // number of the store's next writes that fail
+	blocked   func() (delivery.Outcome, bool) // the result of Ready; nil for ready
+	next      map[string][]delivery.Outcome   // the outcomes of the next tries of a message, by its text; then Sent
+	during    func(text string)               // called by Send; nil for nothing
+	leaseLost func(asked int) bool            // reports the loss of the lease at the nth call of HoldsLease; nil for never
 	asked     int
-	sent      []string          // all messages
-	stands    map[string]string // in the chat: its text, by what tells the platform one message from another
+	sent      []string          // all sent messages
+	stands    map[string]string // the messages in the chat: text by nonce
 	counts    map[string]int
 }
 
@@ -94,7 +94,7 @@ func (s *fixture) dial(t *testing.T, addr string) *grpc.ClientConn {
 			}
 			s.mu.Unlock()
 			if fails {
-				return status.Error(codes.PermissionDenied, "the store is away") // which is not tried again
+				return status.Error(codes.PermissionDenied, "the store is away") // the client does not repeat this code
 			}
 			return invoke(ctx, method, req, reply, cc, opts...)
 		}))
@@ -130,7 +130,7 @@ func (s *fixture) pending(ctx context.Context) ([]delivery.Entry, error) {
 	return s.ledger.Unsettled(ctx, identity.Discord)
 }
 
-func (s *fixture) address(ref delivery.Ref, e *event.Event) (line string, v Transport, err error) {
+func (s *fixture) address(ref delivery.Ref, e *event.Event) (key string, t Transport, err error) {
 	if e.Channel == "discord:0" {
 		return "", nil, errors.New("there is no channel 0")
 	}
@@ -170,7 +170,7 @@ func (p *fakeTransport) Send(ctx context.Context, part int, text string) deliver
 	if next := p.next[text]; len(next) > 0 {
 		o, p.next[text] = next[0], next[1:]
 	}
-	// of what nobody was told, the one that has an id was said
+	// an unknown outcome with an id means that the message was sent
 	if o.Kind == delivery.Sent || o.Kind == delivery.Unknown && o.Note != "" {
 		nonce := fmt.Sprint(p.ref.ID, p.ref.RedriveCount, part)
 		if !p.repeats {
@@ -190,14 +190,14 @@ func (s *fixture) dispatcher() *Dispatcher {
 }
 
 // run runs a new dispatcher. leave ends ctx, stop ends stopped, and ended waits for the end of Run.
-func (s *fixture) run() (sp *Dispatcher, leave, stop, ended func()) {
+func (s *fixture) run() (d *Dispatcher, leave, stop, ended func()) {
 	ctx, leave := context.WithCancel(context.WithoutCancel(s.t.Context()))
 	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
-	sp = s.dispatcher()
+	d = s.dispatcher()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		sp.Run(ctx, stopped)
+		d.Run(ctx, stopped)
 	}()
 	ended = func() {
 		leave()
@@ -207,7 +207,7 @@ func (s *fixture) run() (sp *Dispatcher, leave, stop, ended func()) {
 		stop()
 		ended()
 	})
-	return sp, leave, stop, ended
+	return d, leave, stop, ended
 }
 
 // answer opens an answer in the ledger and returns its id.
@@ -231,14 +231,14 @@ func (s *fixture) answer(text string, adjust ...func(*event.Event)) string {
 func in(channel string) func(*event.Event) { return func(e *event.Event) { e.Channel = channel } }
 
 // bring enqueues an answer, as the bus does.
-func (s *fixture) bring(sp *Dispatcher, id string) {
+func (s *fixture) bring(d *Dispatcher, id string) {
 	s.t.Helper()
 	entry := s.entry(id)
 	e, err := event.Decode(entry.Event)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	sp.Enqueue(entry.Ref(), e)
+	d.Enqueue(entry.Ref(), e)
 }
 
 func (s *fixture) entry(id string) delivery.Entry {
@@ -304,7 +304,7 @@ func (s *fixture) said(sent, stands string) {
 		s.t.Errorf("sent %q; want %q", got, sent)
 	}
 	if got := slices.Sorted(maps.Values(s.stands)); strings.Join(got, " ") != stands {
-		s.t.Errorf("in the chat stands %q; want %q", got, stands)
+		s.t.Errorf("in the chat is %q; want %q", got, stands)
 	}
 }
 
@@ -327,16 +327,16 @@ func both(t *testing.T, run func(s *fixture)) {
 func TestAnswersAreSentOnceInTheLedgersOrder(t *testing.T) {
 	both(t, func(s *fixture) {
 		a, b, c := s.answer("a"), s.answer("b1|b2"), s.answer("c")
-		sp, _, _, _ := s.run()
-		s.bring(sp, c)
-		s.bring(sp, b)
+		d, _, _, _ := s.run()
+		s.bring(d, c)
+		s.bring(d, b)
 		s.ends(c, delivery.Delivered, "id:c")
 		s.ends(b, delivery.Delivered, "id:b1 id:b2")
 		s.ends(a, delivery.Delivered, "id:a")
-		d := s.answer("d")
-		s.bring(sp, d)
-		s.ends(d, delivery.Delivered)
-		s.bring(sp, a) // again
+		last := s.answer("d")
+		s.bring(d, last)
+		s.ends(last, delivery.Delivered)
+		s.bring(d, a) // again
 		s.counted("had_delivered", 1)
 		s.said("a b1 b2 c d", "a b1 b2 c d")
 		s.mu.Lock()
@@ -378,7 +378,7 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 		s.set(func() { s.late *= 2 })
 		s.counted("overdue", 1)
 		s.ends(waits, delivery.Pending)
-		// a token that is refused, say, is the same as no connection, whatever stood in the way before
+		// a cause without a reason, such as a refused token, counts as no connection, whatever the earlier cause
 		s.set(func() { obstacle = notNow })
 		other := s.answer("c")
 		s.tried()
@@ -388,7 +388,7 @@ func TestAnswersEndAtTheirDeadline(t *testing.T) {
 		s.late *= 2
 		before := s.counts["overdue"]
 		s.mu.Unlock()
-		s.counted("overdue", before+6) // b is found again and again as well
+		s.counted("overdue", before+6) // each scan counts b, too
 		s.ends(other, delivery.Pending)
 		s.said("", "")
 	})
@@ -410,14 +410,14 @@ func TestPostponementEndsAtTheDeadline(t *testing.T) {
 // A postponed answer may be marked dead and redriven meanwhile. The waiting job does not know about the redrive.
 func TestRedrivenAnswerIsAnotherJob(t *testing.T) {
 	both(t, func(s *fixture) {
-		s.timing.Scan = time.Hour // it comes by the bus alone
+		s.timing.Scan = time.Hour // the answer comes by the bus only
 		waits := false
 		s.blocked = func() (delivery.Outcome, bool) {
 			waits = true
 			return delivery.Outcome{Reason: deadletter.RateLimited, Err: errors.New("too fast"), After: 500 * time.Millisecond}, false
 		}
 		id := s.answer("a")
-		sp, _, _, _ := s.run()
+		d, _, _, _ := s.run()
 		s.eventually("it waits", func() bool {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -439,13 +439,13 @@ func TestRedrivenAnswerIsAnotherJob(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.set(func() { s.blocked = nil })
-		s.bring(sp, id)
+		s.bring(d, id)
 		s.eventually("it ends", func() bool {
 			state := s.entry(id).State
 			return state == delivery.Delivered || state == delivery.Dead
 		})
 		if e := s.entry(id); e.State != delivery.Delivered {
-			t.Errorf("redriven, it is %s for %s; want it to be said", e.State, e.Reason)
+			t.Errorf("redriven, it is %s for %s; want it to be sent", e.State, e.Reason)
 		}
 		s.said("a", "a")
 	})
@@ -498,9 +498,9 @@ func TestUnknownOutcomeIsLeftToTheSweep(t *testing.T) {
 	withFixture(t, false, func(s *fixture) {
 		s.next["a"] = []delivery.Outcome{lostSaid}
 		id := s.answer("a")
-		sp, _, _, ended := s.run()
+		d, _, _, ended := s.run()
 		s.counted("unknown", 1)
-		s.bring(sp, id)
+		s.bring(d, id)
 		s.counted("had_claimed", 1)
 		ended()
 		s.run() // the next owner
@@ -521,7 +521,7 @@ func TestOldClaimIsNotUsed(t *testing.T) {
 		name    string
 		repeats bool
 		next    map[string][]delivery.Outcome
-		at      string // the message during which time passes
+		at      string // the clock advances during this message
 		state   delivery.State
 		says    string
 		sent    string
@@ -557,7 +557,7 @@ func TestLostLeaseStopsSendingUnlessNoOtherCanContinue(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		repeats bool
-		lost    int // from which time on that it is asked for, counted from 1
+		lost    int // the first call of HoldsLease that returns false, counted from 1; 0 for none
 		during  string
 		next    map[string][]delivery.Outcome
 		state   delivery.State
@@ -569,7 +569,7 @@ func TestLostLeaseStopsSendingUnlessNoOtherCanContinue(t *testing.T) {
 		{"before the claim", false, 2, "", nil, delivery.Pending, "", "", "", ""},
 		{"after the claim", false, 3, "", nil, delivery.Pending, "", "", "", "released"},
 		{"after the claim, where it is repeated", true, 3, "", nil, delivery.Pending, "", "", "", "released"},
-		{"half said", false, 0, "a", nil, delivery.Delivered, "id:a id:b", "a b", "a b", "delivered"}, // nobody may take it over
+		{"half said", false, 0, "a", nil, delivery.Delivered, "id:a id:b", "a b", "a b", "delivered"}, // no other instance may continue
 		{"half said, where it is repeated", true, 0, "a", nil, delivery.Dead, "incomplete: only 1 of 2", "a", "a", "refused"},
 		{"in doubt", true, 0, "a", map[string][]delivery.Outcome{"a": {lost}}, delivery.Claimed, "", "a", "", "unknown"},
 	} {
@@ -633,10 +633,10 @@ func TestOutcomeThatCannotBeRecordedLeavesTheClaim(t *testing.T) {
 		s.timing.Claim = time.Second
 		s.during = func(string) { s.set(func() { s.failing, s.during = math.MaxInt, nil }) }
 		id := s.answer("a")
-		sp, _, _, _ := s.run()
+		d, _, _, _ := s.run()
 		s.counted("unrecorded", 1)
 		s.set(func() { s.failing = 0 })
-		s.bring(sp, id)
+		s.bring(d, id)
 		s.counted("had_claimed", 1)
 		s.ends(id, delivery.Claimed)
 		s.said("a", "a")
@@ -654,8 +654,8 @@ func TestAnswerOfACrashedInstanceIsContinuedIfThePlatformRepeats(t *testing.T) {
 				if err != nil || claim == nil {
 					t.Fatal(claim, err)
 				}
-				(&fakeTransport{s, s.entry(id).Ref()}).Send(t.Context(), 0, "a") // before it died
-				s.next["a"] = []delivery.Outcome{no}                             // is not believed of what may stand there
+				(&fakeTransport{s, s.entry(id).Ref()}).Send(t.Context(), 0, "a") // before the crash
+				s.next["a"] = []delivery.Outcome{no}                             // does not count for a message that may be in the chat
 				after := s.answer("c")
 				s.run()
 				s.ends(after, delivery.Delivered)
@@ -667,7 +667,7 @@ func TestAnswerOfACrashedInstanceIsContinuedIfThePlatformRepeats(t *testing.T) {
 				s.ends(id, delivery.Delivered, "id:a id:b")
 				s.said("a a a b c", "a b c")
 				if state, err := claim.MarkDelivered(t.Context(), "late"); err != nil || state != delivery.Delivered {
-					t.Errorf("who had it before: %s, %v", state, err)
+					t.Errorf("the earlier claim: %s, %v", state, err)
 				}
 			})
 		})
@@ -723,7 +723,7 @@ func TestClaimDuringLeavingIsFinished(t *testing.T) {
 		var leave func()
 		ready := make(chan struct{})
 		s.leaseLost = func(asked int) bool {
-			if asked == 2 { // when it is about to be claimed
+			if asked == 2 { // just before the claim
 				<-ready
 				leave()
 			}
@@ -762,12 +762,12 @@ func TestStoppingDoesNotWaitForTheStore(t *testing.T) {
 
 func TestUnknownAndLateDeliveriesAreCounted(t *testing.T) {
 	both(t, func(s *fixture) {
-		sp, _, _, _ := s.run()
-		sp.Enqueue(delivery.Ref{ID: "nobody's"}, &event.Event{Channel: "discord:1", Candidates: []event.Candidate{{ID: "c", Text: "a"}}})
+		d, _, _, _ := s.run()
+		d.Enqueue(delivery.Ref{ID: "missing"}, &event.Event{Channel: "discord:1", Candidates: []event.Candidate{{ID: "c", Text: "a"}}})
 		s.counted("unknown_delivery", 1)
 		s.said("", "")
 
-		// given up, by a sweep whose clock is ahead, while it is being said
+		// marked dead during the sending, by a sweep with a clock ahead
 		s.during = func(string) {
 			ahead := delivery.NewLedger(s.store, "sweep", func() time.Time { return s.clock().Add(time.Hour) })
 			if swept, err := delivery.NewReaper(ahead, deadletter.NewStore(s.store, s.clock), silentBus{}, "sweep", time.Second).Sweep(t.Context()); err != nil || swept.MarkedDead != 1 {
@@ -775,7 +775,7 @@ func TestUnknownAndLateDeliveriesAreCounted(t *testing.T) {
 			}
 		}
 		late := s.answer("b")
-		s.bring(sp, late)
+		s.bring(d, late)
 		s.counted("late", 1)
 		s.ends(late, delivery.Dead, "outcome_unknown")
 	})

@@ -19,7 +19,7 @@ const (
 	storeTime = 10 * time.Second
 )
 
-// Timing holds the times for which no platform has a number. All must be positive.
+// Timing holds the times that no platform prescribes. All must be positive.
 type Timing struct {
 	Scan       time.Duration // between two queries of the ledger
 	Retry      time.Duration // before another try after the ledger failed
@@ -28,8 +28,8 @@ type Timing struct {
 	Claim      time.Duration // the age at which a claim is not used any more; less than [delivery.ClaimLease]
 }
 
-// Work is the work of a [KeyedQueue]. All fields are required.
-type Work[J any] struct {
+// work is the work of a [KeyedQueue]. All fields are required.
+type work[J any] struct {
 	Key    func(J) (id, key string)                                       // the job's id, and the key of its queue
 	Find   func(context.Context) ([]J, error)                             // reads the jobs from the ledger, in the ledger's order
 	Do     func(ctx context.Context, j J) (done bool, wait time.Duration) // tries a job; unless done, again after wait
@@ -44,7 +44,7 @@ type Work[J any] struct {
 // is published, and the queue queries the ledger at the start and then regularly. So the next owner of the lease finds
 // jobs published while no instance had the lease, and jobs not reached or released by the last owner.
 type KeyedQueue[J any] struct {
-	work Work[J]
+	work work[J]
 	ctx  context.Context // of Run
 	busy sync.WaitGroup
 	room chan struct{} // a full key has room again for jobs in the ledger
@@ -75,8 +75,8 @@ type queued[J any] struct {
 	job J
 }
 
-// NewKeyedQueue makes a queue that executes nothing before Run.
-func NewKeyedQueue[J any](w Work[J]) *KeyedQueue[J] {
+// newKeyedQueue makes a queue that executes nothing before Run.
+func newKeyedQueue[J any](w work[J]) *KeyedQueue[J] {
 	return &KeyedQueue[J]{work: w, room: make(chan struct{}, 1), keys: map[string]*keyQueue[J]{}}
 }
 

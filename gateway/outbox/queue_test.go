@@ -34,7 +34,7 @@ var queueTiming = Timing{Scan: 15 * time.Second, Retry: 3 * time.Second, Backoff
 
 func newQueueFixture(t *testing.T, open ...string) *queueFixture {
 	b := &queueFixture{t: t, open: open}
-	b.queue = NewKeyedQueue(Work[string]{
+	b.queue = newKeyedQueue(work[string]{
 		Key: func(job string) (id, line string) {
 			line, _, _ = strings.Cut(job, "/")
 			return job, line
@@ -57,7 +57,7 @@ func newQueueFixture(t *testing.T, open ...string) *queueFixture {
 			}
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			if i := slices.Index(b.open, job); i >= 0 { // else it was done before, as the ledger says
+			if i := slices.Index(b.open, job); i >= 0 { // else done before
 				b.done = append(b.done, job)
 				b.open = slices.Delete(b.open, i, i+1)
 			}
@@ -113,7 +113,7 @@ func TestJobsRunInTheLedgersOrder(t *testing.T) {
 		b.queue.Enqueue("x/3")
 		b.queue.Enqueue("x/2")
 		synctest.Wait()
-		b.want() // nobody has looked into the ledger yet
+		b.want() // no query of the ledger yet
 		b.run()
 		synctest.Wait()
 		b.want("x/1", "x/2", "x/3")
@@ -149,7 +149,7 @@ func TestScanSortsAQueue(t *testing.T) {
 		time.Sleep(queueTiming.Scan)
 		synctest.Wait()
 		if n := len(b.queue.keys["x"].jobs); n != 4 {
-			t.Errorf("%d jobs are in the line; want each once", n)
+			t.Errorf("%d jobs are in the queue; want each once", n)
 		}
 		close(hold)
 		synctest.Wait()
@@ -175,7 +175,7 @@ func TestKeysDoNotWaitForEachOther(t *testing.T) {
 		synctest.Wait()
 		b.want("y/1", "y/2", "x/1", "x/2")
 		if n := len(b.queue.keys); n != 0 {
-			t.Errorf("%d lines are kept without a job", n)
+			t.Errorf("%d keys are kept without a job", n)
 		}
 		b.stop()
 	})
@@ -206,10 +206,10 @@ func TestJobsBeyondTheLimitAreFoundAgain(t *testing.T) {
 		synctest.Wait()
 		b.want(want...)
 		if took := time.Since(began); took != 0 {
-			t.Errorf("what was left was found after %s; want it as soon as there was room", took)
+			t.Errorf("the rest was found after %s; want it as soon as there was room", took)
 		}
 		if n := len(b.queue.keys); n != 0 {
-			t.Errorf("%d lines are kept without a job", n)
+			t.Errorf("%d keys are kept without a job", n)
 		}
 		b.stop()
 	})
@@ -245,7 +245,7 @@ func TestJobsOfManyKeysAreBounded(t *testing.T) {
 			t.Errorf("%d were done; want each of %d once", len(done), len(want))
 		}
 		if len(b.queue.keys) != 0 || b.queue.jobs != 0 {
-			t.Errorf("%d lines with %d jobs are kept; want none", len(b.queue.keys), b.queue.jobs)
+			t.Errorf("%d keys with %d jobs are kept; want none", len(b.queue.keys), b.queue.jobs)
 		}
 		b.stop()
 	})
@@ -263,7 +263,7 @@ func TestNoJobRunsBeforeTheFirstScan(t *testing.T) {
 		b.mu.Lock()
 		b.away = false
 		if b.looks != 11 {
-			t.Errorf("looked %d times; want again every %s", b.looks, queueTiming.Retry)
+			t.Errorf("queried %d times; want again every %s", b.looks, queueTiming.Retry)
 		}
 		b.mu.Unlock()
 		time.Sleep(queueTiming.Retry)
@@ -302,7 +302,7 @@ func TestRunningJobKeepsItsPlaceDuringAScan(t *testing.T) {
 		put := 1
 		b.do = func(job string) (bool, time.Duration) {
 			claim(job)
-			time.Sleep(queueTiming.Scan * 3 / 2) // in which the ledger is looked into
+			time.Sleep(queueTiming.Scan * 3 / 2) // a query runs meanwhile
 			claim("")
 			put--
 			return put < 0, time.Second
@@ -323,7 +323,7 @@ func TestJobKeepsItsFirstID(t *testing.T) {
 	var done []string
 	looks := make(chan struct{})
 	ctx, stop := context.WithCancel(t.Context())
-	lines := NewKeyedQueue(Work[*job]{
+	lines := newKeyedQueue(work[*job]{
 		Key: func(j *job) (id, line string) { return j.id, "x" },
 		Find: func(context.Context) ([]*job, error) {
 			select {
@@ -335,7 +335,7 @@ func TestJobKeepsItsFirstID(t *testing.T) {
 		Do: func(_ context.Context, j *job) (bool, time.Duration) {
 			done = append(done, j.id)
 			j.id += " changed"
-			<-looks // one that goes through the line, and the next, before which it has done so
+			<-looks // the end of the running scan, and the next scan
 			<-looks
 			if len(done) == 4 {
 				stop()
@@ -362,7 +362,7 @@ func TestRunWaitsForRunningJobs(t *testing.T) {
 		began := time.Now()
 		b.stop()
 		if took := time.Since(began); took != time.Minute {
-			t.Errorf("Run returned after %s; want it when what had begun was done", took)
+			t.Errorf("Run returned after %s; want it after the end of the running job", took)
 		}
 		b.add(nil, "x/3")
 		synctest.Wait()

@@ -28,7 +28,7 @@ func TestTruncateCutsBetweenCharacters(t *testing.T) {
 	}
 }
 
-func FuzzHead(f *testing.F) {
+func FuzzTruncate(f *testing.F) {
 	f.Add("a😀b", 2)
 	f.Fuzz(func(t *testing.T, text string, units int) {
 		units %= 1000

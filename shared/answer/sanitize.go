@@ -34,9 +34,9 @@ const (
 func SanitizeMentions(text string, p identity.Platform) string {
 	switch p {
 	case identity.Discord:
-		return breakMentions(clean(text), ringsOnDiscord)
+		return breakMentions(clean(text), mentionsOnDiscord)
 	case identity.Twitch:
-		text = breakMentions(clean(text), ringsOnTwitch)
+		text = breakMentions(clean(text), mentionsOnTwitch)
 		if rest := strings.TrimLeftFunc(text, unicode.IsSpace); rest != "" && strings.ContainsRune("/.!", rune(rest[0])) {
 			return text[:len(text)-len(rest)] + guard + rest
 		}
@@ -60,12 +60,12 @@ func clean(text string) string {
 	}, strings.ToValidUTF8(text, ""))
 }
 
-// breakMentions inserts the guard behind each @ for which rings(before, after) holds.
-func breakMentions(text string, rings func(before, after string) bool) string {
+// breakMentions inserts the guard behind each @ for which mentions(before, after) holds.
+func breakMentions(text string, mentions func(before, after string) bool) string {
 	var b strings.Builder
 	done := 0
 	for i := range len(text) {
-		if text[i] == '@' && rings(text[:i], text[i+1:]) {
+		if text[i] == '@' && mentions(text[:i], text[i+1:]) {
 			b.WriteString(text[done : i+1])
 			b.WriteString(guard)
 			done = i + 1
@@ -75,7 +75,7 @@ func breakMentions(text string, rings func(before, after string) bool) string {
 	return b.String()
 }
 
-func ringsOnDiscord(before, after string) bool {
+func mentionsOnDiscord(before, after string) bool {
 	if strings.HasSuffix(before, "<") {
 		id := strings.TrimLeft(after, "!&")
 		return id != "" && id[0] >= '0' && id[0] <= '9'
@@ -88,7 +88,7 @@ func ringsOnDiscord(before, after string) bool {
 	return false
 }
 
-func ringsOnTwitch(before, after string) bool {
+func mentionsOnTwitch(before, after string) bool {
 	first, _ := utf8.DecodeRuneInString(after)
 	last, _ := utf8.DecodeLastRuneInString(before)
 	return inName(first) && !inName(last)

@@ -52,13 +52,13 @@ func TestMentionsAndCommandsOfThePlatformAreBroken(t *testing.T) {
 	}
 }
 
-// What the platforms take for a mention, found in another way than the code does.
+// The mentions of the platforms, by regular expressions instead of the code under test.
 var (
 	discordMention = regexp.MustCompile(`(?i)@everyone|@here|<@[!&]?[0-9]`)
 	twitchMention  = regexp.MustCompile(`(?:^|[^\pL\p{Nd}_])@[\pL\p{Nd}_]`)
 )
 
-func FuzzHarmless(f *testing.F) {
+func FuzzSanitizeMentions(f *testing.F) {
 	for _, seed := range []string{"", "@everyone", "<@&1>", "@here", "@ada", "/ban", "@\x01here", "<@!1>", "\u2063\u2062\u2063", "@@a", "\xff@a", " .", "a b c", "<@<@1"} {
 		f.Add(seed)
 	}
@@ -66,18 +66,18 @@ func FuzzHarmless(f *testing.F) {
 		for p, mention := range map[identity.Platform]*regexp.Regexp{identity.Discord: discordMention, identity.Twitch: twitchMention} {
 			got := SanitizeMentions(text, p)
 			if mention.MatchString(got) {
-				t.Errorf("%q on %s is %q, which mentions somebody", text, p, got)
+				t.Errorf("%q on %s is %q, which mentions a user", text, p, got)
 			}
 			if again := SanitizeMentions(got, p); again != got {
 				t.Errorf("%q on %s is %q, then %q", text, p, got, again)
 			}
 			if seen := clean(text); strings.ReplaceAll(got, guard, "") != strings.ReplaceAll(seen, guard, "") {
-				t.Errorf("%q on %s is %q: more changed than people don't see", text, p, got)
+				t.Errorf("%q on %s is %q: visible text has changed", text, p, got)
 			}
 			if trimmed := strings.TrimSpace(got); p == identity.Twitch && trimmed != "" && strings.Contains("/.!", trimmed[:1]) {
 				t.Errorf("%q on Twitch is %q, a command", text, got)
 			}
-			// the mark goes into what is harmless, and must not undo it
+			// the mark must not restore a mention
 			sent := marked(got)
 			if mention.MatchString(sent) || RemoveMark(sent) != RemoveMark(got) || !WasRelayed(&event.Event{Message: &event.Message{Text: sent}}) {
 				t.Errorf("%q on %s, marked, is %q", text, p, sent)
@@ -115,7 +115,7 @@ func TestRelayedEventIsRecognized(t *testing.T) {
 		"what another bot said again":    {event.Event{Message: &event.Message{Text: text, Role: event.RoleUser}}, true},
 		"with something around it":       {event.Event{Message: &event.Message{Text: "> " + text + "\nhaha"}}, true},
 		"in a payload":                   {event.Event{Payload: event.Raw(map[string]string{"text": text})}, true},
-		"without what nobody sees":       {event.Event{Message: &event.Message{Text: RemoveMark(text)}}, false},
+		"without the mark":               {event.Event{Message: &event.Message{Text: RemoveMark(text)}}, false},
 		"an answer that a program gives": {event.Event{Message: &event.Message{Text: "hi", Role: "assistant"}}, false},
 	} {
 		if got := WasRelayed(&tt.in); got != tt.want {

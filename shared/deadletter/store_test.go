@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
 
-func box(t *testing.T, env emulatortest.Env, now func() time.Time) *deadletter.Store {
+func newStore(t *testing.T, env emulatortest.Env, now func() time.Time) *deadletter.Store {
 	t.Helper()
 	client, err := store.Connect(t.Context(), env.Deployment())
 	if err != nil {
@@ -27,14 +27,14 @@ func box(t *testing.T, env emulatortest.Env, now func() time.Time) *deadletter.S
 
 func TestMessageOfAnyLengthIsStoredComplete(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		b := box(t, env, time.Now)
+		s := newStore(t, env, time.Now)
 		for id, data := range map[string][]byte{
 			"empty": nil, "short": []byte("x"), "binary": {0xff, 0, 0xfe}, "10 MB": bytes.Repeat([]byte("0123456789"), 1_000_000),
 		} {
-			if _, err := b.Put(t.Context(), deadletter.DeadLetter{ID: id, Reason: deadletter.InvalidEvent, Data: data}, 0); err != nil {
+			if _, err := s.Put(t.Context(), deadletter.DeadLetter{ID: id, Reason: deadletter.InvalidEvent, Data: data}, 0); err != nil {
 				t.Fatal(err)
 			}
-			got, err := b.Get(t.Context(), id)
+			got, err := s.Get(t.Context(), id)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -44,10 +44,10 @@ func TestMessageOfAnyLengthIsStoredComplete(t *testing.T) {
 			if !utf8.ValidString(got.Preview) || utf8.RuneCountInString(got.Preview) > 1000 {
 				t.Errorf("%s: preview of %d characters", id, utf8.RuneCountInString(got.Preview))
 			}
-			if err := b.Purge(t.Context(), got); err != nil {
+			if err := s.Purge(t.Context(), got); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := b.Get(t.Context(), id); !errors.Is(err, deadletter.ErrNotFound) {
+			if _, err := s.Get(t.Context(), id); !errors.Is(err, deadletter.ErrNotFound) {
 				t.Errorf("%s: after Purge: %v", id, err)
 			}
 		}
@@ -56,12 +56,12 @@ func TestMessageOfAnyLengthIsStoredComplete(t *testing.T) {
 
 func TestDeadLetterDescribesItsEvent(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		b := box(t, env, time.Now)
+		s := newStore(t, env, time.Now)
 		data := []byte(`{"v":"2","source":"s","correlationId":"c9","type":"chat.message","routingSlip":[{"id":"enrichment","status":"OK"},{"id":"personality","status":"PENDING"}]}`)
-		if _, err := b.Put(t.Context(), deadletter.DeadLetter{ID: "d", Reason: deadletter.ModelFailed, Data: data}, 0); err != nil {
+		if _, err := s.Put(t.Context(), deadletter.DeadLetter{ID: "d", Reason: deadletter.ModelFailed, Data: data}, 0); err != nil {
 			t.Fatal(err)
 		}
-		l, err := b.Get(t.Context(), "d")
+		l, err := s.Get(t.Context(), "d")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,11 +74,11 @@ func TestDeadLetterDescribesItsEvent(t *testing.T) {
 func TestListSelects(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		now := time.Now()
-		b := box(t, env, func() time.Time { return now })
+		s := newStore(t, env, func() time.Time { return now })
 		begin := now
 		for i, l := range []deadletter.DeadLetter{{ID: "a", Reason: deadletter.NoText}, {ID: "b", Reason: deadletter.NoConnection}, {ID: "c", Reason: deadletter.NoConnection}} {
 			now = begin.Add(time.Duration(i) * time.Minute)
-			if _, err := b.Put(t.Context(), l, 0); err != nil {
+			if _, err := s.Put(t.Context(), l, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -97,11 +97,11 @@ func TestListSelects(t *testing.T) {
 		}
 		for _, tt := range tests {
 			got := ""
-			if err := b.List(t.Context(), tt.sel, func(l deadletter.DeadLetter) error { got += l.ID; return nil }); err != nil || got != tt.want {
+			if err := s.List(t.Context(), tt.sel, func(l deadletter.DeadLetter) error { got += l.ID; return nil }); err != nil || got != tt.want {
 				t.Errorf("%s: %q, %v; want %q", tt.name, got, err, tt.want)
 			}
 		}
-		err := b.List(t.Context(), deadletter.Filter{IDs: []string{"nope"}}, func(deadletter.DeadLetter) error { return nil })
+		err := s.List(t.Context(), deadletter.Filter{IDs: []string{"nope"}}, func(deadletter.DeadLetter) error { return nil })
 		if !errors.Is(err, deadletter.ErrNotFound) {
 			t.Errorf("a missing id: %v", err)
 		}
@@ -110,11 +110,11 @@ func TestListSelects(t *testing.T) {
 
 func TestUnknownReasonIsStoredAsPlatformRefused(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		b := box(t, env, time.Now)
-		if _, err := b.Put(t.Context(), deadletter.DeadLetter{ID: "d1", Reason: "msg_rejected", Message: "held for review"}, 0); err != nil {
+		s := newStore(t, env, time.Now)
+		if _, err := s.Put(t.Context(), deadletter.DeadLetter{ID: "d1", Reason: "msg_rejected", Message: "held for review"}, 0); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := b.Get(t.Context(), "d1"); err != nil || got.Reason != deadletter.PlatformRefused || got.Message != "msg_rejected: held for review" {
+		if got, err := s.Get(t.Context(), "d1"); err != nil || got.Reason != deadletter.PlatformRefused || got.Message != "msg_rejected: held for review" {
 			t.Errorf("Get = %s: %s, %v", got.Reason, got.Message, err)
 		}
 	})

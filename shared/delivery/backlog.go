@@ -26,7 +26,7 @@ type Backlog struct {
 // Cursor is the start of a part of a backlog.
 type Cursor struct {
 	From  time.Time // the opening time of the first entry
-	after Entry     // delivered answers count from this entry on; none if the ID is empty
+	after Entry     // delivered answers after this entry count as missed; none do if its ID is empty
 }
 
 // IsZero reports whether there is no further part.
@@ -41,9 +41,10 @@ var deliveryID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 // maxBacklog is the number of entries in one query.
 const maxBacklog = 500
 
-// Resume finds the answers missed by a user's client at the WebSocket gateway. All pending answers count as missed. If
-// got names the last received answers, the earliest first, so does every later answer not in got, even if another
-// client received the answer. Dead answers are left to the operators. Resume marks the answers in got as delivered.
+// Resume finds the answers missed by a user's client at the WebSocket gateway. All pending answers count as missed. got
+// has the ids of the last answers received by the client, the earliest first. If got is not empty, all later answers
+// with other ids count as missed, too, even if another client received them. Dead answers are left to the operators.
+// Resume marks the pending answers in got as delivered.
 //
 // A large backlog comes in parts: Resume returns the first, [Ledger.Continue] the next.
 //
@@ -140,9 +141,9 @@ func (l *Ledger) Continue(ctx context.Context, user identity.UserID, got []strin
 }
 
 // position returns the entry at which the backlog of a client starts: in the first half of the named entries, the entry
-// opened last. The very first entry is not suitable. After a late delivery of that entry, all answers between would
-// count as missed, although the client received most of them too long ago to name them. Ids of other users and unknown
-// ids are ignored. Without a usable id the error is [ErrNotFound].
+// opened last. The very first entry is not suitable. It may have been opened long before its delivery. Then all answers
+// opened in between would count as missed, although the client received most of them too long ago to name them. Ids of
+// other users and unknown ids are ignored. Without a usable id the error is [ErrNotFound].
 func (l *Ledger) position(ctx context.Context, user identity.UserID, got []string) (Entry, error) {
 	docs := make([]*firestore.DocumentRef, 0, MaxResumeIDs)
 	for _, id := range got[:min(len(got), MaxResumeIDs)] {

@@ -28,7 +28,7 @@ func TestConcurrentSettlingHasOneOutcomeEach(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		client := connect(t, env)
 		l := delivery.NewLedger(client, "one", time.Now)
-		u := delivery.NewReaper(l, deadletter.NewStore(client, time.Now), &announcer{}, "one", 0)
+		reaper := delivery.NewReaper(l, deadletter.NewStore(client, time.Now), &announcer{}, "one", 0)
 		refs := make([]delivery.Ref, n)
 		var wg sync.WaitGroup
 		for i := range refs {
@@ -38,8 +38,8 @@ func TestConcurrentSettlingHasOneOutcomeEach(t *testing.T) {
 					t.Error(err)
 				}
 				refs[i] = e.Ref()
-				if i%10 == 0 { // given up meanwhile
-					if _, err := u.MarkDead(t.Context(), e.ID, 0, deadletter.New(deadletter.NoConnection, errors.New("nobody"))); err != nil {
+				if i%10 == 0 { // marked dead meanwhile
+					if _, err := reaper.MarkDead(t.Context(), e.ID, 0, deadletter.New(deadletter.NoConnection, errors.New("no connection"))); err != nil {
 						t.Error(err)
 					}
 				}
@@ -47,7 +47,7 @@ func TestConcurrentSettlingHasOneOutcomeEach(t *testing.T) {
 		}
 		wg.Wait()
 		for i, ref := range refs {
-			for range 2 { // each twice: the same document can't stand in one call twice
+			for range 2 { // each twice: a call can't have the same document twice
 				wg.Go(func() {
 					want := delivery.Delivered
 					if i%10 == 0 {
@@ -61,23 +61,23 @@ func TestConcurrentSettlingHasOneOutcomeEach(t *testing.T) {
 		}
 		wg.Go(func() {
 			if _, err := l.MarkDelivered(t.Context(), delivery.Ref{ID: "none"}); !errors.Is(err, delivery.ErrNotFound) {
-				t.Errorf("one that is not there: %v", err)
+				t.Errorf("missing entry: %v", err)
 			}
 		})
 		wg.Wait()
 	})
 }
 
-// held is a ledger in a Firestore of the test's own, whose calls are held once hold is set.
+// held is a ledger with its own Firestore. While hold is set, calls of Firestore wait for gate.
 type held struct {
 	*delivery.Ledger
 	hold  atomic.Bool
-	calls chan struct{} // one for each call that was held
-	gate  chan struct{} // closed to let them go
+	calls chan struct{} // receives a value for each waiting call
+	gate  chan struct{} // closed to continue the waiting calls
 
-	contended string // a delivery that others write just now, until settled is set
+	contended string // the id of a delivery refused because of contention, until settled is set
 	settled   atomic.Bool
-	refused   atomic.Int32 // how often it was not written for that
+	refused   atomic.Int32 // number of these refusals
 }
 
 func hold(t *testing.T) *held {
@@ -117,7 +117,7 @@ func (h *held) open(t *testing.T, id string) delivery.Ref {
 	return e.Ref()
 }
 
-// deliver settles a delivery, beside what else is done until wg has it.
+// deliver settles a delivery in a goroutine of wg.
 func (h *held) deliver(t *testing.T, wg *sync.WaitGroup, ref delivery.Ref) {
 	wg.Go(func() {
 		if state, err := h.MarkDelivered(t.Context(), ref); err != nil || state != delivery.Delivered {
@@ -126,7 +126,7 @@ func (h *held) deliver(t *testing.T, wg *sync.WaitGroup, ref delivery.Ref) {
 	})
 }
 
-// contend writes all of a batch but the contended one.
+// contend writes all deliveries of a batch except the contended one.
 func (h *held) contend(ctx context.Context, batch *firestorepb.BatchWriteRequest, handler grpc.UnaryHandler) (any, error) {
 	all := &firestorepb.BatchWriteResponse{}
 	for _, w := range batch.Writes {
@@ -166,12 +166,12 @@ func TestWritesDuringABusyCallShareTheNext(t *testing.T) {
 			}
 		})
 	}
-	for range 4 { // as many as go at a time
+	for range 4 { // the number of concurrent calls
 		<-l.calls
 	}
 	close(l.gate)
 	wg.Wait()
-	// the first ones alone, the rest twenty at a time; what came while the first ones went may be split once more
+	// four calls with one write each, and then calls of up to twenty; a write that came late may need a further call
 	if got := 4 + len(l.calls); got >= n/2 {
 		t.Errorf("%d settlements took %d calls", n, got)
 	}
@@ -193,7 +193,7 @@ func TestWriteContinuesAfterTheCallerHasLeft(t *testing.T) {
 	<-l.calls
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("Deliver = %v", err)
+		t.Errorf("MarkDelivered = %v", err)
 	}
 	close(l.gate)
 	if state, err := l.MarkDelivered(t.Context(), e.Ref()); err != nil || state != delivery.Delivered {
@@ -204,13 +204,13 @@ func TestWriteContinuesAfterTheCallerHasLeft(t *testing.T) {
 func TestWriteOfACallerThatHasLeftIsDropped(t *testing.T) {
 	l := hold(t)
 	var busy, left []delivery.Ref
-	for i := range 4 { // as many as go at a time
+	for i := range 4 { // the number of concurrent calls
 		busy, left = append(busy, l.open(t, fmt.Sprint("busy", i))), append(left, l.open(t, fmt.Sprint("left", i)))
 	}
 	live := l.open(t, "live")
 	l.hold.Store(true)
 	var wg sync.WaitGroup
-	for _, ref := range busy { // one after the other, or some would go together
+	for _, ref := range busy { // one after the other, so that each has its own call
 		l.deliver(t, &wg, ref)
 		<-l.calls
 	}
@@ -218,7 +218,7 @@ func TestWriteOfACallerThatHasLeftIsDropped(t *testing.T) {
 	cancel()
 	for _, ref := range left {
 		if _, err := l.MarkDelivered(ctx, ref); !errors.Is(err, context.Canceled) {
-			t.Errorf("Deliver = %v", err)
+			t.Errorf("MarkDelivered = %v", err)
 		}
 	}
 	l.deliver(t, &wg, live)
@@ -226,7 +226,7 @@ func TestWriteOfACallerThatHasLeftIsDropped(t *testing.T) {
 	wg.Wait()
 	for _, ref := range left {
 		if e, err := l.Get(t.Context(), ref.ID); err != nil || e.State != delivery.Pending {
-			t.Errorf("%s is %q, %v; want it left to who asks again", ref.ID, e.State, err)
+			t.Errorf("%s is %q, %v; want the dropped write to change nothing", ref.ID, e.State, err)
 		}
 	}
 }
@@ -235,7 +235,7 @@ func TestContendedWriteDoesNotDelayOtherWrites(t *testing.T) {
 	l := hold(t)
 	l.contended = "contended"
 	var busy, others []delivery.Ref
-	for i := range 4 { // as many as go at a time
+	for i := range 4 { // the number of concurrent calls
 		busy = append(busy, l.open(t, fmt.Sprint("busy", i)))
 	}
 	for i := range 19 {
@@ -244,7 +244,7 @@ func TestContendedWriteDoesNotDelayOtherWrites(t *testing.T) {
 	contended := l.open(t, l.contended)
 	l.hold.Store(true)
 	var free, alone sync.WaitGroup
-	for _, ref := range busy { // one after the other, or some would go together
+	for _, ref := range busy { // one after the other, so that each has its own call
 		l.deliver(t, &free, ref)
 		<-l.calls
 	}

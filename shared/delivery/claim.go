@@ -96,7 +96,7 @@ func (l *Ledger) claim(ctx context.Context, ref Ref, retry func(Entry) bool) (*C
 			version = time.Time{}
 		default:
 			err = fmt.Errorf("claim delivery %s: %w", ref.ID, err)
-			if held := c.afterAll(ctx, fresh); held != nil {
+			if held := c.ifStored(ctx, fresh); held != nil {
 				return held, Claimed, nil
 			}
 			return nil, "", err
@@ -107,11 +107,11 @@ func (l *Ledger) claim(ctx context.Context, ref Ref, retry func(Entry) bool) (*C
 // doubtTime is the limit of reading the entry after a write without an answer.
 const doubtTime = 2 * time.Second
 
-// afterAll reads the entry after a failed write of a claim: Firestore may have stored the claim all the same, and an
-// unused claim would end as [deadletter.OutcomeUnknown] although nothing was sent. If ctx is not done, afterAll returns
-// a stored claim. Otherwise afterAll releases a fresh claim. A claim taken from another instance stays, because the
-// other instance may have sent the answer.
-func (c *Claim) afterAll(ctx context.Context, fresh bool) *Claim {
+// ifStored reads the entry after a failed write of a claim: Firestore may have stored the claim all the same, and an
+// unused claim would end as [deadletter.OutcomeUnknown] although nothing was sent. If the claim is stored and ctx is
+// not done, ifStored returns the claim. If ctx is done, ifStored releases a fresh claim, but keeps a claim taken from
+// another instance, because the other instance may have sent the answer.
+func (c *Claim) ifStored(ctx context.Context, fresh bool) *Claim {
 	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), doubtTime)
 	defer cancel()
 	e, err := c.ledger.Get(looking, c.id)

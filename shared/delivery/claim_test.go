@@ -72,9 +72,9 @@ func TestClaimStoredTooLateIsReleased(t *testing.T) {
 			t.Fatalf("Claim = %v, %q, %v; want what the context says", c, state, err)
 		}
 		if got, err := l.Get(t.Context(), "d1"); err != nil || got.State != delivery.Pending {
-			t.Errorf("the entry is %q, %v; want it to be claimed by whoever comes next", got.State, err)
+			t.Errorf("the entry is %q, %v; want a pending entry", got.State, err)
 		}
-		// what somebody claimed before may have been made: it is not given back
+		// a claim taken from another instance is not released: the answer may have been sent
 		other, _, err := l.Claim(t.Context(), e.Ref())
 		if err != nil || other == nil {
 			t.Fatalf("Claim = %v, %v", other, err)

@@ -98,7 +98,7 @@ type Timing struct {
 	MaxBackoff time.Duration // the longest pause between two tries, unless the platform asks for more
 	Retry      time.Duration // the pause after the ledger failed
 	Claim      time.Duration // the age at which a claim is not used for another try; less than [ClaimLease]
-	Settle     time.Duration // how long settling is tried
+	Settle     time.Duration // how long settling is tried, at least one call
 	Store      time.Duration // the limit of one call of the store
 }
 
@@ -126,8 +126,9 @@ type Executor struct {
 }
 
 // Execute executes a delivery once. After ctx is done, Execute begins nothing new, but finishes a claimed delivery
-// until stopped is done. Then it does not try again, and settles with a single call. Execute waits for Ready and Try;
-// both should return soon after their context is done.
+// until stopped is done. Then it does not try again, and settles with a single call. An [Idempotent] delivery is not
+// tried again after ctx is done, because the next owner of the lease can continue; stopped does not shorten its
+// settling. Execute waits for Ready and Try; both should return soon after their context is done.
 func (x *Executor) Execute(ctx, stopped context.Context, j *Job, a Attempt) Report {
 	if a.HoldsLease == nil {
 		a.HoldsLease = func() bool { return true }
@@ -140,7 +141,7 @@ func (x *Executor) Execute(ctx, stopped context.Context, j *Job, a Attempt) Repo
 		if j.Last != nil {
 			return e.markDead(ctx, j.Last)
 		}
-		e.count("overdue") // no connection: the sweep marks it dead as that, and may do so at any moment
+		e.count("overdue") // nothing was connected: the sweep marks the delivery dead as no_connection
 		return Report{Done: true}
 	}
 	if a.Ready != nil {
@@ -260,8 +261,11 @@ func (e *execution) try(ctx context.Context) Outcome {
 			return o
 		}
 		pause := e.Timing.Backoff
+		if o.Kind == Unknown || e.Repeat == Idempotent {
+			pause = backoff.Next()
+		}
 		if o.Kind == Unknown {
-			doubt, pause = true, backoff.Next()
+			doubt = true
 			e.Log.WarnContext(ctx, "outcome unknown: trying again", "delivery", e.job.Ref.ID, "error", o.Err)
 		}
 		last = o
@@ -276,18 +280,19 @@ func (e *execution) stop(part int, doubt, old bool, last Outcome) Outcome {
 	switch {
 	case doubt && old && e.Repeat == Idempotent:
 		return Outcome{Kind: Refused, Reason: deadletter.OutcomeUnknown, Err: fmt.Errorf("the platform did not report the outcome: %w", last.Err), Label: "unknown"}
+	case doubt && e.Repeat == Idempotent: // the next owner of the lease continues
+		return Outcome{Kind: Unknown, Err: last.Err, Label: "left"}
 	case doubt:
-		last.Kind = Unknown
-		return last
+		return Outcome{Kind: Unknown, Err: last.Err}
 	case part > 0:
 		return Outcome{Kind: Refused, Reason: deadletter.Incomplete, Err: fmt.Errorf("only %d of %d messages could be sent in time", part, e.Parts)}
 	}
 	return last
 }
 
-// settle records the outcome of the claimed delivery. It tries for [Timing.Settle], at most until the claim expires or
-// stopped is done. No other instance knows the outcome: after a single failed write the delivery would end as
-// outcome_unknown. Each way to settle recognizes an earlier write without an answer.
+// settle records the outcome of the claimed delivery. No other instance knows the outcome, so a single failed write
+// would end the delivery as outcome_unknown. Therefore settle tries for [Timing.Settle], at most until the claim expires
+// or stopped is done. Each way to settle recognizes an earlier write without an answer.
 func (e *execution) settle(ctx, stopped context.Context, o Outcome) Report {
 	id := e.job.Ref.ID
 	if o.Kind == Unknown {
@@ -297,8 +302,8 @@ func (e *execution) settle(ctx, stopped context.Context, o Outcome) Report {
 	}
 	want, label, write := e.outcome(o)
 	recorded := e.Record == nil
-	attempt := func() (state State, err error) {
-		storing, cancel := e.store(ctx)
+	attempt := func(limit time.Duration) (state State, err error) {
+		storing, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
 		if !recorded {
 			if err := e.Record(storing, o); err != nil {
@@ -310,13 +315,14 @@ func (e *execution) settle(ctx, stopped context.Context, o Outcome) Report {
 	}
 	settling, cancel := context.WithTimeout(stopped, e.Timing.Settle)
 	defer cancel()
-	state, err := attempt()
+	end := time.Now().Add(e.Timing.Settle)
+	state, err := attempt(e.Timing.Store)
 	for err != nil {
 		e.Log.WarnContext(ctx, "settle failed", "delivery", id, "outcome", label, "error", err)
 		if retry.Sleep(settling, e.Timing.Backoff) != nil || e.claim.Age() >= ClaimLease {
 			break
 		}
-		state, err = attempt()
+		state, err = attempt(min(e.Timing.Store, time.Until(end)))
 	}
 	switch {
 	case err != nil:

@@ -144,8 +144,8 @@ func TestSendingAgainSendsOnlyMissingParts(t *testing.T) {
 						if _, err := client.Doc("deliveries/" + id).Delete(t.Context()); err != nil {
 							t.Fatal(err)
 						}
-					case i == 1: // given up there
-						if _, err := reaper.MarkDead(t.Context(), id, 0, deadletter.New(deadletter.NoConnection, errors.New("nobody there"))); err != nil {
+					case i == 1: // dead there
+						if _, err := reaper.MarkDead(t.Context(), id, 0, deadletter.New(deadletter.NoConnection, errors.New("no connection"))); err != nil {
 							t.Fatal(err)
 						}
 					default:

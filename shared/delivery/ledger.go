@@ -123,14 +123,14 @@ func (r Ref) Wait(d time.Duration, now time.Time) time.Duration {
 // Opened returns the time when the entry was opened, by Firestore's clock, in microseconds. It is zero if not known.
 func (r Ref) Opened() time.Time { return r.version }
 
-// Shards is the number of values of Entry.Shard. An index of a growing value takes about 500 writes a second
+// shardCount is the number of values of Entry.Shard. An index of a growing value takes about 500 writes a second
 // (https://cloud.google.com/firestore/docs/best-practices#hotspots). A shard in front of the value multiplies the rate.
-const Shards = 16
+const shardCount = 16
 
 func shard(id string) int {
 	h := fnv.New32a()
 	h.Write([]byte(id)) // never fails
-	return int(h.Sum32() % Shards)
+	return int(h.Sum32() % shardCount)
 }
 
 // ErrNotFound means that the ledger has no such entry.

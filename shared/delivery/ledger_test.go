@@ -58,7 +58,7 @@ func TestEntryIsOpenedOnce(t *testing.T) {
 	})
 }
 
-func TestConcurrentMarkDeliveredAndMarkDeadHaveOneOutcome(t *testing.T) {
+func TestConcurrentMarkDeliveredSettlesOnce(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		client := connect(t, env)
 		e, _, err := delivery.NewLedger(client, "opener", time.Now).Open(t.Context(), entry("d1"))
@@ -70,7 +70,7 @@ func TestConcurrentMarkDeliveredAndMarkDeadHaveOneOutcome(t *testing.T) {
 			wg.Go(func() {
 				l := delivery.NewLedger(client, fmt.Sprintf("instance-%d", i), time.Now)
 				if state, err := l.MarkDelivered(t.Context(), e.Ref()); err != nil || state != delivery.Delivered {
-					t.Errorf("Deliver = %q, %v", state, err)
+					t.Errorf("MarkDelivered = %q, %v", state, err)
 				}
 			})
 		}
@@ -84,7 +84,7 @@ func TestConcurrentMarkDeliveredAndMarkDeadHaveOneOutcome(t *testing.T) {
 		}
 		again, err := delivery.NewLedger(client, "late", time.Now).MarkDelivered(t.Context(), got.Ref())
 		if err != nil || again != delivery.Delivered {
-			t.Errorf("late Deliver = %q, %v", again, err)
+			t.Errorf("late MarkDelivered = %q, %v", again, err)
 		}
 		if after, _ := delivery.NewLedger(client, "reader", time.Now).Get(t.Context(), "d1"); after.Instance != got.Instance {
 			t.Errorf("settled by %s, then by %s", got.Instance, after.Instance)
@@ -99,7 +99,7 @@ func TestMissingEntryIsErrNotFound(t *testing.T) {
 			t.Errorf("Get = %v; want ErrNotFound", err)
 		}
 		if _, err := l.MarkDelivered(t.Context(), delivery.Ref{ID: "nope"}); !errors.Is(err, delivery.ErrNotFound) {
-			t.Errorf("Deliver = %v; want ErrNotFound", err)
+			t.Errorf("MarkDelivered = %v; want ErrNotFound", err)
 		}
 	})
 }
@@ -152,7 +152,7 @@ func TestSendingAgainPublishesTheFirstAnswer(t *testing.T) {
 			}
 			ref, err := delivery.ParseRef(bus.Incoming{Event: out.Event, Attributes: out.Attributes})
 			if err != nil || ref.ID != delivery.ID("c1", "personality") {
-				t.Errorf("Receive = %+v, %v", ref, err)
+				t.Errorf("ParseRef = %+v, %v", ref, err)
 			}
 		}
 	})
@@ -171,7 +171,7 @@ func TestSettledAnswersAreNotPublishedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		if state, err := l.MarkDelivered(t.Context(), ref); err != nil || state != delivery.Delivered {
-			t.Fatalf("Deliver = %q, %v", state, err)
+			t.Fatalf("MarkDelivered = %q, %v", state, err)
 		}
 		if _, err := s.Send(t.Context(), newAnswer("hi"), "personality"); err != nil {
 			t.Fatal(err)
@@ -183,12 +183,12 @@ func TestSettledAnswersAreNotPublishedAgain(t *testing.T) {
 }
 
 func TestSendRefusesImpossibleAnswers(t *testing.T) {
-	nobody := newAnswer("hi")
-	nobody.UserID, nobody.Channel = "", ""
+	noRecipient := newAnswer("hi")
+	noRecipient.UserID, noRecipient.Channel = "", ""
 	nowhere := newAnswer("hi")
 	nowhere.Source = "timer"
 	tests := map[deadletter.Reason]*event.Event{
-		deadletter.NoRecipient: nobody, deadletter.NoPlatform: nowhere, deadletter.NoText: newAnswer(""),
+		deadletter.NoRecipient: noRecipient, deadletter.NoPlatform: nowhere, deadletter.NoText: newAnswer(""),
 	}
 	for want, e := range tests {
 		t.Run(string(want), func(t *testing.T) {

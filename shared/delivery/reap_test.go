@@ -167,7 +167,7 @@ func TestSweepMarksOnlyOverdueDeliveriesDead(t *testing.T) {
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		total := 0
-		for range 3 { // several at once do no harm
+		for range 3 { // concurrent sweeps
 			wg.Go(func() {
 				done, err := p.reaper().Sweep(t.Context())
 				if err != nil {
@@ -181,7 +181,7 @@ func TestSweepMarksOnlyOverdueDeliveriesDead(t *testing.T) {
 		wg.Wait()
 		letters := p.letters(t)
 		if total != n || len(letters) != n || len(p.bus.announced) != n {
-			t.Errorf("gave up %d, %d dead letters, %d announcements; want %d of each", total, len(letters), len(p.bus.announced), n)
+			t.Errorf("marked %d dead, %d dead letters, %d announcements; want %d of each", total, len(letters), len(p.bus.announced), n)
 		}
 		for _, l := range letters {
 			if l.Reason != deadletter.NoConnection {
@@ -259,13 +259,13 @@ func TestResumeFindsMissedAnswers(t *testing.T) {
 			got        []string
 			want       string
 			recovered  bool
-			settled    string // what the client's word settled
+			settled    string // the entries settled by Resume
 		}{
 			{"a new client gets what is pending", "twitch:1", nil, "[b d]", true, ""},
 			{"after one, everything later", "twitch:1", []string{"a"}, "[b c d]", true, ""},
 			{"after one that the ledger lost, what is pending", "twitch:1", []string{"gone"}, "[b d]", false, ""},
 			{"the ledger has lost the earliest of several", "twitch:1", []string{"gone", "c"}, "[b d]", true, ""},
-			{"somebody else's answers tell nothing", "twitch:2", []string{"b"}, "[]", false, ""},
+			{"another user's answers are ignored", "twitch:2", []string{"b"}, "[]", false, ""},
 			{"one that was overtaken is found", "twitch:1", []string{"a", "d"}, "[b c]", true, "d"},
 			{"what can't be an id tells nothing", "twitch:1", []string{"a/b", "", "..", "c"}, "[b d]", true, ""},
 			{"a straggler does not bring back what it overtook", "twitch:1", []string{"a", "c", "d"}, "[b]", true, "d"},
@@ -309,7 +309,7 @@ func TestClaimIsExclusiveUntilSettled(t *testing.T) {
 			t.Errorf("second Claim = %v, %q, %v; want none", second, state, err)
 		}
 		if state, err := p.reaper().MarkDead(t.Context(), "d1", 0, deadletter.New(deadletter.NoText, errors.New("x"))); err != nil || state != delivery.Claimed {
-			t.Errorf("MarkDead of somebody's claim = %q, %v", state, err)
+			t.Errorf("MarkDead of a claimed delivery = %q, %v", state, err)
 		}
 		if err := claim.Release(t.Context()); err != nil {
 			t.Fatal(err)
@@ -486,7 +486,7 @@ func TestBacklogOfManyAnswersDeliveredElsewhereIsComplete(t *testing.T) {
 			}
 		}
 		for id := range opened {
-			// the named one may share its time with another, which may be found or not
+			// an entry opened at the same time as the named entry may be found or not
 			if found[id] != want[id] && !opened[id].Equal(entries[named].OpenedAt) {
 				t.Errorf("%s, opened at %s: found %v; want %v", id, opened[id], found[id], want[id])
 			}
@@ -512,9 +512,9 @@ func TestResumeLeavesOverdueAnswersToTheSweep(t *testing.T) {
 		p.now = p.now.Add(time.Minute + time.Millisecond)
 		b, err := p.ledger.Resume(t.Context(), person(t, "twitch:1"), []string{"a"})
 		if err != nil || len(b.Entries) != 0 {
-			t.Errorf("Resume = %+v, %v; want nothing to write", b.Entries, err)
+			t.Errorf("Resume = %+v, %v; want no entries", b.Entries, err)
 		}
-		// what the client says it has was written in time
+		// the client received a before the deadline
 		if e, err := p.ledger.Get(t.Context(), "a"); err != nil || e.State != delivery.Delivered {
 			t.Errorf("a is %q, %v", e.State, err)
 		}
@@ -543,7 +543,7 @@ func TestInvalidEntryDoesNotStopTheSweep(t *testing.T) {
 			t.Errorf("Sweep = %v; want the entry that can't be read", err)
 		}
 		if done != (delivery.SweepResult{MarkedDead: 2, Announced: 1}) || len(p.letters(t)) != 3 {
-			t.Errorf("swept %+v, %d dead letters; want two given up, one announced, three letters", done, len(p.letters(t)))
+			t.Errorf("swept %+v, %d dead letters; want two marked dead, one announced, three dead letters", done, len(p.letters(t)))
 		}
 	})
 }
@@ -551,7 +551,7 @@ func TestInvalidEntryDoesNotStopTheSweep(t *testing.T) {
 func TestSweepReadsAllPages(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		p := newParts(t, env)
-		const n = 230 // more than one query finds
+		const n = 230 // more than one page
 		var wg sync.WaitGroup
 		for i := range n {
 			wg.Go(func() { p.open(t, fmt.Sprintf("d%d", i)) })
@@ -559,7 +559,7 @@ func TestSweepReadsAllPages(t *testing.T) {
 		wg.Wait()
 		p.now = p.now.Add(2 * time.Minute)
 		if done, err := p.reaper().Sweep(t.Context()); err != nil || done.MarkedDead != n {
-			t.Errorf("Sweep = %+v, %v; want %d given up", done, err, n)
+			t.Errorf("Sweep = %+v, %v; want %d marked dead", done, err, n)
 		}
 	})
 }

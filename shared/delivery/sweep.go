@@ -83,7 +83,7 @@ type overdueKind struct {
 // overdue returns the kinds of entries to mark dead: pending after the deadline, and claimed with an expired claim.
 func (r *Reaper) overdue() []overdueKind {
 	limit := r.ledger.now().Add(-r.grace)
-	shards := make([]int, Shards)
+	shards := make([]int, shardCount)
 	for i := range shards {
 		shards[i] = i
 	}

@@ -59,8 +59,8 @@ const (
 	maxDiscordReason  = 512
 )
 
-// MaxReason is the length of a reason accepted by every platform, in UTF-16 units.
-const MaxReason = min(maxTwitchReason, maxDiscordReason)
+// maxReason is the length of a reason accepted by every platform, in UTF-16 units.
+const maxReason = min(maxTwitchReason, maxDiscordReason)
 
 // Action is a checked action. A platform may still refuse the action, but not because of its form.
 type Action struct {
@@ -232,8 +232,8 @@ func (p *problems) action(f Fields) Action {
 	a.Seconds = seconds
 
 	switch n := answer.UTF16Length(f.Reason); {
-	case n > MaxReason:
-		p.bad("reason", "%d characters, the most is %d", n, MaxReason)
+	case n > maxReason:
+		p.bad("reason", "%d characters, the most is %d", n, maxReason)
 	case !utf8.ValidString(f.Reason) || strings.ContainsFunc(f.Reason, unicode.IsControl):
 		p.bad("reason", "not one line of text")
 	}
@@ -252,7 +252,7 @@ func (p *problems) channel(name string) identity.Platform {
 		room.Platform() == identity.Discord && numberSyntax.MatchString(room.ID()):
 		return room.Platform()
 	default:
-		p.bad("channel", "no channel of Twitch or Discord, where alone there are actions")
+		p.bad("channel", "not a channel of Twitch or Discord; other platforms have no actions")
 	}
 	return ""
 }
@@ -288,7 +288,7 @@ func (p *problems) person(a *Action, f Fields, platform identity.Platform) {
 	}
 }
 
-// Line makes a reason from any text: a single line of at most [MaxReason] units.
+// Line makes a reason from any text: a single line of at most [maxReason] units.
 func Line(text string) string {
 	words := strings.Fields(strings.Map(func(r rune) rune {
 		switch {
@@ -299,5 +299,5 @@ func Line(text string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(text, "\uFFFD")))
-	return strings.TrimSpace(answer.Truncate(strings.Join(words, " "), MaxReason))
+	return strings.TrimSpace(answer.Truncate(strings.Join(words, " "), maxReason))
 }

@@ -58,7 +58,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Each thing that is wrong is told by its field, all at once.
+// The error has all wrong fields.
 func TestInvalidActionNamesItsFields(t *testing.T) {
 	for _, tt := range []struct {
 		name, payload string
@@ -118,7 +118,7 @@ func TestInvalidActionNamesItsFields(t *testing.T) {
 	}
 }
 
-// What a rule writes may be any text; an answer to a bad command must not be a reason that no platform takes.
+// A rule may make a reason from any text, but the platforms accept only a short line.
 func TestLineMakesAReasonOfAnyText(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                                  "",
@@ -134,7 +134,7 @@ func TestLineMakesAReasonOfAnyText(t *testing.T) {
 	}
 }
 
-// An order says in the egress event what was asked for, by whom, and where it goes.
+// The egress event has the action, the requester and the destination.
 func TestCommandSurvivesItsEvent(t *testing.T) {
 	asked := &event.Event{
 		V: event.Version, Source: "api-gateway", CorrelationID: "c1", Type: moderation.Type, Channel: "lobby", UserID: "api-gateway:eve",
@@ -151,7 +151,7 @@ func TestCommandSurvivesItsEvent(t *testing.T) {
 		t.Errorf("egress event = %+v", out)
 	}
 	if asked.Channel != "lobby" || asked.Egress.Destination != "api-gateway" || len(asked.Candidates) != 1 {
-		t.Errorf("what asked was changed: %+v", asked)
+		t.Errorf("the requesting event was changed: %+v", asked)
 	}
 	data, err := event.Encode(out)
 	if err != nil {
@@ -163,11 +163,11 @@ func TestCommandSurvivesItsEvent(t *testing.T) {
 	}
 	got, err := moderation.Read(back)
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b identity.UserID) bool { return a == b })); diff != "" || err != nil {
-		t.Errorf("order (-want +got):\n%s%v", diff, err)
+		t.Errorf("command (-want +got):\n%s%v", diff, err)
 	}
 	back.Payload = asked.Payload
 	if _, err := moderation.Read(back); err == nil || !strings.Contains(err.Error(), "payload.askedBy.right") {
-		t.Errorf("an order that nobody has allowed: %v", err)
+		t.Errorf("a command without a permission: %v", err)
 	}
 }
 
@@ -187,7 +187,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		// what is an action stays one, the same, on its way to the gateway
+		// the gateway reads the same action
 		o := moderation.Command{Action: a, By: moderation.Requester{Right: "test"}}
 		e := o.Event(&event.Event{V: event.Version, Source: "s", CorrelationID: "c", Type: "t"})
 		got, err := moderation.Read(e)
@@ -195,7 +195,7 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%+v became %+v: %v", a, got.Action, err)
 		}
 		if a.Platform() != "twitch" && a.Platform() != "discord" || a.Room() == "" || a.String() == "" {
-			t.Errorf("%+v is nowhere", a)
+			t.Errorf("%+v has no channel", a)
 		}
 	})
 }

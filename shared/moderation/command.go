@@ -51,7 +51,7 @@ func Read(e *event.Event) (Command, error) {
 	var p problems
 	c.Action = p.action(f)
 	if c.By.Right == "" {
-		p.bad("askedBy.right", "missing: nobody has allowed it")
+		p.bad("askedBy.right", "missing: the command is not authorized")
 	}
 	return c, p.join("payload.")
 }

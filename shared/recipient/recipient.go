@@ -29,8 +29,8 @@ const (
 // TTL field is expireAt.
 type Recipient struct {
 	FirstAt time.Time `firestore:"firstAt,omitempty"` // the bot's first whisper to the user; zero for never
-	LastAt  time.Time `firestore:"lastAt,omitempty"`  // the bot's last whisper to the user, within a month
-	WroteAt time.Time `firestore:"wroteAt,omitempty"` // the user's last whisper to the bot, within a month; zero for never
+	LastAt  time.Time `firestore:"lastAt,omitempty"`  // the bot's last whisper to the user; up to a month too early
+	WroteAt time.Time `firestore:"wroteAt,omitempty"` // the user's last whisper to the bot; up to a month too early, zero for never
 }
 
 // Document returns the document of a user among the recipients of a bot.

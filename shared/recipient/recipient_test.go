@@ -62,7 +62,7 @@ func TestReceivedWhisperIsRecordedOnceAMonth(t *testing.T) {
 		wrote(book, bruno)
 		r, fields, written := read(ada)
 		if !r.WroteAt.Equal(begin) || !r.FirstAt.Equal(begin.Add(-day)) || !r.LastAt.Equal(begin.Add(-day)) {
-			t.Errorf("Ada's record is %+v; want what it was, and when she wrote", r)
+			t.Errorf("Ada's record is %+v; want the earlier times, and the time of her whisper", r)
 		}
 		if at, ok := fields["expireAt"].(time.Time); !ok || at.Before(begin.Add(364*day)) {
 			t.Errorf("Ada is forgotten at %v", fields["expireAt"])
@@ -74,7 +74,7 @@ func TestReceivedWhisperIsRecordedOnceAMonth(t *testing.T) {
 		now = begin.Add(29 * day)
 		wrote(book, ada)
 		if _, _, again := read(ada); !again.Equal(written) {
-			t.Error("noted again within a month")
+			t.Error("written again within a month")
 		}
 		now = begin.Add(30 * day)
 		wrote(book, ada)
@@ -84,7 +84,7 @@ func TestReceivedWhisperIsRecordedOnceAMonth(t *testing.T) {
 
 		client.Close()
 		if err := book.Wrote(t.Context(), user("3")); err == nil {
-			t.Error("noted somebody without a store")
+			t.Error("no error without a store")
 		}
 	})
 }
@@ -96,7 +96,7 @@ func TestSentWhisperIsRecordedOnceAMonth(t *testing.T) {
 		r    recipient.Recipient
 		want []string // the fields that are written
 	}{
-		{"nobody yet", recipient.Recipient{}, []string{"firstAt", "lastAt", "expireAt"}},
+		{"a new recipient", recipient.Recipient{}, []string{"firstAt", "lastAt", "expireAt"}},
 		{"only wrote", recipient.Recipient{WroteAt: now}, []string{"firstAt", "lastAt", "expireAt"}},
 		{"lately", recipient.Recipient{FirstAt: now.Add(-90 * day), LastAt: now.Add(-29 * day)}, nil},
 		{"long ago", recipient.Recipient{FirstAt: now.Add(-90 * day), LastAt: now.Add(-30 * day)}, []string{"lastAt", "expireAt"}},

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { emulatortest.Main(m) }
 
 type system struct {
 	client    *firestore.Client
-	box       *deadletter.Store
+	letters   *deadletter.Store
 	ledger    *delivery.Ledger
 	sender    *delivery.Sender
 	reaper    *delivery.Reaper
@@ -73,11 +73,11 @@ func open(t *testing.T, env emulatortest.Env) *system {
 	}
 	t.Cleanup(func() { b.Close() })
 	c := delivery.Config{Deadline: time.Minute, Retention: time.Hour}
-	s.box = deadletter.NewStore(client, func() time.Time { return time.Now().Add(s.later) })
+	s.letters = deadletter.NewStore(client, func() time.Time { return time.Now().Add(s.later) })
 	s.ledger = delivery.NewLedger(client, "tester", time.Now)
 	s.sender = delivery.NewSender(s.ledger, b, c, time.Now)
-	s.reaper = delivery.NewReaper(s.ledger, s.box, b, "tester", time.Second)
-	s.redriver = redrive.New(client, s.box, s.ledger, s.sender, b, c)
+	s.reaper = delivery.NewReaper(s.ledger, s.letters, b, "tester", time.Second)
+	s.redriver = redrive.New(client, s.letters, s.ledger, s.sender, b, c)
 	return s
 }
 
@@ -111,7 +111,7 @@ func TestDeliveryIsRedrivenOncePerDecision(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.next(t, topology.Egress)
-		why := deadletter.New(deadletter.NoConnection, errors.New("nobody there"))
+		why := deadletter.New(deadletter.NoConnection, errors.New("no connection"))
 		if _, err := s.reaper.MarkDead(t.Context(), id, 0, why); err != nil {
 			t.Fatal(err)
 		}
@@ -139,11 +139,11 @@ func TestDeliveryIsRedrivenOncePerDecision(t *testing.T) {
 			t.Errorf("by id again = %v; want ErrNotOpen", got)
 		}
 
-		// it fails again: a further attempt of the same letter
+		// a further failure is another attempt of the same dead letter
 		if state, err := s.reaper.MarkDead(t.Context(), id, ref.RedriveCount, why); err != nil || state != delivery.Dead {
 			t.Fatalf("MarkDead = %q, %v", state, err)
 		}
-		l, err := s.box.Get(t.Context(), id)
+		l, err := s.letters.Get(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,9 +176,9 @@ func TestUnfinishedRedriveDoesNotReopenAClaimedAnswer(t *testing.T) {
 		if _, err := s.reaper.MarkDead(t.Context(), id, 0, deadletter.New(deadletter.OutcomeUnknown, errors.New("died"))); err != nil {
 			t.Fatal(err)
 		}
-		// one who redrives it dies after publishing, before that is on record
+		// the first redrive crashes after publishing, before MarkRedriven
 		err = s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
-			mark, n, err := s.box.MarkRedrivingTx(tx, id, "otto")
+			mark, n, err := s.letters.MarkRedrivingTx(tx, id, "otto")
 			if err != nil {
 				return err
 			}
@@ -199,7 +199,7 @@ func TestUnfinishedRedriveDoesNotReopenAClaimedAnswer(t *testing.T) {
 		s.later = 2 * time.Minute
 		byID := redrive.Options{Selection: deadletter.Filter{IDs: []string{id}}, By: "olga"}
 		if got := s.run(t, byID); got[id] == nil {
-			t.Error("taken over, although somebody is making the answer")
+			t.Error("redriven although the answer is claimed")
 		}
 		if second, state, err := s.ledger.Claim(t.Context(), delivery.Ref{ID: id}); err != nil || second != nil {
 			t.Errorf("claimed twice: %q, %v", state, err)
@@ -208,9 +208,9 @@ func TestUnfinishedRedriveDoesNotReopenAClaimedAnswer(t *testing.T) {
 			t.Errorf("MarkDelivered = %q, %v", state, err)
 		}
 		if got := s.run(t, byID); !errors.Is(got[id], delivery.ErrDelivered) {
-			t.Errorf("redrive of a delivered one = %v", got[id])
+			t.Errorf("redrive of a delivered answer = %v", got[id])
 		}
-		if l, err := s.box.Get(t.Context(), id); err != nil || l.Status != deadletter.Redriven {
+		if l, err := s.letters.Get(t.Context(), id); err != nil || l.Status != deadletter.Redriven {
 			t.Errorf("dead letter is %q, %v", l.Status, err)
 		}
 	})
@@ -221,11 +221,11 @@ func TestMessageIsRedrivenOnItsTopic(t *testing.T) {
 		s := open(t, env)
 		poison := []byte("not JSON at all")
 		letter := deadletter.DeadLetter{ID: "p1", Reason: deadletter.InvalidEvent, Topic: string(topology.Ingress), Data: poison, Attributes: map[string]string{"type": "x"}}
-		if news, err := s.box.Put(t.Context(), letter, 0); err != nil || !news {
-			t.Fatalf("Put = %v, %v", news, err)
+		if isNew, err := s.letters.Put(t.Context(), letter, 0); err != nil || !isNew {
+			t.Fatalf("Put = %v, %v", isNew, err)
 		}
-		if news, err := s.box.Put(t.Context(), letter, 0); err != nil || news {
-			t.Fatalf("Put again = %v, %v; want no news", news, err)
+		if isNew, err := s.letters.Put(t.Context(), letter, 0); err != nil || isNew {
+			t.Fatalf("Put again = %v, %v; want false", isNew, err)
 		}
 		if got := s.run(t, redrive.Options{Selection: deadletter.Filter{IDs: []string{"p1"}}, By: "olga"}); got["p1"] != nil {
 			t.Fatal(got)
@@ -236,14 +236,14 @@ func TestMessageIsRedrivenOnItsTopic(t *testing.T) {
 		}
 		for _, tt := range []struct {
 			redrive int
-			news    bool
+			isNew   bool
 			what    string
 		}{{0, false, "an old failure told late"}, {1, true, "the redriven one failing"}, {1, false, "the same told again"}} {
-			if news, err := s.box.Put(t.Context(), letter, tt.redrive); err != nil || news != tt.news {
-				t.Errorf("%s: Put = %v, %v; want %v", tt.what, news, err, tt.news)
+			if isNew, err := s.letters.Put(t.Context(), letter, tt.redrive); err != nil || isNew != tt.isNew {
+				t.Errorf("%s: Put = %v, %v; want %v", tt.what, isNew, err, tt.isNew)
 			}
 		}
-		if l, err := s.box.Get(t.Context(), "p1"); err != nil || l.Attempts != 2 || l.Status != deadletter.Open {
+		if l, err := s.letters.Get(t.Context(), "p1"); err != nil || l.Attempts != 2 || l.Status != deadletter.Open {
 			t.Errorf("dead letter = %+v, %v", l, err)
 		}
 	})
@@ -251,6 +251,6 @@ func TestMessageIsRedrivenOnItsTopic(t *testing.T) {
 
 func TestRedriveRequiresAnOperator(t *testing.T) {
 	if err := redrive.New(nil, nil, nil, nil, nil, delivery.Config{}).Run(t.Context(), redrive.Options{}, nil); err == nil {
-		t.Error("redriven by nobody")
+		t.Error("redriven without an operator")
 	}
 }

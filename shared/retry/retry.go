@@ -1,5 +1,5 @@
-// Package retry waits between attempts: it holds the one sleep that ends with a context, and the one exponential
-// back-off. It does not decide whether an error is worth another attempt; its callers do.
+// Package retry waits between attempts. [Sleep] ends early with its context, and [Backoff] computes exponential pauses.
+// The caller decides whether an error is worth another attempt.
 package retry
 
 import (
