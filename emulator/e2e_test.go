@@ -152,7 +152,7 @@ func until(t *testing.T, what string, ok func() bool) {
 	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("timeout while waiting for %s", what)
 		}
 		<-time.After(5 * time.Millisecond)
 	}
@@ -174,7 +174,7 @@ func sides(t *testing.T, environ []string, args []string, run func(t *testing.T,
 func skipWithoutGoogle(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("Google's emulators are left out with -short")
+		t.Skip("-short skips Google's emulators")
 	}
 	if err := google.Installed(t.Context()); errors.Is(err, google.ErrNotInstalled) {
 		t.Skipf("not run on Google's emulators: %v", err)
@@ -276,7 +276,7 @@ func (c *client) nothingMore() {
 	c.t.Helper()
 	c.say("last", "!help", "")
 	if m := c.next("chat.message.received"); m.Metadata.ReplyTo != "last" {
-		c.t.Errorf("one frame too many: %+v", m)
+		c.t.Errorf("unexpected frame: %+v", m)
 	}
 }
 
@@ -338,7 +338,7 @@ func TestChat(t *testing.T) {
 	sides(t, nil, []string{"--gateways", "3"}, func(t *testing.T, p *parley) {
 		db := firestoreClient(t, p)
 
-		t.Run("a question is answered in the personality's manner", func(t *testing.T) {
+		t.Run("a question is answered by the personality", func(t *testing.T) {
 			c := connect(t, p, 0, "api-gateway:eve")
 			c.say("q1", "!ask how are you?", "lobby")
 			m := c.next("chat.message.received")
@@ -378,7 +378,7 @@ func TestChat(t *testing.T) {
 			}
 			a.nothingMore()
 			if m := b.next("chat.message.received"); m.Metadata.ReplyTo != "last" {
-				t.Errorf("the second connection got one frame too many: %+v", m)
+				t.Errorf("the second connection got an unexpected frame: %+v", m)
 			}
 			for _, d := range deliveries(t, db, "discord:2001") {
 				if d.Instance == p.Gateways[2].ID {
@@ -387,7 +387,7 @@ func TestChat(t *testing.T) {
 			}
 		})
 
-		t.Run("a Twitch user on a WebSocket stays one, and the document's provider counts", func(t *testing.T) {
+		t.Run("a Twitch user on a WebSocket keeps the id and the provider of the user document", func(t *testing.T) {
 			if got := user(t, db, "twitch:1002").Provider; got != "" {
 				t.Fatalf("the seed gave twitch:1002 the provider %q", got)
 			}
@@ -425,7 +425,7 @@ func TestChat(t *testing.T) {
 			}
 		})
 
-		t.Run("an answer for a channel reaches everybody in the room", func(t *testing.T) {
+		t.Run("an answer for a room reaches every member", func(t *testing.T) {
 			a, b := connect(t, p, 0, "discord:2002"), connect(t, p, 2, "twitch:1001")
 			b.say("in", "good evening", "kitchen") // the sender of a message enters the room
 			var join message
@@ -442,7 +442,7 @@ func TestChat(t *testing.T) {
 			}
 		})
 
-		t.Run("bad input is told, and the connection goes on", func(t *testing.T) {
+		t.Run("invalid input is reported, and the connection stays open", func(t *testing.T) {
 			c := connect(t, p, 1, "api-gateway:eve")
 			for _, bad := range []string{"not JSON", `{"type":"chat.message.send","payload":{},"metadata":{"id":"x"}}`, `{"type":"nobody.knows?"}`} {
 				if err := c.conn.WriteMessage(websocket.TextMessage, []byte(bad)); err != nil {
@@ -607,7 +607,7 @@ func TestRawTokenIsNeitherPublishedNorStoredNorLogged(t *testing.T) {
 		c := connect(t, p, 0, name)
 		c.say("q1", "!ask hello", "lobby")
 		if m := c.next("chat.message.received"); strings.Contains(m.Payload.Text, token) {
-			t.Error("an answer says the token")
+			t.Error("an answer contains the token")
 		}
 	}
 	until(t, "the messages to be seen", func() bool { mu.Lock(); defer mu.Unlock(); return len(seen) >= 3*len(p.Tokens) })
@@ -628,7 +628,7 @@ func TestRawTokenIsNeitherPublishedNorStoredNorLogged(t *testing.T) {
 		}
 	}
 	if len(documents) < 3*len(p.Tokens) {
-		t.Fatalf("only %d documents were looked at", len(documents))
+		t.Fatalf("only %d documents were searched", len(documents))
 	}
 	// Only the greeting on standard output shows the tokens; all other output is the log.
 	var logged []string
@@ -643,7 +643,7 @@ func TestRawTokenIsNeitherPublishedNorStoredNorLogged(t *testing.T) {
 		for what, texts := range map[string][]string{"a message": seen, "a document": documents, "a log line": logged} {
 			for _, text := range texts {
 				if strings.Contains(text, token) {
-					t.Errorf("the token of %s stands in %s: %s", name, what, text)
+					t.Errorf("the token of %s is in %s: %s", name, what, text)
 				}
 			}
 		}
@@ -677,7 +677,7 @@ func TestCtrlCDeletesTheGatewaySubscriptions(t *testing.T) {
 		select {
 		case <-p.done:
 		case <-time.After(patience):
-			t.Fatal("it did not end")
+			t.Fatal("the process did not end")
 		}
 		t.Logf("ended after %s", time.Since(began))
 		if code := p.cmd.ProcessState.ExitCode(); code != 0 {
@@ -727,7 +727,7 @@ func TestAcceptedQuestionsAreAnsweredAfterAKill(t *testing.T) {
 		c.say(fmt.Sprint(i), fmt.Sprintf("!ask %d", i), "lobby")
 	}
 	// a gateway counts a message after the acknowledgement from Pub/Sub
-	until(t, "every message to be taken over", func() bool {
+	until(t, "every message to be published", func() bool {
 		resp, err := http.Get(first.Gateways[0].HTTP + "/metrics")
 		if err != nil {
 			return false
@@ -777,7 +777,7 @@ func TestTemporaryModelFailureLosesNoQuestion(t *testing.T) {
 		fmt.Fprint(w, `{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"I am back"}}]}`)
 	}))
 	defer model.Close()
-	const key = "sk-not-to-be-told"
+	const key = "sk-secret-of-the-test"
 	p := start(t, []string{"MODEL_PROVIDER=openai", "MODEL_NAME=m", "OPENAI_API_KEY=" + key, "MODEL_BASE_URL=" + model.URL, "LOG_LEVEL=debug"})
 	c := connect(t, p, 0, "api-gateway:eve")
 	c.say("q1", "!ask are you there?", "")
@@ -789,7 +789,7 @@ func TestTemporaryModelFailureLosesNoQuestion(t *testing.T) {
 		t.Errorf("the model was called %d times; want two failures and an answer", n)
 	}
 	if strings.Contains(p.out.String(), key) {
-		t.Error("the model's key stands in the log")
+		t.Error("the model's key is in the log")
 	}
 }
 
@@ -822,7 +822,7 @@ func TestHelpIsComplete(t *testing.T) {
 		}
 		for _, flag := range []string{"--gateways", "--listen", "--pubsub", "--firestore", "--google", "--seed", "--data", "--ready-file", "--log"} {
 			if !strings.Contains(string(out), flag) {
-				t.Errorf("%v does not tell of %s", args, flag)
+				t.Errorf("the help of %v does not list %s", args, flag)
 			}
 		}
 	}

@@ -122,7 +122,7 @@ rules:
 	want := []string{"parleybot ban bob 0s spam", "parleybot timeout carl 1m0s asked for by mod"}
 	until(t, "Twitch to do both", func() bool { return len(done("streamer")) >= len(want) })
 	var refused []deadletter.DeadLetter
-	until(t, "the dead letter of who may not", func() bool {
+	until(t, "the dead letter of the command without permission", func() bool {
 		refused = nil
 		err := deadletter.NewStore(db, time.Now).List(t.Context(), deadletter.Filter{Reason: deadletter.Forbidden}, func(l deadletter.DeadLetter) error {
 			refused = append(refused, l)
@@ -130,29 +130,29 @@ rules:
 		})
 		return err == nil && len(refused) == 1
 	})
-	until(t, "the answer to what was said after it elsewhere", func() bool {
+	until(t, "the answer to the next message in the other channel", func() bool {
 		return slices.ContainsFunc(tw.Said("elsewhere"), func(l twitch.Line) bool { return l.Login == bot.Login && l.Text == "pong" })
 	})
 	for _, id := range []string{"api-gateway:eve", "twitch:" + mod.ID} {
-		orders := func() []delivery.Entry {
+		commands := func() []delivery.Entry {
 			return slices.DeleteFunc(deliveries(t, db, id), func(e delivery.Entry) bool { return e.Type != event.EgressEvent })
 		}
-		ds := orders()
+		ds := commands()
 		if len(ds) != 1 {
-			t.Errorf("%d orders of %s; want 1: a moderator of one channel is none of another", len(ds), id)
+			t.Errorf("%d commands of %s; want 1, because a moderator of one channel has no permission in another channel", len(ds), id)
 			continue
 		}
-		until(t, "the order to be settled", func() bool { return orders()[0].State == delivery.Delivered })
+		until(t, "the command to be settled", func() bool { return commands()[0].State == delivery.Delivered })
 		r, err := moderator.NewRecords(db, "test", time.Now).Get(t.Context(), ds[0].ID)
 		if err != nil || r.AskedBy.UserID != id || r.Outcome != moderator.Done && r.Outcome != moderator.Held {
 			t.Errorf("record = %+v, %v", r, err)
 		}
 	}
 	if got := done("streamer"); !slices.Equal(got, want) {
-		t.Errorf("Twitch did %q; want %q", got, want)
+		t.Errorf("Twitch executed %q; want %q", got, want)
 	}
 	if got := done("elsewhere"); len(got) != 0 {
-		t.Errorf("where they are no moderator, Twitch did %q", got)
+		t.Errorf("Twitch executed %q in the channel without permission", got)
 	}
 }
 

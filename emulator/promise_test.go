@@ -124,7 +124,7 @@ func TestAnswersArriveInTheOrderOfTheQuestions(t *testing.T) {
 			inOrder(connect(t, p, gateways-1, "api-gateway:eve"), 500)
 		})
 	}
-	t.Run("while deliveries fail and come again", func(t *testing.T) {
+	t.Run("while deliveries fail and are repeated", func(t *testing.T) {
 		t.Parallel()
 		var settled, pushed atomic.Int64
 		var failed atomic.Int64
@@ -142,7 +142,7 @@ func TestAnswersArriveInTheOrderOfTheQuestions(t *testing.T) {
 				resp, err := next.RoundTrip(r)
 				if err == nil && pushed.Add(1)%200 == 0 {
 					resp.Body.Close()
-					return nil, fmt.Errorf("the answer to the push is lost")
+					return nil, fmt.Errorf("the response to the push is lost")
 				}
 				return resp, err
 			},
@@ -309,7 +309,7 @@ func askAndLeave(t *testing.T, environ []string) *parley {
 	c.say("q1", "!ask something", "")
 	<-thinking
 	c.conn.Close()
-	until(t, "the gateway to see that the user is gone", func() bool { return connections(t, p) == "0" })
+	until(t, "the gateway to notice the disconnect", func() bool { return connections(t, p) == "0" })
 	free()
 	return p
 }
@@ -465,7 +465,7 @@ func TestRepeatedDeliveryAsksTheModelOnce(t *testing.T) {
 			c.say("help", "!help", "")
 			c.next("chat.message.received")
 			if asked.Load() != 1 {
-				t.Errorf("the model was asked %d times for one event", asked.Load())
+				t.Errorf("the model was called %d times for one event", asked.Load())
 			}
 		})
 	}

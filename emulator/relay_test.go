@@ -66,10 +66,10 @@ func TestMessagesAreRelayedBetweenThreePlatforms(t *testing.T) {
 				name string
 				run  func(*testing.T)
 			}{
-				{"a line is said once in the two other places, with who said it where", w.sayEachLineOnce},
-				{"nobody is rung and nothing is commanded from elsewhere", w.ringNobody},
-				{"a long message is one delivery of several lines on Twitch", w.splitALongLine},
-				{"where one place refuses, the others are told", w.refuseInOnePlace},
+				{"a message is posted once at the two other addresses, with its author and platform", w.relayEachMessageOnce},
+				{"a relayed message pings no user and runs no command", w.pingNoUser},
+				{"a long message is one delivery of several lines on Twitch", w.splitALongMessage},
+				{"a refusal at one address does not stop the others", w.refuseAtOneAddress},
 			} {
 				if !t.Run(test.name, test.run) {
 					return // the following subtests would fail only because of this failure
@@ -79,7 +79,7 @@ func TestMessagesAreRelayedBetweenThreePlatforms(t *testing.T) {
 	}
 }
 
-func (w *talk) sayEachLineOnce(t *testing.T) {
+func (w *talk) relayEachMessageOnce(t *testing.T) {
 	w.begin(t)
 	w.twitchSays("bruno", "hello from Twitch")
 	w.discordSays("2002", "hello from Discord")
@@ -89,7 +89,7 @@ func (w *talk) sayEachLineOnce(t *testing.T) {
 		onDiscord: {"[twitch] Bruno: hello from Twitch", "[web] Ada: hello from the web"},
 		onWeb:     {"[discord] Dana: hello from Discord", "[twitch] Bruno: hello from Twitch"},
 	}
-	w.hears(want)
+	w.receives(want)
 
 	// A repetition of a relayed message, for example by another bot, is not relayed. A later message is.
 	w.twitchSays("ada", w.twitchLines()[0].Text)
@@ -100,7 +100,7 @@ func (w *talk) sayEachLineOnce(t *testing.T) {
 	want[onTwitch] = append(want[onTwitch], "[discord] Chidi: so far on Discord", "[web] Ada: so far on the web")
 	want[onDiscord] = append(want[onDiscord], "[twitch] Ada: so far on Twitch", "[web] Ada: so far on the web")
 	want[onWeb] = append(want[onWeb], "[discord] Chidi: so far on Discord", "[twitch] Ada: so far on Twitch")
-	w.hears(want)
+	w.receives(want)
 	w.delivered(map[string]int{onTwitch: 4, onDiscord: 4, onWeb: 4})
 
 	// The platforms send the bot its own messages; the bot must not become a user.
@@ -111,11 +111,11 @@ func (w *talk) sayEachLineOnce(t *testing.T) {
 	}
 }
 
-func (w *talk) ringNobody(t *testing.T) {
+func (w *talk) pingNoUser(t *testing.T) {
 	w.begin(t)
 	const loud = "@everyone @here <@2001> <@&3100>"
 	if m := w.discordSays("2002", loud); !slices.Contains(m.Pings, "2001") {
-		t.Fatalf("said on Discord itself it rings %v; want 2001 among them", m.Pings)
+		t.Fatalf("a message posted on Discord itself pings %v; want 2001 among them", m.Pings)
 	}
 	w.twitchSays("bruno", loud)
 	want := map[string][]string{
@@ -128,15 +128,15 @@ func (w *talk) ringNobody(t *testing.T) {
 		want[onTwitch] = append(want[onTwitch], strings.Join(strings.Fields(line), " "))
 		want[onDiscord] = append(want[onDiscord], strings.TrimSpace(line))
 	}
-	w.hears(want)
+	w.receives(want)
 	for _, m := range w.discordMessages() {
 		if len(m.Pings)+len(m.Mentions)+len(m.MentionRoles) > 0 || m.MentionEveryone {
-			t.Errorf("%q rings %v", m.Text, m.Pings)
+			t.Errorf("%q pings %v", m.Text, m.Pings)
 		}
 	}
 	for _, l := range w.twitchLines() {
 		if l.Action || strings.ContainsAny(l.Text[:1], "/.!") || mention.MatchString(l.Text) {
-			t.Errorf("to Twitch %q is more than words", l.Text)
+			t.Errorf("%q is more than plain text on Twitch", l.Text)
 		}
 	}
 	if done := w.tw.Actions("bruno"); len(done) > 0 {
@@ -145,7 +145,7 @@ func (w *talk) ringNobody(t *testing.T) {
 	w.delivered(map[string]int{onTwitch: 9, onDiscord: 9, onWeb: 2})
 }
 
-func (w *talk) splitALongLine(t *testing.T) {
+func (w *talk) splitALongMessage(t *testing.T) {
 	w.begin(t)
 	var b strings.Builder
 	for i := 0; b.Len() < 1890; i++ {
@@ -154,33 +154,33 @@ func (w *talk) splitALongLine(t *testing.T) {
 	long := strings.TrimSpace(b.String())
 	w.discordSays("2002", long)
 	whole := "[discord] Dana: " + long
-	until(t, "the end of it on Twitch", func() bool {
+	until(t, "the last part on Twitch", func() bool {
 		lines := w.twitchLines()
 		return len(lines) > 0 && strings.HasSuffix(whole, lines[len(lines)-1].Text)
 	})
 	var ids []string
 	for _, l := range w.twitchLines() {
 		if n := len([]rune(l.Text)); n > 500 {
-			t.Errorf("a line of %d characters", n)
+			t.Errorf("a line has %d characters", n)
 		}
 		ids = append(ids, l.ID)
 	}
-	texts := w.heard()[onTwitch]
+	texts := w.received()[onTwitch]
 	if got := strings.Join(texts, " "); len(texts) != 4 || got != whole {
-		t.Errorf("%d lines that say %q; want 4 that say %q", len(texts), got, whole)
+		t.Errorf("%d lines with the text %q; want 4 with %q", len(texts), got, whole)
 	}
-	until(t, "the room to hear it", func() bool { return len(w.heard()[onWeb]) > 0 })
-	if got := w.heard()[onWeb]; !slices.Equal(got, []string{whole}) {
-		t.Errorf("the room heard %q", got)
+	until(t, "the message in the room", func() bool { return len(w.received()[onWeb]) > 0 })
+	if got := w.received()[onWeb]; !slices.Equal(got, []string{whole}) {
+		t.Errorf("the room received %q", got)
 	}
 	for _, e := range w.delivered(map[string]int{onTwitch: 1, onWeb: 1}) {
 		if e.Channel == onTwitch && e.Note != strings.Join(ids, " ") {
-			t.Errorf("the delivery names the lines %q; want %q", e.Note, ids)
+			t.Errorf("the note of the delivery has the line ids %q; want %q", e.Note, ids)
 		}
 	}
 }
 
-func (w *talk) refuseInOnePlace(t *testing.T) {
+func (w *talk) refuseAtOneAddress(t *testing.T) {
 	w.begin(t)
 	w.allowOnDiscord(false)
 	w.adaSays("not for Discord")
@@ -188,9 +188,9 @@ func (w *talk) refuseInOnePlace(t *testing.T) {
 	until(t, "two refusals", func() bool { return len(w.inState(delivery.Dead)) == 2 })
 	w.allowOnDiscord(true)
 	w.adaSays("back on Discord")
-	until(t, "the last line everywhere", func() bool {
-		heard := w.heard()
-		return len(heard[onTwitch]) == 3 && len(heard[onDiscord]) == 1 && len(heard[onWeb]) == 1
+	until(t, "the last message at every address", func() bool {
+		received := w.received()
+		return len(received[onTwitch]) == 3 && len(received[onDiscord]) == 1 && len(received[onWeb]) == 1
 	})
 	until(t, "every outcome", func() bool { return len(w.inState(delivery.Pending, delivery.Claimed)) == 0 })
 	states := map[string][]delivery.State{}
@@ -208,8 +208,8 @@ func (w *talk) refuseInOnePlace(t *testing.T) {
 	if diff := cmp.Diff(want, states); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
-	if got := w.heard()[onDiscord]; !slices.Equal(got, []string{"[web] Ada: back on Discord"}) {
-		t.Errorf("Discord heard %q", got)
+	if got := w.received()[onDiscord]; !slices.Equal(got, []string{"[web] Ada: back on Discord"}) {
+		t.Errorf("Discord received %q", got)
 	}
 
 	letters := map[string]deadletter.DeadLetter{}
@@ -223,7 +223,7 @@ func (w *talk) refuseInOnePlace(t *testing.T) {
 	for _, e := range refused {
 		l := letters[e.ID]
 		if e.Reason != string(deadletter.SenderRefused) || l.Reason != deadletter.SenderRefused || l.Attempts != 1 || !l.Delivery || !strings.Contains(l.Message, "Missing Permissions") {
-			t.Errorf("the refusal %q of %s has the letter %+v", e.Reason, e.ID, l)
+			t.Errorf("the refusal %q of %s has the dead letter %+v", e.Reason, e.ID, l)
 		}
 	}
 	if len(letters) != len(refused) { // no earlier dead letter either
@@ -241,12 +241,12 @@ type talk struct {
 	db       *firestore.Client
 	ada, eve *client // both are members of the room
 
-	messages     int             // sent by Ada
-	toAda, toEve []string        // received in the room
-	heardBefore  map[string]int  // messages received before this subtest
-	heardNow     map[string]int  // messages received at the last check
-	openedBefore map[string]bool // deliveries before this subtest
-	openedNow    map[string]bool // deliveries at the last check
+	messages       int             // sent by Ada
+	toAda, toEve   []string        // received in the room
+	receivedBefore map[string]int  // messages received before this subtest
+	receivedNow    map[string]int  // messages received at the last check
+	openedBefore   map[string]bool // deliveries before this subtest
+	openedNow      map[string]bool // deliveries at the last check
 }
 
 func newTalk(t *testing.T, speak string, args []string) *talk {
@@ -294,7 +294,7 @@ func newTalk(t *testing.T, speak string, args []string) *talk {
 	dir := t.TempDir()
 	seed := filepath.Join(dir, "seed.yaml")
 	must(os.WriteFile(seed, append(slices.Clone(defaultSeed), moreRules...), 0o600))
-	told := map[string]string{
+	platforms := map[string]string{
 		"TWITCH_CLIENT_ID": app.ID, "TWITCH_CLIENT_SECRET": app.Secret, "TWITCH_BOT_USER_ID": bot.ID,
 		"TWITCH_OAUTH_URL": w.tw.OAuthURL(), "TWITCH_API_URL": w.tw.HelixURL(), "TWITCH_EVENTSUB_URL": w.tw.EventSubURL(),
 		"TWITCH_IRC_ADDR": w.tw.IRCAddr(), "TWITCH_IRC_TLS": "false", "TWITCH_CHANNELS": "bruno", "TWITCH_SPEAK": speak,
@@ -303,12 +303,12 @@ func newTalk(t *testing.T, speak string, args []string) *talk {
 		"LEASE_SEATS": "1", "LEASE_TTL": "1m", // No channel moves during the test: Twitch has no history.
 	}
 	var environ []string
-	for name, value := range told {
+	for name, value := range platforms {
 		environ = append(environ, name+"="+value)
 	}
 	p := start(t, environ, append([]string{"--gateways", "3", "--seed", seed}, args...)...)
 	w.db = firestoreClient(t, p)
-	must(stack.LogInBot(t.Context(), w.tw, app, bot, told, w.db))
+	must(stack.LogInBot(t.Context(), w.tw, app, bot, platforms, w.db))
 	until(t, "the bot to be on Twitch", func() bool { return slices.Equal(w.tw.Joined("bruno"), []string{bot.Login}) })
 	until(t, "the bot to be on Discord", func() bool { return w.dc.Connected(onDiscord.ID) == 1 })
 	w.ada, w.eve = connect(t, p, 0, "twitch:1001"), connect(t, p, 1, "api-gateway:eve")
@@ -320,7 +320,7 @@ func newTalk(t *testing.T, speak string, args []string) *talk {
 // begin begins a subtest. Messages and deliveries of earlier subtests are ignored.
 func (w *talk) begin(t *testing.T) {
 	w.t, w.ada.t, w.eve.t = t, t, t
-	w.heardBefore, w.openedBefore = w.heardNow, w.openedNow
+	w.receivedBefore, w.openedBefore = w.receivedNow, w.openedNow
 }
 
 func (w *talk) twitchSays(login, text string) {
@@ -360,34 +360,34 @@ func (w *talk) allowOnDiscord(may bool) {
 // twitchLines and discordMessages return the bot's messages of this subtest.
 func (w *talk) twitchLines() []twitch.Line {
 	all := slices.DeleteFunc(w.tw.Said("bruno"), func(l twitch.Line) bool { return l.Login != "parley" })
-	return all[w.heardBefore[onTwitch]:]
+	return all[w.receivedBefore[onTwitch]:]
 }
 
 func (w *talk) discordMessages() []discord.Message {
 	all := slices.DeleteFunc(w.dc.Said(w.channel.ID), func(m discord.Message) bool { return m.Author.ID != "9000" })
-	return all[w.heardBefore[onDiscord]:]
+	return all[w.receivedBefore[onDiscord]:]
 }
 
-// heard returns the bot's messages of this subtest, by address, as shown to people.
-func (w *talk) heard() map[string][]string {
+// received returns the bot's messages of this subtest, by address, as shown to people.
+func (w *talk) received() map[string][]string {
 	w.t.Helper()
 	w.toAda, w.toEve = drain(w.ada, w.toAda), drain(w.eve, w.toEve)
 	both := min(len(w.toAda), len(w.toEve))
 	if !slices.Equal(w.toAda[:both], w.toEve[:both]) {
-		w.t.Fatalf("one in the room heard %q, the other %q", w.toAda, w.toEve)
+		w.t.Fatalf("one member of the room received %q, the other %q", w.toAda, w.toEve)
 	}
-	heard := map[string][]string{onWeb: slices.Clone(w.toEve[w.heardBefore[onWeb]:both])}
+	received := map[string][]string{onWeb: slices.Clone(w.toEve[w.receivedBefore[onWeb]:both])}
 	for _, l := range w.twitchLines() {
-		heard[onTwitch] = append(heard[onTwitch], answer.StripMarks(l.Text))
+		received[onTwitch] = append(received[onTwitch], answer.StripMarks(l.Text))
 	}
 	for _, m := range w.discordMessages() {
-		heard[onDiscord] = append(heard[onDiscord], answer.StripMarks(m.Text))
+		received[onDiscord] = append(received[onDiscord], answer.StripMarks(m.Text))
 	}
-	w.heardNow = map[string]int{}
-	for _, place := range []string{onTwitch, onDiscord, onWeb} {
-		w.heardNow[place] = w.heardBefore[place] + len(heard[place])
+	w.receivedNow = map[string]int{}
+	for _, address := range []string{onTwitch, onDiscord, onWeb} {
+		w.receivedNow[address] = w.receivedBefore[address] + len(received[address])
 	}
-	return heard
+	return received
 }
 
 // drain appends the received messages, without the invisible mark of relayed messages.
@@ -397,7 +397,7 @@ func drain(c *client, got []string) []string {
 		select {
 		case m, ok := <-c.frames:
 			if !ok || m.Type != "chat.message.received" {
-				c.t.Fatalf("got %+v (open: %t); want what somebody said", m, ok)
+				c.t.Fatalf("got %+v (open: %t); want a message", m, ok)
 			}
 			got = append(got, strings.ReplaceAll(m.Payload.Text, "\u2063\u2062\u2063", ""))
 		default:
@@ -406,27 +406,27 @@ func drain(c *client, got []string) []string {
 	}
 }
 
-// hears waits for the expected number of messages at each address, and compares the messages. Messages of different
+// receives waits for the expected number of messages at each address, and compares the messages. Messages of different
 // people have no order.
-func (w *talk) hears(want map[string][]string) {
+func (w *talk) receives(want map[string][]string) {
 	w.t.Helper()
-	var heard map[string][]string
-	until(w.t, "every line in every place", func() bool {
-		heard = w.heard()
-		for place, texts := range want {
-			if len(heard[place]) < len(texts) {
+	var received map[string][]string
+	until(w.t, "every message at every address", func() bool {
+		received = w.received()
+		for address, texts := range want {
+			if len(received[address]) < len(texts) {
 				return false
 			}
 		}
 		return true
 	})
-	for _, all := range []map[string][]string{heard, want} {
+	for _, all := range []map[string][]string{received, want} {
 		for _, texts := range all {
 			slices.Sort(texts)
 		}
 	}
-	if diff := cmp.Diff(want, heard); diff != "" {
-		w.t.Fatalf("heard (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, received); diff != "" {
+		w.t.Fatalf("received (-want +got):\n%s", diff)
 	}
 }
 

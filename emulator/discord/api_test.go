@@ -16,7 +16,7 @@ import (
 
 func (w *world) messages() string { return "/channels/" + w.channel.ID + "/messages" }
 
-func TestWhatIsNotServed(t *testing.T) {
+func TestRequestsNeedAVersionATokenAndARoute(t *testing.T) {
 	w := newWorld(t, unlimited())
 	bot := "Bot " + w.bot.Token
 	for _, tt := range []struct {
@@ -51,7 +51,7 @@ func TestWhatIsNotServed(t *testing.T) {
 	}
 }
 
-func TestFormsOfMessages(t *testing.T) {
+func TestInvalidMessagesAreRefused(t *testing.T) {
 	w := newWorld(t, unlimited())
 	asked := w.say(w.viewer.ID, "?")
 	other, err := w.AddChannel(discord.Channel{GuildID: w.guild.ID, Name: "other"})
@@ -90,11 +90,11 @@ func TestFormsOfMessages(t *testing.T) {
 				t.Errorf("the errors are %v, without %s of %s", r.body["errors"], tt.why, tt.field)
 			}
 			if said := len(w.Said(w.channel.ID)) - before; (said == 1) != (tt.status == 200) {
-				t.Errorf("%d messages were said", said)
+				t.Errorf("%d messages were posted", said)
 			}
 		})
 	}
-	// A body without its type is no form.
+	// A body without a Content-Type is not decoded.
 	req, err := http.NewRequestWithContext(t.Context(), "POST", w.APIURL()+"/v10"+w.messages(), strings.NewReader(`{"content":"x"}`))
 	w.must(err)
 	req.Header.Set("Authorization", "Bot "+w.bot.Token)
@@ -102,11 +102,11 @@ func TestFormsOfMessages(t *testing.T) {
 	w.must(err)
 	defer resp.Body.Close()
 	if resp.StatusCode != 400 {
-		t.Errorf("without a Content-Type the answer is %d", resp.StatusCode)
+		t.Errorf("status %d without a Content-Type", resp.StatusCode)
 	}
 }
 
-func TestANonceThatIsEnforcedMakesOneMessage(t *testing.T) {
+func TestEnforcedNonceMakesOneMessage(t *testing.T) {
 	w := newWorld(t, unlimited())
 	send := func(text string, enforce bool) string {
 		t.Helper()
@@ -118,31 +118,31 @@ func TestANonceThatIsEnforcedMakesOneMessage(t *testing.T) {
 	}
 	first := send("once", true)
 	if again := send("once", true); again != first {
-		t.Errorf("the second is %s, not %s", again, first)
+		t.Errorf("the second message is %s; want %s", again, first)
 	}
 	if loose := send("once", false); loose == first {
-		t.Error("without enforce_nonce there is no new message")
+		t.Error("no new message without enforce_nonce")
 	}
 	w.clock.Advance(time.Hour)
 	before := len(w.Said(w.channel.ID))
 	send("once", true)
 	if n := len(w.Said(w.channel.ID)) - before; n != 1 {
-		t.Errorf("an hour later it makes %d messages", n)
+		t.Errorf("%d messages after a repetition an hour later", n)
 	}
 }
 
-func TestANonceAnswersAfterTheAnswerWasLost(t *testing.T) {
+func TestNonceReturnsTheMessageAfterALostResponse(t *testing.T) {
 	w := newWorld(t, unlimited())
 	body := object{"content": "hello", "nonce": "n1", "enforce_nonce": true}
 	w.FailHTTP(discord.HTTPFault{Method: "POST", Path: "/messages", Done: true, Drop: true})
 	if _, err := w.try("POST", "/v10"+w.messages(), "Bot "+w.bot.Token, nil, body); err == nil {
-		t.Fatal("the answer came")
+		t.Fatal("the lost response arrived")
 	}
 	if r := w.call("POST", w.messages(), body); r.status != 200 || r.body["id"] != w.last().ID {
 		t.Errorf("got %d %v", r.status, r.body)
 	}
 	if n := len(w.Said(w.channel.ID)); n != 1 {
-		t.Errorf("%d messages were said", n)
+		t.Errorf("%d messages were posted", n)
 	}
 }
 
@@ -186,11 +186,11 @@ func TestPagesOfMessages(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := page(tt.limit, tt.before, tt.after, tt.around); got != tt.want {
-				t.Errorf("got %s, not %s", got, tt.want)
+				t.Errorf("got %s; want %s", got, tt.want)
 			}
 		})
 	}
-	// By after, page by page, nothing is missed.
+	// The pages by after together have every message.
 	seen, at := 0, "0"
 	for {
 		list, err := c.ChannelMessages(w.channel.ID, 100, "", at, "")
@@ -201,13 +201,13 @@ func TestPagesOfMessages(t *testing.T) {
 		seen, at = seen+len(list), list[0].ID
 	}
 	if seen != 249 {
-		t.Errorf("page by page there are %d messages", seen)
+		t.Errorf("the pages together have %d messages", seen)
 	}
 	for query, field := range map[string]string{
 		"limit=101": "limit", "limit=0": "limit", "limit=x": "limit", "after=x": "after", "before=1&after=2": "after",
 	} {
 		if r := w.call("GET", w.messages()+"?"+query, nil); r.status != 400 || r.field(field) == "" {
-			t.Errorf("%s gets %d %v", query, r.status, r.body)
+			t.Errorf("%s: %d %v", query, r.status, r.body)
 		}
 	}
 }
@@ -221,18 +221,18 @@ func TestEditAndDelete(t *testing.T) {
 	edited, err := c.ChannelMessageEdit(w.channel.ID, own.ID, "two")
 	w.must(err)
 	if edited.Content != "two" || edited.EditedTimestamp == nil || w.Said(w.channel.ID)[0].Text != "two" {
-		t.Errorf("edited, it is %+v", edited)
+		t.Errorf("the edited message is %+v", edited)
 	}
 	path := w.messages() + "/"
 	if r := w.call("PATCH", path+theirs.ID, object{"content": "x"}); r.status != 403 || r.code() != 50005 {
-		t.Errorf("to edit another's message gets %d %v", r.status, r.body)
+		t.Errorf("the edit of another user's message: %d %v", r.status, r.body)
 	}
 	if r := w.call("DELETE", path+theirs.ID, nil); r.status != 403 || r.code() != 50013 {
-		t.Errorf("to delete another's message gets %d %v", r.status, r.body)
+		t.Errorf("the deletion of another user's message: %d %v", r.status, r.body)
 	}
 	w.must(c.ChannelMessageDelete(w.channel.ID, own.ID))
 	if r := w.call("GET", path+own.ID, nil); r.status != 404 || r.code() != 10008 {
-		t.Errorf("the deleted message gets %d %v", r.status, r.body)
+		t.Errorf("a request for the deleted message: %d %v", r.status, r.body)
 	}
 	mods := w.role("mods", discord.ManageMessages)
 	w.must(w.SetRoles(w.guild.ID, w.bot.ID, mods.ID))
@@ -245,16 +245,16 @@ func TestEditAndDelete(t *testing.T) {
 	w.must(c.ChannelMessagesBulkDelete(w.channel.ID, []string{a.ID, b.ID}))
 	for _, m := range w.Said(w.channel.ID) {
 		if !m.Deleted {
-			t.Errorf("%q is left", m.Text)
+			t.Errorf("the message %q is not deleted", m.Text)
 		}
 	}
 	old := w.say(w.viewer.ID, "old")
 	w.clock.Advance(15 * 24 * time.Hour)
 	if r := w.call("POST", path+"bulk-delete", object{"messages": []string{old.ID, w.say(w.viewer.ID, "new").ID}}); r.code() != 50034 {
-		t.Errorf("an old message gets %d %v", r.status, r.body)
+		t.Errorf("bulk deletion of an old message: %d %v", r.status, r.body)
 	}
 	if r := w.call("POST", path+"bulk-delete", object{"messages": []string{old.ID}}); r.code() != 50016 {
-		t.Errorf("one message gets %d %v", r.status, r.body)
+		t.Errorf("bulk deletion of one message: %d %v", r.status, r.body)
 	}
 }
 
@@ -276,7 +276,7 @@ func TestMentions(t *testing.T) {
 		text     string
 		allowed  object
 		answers  bool
-		everyone bool // the bot may mention everyone
+		everyone bool // the bot has the permission to mention everyone
 		mentions []string
 		roles    []string
 		all      bool
@@ -284,7 +284,7 @@ func TestMentions(t *testing.T) {
 	}{
 		"a user":                           {text: viewer, mentions: []string{w.viewer.ID}, pings: []string{w.viewer.ID}},
 		"two users":                        {text: viewer + owner + viewer, mentions: []string{w.viewer.ID, w.owner.ID}, pings: []string{w.owner.ID, w.viewer.ID}},
-		"nobody allowed":                   {text: viewer + "@everyone <@&" + open.ID + ">", allowed: none, everyone: true},
+		"no mention allowed":               {text: viewer + "@everyone <@&" + open.ID + ">", allowed: none, everyone: true},
 		"one of two allowed":               {text: viewer + owner, allowed: object{"users": []string{w.owner.ID}}, mentions: []string{w.owner.ID}, pings: []string{w.owner.ID}},
 		"one allowed who is not mentioned": {text: "hello", allowed: object{"users": []string{w.owner.ID}}},
 		"a user of another guild":          {text: "<@" + hidden.ID + ">", mentions: []string{hidden.ID}},
@@ -296,7 +296,7 @@ func TestMentions(t *testing.T) {
 		"everyone":                         {text: "@everyone", everyone: true, all: true, pings: []string{w.owner.ID, w.viewer.ID}},
 		"here":                             {text: "@here", everyone: true, all: true, pings: []string{w.owner.ID, w.viewer.ID}},
 		"an answer":                        {text: "yes", answers: true, mentions: []string{w.viewer.ID}, pings: []string{w.viewer.ID}},
-		"an answer that pings nobody":      {text: "yes", answers: true, allowed: none},
+		"an answer without pings":          {text: "yes", answers: true, allowed: none},
 		"an answer that pings":             {text: "yes", answers: true, allowed: object{"parse": []string{}, "replied_user": true}, mentions: []string{w.viewer.ID}, pings: []string{w.viewer.ID}},
 		"itself":                           {text: "<@" + w.bot.ID + ">", mentions: []string{w.bot.ID}},
 	} {
@@ -339,7 +339,7 @@ func TestPermissionsInAChannel(t *testing.T) {
 	posts := func(status, code int) {
 		t.Helper()
 		if r := w.call("POST", w.messages(), object{"content": "x"}); r.status != status || status != 200 && r.code() != code {
-			t.Errorf("a message gets %d %v, not %d %d", r.status, r.body, status, code)
+			t.Errorf("a message: %d %v; want %d %d", r.status, r.body, status, code)
 		}
 	}
 	w.say(w.viewer.ID, "history")
@@ -351,14 +351,14 @@ func TestPermissionsInAChannel(t *testing.T) {
 	set(discord.Overwrite{ID: w.guild.ID, Deny: discord.ViewChannel})
 	posts(403, 50001)
 	if r := w.call("GET", w.messages(), nil); r.status != 403 || r.code() != 50001 {
-		t.Errorf("its messages get %d %v", r.status, r.body)
+		t.Errorf("the messages of the channel: %d %v", r.status, r.body)
 	}
 	set(discord.Overwrite{ID: w.guild.ID, Deny: discord.ReadMessageHistory})
 	if r := w.call("GET", w.messages(), nil); r.status != 200 || len(r.list) != 0 {
-		t.Errorf("without the history, the messages get %d %v", r.status, r.list)
+		t.Errorf("the messages without the history permission: %d %v", r.status, r.list)
 	}
 	if r := w.call("POST", w.messages(), object{"content": "x", "message_reference": object{"message_id": w.last().ID}}); r.code() != 160002 {
-		t.Errorf("without the history, an answer gets %d %v", r.status, r.body)
+		t.Errorf("a reply without the history permission: %d %v", r.status, r.body)
 	}
 	set()
 	w.must(w.TimeOut(w.guild.ID, w.bot.ID, time.Minute))
@@ -400,18 +400,18 @@ func TestHierarchyOfModeration(t *testing.T) {
 			"a kick":     w.call("DELETE", member+u.ID, nil),
 		} {
 			if r.status != 403 || r.code() != 50013 {
-				t.Errorf("%s of %s gets %d %v", what, u.Name, r.status, r.body)
+				t.Errorf("%s of %s: %d %v", what, u.Name, r.status, r.body)
 			}
 		}
 	}
 	if r := timeOut(boss); r.status != 403 {
-		t.Errorf("a time-out of an administrator gets %d", r.status)
+		t.Errorf("a time-out of an administrator: %d", r.status)
 	}
 	if r := timeOut(below); r.status != 200 {
-		t.Errorf("a time-out gets %d %v", r.status, r.body)
+		t.Errorf("a time-out: %d %v", r.status, r.body)
 	}
 	if r := timeOut(w.viewer); r.status != 200 {
-		t.Errorf("a time-out of one without a role gets %d %v", r.status, r.body)
+		t.Errorf("a time-out of a member without a role: %d %v", r.status, r.body)
 	}
 }
 
@@ -427,7 +427,7 @@ func TestBansAndTimeOuts(t *testing.T) {
 	}
 	w.must(c.GuildMemberTimeout(w.guild.ID, w.viewer.ID, nil))
 	if got := w.TimeOuts(w.guild.ID); len(got) != 0 {
-		t.Errorf("lifted, the time-outs are %+v", got)
+		t.Errorf("time-outs after the end of the time-out: %+v", got)
 	}
 	for name, tt := range map[string]struct {
 		until  any
@@ -441,7 +441,7 @@ func TestBansAndTimeOuts(t *testing.T) {
 	} {
 		r := w.call("PATCH", "/guilds/"+w.guild.ID+"/members/"+w.viewer.ID, object{"communication_disabled_until": tt.until})
 		if r.status != tt.status || tt.status == 400 && r.field("communication_disabled_until") == "" {
-			t.Errorf("%s gets %d %v", name, r.status, r.body)
+			t.Errorf("%s: %d %v", name, r.status, r.body)
 		}
 	}
 
@@ -450,11 +450,11 @@ func TestBansAndTimeOuts(t *testing.T) {
 	recent := w.say(w.viewer.ID, "recent")
 	ban := "/guilds/" + w.guild.ID + "/bans/" + w.viewer.ID
 	if r := w.call("PUT", ban, object{"delete_message_seconds": 604801}); r.status != 400 || r.field("delete_message_seconds") == "" {
-		t.Errorf("more than 7 days gets %d %v", r.status, r.body)
+		t.Errorf("a deletion of more than 7 days: %d %v", r.status, r.body)
 	}
 	header := http.Header{"X-Audit-Log-Reason": {"spam"}}
 	if r := w.callWith("PUT", "/v10"+ban, "Bot "+w.bot.Token, header, object{"delete_message_seconds": 60}); r.status != 204 {
-		t.Errorf("a ban gets %d %v", r.status, r.body)
+		t.Errorf("a ban: %d %v", r.status, r.body)
 	}
 	bans := w.Bans(w.guild.ID)
 	if len(bans) != 1 || bans[0].User.ID != w.viewer.ID || bans[0].Reason != "spam" || bans[0].ByID != w.bot.ID {
@@ -466,10 +466,10 @@ func TestBansAndTimeOuts(t *testing.T) {
 		}
 	}
 	if _, err := w.AddMember(w.guild.ID, w.viewer.ID); err == nil {
-		t.Error("one who is banned comes back")
+		t.Error("a banned user became a member")
 	}
 	if r := w.call("PUT", ban, object{}); r.status != 204 || len(w.Bans(w.guild.ID)) != 1 {
-		t.Errorf("a second ban gets %d", r.status)
+		t.Errorf("a second ban: %d", r.status)
 	}
 	got, err := c.GuildBan(w.guild.ID, w.viewer.ID)
 	w.must(err)
@@ -478,18 +478,18 @@ func TestBansAndTimeOuts(t *testing.T) {
 	}
 	w.must(c.GuildBanDelete(w.guild.ID, w.viewer.ID))
 	if r := w.call("DELETE", ban, nil); r.status != 404 || r.code() != 10026 {
-		t.Errorf("a second lifting gets %d %v", r.status, r.body)
+		t.Errorf("a second unban: %d %v", r.status, r.body)
 	}
 	w.must(c.GuildBanCreateWithReason(w.guild.ID, w.viewer.ID, "again", 7))
 	if bans := w.Bans(w.guild.ID); len(bans) != 1 || bans[0].Reason != "again" {
-		t.Errorf("by discordgo, the bans are %+v", bans)
+		t.Errorf("bans returned by discordgo: %+v", bans)
 	}
 	if all := w.Said(w.channel.ID); !all[0].Deleted || all[0].ID != old.ID {
-		t.Error("a ban with 7 days leaves the message of an hour ago")
+		t.Error("a ban with 7 days did not delete a message from an hour ago")
 	}
 }
 
-func TestRolesOverTheAPI(t *testing.T) {
+func TestAPIChangesRoles(t *testing.T) {
 	w := newWorld(t, unlimited())
 	low := w.role("low", 0)
 	mods := w.role("mods", discord.ManageRoles|discord.ManageNicknames)
@@ -504,7 +504,7 @@ func TestRolesOverTheAPI(t *testing.T) {
 	}
 	for _, role := range []string{mods.ID, high.ID} {
 		if err := c.GuildMemberRoleAdd(w.guild.ID, w.viewer.ID, role); err == nil {
-			t.Error("the bot gives a role that is not below its own")
+			t.Error("the bot added a role that is not below its own")
 		}
 	}
 	w.must(c.GuildMemberNickname(w.guild.ID, w.viewer.ID, "Vee"))
@@ -565,29 +565,29 @@ func TestDirectMessages(t *testing.T) {
 	}
 	w.must(w.BlockDM(w.viewer.ID, true))
 	if r := send(w.viewer.ID); r.status != 403 || r.code() != 50007 {
-		t.Errorf("one who blocks gets %d %v", r.status, r.body)
+		t.Errorf("a message to a user who blocks the bot: %d %v", r.status, r.body)
 	}
 	w.must(w.BlockDM(w.viewer.ID, false))
 	if r := send(w.viewer.ID); r.status != 200 {
-		t.Errorf("one who does not any more gets %d %v", r.status, r.body)
+		t.Errorf("a message to a user who no longer blocks the bot: %d %v", r.status, r.body)
 	}
 	if r := send(w.user("stranger").ID); r.status != 403 || r.code() != 50278 {
-		t.Errorf("a stranger gets %d %v", r.status, r.body)
+		t.Errorf("a message to a user without a shared guild: %d %v", r.status, r.body)
 	}
 	for _, to := range []string{"1", w.bot.ID} {
 		if r := send(to); r.status != 400 || r.code() != 50033 {
-			t.Errorf("%s gets %d %v", to, r.status, r.body)
+			t.Errorf("%s: %d %v", to, r.status, r.body)
 		}
 	}
-	// Another bot does not see the channel.
+	// A second bot cannot see the channel.
 	other, err := w.AddBot(discord.Bot{User: discord.User{Name: "other"}})
 	w.must(err)
 	if r := w.callWith("GET", "/v10/channels/"+dm.ID, "Bot "+other.Token, nil, nil); r.status != 404 || r.code() != 10003 {
-		t.Errorf("another bot gets %d %v", r.status, r.body)
+		t.Errorf("a message to another bot: %d %v", r.status, r.body)
 	}
 }
 
-func TestRateLimitOfARoute(t *testing.T) {
+func TestRouteRateLimit(t *testing.T) {
 	w := newWorld(t)
 	other, err := w.AddChannel(discord.Channel{GuildID: w.guild.ID, Name: "other"})
 	w.must(err)
@@ -595,7 +595,7 @@ func TestRateLimitOfARoute(t *testing.T) {
 	for i := range 5 {
 		r := w.call("POST", w.messages(), object{"content": "x"})
 		if r.status != 200 || r.header.Get("X-RateLimit-Limit") != "5" || r.header.Get("X-RateLimit-Remaining") != fmt.Sprint(4-i) {
-			t.Fatalf("message %d gets %d %v", i, r.status, r.header)
+			t.Fatalf("message %d: %d %v", i, r.status, r.header)
 		}
 		bucket = r.header.Get("X-RateLimit-Bucket")
 	}
@@ -603,14 +603,14 @@ func TestRateLimitOfARoute(t *testing.T) {
 	r := w.call("POST", w.messages(), object{"content": "x"})
 	if r.status != 429 || r.body["retry_after"] != 2.5 || r.body["global"] != false || r.header.Get("Retry-After") != "3" ||
 		r.header.Get("X-RateLimit-Reset-After") != "2.500" || r.header.Get("X-RateLimit-Scope") != "user" || r.header.Get("X-RateLimit-Bucket") != bucket {
-		t.Errorf("one too many gets %d %v %v", r.status, r.body, r.header)
+		t.Errorf("a message above the limit: %d %v %v", r.status, r.body, r.header)
 	}
 	if r := w.call("POST", "/channels/"+other.ID+"/messages", object{"content": "x"}); r.status != 200 {
-		t.Errorf("another channel gets %d", r.status)
+		t.Errorf("a message in another channel: %d", r.status)
 	}
 	w.clock.Advance(2500 * time.Millisecond)
 	if r := w.call("POST", w.messages(), object{"content": "x"}); r.status != 200 {
-		t.Errorf("after the reset a message gets %d", r.status)
+		t.Errorf("a message after the reset: %d", r.status)
 	}
 }
 
@@ -620,16 +620,16 @@ func TestGlobalRateLimit(t *testing.T) {
 	w := newWorld(t, discord.WithLimits(limits))
 	for i := range 50 {
 		if r := w.call("GET", "/users/@me", nil); r.status != 200 {
-			t.Fatalf("request %d gets %d", i, r.status)
+			t.Fatalf("request %d: %d", i, r.status)
 		}
 	}
 	r := w.call("GET", "/users/@me", nil)
 	if r.status != 429 || r.body["global"] != true || r.header.Get("X-RateLimit-Global") != "true" || r.header.Get("X-RateLimit-Scope") != "global" {
-		t.Errorf("one too many gets %d %v", r.status, r.body)
+		t.Errorf("a request above the limit: %d %v", r.status, r.body)
 	}
 	w.clock.Advance(time.Second)
 	if r := w.call("GET", "/users/@me", nil); r.status != 200 {
-		t.Errorf("a second later a request gets %d", r.status)
+		t.Errorf("a request a second later: %d", r.status)
 	}
 }
 
@@ -647,11 +647,11 @@ func TestDiscordgoWaitsForARateLimit(t *testing.T) {
 		t.Error(err)
 	}
 	if n := len(w.Said(w.channel.ID)); n != 1 {
-		t.Errorf("%d messages were said", n)
+		t.Errorf("%d messages were posted", n)
 	}
 }
 
-func TestAFaultOfHTTPLooksLikeAnErrorOfDiscord(t *testing.T) {
+func TestInjectedFaultLooksLikeADiscordError(t *testing.T) {
 	w := newWorld(t, unlimited())
 	for _, tt := range []struct {
 		name   string
@@ -674,13 +674,13 @@ func TestAFaultOfHTTPLooksLikeAnErrorOfDiscord(t *testing.T) {
 				t.Errorf("got %d, %v", r.status, r.body)
 			}
 			if n := len(w.Said(w.channel.ID)) - before; n != tt.said {
-				t.Errorf("%d messages were said", n)
+				t.Errorf("%d messages were posted", n)
 			}
 		})
 	}
 }
 
-func TestContentOverHTTPNeedsTheIntentOfTheApp(t *testing.T) {
+func TestMessageContentOverHTTPNeedsTheIntentOfTheApp(t *testing.T) {
 	w := newWorld(t, unlimited())
 	plain, err := w.AddBot(discord.Bot{User: discord.User{Name: "plain"}})
 	w.must(err)
@@ -689,10 +689,10 @@ func TestContentOverHTTPNeedsTheIntentOfTheApp(t *testing.T) {
 	for token, want := range map[string]string{plain.Token: "", w.bot.Token: "secret"} {
 		r := w.callWith("GET", "/v10"+w.messages(), "Bot "+token, nil, nil)
 		if len(r.list) != 1 || r.list[0]["content"] != want {
-			t.Errorf("it reads %v, not %q", r.list, want)
+			t.Errorf("the bot can read %v; want %q", r.list, want)
 		}
 	}
 	if r := w.callWith("GET", "/v10/guilds/"+w.guild.ID+"/members", "Bot "+plain.Token, nil, nil); r.status != 403 {
-		t.Errorf("without the intent the list of members gets %d", r.status)
+		t.Errorf("the list of members without the intent: %d", r.status)
 	}
 }

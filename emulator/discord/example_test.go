@@ -11,7 +11,7 @@ import (
 	"parley.internal/emulator/discord"
 )
 
-// A bot that echoes, and a viewer who talks to it.
+// A bot repeats the messages of a viewer.
 func Example() {
 	srv, err := discord.New()
 	if err != nil {

@@ -93,7 +93,7 @@ func (s *Server) DropGateway(botID string) int {
 }
 
 // CloseGateway closes the gateway connections of a bot, or all if botID is empty, with one of the Close codes. It
-// returns the number of connections. Some codes end the session, as on Discord.
+// returns the number of connections. A code after which Discord requires a new session ends the session.
 func (s *Server) CloseGateway(botID string, code int) int {
 	return s.forEachConn(botID, func(c *gatewayConn) {
 		switch code {
@@ -121,7 +121,7 @@ func (s *Server) ReconnectGateway(botID string) int {
 }
 
 // InvalidateSessions sends Invalid Session to the connected sessions of a bot, or to all if botID is empty, and returns
-// the number of sessions. Resumable sessions can be resumed on another connection; the others end.
+// the number of sessions. If resumable is true, the sessions can be resumed on another connection; otherwise they end.
 // https://discord.com/developers/docs/events/gateway-events#invalid-session
 func (s *Server) InvalidateSessions(botID string, resumable bool) int {
 	return s.forEachConn(botID, func(c *gatewayConn) {

@@ -17,7 +17,7 @@ import (
 	"parley.internal/emulator/discord"
 )
 
-// wire is a raw gateway connection.
+// wire is a gateway connection without a client library.
 type wire struct {
 	*websocket.Conn
 	t   *testing.T
@@ -42,17 +42,17 @@ func (w *world) dial(query string) *wire {
 	return &wire{Conn: conn, t: w.t, ctx: ctx}
 }
 
-// hello is a raw connection that has had its Hello.
+// hello connects and reads the Hello.
 func (w *world) hello() *wire {
 	w.t.Helper()
 	c := w.dial("?v=10&encoding=json")
 	if p := c.read(); p.Op != 10 {
-		w.t.Fatalf("first came op %d, not Hello", p.Op)
+		w.t.Fatalf("the first message has op %d; want Hello", p.Op)
 	}
 	return c
 }
 
-// identified is a raw connection with a session, and the session's id.
+// identified connects and starts a session. It returns the connection and the session's id.
 func (w *world) identified(intents discord.Intents) (*wire, string) {
 	w.t.Helper()
 	c := w.hello()
@@ -62,7 +62,7 @@ func (w *world) identified(intents discord.Intents) (*wire, string) {
 	}
 	p := c.read()
 	if p.Type != "READY" {
-		w.t.Fatalf("after Identify came %+v", p)
+		w.t.Fatalf("received %+v after Identify", p)
 	}
 	w.must(json.Unmarshal(p.Data, &ready))
 	return c, ready.SessionID
@@ -110,7 +110,7 @@ func (c *wire) read() packet {
 	return p
 }
 
-// event reads up to the next event of a type.
+// event reads until an event of this type.
 func (c *wire) event(kind string) packet {
 	c.t.Helper()
 	for {
@@ -120,7 +120,7 @@ func (c *wire) event(kind string) packet {
 	}
 }
 
-// closed is the code with which the server closes.
+// closed waits for the end of the connection and returns its close code.
 func (c *wire) closed() int {
 	c.t.Helper()
 	for {
@@ -144,13 +144,13 @@ func TestDiscordgoGetsReadyAndItsGuilds(t *testing.T) {
 	if g.OwnerID != w.owner.ID || len(g.Channels) != 1 || len(g.Roles) != 2 || g.MemberCount != 3 {
 		t.Errorf("GUILD_CREATE has %+v", g)
 	}
-	// Of its members it names only the bot to who has not asked for presences.
+	// A session without the presences intent gets only the bot as a member.
 	if len(g.Members) != 1 || g.Members[0].User.ID != w.bot.ID || len(g.Members[0].Roles) != 1 || g.Members[0].Roles[0] != mods.ID {
-		t.Errorf("its members are %+v", g.Members)
+		t.Errorf("the members are %+v", g.Members)
 	}
 }
 
-func TestDiscordgoTalksBothWays(t *testing.T) {
+func TestDiscordgoSendsAndReceivesMessages(t *testing.T) {
 	w := newWorld(t, unlimited())
 	c := w.connect(allIntents)
 	mods := w.role("mods", 0)
@@ -164,7 +164,7 @@ func TestDiscordgoTalksBothWays(t *testing.T) {
 		t.Errorf("the author is the member %+v", got.Member)
 	}
 	if len(got.Mentions) != 1 || got.Mentions[0].ID != w.bot.ID {
-		t.Errorf("it mentions %v", got.Mentions)
+		t.Errorf("the mentions are %v", got.Mentions)
 	}
 	sent, err := c.ChannelMessageSendReply(w.channel.ID, "hi", got.Reference())
 	w.must(err)
@@ -173,14 +173,14 @@ func TestDiscordgoTalksBothWays(t *testing.T) {
 	}
 	own := next(t, c.created)
 	if own.ID != sent.ID || own.Author.ID != w.bot.ID || !own.Author.Bot {
-		t.Errorf("of its own message the bot hears %+v", own.Message)
+		t.Errorf("the bot received %+v about its own message", own.Message)
 	}
 	if last := w.last(); last.Text != "hi" || last.ReplyTo != said.ID || last.Via != discord.ViaAPI {
 		t.Errorf("the channel has %+v", last)
 	}
 }
 
-func TestEventsOfMessagesAndMembers(t *testing.T) {
+func TestMessageAndMemberEvents(t *testing.T) {
 	w := newWorld(t, unlimited())
 	mods := w.role("mods", discord.BanMembers)
 	w.must(w.SetRoles(w.guild.ID, w.bot.ID, mods.ID))
@@ -190,7 +190,7 @@ func TestEventsOfMessagesAndMembers(t *testing.T) {
 	for _, step := range []struct {
 		kind string
 		do   func() error
-		want string // somewhere in the event
+		want string // part of the event
 	}{
 		{"MESSAGE_UPDATE", func() error { _, err := w.Edit(w.channel.ID, m.ID, "changed"); return err }, `"content":"changed"`},
 		{"MESSAGE_DELETE", func() error { return w.Delete(w.channel.ID, m.ID) }, `"id":"` + m.ID + `"`},
@@ -208,18 +208,18 @@ func TestEventsOfMessagesAndMembers(t *testing.T) {
 		{"GUILD_DELETE", func() error { return w.RemoveMember(w.guild.ID, w.bot.ID) }, w.guild.ID},
 		{"GUILD_CREATE", func() error { _, err := w.AddMember(w.guild.ID, w.bot.ID); return err }, `"name":"Home"`},
 	} {
-		// What came before is of no interest.
+		// Earlier events do not matter.
 		for len(c.others) > 0 {
 			<-c.others
 		}
 		w.must(step.do())
 		if e := c.event(t, step.kind); !strings.Contains(string(e.RawData), step.want) {
-			t.Errorf("%s is %s, without %s", step.kind, e.RawData, step.want)
+			t.Errorf("%s is %s; want %s in it", step.kind, e.RawData, step.want)
 		}
 	}
 }
 
-func TestResumeAfterADropMissesNothing(t *testing.T) {
+func TestResumeAfterADropReplaysAllEvents(t *testing.T) {
 	w := newWorld(t, unlimited())
 	c := w.connect(allIntents)
 	w.say(w.viewer.ID, "before")
@@ -240,14 +240,14 @@ func TestResumeAfterADropMissesNothing(t *testing.T) {
 	c.event(t, "RESUMED")
 	w.say(w.viewer.ID, "after")
 	if got := next(t, c.created); got.Content != "after" {
-		t.Errorf("after the resume came %q", got.Content)
+		t.Errorf("received %q after the resume", got.Content)
 	}
 	if all := w.Sessions(w.bot.ID); len(all) != 1 {
-		t.Errorf("there are %d sessions, not the one that was resumed", len(all))
+		t.Errorf("%d sessions; want only the resumed session", len(all))
 	}
 }
 
-func TestReconnectRequestIsAnsweredWithAResume(t *testing.T) {
+func TestDiscordgoResumesAfterAReconnectRequest(t *testing.T) {
 	w := newWorld(t, unlimited())
 	c := w.connect(allIntents)
 	next(t, c.ready)
@@ -259,14 +259,14 @@ func TestReconnectRequestIsAnsweredWithAResume(t *testing.T) {
 	c.event(t, "RESUMED")
 }
 
-func TestInvalidSessionMakesDiscordgoStartAnother(t *testing.T) {
+func TestDiscordgoStartsANewSessionAfterInvalidSession(t *testing.T) {
 	w := newWorld(t, unlimited())
 	c := w.connect(allIntents)
 	first := next(t, c.ready)
 	w.InvalidateSessions(w.bot.ID, false)
 	second := next(t, c.ready)
 	if first.SessionID == second.SessionID {
-		t.Error("the session is the same")
+		t.Error("the session was not replaced")
 	}
 	w.say(w.viewer.ID, "new")
 	if got := next(t, c.created); got.Content != "new" {
@@ -274,7 +274,7 @@ func TestInvalidSessionMakesDiscordgoStartAnother(t *testing.T) {
 	}
 }
 
-func TestResumeByHand(t *testing.T) {
+func TestResumeOnTheWire(t *testing.T) {
 	w := newWorld(t, unlimited())
 	const intents = discord.IntentGuildMessages | discord.IntentMessageContent
 	start := func() (string, int) {
@@ -300,7 +300,7 @@ func TestResumeByHand(t *testing.T) {
 			t.Errorf("event %d is %s with seq %d", i, p.Type, p.Seq)
 		}
 	}
-	// A second resume takes the session over, from wherever it knows.
+	// A second connection resumes the session from its own sequence number.
 	other := resume(id, seq)
 	if p := other.read(); p.Type != "MESSAGE_CREATE" || p.Seq != seq+1 {
 		t.Errorf("the second resume begins with %s and seq %d", p.Type, p.Seq)
@@ -311,25 +311,25 @@ func TestResumeByHand(t *testing.T) {
 	}
 
 	if code := resume(id, 1000).closed(); code != discord.CloseInvalidSeq {
-		t.Errorf("a seq of the future is closed with %d", code)
+		t.Errorf("close code %d after a sequence number not sent yet", code)
 	}
 
 	id, seq = start()
 	w.clock.Advance(time.Hour)
 	c = resume(id, seq)
 	if p := c.read(); p.Op != 9 || string(p.Data) != "false" {
-		t.Errorf("a resume that comes too late gets %+v", p)
+		t.Errorf("received %+v after a late resume", p)
 	}
-	// The connection is good for an identify.
+	// The client may identify on the same connection.
 	c.send(2, w.identity(intents))
 	c.event("READY")
 
-	// Who closes with 1000 is gone.
+	// A client that closes with 1000 ends its session.
 	id = w.Sessions("")[0].ID
 	c.Close(websocket.StatusNormalClosure, "")
 	w.await("the session ends", func() bool { return len(w.Sessions("")) == 0 })
 	if p := resume(id, 1).read(); p.Op != 9 {
-		t.Errorf("a resume after 1000 gets %+v", p)
+		t.Errorf("received %+v after a resume of a session closed with 1000", p)
 	}
 }
 
@@ -360,26 +360,26 @@ func TestGatewayRefusals(t *testing.T) {
 			c := w.hello()
 			c.send(tt.op, tt.data)
 			if code := c.closed(); code != tt.want {
-				t.Errorf("closed with %d, not %d", code, tt.want)
+				t.Errorf("close code %d; want %d", code, tt.want)
 			}
 		})
 	}
 	c := w.hello()
 	c.write("{")
 	if code := c.closed(); code != discord.CloseDecodeError {
-		t.Errorf("no JSON is closed with %d", code)
+		t.Errorf("close code %d after a message other than JSON", code)
 	}
 	c, _ = w.identified(0)
 	c.send(2, w.identity(0))
 	if code := c.closed(); code != discord.CloseAlreadyAuthenticated {
-		t.Errorf("a second identify is closed with %d", code)
+		t.Errorf("close code %d after a second identify", code)
 	}
 	if code := w.dial("?v=6").closed(); code != discord.CloseInvalidVersion {
-		t.Errorf("version 6 is closed with %d", code)
+		t.Errorf("close code %d for version 6", code)
 	}
 }
 
-func TestContentNeedsItsIntent(t *testing.T) {
+func TestMessageContentNeedsItsIntent(t *testing.T) {
 	w := newWorld(t, unlimited())
 	c, _ := w.identified(discord.IntentGuildMessages | discord.IntentDirectMessages)
 	content := func() string {
@@ -389,20 +389,20 @@ func TestContentNeedsItsIntent(t *testing.T) {
 	}
 	w.say(w.viewer.ID, "secret")
 	if got := content(); got != "" {
-		t.Errorf("in the guild it reads %q", got)
+		t.Errorf("the bot can read %q in the guild", got)
 	}
 	w.say(w.viewer.ID, "<@"+w.bot.ID+"> hello")
 	if got := content(); !strings.HasSuffix(got, "hello") {
-		t.Errorf("where it is mentioned it reads %q", got)
+		t.Errorf("the bot can read %q where it is mentioned", got)
 	}
 	w.say(w.bot.ID, "own")
 	if got := content(); got != "own" {
-		t.Errorf("of its own it reads %q", got)
+		t.Errorf("the bot can read %q of its own message", got)
 	}
 	_, err := w.SayDM(w.viewer.ID, w.bot.ID, "direct")
 	w.must(err)
 	if got := content(); got != "direct" {
-		t.Errorf("in direct messages it reads %q", got)
+		t.Errorf("the bot can read %q in direct messages", got)
 	}
 }
 
@@ -414,7 +414,7 @@ func TestIdentifyLimits(t *testing.T) {
 	c := w.hello()
 	c.send(2, w.identity(0))
 	if p := c.read(); p.Op != 9 || string(p.Data) != "false" {
-		t.Errorf("a second identify within 5 s gets %+v", p)
+		t.Errorf("received %+v after a second identify within 5 s", p)
 	}
 	w.clock.Advance(5 * time.Second)
 	c.send(2, w.identity(0))
@@ -429,11 +429,11 @@ func TestIdentifyLimits(t *testing.T) {
 	over.send(2, w.identity(0))
 	for _, c := range []*wire{over, c} {
 		if code := c.closed(); code != discord.CloseAuthenticationFailed {
-			t.Errorf("over the limit of the day, closed with %d", code)
+			t.Errorf("close code %d above the daily limit", code)
 		}
 	}
 	if r := w.call("GET", "/users/@me", nil); r.status != 401 {
-		t.Errorf("the token that was reset gets %d", r.status)
+		t.Errorf("status %d with the old token", r.status)
 	}
 }
 
@@ -453,13 +453,13 @@ func TestHeartbeats(t *testing.T) {
 	c, id := w.identified(0)
 	c.send(1, 1)
 	if p := c.read(); p.Op != 11 {
-		t.Errorf("a heartbeat gets %+v", p)
+		t.Errorf("received %+v after a heartbeat", p)
 	}
 	w.RequestHeartbeat("")
 	if p := c.read(); p.Op != 1 {
-		t.Errorf("asked for a heartbeat with %+v", p)
+		t.Errorf("the request for a heartbeat is %+v", p)
 	}
-	// Who falls silent is closed, and may resume.
+	// A client without heartbeats is disconnected, and may resume.
 	if code := c.closed(); code != discord.CloseUnknownError {
 		t.Errorf("closed with %d", code)
 	}
@@ -468,7 +468,7 @@ func TestHeartbeats(t *testing.T) {
 	again.event("RESUMED")
 }
 
-func TestACKsStopOnDemand(t *testing.T) {
+func TestStopACKsWithholdsHeartbeatACKs(t *testing.T) {
 	w := newWorld(t, unlimited())
 	c, _ := w.identified(discord.IntentGuildMessages)
 	w.StopACKs("")
@@ -513,14 +513,14 @@ func TestCompression(t *testing.T) {
 		var p packet
 		w.must(dec.Decode(&p))
 		if p.Type != want {
-			t.Errorf("message %d is %q, not %q", i, p.Type, want)
+			t.Errorf("message %d is %q; want %q", i, p.Type, want)
 		}
 	}
 }
 
 func TestShards(t *testing.T) {
 	w := newWorld(t, unlimited())
-	heard := make([]int, 2)
+	received := make([]int, 2)
 	var conns []*wire
 	for shard := range 2 {
 		c := w.hello()
@@ -534,18 +534,18 @@ func TestShards(t *testing.T) {
 	_, err := w.SayDM(w.viewer.ID, w.bot.ID, "direct")
 	w.must(err)
 	for i, c := range conns {
-		// What came before the answer to a heartbeat is all.
+		// The answer to a heartbeat marks the end of the earlier events.
 		c.send(1, nil)
 		for p := c.read(); p.Op != 11; p = c.read() {
-			heard[i]++
+			received[i]++
 		}
 	}
-	if heard[0]+heard[1] != 2 || heard[0] == 0 {
-		t.Errorf("the shards heard %v", heard)
+	if received[0]+received[1] != 2 || received[0] == 0 {
+		t.Errorf("the shards received %v", received)
 	}
 }
 
-func TestMembersOnRequest(t *testing.T) {
+func TestRequestGuildMembers(t *testing.T) {
 	w := newWorld(t, unlimited())
 	c, _ := w.identified(discord.IntentGuildMembers)
 	for query, want := range map[string]int{"": 3, "VIEW": 1, "nobody": 0} {
@@ -553,12 +553,12 @@ func TestMembersOnRequest(t *testing.T) {
 		var chunk struct{ Members []json.RawMessage }
 		w.must(json.Unmarshal(c.event("GUILD_MEMBERS_CHUNK").Data, &chunk))
 		if len(chunk.Members) != want {
-			t.Errorf("%q finds %d members, not %d", query, len(chunk.Members), want)
+			t.Errorf("%q returned %d members; want %d", query, len(chunk.Members), want)
 		}
 	}
 	c.send(8, object{"guild_id": w.guild.ID, "user_ids": []string{w.viewer.ID, "1"}, "limit": 0})
 	if p := c.event("GUILD_MEMBERS_CHUNK"); !strings.Contains(string(p.Data), `"not_found":["1"]`) {
-		t.Errorf("by ids: %s", p.Data)
+		t.Errorf("members by id: %s", p.Data)
 	}
 }
 
@@ -577,33 +577,33 @@ func TestDispatchFaults(t *testing.T) {
 		w.must(json.Unmarshal(p.Data, &m))
 		got = append(got, fmt.Sprint(m.Content, p.Seq))
 	}
-	// What the first fault lets pass meets the second.
+	// Events skipped by the first fault meet the second fault.
 	if want := "[one2 one2 three3 four4]"; fmt.Sprint(got) != want {
 		t.Errorf("got %v", got)
 	}
 }
 
-func TestGatewayIsClosedWithACode(t *testing.T) {
+func TestCloseGatewaySendsTheCode(t *testing.T) {
 	w := newWorld(t, unlimited())
 	for code, sessions := range map[int]int{discord.CloseUnknownError: 1, discord.CloseSessionTimedOut: 0} {
 		c, _ := w.identified(0)
 		w.CloseGateway(w.bot.ID, code)
 		if got := c.closed(); got != code {
-			t.Errorf("closed with %d, not %d", got, code)
+			t.Errorf("close code %d; want %d", got, code)
 		}
 		w.await("the connection ends", func() bool { return w.Connected("") == 0 })
 		if n := len(w.Sessions("")); n != sessions {
-			t.Errorf("after %d there are %d sessions", code, n)
+			t.Errorf("close code %d left %d sessions", code, n)
 		}
 		w.ForgetSessions("")
 	}
 }
 
-func TestGatewayIsDownForAWhile(t *testing.T) {
+func TestHTTPFaultRefusesGatewayConnections(t *testing.T) {
 	w := newWorld(t, unlimited())
 	w.FailHTTP(discord.HTTPFault{Path: "/", Status: 503})
 	if _, _, err := websocket.Dial(t.Context(), w.GatewayURL()+"/?v=10", nil); err == nil {
-		t.Error("the gateway can be reached")
+		t.Error("the gateway accepted a connection")
 	}
 	w.hello()
 }

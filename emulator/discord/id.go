@@ -19,7 +19,7 @@ func (s *Server) newID() string {
 	return strconv.FormatUint(s.lastID, 10)
 }
 
-// IDTime returns the creation time of a snowflake, in milliseconds.
+// IDTime returns the creation time of a snowflake, to the millisecond.
 func IDTime(id string) (time.Time, error) {
 	n, err := snowflake(id)
 	if err != nil {

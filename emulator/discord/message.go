@@ -27,8 +27,9 @@ type Message struct {
 	// @here. Mentions blocked by allowed_mentions or by a missing permission stand only in the text.
 	Mentions, MentionRoles []string
 	MentionEveryone        bool
-	// Pings are the sorted ids of all notified users: mentioned users, members of mentioned roles, all users with
-	// access for @everyone, and the author of an answered message. The author of the message is never pinged.
+	// Pings are the sorted ids of all notified users: mentioned users, members of mentioned roles, for @everyone all
+	// users who can see the channel, and the author of a message answered with a ping. The author of the message is
+	// never pinged.
 	Pings []string
 	// Via is the transport: ViaAPI or ViaSay.
 	Via string

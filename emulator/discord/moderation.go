@@ -31,7 +31,7 @@ type TimeOut struct {
 type AuditEntry struct {
 	// Action is Discord's name of the action, such as "MEMBER_BAN_ADD".
 	Action string
-	// ByID is the bot, and TargetID the affected user.
+	// ByID is the bot. TargetID is the affected user, or the channel of a bulk deletion.
 	ByID, TargetID string
 	// Reason comes from the X-Audit-Log-Reason header.
 	Reason string

@@ -81,12 +81,13 @@ type Timing struct {
 	// Heartbeat is the heartbeat_interval of Hello. A connection is closed if its client is late by more than half of
 	// the interval. 41.25 s.
 	Heartbeat time.Duration
-	// Resume is the time to resume a session without a connection. Discord's documentation: "a few minutes". 3 min.
+	// Resume is the time for which a session without a connection can be resumed. Discord's documentation says "a few
+	// minutes". 3 min.
 	Resume time.Duration
 	// Reconnect is the life of a connection after the request to reconnect. 5 s.
 	Reconnect time.Duration
-	// Nonce is the time during which a repeated nonce returns the earlier message. Discord's documentation: "the past
-	// few minutes". 3 min.
+	// Nonce is the time during which a repeated nonce returns the earlier message. Discord's documentation says "the
+	// past few minutes". 3 min.
 	Nonce time.Duration
 }
 

@@ -10,12 +10,12 @@ import (
 	"parley.internal/emulator/discord"
 )
 
-func TestTheWorldRefusesWhatCannotBe(t *testing.T) {
+func TestMethodsRefuseInvalidArguments(t *testing.T) {
 	w := newWorld(t)
 	for name, f := range map[string]func() error{
 		"a user without a name": func() error { _, err := w.AddUser(discord.User{}); return err },
-		"an id that is none":    func() error { _, err := w.AddUser(discord.User{ID: "x", Name: "x"}); return err },
-		"a name twice":          func() error { _, err := w.AddUser(discord.User{ID: "5", Name: "viewer"}); return err },
+		"an invalid id":         func() error { _, err := w.AddUser(discord.User{ID: "x", Name: "x"}); return err },
+		"a used name":           func() error { _, err := w.AddUser(discord.User{ID: "5", Name: "viewer"}); return err },
 		"a user with a bot's id": func() error {
 			_, err := w.AddUser(discord.User{ID: w.bot.ID, Name: "x"})
 			return err
@@ -24,7 +24,7 @@ func TestTheWorldRefusesWhatCannotBe(t *testing.T) {
 			_, err := w.AddBot(discord.Bot{User: discord.User{Name: "x"}, Privileged: discord.IntentGuilds})
 			return err
 		},
-		"another's token": func() error {
+		"a used token": func() error {
 			_, err := w.AddBot(discord.Bot{User: discord.User{Name: "x"}, Token: w.bot.Token})
 			return err
 		},
@@ -33,29 +33,29 @@ func TestTheWorldRefusesWhatCannotBe(t *testing.T) {
 			_, err := w.AddChannel(discord.Channel{Name: "x"})
 			return err
 		},
-		"a role that is not there": func() error { return w.SetRoles(w.guild.ID, w.viewer.ID, "1") },
-		"@everyone removed":        func() error { return w.RemoveRole(w.guild.ID, w.guild.ID) },
-		"the owner leaves":         func() error { return w.RemoveMember(w.guild.ID, w.owner.ID) },
-		"the owner banned":         func() error { return w.Ban(w.guild.ID, w.owner.ID, "") },
-		"one who is no member talks": func() error {
+		"an unknown role":   func() error { return w.SetRoles(w.guild.ID, w.viewer.ID, "1") },
+		"@everyone removed": func() error { return w.RemoveRole(w.guild.ID, w.guild.ID) },
+		"the owner leaves":  func() error { return w.RemoveMember(w.guild.ID, w.owner.ID) },
+		"the owner banned":  func() error { return w.Ban(w.guild.ID, w.owner.ID, "") },
+		"a message of a user who is not a member": func() error {
 			_, err := w.Say(w.channel.ID, w.user("stranger").ID, "x")
 			return err
 		},
-		"an answer to nothing": func() error {
+		"a reply to an unknown message": func() error {
 			_, err := w.Say(w.channel.ID, w.viewer.ID, "x", discord.ReplyingTo("1"))
 			return err
 		},
-		"talk where there is none": func() error {
+		"a message in a voice channel": func() error {
 			c, err := w.AddChannel(discord.Channel{GuildID: w.guild.ID, Name: "voice", Type: discord.VoiceChannel})
 			w.must(err)
 			_, err = w.Say(c.ID, w.viewer.ID, "x")
 			return err
 		},
-		"direct messages of two users": func() error { _, err := w.SayDM(w.viewer.ID, w.owner.ID, "x"); return err },
-		"an edit of nothing":           func() error { _, err := w.Edit(w.channel.ID, "1", "x"); return err },
+		"direct messages of two users":  func() error { _, err := w.SayDM(w.viewer.ID, w.owner.ID, "x"); return err },
+		"an edit of an unknown message": func() error { _, err := w.Edit(w.channel.ID, "1", "x"); return err },
 	} {
 		if f() == nil {
-			t.Errorf("%s is taken", name)
+			t.Errorf("%s: no error", name)
 		}
 	}
 }
@@ -67,21 +67,21 @@ func TestSeedingTwiceChangesNothing(t *testing.T) {
 	bot, err := w.AddBot(discord.Bot{User: discord.User{ID: w.bot.ID, Name: "bot"}})
 	w.must(err)
 	if again.ID != w.viewer.ID || bot != w.bot {
-		t.Errorf("the viewer is %+v, the bot %+v", again, bot)
+		t.Errorf("the viewer is %+v, and the bot %+v", again, bot)
 	}
 	_, err = w.AddGuild(w.guild)
 	w.must(err)
 	_, err = w.AddChannel(w.channel)
 	w.must(err)
 	if n, m := len(w.Guilds()), len(w.Channels(w.guild.ID)); n != 1 || m != 1 || len(w.Users()) != 3 {
-		t.Errorf("there are %d guilds, %d channels and the users %v", n, m, w.Users())
+		t.Errorf("%d guilds, %d channels, users %v", n, m, w.Users())
 	}
 	if u, ok := w.User(w.viewer.ID); !ok || u.GlobalName != "The Viewer" {
 		t.Errorf("the viewer is %+v", u)
 	}
 }
 
-func TestIDsTellTheirTime(t *testing.T) {
+func TestIDsContainTheirCreationTime(t *testing.T) {
 	w := newWorld(t)
 	at := w.clock.Now()
 	var ids []string
@@ -92,17 +92,17 @@ func TestIDsTellTheirTime(t *testing.T) {
 		t.Errorf("the ids are %v", ids)
 	}
 	if got, err := discord.IDTime(ids[9]); err != nil || !got.Equal(at) {
-		t.Errorf("the last is of %v, %v", got, err)
+		t.Errorf("the time of the last id is %v, %v", got, err)
 	}
 	if got, err := discord.IDTime(discord.IDAt(at)); err != nil || !got.Equal(at) {
-		t.Errorf("IDAt is of %v, %v", got, err)
+		t.Errorf("the time of IDAt is %v, %v", got, err)
 	}
 	if _, err := discord.IDTime("x"); err == nil {
-		t.Error("x has a time")
+		t.Error("the invalid id x has a time")
 	}
 }
 
-func TestATokenThatIsResetIsGone(t *testing.T) {
+func TestResetTokenInvalidatesTheOldToken(t *testing.T) {
 	w := newWorld(t, unlimited())
 	c, _ := w.identified(0)
 	token, err := w.ResetToken(w.bot.ID)
@@ -111,10 +111,10 @@ func TestATokenThatIsResetIsGone(t *testing.T) {
 		t.Errorf("closed with %d", code)
 	}
 	if r := w.call("GET", "/users/@me", nil); r.status != 401 {
-		t.Errorf("the old token gets %d", r.status)
+		t.Errorf("status %d with the old token", r.status)
 	}
 	if r := w.callWith("GET", "/v10/users/@me", "Bot "+token, nil, nil); r.status != 200 {
-		t.Errorf("the new token gets %d", r.status)
+		t.Errorf("status %d with the new token", r.status)
 	}
 }
 
@@ -169,7 +169,7 @@ func FuzzMentions(f *testing.F) {
 	})
 }
 
-func TestWhatIsTypedIsHeldToThePermissions(t *testing.T) {
+func TestAsTypedAppliesPermissionsAndTimeOuts(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		arrange func(w *world)
@@ -192,7 +192,7 @@ func TestWhatIsTypedIsHeldToThePermissions(t *testing.T) {
 			c.arrange(w)
 			_, err := w.Say(w.channel.ID, w.viewer.ID, "hello", discord.AsTyped())
 			if said := len(w.Said(w.channel.ID)); (err != nil) != c.refused || (said == 0) != c.refused {
-				t.Errorf("%v, with %d messages said", err, said)
+				t.Errorf("error %v, %d messages posted", err, said)
 			}
 			if _, err := w.SayDM(w.viewer.ID, w.bot.ID, "hello", discord.AsTyped()); err != nil {
 				t.Errorf("a direct message: %v", err)

@@ -28,7 +28,7 @@ type world struct {
 	channel       discord.Channel
 }
 
-// unlimited are no limits, for tests of something else.
+// unlimited turns off all limits, for tests of other behaviour.
 func unlimited() discord.Option { return discord.WithLimits(discord.Limits{}) }
 
 func newWorld(t *testing.T, opts ...discord.Option) *world {
@@ -85,17 +85,17 @@ func (w *world) say(userID, text string, opts ...discord.SayOption) discord.Mess
 	return m
 }
 
-// last is what was said last in the channel.
+// last returns the last message of the channel.
 func (w *world) last() discord.Message {
 	w.t.Helper()
 	said := w.Said(w.channel.ID)
 	if len(said) == 0 {
-		w.t.Fatal("nothing was said")
+		w.t.Fatal("the channel has no message")
 	}
 	return said[len(said)-1]
 }
 
-// await fails the test unless cond soon holds.
+// await waits until cond holds, and fails the test if this takes too long.
 func (w *world) await(what string, cond func() bool) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
@@ -113,7 +113,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// redirect sends what is meant for Discord to the server.
+// redirect is a transport that sends requests for Discord to the server.
 type redirect struct{ api string }
 
 func (r redirect) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -126,7 +126,7 @@ func (r redirect) RoundTrip(req *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(req)
 }
 
-// client is a discordgo session that asks the server, and is not connected.
+// client returns a discordgo session for HTTP requests to the server, without a gateway connection.
 func (w *world) client() *discordgo.Session {
 	w.t.Helper()
 	s, err := discordgo.New("Bot " + w.bot.Token)
@@ -135,12 +135,12 @@ func (w *world) client() *discordgo.Session {
 	s.ShouldRetryOnRateLimit = false
 	s.MaxRestRetries = 0
 	s.LogLevel = discordgo.LogError - 1
-	// Its state writes to the very events that handlers get.
+	// discordgo's state changes the events that handlers receive.
 	s.StateEnabled = false
 	return s
 }
 
-// connected is a client that is connected, with what it hears.
+// connected is a client with a gateway connection, and its received events.
 type connected struct {
 	*discordgo.Session
 	ready   chan *discordgo.Ready
@@ -163,7 +163,7 @@ func (w *world) connect(intents discordgo.Intent) *connected {
 	c.AddHandler(func(_ *discordgo.Session, e *discordgo.Event) { c.others <- e })
 	w.must(c.Open())
 	w.t.Cleanup(func() {
-		// It is an error where the connection is not open, which is as well.
+		// Close fails if the connection is already closed.
 		_ = c.Close()
 	})
 	w.await("the bot connects", func() bool { return w.Connected(w.bot.ID) > 0 })
@@ -172,7 +172,7 @@ func (w *world) connect(intents discordgo.Intent) *connected {
 
 const allIntents = discordgo.IntentsAllWithoutPrivileged | discordgo.IntentMessageContent | discordgo.IntentGuildMembers
 
-// next is what comes next from c, which must be soon.
+// next receives the next value from c, and fails the test if none comes soon.
 func next[T any](t *testing.T, c <-chan T) T {
 	t.Helper()
 	select {
@@ -180,12 +180,12 @@ func next[T any](t *testing.T, c <-chan T) T {
 		return v
 	case <-time.After(time.Minute):
 		var none T
-		t.Fatalf("no %T came", none)
+		t.Fatalf("received no %T", none)
 		return none
 	}
 }
 
-// event is the next of a type.
+// event receives events until one has this type.
 func (c *connected) event(t *testing.T, kind string) *discordgo.Event {
 	t.Helper()
 	for {
@@ -195,7 +195,7 @@ func (c *connected) event(t *testing.T, kind string) *discordgo.Event {
 	}
 }
 
-// reply is what the API answered.
+// reply is a response of the API.
 type reply struct {
 	status int
 	header http.Header
@@ -203,14 +203,13 @@ type reply struct {
 	list   []map[string]any
 }
 
-// code is Discord's of an error.
+// code returns Discord's error code.
 func (r reply) code() int {
 	n, _ := r.body["code"].(float64)
 	return int(n)
 }
 
-// field is what is wrong with a field of the form, as the code of its first
-// error.
+// field returns the code of the first error of a form field.
 func (r reply) field(path string) string {
 	at, _ := r.body["errors"].(map[string]any)
 	for _, step := range strings.Split(path, ".") {
@@ -225,7 +224,7 @@ func (r reply) field(path string) string {
 	return code
 }
 
-// call asks the API by hand, with a body of JSON where it is not nil.
+// call sends a request as the bot, with body as JSON unless body is nil.
 func (w *world) call(method, path string, body any) reply {
 	w.t.Helper()
 	return w.callWith(method, "/v10"+path, "Bot "+w.bot.Token, nil, body)
@@ -238,7 +237,7 @@ func (w *world) callWith(method, path, authorization string, header http.Header,
 	return r
 }
 
-// try is callWith where the connection may break.
+// try is callWith for a connection that may break.
 func (w *world) try(method, path, authorization string, header http.Header, body any) (reply, error) {
 	w.t.Helper()
 	var b []byte
@@ -281,5 +280,5 @@ func (w *world) try(method, path, authorization string, header http.Header, body
 	return r, nil
 }
 
-// object is a form.
+// object is a JSON object.
 type object = map[string]any

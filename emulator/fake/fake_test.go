@@ -16,7 +16,7 @@ import (
 	"parley.internal/emulator/fake"
 )
 
-// world is a server that counts what is posted to it.
+// world is a server that counts its POST requests.
 type world struct {
 	*fake.Core
 	t     *testing.T
@@ -41,7 +41,7 @@ func newWorld(t *testing.T) *world {
 		rw.Header().Set("Counted", "yes")
 		rw.WriteHeader(http.StatusCreated)
 	})
-	// What stands for a WebSocket: it is said hello to until the server ends.
+	// This handler stands for a WebSocket. It sends hello, and keeps the connection until the server ends.
 	mux.HandleFunc("GET /socket", func(rw http.ResponseWriter, _ *http.Request) {
 		c, _, err := http.NewResponseController(rw).Hijack()
 		if err != nil {
@@ -80,7 +80,7 @@ func (w *world) counted() int {
 	return w.posts
 }
 
-// post is the answer, or status 0 where there was none.
+// post sends a request and returns the response; status is 0 without a response.
 func (w *world) post(ctx context.Context) (status int, header http.Header, body string) {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+w.addr+"/count", strings.NewReader("one"))
@@ -99,7 +99,7 @@ func (w *world) post(ctx context.Context) (status int, header http.Header, body 
 	return resp.StatusCode, resp.Header, string(b)
 }
 
-// open speaks to the socket, and is closed with the test.
+// open requests the WebSocket. The connection is closed at the end of the test.
 func (w *world) open() (net.Conn, *bufio.Reader) {
 	w.t.Helper()
 	c, err := net.Dial("tcp", w.addr)
@@ -113,7 +113,7 @@ func (w *world) open() (net.Conn, *bufio.Reader) {
 	return c, bufio.NewReader(c)
 }
 
-func TestWhoAwaitsIsWokenByAChange(t *testing.T) {
+func TestAwaitReturnsAfterAChange(t *testing.T) {
 	w := newWorld(t)
 	asked := make(chan struct{}, 100)
 	met := make(chan error, 1)
@@ -123,7 +123,7 @@ func TestWhoAwaitsIsWokenByAChange(t *testing.T) {
 			return w.counted() == 1
 		})
 	}()
-	<-asked // in vain
+	<-asked // the condition does not hold yet
 	w.post(t.Context())
 	if err := <-met; err != nil {
 		t.Error(err)
@@ -137,33 +137,33 @@ func TestAwaitEndsWithItsContextAndWithTheServer(t *testing.T) {
 	enough := errors.New("enough")
 	cancel(enough)
 	if err := w.Await(ctx, never); !errors.Is(err, enough) {
-		t.Errorf("after the end of its context, Await returns %v", err)
+		t.Errorf("Await returned %v after the end of its context", err)
 	}
 	if err := w.Close(); err != nil {
 		t.Error(err)
 	}
 	if err := w.Await(t.Context(), never); !errors.Is(err, fake.ErrClosed) {
-		t.Errorf("after Close, Await returns %v", err)
+		t.Errorf("Await returned %v after Close", err)
 	}
 }
 
-func TestFaultsSkipAndLastAsLongAsTheySay(t *testing.T) {
+func TestFaultsApplyAfterSkipForTimesRequests(t *testing.T) {
 	w := newWorld(t)
 	w.FailHTTP(fake.HTTPFault{Method: "GET", Status: 500})
 	w.FailHTTP(fake.HTTPFault{Path: "/elsewhere", Status: 500})
 	w.FailHTTP(fake.HTTPFault{Path: "/count", Skip: 1, Times: 2, Status: 503})
 	w.FailHTTP(fake.HTTPFault{Status: 502})
-	// The one that skips leaves the first request to the next.
+	// The third fault skips the first request, so the fourth fault applies to it.
 	want := []int{502, 503, 503, 201}
 	for i, status := range want {
 		if got, _, _ := w.post(t.Context()); got != status {
-			t.Errorf("request %d gets %d, not %d", i, got, status)
+			t.Errorf("request %d got status %d; want %d", i, got, status)
 		}
 	}
 	w.FailHTTP(fake.HTTPFault{Status: 500, Times: 10})
 	w.ClearFaults()
 	if got, _, _ := w.post(t.Context()); got != 201 {
-		t.Errorf("once the faults are cleared, a request gets %d", got)
+		t.Errorf("status %d after ClearFaults; want 201", got)
 	}
 	for i, r := range w.Requests("/count")[:len(want)] {
 		if r.Method != "POST" || r.Status != want[i] {
@@ -171,11 +171,11 @@ func TestFaultsSkipAndLastAsLongAsTheySay(t *testing.T) {
 		}
 	}
 	if r := w.Requests("/elsewhere"); r != nil {
-		t.Errorf("what was not asked for is listed: %v", r)
+		t.Errorf("requests that were never sent are listed: %v", r)
 	}
 }
 
-func TestAFaultFailsAfterOrInsteadOfWhatWasAskedFor(t *testing.T) {
+func TestFaultReplacesTheRequestOrItsResponse(t *testing.T) {
 	for _, test := range []struct {
 		name         string
 		fault        fake.HTTPFault
@@ -183,11 +183,11 @@ func TestAFaultFailsAfterOrInsteadOfWhatWasAskedFor(t *testing.T) {
 		body         string
 	}{
 		{"a status", fake.HTTPFault{Status: 500}, 500, 0, "refused: injected fault\n"},
-		{"a status once it is done", fake.HTTPFault{Status: 500, Done: true}, 500, 1, "refused: injected fault\n"},
+		{"a status after the request", fake.HTTPFault{Status: 500, Done: true}, 500, 1, "refused: injected fault\n"},
 		{"a status without a body", fake.HTTPFault{Status: 204}, 204, 0, ""},
 		{"a broken connection", fake.HTTPFault{Drop: true}, 0, 0, ""},
 		{"a lost answer", fake.HTTPFault{Drop: true, Done: true}, 0, 1, ""},
-		{"a slow one", fake.HTTPFault{Delay: time.Millisecond}, 201, 1, ""},
+		{"a slow response", fake.HTTPFault{Delay: time.Millisecond}, 201, 1, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -195,7 +195,7 @@ func TestAFaultFailsAfterOrInsteadOfWhatWasAskedFor(t *testing.T) {
 			w.FailHTTP(test.fault)
 			status, header, body := w.post(t.Context())
 			if status != test.status || body != test.body || w.counted() != test.done {
-				t.Errorf("%d %q, done %d times; want %d %q, %d times", status, body, w.counted(), test.status, test.body, test.done)
+				t.Errorf("%d %q, executed %d times; want %d %q, %d times", status, body, w.counted(), test.status, test.body, test.done)
 			}
 			if fails := test.fault.Status != 0; fails != (header.Get("Fault") != "") || fails && header.Get("Counted") != "" {
 				t.Errorf("the header is %v", header)
@@ -207,7 +207,7 @@ func TestAFaultFailsAfterOrInsteadOfWhatWasAskedFor(t *testing.T) {
 	}
 }
 
-func TestAHangingRequestIsDoneAndListedAndEndsWithTheClientOrTheServer(t *testing.T) {
+func TestHangingRequestIsListedAndEndsWithTheClientOrTheServer(t *testing.T) {
 	w := newWorld(t)
 	w.FailHTTP(fake.HTTPFault{Hang: true, Done: true, Times: 2})
 	for i, end := range []func(cancel func()){
@@ -219,25 +219,25 @@ func TestAHangingRequestIsDoneAndListedAndEndsWithTheClientOrTheServer(t *testin
 		var client sync.WaitGroup
 		client.Go(func() {
 			if status, _, _ := w.post(ctx); status != 0 {
-				t.Errorf("it gets %d", status)
+				t.Errorf("status %d; want no response", status)
 			}
 		})
 		if err := w.Await(t.Context(), func() bool { return len(w.Requests("/count")) == i+1 }); err != nil {
 			t.Fatal(err)
 		}
 		if r := w.Requests("/count")[i]; r.Status != 0 || w.counted() != i+1 {
-			t.Errorf("it is listed as %+v, and done %d times", r, w.counted())
+			t.Errorf("the request is listed as %+v, and was executed %d times", r, w.counted())
 		}
 		end(cancel)
 		client.Wait()
 	}
 }
 
-func TestCloseWaitsForAConnectionThatWasTakenOver(t *testing.T) {
+func TestCloseWaitsForAHijackedConnection(t *testing.T) {
 	w := newWorld(t)
 	_, in := w.open()
 	if line, err := in.ReadString('\n'); line != "hello\n" {
-		t.Fatalf("the socket says %q, %v", line, err)
+		t.Fatalf("the WebSocket sent %q, %v", line, err)
 	}
 	if err := w.Close(); err != nil {
 		t.Error(err)
@@ -245,29 +245,29 @@ func TestCloseWaitsForAConnectionThatWasTakenOver(t *testing.T) {
 	if w.counted() != -1 {
 		t.Error("Close returned before the connection's handler")
 	}
-	if w.tasks.Go(func() { t.Error("it ran") }) {
-		t.Error("after Close, a goroutine began")
+	if w.tasks.Go(func() { t.Error("the goroutine ran after Close") }) {
+		t.Error("Go returned true after Close")
 	}
 }
 
-func TestASocketMeetsOnlyFaultsThatNameIt(t *testing.T) {
+func TestWebSocketMeetsOnlyFaultsWithItsPath(t *testing.T) {
 	w := newWorld(t)
 	w.FailHTTP(fake.HTTPFault{Status: 500})
 	_, in := w.open()
 	if line, err := in.ReadString('\n'); line != "hello\n" {
-		t.Errorf("the socket says %q, %v", line, err)
+		t.Errorf("the WebSocket sent %q, %v", line, err)
 	}
 	w.FailHTTP(fake.HTTPFault{Path: "/socket", Status: 503})
 	_, in = w.open()
 	if line, err := in.ReadString('\n'); !strings.HasPrefix(line, "HTTP/1.1 503") {
-		t.Errorf("the socket says %q, %v", line, err)
+		t.Errorf("the WebSocket sent %q, %v", line, err)
 	}
 	if r := w.Requests(""); r != nil {
-		t.Errorf("they are listed: %v", r)
+		t.Errorf("WebSocket requests are listed: %v", r)
 	}
 }
 
-func TestABodyThatIsTooLargeIsRefused(t *testing.T) {
+func TestLargeBodyIsRefused(t *testing.T) {
 	w := newWorld(t)
 	resp, err := http.Post("http://"+w.addr+"/count", "text/plain", strings.NewReader(strings.Repeat("x", 1<<20+1)))
 	if err != nil {
@@ -275,17 +275,17 @@ func TestABodyThatIsTooLargeIsRefused(t *testing.T) {
 	}
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusRequestEntityTooLarge || w.counted() != 0 {
-		t.Errorf("it gets %d, and is done %d times", resp.StatusCode, w.counted())
+		t.Errorf("status %d, executed %d times", resp.StatusCode, w.counted())
 	}
 }
 
-func TestAQueueGivesItsFramesInOrderAndEndsOnce(t *testing.T) {
-	q := fake.NewQueue[int](func() { t.Error("too many") })
+func TestQueueReturnsFramesInOrderAndClosesOnce(t *testing.T) {
+	q := fake.NewQueue[int](func() { t.Error("overflow was called") })
 	q.Push(1)
 	q.Push(2)
 	<-q.Ready()
 	if frames, last := q.Take(); len(frames) != 2 || frames[0] != 1 || frames[1] != 2 || last {
-		t.Errorf("it gives %v, %v", frames, last)
+		t.Errorf("Take returned %v, %v", frames, last)
 	}
 	q.Push(3)
 	q.Close(4000)
@@ -293,22 +293,22 @@ func TestAQueueGivesItsFramesInOrderAndEndsOnce(t *testing.T) {
 	q.Push(4)
 	<-q.Ready()
 	if frames, last := q.Take(); len(frames) != 1 || frames[0] != 3 || !last || q.Code() != 4000 {
-		t.Errorf("at its end it gives %v, %v, with code %d", frames, last, q.Code())
+		t.Errorf("Take returned %v, %v after Close, with code %d", frames, last, q.Code())
 	}
 }
 
-func TestAQueueDropsAClientThatDoesNotRead(t *testing.T) {
+func TestQueueDropsAClientThatDoesNotRead(t *testing.T) {
 	var dropped atomic.Bool
 	q := fake.NewQueue[int](func() { dropped.Store(true) })
 	for i := 0; !dropped.Load(); i++ {
 		if i > 1<<20 {
-			t.Fatal("it takes whatever comes")
+			t.Fatal("overflow was never called")
 		}
 		q.Push(i)
 	}
 }
 
-func TestAWindowHasRoomAgainOnceItsOldestIsOut(t *testing.T) {
+func TestWindowAllowsAnEventAfterTheOldestExpired(t *testing.T) {
 	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
 	w := fake.Window{N: 2, Per: 10 * time.Second}
 	var h fake.History
@@ -327,13 +327,13 @@ func TestAWindowHasRoomAgainOnceItsOldestIsOut(t *testing.T) {
 		took := h.Take(at(step.second), w)
 		left, full := h.Left(at(step.second), w)
 		if took != step.took || left != step.left || full != step.full {
-			t.Errorf("at %d s: %v, %d left, all in %s; want %+v", step.second, took, left, full, step)
+			t.Errorf("at %d s: Take returned %v, %d left, empty in %s; want %+v", step.second, took, left, full, step)
 		}
 	}
 	var all fake.History
 	for range 100 {
 		if !all.Take(at(0), fake.Window{}) {
-			t.Fatal("the zero window has an end")
+			t.Fatal("the zero window has a limit")
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// gateway answers every question as often as answers says.
+// gateway starts a server that answers every question answers times, and returns its URL.
 func gateway(t *testing.T, answers int) string {
 	t.Helper()
 	up := websocket.Upgrader{}
@@ -37,7 +37,7 @@ func gateway(t *testing.T, answers int) string {
 	return "ws" + strings.TrimPrefix(s.URL, "http")
 }
 
-func TestEveryAnswerIsCounted(t *testing.T) {
+func TestRunCountsEveryAnswer(t *testing.T) {
 	tokens := map[string]string{"a": "1", "b": "2", "c": "3"}
 	for name, tt := range map[string]struct{ answers, inFlight, doubled int }{
 		"once":              {1, 1, 0},
@@ -48,14 +48,14 @@ func TestEveryAnswerIsCounted(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 	}
-	// a user sees a repeat while it waits for its next answer
+	// A user reads a repeated answer only while waiting for the next answer, so the last repeat may stay unread.
 	r, err := Run(t.Context(), Options{URLs: []string{gateway(t, 2)}, Tokens: map[string]string{"a": "1"}, Messages: 5, InFlight: 1, Patience: 10 * time.Second})
 	if err != nil || r.Answered != 5 || r.Doubled < 4 {
 		t.Errorf("answered twice: %+v, %v", r, err)
 	}
 }
 
-func TestASilentGatewayLoses(t *testing.T) {
+func TestUnansweredQuestionsAreLost(t *testing.T) {
 	r, err := Run(t.Context(), Options{URLs: []string{gateway(t, 0)}, Tokens: map[string]string{"a": "1"}, Messages: 3, InFlight: 1, Patience: 10 * time.Millisecond})
 	if err == nil || r.Lost != 3 {
 		t.Errorf("%+v, %v", r, err)
@@ -65,7 +65,7 @@ func TestASilentGatewayLoses(t *testing.T) {
 func TestPercentile(t *testing.T) {
 	var r Result
 	if r.Percentile(50) != 0 {
-		t.Error("of nothing")
+		t.Error("the percentile without answers is not 0")
 	}
 	for i := range 100 {
 		r.Latencies = append(r.Latencies, time.Duration(i+1))

@@ -190,7 +190,7 @@ func (s stream) update(u update) error {
 func event(b *bytes.Buffer, name string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("stage: event %s: %w", name, err)
+		return fmt.Errorf("encode event %s: %w", name, err)
 	}
 	_, err = fmt.Fprintf(b, "event: %s\ndata: %s\n\n", name, data)
 	return err

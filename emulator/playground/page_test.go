@@ -17,7 +17,7 @@ func get(t *testing.T, path string) *httptest.ResponseRecorder {
 	return rec
 }
 
-func TestThePageAndItsFiles(t *testing.T) {
+func TestPageAndItsFilesAreServed(t *testing.T) {
 	for path, kind := range map[string]string{"/": "text/html", "/playground.css": "text/css", "/playground.js": "text/javascript"} {
 		rec := get(t, path)
 		if got := rec.Header().Get("Content-Type"); rec.Code != 200 || !strings.HasPrefix(got, kind) || rec.Body.Len() == 0 {
@@ -35,19 +35,19 @@ func TestThePageAndItsFiles(t *testing.T) {
 	}
 }
 
-// What the policy would stop anyway is not there either: nothing inline, and nothing from elsewhere. Addresses are
-// relative, so that the page can be anywhere.
-func TestNothingInlineAndNothingFromElsewhere(t *testing.T) {
+// The page does not rely on the policy: it has no inline code and no code of other origins. Addresses are relative, so
+// that the page works under any prefix.
+func TestPageHasNoInlineOrForeignCode(t *testing.T) {
 	html := get(t, "/").Body.String()
 	for _, pattern := range []string{`<style`, ` style=`, ` on[a-z]+=`, `<script>`, `(src|href)="((https?:)?//|/)`} {
 		if found := regexp.MustCompile(pattern).FindString(html); found != "" {
-			t.Errorf("the page holds %q", found)
+			t.Errorf("the page contains %q", found)
 		}
 	}
 	js := get(t, "/playground.js").Body.String()
 	for _, sink := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage", "fetch('/", "EventSource('/"} {
 		if strings.Contains(js, sink) {
-			t.Errorf("the script holds %q", sink)
+			t.Errorf("the script contains %q", sink)
 		}
 	}
 }
@@ -56,7 +56,7 @@ func TestEveryControlHasALabel(t *testing.T) {
 	html := get(t, "/").Body.String()
 	controls := regexp.MustCompile(`<(?:input|select|textarea) id="([^"]+)"`).FindAllStringSubmatch(html, -1)
 	if len(controls) == 0 {
-		t.Error("there is nothing to speak with")
+		t.Error("the page has no control")
 	}
 	for _, m := range controls {
 		if !strings.Contains(html, `<label for="`+m[1]+`"`) {
@@ -68,7 +68,7 @@ func TestEveryControlHasALabel(t *testing.T) {
 			t.Errorf("the page has no %s", want)
 		}
 	}
-	// the script finds its elements by id
+	// The script finds its elements by id.
 	js := get(t, "/playground.js").Body.String()
 	for _, m := range regexp.MustCompile(`\$\('([a-z-]+)'\)`).FindAllStringSubmatch(js, -1) {
 		if !strings.Contains(html, `id="`+m[1]+`"`) {

@@ -4,11 +4,12 @@
 //
 //	GET  /        the page and its files
 //	GET  /state   {"platforms": [Platform…]}
-//	GET  /events  Server-Sent Events: "platform" with a Platform, at first and after every change, and "lines" with
-//	              [Line…], first the earlier lines and then the new lines
+//	GET  /events  Server-Sent Events: "platform" with a Platform, at the start and after every change, and "lines" with
+//	              [Line…], the earlier lines at the start and then each new or changed line
 //	POST /say     a Message; the answer is {"id"} of the new line, or {"error": {"field", "message"}}
 //
-// Addresses in the page are relative. Behind a prefix, strip the prefix and keep its last slash.
+// Addresses in the page are relative. To serve the page under a prefix, strip the prefix from the request's path, but
+// keep the last slash of the prefix.
 //
 // The package uses the Go methods of the fakes and opens no connection. Every visitor may speak as any user, so serve
 // the page on the loopback interface only. Pages of other origins cannot use the page, not even under a name that

@@ -2,7 +2,7 @@
 // The page of the playground. Content from other users is shown as text, never as markup.
 
 const $ = (id) => document.getElementById(id);
-const kept = { place: 'parley.playground.place', speaker: 'parley.stage.speaker.' }; // in sessionStorage: gone with the tab
+const kept = { place: 'parley.playground.place', speaker: 'parley.playground.speaker.' }; // in sessionStorage: gone with the tab
 const most = 500; // lines that are kept of a place
 const again = 3000; // ms until the events are asked for again, where the browser doesn't by itself
 

@@ -39,7 +39,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t}
 	var err error
 	limits := twitch.DefaultLimits()
-	limits.ChannelMessages = twitch.Window{} // a test speaks faster than a person
+	limits.ChannelMessages = twitch.Window{} // a test posts faster than a person
 	w.twitch, err = twitch.New(twitch.WithLimits(limits))
 	w.must(err)
 	t.Cleanup(func() { w.must(w.twitch.Close()) })
@@ -85,7 +85,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// request answers with the status and the body.
+// request sends a request and returns the status and the body of the response.
 func (w *world) request(method, path, body string, header ...string) (int, string) {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), method, w.url+path, strings.NewReader(body))
@@ -146,7 +146,7 @@ func names(speakers []playground.Speaker) (all []string) {
 	return all
 }
 
-// events reads the stream.
+// events reads an event stream and collects its lines and states.
 type events struct {
 	t     *testing.T
 	lines *bufio.Scanner
@@ -156,7 +156,7 @@ type events struct {
 
 func (w *world) events() *events {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second) // what doesn't come fails the test
+	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second) // a missing event fails the test
 	w.t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/events", nil)
 	w.must(err)
@@ -206,7 +206,7 @@ func (e *events) line(what string, cond func(playground.Line) bool) playground.L
 	return e.seen[slices.IndexFunc(e.seen, cond)]
 }
 
-func TestTheStateIsPlacesAndWhoMaySpeakThere(t *testing.T) {
+func TestStateListsPlacesAndTheirSpeakers(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.twitch.Say("streamer", "viewer", "hello")
 	w.must(err)
@@ -223,7 +223,7 @@ func TestTheStateIsPlacesAndWhoMaySpeakThere(t *testing.T) {
 		"discord channel Home #general", "discord direct Direct messages with parley", "discord moderation Moderation",
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("the places are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("places:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	for _, c := range []struct {
 		platform identity.Platform
@@ -237,12 +237,12 @@ func TestTheStateIsPlacesAndWhoMaySpeakThere(t *testing.T) {
 		{identity.Discord, "Direct messages with parley", []string{"owner ", "Vie Wer "}},
 	} {
 		if got := names(place(t, state[c.platform], c.place).Speakers); !slices.Equal(got, c.want) {
-			t.Errorf("in %s speak %q, want %q", c.place, got, c.want)
+			t.Errorf("speakers in %s: %q; want %q", c.place, got, c.want)
 		}
 	}
 }
 
-func TestAStandInMayBeMissing(t *testing.T) {
+func TestEitherFakeMayBeNil(t *testing.T) {
 	w := newWorld(t)
 	for name, s := range map[string]*playground.Playground{
 		"twitch": playground.New(w.twitch, nil), "discord": playground.New(nil, w.discord), "": playground.New(nil, nil),
@@ -255,13 +255,13 @@ func TestAStandInMayBeMissing(t *testing.T) {
 		}
 		for _, p := range in.Platforms {
 			if string(p.ID) != name {
-				t.Errorf("with %q there is %s", name, p.ID)
+				t.Errorf("with only the fake %q, the state has %s", name, p.ID)
 			}
 		}
 	}
 }
 
-func TestAnEmptyTwitchShowsEveryChannelAndOneInUseThose(t *testing.T) {
+func TestEmptyChannelsAreShownOnlyIfAllAreEmpty(t *testing.T) {
 	w := newWorld(t)
 	count := func() (n int) {
 		for _, p := range w.state()[identity.Twitch].Places {
@@ -272,16 +272,16 @@ func TestAnEmptyTwitchShowsEveryChannelAndOneInUseThose(t *testing.T) {
 		return n
 	}
 	if n := count(); n != 3 {
-		t.Errorf("%d channels of an empty Twitch are shown, want all 3", n)
+		t.Errorf("%d channels are shown on an empty Twitch; want all 3", n)
 	}
 	_, err := w.twitch.Say("viewer", "viewer", "hello")
 	w.must(err)
 	if n := count(); n != 1 {
-		t.Errorf("%d channels are shown, want the one that is in use", n)
+		t.Errorf("%d channels are shown; want only the channel in use", n)
 	}
 }
 
-func TestTheStateTellsWhichBotsAreConnected(t *testing.T) {
+func TestStateListsConnectedBots(t *testing.T) {
 	w := newWorld(t)
 	e := w.events()
 	bots := func(p identity.Platform, name string) string {
@@ -305,8 +305,9 @@ func TestTheStateTellsWhichBotsAreConnected(t *testing.T) {
 	e.until("the bot in the channel", func() bool {
 		return bots("twitch", "#streamer") == "Parley" && bots("twitch", "Whispers with Parley") == "Parley"
 	})
-	// The state is not atomic: a state made during the JOIN may still list the empty channels.
-	e.until("the empty channels to disappear", func() bool { return bots("twitch", "#viewer") == "no place" })
+	if got := bots("twitch", "#viewer"); got != "no place" {
+		t.Error("an empty channel is listed beside a channel in use")
+	}
 	w.must(irc.Close())
 	e.until("the channel without its bot", func() bool { return bots("twitch", "#streamer") == "" })
 
@@ -320,7 +321,7 @@ func TestTheStateTellsWhichBotsAreConnected(t *testing.T) {
 	})
 }
 
-func TestAPersonSpeaks(t *testing.T) {
+func TestSayPostsAMessage(t *testing.T) {
 	w := newWorld(t)
 	for _, c := range []struct {
 		name string
@@ -353,13 +354,13 @@ func TestAPersonSpeaks(t *testing.T) {
 				want = "one line"
 			}
 			if who, text := c.got(); who != "viewer" || text != want {
-				t.Errorf("%s said %q, want %q", who, text, want)
+				t.Errorf("%s posted %q; want %q", who, text, want)
 			}
 		})
 	}
 }
 
-func TestAPersonAnswersALine(t *testing.T) {
+func TestSayRepliesToALine(t *testing.T) {
 	w := newWorld(t)
 	l, err := w.twitch.Say("streamer", "parley", "a question")
 	w.must(err)
@@ -367,7 +368,7 @@ func TestAPersonAnswersALine(t *testing.T) {
 		t.Fatalf("%d %s", status, body)
 	}
 	if got := w.twitch.Said("streamer")[1]; got.ReplyTo != l.ID || !got.Action || got.Text != "nods" {
-		t.Errorf("said %+v", got)
+		t.Errorf("posted %+v", got)
 	}
 	m, err := w.discord.Say(w.general.ID, w.bot.ID, "a question")
 	w.must(err)
@@ -375,11 +376,11 @@ func TestAPersonAnswersALine(t *testing.T) {
 		t.Fatalf("%d %s", status, body)
 	}
 	if got := w.discord.Said(w.general.ID)[1]; got.ReplyTo != m.ID {
-		t.Errorf("said %+v", got)
+		t.Errorf("posted %+v", got)
 	}
 }
 
-func TestWhatCannotBeSaidIsToldAndLeavesNothing(t *testing.T) {
+func TestRefusedMessagesAreReportedAndNotPosted(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.twitch.SetSettings("streamer", twitch.Settings{Slow: time.Hour}))
 	_, err := w.twitch.Say("streamer", "viewer", "the first")
@@ -406,22 +407,22 @@ func TestWhatCannotBeSaidIsToldAndLeavesNothing(t *testing.T) {
 		name   string
 		in     playground.Message
 		status int
-		want   string // in the answer
+		want   string // part of the response
 	}{
 		{"empty", on("viewer", " \n\x00"), 400, "is empty"},
 		{"no place", playground.Message{Platform: "twitch", User: "viewer", Text: "x"}, 400, "either the channel"},
 		{"two places", playground.Message{Platform: "twitch", User: "viewer", Channel: "streamer", To: "parley", Text: "x"}, 400, "either the channel"},
 		{"no such platform", playground.Message{Platform: "twilio", User: "viewer", Channel: "streamer", Text: "x"}, 404, `"platform"`},
-		{"nobody on Twitch", on("nobody", "x"), 404, `"user"`},
+		{"an unknown user on Twitch", on("nobody", "x"), 404, `"user"`},
 		{"a bot on Twitch", on("parley", "x"), 403, "is a bot"},
 		{"no such channel on Twitch", playground.Message{Platform: "twitch", User: "viewer", Channel: "nobody", Text: "x"}, 404, `"channel"`},
-		{"a whisper to one who is no bot", playground.Message{Platform: "twitch", User: "viewer", To: "streamer", Text: "x"}, 404, `"to"`},
-		{"a whisper that answers", playground.Message{Platform: "twitch", User: "viewer", To: "parley", Text: "x", ReplyTo: "y"}, 400, `"replyTo"`},
-		{"an answer to nothing on Twitch", playground.Message{Platform: "twitch", User: "viewer", Channel: "streamer", Text: "x", ReplyTo: "y"}, 404, `"replyTo"`},
+		{"a whisper to a user other than a bot", playground.Message{Platform: "twitch", User: "viewer", To: "streamer", Text: "x"}, 404, `"to"`},
+		{"a whisper as a reply", playground.Message{Platform: "twitch", User: "viewer", To: "parley", Text: "x", ReplyTo: "y"}, 400, `"replyTo"`},
+		{"a reply to an unknown line on Twitch", playground.Message{Platform: "twitch", User: "viewer", Channel: "streamer", Text: "x", ReplyTo: "y"}, 404, `"replyTo"`},
 		{"too long for Twitch", on("streamer", strings.Repeat("ü", 501)), 422, "has 501 characters"},
 		{"slow mode", on("viewer", "the second"), 422, "msg_slowmode"},
 		{"timed out on Twitch", playground.Message{Platform: "twitch", User: "viewer", Channel: "parley", Text: "x"}, 422, "msg_timedout"},
-		{"nobody on Discord", in("1", "x"), 404, `"user"`},
+		{"an unknown user on Discord", in("1", "x"), 404, `"user"`},
 		{"a bot on Discord", in(w.bot.ID, "x"), 403, "is a bot"},
 		{"no such channel on Discord", playground.Message{Platform: "discord", User: w.viewer.ID, Channel: "1", Text: "x"}, 422, "no channel"},
 		{"an answer to nothing on Discord", playground.Message{Platform: "discord", User: w.viewer.ID, Channel: w.general.ID, Text: "x", ReplyTo: "1"}, 422, "no message"},
@@ -434,23 +435,23 @@ func TestWhatCannotBeSaidIsToldAndLeavesNothing(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			status, body := w.say(c.in)
 			if status != c.status || !strings.Contains(body, c.want) {
-				t.Errorf("answered %d %s; want %d with %q", status, body, c.status, c.want)
+				t.Errorf("response %d %s; want %d with %q", status, body, c.status, c.want)
 			}
 		})
 	}
 	if n := len(w.twitch.Said("streamer")); n != 1 {
-		t.Errorf("%d lines were said on Twitch, want the first alone", n)
+		t.Errorf("%d lines on Twitch; want only the first", n)
 	}
 	if n := len(w.discord.Said(w.general.ID)); n != 0 {
-		t.Errorf("%d messages were said on Discord", n)
+		t.Errorf("%d messages on Discord; want none", n)
 	}
 	notes := names(place(t, w.state()[identity.Discord], "Home #general").Speakers)
 	if !slices.Contains(notes, "banned banned") || !slices.ContainsFunc(notes, func(s string) bool { return strings.HasPrefix(s, "muted timed out until ") }) {
-		t.Errorf("the page does not tell who can't speak: %q", notes)
+		t.Errorf("the notes do not show the ban and the time-out: %q", notes)
 	}
 }
 
-func TestOnlyAPageOfItsOwnSpeaks(t *testing.T) {
+func TestRequestsOfOtherOriginsAreRefused(t *testing.T) {
 	w := newWorld(t)
 	const good = `{"platform":"twitch","user":"viewer","channel":"streamer","text":"x"}`
 	for _, c := range []struct {
@@ -462,39 +463,39 @@ func TestOnlyAPageOfItsOwnSpeaks(t *testing.T) {
 		{"another site", good, []string{"Sec-Fetch-Site", "cross-site"}, 403},
 		{"another port", good, []string{"Sec-Fetch-Site", "same-site"}, 403},
 		{"another origin, in an old browser", good, []string{"Origin", "http://evil.example"}, 403},
-		{"a name that leads here", good, []string{"Host", "evil.example", "Origin", "http://evil.example", "Sec-Fetch-Site", "same-origin"}, 403},
+		{"a foreign host name", good, []string{"Host", "evil.example", "Origin", "http://evil.example", "Sec-Fetch-Site", "same-origin"}, 403},
 		{"a form", good, []string{"Content-Type", "text/plain"}, 415},
 		{"no JSON", `x`, nil, 400},
 		{"two objects", good + good, nil, 400},
-		{"a field that there is not", `{"platform":"twitch","chanel":"streamer"}`, nil, 400},
+		{"an unknown field", `{"platform":"twitch","chanel":"streamer"}`, nil, 400},
 		{"a field of another type", `{"text":1}`, nil, 400},
 		{"too much", `{"text":"` + strings.Repeat("x", 100<<10) + `"}`, nil, 413},
 		{"its own page", good, []string{"Sec-Fetch-Site", "same-origin"}, 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if status, body := w.request(http.MethodPost, "/say", c.body, c.header...); status != c.status || !json.Valid([]byte(body)) {
-				t.Errorf("answered %d %s; want %d", status, body, c.status)
+				t.Errorf("response %d %s; want %d", status, body, c.status)
 			}
 		})
 	}
 	if status, _ := w.request(http.MethodGet, "/state", "", "Host", "evil.example"); status != 403 {
-		t.Errorf("under another name /state was answered %d", status)
+		t.Errorf("/state under a foreign host name: status %d", status)
 	}
 	if status, _ := w.request(http.MethodGet, "/say", ""); status != 405 && status != 404 {
-		t.Errorf("GET /say was answered %d", status)
+		t.Errorf("GET /say: status %d", status)
 	}
 	if n := len(w.twitch.Said("streamer")); n != 1 {
-		t.Errorf("%d lines were said, want 1", n)
+		t.Errorf("%d lines were posted; want 1", n)
 	}
 }
 
-func TestEventsBringWhatIsSaid(t *testing.T) {
+func TestEventsSendEarlierAndNewLines(t *testing.T) {
 	w := newWorld(t)
 	before, err := w.twitch.Say("streamer", "viewer", "before")
 	w.must(err)
 	e := w.events()
 	e.until("both platforms", func() bool { return len(e.state) == 2 })
-	if got := e.line("what was said before", func(l playground.Line) bool { return l.ID == before.ID }); got.Bot || got.Name != "Viewer" || got.Place != "twitch/channel/streamer" {
+	if got := e.line("the earlier line", func(l playground.Line) bool { return l.ID == before.ID }); got.Bot || got.Name != "Viewer" || got.Place != "twitch/channel/streamer" {
 		t.Errorf("before: %+v", got)
 	}
 
@@ -528,13 +529,13 @@ func TestEventsBringWhatIsSaid(t *testing.T) {
 	seen := map[string]bool{}
 	for _, l := range e.seen {
 		if seen[l.Key] {
-			t.Errorf("%s came twice though it did not change", l.Key)
+			t.Errorf("%s was sent twice without a change", l.Key)
 		}
 		seen[l.Key] = true
 	}
 }
 
-func TestEventsBringWhatModeratorsDid(t *testing.T) {
+func TestEventsSendModeratorActionsAndChangedLines(t *testing.T) {
 	w := newWorld(t)
 	l, err := w.twitch.Say("streamer", "viewer", "rude")
 	w.must(err)
@@ -544,7 +545,7 @@ func TestEventsBringWhatModeratorsDid(t *testing.T) {
 	first := e.line("the line", func(got playground.Line) bool { return got.ID == l.ID })
 
 	w.twitch.Delete("streamer", l.ID)
-	changed := e.line("that the line was deleted", func(got playground.Line) bool { return got.ID == l.ID && got.Deleted })
+	changed := e.line("the deleted line", func(got playground.Line) bool { return got.ID == l.ID && got.Deleted })
 	if changed.Key != first.Key {
 		t.Errorf("the deleted line has the key %s, not %s", changed.Key, first.Key)
 	}
@@ -574,12 +575,12 @@ func TestEventsBringWhatModeratorsDid(t *testing.T) {
 	if got := e.line("the bot's ban", func(got playground.Line) bool { return got.Place == "discord/moderation" }); !got.Bot || got.Text != "banned Vie Wer in Home: rude" {
 		t.Errorf("the ban: %s, %+v", resp.Status, got)
 	}
-	e.until("who is banned", func() bool {
+	e.until("the note about the ban", func() bool {
 		return slices.Contains(names(place(t, e.state[identity.Discord], "Home #general").Speakers), "Vie Wer banned")
 	})
 }
 
-func TestAPageGetsTheLastLinesAlone(t *testing.T) {
+func TestNewPageGetsOnlyTheLastLines(t *testing.T) {
 	w := newWorld(t)
 	for range 450 {
 		_, err := w.twitch.Say("streamer", "viewer", "old")
@@ -590,16 +591,16 @@ func TestAPageGetsTheLastLinesAlone(t *testing.T) {
 	e := w.events()
 	got := e.line("the last line", func(l playground.Line) bool { return l.ID == last.ID })
 	if len(e.seen) != 200 || got.Key != "twitch/channel/streamer/450" {
-		t.Errorf("%d lines came, the last as %s; want 200", len(e.seen), got.Key)
+		t.Errorf("received %d lines, the last as %s; want 200", len(e.seen), got.Key)
 	}
 	next, err := w.twitch.Say("streamer", "viewer", "next")
 	w.must(err)
 	if got := e.line("the next line", func(l playground.Line) bool { return l.ID == next.ID }); len(e.seen) != 201 || got.Key != "twitch/channel/streamer/451" {
-		t.Errorf("%d lines came, the next as %s", len(e.seen), got.Key)
+		t.Errorf("received %d lines, the next as %s; want 201", len(e.seen), got.Key)
 	}
 }
 
-func TestEventsEndWithTheStandIns(t *testing.T) {
+func TestEventsEndWhenAFakeCloses(t *testing.T) {
 	w := newWorld(t)
 	e := w.events()
 	e.until("both platforms", func() bool { return len(e.state) == 2 })
@@ -611,7 +612,7 @@ func TestEventsEndWithTheStandIns(t *testing.T) {
 	}
 }
 
-func TestSoManyPagesAndNoMore(t *testing.T) {
+func TestNumberOfEventStreamsIsLimited(t *testing.T) {
 	w := newWorld(t)
 	var open []*http.Response
 	statuses := map[int]int{}
@@ -625,6 +626,6 @@ func TestSoManyPagesAndNoMore(t *testing.T) {
 		resp.Body.Close()
 	}
 	if statuses[200] != 32 || statuses[503] != 1 {
-		t.Errorf("33 pages were answered %v", statuses)
+		t.Errorf("statuses of 33 event streams: %v", statuses)
 	}
 }

@@ -43,20 +43,31 @@ func (p *twitchPlatform) await(ctx context.Context, cond func() bool) error {
 // maxIdle bounds the channels shown if all channels are empty.
 const maxIdle = 20
 
+// twitchRoom is a shown channel.
+type twitchRoom struct {
+	twitch.User          // the owner of the channel
+	joined      []string // logins of the users in the channel
+}
+
 // channels returns the channels with present or past members or lines. Every user has a channel, and most channels are
-// empty. If all channels are empty, it returns the first maxIdle channels.
-func (p *twitchPlatform) channels(users []twitch.User) []twitch.User {
+// empty. If all channels are empty, it returns the first maxIdle channels, so that a person has a place to write.
+//
+// It reads the members of each channel once. So a result with a member somewhere has no channel that was always empty,
+// even if a user joins at the same time.
+func (p *twitchPlatform) channels(users []twitch.User) []twitchRoom {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, u := range users {
-		if !p.shown[u.Login] && (len(p.srv.Joined(u.Login)) > 0 || len(p.srv.Said(u.Login)) > 0) {
+	rooms := make([]twitchRoom, len(users))
+	for i, u := range users {
+		rooms[i] = twitchRoom{u, p.srv.Joined(u.Login)}
+		if !p.shown[u.Login] && (len(rooms[i].joined) > 0 || len(p.srv.Said(u.Login)) > 0) {
 			p.shown[u.Login] = true
 		}
 	}
 	if len(p.shown) == 0 {
-		return users[:min(len(users), maxIdle)]
+		return rooms[:min(len(rooms), maxIdle)]
 	}
-	return slices.DeleteFunc(slices.Clone(users), func(u twitch.User) bool { return !p.shown[u.Login] })
+	return slices.DeleteFunc(rooms, func(r twitchRoom) bool { return !p.shown[r.Login] })
 }
 
 // Ids of Twitch's places.
@@ -81,10 +92,9 @@ func (p *twitchPlatform) state() Platform {
 				speakers[i].Note = "broadcaster"
 			}
 		}
-		there := p.srv.Joined(c.Login)
 		bots := []string{}
 		for _, u := range users {
-			if p.bots[u.ID] && slices.Contains(there, u.Login) {
+			if p.bots[u.ID] && slices.Contains(c.joined, u.Login) {
 				bots = append(bots, u.DisplayName)
 			}
 		}

@@ -215,7 +215,7 @@ func (s *clientSoak) run(ctx context.Context) error {
 	if err := s.awaitOutcomes(ctx); err != nil {
 		return err
 	}
-	s.setPhase("last visits")
+	s.setPhase("last connections")
 	return s.eachUser(ctx, func(ctx context.Context, u *user) error { return u.reconnect(ctx, 0) })
 }
 

@@ -60,8 +60,8 @@ func (p Platforms) Close() error {
 // startPlatforms starts fakes for the platforms not configured by the environment, with the users of the seed. Every
 // Twitch user has a channel with the bot; all Discord users are in one guild. It returns additional environment
 // variables for the parts. listen is the address of the first gateway.
-func startPlatforms(ctx context.Context, environ map[string]string, listen string, seed Seed, dir string, client *firestore.Client) (p Platforms, told map[string]string, err error) {
-	told = map[string]string{}
+func startPlatforms(ctx context.Context, environ map[string]string, listen string, seed Seed, dir string, client *firestore.Client) (p Platforms, added map[string]string, err error) {
+	added = map[string]string{}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("start the platform fakes: %w", errors.Join(err, p.Close()))
@@ -88,16 +88,16 @@ func startPlatforms(ctx context.Context, environ map[string]string, listen strin
 		if p.Twitch, more, err = startTwitch(ctx, people[identity.Twitch], name, "http://"+listen, dir, client); err != nil {
 			return p, nil, err
 		}
-		maps.Copy(told, more)
+		maps.Copy(added, more)
 	}
 	if environ["DISCORD_BOT_TOKEN"] == "" {
 		var more map[string]string
 		if p.Discord, more, err = startDiscord(people[identity.Discord], name); err != nil {
 			return p, nil, err
 		}
-		maps.Copy(told, more)
+		maps.Copy(added, more)
 	}
-	return p, told, nil
+	return p, added, nil
 }
 
 func startTwitch(ctx context.Context, people []identity.UserID, name func(identity.UserID) string, publicURL, dir string, client *firestore.Client) (*twitch.Server, map[string]string, error) {
@@ -130,7 +130,7 @@ func startTwitch(ctx context.Context, people []identity.UserID, name func(identi
 	if err != nil {
 		return s, nil, err
 	}
-	told := map[string]string{
+	environ := map[string]string{
 		"TWITCH_CLIENT_ID": app.ID, "TWITCH_CLIENT_SECRET": app.Secret, "TWITCH_BOT_USER_ID": bot.ID,
 		"TWITCH_OAUTH_URL": s.OAuthURL(), "TWITCH_API_URL": s.HelixURL(),
 		"TWITCH_EVENTSUB_URL": s.EventSubURL(),
@@ -138,13 +138,13 @@ func startTwitch(ctx context.Context, people []identity.UserID, name func(identi
 		"CREDENTIAL_KEY": "file:" + filepath.Join(dir, "credential.key"), "PUBLIC_URL": publicURL,
 		"OAUTH_ALLOWED_USERS": strings.Join(allowed, ","),
 	}
-	return s, told, LogInBot(ctx, s, app, bot, told, client)
+	return s, environ, LogInBot(ctx, s, app, bot, environ, client)
 }
 
 // LogInBot stores a token of the bot, like a login at /oauth/twitch/login. environ is the environment of the parts: it
 // names the app of the token, and the key that encrypts the token.
-func LogInBot(ctx context.Context, s *twitch.Server, app twitch.App, bot twitch.User, told map[string]string, client *firestore.Client) error {
-	c, err := config.Load[oauth.Config](environList(told))
+func LogInBot(ctx context.Context, s *twitch.Server, app twitch.App, bot twitch.User, environ map[string]string, client *firestore.Client) error {
+	c, err := config.Load[oauth.Config](environList(environ))
 	if err != nil {
 		return err
 	}
@@ -231,8 +231,8 @@ func (p *Platforms) openPage(ctx context.Context) (url string, err error) {
 	return "http://" + lis.Addr().String(), nil
 }
 
-// keyDir returns the folder for the key of the fakes' credentials. The key is kept with its data in dataDir, or removed
-// after the run if dataDir is empty.
+// keyDir returns the folder for the key that encrypts the credentials stored by the fakes' logins. The key is kept in
+// dataDir, next to the encrypted data. If dataDir is empty, remove deletes the folder after the run.
 func keyDir(dataDir string) (dir string, remove func() error, err error) {
 	if dataDir != "" {
 		if err := os.MkdirAll(dataDir, 0o700); err != nil {
@@ -242,7 +242,7 @@ func keyDir(dataDir string) (dir string, remove func() error, err error) {
 	}
 	dir, err = os.MkdirTemp("", "parley-key-")
 	if err != nil {
-		return "", nil, fmt.Errorf("make the folder for the credential key: %w", err)
+		return "", nil, fmt.Errorf("make a temporary folder for the credential key: %w", err)
 	}
 	return dir, func() error { return os.RemoveAll(dir) }, nil
 }

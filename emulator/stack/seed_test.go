@@ -27,7 +27,7 @@ func defaultSeed(t *testing.T) Seed {
 	return s
 }
 
-func TestASeedWithAMistakeIsRefusedByName(t *testing.T) {
+func TestInvalidSeedFieldsAreReportedByPath(t *testing.T) {
 	for name, tt := range map[string]struct{ in, want string }{
 		"unknown collection": {"people: {}", "people"},
 		"unknown field":      {"users: {twitch:1: {displayname: Ada}}", `users/twitch:1: unknown field "displayname"`},
@@ -55,7 +55,7 @@ func TestASeedWithAMistakeIsRefusedByName(t *testing.T) {
 	}
 }
 
-func TestAllThatIsWrongWithASeedIsToldAtOnce(t *testing.T) {
+func TestSeedErrorListsEveryProblem(t *testing.T) {
 	_, err := ParseSeed([]byte(`
 users: {twitch:1: {roles: moderator, tags: x}, twitch:2: {notes: 7}}
 personalities: {p: {text: [a]}}
@@ -66,22 +66,22 @@ rules:
   off: {enabled: false, when: "event."}
 `))
 	if err == nil {
-		t.Fatal("it was taken")
+		t.Fatal("the seed was accepted")
 	}
 	for _, want := range []string{
 		"users/twitch:1: roles: ", "users/twitch:1: tags: ", "users/twitch:2: notes: ", "personalities/p: text: ", "identities/discord:1: user: not a text",
 		"rules/one: slip.0: ", "rules/one: candidates.0.text: missing", "rules/two: when: ",
 	} {
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("it lacks %q:\n%v", want, err)
+			t.Errorf("the error lacks %q:\n%v", want, err)
 		}
 	}
 	if strings.Contains(err.Error(), "rules/off") {
-		t.Errorf("a rule that is off is refused:\n%v", err)
+		t.Errorf("a disabled rule was refused:\n%v", err)
 	}
 }
 
-func TestTheSeedIsPlantedOnceAndReadAsWhatItIs(t *testing.T) {
+func TestSeedIsWrittenOnceAndKeepsLaterChanges(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		client, err := store.Connect(t.Context(), env.Deployment())
 		if err != nil {
@@ -94,7 +94,7 @@ func TestTheSeedIsPlantedOnceAndReadAsWhatItIs(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := client.Doc("users/api-gateway:eve").Update(t.Context(), nil); err == nil {
-			t.Error("an empty update was taken")
+			t.Error("an update without fields was accepted")
 		}
 		if _, err := client.Doc("personalities/host").Set(t.Context(), map[string]any{"name": "host", "status": "active", "text": "changed by hand"}); err != nil {
 			t.Fatal(err)
@@ -105,7 +105,7 @@ func TestTheSeedIsPlantedOnceAndReadAsWhatItIs(t *testing.T) {
 		}
 		s := store.New(client)
 		if p, ok, err := s.Personality(t.Context(), "host"); err != nil || !ok || p.Text != "changed by hand" {
-			t.Errorf("what was changed by hand is %+v, %v, %v", p, ok, err)
+			t.Errorf("the second Write changed the edited personality to %+v, %v, %v", p, ok, err)
 		}
 		for user := range seed.Users {
 			for _, raw := range []string{first[user], second[user]} {
@@ -123,7 +123,7 @@ func TestTheSeedIsPlantedOnceAndReadAsWhatItIs(t *testing.T) {
 			t.Errorf("%d links, %v", len(links), err)
 		}
 		if _, failed := rule.Compile(rules, nil); len(failed) != 0 {
-			t.Errorf("rules that don't compile: %v", failed)
+			t.Errorf("rules do not compile: %v", failed)
 		}
 	})
 }

@@ -167,7 +167,7 @@ func (s *Stack) startPlatforms(ctx context.Context, o Options, environ map[strin
 		return err
 	}
 	s.closers = append(s.closers, remove)
-	p, told, err := startPlatforms(ctx, environ, localAddr(o.Listen), o.Seed, dir, s.client)
+	p, added, err := startPlatforms(ctx, environ, localAddr(o.Listen), o.Seed, dir, s.client)
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (s *Stack) startPlatforms(ctx context.Context, o Options, environ map[strin
 	if err != nil {
 		return err
 	}
-	for name, value := range told {
+	for name, value := range added {
 		if environ[name] != "" {
 			continue // the user's own value wins
 		}

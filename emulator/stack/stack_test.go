@@ -19,8 +19,8 @@ import (
 	"parley.internal/shared/answer"
 )
 
-// There can be one stack in a process, so one test shows all that needs it.
-func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
+// A process can have only one stack, so one test covers everything that needs a stack.
+func TestQuestionsOnAllPlatformsAreAnswered(t *testing.T) {
 	source, err := os.ReadFile("../seed.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +32,7 @@ func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	s, err := stack.Start(ctx, stack.Options{
 		Gateways: 3, Listen: "127.0.0.1:0", PubSub: stack.Embedded, Firestore: stack.Embedded, Seed: seed, Platforms: true,
-		Environ: append(os.Environ(), "LEASE_SEATS=1", "LEASE_TTL=1m"), // no channel moves while people speak: Twitch has no history of that
+		Environ: append(os.Environ(), "LEASE_SEATS=1", "LEASE_TTL=1m"), // no channel moves during the test: Twitch has no history
 		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)), Progress: func(string) {},
 	})
 	if err != nil {
@@ -89,20 +89,20 @@ func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
 	}
 	await("an answer on Discord", dc.Await, func() bool { return len(answers()) > 0 })
 	if m := answers()[0]; !strings.Contains(m.Text, "Dana") || m.ReplyTo != asked.ID || len(m.Pings) > 0 {
-		t.Errorf("answered %+v; want a reply to %s that knows Dana and pings nobody", m, asked.ID)
+		t.Errorf("answered %+v; want a reply to %s that knows Dana and pings no user", m, asked.ID)
 	}
 
-	// three instances, one voice
+	// Three instances run, and one of them answers.
 	if _, err := tw.Say("ada", "bruno", "!help"); err != nil {
 		t.Fatal(err)
 	}
 	await("a second answer on Twitch", tw.Await, func() bool { return len(lines()) > 1 })
 	if n := len(lines()); n != 2 {
-		t.Errorf("the bot said %d lines for two questions", n)
+		t.Errorf("the bot posted %d lines for two questions", n)
 	}
 
-	// between Ada and the bot alone: a personality's answer, one that is too long for a stranger, and a rule's
-	await("whispers are heard", tw.Await, func() bool {
+	// Whispers between Ada and the bot: a personality's answer, an answer too long for a stranger, and a rule's answer.
+	await("the subscription to whispers", tw.Await, func() bool {
 		return slices.ContainsFunc(tw.Subscriptions(), func(s twitch.Subscription) bool {
 			return s.Type == "user.whisper.message" && s.Status == "enabled"
 		})
@@ -125,10 +125,10 @@ func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
 		}
 	}
 	if n := len(tw.Whispers("parley")); n != 3 || len(lines()) != 2 {
-		t.Errorf("the bot was whispered to %d times, and said %d lines in the channel; want 3 and 2", n, len(lines()))
+		t.Errorf("the bot received %d whispers and posted %d lines in the channel; want 3 and 2", n, len(lines()))
 	}
 
-	// one talk in Bruno's channel, in #games and in the room games
+	// Bruno's channel, #games and the room games relay each other's messages.
 	room, _, err := websocket.DefaultDialer.DialContext(ctx, s.Gateways[0].WS, http.Header{"Authorization": {"Bearer " + s.Tokens["api-gateway:eve"]}})
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +159,7 @@ func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := next("chat.message.received"); got != "[twitch] Ada: who plays?" {
-		t.Errorf("the room heard %q", got)
+		t.Errorf("the room received %q", got)
 	}
 	onDiscord := func() (texts []string) {
 		for _, m := range dc.Said("3002") {
@@ -171,7 +171,7 @@ func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
 	send(`{"type":"chat.message.send","payload":{"text":"I do","room":"games"},"metadata":{"id":"m1"}}`)
 	await("both lines on Discord", dc.Await, func() bool { return len(onDiscord()) > 1 })
 	if got := onDiscord(); !slices.Equal(got, []string{"[twitch] Ada: who plays?", "[web] Eve: I do"}) {
-		t.Errorf("Discord heard %q", got)
+		t.Errorf("Discord received %q", got)
 	}
 	onTwitch := func() (texts []string) {
 		for _, l := range tw.Said("bruno") {
@@ -180,12 +180,12 @@ func TestPeopleAreAnsweredWhereTheySpeak(t *testing.T) {
 		return texts
 	}
 	await("Eve's line on Twitch", tw.Await, func() bool { return len(onTwitch()) > 1 })
-	question, err = tw.Say("bruno", "bruno", "!help") // is answered here, and not relayed
+	question, err = tw.Say("bruno", "bruno", "!help") // answered in the channel, and not relayed
 	if err != nil {
 		t.Fatal(err)
 	}
 	await("an answer in Bruno's channel", tw.Await, func() bool { return len(onTwitch()) > 3 })
 	if l := tw.Said("bruno")[3]; onTwitch()[1] != "[web] Eve: I do" || l.ReplyTo != question.ID {
-		t.Errorf("Twitch heard %q; want Eve's line and an answer", onTwitch())
+		t.Errorf("Twitch received %q; want Eve's line and an answer", onTwitch())
 	}
 }

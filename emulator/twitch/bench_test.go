@@ -23,7 +23,7 @@ func BenchmarkSay(b *testing.B) {
 	}
 	// The bursts are too short to overflow a connection's queue.
 	const readers, burst = 10, 1000
-	heard := make(chan struct{}, readers*burst)
+	received := make(chan struct{}, readers*burst)
 	for range readers {
 		conn, err := net.Dial("tcp", srv.IRCAddr())
 		if err != nil {
@@ -35,7 +35,7 @@ func BenchmarkSay(b *testing.B) {
 			lines := bufio.NewScanner(conn)
 			for lines.Scan() {
 				if lines.Bytes()[0] == '@' {
-					heard <- struct{}{}
+					received <- struct{}{}
 				}
 			}
 		}()
@@ -50,12 +50,12 @@ func BenchmarkSay(b *testing.B) {
 		}
 		if said++; said == burst {
 			for range said * readers {
-				<-heard
+				<-received
 			}
 			said = 0
 		}
 	}
 	for range said * readers {
-		<-heard
+		<-received
 	}
 }

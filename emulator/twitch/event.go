@@ -78,7 +78,7 @@ func (s *Server) Subscribe(channel, login string, months int) error {
 	return nil
 }
 
-// Raid sends the viewers of one channel to another.
+// Raid sends the viewers of the channel from to the channel to.
 func (s *Server) Raid(from, to string, viewers int) error {
 	s.lock()
 	defer s.unlock()

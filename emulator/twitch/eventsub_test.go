@@ -20,10 +20,10 @@ type listener struct {
 	conn    *websocket.Conn
 	session string
 	welcome frame
-	deaf    atomic.Bool // to pings
+	silent  atomic.Bool // does not answer pings
 }
 
-// frame is a message of EventSub's.
+// frame is a message of EventSub.
 type frame struct {
 	Metadata struct {
 		MessageID           string `json:"message_id"`
@@ -44,7 +44,7 @@ type frame struct {
 	} `json:"payload"`
 }
 
-// listen connects to EventSub, at the reconnect URL if there is one.
+// listen connects to EventSub at a URL and reads the welcome message.
 func (w *world) listen(t *testing.T, at string) *listener {
 	t.Helper()
 	if at == "" {
@@ -53,7 +53,7 @@ func (w *world) listen(t *testing.T, at string) *listener {
 	l := &listener{t: t}
 	var err error
 	l.conn, _, err = websocket.Dial(t.Context(), at, &websocket.DialOptions{
-		OnPingReceived: func(context.Context, []byte) bool { return !l.deaf.Load() },
+		OnPingReceived: func(context.Context, []byte) bool { return !l.silent.Load() },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func (l *listener) next() frame {
 	return f
 }
 
-// closed is the code with which the connection was closed.
+// closed waits for the end of the connection and returns its close code.
 func (l *listener) closed() int {
 	for {
 		if _, err := l.read(); err != nil {
@@ -107,13 +107,13 @@ func (w *world) subscribe(l *listener, login, kind, version string, c helix.Even
 	return r
 }
 
-func TestEventSubNotifies(t *testing.T) {
+func TestEventSubSendsNotifications(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.SetRole("streamer", "bot", twitch.Role{Moderator: true}))
 	for _, c := range []struct {
 		login, kind, version string
 		condition            helix.EventSubCondition
-		happen               func() error
+		act                  func() error
 		read                 func(json.RawMessage) (who, what string)
 		who, what            string
 	}{
@@ -171,17 +171,17 @@ func TestEventSubNotifies(t *testing.T) {
 			if r.StatusCode != http.StatusAccepted || len(r.Data.EventSubSubscriptions) != 1 || r.Data.EventSubSubscriptions[0].Status != "enabled" {
 				t.Fatalf("CreateEventSubSubscription: %+v", r)
 			}
-			w.must(c.happen())
+			w.must(c.act())
 			f := l.next()
 			if f.Metadata.MessageType != "notification" || f.Metadata.SubscriptionType != c.kind || f.Metadata.SubscriptionVersion != c.version ||
 				f.Payload.Subscription.ID != r.Data.EventSubSubscriptions[0].ID {
-				t.Errorf("came %+v", f)
+				t.Errorf("received %+v", f)
 			}
 			if _, err := time.Parse(time.RFC3339Nano, f.Metadata.MessageTimestamp); err != nil {
 				t.Error(err)
 			}
 			if who, what := c.read(f.Payload.Event); who != c.who || what != c.what {
-				t.Errorf("the event is of %q, %q, want %q, %q: %s", who, what, c.who, c.what, f.Payload.Event)
+				t.Errorf("the event is of %q, %q; want %q, %q: %s", who, what, c.who, c.what, f.Payload.Event)
 			}
 			if n := w.RepeatEvent(); n != 1 {
 				t.Errorf("repeated %d notifications", n)
@@ -209,7 +209,7 @@ type whisperEvent struct {
 	} `json:"whisper"`
 }
 
-// event reads an event as an E.
+// event adapts f, a function of an E, to the JSON form of the event.
 func event[E any](f func(E) (string, string)) func(json.RawMessage) (string, string) {
 	return func(raw json.RawMessage) (string, string) {
 		var e E
@@ -225,7 +225,7 @@ func TestEventSubRefusesSubscriptions(t *testing.T) {
 	l, other := w.listen(t, ""), w.listen(t, "")
 	online := helix.EventSubCondition{BroadcasterUserID: w.channel.ID}
 	if r := w.subscribe(l, "bot", "stream.online", "1", online); r.StatusCode != 202 || r.Data.TotalCost != 1 || r.Data.MaxTotalCost != 10 {
-		t.Fatalf("answered %+v", r)
+		t.Fatalf("response %+v", r)
 	}
 	w.tokens["scopeless"] = w.token(w.channel)
 	for _, c := range []struct {
@@ -253,7 +253,7 @@ func TestEventSubRefusesSubscriptions(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if r := w.subscribe(c.listener, c.login, c.kind, c.version, c.condition); r.StatusCode != c.status {
-				t.Errorf("answered %d %+v, want %d", r.StatusCode, r, c.status)
+				t.Errorf("response %d %+v; want %d", r.StatusCode, r, c.status)
 			}
 		})
 	}
@@ -265,7 +265,7 @@ func TestEventSubRefusesSubscriptions(t *testing.T) {
 			"transport": map[string]string{"method": "websocket", "session_id": l.session},
 		})
 		if r.status != 400 || r.message() != "invalid transport and auth combination" {
-			t.Errorf("answered %d %v", r.status, r.body)
+			t.Errorf("response %d %v", r.status, r.body)
 		}
 	})
 	t.Run("too costly", func(t *testing.T) {
@@ -276,7 +276,7 @@ func TestEventSubRefusesSubscriptions(t *testing.T) {
 				want = 429
 			}
 			if r := w.subscribe(l, "bot", "stream.online", "1", helix.EventSubCondition{BroadcasterUserID: u.ID}); r.StatusCode != want {
-				t.Errorf("the subscription %d was answered %d, want %d", i+2, r.StatusCode, want)
+				t.Errorf("the subscription %d was answered %d; want %d", i+2, r.StatusCode, want)
 			}
 		}
 	})
@@ -299,13 +299,13 @@ func TestEventSubListsAndDeletes(t *testing.T) {
 	}
 	for _, want := range []int{204, 404} {
 		if r, err := bot.RemoveEventSubSubscription(id); err != nil || r.StatusCode != want {
-			t.Errorf("RemoveEventSubSubscription: %+v, %v, want %d", r, err, want)
+			t.Errorf("RemoveEventSubSubscription: %+v, %v; want %d", r, err, want)
 		}
 	}
 	w.must(w.GoOnline("streamer", twitch.Stream{}))
 	w.must(w.GoOffline("streamer"))
 	if f := l.next(); f.Metadata.SubscriptionType != "stream.offline" {
-		t.Errorf("came %+v", f)
+		t.Errorf("received %+v", f)
 	}
 	l.conn.CloseNow()
 	w.await("the session ends", func() bool { return w.Sessions() == 0 })
@@ -321,13 +321,12 @@ func TestEventSubReconnects(t *testing.T) {
 	w.ReconnectEventSub()
 	f := old.next()
 	if f.Metadata.MessageType != "session_reconnect" || f.Payload.Session.Status != "reconnecting" || f.Payload.Session.ReconnectURL == nil {
-		t.Fatalf("came %+v", f)
+		t.Fatalf("received %+v", f)
 	}
-	// What happens before the move comes on the old connection, what happens
-	// after it on the new.
+	// Events before the move arrive on the old connection, events after the move on the new connection.
 	w.must(w.GoOnline("streamer", twitch.Stream{ID: "1"}))
 	if f := old.next(); f.Metadata.MessageType != "notification" {
-		t.Errorf("came %+v", f)
+		t.Errorf("received %+v", f)
 	}
 	moved := w.listen(t, *f.Payload.Session.ReconnectURL)
 	if moved.session != old.session {
@@ -336,10 +335,10 @@ func TestEventSubReconnects(t *testing.T) {
 	w.must(w.GoOffline("streamer"))
 	w.must(w.GoOnline("streamer", twitch.Stream{ID: "2"}))
 	if f := moved.next(); f.Metadata.SubscriptionType != "stream.online" {
-		t.Errorf("came %+v", f)
+		t.Errorf("received %+v", f)
 	}
 	if code := old.closed(); code != twitch.CloseReconnectGrace {
-		t.Errorf("the old connection was closed with %d", code)
+		t.Errorf("close code of the old connection: %d", code)
 	}
 	if w.Sessions() != 1 {
 		t.Errorf("there are %d sessions", w.Sessions())
@@ -351,7 +350,7 @@ func TestEventSubReconnects(t *testing.T) {
 	}
 }
 
-func TestOnlyAFaultThatNamesAWebSocketKeepsItFromOpening(t *testing.T) {
+func TestOnlyAFaultWithTheWholePathRefusesAWebSocket(t *testing.T) {
 	w := newWorld(t)
 	w.FailHTTP(twitch.HTTPFault{Status: 500})
 	w.listen(t, "")
@@ -372,7 +371,7 @@ func TestEventSubRevokes(t *testing.T) {
 	w.must(w.Disconnect(w.app.ID, "bot"))
 	f := l.next()
 	if f.Metadata.MessageType != "revocation" || f.Payload.Subscription.Status != "authorization_revoked" || f.Metadata.SubscriptionType != "stream.online" {
-		t.Errorf("came %+v", f)
+		t.Errorf("received %+v", f)
 	}
 	if w.RevokeSubscription(f.Payload.Subscription.ID, "user_removed") {
 		t.Error("revoked it twice")
@@ -386,12 +385,12 @@ func TestEventSubCloses(t *testing.T) {
 		timing twitch.Timing
 		do     func(w *world, l *listener)
 		want   int
-		status string // of its subscription
+		status string // final status of the subscription
 	}{
 		{"something sent", twitch.Timing{}, func(w *world, l *listener) {
 			w.must(l.conn.Write(l.t.Context(), websocket.MessageText, []byte("{}")))
 		}, twitch.CloseInbound, "websocket_received_inbound_traffic"},
-		{"no answer to a ping", twitch.Timing{Ping: 500 * time.Millisecond}, func(w *world, l *listener) { l.deaf.Store(true) },
+		{"no answer to a ping", twitch.Timing{Ping: 500 * time.Millisecond}, func(w *world, l *listener) { l.silent.Store(true) },
 			twitch.ClosePingPong, "websocket_failed_ping_pong"},
 		{"unused", twitch.Timing{Subscribe: soon}, nil, twitch.CloseUnused, ""},
 		{"kept after session_reconnect", twitch.Timing{Reconnect: soon}, func(w *world, _ *listener) { w.ReconnectEventSub() },
@@ -408,17 +407,17 @@ func TestEventSubCloses(t *testing.T) {
 				c.do(w, l)
 			}
 			if got := l.closed(); got != c.want {
-				t.Errorf("closed with %d, want %d", got, c.want)
+				t.Errorf("closed with %d; want %d", got, c.want)
 			}
 			w.await("the session ends", func() bool { return w.Sessions() == 0 })
 			if c.status != "" && w.Subscriptions()[0].Status != c.status {
-				t.Errorf("the subscription is %+v, want %q", w.Subscriptions()[0], c.status)
+				t.Errorf("the subscription is %+v; want %q", w.Subscriptions()[0], c.status)
 			}
 		})
 	}
 }
 
-func TestEventSubKeepsAlive(t *testing.T) {
+func TestEventSubSendsKeepalives(t *testing.T) {
 	w := newWorld(t, twitch.WithTiming(twitch.Timing{Keepalive: 10 * time.Millisecond}))
 	l := w.listen(t, "")
 	if got := l.welcome.Payload.Session.KeepaliveTimeoutSeconds; got != 1 {
@@ -426,12 +425,12 @@ func TestEventSubKeepsAlive(t *testing.T) {
 	}
 	for range 3 {
 		if f := l.next(); f.Metadata.MessageType != "session_keepalive" {
-			t.Errorf("came %+v", f)
+			t.Errorf("received %+v", f)
 		}
 	}
 }
 
-func TestEventSubKeepaliveAsAsked(t *testing.T) {
+func TestEventSubKeepaliveFollowsTheRequest(t *testing.T) {
 	w := newWorld(t)
 	for asked, want := range map[string]int{"": 10, "?keepalive_timeout_seconds=30": 30, "?keepalive_timeout_seconds=1": 10, "?keepalive_timeout_seconds=9999": 600, "?keepalive_timeout_seconds=x": 10} {
 		if got := w.listen(t, w.EventSubURL()+asked).welcome.Payload.Session.KeepaliveTimeoutSeconds; got != want {

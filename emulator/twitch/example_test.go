@@ -10,7 +10,7 @@ import (
 	"parley.internal/emulator/twitch"
 )
 
-// A bot that echoes, and a viewer who talks to it.
+// A bot repeats the messages of a viewer.
 func Example() {
 	srv, err := twitch.New()
 	if err != nil {

@@ -33,10 +33,10 @@ func TestHelixSendsChatMessages(t *testing.T) {
 	if err != nil || r.StatusCode != http.StatusOK || len(r.Data.Messages) != 1 || !r.Data.Messages[0].IsSent {
 		t.Fatalf("SendChatMessage: %+v, %v", r, err)
 	}
-	next(t, viewer.heard) // what it said itself, elsewhere
-	got := next(t, viewer.heard)
+	next(t, viewer.received) // its own line, sent over another transport
+	got := next(t, viewer.received)
 	if got.ID != r.Data.Messages[0].MessageID || got.Message != "@Viewer hello" || got.Reply.ParentMsgID != said.ID {
-		t.Errorf("the viewer heard %+v", got)
+		t.Errorf("the viewer received %+v", got)
 	}
 	if l := w.Said("streamer")[1]; l.Via != twitch.ViaHelix || l.Text != "hello" || l.ReplyTo != said.ID {
 		t.Errorf("the channel received %+v", l)
@@ -46,7 +46,7 @@ func TestHelixSendsChatMessages(t *testing.T) {
 	}
 }
 
-// reply is what came for a request of request.
+// reply is the response to a request.
 type reply struct {
 	status int
 	header http.Header
@@ -75,7 +75,7 @@ func (w *world) request(t *testing.T, method, path, access string, body any) rep
 
 func do(t *testing.T, req *http.Request) reply {
 	t.Helper()
-	// A redirect is an answer here, not a step.
+	// The tests check redirects, so the client does not follow them.
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
@@ -96,7 +96,7 @@ func do(t *testing.T, req *http.Request) reply {
 	return r
 }
 
-func TestHelixRefuses(t *testing.T) {
+func TestHelixRefusesInvalidRequests(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.SetRole("streamer", "bot", twitch.Role{Moderator: true}))
 	said := w.say("streamer", "mine")
@@ -139,7 +139,7 @@ func TestHelixRefuses(t *testing.T) {
 		name, method, path, token string
 		body                      any
 		status                    int
-		message                   string // a part of it
+		message                   string // part of the message
 	}{
 		{"no token", "GET", "/users", "", nil, 401, "OAuth token is missing"},
 		{"bad token", "GET", "/users", "nonsense", nil, 401, "Invalid OAuth token"},
@@ -188,7 +188,7 @@ func TestHelixRefuses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := w.request(t, c.method, c.path, c.token, c.body)
 			if r.status != c.status || !strings.Contains(r.message(), c.message) {
-				t.Errorf("%s %s answered %d %v, want %d with %q", c.method, c.path, r.status, r.body, c.status, c.message)
+				t.Errorf("%s %s answered %d %v; want %d with %q", c.method, c.path, r.status, r.body, c.status, c.message)
 			}
 			if r.body["error"] != http.StatusText(c.status) || r.body["status"] != float64(c.status) {
 				t.Errorf("the error is %v", r.body)
@@ -231,7 +231,7 @@ func TestHelixDropsChatMessages(t *testing.T) {
 			sent := r.body["data"].([]any)[0].(map[string]any)
 			reason, _ := sent["drop_reason"].(map[string]any)
 			if r.status != 200 || sent["is_sent"] != false || reason["code"] != c.want || reason["message"] == "" {
-				t.Errorf("answered %d %v, want the code %q", r.status, r.body, c.want)
+				t.Errorf("response %d %v; want the code %q", r.status, r.body, c.want)
 			}
 			if len(w.texts()) != before {
 				t.Errorf("the channel received %q", w.texts())
@@ -264,7 +264,7 @@ func TestHelixChatWithAnAppToken(t *testing.T) {
 	} {
 		step.grant()
 		if r, err := client.SendChatMessage(chatMessage(w, "x")); err != nil || r.StatusCode != step.status {
-			t.Errorf("answered %+v, %v, want %d", r, err, step.status)
+			t.Errorf("response %+v, %v; want %d", r, err, step.status)
 		}
 	}
 }
@@ -280,7 +280,7 @@ func TestHelixWhispers(t *testing.T) {
 	}
 	long := strings.Repeat("é", 600)
 	if got := send(w.viewer, long); got != http.StatusNoContent {
-		t.Fatalf("answered %d", got)
+		t.Fatalf("response %d", got)
 	}
 	if got := w.Whispers("viewer"); len(got) != 1 || got[0].Text != long[:1000] || got[0].From != "bot" {
 		t.Errorf("the viewer received %+v", got)
@@ -291,24 +291,24 @@ func TestHelixWhispers(t *testing.T) {
 		t.Errorf("the viewer, who wrote, received %+v", w.Whispers("viewer")[1])
 	}
 	if got := []int{send(w.viewer, "3"), send(w.viewer, "4")}; !slices.Equal(got, []int{204, 429}) {
-		t.Errorf("the third and fourth of a second were answered %v", got)
+		t.Errorf("statuses of the third and fourth whisper in a second: %v", got)
 	}
 	for i := range 39 {
 		w.clock.Advance(time.Second)
 		if got := send(w.user(fmt.Sprint("recipient", i)), "hi"); got != http.StatusNoContent {
-			t.Errorf("the whisper to recipient %d was answered %d", i+2, got)
+			t.Errorf("the whisper to recipient %d got status %d", i+2, got)
 		}
 	}
 	w.clock.Advance(time.Second)
 	last := w.user("last")
 	if got := []int{send(last, "hi"), send(w.viewer, "hi")}; !slices.Equal(got, []int{429, 204}) {
-		t.Errorf("the 41st recipient and the first were answered %v", got)
+		t.Errorf("statuses for the 41st recipient and the first: %v", got)
 	}
 	w.clock.Advance(24 * time.Hour)
 	w.tokens["bot"] = w.token(w.bot, allScopes...)
 	bot = w.helix("bot")
 	if got := send(last, "hi"); got != http.StatusNoContent {
-		t.Errorf("the next day answered %d", got)
+		t.Errorf("status %d on the next day", got)
 	}
 }
 
@@ -317,11 +317,11 @@ func TestHelixDropsWhispersSilently(t *testing.T) {
 	w.FailHTTP(twitch.HTTPFault{Path: "/whispers", Status: http.StatusNoContent})
 	r, err := w.helix("bot").SendUserWhisper(&helix.SendUserWhisperParams{FromUserID: w.bot.ID, ToUserID: w.viewer.ID, Message: "x"})
 	if err != nil || r.StatusCode != http.StatusNoContent || len(w.Whispers("viewer")) != 0 {
-		t.Errorf("answered %+v, %v, and the viewer received %+v", r, err, w.Whispers("viewer"))
+		t.Errorf("response %+v, %v, and the viewer received %+v", r, err, w.Whispers("viewer"))
 	}
 }
 
-func TestHelixModerates(t *testing.T) {
+func TestHelixModeration(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.SetRole("streamer", "bot", twitch.Role{Moderator: true}))
 	bot := w.helix("bot")
@@ -360,11 +360,11 @@ func TestHelixModerates(t *testing.T) {
 		kinds = append(kinds, a.Kind)
 	}
 	if want := []string{"delete", "timeout", "ban", "unban"}; !slices.Equal(kinds, want) {
-		t.Errorf("the actions are %q, want %q", kinds, want)
+		t.Errorf("the actions are %q; want %q", kinds, want)
 	}
 }
 
-func TestHelixShowsUsersChannelsStreams(t *testing.T) {
+func TestHelixReturnsUsersChannelsAndStreams(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.AddUser(twitch.User{Login: "bot", Email: "bot@example.com"})
 	w.must(err)
@@ -389,7 +389,7 @@ func TestHelixShowsUsersChannelsStreams(t *testing.T) {
 	w.must(w.GoOffline("streamer"))
 	streams, err = bot.GetStreams(&helix.StreamsParams{UserLogins: []string{"streamer"}})
 	if err != nil || len(streams.Data.Streams) != 0 {
-		t.Errorf("GetStreams of one that is offline: %+v, %v", streams, err)
+		t.Errorf("GetStreams of an offline channel: %+v, %v", streams, err)
 	}
 }
 
@@ -398,23 +398,23 @@ func TestHelixLimitsPoints(t *testing.T) {
 	get := func() reply { return w.request(t, "GET", "/users", w.tokens["bot"].Access, nil) }
 	for _, left := range []string{"1", "0"} {
 		if r := get(); r.status != 200 || r.header.Get("Ratelimit-Limit") != "2" || r.header.Get("Ratelimit-Remaining") != left {
-			t.Errorf("answered %d with %v", r.status, r.header)
+			t.Errorf("response %d with %v", r.status, r.header)
 		}
 	}
 	r := get()
 	if want := fmt.Sprint(w.clock.Now().Add(time.Minute).Unix()); r.status != 429 || r.header.Get("Ratelimit-Reset") != want {
-		t.Errorf("the third was answered %d with %v, want the reset %s", r.status, r.header, want)
+		t.Errorf("the third request got status %d with %v; want the reset %s", r.status, r.header, want)
 	}
 	if r := w.request(t, "GET", "/users", w.tokens["viewer"].Access, nil); r.status != 200 {
-		t.Errorf("another user was answered %d", r.status)
+		t.Errorf("another user got status %d", r.status)
 	}
 	w.clock.Advance(30 * time.Second)
 	if r := get(); r.status != 200 {
-		t.Errorf("after half the time it answered %d", r.status)
+		t.Errorf("status %d after half the time", r.status)
 	}
 }
 
-func TestAFaultOfHelixLooksLikeAnErrorOfHelix(t *testing.T) {
+func TestInjectedFaultLooksLikeAHelixError(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		fault twitch.HTTPFault
@@ -431,16 +431,16 @@ func TestAFaultOfHelixLooksLikeAnErrorOfHelix(t *testing.T) {
 				map[string]any{"broadcaster_id": w.channel.ID, "sender_id": w.bot.ID, "message": "x"})
 			if r.status != c.fault.Status || r.body["status"] != float64(r.status) || r.body["error"] != http.StatusText(r.status) ||
 				r.header.Get("Ratelimit-Reset") != c.fault.Header.Get("Ratelimit-Reset") {
-				t.Errorf("answered %+v", r)
+				t.Errorf("response %+v", r)
 			}
 			if got := len(w.texts()); got != c.said {
-				t.Errorf("%d messages went out, want %d", got, c.said)
+				t.Errorf("%d messages were published; want %d", got, c.said)
 			}
 		})
 	}
 }
 
-func TestCloseEndsEverything(t *testing.T) {
+func TestCloseEndsConnectionsRequestsAndGoroutines(t *testing.T) {
 	w := newWorld(t)
 	r := w.login(t, "bot", "")
 	w.FailHTTP(twitch.HTTPFault{Hang: true})
@@ -456,7 +456,7 @@ func TestCloseEndsEverything(t *testing.T) {
 			t.Errorf("Close: %v", err)
 		}
 	}
-	// The last frame of a goroutine may outlive by a moment what it reported.
+	// A goroutine may still be in its last function for a moment after Close.
 	for deadline := time.Now().Add(time.Minute); ; runtime.Gosched() {
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
@@ -464,16 +464,16 @@ func TestCloseEndsEverything(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("goroutines of the server go on:\n%s", stacks)
+			t.Fatalf("goroutines of the server still run:\n%s", stacks)
 		}
 	}
 	for r.lines.Scan() {
 	}
 	if err := <-ended; err == nil {
-		t.Error("the request was answered")
+		t.Error("the hanging request got a response")
 	}
 	if _, _, err := e.conn.Read(t.Context()); err == nil {
-		t.Error("EventSub went on")
+		t.Error("the EventSub connection is still open")
 	}
 	if err := w.Await(t.Context(), func() bool { return false }); !errors.Is(err, twitch.ErrClosed) {
 		t.Errorf("Await returned %v", err)

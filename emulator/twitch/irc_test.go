@@ -17,31 +17,31 @@ import (
 	"parley.internal/emulator/twitch"
 )
 
-func TestIRCCarriesChatBothWays(t *testing.T) {
+func TestIRCSendsAndReceivesChat(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.SetRole("streamer", "viewer", twitch.Role{Moderator: true, VIP: true, SubscriberMonths: 7}))
 	bot := w.connect("bot")
 
 	said := w.say("viewer", "hello; wörld \\o/")
-	got := next(t, bot.heard)
+	got := next(t, bot.received)
 	if got.ID != said.ID || got.Message != said.Text || got.Channel != "streamer" || got.RoomID != w.channel.ID || !got.FirstMessage || !got.Time.Equal(said.At) {
-		t.Errorf("the bot heard %+v of %+v", got, said)
+		t.Errorf("the bot received %+v for %+v", got, said)
 	}
 	if got.User.ID != w.viewer.ID || got.User.Name != "viewer" || got.User.DisplayName != "Viewer" || !got.User.IsMod || !got.User.IsVip ||
 		!cmp.Equal(got.User.Badges, map[string]int{"moderator": 1, "vip": 1, "subscriber": 6}) {
-		t.Errorf("the bot heard it from %+v", got.User)
+		t.Errorf("the author is %+v", got.User)
 	}
 
 	reply := w.say("streamer", "really?", twitch.ReplyingTo(said.ID), twitch.AsAction())
-	got = next(t, bot.heard)
+	got = next(t, bot.received)
 	if got.Reply == nil || got.Reply.ParentMsgID != said.ID || got.Reply.ParentMsgBody != said.Text || !got.Action || got.Message != "@Viewer really?" {
-		t.Errorf("the bot heard %+v, reply %+v", got, got.Reply)
+		t.Errorf("the bot received %+v, reply %+v", got, got.Reply)
 	}
 	if !got.User.IsBroadcaster || got.User.IsMod {
 		t.Errorf("the broadcaster came as %+v", got.User)
 	}
 
-	next(t, bot.states) // of joining
+	next(t, bot.states) // the state at the JOIN
 	bot.Reply("streamer", reply.ID, "yes  indeed ")
 	state := next(t, bot.states)
 	lines := w.Said("streamer")
@@ -50,28 +50,28 @@ func TestIRCCarriesChatBothWays(t *testing.T) {
 		t.Errorf("the channel received %+v", last)
 	}
 	if state.Tags["id"] != last.ID {
-		t.Errorf("USERSTATE names the message %q, it is %q", state.Tags["id"], last.ID)
+		t.Errorf("USERSTATE has the message id %q; want %q", state.Tags["id"], last.ID)
 	}
 	w.say("viewer", "after")
-	if got := next(t, bot.heard); got.Message != "after" {
-		t.Errorf("the bot heard its own line: %q", got.Message)
+	if got := next(t, bot.received); got.Message != "after" {
+		t.Errorf("the bot received its own line: %q", got.Message)
 	}
 }
 
-func TestIRCOtherConnectionsOfTheSenderHearIt(t *testing.T) {
+func TestIRCSendsALineToTheOtherConnectionsOfItsSender(t *testing.T) {
 	w := newWorld(t)
 	one, two := w.connect("bot"), w.connect("bot")
 	one.Say("streamer", "mine")
-	if got := next(t, two.heard); got.Message != "mine" || got.User.Name != "bot" {
-		t.Errorf("the other connection heard %+v", got)
+	if got := next(t, two.received); got.Message != "mine" || got.User.Name != "bot" {
+		t.Errorf("the other connection received %+v", got)
 	}
 	w.clock.Advance(2 * time.Second)
 	if r, err := w.helix("bot").SendChatMessage(chatMessage(w, "via the API")); err != nil || !r.Data.Messages[0].IsSent {
 		t.Fatalf("Helix: %+v, %v", r, err)
 	}
 	for _, c := range []*client{one, two} {
-		if got := next(t, c.heard); got.Message != "via the API" {
-			t.Errorf("a connection of the sender heard %q", got.Message)
+		if got := next(t, c.received); got.Message != "via the API" {
+			t.Errorf("a connection of the sender received %q", got.Message)
 		}
 	}
 }
@@ -115,7 +115,7 @@ func TestIRCRefusesLogins(t *testing.T) {
 	})
 }
 
-// rawConn speaks IRC line by line.
+// rawConn is an IRC connection that the test reads and writes line by line.
 type rawConn struct {
 	t     *testing.T
 	conn  net.Conn
@@ -139,7 +139,7 @@ func raw(t *testing.T, conn net.Conn) *rawConn {
 	return &rawConn{t, conn, bufio.NewScanner(conn)}
 }
 
-// login is a connection of the user's with these capabilities, welcomed.
+// login connects as the user with these capabilities, and reads the welcome messages.
 func (w *world) login(t *testing.T, user, caps string) *rawConn {
 	t.Helper()
 	raw := w.dial(t)
@@ -171,12 +171,12 @@ func (r *rawConn) expect(want ...string) {
 	r.t.Helper()
 	for _, line := range want {
 		if got := r.read(); got != line {
-			r.t.Fatalf("read %q, want %q", got, line)
+			r.t.Fatalf("read %q; want %q", got, line)
 		}
 	}
 }
 
-// await reads up to the line that holds part.
+// await reads lines until a line contains part, and returns this line.
 func (r *rawConn) await(part string) string {
 	r.t.Helper()
 	for {
@@ -189,14 +189,14 @@ func (r *rawConn) await(part string) string {
 func (r *rawConn) expectEnd() {
 	r.t.Helper()
 	for r.lines.Scan() {
-		r.t.Errorf("read %q, want the end", r.lines.Text())
+		r.t.Errorf("read %q; want the end of the connection", r.lines.Text())
 	}
 	if err := r.lines.Err(); err != nil {
 		r.t.Errorf("the connection ended with %v", err)
 	}
 }
 
-func TestIRCSpeaksLineByLine(t *testing.T) {
+func TestIRCMessagesOnTheWire(t *testing.T) {
 	w := newWorld(t)
 	r := w.dial(t)
 	r.send("CAP LS 302", "CAP REQ :twitch.tv/tags nonsense", "CAP REQ :twitch.tv/tags twitch.tv/commands", "CAP END",
@@ -232,7 +232,7 @@ func TestIRCSpeaksLineByLine(t *testing.T) {
 	line := w.Said("streamer")[0]
 	want := strings.Replace(strings.Replace(state, "color=", "client-nonce=abc;color=", 1), "mod=0", "id="+line.ID+";mod=0", 1)
 	if got != want || line.Nonce != "abc" {
-		t.Errorf("read %q, want %q", got, want)
+		t.Errorf("read %q; want %q", got, want)
 	}
 	r.send("PART #streamer")
 	r.expect(":bot!bot@bot.tmi.twitch.tv PART #streamer")
@@ -241,7 +241,7 @@ func TestIRCSpeaksLineByLine(t *testing.T) {
 	r.expect(":tmi.twitch.tv PONG tmi.twitch.tv :end")
 }
 
-func TestIRCWithoutCapabilitiesIsPlain(t *testing.T) {
+func TestIRCWithoutCapabilitiesSendsNoTags(t *testing.T) {
 	w := newWorld(t)
 	r := w.login(t, "bot", "")
 	r.send("JOIN #streamer")
@@ -265,7 +265,7 @@ func TestIRCMembership(t *testing.T) {
 	r.expect(":viewer!viewer@viewer.tmi.twitch.tv PART #streamer")
 }
 
-func TestIRCAnonymousReadsOnly(t *testing.T) {
+func TestIRCAnonymousUserCannotWrite(t *testing.T) {
 	w := newWorld(t)
 	r := w.dial(t)
 	r.send("NICK justinfan123", "JOIN #streamer", "PRIVMSG #streamer :psst")
@@ -284,7 +284,7 @@ func TestIRCOverWebSocket(t *testing.T) {
 	t.Cleanup(func() { conn.CloseNow() })
 	r := raw(t, websocket.NetConn(t.Context(), conn, websocket.MessageText))
 	for _, m := range []string{"PASS oauth:" + w.tokens["bot"].Access, "NICK bot\r\nJOIN #streamer\r\n"} {
-		// One without its line end, one with two lines, as clients do.
+		// The messages have no line end, or two lines, as real clients send them.
 		w.must(conn.Write(t.Context(), websocket.MessageText, []byte(m)))
 	}
 	r.await(" 366 ")
@@ -299,7 +299,7 @@ func TestIRCRefusesMessages(t *testing.T) {
 		name  string
 		setup func(w *world)
 		texts []string
-		want  string // the msg-id of the NOTICE to the last
+		want  string // msg-id of the NOTICE about the last text
 	}{
 		{"too many", func(w *world) {
 			w.must(w.SetRole("streamer", "bot", twitch.Role{VIP: true}))
@@ -352,7 +352,7 @@ func TestIRCRefusesMessages(t *testing.T) {
 			}
 			r.await("@msg-id=" + c.want + " :tmi.twitch.tv NOTICE #streamer :")
 			if got := len(w.texts()) - before; got != len(c.texts)-1 {
-				t.Errorf("%d of %d messages went out", got, len(c.texts))
+				t.Errorf("%d of %d messages were published", got, len(c.texts))
 			}
 		})
 	}
@@ -373,7 +373,7 @@ func numbered(n int) []string {
 	return texts
 }
 
-func TestIRCLimitsMessagesOfViewersOverAllChannels(t *testing.T) {
+func TestIRCMessageLimitCountsOverAllChannels(t *testing.T) {
 	w := newWorld(t)
 	r := w.login(t, "bot", "twitch.tv/tags twitch.tv/commands")
 	for i := range 21 {
@@ -425,7 +425,7 @@ func TestIRCLimitsJoinsAndLogins(t *testing.T) {
 	last.expectEnd()
 }
 
-func TestIRCTellsEvents(t *testing.T) {
+func TestIRCReportsEvents(t *testing.T) {
 	w := newWorld(t)
 	bot := w.connect("bot")
 	state := nextOf[*irc.RoomStateMessage](t, bot.others)
@@ -475,7 +475,7 @@ func TestIRCTellsEvents(t *testing.T) {
 		kinds = append(kinds, a.Kind)
 	}
 	if want := []string{"delete", "timeout", "clear"}; !slices.Equal(kinds, want) {
-		t.Errorf("the actions are %q, want %q", kinds, want)
+		t.Errorf("the actions are %q; want %q", kinds, want)
 	}
 }
 
@@ -483,16 +483,16 @@ func TestIRCReconnects(t *testing.T) {
 	w := newWorld(t)
 	bot := w.connect("bot")
 	if n := w.ReconnectIRC("bot"); n != 1 {
-		t.Fatalf("asked %d connections", n)
+		t.Fatalf("RECONNECT was sent to %d connections", n)
 	}
 	nextOf[*irc.ReconnectMessage](t, bot.others)
-	// The client says goodbye to the first connection, and joins again.
+	// The client leaves the first connection, and joins again.
 	nextOf[*irc.GlobalUserStateMessage](t, bot.others)
 	nextOf[*irc.RoomStateMessage](t, bot.others)
 	w.await("one connection is in the channel", func() bool { return w.joined("bot") == 1 })
 	w.say("viewer", "still there?")
-	if got := next(t, bot.heard); got.Message != "still there?" {
-		t.Errorf("heard %q", got.Message)
+	if got := next(t, bot.received); got.Message != "still there?" {
+		t.Errorf("received %q", got.Message)
 	}
 }
 
@@ -516,7 +516,7 @@ func TestIRCFaults(t *testing.T) {
 				}
 			}
 			if got := append([]string{}, w.texts()...); !slices.Equal(got, c.said) {
-				t.Errorf("the channel received %q, want %q", got, c.said)
+				t.Errorf("the channel received %q; want %q", got, c.said)
 			}
 		})
 	}
@@ -528,7 +528,7 @@ func TestIRCFaults(t *testing.T) {
 			r.send("PRIVMSG #streamer :x", "PING :next")
 			r.expect(":tmi.twitch.tv PONG tmi.twitch.tv :next")
 			if got := len(w.texts()) == 1; got != done {
-				t.Errorf("the message went out: %v", got)
+				t.Errorf("the message was published: %v", got)
 			}
 		})
 	}
@@ -536,7 +536,7 @@ func TestIRCFaults(t *testing.T) {
 		w := newWorld(t)
 		r := w.login(t, "bot", "")
 		if n := w.DropIRC("viewer"); n != 0 {
-			t.Errorf("dropped %d connections of nobody", n)
+			t.Errorf("dropped %d connections of an unknown user", n)
 		}
 		if n := w.DropIRC(""); n != 1 {
 			t.Errorf("dropped %d connections", n)
@@ -569,13 +569,12 @@ func TestIRCDelays(t *testing.T) {
 	}
 }
 
-// TestIRCDropsTheDeaf holds that a client that does not read can't keep the
-// server's memory.
-func TestIRCDropsTheDeaf(t *testing.T) {
+// A client that does not read must not fill the server's memory.
+func TestIRCDropsAClientThatDoesNotRead(t *testing.T) {
 	w := newWorld(t)
-	deaf := w.login(t, "bot", "")
-	deaf.send("JOIN #streamer")
-	deaf.await(" 366 ")
+	slow := w.login(t, "bot", "")
+	slow.send("JOIN #streamer")
+	slow.await(" 366 ")
 	w.DelayIRC("bot", time.Hour)
 	for range 1 << 15 {
 		w.say("viewer", "x")

@@ -15,10 +15,11 @@ type Limits struct {
 	// Logins and Joins count per user.
 	// https://dev.twitch.tv/docs/chat/irc/#rate-limits
 	Logins, Joins Window
-	// Messages counts per user, over all channels without a privilege (broadcaster, moderator or VIP).
-	// ModeratorMessages counts over all channels. https://dev.twitch.tv/docs/chat/#twitch-chatbot-rate-limits
+	// Messages counts per user, over all channels in which the user is neither broadcaster nor moderator nor VIP.
+	// ModeratorMessages counts per user, over all channels.
+	// https://dev.twitch.tv/docs/chat/#twitch-chatbot-rate-limits
 	Messages, ModeratorMessages Window
-	// ChannelMessages count per user and channel, for users without privileges.
+	// ChannelMessages counts per user and channel, for users without such a role.
 	ChannelMessages Window
 	// Helix is the point bucket of an app and user: a full bucket has N points, and an empty bucket fills over Per.
 	// https://dev.twitch.tv/docs/api/guide/#twitch-rate-limits

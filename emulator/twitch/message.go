@@ -191,7 +191,7 @@ func userTags(r *room, u *account) tags {
 	return t
 }
 
-// badgeMonths returns the subscriber badge for a number of months. The badge has few steps.
+// badgeMonths returns the version of the subscriber badge for a number of months. The badge changes only at a few steps.
 func badgeMonths(months int) int {
 	badge := 0
 	for _, step := range []int{3, 6, 9, 12, 18, 24, 36, 48, 60} {

@@ -22,18 +22,18 @@ func TestParseMessage(t *testing.T) {
 	} {
 		got, ok := parseMessage(c.in)
 		if d := cmp.Diff(c.want, got, cmp.AllowUnexported(message{})); d != "" || !ok {
-			t.Errorf("parseMessage(%q), want -, got +:\n%s", c.in, d)
+			t.Errorf("parseMessage(%q); want -, got +:\n%s", c.in, d)
 		}
 	}
 	for _, in := range []string{"", " ", "@a=b", "@a=b ", ":x", ":x "} {
 		if got, ok := parseMessage(in); ok {
-			t.Errorf("parseMessage(%q) = %+v, want none", in, got)
+			t.Errorf("parseMessage(%q) = %+v; want none", in, got)
 		}
 	}
 }
 
-// FuzzParseMessage holds that reading never fails, that what was read and is
-// written reads the same, and that go-twitch-irc reads it so too.
+// FuzzParseMessage checks that parsing never panics, that an encoded message parses to the same message, and that
+// go-twitch-irc parses it in the same way.
 func FuzzParseMessage(f *testing.F) {
 	f.Add(`@a=b\sc;d :p!p@p PRIVMSG #x :hello there`)
 	f.Add("CAP REQ :twitch.tv/tags")
@@ -45,30 +45,30 @@ func FuzzParseMessage(f *testing.F) {
 		}
 		for _, p := range m.params[:max(len(m.params)-1, 0)] {
 			if p == "" || strings.Contains(p, " ") || strings.HasPrefix(p, ":") {
-				t.Fatalf("%q gave the parameters %q", line, m.params)
+				t.Fatalf("%q has the parameters %q", line, m.params)
 			}
 		}
 		out := m.encode(true)
 		again, ok := parseMessage(out)
 		if !ok {
-			t.Fatalf("%q was written as %q, which has no command", line, out)
+			t.Fatalf("%q was encoded as %q, without a command", line, out)
 		}
 		if len(m.tags) == 0 {
 			m.tags, again.tags = nil, nil
 		}
 		if d := cmp.Diff(m, again, cmp.AllowUnexported(message{})); d != "" {
-			t.Fatalf("%q was written as %q, read -, read again +:\n%s", line, out, d)
+			t.Fatalf("%q was encoded as %q; parsed first -, parsed again +:\n%s", line, out, d)
 		}
 	})
 }
 
-func TestEncodedMessagesAreReadByOthers(t *testing.T) {
+func TestEncodedMessagesAreParsedByGoTwitchIRC(t *testing.T) {
 	in := message{
 		tags: tags{"id": "1", "display-name": "A", "system-msg": `a b;c\d`, "tmi-sent-ts": "0"}, prefix: host,
 		command: "USERNOTICE", params: []string{"#x", "two\r\nlines"},
 	}
 	got, ok := irc.ParseMessage(in.encode(true)).(*irc.UserNoticeMessage)
 	if !ok || got.Message != "two  lines" || got.Tags["system-msg"] != `a b;c\d` || got.Channel != "x" {
-		t.Errorf("%q was read as %+v", in.encode(true), got)
+		t.Errorf("%q was parsed as %+v", in.encode(true), got)
 	}
 }

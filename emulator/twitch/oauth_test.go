@@ -14,7 +14,7 @@ import (
 	"parley.internal/emulator/twitch"
 )
 
-// oauthClient sends to a server what helix has only one address for.
+// oauthClient redirects helix's OAuth requests to a server, because helix has a fixed address.
 type oauthClient struct{ url string }
 
 func (c oauthClient) Do(r *http.Request) (*http.Response, error) {
@@ -28,7 +28,7 @@ func (c oauthClient) Do(r *http.Request) (*http.Response, error) {
 	return http.DefaultClient.Do(r)
 }
 
-// oauth is a client without a token.
+// oauth returns a client without a token.
 func (w *world) oauth() *helix.Client {
 	w.t.Helper()
 	c, err := helix.NewClient(&helix.Options{
@@ -39,7 +39,7 @@ func (w *world) oauth() *helix.Client {
 	return c
 }
 
-// visit opens the page of authorization.
+// visit opens the authorization page, with some changed query parameters.
 func (w *world) visit(t *testing.T, c *helix.Client, change map[string]string) reply {
 	t.Helper()
 	u, err := url.Parse(w.OAuthURL() + strings.TrimPrefix(c.GetAuthorizationURL(&helix.AuthorizationURLParams{
@@ -72,7 +72,7 @@ func TestOAuthCodeFlow(t *testing.T) {
 		t.Fatalf("RequestUserAccessToken: %+v, %v", first, err)
 	}
 	if again, err := c.RequestUserAccessToken(code); err != nil || again.StatusCode != 400 || again.ErrorMessage != "Invalid authorization code" {
-		t.Errorf("the code used again: %+v, %v", again, err)
+		t.Errorf("the second use of the code: %+v, %v", again, err)
 	}
 
 	w.clock.Advance(time.Minute)
@@ -90,7 +90,7 @@ func TestOAuthCodeFlow(t *testing.T) {
 		t.Fatalf("RefreshUserAccessToken: %+v, %v", second, err)
 	}
 	if again, err := c.RefreshUserAccessToken(first.Data.RefreshToken); err != nil || again.StatusCode != 400 || again.ErrorMessage != "Invalid refresh token" {
-		t.Errorf("the refresh token used again: %+v, %v", again, err)
+		t.Errorf("the second use of the refresh token: %+v, %v", again, err)
 	}
 
 	if r, err := c.RevokeUserAccessToken(second.Data.AccessToken); err != nil || r.StatusCode != 200 {
@@ -104,18 +104,18 @@ func TestOAuthCodeFlow(t *testing.T) {
 		t.Errorf("the expired token: %v, %v", valid, err)
 	}
 	if r, err := c.RevokeUserAccessToken("nonsense"); err != nil || r.StatusCode != 400 {
-		t.Errorf("revoking nonsense: %+v, %v", r, err)
+		t.Errorf("revocation of an unknown token: %+v, %v", r, err)
 	}
 }
 
-func TestOAuthRefusesAuthorization(t *testing.T) {
+func TestOAuthRefusesInvalidAuthorizationRequests(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.LogIn("viewer"))
 	for _, c := range []struct {
 		name   string
 		change map[string]string
 		status int
-		want   string // in the message or the Location
+		want   string // part of the message or of the Location
 	}{
 		{"unknown app", map[string]string{"client_id": "x"}, 400, "invalid client"},
 		{"no app", map[string]string{"client_id": ""}, 400, "missing client id"},
@@ -125,20 +125,20 @@ func TestOAuthRefusesAuthorization(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := w.visit(t, w.oauth(), c.change)
 			if r.status != c.status || !strings.Contains(r.message()+r.header.Get("Location"), c.want) {
-				t.Errorf("answered %d %v %q", r.status, r.body, r.header.Get("Location"))
+				t.Errorf("response %d %v %q", r.status, r.body, r.header.Get("Location"))
 			}
 		})
 	}
 }
 
-func TestOAuthAsksWhoOneIs(t *testing.T) {
+func TestOAuthPageAsksForTheUserAndTheConsent(t *testing.T) {
 	w := newWorld(t)
 	jar, err := cookiejar.New(nil)
 	w.must(err)
 	browser := &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	page := w.OAuthURL() + "/authorize?response_type=code&client_id=" + w.app.ID + "&redirect_uri=http://localhost/back&state=s1&scope=chat:read"
 	if r := w.visit(t, w.oauth(), nil); r.status != 200 || !strings.HasPrefix(r.header.Get("Content-Type"), "text/html") {
-		t.Fatalf("answered %d %v", r.status, r.header)
+		t.Fatalf("response %d %v", r.status, r.header)
 	}
 	for answer, want := range map[string]string{"allow": "code=", "deny": "error=access_denied"} {
 		r, err := browser.PostForm(page, url.Values{"login": {"bot"}, "answer": {answer}})
@@ -151,7 +151,7 @@ func TestOAuthAsksWhoOneIs(t *testing.T) {
 	browser.CloseIdleConnections()
 }
 
-func TestOAuthRefusesTokens(t *testing.T) {
+func TestOAuthRefusesInvalidTokenRequests(t *testing.T) {
 	w := newWorld(t)
 	other, err := w.AddApp(twitch.App{})
 	w.must(err)
@@ -176,7 +176,7 @@ func TestOAuthRefusesTokens(t *testing.T) {
 			w.must(err)
 			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 			if r := do(t, req); r.status != c.status || r.message() != c.want || r.body["status"] != float64(c.status) {
-				t.Errorf("answered %d %v, want %d %q", r.status, r.body, c.status, c.want)
+				t.Errorf("response %d %v; want %d %q", r.status, r.body, c.status, c.want)
 			}
 		})
 	}
@@ -198,7 +198,7 @@ func TestOAuthAppToken(t *testing.T) {
 	}
 }
 
-func TestDisconnectTakesEverythingBack(t *testing.T) {
+func TestDisconnectRevokesAllTokensOfTheUser(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.Disconnect(w.app.ID, "bot"))
 	if _, ok := w.Token(w.tokens["bot"].Access); ok {
@@ -208,6 +208,6 @@ func TestDisconnectTakesEverythingBack(t *testing.T) {
 		t.Errorf("RefreshUserAccessToken: %+v, %v", r, err)
 	}
 	if _, ok := w.Token(w.tokens["viewer"].Access); !ok {
-		t.Error("another user's token went with it")
+		t.Error("the token of another user was revoked too")
 	}
 }

@@ -213,7 +213,7 @@ type post struct {
 // maxText is the largest number of characters in a chat message.
 const maxText = 500
 
-// refusal is the reason against a message: the msg-id of the NOTICE, and its text.
+// refusal explains why a message is not published: the msg-id of the NOTICE, and its text.
 // https://dev.twitch.tv/docs/chat/irc/#notice-message-ids
 type refusal struct{ id, text string }
 

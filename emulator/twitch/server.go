@@ -24,8 +24,8 @@
 //
 // Not included: TLS, the half hour during which Twitch ignores a client that exceeds the chat limits (the fake refuses
 // only the messages above the limit), emotes, cheers and channel points, AutoMod, shared chat, announcements, conduits
-// and webhooks, the device and implicit flows, OpenID Connect, and all other Helix endpoints. An unknown Helix path
-// gets 404. An unknown EventSub type gets 400, as on Twitch.
+// and webhooks, the device and implicit flows, OpenID Connect, and most Helix endpoints. A Helix path that is not
+// included gets 404. An EventSub type that is not included gets 400, as an unknown type does on Twitch.
 package twitch
 
 import (
@@ -80,10 +80,10 @@ type options struct {
 
 // Timing holds durations. A zero field means Twitch's own duration, given below.
 type Timing struct {
-	// Keepalive is the silence of an EventSub connection before a keepalive message. It replaces the client's wish. 10
-	// s.
+	// Keepalive is the silence of an EventSub connection before a keepalive message. A non-zero value overrides the
+	// interval requested by the client. 10 s.
 	Keepalive time.Duration
-	// Subscribe is the largest time of a new EventSub connection without a subscription. 10 s.
+	// Subscribe is the time limit for the first subscription of a new EventSub connection. 10 s.
 	Subscribe time.Duration
 	// Reconnect is the life of the old EventSub connection after its session_reconnect message. 30 s.
 	Reconnect time.Duration

@@ -17,7 +17,7 @@ func TestAddUser(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		in   twitch.User
-		want twitch.User // an empty Login is an error
+		want twitch.User // with an empty Login, an error is expected
 	}{
 		{"login alone", twitch.User{Login: "Ada"}, twitch.User{Login: "ada", DisplayName: "ada"}},
 		{"all of it", twitch.User{Login: "bob", ID: "7", DisplayName: "BoB", Color: "#112233"}, twitch.User{Login: "bob", ID: "7", DisplayName: "BoB", Color: "#112233"}},
@@ -43,7 +43,7 @@ func TestAddUser(t *testing.T) {
 			}
 			c.want.CreatedAt = w.clock.Now()
 			if kept, ok := w.User(c.in.Login); got != c.want || kept != got || !ok {
-				t.Errorf("made %+v, kept %+v, want %+v", got, kept, c.want)
+				t.Errorf("AddUser returned %+v, User returned %+v; want %+v", got, kept, c.want)
 			}
 		})
 	}
@@ -52,14 +52,14 @@ func TestAddUser(t *testing.T) {
 		logins = append(logins, u.Login)
 	}
 	if want := []string{"ada", "bob", "bot", "carol", "streamer", "viewer"}; !slices.Equal(logins, want) {
-		t.Errorf("the users are %q, want %q", logins, want)
+		t.Errorf("the users are %q; want %q", logins, want)
 	}
 	if _, ok := w.User("eve"); ok {
-		t.Error("eve is there")
+		t.Error("the refused user eve exists")
 	}
 }
 
-func TestTheWorldKnowsWhomItKnows(t *testing.T) {
+func TestMethodsRefuseUnknownUsersChannelsAndApps(t *testing.T) {
 	w := newWorld(t)
 	for name, err := range map[string]error{
 		"SetRole":     w.SetRole("streamer", "nobody", twitch.Role{}),
@@ -82,11 +82,11 @@ func TestTheWorldKnowsWhomItKnows(t *testing.T) {
 		"no user":     second(w.AddToken(twitch.Token{UserID: "1", ClientID: w.app.ID})),
 	} {
 		if err == nil {
-			t.Errorf("%s of one that is not there, or there already, is no error", name)
+			t.Errorf("%s: no error for an unknown or existing name", name)
 		}
 	}
 	if w.Delete("streamer", "x") || w.Said("nobody") != nil || w.Joined("nobody") != nil || w.Whispers("nobody") != nil || w.Actions("nobody") != nil {
-		t.Error("there is something of nobody's")
+		t.Error("an unknown line or user has data")
 	}
 }
 
@@ -105,29 +105,29 @@ func TestBansEnd(t *testing.T) {
 	}
 	w.must(w.Ban("streamer", "bot", 0, "for a test"))
 	if got := send(); got != 403 {
-		t.Errorf("a banned user was answered %d", got)
+		t.Errorf("a banned user got status %d", got)
 	}
 	w.must(w.Unban("streamer", "bot"))
 	if got := send(); got != 200 {
-		t.Errorf("a user whose ban was lifted was answered %d", got)
+		t.Errorf("a user after the end of the ban got status %d", got)
 	}
 	w.must(w.Ban("streamer", "bot", time.Minute, ""))
 	if got := send(); got != 0 {
-		t.Errorf("a user in time-out was answered %d", got)
+		t.Errorf("a timed-out user got status %d", got)
 	}
 	w.clock.Advance(time.Minute)
 	if got := send(); got != 200 {
-		t.Errorf("a user after a time-out was answered %d", got)
+		t.Errorf("a user after the time-out got status %d", got)
 	}
 }
 
-func TestWhatIsTypedIsHeldToTheRules(t *testing.T) {
+func TestAsTypedAppliesBansLimitsAndSettings(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		arrange func(w *world)
-		want    string // in the error; empty is none
+		want    string // part of the error; empty for no error
 	}{
-		{"nothing in the way", func(*world) {}, ""},
+		{"no restriction", func(*world) {}, ""},
 		{"banned", func(w *world) { w.must(w.Ban("streamer", "viewer", 0, "")) }, "msg_banned"},
 		{"timed out", func(w *world) { w.must(w.Ban("streamer", "viewer", time.Minute, "")) }, "msg_timedout"},
 		{"too soon", func(w *world) {
@@ -143,13 +143,13 @@ func TestWhatIsTypedIsHeldToTheRules(t *testing.T) {
 			_, err := w.Say("streamer", "viewer", "two", twitch.AsTyped())
 			said := len(w.Said("streamer")) - before
 			if c.want == "" && (err != nil || said != 1) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || said != 0) {
-				t.Errorf("%v, with %d lines said; want %q", err, said, c.want)
+				t.Errorf("error %v, %d lines posted; want %q", err, said, c.want)
 			}
 		})
 	}
 }
 
-func TestSaidFrom(t *testing.T) {
+func TestSaidFromSkipsTheFirstLines(t *testing.T) {
 	w := newWorld(t)
 	w.say("viewer", "a", twitch.WithID("same"))
 	w.say("viewer", "b", twitch.WithID("same"))
@@ -167,7 +167,7 @@ func TestClearFaults(t *testing.T) {
 	w.ClearFaults()
 	statuses = append(statuses, w.request(t, "GET", "/users", w.tokens["bot"].Access, nil).status)
 	if !slices.Equal(statuses, []int{500, 200}) {
-		t.Errorf("answered %v", statuses)
+		t.Errorf("response %v", statuses)
 	}
 }
 
@@ -185,12 +185,12 @@ func TestAddresses(t *testing.T) {
 	first.must(first.Close())
 	again := newWorld(t, twitch.WithIRCAddr(addr))
 	if again.IRCAddr() != addr {
-		t.Errorf("listens on %s, want %s", again.IRCAddr(), addr)
+		t.Errorf("listens on %s; want %s", again.IRCAddr(), addr)
 	}
 	again.login(t, "bot", "")
 }
 
-func TestIRCOverWebSocketSaysWhyItRefuses(t *testing.T) {
+func TestIRCOverWebSocketSendsTheReasonOfARefusal(t *testing.T) {
 	w := newWorld(t)
 	conn, _, err := websocket.Dial(t.Context(), w.IRCWebSocketURL(), nil)
 	w.must(err)
@@ -202,6 +202,6 @@ func TestIRCOverWebSocketSaysWhyItRefuses(t *testing.T) {
 		t.Errorf("read %q", got)
 	}
 	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusNormalClosure {
-		t.Errorf("it ended with %v", err)
+		t.Errorf("the connection ended with %v", err)
 	}
 }

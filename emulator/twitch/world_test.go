@@ -14,7 +14,7 @@ import (
 	"parley.internal/emulator/twitch"
 )
 
-// allScopes are all that any call here needs.
+// allScopes lists every scope used by the tests.
 var allScopes = []string{
 	"chat:read", "chat:edit", "user:read:chat", "user:write:chat", "user:manage:whispers", "user:read:email",
 	"moderator:manage:banned_users", "moderator:manage:chat_messages", "moderator:read:followers",
@@ -53,7 +53,7 @@ func newWorld(t *testing.T, opts ...twitch.Option) *world {
 	return w
 }
 
-// user makes a user with a token of all scopes.
+// user makes a user with a token with all scopes.
 func (w *world) user(login string) twitch.User {
 	w.t.Helper()
 	u, err := w.AddUser(twitch.User{Login: login, DisplayName: strings.ToUpper(login[:1]) + login[1:]})
@@ -73,7 +73,7 @@ func (w *world) token(u twitch.User, scopes ...string) twitch.Token {
 	return tok
 }
 
-// helix is a client with the user's token.
+// helix returns a client with the user's token.
 func (w *world) helix(login string) *helix.Client { return w.helixWith(w.tokens[login].Access) }
 
 func (w *world) helixWith(access string) *helix.Client {
@@ -85,7 +85,7 @@ func (w *world) helixWith(access string) *helix.Client {
 	return c
 }
 
-// await fails the test unless cond soon holds.
+// await waits until cond holds, and fails the test if this takes too long.
 func (w *world) await(what string, cond func() bool) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
@@ -103,7 +103,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// say makes a user say something.
+// say posts a line as a user.
 func (w *world) say(login, text string, opts ...twitch.SayOption) twitch.Line {
 	w.t.Helper()
 	l, err := w.Say(w.channel.Login, login, text, opts...)
@@ -111,29 +111,29 @@ func (w *world) say(login, text string, opts ...twitch.SayOption) twitch.Line {
 	return l
 }
 
-// client is go-twitch-irc's, in the channel, with what it heard.
+// client is a client of go-twitch-irc in the channel, with its received messages.
 type client struct {
 	*irc.Client
-	heard   chan irc.PrivateMessage
-	states  chan irc.UserStateMessage
-	notices chan irc.NoticeMessage
-	others  chan irc.Message
-	ended   chan error
+	received chan irc.PrivateMessage
+	states   chan irc.UserStateMessage
+	notices  chan irc.NoticeMessage
+	others   chan irc.Message
+	ended    chan error
 }
 
 // connect logs a user in with go-twitch-irc and joins the channel.
 func (w *world) connect(login string) *client {
 	w.t.Helper()
 	c := &client{
-		Client:  irc.NewClient(login, "oauth:"+w.tokens[login].Access),
-		heard:   make(chan irc.PrivateMessage, 100),
-		states:  make(chan irc.UserStateMessage, 100),
-		notices: make(chan irc.NoticeMessage, 100),
-		others:  make(chan irc.Message, 100),
-		ended:   make(chan error, 1),
+		Client:   irc.NewClient(login, "oauth:"+w.tokens[login].Access),
+		received: make(chan irc.PrivateMessage, 100),
+		states:   make(chan irc.UserStateMessage, 100),
+		notices:  make(chan irc.NoticeMessage, 100),
+		others:   make(chan irc.Message, 100),
+		ended:    make(chan error, 1),
 	}
 	c.IrcAddress, c.TLS = w.IRCAddr(), false
-	c.OnPrivateMessage(func(m irc.PrivateMessage) { c.heard <- m })
+	c.OnPrivateMessage(func(m irc.PrivateMessage) { c.received <- m })
 	c.OnUserStateMessage(func(m irc.UserStateMessage) { c.states <- m })
 	c.OnNoticeMessage(func(m irc.NoticeMessage) { c.notices <- m })
 	c.OnUserNoticeMessage(func(m irc.UserNoticeMessage) { c.others <- &m })
@@ -147,7 +147,7 @@ func (w *world) connect(login string) *client {
 	before := w.joined(login)
 	go func() { c.ended <- c.Connect() }()
 	w.t.Cleanup(func() {
-		// It is an error where the connection is not open, which is as well.
+		// Disconnect fails if the connection is already closed.
 		_ = c.Disconnect()
 	})
 	w.await(login+" joins", func() bool { return w.joined(login) > before })
@@ -164,7 +164,7 @@ func (w *world) joined(login string) int {
 	return n
 }
 
-// next is what comes next from c, which must be soon.
+// next receives the next value from c, and fails the test if none comes soon.
 func next[T any](t *testing.T, c <-chan T) T {
 	t.Helper()
 	select {
@@ -172,12 +172,12 @@ func next[T any](t *testing.T, c <-chan T) T {
 		return v
 	case <-time.After(time.Minute):
 		var none T
-		t.Fatalf("no %T came", none)
+		t.Fatalf("received no %T", none)
 		return none
 	}
 }
 
-// nextOf is the next of c that is a T.
+// nextOf receives from c until a message is a T.
 func nextOf[T irc.Message](t *testing.T, c <-chan irc.Message) T {
 	t.Helper()
 	for {
@@ -187,7 +187,7 @@ func nextOf[T irc.Message](t *testing.T, c <-chan irc.Message) T {
 	}
 }
 
-// texts of what a channel received.
+// texts returns the texts of the channel's lines.
 func (w *world) texts() []string {
 	var texts []string
 	for _, l := range w.Said(w.channel.Login) {

@@ -116,7 +116,8 @@ func (b *backfill) publishPage(ctx context.Context, page []*message) error {
 	return nil
 }
 
-// skipAhead moves over the messages beyond the limits without reading them.
+// skipAhead moves over the messages beyond the limits without reading them: at the maximum number it continues after the
+// channel's newest message, below the maximum age at the oldest allowed time.
 func (b *backfill) skipAhead(ctx context.Context) error {
 	switch {
 	case b.read >= b.service.config.BackfillMessages:

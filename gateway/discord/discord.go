@@ -130,8 +130,7 @@ func New(c Config, d Dependencies) (*Service, error) {
 	return s, nil
 }
 
-// maxYield is the largest base of the pause for which an instance without a connection leaves the session to other
-// instances.
+// maxYield bounds the pause, before jitter, of an instance that released the lease because it could not connect.
 const maxYield = time.Hour
 
 // Run holds the bot's session, if the instance gets the lease, until ctx is done. Then Run publishes the received

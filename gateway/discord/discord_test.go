@@ -1,6 +1,7 @@
 package discord
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
+	"parley.internal/shared/lease"
 )
 
 func TestMessagesBecomeEvents(t *testing.T) {
@@ -126,7 +128,7 @@ func TestAnswersAreSentAsReplies(t *testing.T) {
 	inside := w.answer(direct, "the same")
 	gone := question
 	gone.ID = fake.IDAt(time.Now().Add(-time.Hour)) // older than every message of this test
-	orphan := w.answer(gone, "to nobody")
+	orphan := w.answer(gone, "to a deleted message")
 	empty := w.answer(question, "\u0007")
 	for _, a := range []answered{short, long, before, inside, orphan} {
 		w.reaches(a, delivery.Delivered)
@@ -332,8 +334,8 @@ func TestFirstHolderCrashesBeforeTheFirstWatermark(t *testing.T) {
 	old := w.ask(w.room, "before anybody was there")
 	victim := w.start("victim", func(s *Service) { s.timing.watermark = time.Hour })
 	w.connected()
-	heard := w.ask(w.room, "heard")
-	w.published(heard)
+	received := w.ask(w.room, "received")
+	w.published(received)
 	victim.kill()
 	missed := []fake.Message{w.ask(w.room, "missed"), w.ask(w.channel("later"), "in a new channel")}
 	w.start("heir")
@@ -633,6 +635,31 @@ func TestWatermarkStaysBelowQueuedMessages(t *testing.T) {
 	}
 }
 
+func TestStopDuringAWriteWritesTheWatermarksAgain(t *testing.T) {
+	w := newWorld(t)
+	m := w.instance("a")
+	ctx, end := context.WithCancel(t.Context())
+	m.leases.Run(ctx, func() []string { return []string{leaseKey} }, func(ctx context.Context, l lease.Lease) {
+		defer end()
+		in := newIngestQueue(ctx, ctx, m.Service, l)
+		q := &channelQueue{channel: w.room.ID, last: 1}
+		in.channels[q.channel] = q
+		keep, stop := context.WithCancel(ctx)
+		in.watermarks.now = func() time.Time { // called during the first write
+			stop()
+			in.mu.Lock()
+			defer in.mu.Unlock()
+			q.last = 2
+			return time.Now()
+		}
+		in.keepWatermarks(keep)
+	})
+	all, err := watermarkStore{w.firestore, time.Now}.all(t.Context())
+	if err != nil || len(all) != 1 || all[0].Last != "2" {
+		t.Errorf("watermarks = %+v (%v); want the message published during the first write", all, err)
+	}
+}
+
 func TestUnpublishedMessagesAreReadAgain(t *testing.T) {
 	w := newWorld(t)
 	m := w.start("a")
@@ -664,7 +691,7 @@ func TestNextHolderPublishesTheRest(t *testing.T) {
 	w := newWorld(t)
 	first := w.start("first")
 	w.connected()
-	all := []fake.Message{w.ask(w.room, "heard")}
+	all := []fake.Message{w.ask(w.room, "received")}
 	w.published(all...)
 	first.silence(true)
 	for i := range 5 {

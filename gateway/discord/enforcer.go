@@ -68,7 +68,7 @@ func alreadyDone(words string) moderator.Answer {
 	return moderator.Answer{Outcome: moderator.Held, Words: words}
 }
 
-// act sends a command to Discord once.
+// act sends a command to Discord once. Only the requests made here use Discord's own ids, without the platform's prefix.
 func (e *enforcer) act(ctx context.Context, c moderation.Command) moderator.Answer {
 	if c.Platform() != identity.Discord {
 		return refuse(deadletter.InvalidEvent, fmt.Sprintf("%s is not a Discord channel", c.Channel))

@@ -34,7 +34,7 @@ const (
 	maxWatermarkWrites = 8
 )
 
-// watermarkStore reads and writes the collection watermarks. Nothing else does.
+// watermarkStore reads and writes the collection watermarks. No other code does.
 type watermarkStore struct {
 	client *firestore.Client
 	now    func() time.Time
@@ -145,16 +145,16 @@ func (in *ingestQueue) load(ctx context.Context) error {
 
 // keepWatermarks writes the watermarks periodically until ctx is done, and a last time afterwards.
 func (in *ingestQueue) keepWatermarks(ctx context.Context) {
-	for ctx.Err() == nil {
-		_ = retry.Sleep(ctx, in.service.timing.watermark) // the loop checks ctx after the last write
+	for done := false; !done; {
+		done = retry.Sleep(ctx, in.service.timing.watermark) != nil
 		if err := in.writeWatermarks(context.WithoutCancel(ctx)); err != nil {
 			in.service.log.WarnContext(ctx, "writing the watermarks failed", "error", err)
 		}
 	}
 }
 
-// writeWatermarks writes the watermark of every channel with a greater one. It writes nothing without the lease, because
-// the next holder writes its own watermarks.
+// writeWatermarks writes every watermark that has grown since its last write. It writes nothing without the lease,
+// because the next holder writes its own watermarks.
 func (in *ingestQueue) writeWatermarks(ctx context.Context) error {
 	type write struct {
 		queue          *channelQueue

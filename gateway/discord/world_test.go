@@ -307,6 +307,17 @@ func (m *running) Publish(ctx context.Context, t topology.Topic, out bus.Outgoin
 // start runs an instance until the end of the test. adjust changes the service before it runs.
 func (w *world) start(name string, adjust ...func(*Service)) *running {
 	w.t.Helper()
+	m := w.instance(name)
+	for _, f := range adjust {
+		f(m.Service)
+	}
+	m.stop = w.Run(name, m.bus, m.Run, m.Deliver)
+	return m
+}
+
+// instance makes an instance without running it.
+func (w *world) instance(name string) *running {
+	w.t.Helper()
 	m := &running{name: name, Network: gatewaytest.NewNetwork(), bus: w.Bus("gateway")}
 	client := m.Store(w.World)
 	ledger := delivery.NewLedger(client, name, time.Now)
@@ -326,10 +337,6 @@ func (w *world) start(name string, adjust ...func(*Service)) *running {
 	})
 	w.must(err)
 	m.timing = quickTiming
-	for _, f := range adjust {
-		f(m.Service)
-	}
-	m.stop = w.Run(name, m.bus, m.Run, m.Deliver)
 	return m
 }
 
