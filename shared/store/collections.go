@@ -30,6 +30,8 @@ type Index struct {
 	Descending bool     // the order of By
 }
 
+//go:generate go test -run TestReadmeListsAllCollections -update .
+
 // Collections is the data model of Parley: all Firestore collections. Tests compare the table with the calls in the code,
 // and with Terraform's indexes and TTL policies.
 //

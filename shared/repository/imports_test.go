@@ -1,6 +1,6 @@
-// Package imports holds the test of the module's import rules. The rules keep each function deployable on its own, and
-// the emulators usable on their own.
-package imports
+// Package repository tests the repository as a whole: the import rules between its folders, and the links in its README
+// files. The rules keep each function deployable on its own, and the emulators usable on their own.
+package repository
 
 import (
 	"os/exec"
@@ -33,13 +33,17 @@ var rules = []rule{
 		func(importer, imported string) bool {
 			return !in(importer, "emulator", "gateway/gatewaytest") && in(imported, "emulator")
 		}},
-	{"emulator/pubsub imports nothing else of Parley", false,
+	{"emulator/pubsub imports nothing of Parley but emulator/wal", false,
 		func(importer, imported string) bool {
-			return in(importer, "emulator/pubsub") && !in(imported, "emulator/pubsub")
+			return in(importer, "emulator/pubsub") && !in(imported, "emulator/pubsub", "emulator/wal")
 		}},
-	{"emulator/firestore imports nothing else of Parley", false,
+	{"emulator/firestore imports nothing of Parley but emulator/wal", false,
 		func(importer, imported string) bool {
-			return in(importer, "emulator/firestore") && !in(imported, "emulator/firestore")
+			return in(importer, "emulator/firestore") && !in(imported, "emulator/firestore", "emulator/wal")
+		}},
+	{"emulator/wal imports nothing else of Parley", false,
+		func(importer, imported string) bool {
+			return in(importer, "emulator/wal") && !in(imported, "emulator/wal")
 		}},
 }
 
@@ -113,6 +117,8 @@ func TestRulesForbid(t *testing.T) {
 		{"emulator/pubsub", "shared/topology", false, true},
 		{"emulator/firestore/query", "emulator/firestore", false, false},
 		{"emulator/firestore", "emulator/pubsub", false, true},
+		{"emulator/pubsub", "emulator/wal", false, false},
+		{"emulator/wal", "shared/retry", false, true},
 		{"terraform/check/parts", "functions/dlq", false, false},
 	} {
 		if got := check(tt.importer, tt.imported, tt.test) != ""; got != tt.forbidden {
