@@ -36,10 +36,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-const (
-	streamWorkers = 32
-	windowSize    = 4 << 20 // bytes
-)
+// streamWorkers is the number of goroutines kept for calls.
+const streamWorkers = 32
 
 // A Server is a Firestore server at a TCP address. Its methods may be called concurrently.
 type Server struct {
@@ -131,9 +129,6 @@ func New(opts ...Option) (*Server, error) {
 		grpc.ForceServerCodecV2(newCodec()),
 		// Workers keep their grown stacks from call to call. A call without a free worker gets a new goroutine.
 		grpc.NumStreamWorkers(streamWorkers),
-		// Fixed windows save the pings that measure the bandwidth of a connection.
-		grpc.InitialWindowSize(windowSize),
-		grpc.InitialConnWindowSize(windowSize),
 		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{s.service.countUnary}, o.unary...)...),
 		grpc.ChainStreamInterceptor(append([]grpc.StreamServerInterceptor{s.service.countStream}, o.streams...)...),
 	)

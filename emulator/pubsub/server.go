@@ -54,10 +54,8 @@ const (
 	CountDeliveredBytes = "bytes.delivered"
 )
 
-const (
-	streamWorkers = 32
-	windowSize    = 4 << 20 // bytes
-)
+// streamWorkers is the number of goroutines kept for calls.
+const streamWorkers = 32
 
 // Server is a running Pub/Sub server. Its methods may be called concurrently.
 type Server struct {
@@ -169,9 +167,6 @@ func New(opts ...Option) (*Server, error) {
 		grpc.WaitForHandlers(true),
 		// Workers keep their grown stacks from call to call. A call without a free worker gets a new goroutine.
 		grpc.NumStreamWorkers(streamWorkers),
-		// Fixed windows save the pings that measure the bandwidth of a connection.
-		grpc.InitialWindowSize(windowSize),
-		grpc.InitialConnWindowSize(windowSize),
 		// Clients may ping often to keep quiet streams open.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.countUnary),

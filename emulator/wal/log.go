@@ -235,9 +235,9 @@ func (l *Log) Close() error {
 	err := last.Wait()
 	close(l.wakes) // after closed is set nothing sends
 	l.flusher.Wait()
-	// With fileMu locked, every running Compact has started its goroutine, and no later Compact starts one.
+	// When fileMu is free, every running Compact has started its goroutine.
 	l.fileMu.Lock()
-	l.due.Store(false)
+	//lint:ignore SA2001 The lock only waits for a running Compact.
 	l.fileMu.Unlock()
 	l.compaction.Wait()
 	return errors.Join(err, l.compactErr, l.file.Close(), l.lock.Close())
