@@ -14,7 +14,7 @@ var (
 	// heading matches a Markdown heading.
 	heading = regexp.MustCompile(`(?m)^#+ +(.+)$`)
 	// unanchored matches the characters that GitHub leaves out of the anchor of a heading.
-	unanchored = regexp.MustCompile("[^\\p{L}\\p{N} _-]")
+	unanchored = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
 // anchors returns the anchors of all headings in a Markdown text, as GitHub makes them.
