@@ -13,6 +13,7 @@ import (
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/recipient"
+	"parley.internal/shared/store"
 )
 
 const (
@@ -80,7 +81,7 @@ func (l *Limiter) Take(ctx context.Context, from, to identity.UserID) (Grant, er
 	}
 	refs := []*firestore.DocumentRef{l.sender(from), recipient.Document(l.client, from, to)}
 	var g Grant
-	err := l.client.RunTransaction(ctx, func(_ context.Context, tx *firestore.Transaction) error {
+	err := store.RunTransaction(ctx, l.client, func(_ context.Context, tx *firestore.Transaction) error {
 		snaps, err := tx.GetAll(refs)
 		if err != nil {
 			return err

@@ -65,7 +65,7 @@ func (s *Sender) sendRest(ctx context.Context, first Entry, e *event.Event, part
 		errs[0] = s.publish(ctx, first)
 		return nil
 	})
-	for i := 1; i < len(parts); i++ { // at most event.MaxPlaces
+	for i := 1; i < len(parts); i++ { // at most event.MaxAddresses
 		g.Go(func() error {
 			ids[i], errs[i] = s.Send(ctx, parts[i].Event, parts[i].Step)
 			return nil

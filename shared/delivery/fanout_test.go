@@ -45,7 +45,7 @@ func TestAnswerToSeveralAddressesIsADeliveryEach(t *testing.T) {
 		in := forAll("@everyone, @ada: yes")
 		got, err := s.SendToAll(t.Context(), in, "personality")
 		if err != nil || !slices.Equal(got, ids("c1")) {
-			t.Fatalf("SendEach = %v, %v; want %v", got, err, ids("c1"))
+			t.Fatalf("SendToAll = %v, %v; want %v", got, err, ids("c1"))
 		}
 		for i, want := range []struct{ destination, channel, text, replyTo string }{
 			{"api-gateway", "lobby", "@everyone, @ada: yes", "m0"},

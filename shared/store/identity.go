@@ -75,7 +75,7 @@ func (s *Store) Link(ctx context.Context, l Link) error {
 	if err != nil {
 		return err
 	}
-	err = s.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
+	err = RunTransaction(ctx, s.client, func(ctx context.Context, tx *firestore.Transaction) error {
 		snaps, err := tx.GetAll([]*firestore.DocumentRef{s.link(l.ID), s.link(person)})
 		if err != nil {
 			return err
@@ -109,7 +109,7 @@ func (s *Store) Link(ctx context.Context, l Link) error {
 // still has an id on the same platform. Message counts stay. The error is [ErrNotLinked] for an id without a link.
 func (s *Store) Unlink(ctx context.Context, id identity.UserID) (identity.UserID, error) {
 	var person identity.UserID
-	err := s.client.RunTransaction(ctx, func(ctx context.Context, tx *firestore.Transaction) error {
+	err := RunTransaction(ctx, s.client, func(ctx context.Context, tx *firestore.Transaction) error {
 		person = identity.UserID{}
 		snap, err := tx.Get(s.link(id))
 		if status.Code(err) == codes.NotFound {
