@@ -1,5 +1,5 @@
-// Package gatewaytest helps the tests of the gateway's packages: a Pub/Sub and a Firestore for one test ([World]), and a
-// network for tests of crashed instances ([Network]). Only tests may import the package.
+// Package gatewaytest helps the tests of the gateway's packages: a Pub/Sub and a Firestore for one test ([World]), a bus
+// without subscribers ([SilentBus]), and a network for tests of crashed instances ([Network]). Only tests may import the package.
 package gatewaytest
 
 import (
@@ -27,6 +27,7 @@ import (
 	pubsubserver "parley.internal/emulator/pubsub"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
+	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/topology"
@@ -50,6 +51,17 @@ func Eventually(t *testing.T, what string, holds func() bool) {
 			t.Fatalf("not reached within %s: %s", Patience, what)
 		}
 	}
+}
+
+// SilentBus is a bus without subscribers, for tests of the ledger alone: each publication succeeds and goes nowhere.
+type SilentBus struct{}
+
+// Publish implements [delivery.Publisher].
+func (SilentBus) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }
+
+// Announce implements [delivery.Announcer].
+func (SilentBus) Announce(context.Context, []byte, map[string]string, deadletter.Announcement) error {
+	return nil
 }
 
 // World is a Pub/Sub and a Firestore for one test, on the embedded servers.

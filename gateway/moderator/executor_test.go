@@ -13,26 +13,17 @@ import (
 	"cloud.google.com/go/firestore"
 
 	"parley.internal/emulator/emulatortest"
+	"parley.internal/gateway/gatewaytest"
 	"parley.internal/gateway/moderator"
-	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/moderation"
 	"parley.internal/shared/store"
-	"parley.internal/shared/topology"
 )
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
-
-// silentBus is a bus without subscribers.
-type silentBus struct{}
-
-func (silentBus) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }
-func (silentBus) Announce(context.Context, []byte, map[string]string, deadletter.Announcement) error {
-	return nil
-}
 
 // fixture is a ledger with records and a fake platform.
 type fixture struct {
@@ -62,13 +53,13 @@ func withFixture(t *testing.T, run func(d *fixture)) {
 		d := &fixture{t: t, client: client, Clock: emulatortest.NewClock(event.TruncateToMicros(time.Now()))}
 		d.ledger = delivery.NewLedger(client, "one", d.Now)
 		d.records = moderator.NewRecords(client, "one", d.Now)
-		d.sender = delivery.NewSender(d.ledger, silentBus{}, delivery.Config{Deadline: 2 * time.Minute, Retention: time.Hour}, d.Now)
+		d.sender = delivery.NewSender(d.ledger, gatewaytest.SilentBus{}, delivery.Config{Deadline: 2 * time.Minute, Retention: time.Hour}, d.Now)
 		run(d)
 	})
 }
 
 func (d *fixture) reaper() *delivery.Reaper {
-	return delivery.NewReaper(d.ledger, deadletter.NewStore(d.client, d.Now), silentBus{}, "test", 20*time.Second)
+	return delivery.NewReaper(d.ledger, deadletter.NewStore(d.client, d.Now), gatewaytest.SilentBus{}, "test", 20*time.Second)
 }
 
 func (d *fixture) executor() *moderator.Executor {

@@ -22,24 +22,14 @@ import (
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/gateway/gatewaytest"
-	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
-	"parley.internal/shared/topology"
 )
 
 func TestMain(m *testing.M) { emulatortest.Main(m) }
-
-// silentBus is a bus without subscribers.
-type silentBus struct{}
-
-func (silentBus) Publish(context.Context, topology.Topic, bus.Outgoing) error { return nil }
-func (silentBus) Announce(context.Context, []byte, map[string]string, deadletter.Announcement) error {
-	return nil
-}
 
 // fixture is a ledger with a fake platform. A test sets the platform's outcomes. The text of an answer is its messages,
 // separated by bars.
@@ -77,7 +67,7 @@ func withFixture(t *testing.T, repeats bool, run func(s *fixture)) {
 		}
 		t.Cleanup(func() { client.Close() })
 		s.store, s.ledger = client, delivery.NewLedger(client, "one", s.clock)
-		s.reaper = delivery.NewReaper(s.ledger, deadletter.NewStore(client, s.clock), silentBus{}, "test", time.Second)
+		s.reaper = delivery.NewReaper(s.ledger, deadletter.NewStore(client, s.clock), gatewaytest.SilentBus{}, "test", time.Second)
 		run(s)
 	})
 }
@@ -220,7 +210,7 @@ func (s *fixture) answer(text string, adjust ...func(*event.Event)) string {
 	for _, f := range adjust {
 		f(e)
 	}
-	sender := delivery.NewSender(s.ledger, silentBus{}, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, s.clock)
+	sender := delivery.NewSender(s.ledger, gatewaytest.SilentBus{}, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, s.clock)
 	id, err := sender.Send(s.t.Context(), e, "test")
 	if err != nil {
 		s.t.Fatal(err)
@@ -770,7 +760,7 @@ func TestUnknownAndLateDeliveriesAreCounted(t *testing.T) {
 		// marked dead during the sending, by a sweep with a clock ahead
 		s.during = func(string) {
 			ahead := delivery.NewLedger(s.store, "sweep", func() time.Time { return s.clock().Add(time.Hour) })
-			if swept, err := delivery.NewReaper(ahead, deadletter.NewStore(s.store, s.clock), silentBus{}, "sweep", time.Second).Sweep(t.Context()); err != nil || swept.MarkedDead != 1 {
+			if swept, err := delivery.NewReaper(ahead, deadletter.NewStore(s.store, s.clock), gatewaytest.SilentBus{}, "sweep", time.Second).Sweep(t.Context()); err != nil || swept.MarkedDead != 1 {
 				t.Errorf("swept %+v, %v", swept, err)
 			}
 		}
