@@ -9,11 +9,9 @@ import (
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
-	"github.com/maypok86/otter/v2"
 
 	"parley.internal/shared/bus"
 	"parley.internal/shared/delivery"
-	"parley.internal/shared/topology"
 )
 
 const (
@@ -25,25 +23,18 @@ const (
 	// maxRecordingLater is the maximum number of answers written but not yet recorded. Above the limit, Deliver records an
 	// answer before the user's next answer is written.
 	maxRecordingLater = 1000
-	// maxRecent is the capacity of the cache of recent deliveries, in connection ids of 8 bytes.
-	maxRecent = 2 << 20
 )
 
-// localDelivery is the state of an answer at this instance. The cache keeps it while the bus may deliver the answer again.
+// localDelivery is the state of an unsettled answer at this instance.
 type localDelivery struct {
 	mu        sync.Mutex // held while a message of the delivery is handled
-	settled   bool
-	queuedFor []uint64 // ids of the connections that have accepted the frame into their queue
-	plain     receipt  // connections without acknowledgements
-	acking    receipt  // connections with acknowledgements
-}
+	removed   bool       // no longer in recentDeliveries
+	queuedFor []uint64   // ids of the connections that have accepted the frame into their queue
+	plain     receipt    // connections without acknowledgements
+	acking    receipt    // connections with acknowledgements
 
-func newRecent() (*otter.Cache[string, *localDelivery], error) {
-	return otter.New(&otter.Options[string, *localDelivery]{
-		MaximumWeight:    maxRecent,
-		Weigher:          func(_ string, d *localDelivery) uint32 { return uint32(32 + len(d.queuedFor)) },
-		ExpiryCalculator: otter.ExpiryWriting[string, *localDelivery](topology.Gateway("x").Retention()),
-	})
+	until  time.Time // the bus does not deliver the answer again after this time
+	weight int       // guarded by recentDeliveries.mu
 }
 
 // Deliver writes an answer from the egress topic to every local connection of the user, or of the room for an answer
@@ -62,17 +53,18 @@ func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 		s.metrics.deliveries.WithLabelValues(outcomeFailed).Inc()
 		return err
 	}
-	d, outcome, err := s.dispatch(ctx, in, ref)
+	key := keyOf(ref)
+	d, outcome, err := s.dispatch(ctx, in, ref, key)
 	if outcome != outcomeDelivered {
 		s.metrics.deliveries.WithLabelValues(outcome).Inc()
 		if d != nil {
-			d.mu.Unlock()
+			s.recent.release(key, d, outcome)
 		}
 		return err
 	}
 	record := func() error {
-		defer d.mu.Unlock()
-		outcome, err := s.record(context.WithoutCancel(ctx), d, ref, in.Event.CorrelationID)
+		outcome, err := s.record(context.WithoutCancel(ctx), ref, in.Event.CorrelationID)
+		s.recent.release(key, d, outcome)
 		s.metrics.deliveries.WithLabelValues(outcome).Inc()
 		return err
 	}
@@ -92,27 +84,22 @@ func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 }
 
 // dispatch writes an answer to the local connections of its recipients. After outcomeDelivered, the caller records the
-// delivery. d is locked, unless nil.
-func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref) (d *localDelivery, outcome string, err error) {
+// delivery. The caller must release d, unless nil.
+func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref, key deliveryKey) (d *localDelivery, outcome string, err error) {
 	e := in.Event
 	conns := s.hub.receivers(nil, e.UserID, e.Channel)
-	// after a redrive, the answer is written again
-	key := fmt.Sprintf("%s/%d", ref.ID, ref.RedriveCount)
-	d, found := s.recent.GetIfPresent(key)
 	// the sweep dead-letters an overdue answer: the delivery could not be recorded any more
 	overdue := !ref.Deadline.IsZero() && s.now().After(ref.Deadline)
-	if !found {
-		if len(conns) == 0 {
-			return nil, outcomeAbsent, nil
-		}
-		if overdue {
-			return nil, outcomeOverdue, nil
-		}
-		d, _ = s.recent.SetIfAbsent(key, &localDelivery{})
-	}
-	d.mu.Lock()
-	if d.settled {
-		return d, outcomeRepeated, nil
+	d, handled, err := s.recent.acquire(key, len(conns) > 0 && !overdue)
+	switch {
+	case err != nil:
+		return nil, outcomeFailed, fmt.Errorf("delivery %s: %w", ref.ID, err)
+	case handled:
+		return nil, outcomeRepeated, nil
+	case d == nil && len(conns) == 0:
+		return nil, outcomeAbsent, nil
+	case d == nil:
+		return nil, outcomeOverdue, nil
 	}
 	if overdue {
 		conns = nil // no new connections, but the results of earlier writes count
@@ -120,7 +107,7 @@ func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref
 	if err := s.fanOut(d, in, ref, conns); err != nil {
 		return d, outcomeFailed, err
 	}
-	s.recent.Set(key, d) // updates the weight
+	s.recent.weigh(d)
 
 	waiting, cancel := context.WithTimeout(ctx, deliverTimeout)
 	written, err := d.plain.await(waiting)
@@ -145,7 +132,7 @@ func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref
 }
 
 // record records a written answer as delivered.
-func (s *Server) record(ctx context.Context, d *localDelivery, ref delivery.Ref, correlationID string) (outcome string, err error) {
+func (s *Server) record(ctx context.Context, ref delivery.Ref, correlationID string) (outcome string, err error) {
 	settling, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	state, err := s.ledger.MarkDelivered(settling, ref)
@@ -156,7 +143,6 @@ func (s *Server) record(ctx context.Context, d *localDelivery, ref delivery.Ref,
 	case err != nil:
 		return outcomeFailed, err
 	}
-	d.settled = true
 	if state == delivery.Dead {
 		s.log.WarnContext(ctx, "delivered after dead-lettering", "delivery", ref.ID, "correlationId", correlationID)
 		return outcomeLate, nil

@@ -338,8 +338,8 @@ func TestDeliverDoesNotWaitForAConnectionFailingDuringClose(t *testing.T) {
 	delivered := make(chan error, 1)
 	go func() { delivered <- f.Deliver(t.Context(), incoming("a", "twitch:1", "", "hi")) }()
 	eventually(t, "it waits", func() bool {
-		_, waits := f.recent.GetIfPresent("a/0")
-		return waits
+		_, unsettled := f.recent.counts()
+		return unsettled == 1
 	})
 	c.end(CloseMaxAge) // the writer's current write fails after closeTimeout
 	if err := <-delivered; err != nil || f.outcome(outcomeLost) != 1 {

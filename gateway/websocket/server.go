@@ -47,7 +47,6 @@ import (
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
-	"github.com/maypok86/otter/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
@@ -99,7 +98,7 @@ type Server struct {
 	metrics        *metrics
 	hub            *hub
 	auth           *authenticator
-	recent         *otter.Cache[string, *localDelivery]
+	recent         *recentDeliveries
 	recordingLater chan struct{} // a semaphore: holds a value for each answer that is written but not yet recorded
 	upgrader       gorilla.Upgrader
 	nextID         atomic.Uint64
@@ -120,13 +119,9 @@ func New(c Config, d Dependencies) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the token cache: %w", err)
 	}
-	seen, err := newRecent()
-	if err != nil {
-		return nil, fmt.Errorf("make the cache of recent deliveries: %w", err)
-	}
 	s := &Server{
 		config: c, instance: d.Instance, publisher: d.Publisher, ledger: d.Ledger, log: d.Log, now: d.Now,
-		metrics: m, hub: h, auth: auth, recent: seen, recordingLater: make(chan struct{}, maxRecordingLater),
+		metrics: m, hub: h, auth: auth, recent: newRecentDeliveries(topology.Gateway("x").Retention(), d.Now), recordingLater: make(chan struct{}, maxRecordingLater),
 		upgrader: gorilla.Upgrader{
 			HandshakeTimeout: c.WriteTimeout, ReadBufferSize: 4096, WriteBufferSize: 4096, WriteBufferPool: &sync.Pool{},
 			EnableCompression: c.Compression,
@@ -272,6 +267,5 @@ func (s *Server) Drain(ctx context.Context) error {
 	<-done
 	s.own.Wait()
 	s.auth.close()
-	s.recent.StopAllGoroutines()
 	return err
 }
