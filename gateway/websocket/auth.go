@@ -15,12 +15,16 @@ import (
 	"parley.internal/shared/store"
 )
 
-// Tokens reads tokens by hash. [store.Store] implements the interface. Methods may be called concurrently.
-type Tokens interface {
+// Accounts reads tokens by hash, and the documents of their users. [store.Store] implements the interface. Methods may be
+// called concurrently.
+type Accounts interface {
 	// Token reads a token, and reports whether the token exists.
 	Token(ctx context.Context, hash string) (store.Token, bool, error)
 	// TouchToken stores the time of the last use of a token.
 	TouchToken(ctx context.Context, hash string, at time.Time) error
+	// User and LinkedUser are as in [store.Store].
+	User(ctx context.Context, id identity.UserID) (store.User, store.Version, error)
+	LinkedUser(ctx context.Context, id, expected identity.UserID) (person identity.UserID, u store.User, v store.Version, broken, err error)
 }
 
 // subprotocol is the sub-protocol selected by the gateway, if the client offers it.
@@ -71,18 +75,13 @@ func selectProtocol(r *http.Request) string {
 	return ""
 }
 
-// cachedToken is the result of a token lookup.
-type cachedToken struct {
-	token store.Token
-	found bool
-}
-
 // authenticator maps tokens to users.
 type authenticator struct {
-	tokens Tokens
-	now    func() time.Time
-	log    *slog.Logger
-	cache  *otter.Cache[string, cachedToken]
+	accounts Accounts
+	ttl      time.Duration // of a found token
+	now      func() time.Time
+	log      *slog.Logger
+	cache    *otter.Cache[string, account]
 	// touched holds the tokens with a recently stored use.
 	touched *otter.Cache[string, struct{}]
 	uses    chan tokenUse
@@ -93,10 +92,10 @@ type tokenUse struct {
 	at   time.Time
 }
 
-func newAuthenticator(tokens Tokens, c Config, now func() time.Time, log *slog.Logger) (*authenticator, error) {
-	cache, err1 := otter.New(&otter.Options[string, cachedToken]{
+func newAuthenticator(accounts Accounts, c Config, now func() time.Time, log *slog.Logger) (*authenticator, error) {
+	cache, err1 := otter.New(&otter.Options[string, account]{
 		MaximumSize: maxTokens,
-		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, cachedToken]) time.Duration {
+		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, account]) time.Duration {
 			if e.Value.found {
 				return c.TokenTTL
 			}
@@ -109,7 +108,9 @@ func newAuthenticator(tokens Tokens, c Config, now func() time.Time, log *slog.L
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
-	return &authenticator{tokens: tokens, now: now, log: log, cache: cache, touched: touched, uses: make(chan tokenUse, touchQueue)}, nil
+	return &authenticator{
+		accounts: accounts, ttl: c.TokenTTL, now: now, log: log, cache: cache, touched: touched, uses: make(chan tokenUse, touchQueue),
+	}, nil
 }
 
 // close stops the goroutines of the caches.
@@ -118,46 +119,29 @@ func (a *authenticator) close() {
 	a.touched.StopAllGoroutines()
 }
 
-// authenticate returns the user of a raw token and the token's expiry (zero for none), or the reason for a refusal. The
-// raw token appears neither in the results nor in the log.
+// authenticate returns the account of a raw token, or the reason for a refusal. The raw token appears neither in the
+// results nor in the log.
 //
 // The lookup uses the token's SHA-256 as a key. No secret is compared, so the response time reveals nothing about a
 // token.
-func (a *authenticator) authenticate(ctx context.Context, raw string) (user identity.UserID, expires time.Time, refused RefusalCode) {
+func (a *authenticator) authenticate(ctx context.Context, raw string) (account, RefusalCode) {
 	if raw == "" {
-		return user, expires, RefuseNoToken
+		return account{}, RefuseNoToken
 	}
 	if len(raw) > maxToken {
-		return user, expires, RefuseUnknownToken
+		return account{}, RefuseUnknownToken
 	}
 	hash := store.TokenHash(raw)
-	// Several clients can share the same lookup, so the lookup must not end with the first client's request.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
-	defer cancel()
-	entry, err := a.cache.Get(ctx, hash, otter.LoaderFunc[string, cachedToken](func(ctx context.Context, hash string) (cachedToken, error) {
-		t, found, err := a.tokens.Token(ctx, hash)
-		return cachedToken{t, found}, err
-	}))
+	acc, err := a.read(ctx, hash, account{})
 	if err != nil {
 		a.log.ErrorContext(ctx, "token lookup failed", "error", err)
-		return user, expires, RefuseUnavailable
+		return account{}, RefuseUnavailable
 	}
-	now, t := a.now(), entry.token
-	switch {
-	case !entry.found:
-		return user, expires, RefuseUnknownToken
-	case !t.RevokedAt.IsZero():
-		return user, expires, RefuseRevoked
-	case !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt):
-		return user, expires, RefuseExpired
+	if refused := acc.refusal(a.now()); refused != "" {
+		return account{}, refused
 	}
-	user, err = identity.Resolve(t.UserID, identity.APIGateway)
-	if err != nil {
-		a.log.ErrorContext(ctx, "token document has an invalid user id", "error", err, "document", hash)
-		return user, expires, RefuseUnknownToken
-	}
-	a.noteUse(hash, now)
-	return user, t.ExpiresAt, ""
+	a.noteUse(hash, a.now())
+	return acc, ""
 }
 
 // noteUse schedules a write of a token's last use, at most once per touchInterval. It does not block.
@@ -180,7 +164,7 @@ func (a *authenticator) run(ctx context.Context) {
 			return
 		case u := <-a.uses:
 			touch, cancel := context.WithTimeout(ctx, lookupTimeout)
-			if err := a.tokens.TouchToken(touch, u.hash, u.at); err != nil && ctx.Err() == nil {
+			if err := a.accounts.TouchToken(touch, u.hash, u.at); err != nil && ctx.Err() == nil {
 				a.log.WarnContext(ctx, "storing the last use of a token failed", "error", err)
 			}
 			cancel()

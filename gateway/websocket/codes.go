@@ -58,6 +58,8 @@ const (
 	CloseNotRecorded  CloseCode = 4005
 	CloseInterrupted  CloseCode = 4006
 	CloseTokenExpired CloseCode = 4500
+	CloseTokenRevoked CloseCode = 4501
+	CloseUserBlocked  CloseCode = 4502
 )
 
 // CloseMeaning is a row of [Closes].
@@ -81,6 +83,8 @@ var Closes = []CloseMeaning{
 	{CloseNotRecorded, "not_recorded", true, "The delivery of a received answer could not be recorded. Reconnect and name the received answers (after); otherwise the answer may be dead-lettered despite its arrival."},
 	{CloseInterrupted, "interrupted", true, "For a while, the instance received no answers. Reconnect: the next connection gets the missed answers."},
 	{CloseTokenExpired, "token_expired", false, "The connection's token has expired. Reconnect with a new token."},
+	{CloseTokenRevoked, "token_revoked", false, "The connection's token was revoked or deleted. Reconnect with a new token."},
+	{CloseUserBlocked, "user_blocked", false, "An operator has blocked the user."},
 }
 
 func (c CloseCode) meaning() CloseMeaning {
@@ -104,6 +108,7 @@ const (
 	RefuseUnknownToken RefusalCode = "token_unknown"
 	RefuseExpired      RefusalCode = "token_expired"
 	RefuseRevoked      RefusalCode = "token_revoked"
+	RefuseBlocked      RefusalCode = "user_blocked"
 	RefuseParameter    RefusalCode = "bad_parameter"
 	RefusePerUser      RefusalCode = "too_many_connections"
 	RefuseFull         RefusalCode = "full"
@@ -127,10 +132,11 @@ var Refusals = []RefusalMeaning{
 	{RefuseUnknownToken, http.StatusUnauthorized, false, "The token is unknown."},
 	{RefuseExpired, http.StatusUnauthorized, false, "The token has expired."},
 	{RefuseRevoked, http.StatusUnauthorized, false, "The token was revoked."},
+	{RefuseBlocked, http.StatusForbidden, false, "An operator has blocked the user."},
 	{RefuseParameter, http.StatusBadRequest, false, "The parameter ack is neither 1 nor true. Omit the parameter for a connection without acknowledgements."},
 	{RefusePerUser, http.StatusTooManyRequests, true, "The user has the maximum number of connections to the instance."},
 	{RefuseFull, http.StatusServiceUnavailable, true, "The instance has the maximum number of connections; a second attempt may reach a different instance."},
-	{RefuseUnavailable, http.StatusServiceUnavailable, true, "The token could not be read."},
+	{RefuseUnavailable, http.StatusServiceUnavailable, true, "The token or its user could not be read."},
 	{RefuseDraining, http.StatusServiceUnavailable, true, "The instance stops; a second attempt reaches a different instance."},
 }
 

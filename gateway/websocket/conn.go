@@ -35,16 +35,17 @@ const (
 	silentIntervals = 2
 )
 
-// conn is a client's connection. Three goroutines serve a connection, and all end before serve returns: serve itself
-// reads; write is the only one that writes data frames; publish publishes the messages of the inbox one by one. So
-// messages are published in the client's order, and reading continues meanwhile.
+// conn is a client's connection. Four goroutines serve a connection, and all end before serve returns: serve itself
+// reads; write is the only one that writes data frames; publish publishes the messages of the inbox one by one, so that
+// messages are published in the client's order, and reading continues meanwhile; recheckAccount reads the account again.
 type conn struct {
-	server *Server
-	ws     *gorilla.Conn
-	id     uint64
-	user   identity.UserID
-	userID string
-	log    *slog.Logger
+	server  *Server
+	ws      *gorilla.Conn
+	id      uint64
+	user    identity.UserID
+	userID  string
+	account account // as read when the connection was opened
+	log     *slog.Logger
 
 	queue     *queue
 	inbox     inbox
@@ -127,14 +128,14 @@ func (c *conn) discard() {
 }
 
 // serve runs the connection until the end. ctx ends with the server, after the drain.
-func (c *conn) serve(ctx context.Context, expires time.Time, received []string) {
+func (c *conn) serve(ctx context.Context, received []string) {
 	cfg := c.server.config
 	age := cfg.MaxAge
 	if cfg.MaxAgeSpread > 0 {
 		age += rand.N(2*cfg.MaxAgeSpread) - cfg.MaxAgeSpread
 	}
 	defer time.AfterFunc(age, func() { c.end(CloseMaxAge) }).Stop()
-	if !expires.IsZero() {
+	if expires := c.account.token.ExpiresAt; !expires.IsZero() {
 		defer time.AfterFunc(expires.Sub(c.server.now()), func() { c.end(CloseTokenExpired) }).Stop()
 	}
 
@@ -143,6 +144,7 @@ func (c *conn) serve(ctx context.Context, expires time.Time, received []string) 
 	defer cancel()
 	defer context.AfterFunc(c.closing, func() { time.AfterFunc(closeTimeout, cancel) })()
 	wg.Go(func() { c.publish(publishing) })
+	wg.Go(func() { c.recheckAccount(ctx) })
 	wg.Go(func() { c.write(ctx, received) })
 	c.read(ctx)
 	close(c.readDone)

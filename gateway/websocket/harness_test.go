@@ -31,10 +31,13 @@ const patience = gatewaytest.Patience
 
 var eventually = gatewaytest.Eventually
 
-// tokens is an in-memory implementation of Tokens.
+// tokens is an in-memory implementation of Accounts.
 type tokens struct {
 	mu      sync.Mutex
 	byHash  map[string]store.Token
+	users   map[identity.UserID]store.User
+	links   map[identity.UserID]identity.UserID
+	people  int // reads of users
 	lookups int
 	touched []string
 	broken  bool
@@ -56,6 +59,33 @@ func (s *tokens) TouchToken(_ context.Context, hash string, _ time.Time) error {
 	defer s.mu.Unlock()
 	s.touched = append(s.touched, hash)
 	return nil
+}
+
+func (s *tokens) User(_ context.Context, id identity.UserID) (store.User, store.Version, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.people++
+	return s.users[id], store.Version{}, nil
+}
+
+func (s *tokens) LinkedUser(ctx context.Context, id, expected identity.UserID) (person identity.UserID, u store.User, v store.Version, broken, err error) {
+	s.mu.Lock()
+	person, linked := s.links[id]
+	s.mu.Unlock()
+	if !linked {
+		person = id
+	}
+	if person == expected {
+		u, v, err = s.User(ctx, person)
+	}
+	return person, u, v, nil, err
+}
+
+// update changes the state.
+func (s *tokens) update(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
 }
 
 func (s *tokens) put(raw string, t store.Token) {
@@ -191,13 +221,13 @@ func newFixture(t *testing.T, change func(c *Config)) *fixture {
 	}
 	f := &fixture{
 		t:         t,
-		tokens:    &tokens{byHash: map[string]store.Token{}},
+		tokens:    &tokens{byHash: map[string]store.Token{}, users: map[identity.UserID]store.User{}, links: map[identity.UserID]identity.UserID{}},
 		publisher: &publisher{events: make(chan *event.Event, 1000)},
 		ledger:    &ledger{settled: map[string]int{}, state: delivery.Delivered},
 	}
 	var err error
 	f.Server, err = New(c, Dependencies{
-		Instance: "one", Tokens: f.tokens, Publisher: f.publisher, Ledger: f.ledger,
+		Instance: "one", Accounts: f.tokens, Publisher: f.publisher, Ledger: f.ledger,
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Now: time.Now,
 	})
 	if err != nil {

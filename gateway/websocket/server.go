@@ -79,7 +79,7 @@ type Ledger interface {
 // Dependencies are the dependencies of a [Server]. All fields are required.
 type Dependencies struct {
 	Instance  string // id of the gateway instance, for connection.ready
-	Tokens    Tokens
+	Accounts  Accounts
 	Publisher Publisher
 	Ledger    Ledger
 	Log       *slog.Logger
@@ -115,7 +115,7 @@ func New(c Config, d Dependencies) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	auth, err := newAuthenticator(d.Tokens, c, d.Now, d.Log)
+	auth, err := newAuthenticator(d.Accounts, c, d.Now, d.Log)
 	if err != nil {
 		return nil, fmt.Errorf("make the token cache: %w", err)
 	}
@@ -144,7 +144,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, RefuseOrigin)
 		return
 	}
-	user, expires, refused := s.auth.authenticate(r.Context(), rawToken(r))
+	acc, refused := s.auth.authenticate(r.Context(), rawToken(r))
 	if refused != "" {
 		s.refuse(w, refused)
 		return
@@ -154,11 +154,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, RefuseParameter)
 		return
 	}
-	if refused := s.hub.reserve(user.String()); refused != "" {
+	user := acc.user.String()
+	if refused := s.hub.reserve(user); refused != "" {
 		s.refuse(w, refused)
 		return
 	}
-	defer s.hub.release(user.String())
+	defer s.hub.release(user)
 	header := http.Header{}
 	if p := selectProtocol(r); p != "" {
 		header.Set("Sec-WebSocket-Protocol", p)
@@ -170,12 +171,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.metrics.auth.WithLabelValues("ok").Inc()
 	// the request's context carries the trace; it ends when this handler returns
-	c := s.newConn(ws, user)
+	c := s.newConn(ws, acc)
 	c.acks = acks
-	s.serve(context.WithoutCancel(r.Context()), c, expires, receivedIDs(r))
+	s.serve(context.WithoutCancel(r.Context()), c, receivedIDs(r))
 }
 
-func (s *Server) serve(ctx context.Context, c *conn, expires time.Time, received []string) {
+func (s *Server) serve(ctx context.Context, c *conn, received []string) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, func() {
@@ -185,14 +186,14 @@ func (s *Server) serve(ctx context.Context, c *conn, expires time.Time, received
 	if !s.hub.add(c) {
 		c.end(CloseGoingAway)
 	}
-	c.serve(ctx, expires, received)
+	c.serve(ctx, received)
 }
 
-func (s *Server) newConn(ws *gorilla.Conn, user identity.UserID) *conn {
+func (s *Server) newConn(ws *gorilla.Conn, acc account) *conn {
 	id := s.nextID.Add(1)
 	c := &conn{
-		server: s, ws: ws, id: id, user: user, userID: user.String(),
-		log:       s.log.With("user", user.String(), "connection", id),
+		server: s, ws: ws, id: id, user: acc.user, userID: acc.user.String(), account: acc,
+		log:       s.log.With("user", acc.user.String(), "connection", id),
 		queue:     newQueue(s.config.QueueFrames, s.config.QueueBytes),
 		inbox:     inbox{ch: make(chan inbound, s.config.Inbox)},
 		rooms:     map[string]struct{}{},

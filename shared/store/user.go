@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/firestore"
@@ -35,6 +36,11 @@ type User struct {
 	LastSessionActivityAt time.Time            `firestore:"lastSessionActivityAt,omitempty"`
 	Recent                []Seen               `firestore:"-"`                   // the last counted events, oldest first
 	Cooldowns             map[string]time.Time `firestore:"cooldowns,omitempty"` // end of a rule's silence, by a hash of rule and channel
+}
+
+// Blocked reports whether a person with this status gets no answers and no connection.
+func Blocked(status string) bool {
+	return strings.EqualFold(status, "blocked") || strings.EqualFold(status, "banned")
 }
 
 // userDocument is a user document with both forms of [User.Recent].
