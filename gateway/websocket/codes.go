@@ -37,7 +37,7 @@ var Errors = []ErrorMeaning{
 	{ErrTextTooLong, false, "payload.text has more characters than the limit."},
 	{ErrBadRoom, false, "The room is missing, too long, or contains control characters, or payload.room and payload.channel differ."},
 	{ErrTooManyRooms, false, "The connection has the maximum number of rooms; leave a room first."},
-	{ErrRate, true, "The frames exceed the connection's rate limit; wait a moment."},
+	{ErrRate, true, "The frames of the user's connections exceed the rate limit; wait a moment."},
 	{ErrBusy, true, "Too many messages of the connection are waiting for publication; wait for answers."},
 	{ErrUnavailable, true, "The message was not published. Send the frame again with the same metadata.id: both count as the same event."},
 }
@@ -78,7 +78,7 @@ var Closes = []CloseMeaning{
 	{CloseMaxAge, "max_age", true, "The connection reached the age limit; the platform would cut it soon (Cloud Run ends every request after 60 minutes). Reconnect at once."},
 	{CloseSlow, "slow", true, "The client reads too slowly, and too many frames waited. The unwritten frames are lost for the connection, and don't count as delivered."},
 	{CloseSilent, "silent", true, "Neither a frame nor an answer to a ping arrived in time."},
-	{CloseFlood, "flood", true, "The client kept sending at several times the rate limit. Reconnect later, and send more slowly."},
+	{CloseFlood, "flood", true, "The user's clients kept sending at several times the rate limit. Reconnect later, and send more slowly."},
 	{CloseNotResumed, "not_resumed", true, "The missed answers could not be read. Nothing is lost: the next connection gets all of them."},
 	{CloseNotRecorded, "not_recorded", true, "The delivery of a received answer could not be recorded. Reconnect and name the received answers (after); otherwise the answer may be dead-lettered despite its arrival."},
 	{CloseInterrupted, "interrupted", true, "For a while, the instance received no answers. Reconnect: the next connection gets the missed answers."},

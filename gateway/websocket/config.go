@@ -14,8 +14,8 @@ type Config struct {
 	MaxRooms       int           `env:"WS_MAX_ROOMS" envDefault:"50" help:"Maximum number of rooms per connection."`
 	MaxFrame       int           `env:"WS_MAX_FRAME" envDefault:"65536" help:"Maximum bytes of a client's frame, 1024 to 100000. A longer frame is refused; the connection stays open."`
 	MaxText        int           `env:"WS_MAX_TEXT" envDefault:"4000" help:"Maximum characters of a message's text."`
-	Rate           float64       `env:"WS_RATE" envDefault:"10" help:"Frames per second from a connection, on average."`
-	Burst          int           `env:"WS_BURST" envDefault:"40" help:"Frames from a connection at once."`
+	Rate           float64       `env:"WS_RATE" envDefault:"10" help:"Frames per second from all connections of a user at an instance, on average; acknowledgements are counted per connection."`
+	Burst          int           `env:"WS_BURST" envDefault:"40" help:"Frames from all connections of a user at once."`
 	Inbox          int           `env:"WS_INBOX" envDefault:"64" help:"Maximum number of a connection's messages waiting for publication."`
 	QueueFrames    int           `env:"WS_QUEUE_FRAMES" envDefault:"256" help:"Maximum number of frames waiting for a client. A further frame disconnects the client as too slow."`
 	QueueBytes     int           `env:"WS_QUEUE_BYTES" envDefault:"2097152" help:"Maximum bytes waiting for a client."`

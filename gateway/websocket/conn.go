@@ -50,10 +50,11 @@ type conn struct {
 	queue     *queue
 	inbox     inbox
 	rooms     map[string]struct{} // guarded by the hub's lock
-	rate      *rate.Limiter
-	flood     *rate.Limiter
-	published chan struct{} // closed when the publisher is done
-	readDone  chan struct{} // closed when the reader is done
+	rate      *rate.Limiter       // of the user
+	ackRate   *rate.Limiter       // acknowledgements of the connection; their number depends on the answers
+	flood     *rate.Limiter       // of the user
+	published chan struct{}       // closed when the publisher is done
+	readDone  chan struct{}       // closed when the reader is done
 
 	// resumed holds the deliveries that the client already has, each with a redrive count: the deliveries written by
 	// resume, and the deliveries named by the client, with anyAttempt as the count. until is the creation time of the last
@@ -179,7 +180,7 @@ func (c *conn) read(ctx context.Context) {
 			c.server.metrics.framesIn.WithLabelValues("other").Inc()
 			if !c.flood.Allow() {
 				c.end(CloseFlood)
-			} else if c.allow("") {
+			} else if c.allow(c.rate, "") {
 				c.refuse(&frameError{code: ErrTooLarge, message: "the frame is longer than the limit"})
 			}
 			continue
@@ -238,9 +239,9 @@ func readFrame(buf []byte, r io.Reader, limit int) ([]byte, error) {
 	}
 }
 
-// allow counts a frame against the rate limit, and refuses the frame above the limit.
-func (c *conn) allow(id string) bool {
-	if !c.rate.Allow() {
+// allow counts a frame against a rate limit, and refuses the frame above the limit.
+func (c *conn) allow(limit *rate.Limiter, id string) bool {
+	if !limit.Allow() {
 		c.refuse(&frameError{code: ErrRate, message: "the frames exceed the rate limit", id: id})
 		return false
 	}
@@ -262,7 +263,11 @@ func (c *conn) handle(ctx context.Context, kind int, data []byte) {
 	if refused != nil {
 		id = refused.id
 	}
-	if !c.allow(id) {
+	limit := c.rate
+	if in.kind == TypeAck {
+		limit = c.ackRate
+	}
+	if !c.allow(limit, id) {
 		return
 	}
 	if refused != nil {

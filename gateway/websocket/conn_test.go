@@ -3,6 +3,7 @@ package websocket
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,30 @@ func TestRateLimitKeepsTheConnectionOpen(t *testing.T) {
 		c.sendText(`{"type":"room.join","payload":{"room":"a"}}`)
 		return c.next().Type == TypeJoined
 	})
+}
+
+func TestAllConnectionsOfAUserShareTheRateLimit(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.Burst, c.Rate = 6, 0.001 })
+	accepted := 0
+	for range 5 { // a new connection gives no new allowance, whether the earlier ones are open or closed
+		conn, _ := f.handshake(http.Header{"Authorization": {"Bearer token-1"}})
+		c := &client{conn, t}
+		c.next() // connection.ready
+		for range 4 {
+			c.sendText(`{"type":"room.join","payload":{"room":"a"}}`)
+			if c.next().Type == TypeJoined {
+				accepted++
+			}
+		}
+		if accepted > 4 {
+			c.Close()
+			eventually(t, "the connection is closed", func() bool { return f.connections() == 1 })
+		}
+	}
+	if accepted != 6 {
+		t.Errorf("%d frames accepted; want 6", accepted)
+	}
+	f.dial("2") // the limit is the user's
 }
 
 func TestAFloodClosesTheConnection(t *testing.T) {

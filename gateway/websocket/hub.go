@@ -4,18 +4,22 @@ import (
 	"maps"
 	"slices"
 	"sync"
+
+	"golang.org/x/time/rate"
 )
 
 // hub is the index of an instance's connections by user and by room. A single lock suffices: an instance on Cloud Run
 // holds at most 1,000 sockets, and queueing a frame for all sockets takes about 0.15 ms (BenchmarkBroadcast).
 type hub struct {
 	maxConnections, maxPerUser, maxRooms int
+	rate                                 rate.Limit // frames per second of a user
+	burst                                int
 
 	mu       sync.RWMutex
 	closed   bool
 	reserved int            // open connections, and connections in the handshake
 	served   sync.WaitGroup // counts the same connections; nothing is added after closed is set
-	perUser  map[string]int
+	perUser  map[string]*allowance
 	users    map[string][]*conn
 	rooms    map[string]map[*conn]struct{}
 	all      map[*conn]struct{}
@@ -23,28 +27,58 @@ type hub struct {
 
 func newHub(c Config) *hub {
 	return &hub{
-		maxConnections: c.MaxConnections, maxPerUser: c.MaxPerUser, maxRooms: c.MaxRooms,
-		perUser: map[string]int{}, users: map[string][]*conn{}, rooms: map[string]map[*conn]struct{}{}, all: map[*conn]struct{}{},
+		maxConnections: c.MaxConnections, maxPerUser: c.MaxPerUser, maxRooms: c.MaxRooms, rate: rate.Limit(c.Rate), burst: c.Burst,
+		perUser: map[string]*allowance{}, users: map[string][]*conn{}, rooms: map[string]map[*conn]struct{}{}, all: map[*conn]struct{}{},
 	}
+}
+
+// allowance holds the limits of a user at an instance, shared by all connections of the user.
+type allowance struct {
+	connections int           // guarded by the hub's lock
+	rate        *rate.Limiter // frames; above the limit, a frame is refused
+	flood       *rate.Limiter // frames; above the limit, the connection is closed
+}
+
+// idle reports that the allowance can be forgotten: a new allowance would allow as much.
+func (a *allowance) idle() bool {
+	return a.connections == 0 && a.rate.Tokens() >= float64(a.rate.Burst()) && a.flood.Tokens() >= float64(a.flood.Burst())
 }
 
 // reserve counts a new connection of a user against the limits, until release. The code is the reason for a refusal, or
 // empty.
-func (h *hub) reserve(user string) RefusalCode {
+func (h *hub) reserve(user string) (*allowance, RefusalCode) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	a := h.perUser[user]
 	switch {
 	case h.closed:
-		return RefuseDraining
+		return nil, RefuseDraining
 	case h.reserved >= h.maxConnections:
-		return RefuseFull
-	case h.perUser[user] >= h.maxPerUser:
-		return RefusePerUser
+		return nil, RefuseFull
+	case a != nil && a.connections >= h.maxPerUser:
+		return nil, RefusePerUser
+	}
+	if a == nil {
+		h.forgetIdle()
+		a = &allowance{rate: rate.NewLimiter(h.rate, h.burst), flood: rate.NewLimiter(h.rate*floodFactor, h.burst*floodFactor)}
+		h.perUser[user] = a
 	}
 	h.reserved++
 	h.served.Add(1)
-	h.perUser[user]++
-	return ""
+	a.connections++
+	return a, ""
+}
+
+// forgetIdle removes the allowances of users without a connection, if the map holds many. A user must not get a new
+// allowance by reconnecting, so an allowance stays until it is full again. The caller holds h.mu.
+func (h *hub) forgetIdle() {
+	if len(h.perUser) < 2*h.maxConnections {
+		return
+	}
+	maps.DeleteFunc(h.perUser, func(_ string, a *allowance) bool { return a.idle() })
+	if len(h.perUser) >= 4*h.maxConnections { // many users in a short time; few of them can have used their allowance up
+		maps.DeleteFunc(h.perUser, func(_ string, a *allowance) bool { return a.connections == 0 })
+	}
 }
 
 func (h *hub) release(user string) {
@@ -52,9 +86,7 @@ func (h *hub) release(user string) {
 	defer h.mu.Unlock()
 	defer h.served.Done()
 	h.reserved--
-	if h.perUser[user]--; h.perUser[user] == 0 {
-		delete(h.perUser, user)
-	}
+	h.perUser[user].connections--
 }
 
 // add makes a connection a receiver, or reports false if the hub is closed.

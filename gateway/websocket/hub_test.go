@@ -10,6 +10,24 @@ import (
 
 var testTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
+func TestAllowancesOfFormerUsersAreBounded(t *testing.T) {
+	cfg := defaults(t)
+	cfg.MaxConnections = 10
+	h := newHub(cfg)
+	for n := range 1000 {
+		user := fmt.Sprint(n)
+		limits, refused := h.reserve(user)
+		if refused != "" {
+			t.Fatal(refused)
+		}
+		limits.rate.Allow() // not idle
+		h.release(user)
+	}
+	if len(h.perUser) > 4*cfg.MaxConnections {
+		t.Errorf("%d allowances for at most %d connections", len(h.perUser), cfg.MaxConnections)
+	}
+}
+
 // BenchmarkBroadcast queues a frame for 1,000 connections, the maximum of an instance on Cloud Run. It measures the hub
 // lookup, a single encoding, and the queueing. Taking the frames out of the queues stands for the writers.
 func BenchmarkBroadcast(b *testing.B) {

@@ -1,5 +1,5 @@
 // Package websocket implements the gateway's own protocol for clients: JSON frames over WebSockets (RFC 6455), at [Path].
-// Start at [Server]. The package does not know Firestore or Pub/Sub; see [Tokens], [Ledger] and [Publisher].
+// Start at [Server]. The package does not know Firestore or Pub/Sub; see [Accounts], [Ledger] and [Publisher].
 //
 // A client authenticates with a token in the HTTP request. The client's frames become events on the ingress topic. The
 // client receives answers from the egress topic ([Server.Deliver]), acknowledgements, and errors. The tables [Errors],
@@ -155,7 +155,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	user := acc.user.String()
-	if refused := s.hub.reserve(user); refused != "" {
+	allowance, refused := s.hub.reserve(user)
+	if refused != "" {
 		s.refuse(w, refused)
 		return
 	}
@@ -171,7 +172,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.metrics.auth.WithLabelValues("ok").Inc()
 	// the request's context carries the trace; it ends when this handler returns
-	c := s.newConn(ws, acc)
+	c := s.newConn(ws, acc, allowance)
 	c.acks = acks
 	s.serve(context.WithoutCancel(r.Context()), c, receivedIDs(r))
 }
@@ -189,7 +190,7 @@ func (s *Server) serve(ctx context.Context, c *conn, received []string) {
 	c.serve(ctx, received)
 }
 
-func (s *Server) newConn(ws *gorilla.Conn, acc account) *conn {
+func (s *Server) newConn(ws *gorilla.Conn, acc account, limits *allowance) *conn {
 	id := s.nextID.Add(1)
 	c := &conn{
 		server: s, ws: ws, id: id, user: acc.user, userID: acc.user.String(), account: acc,
@@ -199,8 +200,9 @@ func (s *Server) newConn(ws *gorilla.Conn, acc account) *conn {
 		rooms:     map[string]struct{}{},
 		unacked:   map[string]delivery.Ref{},
 		ackRoom:   make(chan struct{}, 1),
-		rate:      rate.NewLimiter(rate.Limit(s.config.Rate), s.config.Burst),
-		flood:     rate.NewLimiter(rate.Limit(s.config.Rate*floodFactor), s.config.Burst*floodFactor),
+		rate:      limits.rate,
+		ackRate:   rate.NewLimiter(limits.rate.Limit(), limits.rate.Burst()),
+		flood:     limits.flood,
 		published: make(chan struct{}), readDone: make(chan struct{}),
 	}
 	c.closing, c.setClosing = context.WithCancel(context.Background()) // a signal, not a lifetime; set by end
