@@ -438,9 +438,9 @@ func TestPostponedWhisperIsSentLater(t *testing.T) {
 			return func() {}
 		}, 2 * time.Second, 1, deadletter.PlatformUnavailable},
 		{"no connection", func(r *rig) func() {
-			transport := r.api.client.Transport
-			r.api.client.Transport = refuse
-			return func() { r.api.client.Transport = transport }
+			connected := r.helix
+			r.helix = newHelix(r.config, refuse, time.Now)
+			return func() { r.helix = connected }
 		}, 2 * time.Second, 0, deadletter.PlatformUnavailable},
 		{"429", func(r *rig) func() {
 			r.replies = []reply{{status: 429, said: "too many", reset: r.now.Add(31 * time.Second)}}
