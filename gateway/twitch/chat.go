@@ -31,7 +31,7 @@ type chat struct {
 	log       *slog.Logger
 	metrics   *metrics
 	joinPacer *pacer
-	onMessage func(irc.Message)                       // called for messages and notices of users; may block
+	onMessage func(irc.Message)                       // called for the lines that may become events; may block
 	onJoined  func(login string, from, now time.Time) // from is the beginning of a gap, or zero
 	onParted  func(login string, since time.Time)     // called after a lost connection
 
