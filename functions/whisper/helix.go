@@ -39,8 +39,7 @@ func newHelix(c Config, transport http.RoundTripper, now func() time.Time) *twit
 	})
 }
 
-// send sends the whisper, and once more with a new token if Twitch answers 401.
-// Ids lose their platform here.
+// send sends the whisper, and once more with a new token if Twitch answers 401. Ids lose their platform here.
 func (w *execution) send(text string) delivery.Outcome {
 	f, ctx := w.function, w.working
 	failed := f.account.Do(ctx, w.token, func(token credential.Token) *twitch.Error {

@@ -8,8 +8,8 @@
 //	              note in the ledger says no more than "accepted".
 //	dead          Twitch refused the whisper, or would accept a whisper only after the deadline, or the outcome is
 //	              unknown.
-//	pending       Twitch certainly did not get the whisper: status 429, or no connection. The claim is released and the
-//	              message fails, so Pub/Sub delivers the message again.
+//	pending       Twitch certainly did not accept the whisper: status 429, no connection, or no token at present. The
+//	              claim is released and the message fails, so Pub/Sub delivers the message again.
 //
 // The outcome is unknown if Twitch did not answer a complete request, or answered with a server error. Then the whisper
 // is never sent again. The whisper is dead as outcome_unknown at once, not only when the claim expires, because the
@@ -50,7 +50,7 @@ const (
 	storeTime = 3 * time.Second
 	// settlePause lies between two tries to settle.
 	settlePause = 200 * time.Millisecond
-	// tokenTime is the limit of waiting while another instance refreshes the token.
+	// tokenTime is the limit of obtaining a token, even while another instance refreshes the token.
 	tokenTime = 12 * time.Second
 
 	// maxAttempts is how often the subscription delivers a message. At the last delivery but one, a whisper that can't
