@@ -1,8 +1,8 @@
 // Package twitch connects a gateway instance to Twitch. It publishes chat messages and the events of EventSub (package
 // eventsub), sends answers, and executes moderation commands. Start with [Service].
 //
-// One instance at a time reads and writes a channel: the holder of the channel's lease (package lease). It reads over IRC,
-// and sends over Helix, which confirms each message, or over IRC. The same instance subscribes to EventSub for the
+// One instance at a time reads and writes a channel: the holder of the channel's lease (package lease). It reads over IRC.
+// It sends over Helix, which confirms each message, or over IRC. The same instance subscribes to EventSub for the
 // channel, with the broadcaster's login. For channels without a broadcaster's login, one instance subscribes as the bot,
 // as far as Twitch permits. The same instance receives the whispers to the bot.
 //

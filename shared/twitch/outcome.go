@@ -15,7 +15,7 @@ import (
 	"parley.internal/shared/deadletter"
 )
 
-// Outcome is the effect of a request that did not plainly succeed.
+// Outcome is the effect of a request that failed, or had nothing to do.
 type Outcome int
 
 // The outcomes.
@@ -23,7 +23,7 @@ const (
 	Unknown      Outcome = iota // Twitch may or may not have executed the request
 	AlreadyDone                 // the requested state existed before the request
 	NotDone                     // Twitch did not execute the request; a later attempt may succeed
-	Unauthorized                // Twitch did not execute the request for want of a valid token; Reason says who can help
+	Unauthorized                // no valid token: Twitch did not execute the request; Reason says what is missing
 	Refused                     // Twitch did not execute the request, and will never do so
 )
 
@@ -101,7 +101,7 @@ const (
 	conflictPause = time.Second
 )
 
-// judge returns nil for an answer of success, and the meaning of any other answer.
+// judge returns nil for an answer of success, and otherwise the error with the table's outcome.
 func (c *Client) judge(op Operation, x *exchange, token credential.Token) *Error {
 	if x.status >= 200 && x.status < 300 {
 		return nil
