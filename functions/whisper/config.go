@@ -33,7 +33,7 @@ func (c TwitchConfig) Validate() error {
 	return nil
 }
 
-// LimitsConfig is the limits of the bot's account, over all instances. The defaults are Twitch's
+// LimitsConfig holds the limits of the bot's account, for all instances together. The defaults are Twitch's
 // (https://dev.twitch.tv/docs/api/reference/#send-whisper).
 type LimitsConfig struct {
 	NewPerDay int `env:"WHISPER_NEW_RECIPIENTS_PER_DAY" envDefault:"40" help:"The most new recipients of the bot's whispers in 24 hours."`

@@ -2,6 +2,7 @@ package whisper
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -9,88 +10,71 @@ import (
 
 	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
-	"parley.internal/shared/identity"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/twitch"
 )
 
-// scope is the scope that the bot has to grant (https://dev.twitch.tv/docs/authentication/scopes/).
+// scope permits a token to send whispers (https://dev.twitch.tv/docs/authentication/scopes/).
 const scope = "user:manage:whispers"
 
 // minHold is the shortest pause after a 429.
 const minHold = time.Second
 
-// api sends whispers (https://dev.twitch.tv/docs/api/reference/#send-whisper). It is safe for concurrent use.
-type api struct {
-	clientID string
-	url      string
-	timeout  time.Duration
-	client   *http.Client
-}
-
-// newAPI makes an api that uses a new connection for each request. A kept connection may be broken after the instance
-// was frozen between two events: a whisper written to the connection would have an unknown outcome, although Twitch never
-// received the whisper. And on HTTP/2 the library would repeat some requests.
-func newAPI(clientID, url string, timeout time.Duration) *api {
+// newTransport makes a transport with a new connection for each request. A kept connection may be broken after the
+// instance was frozen between two events. A whisper written to a broken connection would have an unknown outcome, although
+// Twitch never received the whisper. HTTP/2 is off, because Go's HTTP/2 client repeats some requests by itself.
+func newTransport() *http.Transport {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true
 	transport.ForceAttemptHTTP2 = false
 	transport.Protocols = new(http.Protocols)
 	transport.Protocols.SetHTTP1(true)
-	return &api{clientID: clientID, url: url, timeout: timeout, client: &http.Client{Transport: transport}}
+	return transport
 }
 
-// response is the result of one request.
-type response struct {
-	failed *twitch.Error // nil if Twitch accepted the whisper
-	reset  time.Duration // pause that Twitch demands after a 429; 0 if unknown
+// newHelix makes the client of Twitch's API.
+func newHelix(c Config, transport http.RoundTripper, now func() time.Time) *twitch.Client {
+	return twitch.New(twitch.Config{
+		URL: c.Credential.Twitch.APIURL, ClientID: c.Credential.Twitch.ClientID, HTTP: &http.Client{Transport: transport}, Now: now,
+	})
 }
 
-// send sends one whisper, once. Ids lose their platform here.
-func (a *api) send(ctx context.Context, token credential.Token, from, to identity.UserID, text string) response {
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
-	defer cancel()
-	client := twitch.New(twitch.Config{URL: a.url, ClientID: a.clientID, HTTP: a.client})
-	failed := client.Call(ctx, token, twitch.SendWhisper, func(c *helix.Client) error {
-		_, err := c.SendUserWhisper(&helix.SendUserWhisperParams{FromUserID: from.ID(), ToUserID: to.ID(), Message: text})
-		return err
+// send sends the whisper, and once more with a new token if Twitch answers 401. Ids lose their platform here.
+func (w *execution) send(text string) delivery.Outcome {
+	f, ctx := w.function, w.working
+	failed := f.account.Do(ctx, w.token, func(token credential.Token) *twitch.Error {
+		if err := ctx.Err(); err != nil {
+			return &twitch.Error{Outcome: twitch.NotDone, Reason: deadletter.PlatformUnavailable, Err: fmt.Errorf("no time left to send the whisper: %w", err)}
+		}
+		ctx, cancel := context.WithTimeout(ctx, f.deps.Config.Twitch.Timeout)
+		defer cancel()
+		return f.helix.Call(ctx, token, twitch.SendWhisper, func(c *helix.Client) error {
+			_, err := c.SendUserWhisper(&helix.SendUserWhisperParams{FromUserID: f.bot.ID(), ToUserID: w.to.ID(), Message: text})
+			return err
+		})
 	})
 	if failed == nil {
-		return response{}
+		return delivery.Outcome{Kind: delivery.Sent}
 	}
-	return response{failed, failed.After}
+	var until time.Time
+	if failed.Reason == deadletter.RateLimited {
+		until = holdUntil(failed.After, f.deps.Now())
+		if err := f.deps.Limiter.Hold(ctx, f.bot, until); err != nil {
+			f.deps.Log.WarnContext(ctx, "hold failed: other instances do not know Twitch's limit", "error", err)
+		}
+	}
+	return w.outcomeOf(failed, until)
 }
 
-// meaning is the consequence of a response for the whisper.
-type meaning int
-
-const (
-	accepted     meaning = iota // Twitch accepted the whisper
-	unauthorized                // Twitch did not accept the token; a new token may help
-	limited                     // Twitch accepts the whisper later
-	unsent                      // Twitch never received the whisper
-	refused                     // Twitch will never accept the whisper
-	unknown                     // Twitch may or may not have accepted the whisper
-)
-
-// judge decides the meaning of a response. For refused and unknown, why is the dead letter's error. For the other
-// meanings, why is the dead letter's error if no time is left for another attempt.
-func judge(r response) (m meaning, why *deadletter.Error) {
-	if r.failed == nil {
-		return accepted, nil
+// outcomeOf converts an error of the client or of the account. A later attempt is possible only if Twitch certainly did
+// not execute the request. So an unknown outcome is final: see the package's description. until is the earliest time of
+// the next attempt; zero if unknown.
+func (w *execution) outcomeOf(failed *twitch.Error, until time.Time) delivery.Outcome {
+	if failed.Outcome == twitch.NotDone {
+		return w.postpone(failed.Reason, failed.Err, until)
 	}
-	m = refused
-	switch {
-	case r.failed.Outcome == twitch.Unknown:
-		m = unknown
-	case r.failed.Reason == deadletter.RateLimited:
-		m = limited
-	case r.failed.Outcome == twitch.NotDone:
-		m = unsent
-	case r.failed.Outcome == twitch.Unauthorized && r.failed.Reason != deadletter.MissingScope:
-		m = unauthorized
-	}
-	return m, r.failed.DeadLetter()
+	return refuse(failed.Reason, failed.Err)
 }
 
-// holdUntil returns the end of the pause after a 429.
+// holdUntil returns the end of the pause after a 429. reset is the pause named by Twitch, or 0.
 func holdUntil(reset time.Duration, now time.Time) time.Time { return now.Add(max(reset, minHold)) }

@@ -5,33 +5,50 @@ import (
 	"testing"
 	"time"
 
+	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/twitch"
 )
 
-func TestJudge(t *testing.T) {
+func TestOutcomeOf(t *testing.T) {
 	for _, tt := range []struct {
-		name    string
-		outcome twitch.Outcome
-		reason  deadletter.Reason
-		want    meaning
+		name     string
+		outcome  twitch.Outcome
+		reason   deadletter.Reason
+		requests int // 2 if a new token may help
+		want     delivery.Kind
 	}{
-		{"no connection", twitch.NotDone, deadletter.PlatformUnavailable, unsent},
-		{"no answer", twitch.Unknown, deadletter.OutcomeUnknown, unknown},
-		{"bad token", twitch.Unauthorized, deadletter.SenderRefused, unauthorized},
-		{"scope not granted", twitch.Unauthorized, deadletter.MissingScope, refused},
-		{"suspended", twitch.Refused, deadletter.SenderRefused, refused},
-		{"no such user", twitch.Refused, deadletter.RecipientRefused, refused},
-		{"too many", twitch.NotDone, deadletter.RateLimited, limited},
-		{"redirected", twitch.Refused, deadletter.NotConfigured, refused},
+		{"no connection", twitch.NotDone, deadletter.PlatformUnavailable, 1, delivery.NotSent},
+		{"no answer", twitch.Unknown, deadletter.OutcomeUnknown, 1, delivery.Refused}, // never sent again
+		{"bad token", twitch.Unauthorized, deadletter.SenderRefused, 2, delivery.Refused},
+		{"scope not granted", twitch.Unauthorized, deadletter.MissingScope, 1, delivery.Refused},
+		{"no login", twitch.Unauthorized, deadletter.LoginNeeded, 1, delivery.Refused},
+		{"suspended", twitch.Refused, deadletter.SenderRefused, 1, delivery.Refused},
+		{"no such user", twitch.Refused, deadletter.RecipientRefused, 1, delivery.Refused},
+		{"too many", twitch.NotDone, deadletter.RateLimited, 1, delivery.NotSent},
+		{"redirected", twitch.Refused, deadletter.NotConfigured, 1, delivery.Refused},
 	} {
-		got, why := judge(response{failed: &twitch.Error{Outcome: tt.outcome, Reason: tt.reason, Err: errors.New("x")}})
-		if got != tt.want || why == nil || why.Reason != tt.reason {
-			t.Errorf("%s: judge = %d, %v; want %d, %q", tt.name, got, why, tt.want, tt.reason)
+		f := New(Dependencies{Tokens: &tokens{scopes: []string{scope}}, Now: time.Now})
+		token, failed := f.account.Token(t.Context())
+		if failed != nil {
+			t.Fatal(failed)
 		}
-	}
-	if got, why := judge(response{}); got != accepted || why != nil {
-		t.Errorf("judge of success = %d, %v", got, why)
+		cause, requests := errors.New("x"), 0
+		failed = f.account.Do(t.Context(), token, func(credential.Token) *twitch.Error {
+			requests++
+			return &twitch.Error{Outcome: tt.outcome, Reason: tt.reason, Err: cause}
+		})
+		w := &execution{function: f}
+		got := w.outcomeOf(failed, time.Time{})
+		if got.Kind != tt.want || got.Reason != tt.reason || !errors.Is(got.Err, cause) || requests != tt.requests {
+			t.Errorf("%s: %+v after %d requests; want %d, %q after %d", tt.name, got, requests, tt.want, tt.reason, tt.requests)
+		}
+		// without another attempt, the reason is the same
+		w.in.Attempt = maxAttempts - 1
+		if got := w.outcomeOf(failed, time.Time{}); got.Kind != delivery.Refused || got.Reason != tt.reason {
+			t.Errorf("%s: last attempt: %+v; want %d, %q", tt.name, got, delivery.Refused, tt.reason)
+		}
 	}
 }
 

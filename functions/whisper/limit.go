@@ -152,7 +152,7 @@ func within(times []time.Time, now time.Time, window time.Duration) []time.Time 
 	return times
 }
 
-// free returns when the window has fewer than n of the times; zero for fewer than n times in all.
+// free returns the time from which the window holds fewer than n of the times; zero for fewer than n times in all.
 func free(times []time.Time, n int, window time.Duration) time.Time {
 	if len(times) < n {
 		return time.Time{}
@@ -163,7 +163,7 @@ func free(times []time.Time, n int, window time.Duration) time.Time {
 // Hold stops the whispers of all instances until a time, after Twitch's status 429.
 func (l *Limiter) Hold(ctx context.Context, from identity.UserID, until time.Time) error {
 	_, err := l.sender(from).Update(ctx, []firestore.Update{{Path: "heldUntil", Value: until}})
-	if err != nil && status.Code(err) != codes.NotFound { // without a counted whisper there is no whisper to stop
+	if err != nil && status.Code(err) != codes.NotFound { // no document: no whisper was counted, so there is nothing to stop
 		return fmt.Errorf("hold whispers: %w", err)
 	}
 	return nil

@@ -17,7 +17,7 @@ const (
 
 const ellipsis = '…'
 
-// fit shortens a text to a number of characters, counted in UTF-16 units, between two words if possible. The note tells
+// fit shortens a text to a number of characters, counted in UTF-16 units, between two words if possible. The note reports
 // the cut; it is empty if the text fits.
 func fit(text string, limit int) (fitting, note string) {
 	units := answer.UTF16Length(text)

@@ -8,8 +8,8 @@
 //	              note in the ledger says no more than "accepted".
 //	dead          Twitch refused the whisper, or would accept a whisper only after the deadline, or the outcome is
 //	              unknown.
-//	pending       Twitch certainly did not get the whisper: status 429, or no connection. The claim is released and the
-//	              message fails, so Pub/Sub delivers the message again.
+//	pending       Twitch certainly did not accept the whisper: status 429, no connection, or no token at present. The
+//	              claim is released and the message fails, so Pub/Sub delivers the message again.
 //
 // The outcome is unknown if Twitch did not answer a complete request, or answered with a server error. Then the whisper
 // is never sent again. The whisper is dead as outcome_unknown at once, not only when the claim expires, because the
@@ -50,7 +50,7 @@ const (
 	storeTime = 3 * time.Second
 	// settlePause lies between two tries to settle.
 	settlePause = 200 * time.Millisecond
-	// tokenTime is the limit of waiting while another instance refreshes the token.
+	// tokenTime is the limit of obtaining a token, even while another instance refreshes the token.
 	tokenTime = 12 * time.Second
 
 	// maxAttempts is how often the subscription delivers a message. At the last delivery but one, a whisper that can't
@@ -61,21 +61,13 @@ const (
 	minBackoff = time.Second
 )
 
-// Tokens provides the bot's access token: a [credential.Keeper].
-type Tokens interface {
-	// Token returns a token that is not known to be invalid.
-	Token(ctx context.Context, id identity.UserID) (credential.Token, error)
-	// Invalid returns the successor of a token that Twitch answered with 401.
-	Invalid(ctx context.Context, id identity.UserID, used credential.Token) (credential.Token, error)
-}
-
 // Dependencies holds the dependencies of a [Function]. All are required, but Tokens only if the bot is configured.
 type Dependencies struct {
 	Config  Config
 	Ledger  *delivery.Ledger
 	Reaper  *delivery.Reaper
 	Limiter *Limiter
-	Tokens  Tokens
+	Tokens  twitch.Tokens // of the bot
 	Now     func() time.Time
 	Log     *slog.Logger
 }
@@ -84,14 +76,16 @@ type Dependencies struct {
 type Function struct {
 	deps     Dependencies
 	executor *delivery.Executor
-	api      *api
+	helix    *twitch.Client
+	account  twitch.Account  // the bot's
 	bot      identity.UserID // zero without a configured bot
 }
 
 // New makes a function. The configuration must be valid.
 func New(d Dependencies) *Function {
-	f := &Function{deps: d, api: newAPI(d.Config.Credential.Twitch.ClientID, d.Config.Credential.Twitch.APIURL, d.Config.Twitch.Timeout)}
+	f := &Function{deps: d, helix: newHelix(d.Config, newTransport(), d.Now)}
 	f.bot, _ = d.Config.Credential.Twitch.Bot() // without a bot, every whisper is dead-lettered
+	f.account = twitch.Account{User: f.bot, Tokens: d.Tokens, Scopes: []string{scope}, Timeout: tokenTime}
 	f.executor = &delivery.Executor{Ledger: d.Ledger, Reaper: d.Reaper, Log: d.Log, Now: d.Now, Timing: delivery.Timing{
 		Backoff: settlePause, MaxBackoff: settlePause, Retry: minBackoff, Claim: workTime, Settle: settleTime, Store: storeTime,
 	}}
@@ -217,7 +211,12 @@ func (w *execution) prepare(context.Context, int) (o delivery.Outcome, ready boo
 	if w.text == "" {
 		return refuse(deadletter.NoText, errors.New("no candidate has a text, and the payload has none")), false
 	}
-	return w.obtain(func(ctx context.Context) (credential.Token, error) { return f.deps.Tokens.Token(ctx, f.bot) })
+	token, failed := f.account.Token(w.working)
+	if failed != nil {
+		return w.outcomeOf(failed, time.Time{}), false
+	}
+	w.token = token
+	return o, true
 }
 
 // addressee returns the user to whom an event is whispered.
@@ -235,25 +234,6 @@ func addressee(e *event.Event, bot identity.UserID) (identity.UserID, *deadlette
 		return identity.UserID{}, deadletter.New(deadletter.RecipientRefused, errors.New("the bot can't whisper to itself"))
 	}
 	return to, nil
-}
-
-// obtain gets a token that may whisper, and decides the meaning of a failure. Nothing has been sent, so a failure that
-// may pass is tried again.
-func (w *execution) obtain(get func(context.Context) (credential.Token, error)) (o delivery.Outcome, ok bool) {
-	ctx, cancel := context.WithTimeout(w.working, tokenTime)
-	defer cancel()
-	token, err := get(ctx)
-	if err == nil {
-		err = token.Require(scope)
-	}
-	if err == nil {
-		w.token = token
-		return o, true
-	}
-	if e := twitch.TokenError(err); e.Outcome == twitch.Unauthorized {
-		return refuse(e.Reason, err), false
-	}
-	return w.postpone(deadletter.PlatformUnavailable, err, time.Time{}), false
 }
 
 // try sends the claimed whisper.
@@ -280,40 +260,4 @@ func (w *execution) try(context.Context, int) delivery.Outcome {
 		o.Note = w.note
 	}
 	return o
-}
-
-// send asks Twitch, and after a 401 once more with another token.
-func (w *execution) send(text string) delivery.Outcome {
-	f, ctx := w.function, w.working
-	for again := false; ; again = true {
-		if err := ctx.Err(); err != nil {
-			return w.postpone(deadletter.PlatformUnavailable, fmt.Errorf("there was no time left to send it: %w", err), time.Time{})
-		}
-		a := f.api.send(ctx, w.token, f.bot, w.to, text)
-		got, why := judge(a)
-		switch {
-		case got == accepted:
-			return delivery.Outcome{Kind: delivery.Sent}
-		case got == unsent:
-			return w.postpone(why.Reason, why.Err, time.Time{})
-		case got == limited:
-			until := holdUntil(a.reset, f.deps.Now())
-			if err := f.deps.Limiter.Hold(ctx, f.bot, until); err != nil {
-				f.deps.Log.WarnContext(ctx, "hold failed: other instances do not know Twitch's limit", "error", err)
-			}
-			return w.postpone(why.Reason, why.Err, until)
-		case got == refused && why.Reason == deadletter.MissingScope:
-			// Twitch knows better than the scopes stored at the bot's login; the remedy is the same
-			return refuse(deadletter.MissingScope, fmt.Errorf("%w; %w", why.Err, &credential.MissingScopes{User: f.bot, Missing: []string{scope}}))
-		case got != unauthorized || again: // an unknown outcome, too: see the package
-			return refuse(why.Reason, why.Err)
-		}
-		o, ok := w.obtain(func(ctx context.Context) (credential.Token, error) { return f.deps.Tokens.Invalid(ctx, f.bot, w.token) })
-		if !ok {
-			if o.Reason == deadletter.SenderRefused { // the token is good: Twitch's words tell the cause
-				o.Err = fmt.Errorf("%w (%w)", why.Err, o.Err)
-			}
-			return o
-		}
-	}
 }

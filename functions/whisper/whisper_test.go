@@ -146,14 +146,14 @@ func (k *tokens) Invalid(_ context.Context, id identity.UserID, used credential.
 type rig struct {
 	*Function
 	*platform
-	tokens  *tokens
-	client  *firestore.Client
-	ledger  *delivery.Ledger
-	letters *deadletter.Store
-	log     *bytes.Buffer
-	logger  *slog.Logger
-	now     time.Time
-	config  Config
+	tokens      *tokens
+	client      *firestore.Client
+	ledger      *delivery.Ledger
+	deadLetters *deadletter.Store
+	log         *bytes.Buffer
+	logger      *slog.Logger
+	now         time.Time
+	config      Config
 
 	failing atomic.Int32 // number of the next writes of deliveries that fail
 	stored  atomic.Bool  // the failing writes are stored all the same
@@ -172,7 +172,7 @@ func newRig(t *testing.T, env emulatortest.Env, change func(*Config)) *rig {
 	}
 	t.Cleanup(func() { r.client.Close() })
 	clock := func() time.Time { return r.now }
-	r.ledger, r.letters = delivery.NewLedger(r.client, "tester", clock), deadletter.NewStore(r.client, clock)
+	r.ledger, r.deadLetters = delivery.NewLedger(r.client, "tester", clock), deadletter.NewStore(r.client, clock)
 	r.config = Config{
 		Credential: credential.Config{Twitch: credential.TwitchConfig{
 			ClientID: "client", ClientSecret: credential.NewSecret("hush"), BotUserID: "9", APIURL: server.URL + "/helix/",
@@ -205,7 +205,7 @@ func (r *rig) intercept(ctx context.Context, method string, req, reply any, cc *
 func (r *rig) another() *Function {
 	clock := func() time.Time { return r.now }
 	return New(Dependencies{
-		Config: r.config, Ledger: r.ledger, Reaper: delivery.NewReaper(r.ledger, r.letters, r.platform, Step, 0),
+		Config: r.config, Ledger: r.ledger, Reaper: delivery.NewReaper(r.ledger, r.deadLetters, r.platform, Step, 0),
 		Limiter: NewLimiter(r.client, r.config.Limits, clock), Tokens: r.tokens, Now: clock,
 		Log: r.logger,
 	})
@@ -381,7 +381,7 @@ func TestRefusedOrUnknownWhisperIsOneDeadLetter(t *testing.T) {
 			if len(r.announced) != 1 || r.announced[0].Reason != tt.reason {
 				t.Errorf("%s: announced %+v; want one of %q", tt.name, r.announced, tt.reason)
 			}
-			if _, err := r.letters.Get(t.Context(), e.ID); err != nil {
+			if _, err := r.deadLetters.Get(t.Context(), e.ID); err != nil {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 			r.secretsAreKept(t, tt.name, e.Message)
@@ -438,9 +438,9 @@ func TestPostponedWhisperIsSentLater(t *testing.T) {
 			return func() {}
 		}, 2 * time.Second, 1, deadletter.PlatformUnavailable},
 		{"no connection", func(r *rig) func() {
-			transport := r.api.client.Transport
-			r.api.client.Transport = refuse
-			return func() { r.api.client.Transport = transport }
+			connected := r.helix
+			r.helix = newHelix(r.config, refuse, time.Now)
+			return func() { r.helix = connected }
 		}, 2 * time.Second, 0, deadletter.PlatformUnavailable},
 		{"429", func(r *rig) func() {
 			r.replies = []reply{{status: 429, said: "too many", reset: r.now.Add(31 * time.Second)}}
@@ -563,9 +563,9 @@ func TestOutcomeIsRecordedAfterFailedWrites(t *testing.T) {
 			state delivery.State
 			says  string
 		}{
-			{"taken", reply{status: 204}, delivery.Delivered, "accepted"},
+			{"accepted", reply{status: 204}, delivery.Delivered, "accepted"},
 			{"refused", reply{status: 400, said: "doesn't allow whispers"}, delivery.Dead, string(deadletter.RecipientRefused)},
-			{"put off", reply{status: 429, said: "too many"}, delivery.Pending, ""},
+			{"postponed", reply{status: 429, said: "too many"}, delivery.Pending, ""},
 		} {
 			for stored, failures := range map[bool]int32{false: 3, true: 1} {
 				bot++
@@ -604,7 +604,7 @@ func TestUnsettledClaimIsNotSentAgain(t *testing.T) {
 			t.Errorf("Whisper = %v; want %v", err, errElsewhere)
 		}
 		r.now = r.now.Add(delivery.ClaimLease + time.Second)
-		if _, err := delivery.NewReaper(r.ledger, r.letters, r.platform, "dlq", 0).Sweep(t.Context()); err != nil {
+		if _, err := delivery.NewReaper(r.ledger, r.deadLetters, r.platform, "dlq", 0).Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.Whisper(t.Context(), in); err != nil {

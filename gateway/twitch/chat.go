@@ -19,8 +19,8 @@ import (
 )
 
 // chat keeps an instance's connection to Twitch's IRC (https://dev.twitch.tv/docs/chat/irc/) while at least one channel
-// is wanted. Only the parsing of lines is from go-twitch-irc. That library's client reconnects at once after every
-// failure, and repeats messages on the new connection that the old one may have sent.
+// is wanted. Only the parsing of lines is from go-twitch-irc. The library's own client reconnects at once after
+// every failure. It then sends messages again, although the old connection may have sent them.
 type chat struct {
 	config    Config
 	timing    timing
@@ -31,7 +31,7 @@ type chat struct {
 	log       *slog.Logger
 	metrics   *metrics
 	joinPacer *pacer
-	onMessage func(irc.Message)                       // called for messages and notices of users; may block
+	onMessage func(irc.Message)                       // called for the lines that may become events; may block
 	onJoined  func(login string, from, now time.Time) // from is the beginning of a gap, or zero
 	onParted  func(login string, since time.Time)     // called after a lost connection
 

@@ -14,9 +14,9 @@ import (
 
 // The values of [Config.Transport].
 const (
-	TransportAuto  = "auto"  // Helix if the bot has granted the scope, else IRC
-	TransportHelix = "helix" // Send Chat Message, which confirms each message
-	TransportIRC   = "irc"
+	transportAuto  = "auto"  // Helix if the bot has granted the scope, else IRC
+	transportHelix = "helix" // Send Chat Message, which confirms each message
+	transportIRC   = "irc"
 )
 
 // Config configures the channels and the connections; [credential.TwitchConfig] configures the account. The zero value has
@@ -48,7 +48,7 @@ func (c Config) Validate() error {
 		}
 	}
 	switch c.Transport {
-	case TransportAuto, TransportHelix, TransportIRC:
+	case transportAuto, transportHelix, transportIRC:
 	default:
 		errs = append(errs, fmt.Errorf("TWITCH_SPEAK: %q is not auto, helix or irc", c.Transport))
 	}

@@ -117,7 +117,8 @@ func (c *chat) logIn(ctx context.Context, token credential.Token) (*connection, 
 	return w, nil
 }
 
-// watchdog ends a silent connection. After a silence it sends a PING, and a third later it calls end.
+// watchdog ends a silent connection. After a silence it sends a PING. If the silence lasts for another
+// third of that time, it calls end.
 type watchdog struct {
 	conn    *connection
 	silence time.Duration

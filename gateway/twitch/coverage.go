@@ -50,13 +50,13 @@ func newCoverage(s *Service, l lease.Lease) *coverage {
 	return c
 }
 
-// since returns the beginning of the gap left by the lease's owner before; zero for no gap.
+// since returns the beginning of the gap left by the lease's previous owner; zero for no gap.
 func (c *coverage) since(task string) time.Time {
 	at := c.lease.IdleSince(task)
 	if at.IsZero() {
 		return at
 	}
-	return at.Add(-c.service.timing.publishDelay) // the owner before may have died with unpublished events
+	return at.Add(-c.service.timing.publishDelay) // the previous owner may have died with unpublished events
 }
 
 // idle records the idle-since time of a task; zero after the task runs again and its gap is added.

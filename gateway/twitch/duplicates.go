@@ -33,7 +33,7 @@ const (
 func newDuplicates() *duplicates { return &duplicates{first: map[duplicateKey]firstReport{}} }
 
 // reportedTwice reports whether both the chat and EventSub report events of this type.
-func reportedTwice(e *event.Event) bool { return e.Type == TypeRaid || e.Type == TypeSubscribed }
+func reportedTwice(e *event.Event) bool { return e.Type == typeRaid || e.Type == typeSubscribed }
 
 // seen reports whether the other source has reported the event before.
 func (d *duplicates) seen(e *event.Event) bool {

@@ -36,7 +36,7 @@ type enforcer struct {
 func newEnforcer(s *Service, l lease.Lease) *enforcer {
 	m := &enforcer{service: s, login: l.Key()}
 	platform := moderator.Platform{HoldsLease: l.Valid, Act: m.act}
-	m.KeyedQueue = outbox.NewCommands(s.ledger, identity.Twitch, Channel(m.login), s.log.With("channel", m.login), s.timing.outbox(),
+	m.KeyedQueue = outbox.NewCommands(s.ledger, identity.Twitch, channelName(m.login), s.log.With("channel", m.login), s.timing.outbox(),
 		func(ctx context.Context, j *moderator.Job) (done bool, wait time.Duration) {
 			return s.executor.Execute(ctx, j, platform)
 		})
@@ -84,7 +84,8 @@ func (m *enforcer) act(ctx context.Context, o moderation.Command) moderator.Answ
 	return a
 }
 
-// answerTo converts an error of the client. retry is the pause before another attempt if Twitch names none.
+// answerTo converts an error of the client. Without a valid token, the command is refused. retry is the pause before
+// another attempt if Twitch names none.
 func answerTo(e *helix.Error, retry time.Duration) moderator.Answer {
 	a := moderator.Answer{Outcome: moderator.Refused, Code: e.Reason, Words: e.Err.Error()}
 	switch e.Outcome {

@@ -20,10 +20,10 @@ import (
 
 var moderate = []string{helix.ScopeChat, scopeBan, scopeDelete}
 
-// order sends a moderation command for a channel.
-func (w *world) order(room string, f moderation.Fields) answered {
+// command sends a moderation command for a channel.
+func (w *world) command(channel string, f moderation.Fields) answered {
 	w.t.Helper()
-	f.Channel = Channel(room)
+	f.Channel = channelName(channel)
 	a, err := f.Parse()
 	if err != nil {
 		w.t.Fatal(err)
@@ -47,8 +47,8 @@ func (w *world) record(a answered) moderator.Record {
 }
 
 // done lists the bot's moderation actions in a channel.
-func (w *world) done(room string) (kinds []string) {
-	for _, a := range w.twitch.Actions(room) {
+func (w *world) done(channel string) (kinds []string) {
+	for _, a := range w.twitch.Actions(channel) {
 		if a.By == w.bot.Login {
 			kinds = append(kinds, a.Kind+" "+a.Login)
 		}
@@ -59,16 +59,16 @@ func (w *world) done(room string) (kinds []string) {
 func TestCommandsAreExecuted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	alice, bob := w.user("alice"), w.user("bob")
-	w.start("a", TransportHelix, []string{room})
-	w.joined(room)
-	line := w.say(room, "alice", "buy my things")
+	w.start("a", transportHelix, []string{channel})
+	w.joined(channel)
+	line := w.say(channel, "alice", "buy my things")
 
 	for _, tt := range []struct {
-		order moderation.Fields
-		want  fake.Action
-		note  string
+		command moderation.Fields
+		want    fake.Action
+		note    string
 	}{
 		{moderation.Fields{Action: "delete", MessageID: line.ID}, fake.Action{Kind: fake.ActionDelete, Login: "alice", MessageID: line.ID}, "done"},
 		{moderation.Fields{Action: "timeout", UserID: "twitch:" + alice.ID, DurationSeconds: "600", Reason: "spam"},
@@ -76,9 +76,9 @@ func TestCommandsAreExecuted(t *testing.T) {
 		{moderation.Fields{Action: "ban", Login: "@Bob", Reason: "more spam"}, fake.Action{Kind: fake.ActionBan, Login: "bob", Reason: "more spam"}, "done"},
 		{moderation.Fields{Action: "unban", UserID: bob.ID}, fake.Action{Kind: fake.ActionUnban, Login: "bob"}, "done"},
 	} {
-		a := w.order(room, tt.order)
+		a := w.command(channel, tt.command)
 		entry, record := w.reaches(a, delivery.Delivered), w.record(a)
-		actions := w.twitch.Actions(room)
+		actions := w.twitch.Actions(channel)
 		got := actions[len(actions)-1]
 		got.At = time.Time{}
 		tt.want.By = w.bot.Login
@@ -91,11 +91,11 @@ func TestCommandsAreExecuted(t *testing.T) {
 		if record.Outcome != moderator.Done || record.AskedBy.UserID != "api-gateway:eve" || record.Tries[0].Instance != "a" {
 			t.Errorf("%s: record = %+v", a.text, record)
 		}
-		if tt.order.Login != "" && record.UserID != "twitch:"+bob.ID {
-			t.Errorf("%s: the record says that it befell %q; want the number too", a.text, record.UserID)
+		if tt.command.Login != "" && record.UserID != "twitch:"+bob.ID {
+			t.Errorf("%s: the record has the user %q; want the user id", a.text, record.UserID)
 		}
 	}
-	if n := len(w.twitch.Actions(room)); n != 4 {
+	if n := len(w.twitch.Actions(channel)); n != 4 {
 		t.Errorf("%d actions; want 4", n)
 	}
 }
@@ -104,18 +104,18 @@ func TestCommandsAreExecuted(t *testing.T) {
 func TestACommandForAnExistingStateIsDelivered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	alice := w.user("alice")
-	w.start("a", TransportHelix, []string{room})
-	w.joined(room)
-	line := w.say(room, "alice", "hello")
-	w.twitch.Delete(room, line.ID)
-	if err := w.twitch.Ban(room, "alice", 0, ""); err != nil {
+	w.start("a", transportHelix, []string{channel})
+	w.joined(channel)
+	line := w.say(channel, "alice", "hello")
+	w.twitch.Delete(channel, line.ID)
+	if err := w.twitch.Ban(channel, "alice", 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	held := func(f moderation.Fields) {
 		t.Helper()
-		a := w.order(room, f)
+		a := w.command(channel, f)
 		if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, "held: status ") || w.record(a).Outcome != moderator.Held {
 			t.Errorf("%s: note = %q, record = %s", a.text, e.Note, w.record(a).Outcome)
 		}
@@ -123,11 +123,11 @@ func TestACommandForAnExistingStateIsDelivered(t *testing.T) {
 	held(moderation.Fields{Action: "delete", MessageID: line.ID})
 	held(moderation.Fields{Action: "ban", UserID: alice.ID})
 	held(moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"})
-	if err := w.twitch.Unban(room, "alice"); err != nil {
+	if err := w.twitch.Unban(channel, "alice"); err != nil {
 		t.Fatal(err)
 	}
 	held(moderation.Fields{Action: "unban", UserID: alice.ID})
-	if got := w.done(room); len(got) != 0 {
+	if got := w.done(channel); len(got) != 0 {
 		t.Errorf("did %v", got)
 	}
 }
@@ -135,33 +135,33 @@ func TestACommandForAnExistingStateIsDelivered(t *testing.T) {
 func TestARefusedCommandIsADeadLetter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
-	room, foreign := w.channel("streamer"), w.channel("foreign")
+	channel, foreign := w.channel("streamer"), w.channel("foreign")
 	alice, mod := w.user("alice"), w.user("mod")
-	if err := w.twitch.SetRole(room, "mod", fake.Role{Moderator: true}); err != nil {
+	if err := w.twitch.SetRole(channel, "mod", fake.Role{Moderator: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.twitch.SetRole(foreign, w.bot.Login, fake.Role{}); err != nil {
 		t.Fatal(err)
 	}
-	w.start("a", TransportHelix, []string{room, foreign})
-	w.joined(room, foreign)
+	w.start("a", transportHelix, []string{channel, foreign})
+	w.joined(channel, foreign)
 	timeout := moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"}
 	status := func(code int) func() {
 		return func() { w.twitch.FailHTTP(fake.HTTPFault{Path: "/moderation/bans", Status: code}) }
 	}
 	for _, tt := range []struct {
-		name   string
-		fault  func()
-		room   string
-		order  moderation.Fields
-		reason deadletter.Reason
-		words  string
+		name    string
+		fault   func()
+		channel string
+		command moderation.Fields
+		reason  deadletter.Reason
+		words   string
 	}{
-		{"another moderator", nil, room, moderation.Fields{Action: "ban", UserID: mod.ID}, deadletter.RecipientRefused, "may not be banned"},
-		{"nobody of that number", nil, room, moderation.Fields{Action: "ban", UserID: "999999"}, deadletter.RecipientRefused, "status 400"},
-		{"nobody of that name", nil, room, moderation.Fields{Action: "ban", Login: "nobody_here"}, deadletter.RecipientRefused, "nobody on Twitch is called nobody_here"},
-		{"itself", nil, room, moderation.Fields{Action: "ban", UserID: w.bot.ID}, deadletter.RecipientRefused, "does not silence itself"},
-		{"itself by name", nil, room, moderation.Fields{Action: "timeout", Login: w.bot.Login, DurationSeconds: "5"}, deadletter.RecipientRefused, "does not silence itself"},
+		{"another moderator", nil, channel, moderation.Fields{Action: "ban", UserID: mod.ID}, deadletter.RecipientRefused, "may not be banned"},
+		{"nobody of that number", nil, channel, moderation.Fields{Action: "ban", UserID: "999999"}, deadletter.RecipientRefused, "status 400"},
+		{"nobody of that name", nil, channel, moderation.Fields{Action: "ban", Login: "nobody_here"}, deadletter.RecipientRefused, "nobody on Twitch is called nobody_here"},
+		{"itself", nil, channel, moderation.Fields{Action: "ban", UserID: w.bot.ID}, deadletter.RecipientRefused, "does not silence itself"},
+		{"itself by name", nil, channel, moderation.Fields{Action: "timeout", Login: w.bot.Login, DurationSeconds: "5"}, deadletter.RecipientRefused, "does not silence itself"},
 		{"where the bot is no moderator", nil, foreign, timeout, deadletter.SenderRefused, "status 403"},
 		{"a missing scope that only Twitch knows of", func() {
 			s := w.tokens
@@ -171,14 +171,14 @@ func TestARefusedCommandIsADeadLetter(t *testing.T) {
 			s.scopes = []string{"chat:read", "chat:edit", helix.ScopeChat}
 			s.renew()
 			s.current.Scopes, s.scopes = granted, granted
-		}, room, timeout, deadletter.MissingScope, "has not granted moderator:manage:banned_users: log in again"},
-		{"400", status(http.StatusBadRequest), room, timeout, deadletter.RecipientRefused, "status 400"},
-		{"404", status(http.StatusNotFound), room, timeout, deadletter.RecipientRefused, "status 404"},
+		}, channel, timeout, deadletter.MissingScope, "has not granted moderator:manage:banned_users: log in again"},
+		{"400", status(http.StatusBadRequest), channel, timeout, deadletter.RecipientRefused, "status 400"},
+		{"404", status(http.StatusNotFound), channel, timeout, deadletter.RecipientRefused, "status 404"},
 	} {
 		if tt.fault != nil {
 			tt.fault()
 		}
-		a := w.order(tt.room, tt.order)
+		a := w.command(tt.channel, tt.command)
 		e := w.reaches(a, delivery.Dead)
 		if e.Reason != string(tt.reason) || !strings.Contains(e.Message, tt.words) {
 			t.Errorf("%s: %s: %s; want %s: …%s…", tt.name, e.Reason, e.Message, tt.reason, tt.words)
@@ -187,7 +187,7 @@ func TestARefusedCommandIsADeadLetter(t *testing.T) {
 			t.Errorf("%s: record = %+v", tt.name, r)
 		}
 	}
-	if got := append(w.done(room), w.done(foreign)...); len(got) != 0 {
+	if got := append(w.done(channel), w.done(foreign)...); len(got) != 0 {
 		t.Errorf("did %v", got)
 	}
 }
@@ -195,12 +195,12 @@ func TestARefusedCommandIsADeadLetter(t *testing.T) {
 func TestAMissingScopeNeedsNoRequest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, write)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	alice := w.user("alice")
-	w.start("a", TransportHelix, []string{room})
-	w.joined(room)
+	w.start("a", transportHelix, []string{channel})
+	w.joined(channel)
 	for scope, f := range map[string]moderation.Fields{scopeBan: {Action: "ban", UserID: alice.ID}, scopeDelete: {Action: "delete", MessageID: "m-1"}} {
-		a := w.order(room, f)
+		a := w.command(channel, f)
 		if e := w.reaches(a, delivery.Dead); e.Reason != string(deadletter.MissingScope) || !strings.Contains(e.Message, scope) || !strings.Contains(e.Message, "/oauth/twitch/login") {
 			t.Errorf("%s: %s: %s", a.text, e.Reason, e.Message)
 		}
@@ -214,13 +214,13 @@ func TestAMissingScopeNeedsNoRequest(t *testing.T) {
 func TestAMissingLoginIsLoginNeeded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	alice := w.user("alice")
 	w.tokens.loggedOut = true
-	w.start("a", TransportAuto, []string{room})
+	w.start("a", transportAuto, []string{channel})
 	w.sender = delivery.NewSender(w.ledger, discard{}, delivery.Config{Deadline: 2 * time.Second, Retention: time.Hour}, time.Now)
-	answer := w.answer(fake.Line{ID: "m-1", Channel: room, UserID: alice.ID, Text: "hello?"}, "hello")
-	command := w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID})
+	answer := w.answer(fake.Line{ID: "m-1", Channel: channel, UserID: alice.ID, Text: "hello?"}, "hello")
+	command := w.command(channel, moderation.Fields{Action: "ban", UserID: alice.ID})
 	for _, a := range []answered{answer, command} {
 		if e := w.reaches(a, delivery.Dead); e.Reason != string(deadletter.LoginNeeded) || !strings.Contains(e.Message, "/oauth/twitch/login") {
 			t.Errorf("%s: %s: %s; want %s", a.text, e.Reason, e.Message, deadletter.LoginNeeded)
@@ -232,9 +232,9 @@ func TestAMissingLoginIsLoginNeeded(t *testing.T) {
 func TestAFailedCommandIsRetried(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
-	room := w.channel("streamer")
-	w.start("a", TransportHelix, []string{room}, impatient)
-	w.joined(room)
+	channel := w.channel("streamer")
+	w.start("a", transportHelix, []string{channel}, impatient)
+	w.joined(channel)
 	for i, tt := range []struct {
 		name    string
 		fault   fake.HTTPFault
@@ -251,14 +251,14 @@ func TestAFailedCommandIsRetried(t *testing.T) {
 	} {
 		login := fmt.Sprintf("viewer%d", i)
 		viewer := w.user(login)
-		before := len(w.done(room))
+		before := len(w.done(channel))
 		tt.fault.Path, tt.fault.Method = "/moderation/bans", http.MethodPost
 		w.twitch.FailHTTP(tt.fault)
-		a := w.order(room, moderation.Fields{Action: "timeout", UserID: viewer.ID, DurationSeconds: "600"})
+		a := w.command(channel, moderation.Fields{Action: "timeout", UserID: viewer.ID, DurationSeconds: "600"})
 		if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, tt.note) {
 			t.Errorf("%s: note = %q", tt.name, e.Note)
 		}
-		if n := len(w.done(room)) - before; n != tt.actions {
+		if n := len(w.done(channel)) - before; n != tt.actions {
 			t.Errorf("%s: done %d times; want %d", tt.name, n, tt.actions)
 		}
 		if r := w.record(a); r.Outcome != moderator.Done || len(r.Tries) != 1 {
@@ -270,11 +270,11 @@ func TestAFailedCommandIsRetried(t *testing.T) {
 	}
 	// a ban with a lost answer is executed once
 	bob := w.user("bob")
-	before := len(w.done(room))
+	before := len(w.done(channel))
 	w.twitch.FailHTTP(fake.HTTPFault{Path: "/moderation/bans", Drop: true, Done: true})
-	a := w.order(room, moderation.Fields{Action: "ban", UserID: bob.ID})
-	if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, "held: ") || len(w.done(room))-before != 1 {
-		t.Errorf("note = %q, done %d times", e.Note, len(w.done(room))-before)
+	a := w.command(channel, moderation.Fields{Action: "ban", UserID: bob.ID})
+	if e := w.reaches(a, delivery.Delivered); !strings.HasPrefix(e.Note, "held: ") || len(w.done(channel))-before != 1 {
+		t.Errorf("note = %q, done %d times", e.Note, len(w.done(channel))-before)
 	}
 }
 
@@ -282,12 +282,12 @@ func TestAFailedCommandIsRetried(t *testing.T) {
 func TestARedeliveredCommandIsExecutedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	alice := w.user("alice")
-	w.start("a", TransportHelix, []string{room})
-	w.start("b", TransportHelix, []string{room})
-	w.joined(room)
-	a := w.order(room, moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"})
+	w.start("a", transportHelix, []string{channel})
+	w.start("b", transportHelix, []string{channel})
+	w.joined(channel)
+	a := w.command(channel, moderation.Fields{Action: "timeout", UserID: alice.ID, DurationSeconds: "60"})
 	for range 3 {
 		if err := w.sender.PublishEntry(t.Context(), a.id); err != nil {
 			t.Fatal(err)
@@ -295,8 +295,8 @@ func TestARedeliveredCommandIsExecutedOnce(t *testing.T) {
 	}
 	w.reaches(a, delivery.Delivered)
 	// after a second command, the first one has certainly ended
-	w.reaches(w.order(room, moderation.Fields{Action: "unban", UserID: alice.ID}), delivery.Delivered)
-	if got := w.done(room); len(got) != 2 {
+	w.reaches(w.command(channel, moderation.Fields{Action: "unban", UserID: alice.ID}), delivery.Delivered)
+	if got := w.done(channel); len(got) != 2 {
 		t.Errorf("did %v; want each once", got)
 	}
 }
@@ -306,24 +306,24 @@ func TestTheNextOwnerFinishesACommand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
 	w.lease = quickLease
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	alice := w.user("alice")
-	first := w.start("a", TransportHelix, []string{room})
-	w.joined(room)
+	first := w.start("a", transportHelix, []string{channel})
+	w.joined(channel)
 	w.twitch.FailHTTP(fake.HTTPFault{Path: "/moderation/bans", Hang: true, Done: true})
-	a := w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID})
-	eventually(t, "Twitch did it", func() bool { return len(w.done(room)) == 1 })
+	a := w.command(channel, moderation.Fields{Action: "ban", UserID: alice.ID})
+	eventually(t, "Twitch did it", func() bool { return len(w.done(channel)) == 1 })
 	first.kill()
 	if e := w.entry(a); e.State != delivery.Claimed || w.record(a).Outcome != moderator.Begun {
 		t.Fatalf("entry = %s, record = %s", e.State, w.record(a).Outcome)
 	}
-	w.start("b", TransportHelix, []string{room})
-	w.joined(room)
+	w.start("b", transportHelix, []string{channel})
+	w.joined(channel)
 	if _, err := w.firestore.Doc("deliveries/"+a.id).Update(t.Context(), []firestore.Update{{Path: "leaseUntil", Value: time.Now().Add(-time.Second)}}); err != nil {
 		t.Fatal(err)
 	}
 	w.reaches(a, delivery.Delivered)
-	if got, r := w.done(room), w.record(a); len(got) != 1 || r.Outcome != moderator.Held || len(r.Tries) != 1 || r.Tries[0].Times != 2 || r.Tries[0].Instance != "b" {
+	if got, r := w.done(channel), w.record(a); len(got) != 1 || r.Outcome != moderator.Held || len(r.Tries) != 1 || r.Tries[0].Times != 2 || r.Tries[0].Instance != "b" {
 		t.Errorf("did %v, record = %+v", got, r)
 	}
 	if docs, err := w.firestore.Collection("deadletters").Documents(t.Context()).GetAll(); err != nil || len(docs) != 0 {
@@ -335,17 +335,17 @@ func TestTheNextOwnerFinishesACommand(t *testing.T) {
 func TestACommandDoesNotWaitBehindAnswers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, moderate)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	alice := w.user("alice")
-	w.start("a", TransportHelix, []string{room}, func(s *Service) {
+	w.start("a", transportHelix, []string{channel}, func(s *Service) {
 		s.limits.messages, s.limits.moderatorMessages, s.limits.messageWindow = 1, 1, time.Hour
 	})
-	w.joined(room)
-	question := w.say(room, "alice", "hello?")
+	w.joined(channel)
+	question := w.say(channel, "alice", "hello?")
 	w.reaches(w.answer(question, "one"), delivery.Delivered)
 	two := w.answer(question, "two")
-	w.reaches(w.order(room, moderation.Fields{Action: "ban", UserID: alice.ID}), delivery.Delivered)
+	w.reaches(w.command(channel, moderation.Fields{Action: "ban", UserID: alice.ID}), delivery.Delivered)
 	if got := w.entry(two).State; got != delivery.Pending {
-		t.Errorf("the line is %s; it was to wait for an hour", got)
+		t.Errorf("the second answer is %s; want it to wait for an hour", got)
 	}
 }

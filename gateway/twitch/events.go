@@ -17,19 +17,19 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// SourceEventSub is the source of EventSub's events, except for whispers: a whisper is a message, and has the source of
+// sourceEventSub is the source of EventSub's events, except for whispers: a whisper is a message, and has the source of
 // the chat.
-const SourceEventSub = Source + ".eventsub"
+const sourceEventSub = sourceChat + ".eventsub"
 
 // The types of EventSub's events. A raid and a new subscription also come over the chat, as a notice with the same event
 // type: the first report counts (see duplicates). EventSub's kinds for gifts and renewals are not used. The chat reports
-// gifts and renewals as TypeNotice with "subgift", "submysterygift" and "resub".
+// gifts and renewals as typeNotice with "subgift", "submysterygift" and "resub".
 const (
-	TypeFollow        = "twitch.follow"
-	TypeSubscribed    = TypeNotice + noticeSub
-	TypeRaid          = TypeNotice + noticeRaid
-	TypeStreamOnline  = "twitch.stream_online"
-	TypeStreamOffline = "twitch.stream_offline"
+	typeFollow        = "twitch.follow"
+	typeSubscribed    = typeNotice + noticeSub
+	typeRaid          = typeNotice + noticeRaid
+	typeStreamOnline  = "twitch.stream_online"
+	typeStreamOffline = "twitch.stream_offline"
 )
 
 // The notices of the chat with a counterpart in EventSub.
@@ -38,8 +38,9 @@ const (
 	noticeRaid = "raid"
 )
 
-// botLease is the key of the lease for subscribing to EventSub as the bot. Twitch permits three sessions for an account,
-// ending sessions included. So one instance subscribes as the bot, for all channels. No channel has this name.
+// botLease is the key of the lease for subscribing to EventSub as the bot. Twitch permits an account three sessions at a
+// time, and still counts a session that is ending. So one instance subscribes as the bot, for all channels. No channel has
+// this name.
 const botLease = "eventsub.bot"
 
 // broadcasterKinds are subscribed to with a broadcaster's login, and botKinds as the bot, in channels without a login. The
@@ -125,7 +126,7 @@ func (s *Service) subscribe(ctx context.Context, c *coverage, account identity.U
 				c.addGap(gap.Whispers, s.bot.String(), from, to)
 				return
 			}
-			c.addGap(gap.Events, Channel(login), from, to)
+			c.addGap(gap.Events, channelName(login), from, to)
 		},
 		OnIdle: func(since time.Time) { c.idle(gap.Events, since) },
 	})
@@ -166,23 +167,23 @@ func notificationEvent(n eventsub.Notification, bot identity.UserID) *event.Even
 	}
 	switch t.Kind {
 	case eventsub.Follow:
-		kind, id = TypeFollow, digest.Of("follow", t.Broadcaster, content.UserID, content.FollowedAt.UTC().Format(time.RFC3339Nano))
+		kind, id = typeFollow, digest.Of("follow", t.Broadcaster, content.UserID, content.FollowedAt.UTC().Format(time.RFC3339Nano))
 		at = content.FollowedAt
 	case eventsub.Subscribe:
 		if content.IsGift {
 			return nil
 		}
-		kind = TypeSubscribed
+		kind = typeSubscribed
 	case eventsub.Raid:
-		kind = TypeRaid
+		kind = typeRaid
 		payload.UserID, payload.Username, payload.DisplayName = content.FromID, content.FromLogin, content.FromName
 	case eventsub.Online:
-		kind, id = TypeStreamOnline, digest.Of("online", t.Broadcaster, cmp.Or(content.StreamID, n.ID))
+		kind, id = typeStreamOnline, digest.Of("online", t.Broadcaster, cmp.Or(content.StreamID, n.ID))
 		at = content.StartedAt
 		payload.StreamID, payload.StreamType = content.StreamID, content.StreamType
 		payload.UserID, payload.Username, payload.DisplayName = t.Broadcaster, t.Channel, content.BroadcasterName
 	case eventsub.Offline:
-		kind = TypeStreamOffline
+		kind = typeStreamOffline
 		payload.UserID, payload.Username, payload.DisplayName = t.Broadcaster, t.Channel, content.BroadcasterName
 	default:
 		return nil
@@ -195,9 +196,9 @@ func notificationEvent(n eventsub.Notification, bot identity.UserID) *event.Even
 		at = n.At
 	}
 	e := newEvent(kind, id, t.Channel)
-	e.Source, e.UserID = SourceEventSub, user.String()
+	e.Source, e.UserID = sourceEventSub, user.String()
 	e.ExternalEvent = &event.ExternalEvent{
-		ID: n.ID, Source: string(identity.Twitch) + ".eventsub", Kind: kind[len(TypeNotice):], Version: t.Kind.Version,
+		ID: n.ID, Source: string(identity.Twitch) + ".eventsub", Kind: kind[len(typeNotice):], Version: t.Kind.Version,
 		CreatedAt: at.UTC(), Payload: encode(payload), RawPayload: n.Event,
 	}
 	return e

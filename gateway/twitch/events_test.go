@@ -51,31 +51,31 @@ func (w *world) do(err error) {
 func TestNotificationsBecomeEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	room := w.channel("streamer")
-	w.logIn(room, broadcasterScopes...)
+	channel := w.channel("streamer")
+	w.logIn(channel, broadcasterScopes...)
 	alice, raider := w.user("alice"), w.user("raider")
-	broadcaster, _ := w.twitch.User(room)
-	w.start("a", TransportAuto, []string{room})
-	w.joined(room)
-	w.listening(room, allKinds...)
+	broadcaster, _ := w.twitch.User(channel)
+	w.start("a", transportAuto, []string{channel})
+	w.joined(channel)
+	w.listening(channel, allKinds...)
 
-	w.do(w.twitch.Follow(room, "alice"))
-	w.do(w.twitch.Subscribe(room, "alice", 1))
-	w.do(w.twitch.Raid("raider", room, 42))
-	w.do(w.twitch.GoOnline(room, fake.Stream{ID: "77"}))
-	w.do(w.twitch.GoOffline(room))
+	w.do(w.twitch.Follow(channel, "alice"))
+	w.do(w.twitch.Subscribe(channel, "alice", 1))
+	w.do(w.twitch.Raid("raider", channel, 42))
+	w.do(w.twitch.GoOnline(channel, fake.Stream{ID: "77"}))
+	w.do(w.twitch.GoOffline(channel))
 	if n := w.twitch.RepeatEvent(); n != len(allKinds) {
 		t.Errorf("%d notifications were repeated", n)
 	}
-	w.do(w.twitch.Subscribe(room, "alice", 2)) // only the chat reports a renewal
+	w.do(w.twitch.Subscribe(channel, "alice", 2)) // only the chat reports a renewal
 	for _, want := range []struct {
 		kind, user, name, payload string
 	}{
-		{TypeFollow, alice.ID, "Alice", ""},
-		{TypeSubscribed, alice.ID, "Alice", `"tier":"1000"`},
-		{TypeRaid, raider.ID, "Raider", `"viewers":42`},
-		{TypeStreamOnline, broadcaster.ID, "streamer", `"streamId":"77"`},
-		{TypeStreamOffline, broadcaster.ID, "streamer", ""},
+		{typeFollow, alice.ID, "Alice", ""},
+		{typeSubscribed, alice.ID, "Alice", `"tier":"1000"`},
+		{typeRaid, raider.ID, "Raider", `"viewers":42`},
+		{typeStreamOnline, broadcaster.ID, "streamer", `"streamId":"77"`},
+		{typeStreamOffline, broadcaster.ID, "streamer", ""},
 		{"twitch.resub", alice.ID, "Alice", ""},
 	} {
 		eventually(t, want.kind+" is published", func() bool { return len(w.events(want.kind)) > 0 })
@@ -101,7 +101,7 @@ func TestNotificationsBecomeEvents(t *testing.T) {
 		}
 	}
 	// the renewal came last: all repetitions before it are handled
-	for _, kind := range []string{TypeFollow, TypeSubscribed, TypeRaid, TypeStreamOnline, TypeStreamOffline} {
+	for _, kind := range []string{typeFollow, typeSubscribed, typeRaid, typeStreamOnline, typeStreamOffline} {
 		if n := len(w.events(kind)); n != 1 {
 			t.Errorf("%d events %s; want 1", n, kind)
 		}
@@ -114,52 +114,52 @@ func TestTheBotSubscribesWithoutABroadcastersLogin(t *testing.T) {
 	own, other := w.channel("own"), w.channel("other")
 	w.logIn(own, broadcasterScopes...)
 	w.user("alice")
-	a := w.start("a", TransportAuto, []string{own, other})
-	b := w.start("b", TransportAuto, []string{own, other})
+	a := w.start("a", transportAuto, []string{own, other})
+	b := w.start("b", transportAuto, []string{own, other})
 	w.settled(a, b)
 	w.joined(own, other)
 	w.listening(own, allKinds...)
 	w.listening(other, "channel.follow", "stream.offline", "stream.online")
 	w.do(w.twitch.Raid("alice", other, 3))
 	w.do(w.twitch.Follow(other, "alice"))
-	eventually(t, "the raid is published", func() bool { return len(w.events(TypeRaid)) == 1 })
-	eventually(t, "the follower is published", func() bool { return len(w.events(TypeFollow)) == 1 })
+	eventually(t, "the raid is published", func() bool { return len(w.events(typeRaid)) == 1 })
+	eventually(t, "the follower is published", func() bool { return len(w.events(typeFollow)) == 1 })
 
 	w.logIn(other, broadcasterScopes...)
 	w.listening(other, allKinds...)
 	w.do(w.twitch.GoOnline(other, fake.Stream{}))
-	eventually(t, "the stream is published", func() bool { return len(w.events(TypeStreamOnline)) == 1 })
+	eventually(t, "the stream is published", func() bool { return len(w.events(typeStreamOnline)) == 1 })
 }
 
 func TestTheNextOwnerSubscribes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	w.lease = quickLease
-	room := w.channel("streamer")
-	w.logIn(room, broadcasterScopes...)
+	channel := w.channel("streamer")
+	w.logIn(channel, broadcasterScopes...)
 	w.user("alice")
 	held := &held{asked: make(chan struct{}, 1), let: make(chan struct{})}
-	first := w.start("first", TransportAuto, []string{room}, func(s *Service) { held.Publisher, s.publisher = s.publisher, held })
-	w.listening(room, allKinds...)
-	w.do(w.twitch.GoOnline(room, fake.Stream{}))
+	first := w.start("first", transportAuto, []string{channel}, func(s *Service) { held.Publisher, s.publisher = s.publisher, held })
+	w.listening(channel, allKinds...)
+	w.do(w.twitch.GoOnline(channel, fake.Stream{}))
 	<-held.asked
 	time.AfterFunc(50*time.Millisecond, func() { close(held.let) }) // during the end of first
 	first.stop()
-	if n := len(w.events(TypeStreamOnline)); n != 1 {
+	if n := len(w.events(typeStreamOnline)); n != 1 {
 		t.Errorf("%d streams were published before it ended", n)
 	}
 	eventually(t, "it is disconnected", func() bool { return w.twitch.Sessions() == 0 })
 
-	second := w.start("second", TransportAuto, []string{room})
-	w.listening(room, allKinds...)
-	w.do(w.twitch.GoOffline(room))
-	eventually(t, "the end of the stream is published", func() bool { return len(w.events(TypeStreamOffline)) == 1 })
-	third := w.start("third", TransportAuto, []string{room})
+	second := w.start("second", transportAuto, []string{channel})
+	w.listening(channel, allKinds...)
+	w.do(w.twitch.GoOffline(channel))
+	eventually(t, "the end of the stream is published", func() bool { return len(w.events(typeStreamOffline)) == 1 })
+	third := w.start("third", transportAuto, []string{channel})
 	second.kill()
-	eventually(t, "the third has the channel", func() bool { return owner(room, third) != nil })
-	w.listening(room, allKinds...)
-	w.do(w.twitch.Follow(room, "alice"))
-	eventually(t, "the follower is published", func() bool { return len(w.events(TypeFollow)) == 1 })
+	eventually(t, "the third has the channel", func() bool { return owner(channel, third) != nil })
+	w.listening(channel, allKinds...)
+	w.do(w.twitch.Follow(channel, "alice"))
+	eventually(t, "the follower is published", func() bool { return len(w.events(typeFollow)) == 1 })
 
 	eventually(t, "a gap is stored for each takeover", func() bool {
 		docs, err := w.firestore.Collection("gaps").Where("missed", "==", gap.Events).Documents(t.Context()).GetAll()
@@ -193,16 +193,16 @@ func TestTwoReportsOfOneEventAreOneEvent(t *testing.T) {
 		told []*event.Event
 		want int
 	}{
-		{"a raid by both", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "u", time.Second)}, 1},
-		{"EventSub first", []*event.Event{told(TypeRaid, SourceEventSub, "u", time.Second), told(TypeRaid, Source, "u", 0)}, 1},
+		{"a raid by both", []*event.Event{told(typeRaid, sourceChat, "u", 0), told(typeRaid, sourceEventSub, "u", time.Second)}, 1},
+		{"EventSub first", []*event.Event{told(typeRaid, sourceEventSub, "u", time.Second), told(typeRaid, sourceChat, "u", 0)}, 1},
 		{"two raids by both", []*event.Event{
-			told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "u", time.Second),
-			told(TypeRaid, SourceEventSub, "u", time.Minute), told(TypeRaid, Source, "u", time.Minute),
+			told(typeRaid, sourceChat, "u", 0), told(typeRaid, sourceEventSub, "u", time.Second),
+			told(typeRaid, sourceEventSub, "u", time.Minute), told(typeRaid, sourceChat, "u", time.Minute),
 		}, 2},
-		{"by one alone, again and again", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, Source, "u", time.Second)}, 2},
-		{"different raiders", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "v", 0)}, 2},
-		{"far apart", []*event.Event{told(TypeRaid, Source, "u", 0), told(TypeRaid, SourceEventSub, "u", duplicateTime)}, 2},
-		{"what only one tells", []*event.Event{told(TypeFollow, SourceEventSub, "u", 0), told(TypeFollow, Source, "u", 0)}, 2},
+		{"by one alone, again and again", []*event.Event{told(typeRaid, sourceChat, "u", 0), told(typeRaid, sourceChat, "u", time.Second)}, 2},
+		{"different raiders", []*event.Event{told(typeRaid, sourceChat, "u", 0), told(typeRaid, sourceEventSub, "v", 0)}, 2},
+		{"far apart", []*event.Event{told(typeRaid, sourceChat, "u", 0), told(typeRaid, sourceEventSub, "u", duplicateTime)}, 2},
+		{"what only one tells", []*event.Event{told(typeFollow, sourceEventSub, "u", 0), told(typeFollow, sourceChat, "u", 0)}, 2},
 	} {
 		twins, n := newDuplicates(), 0
 		for _, e := range test.told {
@@ -243,6 +243,6 @@ func TestTwoNotificationsOfAFollowerAreOneEvent(t *testing.T) {
 		}, identity.UserID{})
 	}
 	if a, b := follow("m1"), follow("m2"); a.CorrelationID != b.CorrelationID {
-		t.Errorf("two who listen make %s and %s of one follower", a.CorrelationID, b.CorrelationID)
+		t.Errorf("two notifications make %s and %s of one follower", a.CorrelationID, b.CorrelationID)
 	}
 }

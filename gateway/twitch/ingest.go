@@ -15,24 +15,24 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// Source is the source of events from Twitch's chat and of whispers.
-const Source = "ingress.twitch"
+// sourceChat is the source of events from Twitch's chat and of whispers.
+const sourceChat = "ingress.twitch"
 
-// The types of events without a message. The type of a notice is TypeNotice and Twitch's msg-id: "sub", "resub",
+// The types of events without a message. The type of a notice is typeNotice and Twitch's msg-id: "sub", "resub",
 // "subgift", "raid" and more (https://dev.twitch.tv/docs/chat/irc/#usernotice).
 const (
-	TypeNotice  = "twitch."
-	TypeCleared = "twitch.chat_cleared"    // a moderator cleared the chat
-	TypeTimeout = "twitch.user_timed_out"  // Twitch removed all the user's messages
-	TypeBan     = "twitch.user_banned"     // Twitch removed all the user's messages
-	TypeDeleted = "twitch.message_deleted" // Twitch removed one message
+	typeNotice  = "twitch."
+	typeCleared = "twitch.chat_cleared"    // a moderator cleared the chat
+	typeTimeout = "twitch.user_timed_out"  // Twitch removed all the user's messages
+	typeBan     = "twitch.user_banned"     // Twitch removed all the user's messages
+	typeDeleted = "twitch.message_deleted" // Twitch removed one message
 )
 
-// Channel returns the channel of events and answers for a Twitch channel. The name has the platform as its prefix, like a
+// channelName returns the channel of events and answers for a Twitch channel. The name has the platform as prefix, like a
 // user id, so that channels of several platforms do not collide.
-func Channel(login string) string { return string(identity.Twitch) + ":" + login }
+func channelName(login string) string { return string(identity.Twitch) + ":" + login }
 
-// loginOf is the inverse of Channel.
+// loginOf is the inverse of channelName.
 func loginOf(channel string) (string, bool) {
 	name, ok := strings.CutPrefix(channel, string(identity.Twitch)+":")
 	return name, ok && loginSyntax.MatchString(name)
@@ -107,12 +107,12 @@ func messageEvent(m *irc.PrivateMessage, bot identity.UserID) *event.Event {
 // and one user. The same id gives the same correlation id.
 func newEvent(kind, id, login string) *event.Event {
 	e := &event.Event{
-		V: event.Version, Source: Source, CorrelationID: string(identity.Twitch) + ":" + id, Type: kind,
+		V: event.Version, Source: sourceChat, CorrelationID: string(identity.Twitch) + ":" + id, Type: kind,
 		Auth:   &event.Auth{Provider: string(identity.Twitch)},
 		Egress: &event.Egress{Destination: string(identity.Twitch), Type: event.EgressDM},
 	}
 	if login != "" {
-		e.Channel, e.Egress.Type = Channel(login), event.EgressChat
+		e.Channel, e.Egress.Type = channelName(login), event.EgressChat
 	}
 	return e
 }
@@ -122,7 +122,7 @@ func noticeEvent(m *irc.UserNoticeMessage, bot identity.UserID) *event.Event {
 	if err != nil || user == bot || m.ID == "" || m.MsgID == "" || fromSharedChat(m.Tags) {
 		return nil
 	}
-	e := newEvent(TypeNotice+m.MsgID, m.ID, m.Channel)
+	e := newEvent(typeNotice+m.MsgID, m.ID, m.Channel)
 	e.UserID = user.String()
 	setExternal(e, m.ID, m.MsgID, sentAt(m.Tags), m.Tags, struct {
 		UserID       string            `json:"userId"`
@@ -147,16 +147,16 @@ func clearedEvent(m *irc.ClearChatMessage) *event.Event {
 	if fromSharedChat(m.Tags) {
 		return nil
 	}
-	kind := TypeCleared
+	kind := typeCleared
 	switch {
 	case m.Tags["ban-duration"] != "":
-		kind = TypeTimeout
+		kind = typeTimeout
 	case m.TargetUserID != "" || m.TargetUsername != "":
-		kind = TypeBan
+		kind = typeBan
 	}
 	id := digest.Of("clearchat", m.Channel, m.TargetUserID, m.Tags["ban-duration"], m.Tags["tmi-sent-ts"])
 	e := newEvent(kind, id, m.Channel)
-	setExternal(e, id, strings.TrimPrefix(kind, TypeNotice), sentAt(m.Tags), m.Tags, struct {
+	setExternal(e, id, strings.TrimPrefix(kind, typeNotice), sentAt(m.Tags), m.Tags, struct {
 		TargetUserID   string `json:"targetUserId,omitzero"`
 		TargetUsername string `json:"targetUsername,omitzero"`
 		Seconds        int    `json:"seconds,omitzero"`
@@ -170,9 +170,9 @@ func deletedEvent(m *irc.ClearMessage) *event.Event {
 		return nil
 	}
 	id := digest.Of("clearmsg", m.TargetMsgID)
-	e := newEvent(TypeDeleted, id, m.Channel)
+	e := newEvent(typeDeleted, id, m.Channel)
 	e.ReplyTo = m.TargetMsgID
-	setExternal(e, id, strings.TrimPrefix(TypeDeleted, TypeNotice), sentAt(m.Tags), m.Tags, struct {
+	setExternal(e, id, strings.TrimPrefix(typeDeleted, typeNotice), sentAt(m.Tags), m.Tags, struct {
 		TargetMessageID string `json:"targetMessageId"`
 		TargetUsername  string `json:"targetUsername,omitzero"`
 		Text            string `json:"text,omitzero"`

@@ -45,7 +45,7 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-func FuzzParts(f *testing.F) {
+func FuzzSplit(f *testing.F) {
 	for _, seed := range []string{"hello world", "/ban " + strings.Repeat("x", 600), strings.Repeat("😀 .x ", 300), "\x00\xff\r\n/", strings.Repeat(".", 1200)} {
 		f.Add(seed)
 	}

@@ -55,7 +55,7 @@ func newDispatcher(s *Service, l lease.Lease) *dispatcher {
 func (d *dispatcher) run(ctx context.Context) { d.Run(ctx, context.WithoutCancel(ctx)) }
 
 func (d *dispatcher) pending(ctx context.Context) ([]delivery.Entry, error) {
-	entries, err := d.service.ledger.Pending(ctx, identity.Twitch, Channel(d.login))
+	entries, err := d.service.ledger.Pending(ctx, identity.Twitch, channelName(d.login))
 	return slices.DeleteFunc(entries, func(e delivery.Entry) bool { return e.Type != event.EgressChat }), err
 }
 
@@ -115,14 +115,14 @@ func (t *transport) findRoute(ctx context.Context) (route, *helix.Error) {
 	ctx, cancel := context.WithTimeout(ctx, tokenTime)
 	defer cancel()
 	account := s.account()
-	if s.config.Transport == TransportHelix {
+	if s.config.Transport == transportHelix {
 		account = s.account(helix.ScopeChat)
 	}
 	token, failed := account.Token(ctx)
 	if failed != nil {
 		return route{}, failed
 	}
-	r := route{token: token, helix: s.config.Transport == TransportHelix || s.config.Transport == TransportAuto && slices.Contains(token.Scopes, helix.ScopeChat)}
+	r := route{token: token, helix: s.config.Transport == transportHelix || s.config.Transport == transportAuto && slices.Contains(token.Scopes, helix.ScopeChat)}
 	var err error
 	if r.target, err = s.chat.await(ctx, t.login, !r.helix); err != nil {
 		return route{}, &helix.Error{Outcome: helix.NotDone, Reason: deadletter.PlatformUnavailable, Err: err}

@@ -1,8 +1,8 @@
 // Package twitch connects a gateway instance to Twitch. It publishes chat messages and the events of EventSub (package
 // eventsub), sends answers, and executes moderation commands. Start with [Service].
 //
-// One instance at a time reads and writes a channel: the holder of the channel's lease (package lease). It reads over IRC,
-// and sends over Helix, which confirms each message, or over IRC. The same instance subscribes to EventSub for the
+// One instance at a time reads and writes a channel: the holder of the channel's lease (package lease). It reads over IRC.
+// It sends over Helix, which confirms each message, or over IRC. The same instance subscribes to EventSub for the
 // channel, with the broadcaster's login. For channels without a broadcaster's login, one instance subscribes as the bot,
 // as far as Twitch permits. The same instance receives the whispers to the bot.
 //
@@ -18,7 +18,7 @@
 //   - The next owner of a channel sends the answers that came while no instance had the lease, until their deadlines.
 //   - A moderation command is executed once, and does not wait behind answers: see [moderator.Executor].
 //   - Twitch keeps no history. Every gap in the reading is logged, counted and stored (gaps/{hash}), rather too long than
-//     too short: a gap begins with the last line that the reader before received. An instance that releases a channel
+//     too short: a gap begins with the last line received by the previous owner. An instance that releases a channel
 //     lingers until the next owner can be there, so a handover makes no gap.
 package twitch
 
@@ -105,7 +105,7 @@ type Service struct {
 	queue       *ingestQueue
 }
 
-// New makes a service. The configuration must be [Config.Enabled]. The service does nothing before Run.
+// New makes a service for a configuration with channels; see [Config.Enabled]. The service does nothing before Run.
 func New(c Config, d Dependencies) (*Service, error) {
 	bot, err := d.App.Bot()
 	if err != nil || bot.IsZero() {
@@ -181,7 +181,7 @@ func (s *Service) Run(ctx context.Context) {
 func (s *Service) onJoined(login string, from, to time.Time) {
 	if c := s.coverageOf(login); c != nil {
 		if !from.IsZero() {
-			c.addGap(gap.Chat, Channel(login), from, to)
+			c.addGap(gap.Chat, channelName(login), from, to)
 		}
 		c.idle(gap.Chat, time.Time{})
 	}

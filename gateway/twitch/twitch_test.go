@@ -31,36 +31,36 @@ var write = []string{helix.ScopeChat}
 func TestMessagesBecomeEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	alice, bob := w.user("alice"), w.user("bob")
 	for login, role := range map[string]fake.Role{"alice": {Moderator: true, SubscriberMonths: 7, VIP: true}, "bob": {}} {
-		if err := w.twitch.SetRole(room, login, role); err != nil {
+		if err := w.twitch.SetRole(channel, login, role); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.start("a", TransportAuto, []string{"#Streamer"})
-	w.joined(room)
-	first := w.say(room, "alice", "hello; there \\o/")
-	reply := w.say(room, "bob", "hi", fake.ReplyingTo(first.ID))
-	w.say(room, w.bot.Login, "I am the bot")
-	w.say(room, "alice", "waves", fake.AsAction())
-	if err := w.twitch.Subscribe(room, "bob", 2); err != nil {
+	w.start("a", transportAuto, []string{"#Streamer"})
+	w.joined(channel)
+	first := w.say(channel, "alice", "hello; there \\o/")
+	reply := w.say(channel, "bob", "hi", fake.ReplyingTo(first.ID))
+	w.say(channel, w.bot.Login, "I am the bot")
+	w.say(channel, "alice", "waves", fake.AsAction())
+	if err := w.twitch.Subscribe(channel, "bob", 2); err != nil {
 		t.Fatal(err)
 	}
 	w.channel("raider")
-	if err := w.twitch.Raid("raider", room, 42); err != nil {
+	if err := w.twitch.Raid("raider", channel, 42); err != nil {
 		t.Fatal(err)
 	}
-	if !w.twitch.Delete(room, reply.ID) {
+	if !w.twitch.Delete(channel, reply.ID) {
 		t.Fatal("nothing was deleted")
 	}
-	if err := w.twitch.Ban(room, "bob", time.Minute, ""); err != nil {
+	if err := w.twitch.Ban(channel, "bob", time.Minute, ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.twitch.Ban(room, "bob", 0, ""); err != nil {
+	if err := w.twitch.Ban(channel, "bob", 0, ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.twitch.Clear(room); err != nil {
+	if err := w.twitch.Clear(channel); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "all is published", func() bool { return len(w.events("")) >= 9 })
@@ -80,7 +80,7 @@ func TestMessagesBecomeEvents(t *testing.T) {
 		return nil
 	}
 	e := find(first.ID)
-	if e.Source != Source || e.CorrelationID != "twitch:"+first.ID || e.Channel != "twitch:streamer" || e.UserID != "twitch:"+alice.ID ||
+	if e.Source != sourceChat || e.CorrelationID != "twitch:"+first.ID || e.Channel != "twitch:streamer" || e.UserID != "twitch:"+alice.ID ||
 		e.Message.Role != event.RoleUser || e.Message.Text != "hello; there \\o/" || e.Auth.Provider != "twitch" ||
 		e.Egress.Destination != "twitch" || e.Egress.Type != event.EgressChat || e.TraceID == "" {
 		t.Errorf("event = %+v, message %+v", e, e.Message)
@@ -90,7 +90,7 @@ func TestMessagesBecomeEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	if raw.UserID != alice.ID || raw.Username != "alice" || raw.DisplayName != "Alice" || raw.Color != "#1E90FF" || !raw.IsMod || !raw.IsSubscriber ||
-		!strings.Contains(raw.Badges, "vip/1") || raw.RoomID == "" || raw.Channel != room || raw.SentAt.IsZero() || raw.ReplyParent != nil {
+		!strings.Contains(raw.Badges, "vip/1") || raw.RoomID == "" || raw.Channel != channel || raw.SentAt.IsZero() || raw.ReplyParent != nil {
 		t.Errorf("raw = %+v", raw)
 	}
 	e = find(reply.ID)
@@ -101,7 +101,7 @@ func TestMessagesBecomeEvents(t *testing.T) {
 	if e.UserID != "twitch:"+bob.ID || e.ReplyTo != first.ID || raw.IsMod || raw.IsSubscriber || raw.ReplyParent == nil || raw.ReplyParent.ID != first.ID || raw.ReplyParent.Username != "alice" {
 		t.Errorf("reply = %+v, raw %+v", e, raw)
 	}
-	for _, kind := range []string{"twitch.resub", "twitch.raid", TypeDeleted, TypeTimeout, TypeBan, TypeCleared} {
+	for _, kind := range []string{"twitch.resub", "twitch.raid", typeDeleted, typeTimeout, typeBan, typeCleared} {
 		found := w.events(kind)
 		if len(found) != 1 {
 			t.Errorf("%d events %s; want 1", len(found), kind)
@@ -116,29 +116,29 @@ func TestMessagesBecomeEvents(t *testing.T) {
 
 func TestAnswersAreSent(t *testing.T) {
 	t.Parallel()
-	for _, speak := range []string{TransportHelix, TransportIRC, TransportAuto} {
-		t.Run(speak, func(t *testing.T) {
+	for _, transport := range []string{transportHelix, transportIRC, transportAuto} {
+		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, write)
-			room := w.channel("streamer")
+			channel := w.channel("streamer")
 			w.user("alice")
-			w.start("a", speak, []string{room})
-			w.joined(room)
-			question := w.say(room, "alice", "hello?")
+			w.start("a", transport, []string{channel})
+			w.joined(channel)
+			question := w.say(channel, "alice", "hello?")
 			short := w.answer(question, "/ban everybody\nplease")
 			long := w.answer(question, strings.Repeat("words and ", 100)+"end")
 			w.reaches(short, delivery.Delivered)
 			entry := w.reaches(long, delivery.Delivered)
-			lines := w.said(room)
+			lines := w.sent(channel)
 			if len(lines) != 4 {
-				t.Fatalf("said %d lines; want 1 and 3", len(lines))
+				t.Fatalf("%d messages sent; want 1 and 3", len(lines))
 			}
 			var ids []string
 			for i, l := range lines {
 				if l.ReplyTo != question.ID {
 					t.Errorf("line %d replies to %q; want the question", i, l.ReplyTo)
 				}
-				if via := map[bool]string{true: fake.ViaIRC, false: fake.ViaHelix}[speak == TransportIRC]; l.Via != via {
+				if via := map[bool]string{true: fake.ViaIRC, false: fake.ViaHelix}[transport == transportIRC]; l.Via != via {
 					t.Errorf("line %d came via %s; want %s", i, l.Via, via)
 				}
 				if i > 0 {
@@ -146,7 +146,7 @@ func TestAnswersAreSent(t *testing.T) {
 				}
 			}
 			if lines[0].Text != guard+"/ban everybody please" {
-				t.Errorf("said %q", lines[0].Text)
+				t.Errorf("sent %q", lines[0].Text)
 			}
 			if entry.Note != strings.Join(ids, " ") {
 				t.Errorf("note = %q; want Twitch's ids %q", entry.Note, ids)
@@ -161,12 +161,12 @@ func TestAnswersAreSent(t *testing.T) {
 func TestRefusalsAreDeadLetters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, write)
-	room, other := w.channel("streamer"), w.channel("other")
+	channel, other := w.channel("streamer"), w.channel("other")
 	w.user("alice")
-	m := w.start("a", TransportIRC, []string{room, other})
-	w.joined(room, other)
-	question := w.say(room, "alice", "hello?")
-	letters := map[deadletter.Reason]int{}
+	m := w.start("a", transportIRC, []string{channel, other})
+	w.joined(channel, other)
+	question := w.say(channel, "alice", "hello?")
+	counts := map[deadletter.Reason]int{}
 	dead := func(a answered, reason deadletter.Reason, words ...string) {
 		t.Helper()
 		got := w.reaches(a, delivery.Dead)
@@ -178,9 +178,9 @@ func TestRefusalsAreDeadLetters(t *testing.T) {
 				t.Errorf("error = %q; want %q in it", got.Message, part)
 			}
 		}
-		letters[reason]++
-		if docs, err := w.firestore.Collection("deadletters").Where("reason", "==", string(reason)).Documents(t.Context()).GetAll(); err != nil || len(docs) != letters[reason] {
-			t.Errorf("%d dead letters for %s (%v); want %d", len(docs), reason, err, letters[reason])
+		counts[reason]++
+		if docs, err := w.firestore.Collection("deadletters").Where("reason", "==", string(reason)).Documents(t.Context()).GetAll(); err != nil || len(docs) != counts[reason] {
+			t.Errorf("%d dead counts for %s (%v); want %d", len(docs), reason, err, counts[reason])
 		}
 	}
 	w.twitch.FailChat(fake.ChatFault{Notice: "msg_rejected"})
@@ -191,45 +191,45 @@ func TestRefusalsAreDeadLetters(t *testing.T) {
 	w.reaches(w.answer(question, "too fast at first"), delivery.Delivered)
 
 	m.stop()
-	w.start("b", TransportHelix, []string{room, other})
-	w.joined(room, other)
-	if err := w.twitch.Ban(room, w.bot.Login, time.Hour, ""); err != nil {
+	w.start("b", transportHelix, []string{channel, other})
+	w.joined(channel, other)
+	if err := w.twitch.Ban(channel, w.bot.Login, time.Hour, ""); err != nil {
 		t.Fatal(err)
 	}
 	dead(w.answer(question, "two"), deadletter.SenderRefused, "user_timed_out")
 	w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Status: http.StatusForbidden})
 	dead(w.answer(w.say(other, "alice", "and you?"), "three"), deadletter.SenderRefused, "status 403")
-	if n := len(w.said(room)) + len(w.said(other)); n != 2 {
-		t.Errorf("%d lines were said; want the half one and the one that was too fast", n)
+	if n := len(w.sent(channel)) + len(w.sent(other)); n != 2 {
+		t.Errorf("%d messages sent; want the half answer and the one that was too fast", n)
 	}
 }
 
 func TestAnAnswerOfUnknownOutcomeIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, write)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	w.user("alice")
-	for _, speak := range []string{TransportIRC, TransportHelix} {
-		m := w.start("by"+speak, speak, []string{room}, impatient)
-		w.joined(room)
-		question := w.say(room, "alice", "hello?")
-		before := len(w.said(room))
+	for _, transport := range []string{transportIRC, transportHelix} {
+		m := w.start("by"+transport, transport, []string{channel}, impatient)
+		w.joined(channel)
+		question := w.say(channel, "alice", "hello?")
+		before := len(w.sent(channel))
 		for i, done := range []bool{true, false} {
 			w.twitch.FailChat(fake.ChatFault{Done: done})
 			fault := fake.HTTPFault{Path: "/chat/messages", Done: done, Hang: i == 0, Drop: i == 1}
-			if speak == TransportHelix {
+			if transport == transportHelix {
 				w.twitch.ClearFaults()
 				w.twitch.FailHTTP(fault)
 			}
-			lost := w.answer(question, fmt.Sprint("unknown ", speak, done))
-			after := w.answer(question, fmt.Sprint("after it ", speak, done))
+			lost := w.answer(question, fmt.Sprint("unknown ", transport, done))
+			after := w.answer(question, fmt.Sprint("after it ", transport, done))
 			w.reaches(after, delivery.Delivered)
 			if got := w.entry(lost).State; got != delivery.Claimed {
 				t.Errorf("%s: state = %s; want the claim left to expire", lost.text, got)
 			}
 		}
-		if n := len(w.said(room)) - before; n != 3 {
-			t.Errorf("%s: %d lines; want the two after, and the one that was said though nobody was told", speak, n)
+		if n := len(w.sent(channel)) - before; n != 3 {
+			t.Errorf("%s: %d lines; want the two later answers, and the one sent without a confirmation", transport, n)
 		}
 		m.stop()
 	}
@@ -239,10 +239,10 @@ func TestAnAnswerOfUnknownOutcomeIsNotSentAgain(t *testing.T) {
 func TestADroppedConnectionSendsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	w.user("alice")
 	reading, release := make(chan struct{}), make(chan struct{})
-	w.start("a", TransportIRC, []string{room}, impatient, func(s *Service) {
+	w.start("a", transportIRC, []string{channel}, impatient, func(s *Service) {
 		s.chat.onJoined = func(string, time.Time, time.Time) {
 			select {
 			case <-reading: // on the second connection
@@ -253,9 +253,9 @@ func TestADroppedConnectionSendsNothing(t *testing.T) {
 		}
 	})
 	<-reading
-	question := w.say(room, "alice", "hello?")
+	question := w.say(channel, "alice", "hello?")
 	lost := w.answer(question, "never confirmed")
-	eventually(t, "it is said", func() bool { return len(w.said(room)) == 1 })
+	eventually(t, "it is said", func() bool { return len(w.sent(channel)) == 1 })
 	eventually(t, "the connection is given up", func() bool { return w.twitch.Connections(w.bot.Login) == 0 })
 	after := w.answer(question, "after it")
 	eventually(t, "it is known", func() bool { return w.entry(after).State != "" })
@@ -274,11 +274,11 @@ func TestADroppedConnectionSendsNothing(t *testing.T) {
 func TestAnUnsentAnswerIsRetried(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, write)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	w.user("alice")
-	m := w.start("a", TransportHelix, []string{room})
-	w.joined(room)
-	question := w.say(room, "alice", "hello?")
+	m := w.start("a", transportHelix, []string{channel})
+	w.joined(channel)
+	question := w.say(channel, "alice", "hello?")
 	for _, f := range []fake.HTTPFault{
 		{Status: http.StatusTooManyRequests, Times: 2, Header: http.Header{"Ratelimit-Reset": {"1"}}},
 		{Status: http.StatusServiceUnavailable, Times: 2},
@@ -296,13 +296,13 @@ func TestAnUnsentAnswerIsRetried(t *testing.T) {
 	unclear := w.answer(question, "500")
 	w.reaches(w.answer(question, "after 500"), delivery.Delivered)
 	if got := w.entry(unclear).State; got != delivery.Claimed {
-		t.Errorf("after 500 the state is %s; want claimed: it may have been said", got)
+		t.Errorf("after 500 the state is %s; want claimed: the answer may have been sent", got)
 	}
 	gone := question
 	gone.ID = "00000000-0000-4000-8000-000000000000"
 	w.reaches(w.answer(gone, "the question was deleted"), delivery.Delivered)
 	m.stop()
-	if n := len(w.said(room)); n != 5 {
+	if n := len(w.sent(channel)); n != 5 {
 		t.Errorf("%d lines; want 5", n)
 	}
 }
@@ -310,20 +310,20 @@ func TestAnUnsentAnswerIsRetried(t *testing.T) {
 func TestAnAnswerWaitsForTheNextOwner(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	w.user("alice")
-	question := w.say(room, "alice", "is anybody here?")
+	question := w.say(channel, "alice", "is anybody here?")
 	var waiting []answered
 	for i := range 5 {
 		waiting = append(waiting, w.answer(question, fmt.Sprint("answer ", i)))
 	}
-	w.start("a", TransportAuto, []string{room})
+	w.start("a", transportAuto, []string{channel})
 	for _, a := range waiting {
 		w.reaches(a, delivery.Delivered)
 	}
-	for i, l := range w.said(room) {
+	for i, l := range w.sent(channel) {
 		if l.Text != waiting[i].text {
-			t.Errorf("line %d is %q; want the order in which they were asked for", i, l.Text)
+			t.Errorf("line %d is %q; want the order of the questions", i, l.Text)
 		}
 	}
 }
@@ -332,27 +332,27 @@ func TestAnAnswerWaitsForTheNextOwner(t *testing.T) {
 // each answer is sent at most once, and exactly once unless its instance was killed during the send. It needs much CPU time,
 // and so does not run in parallel.
 func TestManyInstances(t *testing.T) {
-	for _, speak := range []string{TransportHelix, TransportIRC} {
-		t.Run(speak, func(t *testing.T) {
+	for _, transport := range []string{transportHelix, transportIRC} {
+		t.Run(transport, func(t *testing.T) {
 			w := newWorld(t, write)
 			w.lease = quickLease
-			var rooms []string
+			var channels []string
 			for i := range 4 {
-				rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
+				channels = append(channels, w.channel(fmt.Sprint("channel", i)))
 			}
 			w.user("alice")
-			a, b := w.start("a", speak, rooms), w.start("b", speak, rooms)
+			a, b := w.start("a", transport, channels), w.start("b", transport, channels)
 			w.settled(a, b)
-			w.joined(rooms...)
+			w.joined(channels...)
 			var all []answered
 			heard := map[string]bool{} // ids of messages sent while an instance reads
 			round := func(steady bool) {
 				t.Helper()
-				for _, room := range rooms {
+				for _, channel := range channels {
 					if steady {
-						w.joined(room)
+						w.joined(channel)
 					}
-					line := w.say(room, "alice", fmt.Sprint("line ", len(all)))
+					line := w.say(channel, "alice", fmt.Sprint("line ", len(all)))
 					if steady {
 						heard[line.ID] = true
 					}
@@ -360,15 +360,15 @@ func TestManyInstances(t *testing.T) {
 				}
 			}
 			round(true)
-			c := w.start("c", speak, rooms)
+			c := w.start("c", transport, channels)
 			round(false)
 			w.settled(a, b, c)
-			w.joined(rooms...)
+			w.joined(channels...)
 			round(true)
 			b.stop()
 			round(false)
 			w.settled(a, c)
-			w.joined(rooms...)
+			w.joined(channels...)
 			round(true)
 
 			// killed during a send
@@ -383,7 +383,7 @@ func TestManyInstances(t *testing.T) {
 				round(false)
 			}
 			w.settled(c)
-			w.joined(rooms...)
+			w.joined(channels...)
 			round(true)
 
 			unknown := 0
@@ -400,15 +400,15 @@ func TestManyInstances(t *testing.T) {
 				return true
 			})
 			times := map[string]int{}
-			for _, room := range rooms {
-				for _, l := range w.said(room) {
+			for _, channel := range channels {
+				for _, l := range w.sent(channel) {
 					times[l.Text]++
 				}
 			}
 			for _, a := range all {
 				delivered := w.entry(a).State == delivery.Delivered
 				if n := times[a.text]; n > 1 || delivered && n != 1 {
-					t.Errorf("%q was said %d times (delivered: %t)", a.text, n, delivered)
+					t.Errorf("%q was sent %d times (delivered: %t)", a.text, n, delivered)
 				}
 			}
 			t.Logf("%d answers, %d of unknown outcome", len(all), unknown)
@@ -430,7 +430,7 @@ func TestManyInstances(t *testing.T) {
 					t.Errorf("%q was ingested as %s", e.Message.Text, e.CorrelationID)
 				}
 				if e.UserID == "twitch:"+w.bot.ID {
-					t.Errorf("the bot heard itself: %q", e.Message.Text)
+					t.Errorf("the bot's own message became an event: %q", e.Message.Text)
 				}
 			}
 		})
@@ -440,16 +440,16 @@ func TestManyInstances(t *testing.T) {
 // TestAnOwnerKilledDuringASend kills an instance after Twitch received a message and before the answer.
 func TestAnOwnerKilledDuringASend(t *testing.T) {
 	t.Parallel()
-	for _, speak := range []string{TransportHelix, TransportIRC} {
-		t.Run(speak, func(t *testing.T) {
+	for _, transport := range []string{transportHelix, transportIRC} {
+		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, write)
 			w.lease = quickLease
-			room := w.channel("streamer")
+			channel := w.channel("streamer")
 			w.user("alice")
-			victim := w.start("victim", speak, []string{room})
-			w.joined(room)
-			question := w.say(room, "alice", "hello?")
+			victim := w.start("victim", transport, []string{channel})
+			w.joined(channel)
+			question := w.say(channel, "alice", "hello?")
 			w.reaches(w.answer(question, "before"), delivery.Delivered)
 			w.twitch.FailChat(fake.ChatFault{Done: true})
 			w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Done: true, Hang: true})
@@ -458,22 +458,22 @@ func TestAnOwnerKilledDuringASend(t *testing.T) {
 			for i := range 3 {
 				behind = append(behind, w.answer(question, fmt.Sprint("behind it ", i)))
 			}
-			eventually(t, "it is said", func() bool { return len(w.said(room)) == 2 })
+			eventually(t, "it is said", func() bool { return len(w.sent(channel)) == 2 })
 			if got := w.entry(midst); got.State != delivery.Claimed || got.Instance != victim.name {
-				t.Fatalf("state = %s of %s; want it claimed before it is said", got.State, got.Instance)
+				t.Fatalf("state = %s of %s; want it claimed before it is sent", got.State, got.Instance)
 			}
 			victim.kill()
-			w.start("heir", speak, []string{room})
+			w.start("heir", transport, []string{channel})
 			for _, a := range behind {
 				w.reaches(a, delivery.Delivered)
 			}
 			times := map[string]int{}
-			for _, l := range w.said(room) {
+			for _, l := range w.sent(channel) {
 				times[l.Text]++
 			}
 			for _, a := range append(behind, midst) {
 				if times[a.text] != 1 {
-					t.Errorf("%q was said %d times", a.text, times[a.text])
+					t.Errorf("%q was sent %d times", a.text, times[a.text])
 				}
 			}
 			if got := w.entry(midst); got.State != delivery.Claimed {
@@ -487,17 +487,17 @@ func TestAnOwnerKilledDuringASend(t *testing.T) {
 // does not run in parallel.
 func TestAHandoverMissesNothing(t *testing.T) {
 	w := newWorld(t, nil)
-	var rooms []string
+	var channels []string
 	for i := range 16 { // enough for a share of each instance
-		rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
+		channels = append(channels, w.channel(fmt.Sprint("channel", i)))
 	}
 	w.user("alice")
 	// long durations: on a slow machine a handover takes long, and connections are silent
 	patient := func(s *Service) {
 		s.timing.linger, s.timing.flush, s.timing.ping = 3*time.Second, 6*time.Second, time.Minute
 	}
-	a := w.start("a", TransportIRC, rooms, patient)
-	w.joined(rooms...)
+	a := w.start("a", transportIRC, channels, patient)
+	w.joined(channels...)
 	talking, quiet := context.WithCancel(t.Context())
 	defer quiet()
 	said := make(chan []string)
@@ -508,7 +508,7 @@ func TestAHandoverMissesNothing(t *testing.T) {
 		for i := 0; ; i++ {
 			select {
 			case <-tick.C:
-				if line, err := w.twitch.Say(rooms[i%len(rooms)], "alice", fmt.Sprint("line ", i)); err == nil {
+				if line, err := w.twitch.Say(channels[i%len(channels)], "alice", fmt.Sprint("line ", i)); err == nil {
 					ids = append(ids, line.ID)
 				}
 			case <-talking.Done():
@@ -517,16 +517,16 @@ func TestAHandoverMissesNothing(t *testing.T) {
 			}
 		}
 	}()
-	b := w.start("b", TransportIRC, rooms, patient)
+	b := w.start("b", transportIRC, channels, patient)
 	eventually(t, "b has a channel", func() bool {
-		return slices.ContainsFunc(rooms, func(r string) bool { return owner(r, b) != nil })
+		return slices.ContainsFunc(channels, func(r string) bool { return owner(r, b) != nil })
 	})
-	w.joined(rooms...)
+	w.joined(channels...)
 	a.stop()
 	eventually(t, "b has all", func() bool {
-		return !slices.ContainsFunc(rooms, func(r string) bool { return owner(r, b) == nil })
+		return !slices.ContainsFunc(channels, func(r string) bool { return owner(r, b) == nil })
 	})
-	w.joined(rooms...)
+	w.joined(channels...)
 	quiet()
 	ids := <-said
 	eventually(t, "every line is published", func() bool {
@@ -541,10 +541,10 @@ func TestAHandoverMissesNothing(t *testing.T) {
 func TestLostConnectionsAreReplacedAndGapsStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	room, other := w.channel("streamer"), w.channel("other")
+	channel, other := w.channel("streamer"), w.channel("other")
 	w.user("alice")
-	w.start("a", TransportIRC, []string{room, other})
-	w.joined(room, other)
+	w.start("a", transportIRC, []string{channel, other})
+	w.joined(channel, other)
 	var latest time.Time // beginning of a gap
 	gaps := func() int {
 		docs, err := w.firestore.Collection("gaps").Documents(t.Context()).GetAll()
@@ -574,8 +574,8 @@ func TestLostConnectionsAreReplacedAndGapsStored(t *testing.T) {
 		if late := latest.Sub(broken); late > quickTiming.ping/2 {
 			t.Errorf("after break %d the gaps begin %s late", i, late)
 		}
-		w.joined(room, other)
-		line := w.say(room, "alice", fmt.Sprint("after break ", i))
+		w.joined(channel, other)
+		line := w.say(channel, "alice", fmt.Sprint("after break ", i))
 		eventually(t, "the line is published", func() bool {
 			return slices.ContainsFunc(w.events(""), func(e *event.Event) bool { return e.Message.ID == line.ID })
 		})
@@ -591,10 +591,10 @@ func TestAGapIsStoredThoughItsOwnerDies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	w.lease = quickLease
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	deaf := new(atomic.Bool)
 	start := func(name string) *member {
-		return w.start(name, TransportIRC, []string{room}, func(s *Service) {
+		return w.start(name, transportIRC, []string{channel}, func(s *Service) {
 			dial := s.chat.dial
 			s.chat.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 				if deaf.Load() {
@@ -622,24 +622,24 @@ func TestAGapIsStoredThoughItsOwnerDies(t *testing.T) {
 	}
 
 	a := start("a")
-	w.joined(room)
+	w.joined(channel)
 	deaf.Store(true)
 	b := start("b")
 	a.kill()
 	died := time.Now()
-	eventually(t, "b has the channel", func() bool { return owner(room, b) != nil })
+	eventually(t, "b has the channel", func() bool { return owner(channel, b) != nil })
 	b.kill()
 	c := start("c")
-	eventually(t, "c has the channel", func() bool { return owner(room, c) != nil })
+	eventually(t, "c has the channel", func() bool { return owner(channel, c) != nil })
 	deaf.Store(false)
-	w.joined(room)
+	w.joined(channel)
 	hears("b died before it was in the channel", died)
 
 	deaf.Store(true)
 	w.twitch.DropIRC(w.bot.Login)
 	broken := time.Now()
-	eventually(t, "the lease tells since when nobody hears", func() bool {
-		doc, err := w.firestore.Doc("leases/twitch:" + room).Get(t.Context())
+	eventually(t, "the lease has the beginning of the gap", func() bool {
+		doc, err := w.firestore.Doc("leases/twitch:" + channel).Get(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -648,12 +648,12 @@ func TestAGapIsStoredThoughItsOwnerDies(t *testing.T) {
 	})
 	c.kill()
 	d := start("d")
-	eventually(t, "d has the channel", func() bool { return owner(room, d) != nil })
+	eventually(t, "d has the channel", func() bool { return owner(channel, d) != nil })
 	deaf.Store(false)
-	w.joined(room)
+	w.joined(channel)
 	hears("c died after its connection broke", broken)
 	eventually(t, "nothing is vacant any more", func() bool {
-		doc, err := w.firestore.Doc("leases/twitch:" + room).Get(t.Context())
+		doc, err := w.firestore.Doc("leases/twitch:" + channel).Get(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -673,23 +673,23 @@ func TestLimitsAreKept(t *testing.T) {
 		t.Run(fmt.Sprint("moderator ", moderator), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, write, fake.WithLimits(real))
-			var rooms []string
+			var channels []string
 			for i := range 5 {
-				rooms = append(rooms, w.channel(fmt.Sprint("room", i)))
-				if err := w.twitch.SetRole(rooms[i], w.bot.Login, fake.Role{Moderator: moderator}); err != nil {
+				channels = append(channels, w.channel(fmt.Sprint("channel", i)))
+				if err := w.twitch.SetRole(channels[i], w.bot.Login, fake.Role{Moderator: moderator}); err != nil {
 					t.Fatal(err)
 				}
 			}
 			w.user("alice")
-			m := w.start("a", TransportIRC, rooms, func(s *Service) {
+			m := w.start("a", transportIRC, channels, func(s *Service) {
 				s.timing.join = 5 * time.Second // a refused JOIN would be repeated too late
 				// on a busy machine, a message may arrive most of a second late
 				s.limits = limits{joins: 3, joinWindow: time.Second, messages: 4, moderatorMessages: 8, messageWindow: 1200 * time.Millisecond, spacing: 800 * time.Millisecond}
 			})
-			w.joined(rooms...)
+			w.joined(channels...)
 			var all []answered
 			for i := range 9 {
-				line := w.say(rooms[i%3], "alice", fmt.Sprint("q", i))
+				line := w.say(channels[i%3], "alice", fmt.Sprint("q", i))
 				all = append(all, w.answer(line, fmt.Sprint("a", i)))
 			}
 			for _, a := range all {
@@ -705,9 +705,9 @@ func TestLimitsAreKept(t *testing.T) {
 func TestAChannelIsNotLeftHalfJoined(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil, fake.WithLimits(fake.Limits{Joins: fake.Window{N: 1, Per: 300 * time.Millisecond}}))
-	rooms := []string{w.channel("one"), w.channel("two"), w.channel("three")}
-	m := w.start("a", TransportIRC, rooms) // without a limit of its own
-	w.joined(rooms...)
+	channels := []string{w.channel("one"), w.channel("two"), w.channel("three")}
+	m := w.start("a", transportIRC, channels) // without a limit of its own
+	w.joined(channels...)
 	if n := counter(m.metrics.rejoins); n == 0 {
 		t.Error("no JOIN was sent again, although Twitch did not answer some")
 	}
@@ -716,11 +716,11 @@ func TestAChannelIsNotLeftHalfJoined(t *testing.T) {
 func TestOverdueAnswersEndWithTheLastReason(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, write)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	w.user("alice")
-	w.start("a", TransportHelix, []string{room})
-	w.joined(room)
-	question := w.say(room, "alice", "hello?")
+	w.start("a", transportHelix, []string{channel})
+	w.joined(channel)
+	question := w.say(channel, "alice", "hello?")
 	w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Status: http.StatusServiceUnavailable, Times: 1000})
 	w.sender = delivery.NewSender(w.ledger, discard{}, delivery.Config{Deadline: 4 * time.Second, Retention: time.Hour}, time.Now) // long enough for at least one attempt
 	if got := w.reaches(w.answer(question, "never"), delivery.Dead); got.Reason != string(deadletter.PlatformUnavailable) {
@@ -755,11 +755,11 @@ func TestUserStateWithoutNonceIsTheAnswer(t *testing.T) {
 
 func TestCopiesOfASharedChatAreNoEvents(t *testing.T) {
 	t.Parallel()
-	line := func(room, source string) irc.Message {
-		return parse("@id=1;room-id=" + room + ";source-room-id=" + source + ";user-id=7 :a!a@a.tmi.twitch.tv PRIVMSG #x :hi")
+	line := func(channel, source string) irc.Message {
+		return parse("@id=1;room-id=" + channel + ";source-room-id=" + source + ";user-id=7 :a!a@a.tmi.twitch.tv PRIVMSG #x :hi")
 	}
 	w := newWorld(t, nil)
-	m := w.start("a", TransportIRC, []string{w.channel("x")})
+	m := w.start("a", transportIRC, []string{w.channel("x")})
 	if toEvent(line("5", "6"), m.bot) != nil {
 		t.Error("a message that came from another channel is an event there, too")
 	}

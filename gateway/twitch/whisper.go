@@ -12,8 +12,8 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// whisperTopic is the whispers to the bot. Twitch does not count its subscription among the bot's ten, because the bot
-// itself has permitted it.
+// whisperTopic is the topic of the whispers to the bot. The subscription does not count among the ten that Twitch permits
+// the bot, because the bot itself has granted the scope.
 var whisperTopic = eventsub.Topic{Kind: eventsub.Whisper}
 
 // recordTime bounds recording the writer of a whisper.

@@ -67,10 +67,10 @@ func (w *world) wroteAt(u fake.User) time.Time {
 func TestAWhisperIsAMessageWithoutAChannel(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mayWhisper)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	alice := w.user("alice")
 	began := time.Now().Add(-time.Second)
-	w.start("a", TransportAuto, []string{room})
+	w.start("a", transportAuto, []string{channel})
 	w.hearingWhispers()
 
 	m := w.whisper("alice", "hello; there")
@@ -88,7 +88,7 @@ func TestAWhisperIsAMessageWithoutAChannel(t *testing.T) {
 	}
 
 	e := w.events(event.TypeChatMessage)[0]
-	if e.Source != Source || e.CorrelationID != "twitch:"+m.ID || e.Channel != "" || e.UserID != "twitch:"+alice.ID || e.TraceID == "" ||
+	if e.Source != sourceChat || e.CorrelationID != "twitch:"+m.ID || e.Channel != "" || e.UserID != "twitch:"+alice.ID || e.TraceID == "" ||
 		e.Message.ID != m.ID || e.Message.Role != event.RoleUser || e.Auth.Provider != "twitch" ||
 		e.Egress.Destination != "twitch" || e.Egress.Type != event.EgressDM {
 		t.Errorf("event = %+v, message %+v, egress %+v", e, e.Message, e.Egress)
@@ -102,7 +102,7 @@ func TestAWhisperIsAMessageWithoutAChannel(t *testing.T) {
 	}
 	for _, role := range []string{"isMod", "isSubscriber", "badges"} {
 		if _, ok := raw[role]; ok {
-			t.Errorf("raw = %v; want nothing about roles, which would be taken from whoever whispers", raw)
+			t.Errorf("raw = %v; want no roles: they would remove the roles of the user", raw)
 		}
 	}
 	if at := w.wroteAt(alice); at.Before(began) {
@@ -113,9 +113,9 @@ func TestAWhisperIsAMessageWithoutAChannel(t *testing.T) {
 func TestWhispersContinueAfterMovesAndBreaks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mayWhisper)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	w.user("alice")
-	w.start("a", TransportAuto, []string{room})
+	w.start("a", transportAuto, []string{channel})
 	w.hearingWhispers()
 	w.whisper("alice", "one")
 	w.twitch.ReconnectEventSub()
@@ -154,9 +154,9 @@ func TestOneInstanceReceivesWhispers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mayWhisper)
 	w.lease = quickLease
-	room, other := w.channel("streamer"), w.channel("other")
+	channel, other := w.channel("streamer"), w.channel("other")
 	w.user("alice")
-	a, b := w.start("a", TransportAuto, []string{room, other}), w.start("b", TransportAuto, []string{room, other})
+	a, b := w.start("a", transportAuto, []string{channel, other}), w.start("b", transportAuto, []string{channel, other})
 	w.settled(a, b)
 	// during a handover no instance receives whispers
 	sent := 0
@@ -174,7 +174,7 @@ func TestOneInstanceReceivesWhispers(t *testing.T) {
 	isHeard("with both")
 	a.kill()
 	isHeard("by the one that is left")
-	w.start("c", TransportAuto, []string{room, other})
+	w.start("c", transportAuto, []string{channel, other})
 	b.stop()
 	isHeard("by the next")
 	for i, text := range w.messages() {
@@ -187,28 +187,28 @@ func TestOneInstanceReceivesWhispers(t *testing.T) {
 func TestAMissingWhisperScopeStopsOnlyWhispers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	w.user("alice")
-	w.start("a", TransportAuto, []string{room})
-	w.listening(room, "stream.offline", "stream.online")
+	w.start("a", transportAuto, []string{channel})
+	w.listening(channel, "stream.offline", "stream.online")
 	for _, s := range w.twitch.Subscriptions() {
 		if s.Type == "user.whisper.message" {
 			t.Errorf("subscribed to %+v", s)
 		}
 	}
-	w.do(w.twitch.GoOnline(room, fake.Stream{}))
-	eventually(t, "the stream is published", func() bool { return len(w.events(TypeStreamOnline)) == 1 })
+	w.do(w.twitch.GoOnline(channel, fake.Stream{}))
+	eventually(t, "the stream is published", func() bool { return len(w.events(typeStreamOnline)) == 1 })
 }
 
 func TestAWhisperIsPublishedWithoutARecordOfItsWriter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mayWhisper)
-	room := w.channel("streamer")
+	channel := w.channel("streamer")
 	w.user("alice")
 	network := gatewaytest.NewNetwork()
 	client := network.Store(w.World)
 	network.Lose(true)
-	w.start("a", TransportAuto, []string{room}, func(s *Service) { s.book = recipient.NewBook(client, s.bot, s.now) })
+	w.start("a", transportAuto, []string{channel}, func(s *Service) { s.book = recipient.NewBook(client, s.bot, s.now) })
 	w.hearingWhispers()
 	w.whisper("alice", "hello")
 	eventually(t, "it is published", func() bool { return slices.Contains(w.messages(), "hello") })
@@ -237,7 +237,7 @@ func TestSomeWhispersAreNoMessages(t *testing.T) {
 	long := strings.Repeat("ä", 10_000)
 	e := told(`{"whisper_id":"w","from_user_id":"1","whisper":{"text":"` + long + `"}}`)
 	if e == nil || e.Message.Text != long || e.CorrelationID != "twitch:w" {
-		t.Fatalf("a whisper of 10,000 characters is %+v; want an event that has its id, whatever the notification's is", e)
+		t.Fatalf("a whisper of 10,000 characters is %+v; want an event with the id of the whisper, not of the notification", e)
 	}
 	if _, err := event.Encode(e); err != nil {
 		t.Errorf("it can't be published: %v", err)

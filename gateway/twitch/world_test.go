@@ -124,8 +124,8 @@ type answered struct{ id, text string }
 func (w *world) answer(line fake.Line, text string) answered {
 	w.t.Helper()
 	e := &event.Event{
-		V: event.Version, Source: Source, CorrelationID: "twitch:" + line.ID, Type: event.TypeChatMessage,
-		Channel: Channel(line.Channel), UserID: "twitch:" + line.UserID,
+		V: event.Version, Source: sourceChat, CorrelationID: "twitch:" + line.ID, Type: event.TypeChatMessage,
+		Channel: channelName(line.Channel), UserID: "twitch:" + line.UserID,
 		Message:    &event.Message{ID: line.ID, Role: event.RoleUser, Text: line.Text},
 		Egress:     &event.Egress{Destination: "twitch", Type: event.EgressChat},
 		Candidates: []event.Candidate{{ID: "c", Text: text}},
@@ -147,8 +147,8 @@ func (w *world) reaches(a answered, state delivery.State) delivery.Entry {
 	return w.Reaches(a.id, a.text, state)
 }
 
-// said returns the bot's messages in a channel.
-func (w *world) said(channel string) []fake.Line {
+// sent returns the bot's messages in a channel.
+func (w *world) sent(channel string) []fake.Line {
 	return slices.DeleteFunc(w.twitch.Said(channel), func(l fake.Line) bool { return l.UserID != w.bot.ID })
 }
 
@@ -242,13 +242,13 @@ func (m *member) kill() {
 }
 
 // start runs an instance with these channels.
-func (w *world) start(name, speak string, channels []string, adjust ...func(*Service)) *member {
+func (w *world) start(name, transport string, channels []string, adjust ...func(*Service)) *member {
 	w.t.Helper()
 	m := &member{name: name, Network: gatewaytest.NewNetwork()}
 	client, b := m.Store(w.World), w.Bus("gateway")
 	ledger := delivery.NewLedger(client, name, time.Now)
 	c := Config{
-		Channels: channels, Transport: speak, IRCAddr: w.twitch.IRCAddr(), EventSubURL: w.twitch.EventSubURL(),
+		Channels: channels, Transport: transport, IRCAddr: w.twitch.IRCAddr(), EventSubURL: w.twitch.EventSubURL(),
 		ReplyTimeout: 20 * time.Second,
 	}
 	if err := c.Validate(); err != nil {

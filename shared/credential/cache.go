@@ -15,13 +15,14 @@ const cacheTime = time.Minute
 type cachedToken struct {
 	token Token
 	at    time.Time // when the document was read
-	// unsaved marks a token that the platform issued to this process and that is not yet in Firestore. replaces is the
-	// version of the token before.
+	// unsaved marks a token issued to this process and not yet stored in Firestore. replaces is the version of the
+	// token before.
 	unsaved  bool
 	replaces int64
 }
 
-// tokenCache holds a token for each credential in use, until the credential is revoked. It is safe for concurrent use.
+// tokenCache holds a token for each credential in use, until the credential is replaced, revoked or deleted. It is safe
+// for concurrent use.
 type tokenCache struct {
 	mu     sync.Mutex
 	tokens map[identity.UserID]cachedToken
@@ -40,7 +41,7 @@ func (c *tokenCache) set(id identity.UserID, t cachedToken) {
 	c.tokens[id] = t
 }
 
-// add stores a token that was read at a time, unless the cache has a later or an unsaved token.
+// add stores a token read at a time, unless the cache has a later or an unsaved token.
 func (c *tokenCache) add(id identity.UserID, t Token, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

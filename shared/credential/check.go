@@ -10,8 +10,8 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// checkTime is the pause between two rounds of Run, plus up to half: instances that started together must not check at
-// the same moment.
+// checkTime is the shortest pause between two rounds of Run. A random part of up to half is added, so that instances
+// started together do not check at the same moment.
 const checkTime = 5 * time.Minute
 
 // Run validates unused credentials until ctx ends. Twitch demands an hourly validation of every stored token

@@ -40,7 +40,7 @@ type TwitchConfig struct {
 // Enabled reports whether Twitch is configured.
 func (c TwitchConfig) Enabled() bool { return c.ClientID != "" }
 
-// Bot returns the bot's user id; zero without a configured bot.
+// Bot returns the bot's user id, or zero without a configured bot.
 func (c TwitchConfig) Bot() (identity.UserID, error) {
 	if c.BotUserID == "" {
 		return identity.UserID{}, nil

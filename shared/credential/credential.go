@@ -79,7 +79,7 @@ func (s Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
 // LogValue returns [redacted] for package slog.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// MarshalText returns [redacted], which keeps a secret out of JSON and of every other text encoding.
+// MarshalText returns [redacted], to keep a secret out of JSON and of all text encodings.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // UnmarshalText reads a secret from a configuration.

@@ -83,8 +83,8 @@ func (k *Keeper) read(ctx context.Context, id identity.UserID) (revision, error)
 // errChanged means that the document was changed after the read.
 var errChanged = errors.New("the credential changed meanwhile")
 
-// write stores d if the document is still as read; otherwise it returns errChanged. It may also return errChanged for a
-// write that succeeded, if the answer was lost.
+// write stores d if the document is still as read; otherwise it returns errChanged. After a lost answer, a successful
+// write may also return errChanged.
 func (k *Keeper) write(ctx context.Context, id identity.UserID, was revision, d document) error {
 	var err error
 	if was.seen.IsZero() {

@@ -102,15 +102,6 @@ func (k *Keeper) Granted(ctx context.Context, id identity.UserID) ([]string, err
 	return d.Scopes, nil
 }
 
-// Remove deletes a credential. It does not inform the platform; see [Twitch.Revoke].
-func (k *Keeper) Remove(ctx context.Context, id identity.UserID) error {
-	if _, err := k.ref(id).Delete(ctx); err != nil {
-		return fmt.Errorf("delete the credential of %s: %w", id, err)
-	}
-	k.cache.remove(id)
-	return nil
-}
-
 // Token returns a token of id that is valid as far as known: it has not expired, and the platform confirmed it within the
 // last hour. Token refreshes the credential if necessary.
 //
@@ -128,8 +119,8 @@ func (k *Keeper) Token(ctx context.Context, id identity.UserID) (Token, error) {
 }
 
 // Invalid replaces a token that the platform answered with 401, and returns the successor. If another keeper has replaced
-// the token already, Invalid returns that successor. If the platform refuses a token that it has just issued, the error
-// wraps [ErrRefused]: a further token would be refused, too.
+// the token already, Invalid returns that successor. If the platform refuses a token just after the issue,
+// the error wraps [ErrRefused]: a further token would be refused, too.
 func (k *Keeper) Invalid(ctx context.Context, id identity.UserID, used Token) (Token, error) {
 	return k.obtainShared(ctx, id, used)
 }

@@ -21,7 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// Key is authenticated encryption that binds a ciphertext to its associated data. It is safe for concurrent use.
+// Key is authenticated encryption: a ciphertext is bound to its associated data. It is safe for concurrent use.
 type Key = tink.AEADWithContext
 
 const (

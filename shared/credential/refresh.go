@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// early is the time before its end at which a token is replaced, so that no token ends during a request. Twitch's
-	// tokens last about four hours.
+	// early is how long before the end a token is replaced, so that no token ends during a request. Twitch's tokens last
+	// about four hours.
 	early = 5 * time.Minute
 	// validity is the time for which a validation counts. Twitch demands a validation at least hourly, for every token of
 	// an app (https://dev.twitch.tv/docs/authentication/validate-tokens/). Only Run validates unused tokens, so 10 minutes
@@ -27,8 +27,8 @@ const (
 	leaseTime = 20 * time.Second
 	// retryTime is the pause after a failure of the platform, for all instances.
 	retryTime = 5 * time.Second
-	// waitTime bounds the wait for the lease's holder. It is longer than leaseTime: the lease of a dead holder ends within
-	// one wait.
+	// waitTime bounds the wait for the lease's holder. It is longer than leaseTime, so the lease of a dead holder ends
+	// within one wait.
 	waitTime = 25 * time.Second
 	// saveTime bounds storing an issued token. It is long, because a lost token may require a new login.
 	saveTime = 10 * time.Second
@@ -41,8 +41,8 @@ func (t Token) due(now time.Time) bool {
 	return t.expiring(now) || !now.Before(t.Validated.Add(validity))
 }
 
-// expiring reports whether the rest of a token's life is too short. The margin is shorter for a token of a few minutes,
-// and zero for a token without a refresh token.
+// expiring reports whether the rest of a token's life is too short for use. For a token with a life below 50 minutes, the
+// margin is a tenth of the life. A token without a refresh token is used until its end.
 func (t Token) expiring(now time.Time) bool {
 	if t.Expires.IsZero() {
 		return false
@@ -254,7 +254,8 @@ func (k *Keeper) settle(ctx context.Context, id identity.UserID, version int64, 
 		if changed = !exists || d.Version != version; changed {
 			return d, false
 		}
-		// a new token ends a revocation: another keeper may have been too late with the token before
+		// A new token ends a revocation. Another keeper, too late with the replaced refresh token, may have marked the
+		// credential as revoked.
 		d.RetryAt, d.RevokedAt, d.RevokedWhy = time.Time{}, time.Time{}, ""
 		alter(&d)
 		if d.LeaseHolder == k.holder {

@@ -59,7 +59,7 @@ func (t *Twitch) Exchange(ctx context.Context, code Secret, redirectURI string, 
 }
 
 // Refresh implements [Issuer] (https://dev.twitch.tv/docs/authentication/refresh-tokens/). Twitch may return the same
-// refresh token or a new one. After a new one, Twitch does not accept the old one.
+// refresh token or a new one. After a new one, Twitch does not accept the old refresh token.
 func (t *Twitch) Refresh(ctx context.Context, refresh Secret) (Token, error) {
 	if refresh.IsZero() {
 		return Token{}, fmt.Errorf("refresh a token at Twitch: %w: no refresh token", ErrInvalidToken)

@@ -1,6 +1,6 @@
-// Package redrive redrives dead letters: an answer becomes pending and is published again; any other message is
-// published again on its topic. Concurrent decisions redrive a dead letter once, and the dead letter records the
-// operator and the time. If the message fails again, the same dead letter gets another attempt.
+// Package redrive redrives dead letters. An answer becomes pending and is published again. A message of another kind is
+// published again on the same topic as before. Concurrent decisions redrive a dead letter once, and the dead letter
+// records the operator and the time. If the message fails again, the same dead letter gets another attempt.
 //
 // Start with [Redriver.Run]. The package does not know why a message failed.
 package redrive
@@ -32,7 +32,7 @@ type Redriver struct {
 	config  delivery.Config
 }
 
-// New makes a redriver. c has the deadline of a redriven answer.
+// New makes a redriver. c holds the time limit for delivering a redriven answer.
 func New(client *firestore.Client, letters *deadletter.Store, l *delivery.Ledger, s *delivery.Sender, b *bus.Client, c delivery.Config) *Redriver {
 	return &Redriver{client: client, letters: letters, ledger: l, sender: s, bus: b, config: c}
 }
@@ -45,14 +45,14 @@ type Options struct {
 	PerSecond float64           // the most redrives in a second; 0 for 10
 }
 
-// Result is the result for one dead letter. A nil Err means redriven or, in a dry run, that a redrive is possible.
+// Result is the result for a dead letter. Err is nil after a redrive, and in a dry run if a redrive is possible.
 type Result struct {
 	Letter deadletter.DeadLetter // without its data
 	Err    error
 }
 
-// Run redrives the selected dead letters and reports each. An error of a dead letter does not stop the others; Run
-// returns only an error that stops the whole run.
+// Run redrives the selected dead letters and reports each. After an error of one dead letter, Run continues with the
+// next. Run itself returns an error only if the whole run has to stop.
 func (r *Redriver) Run(ctx context.Context, o Options, report func(Result)) error {
 	if o.By == "" {
 		return errors.New("redrive: the operator is missing")

@@ -9,8 +9,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// Sleep waits for d, or until ctx is done. It returns nil after d, and the context's error otherwise. Zero or less does
-// not wait, and still reports a context that is done.
+// Sleep waits for d, or until ctx is done. It returns nil after d, and the context's error otherwise. For zero or less,
+// Sleep does not wait, and still returns the error of an ended context.
 func Sleep(ctx context.Context, d time.Duration) error {
 	if err := ctx.Err(); err != nil || d <= 0 {
 		return err
@@ -26,8 +26,8 @@ func Sleep(ctx context.Context, d time.Duration) error {
 }
 
 // Backoff computes exponential pauses with jitter. Each pause is random between half and one and a half times its
-// base; the base doubles from the minimum to the maximum. A Backoff must be made by [NewBackoff], and used by one
-// goroutine at a time.
+// base. The base doubles from the minimum to the maximum. Make a Backoff by [NewBackoff]: the zero value is not ready for
+// use. A Backoff is not safe for concurrent use.
 type Backoff struct {
 	exponential backoff.ExponentialBackOff
 }

@@ -87,7 +87,8 @@ var chatReasons = map[string]deadletter.Reason{
 const codeRateLimit = "msg_ratelimit"
 
 // ChatRefusal maps Twitch's refusal of a chat message: a code and words from IRC's NOTICE or Helix's drop_reason. Twitch
-// lists the codes of NOTICE (https://dev.twitch.tv/docs/chat/irc/#notice); drop_reason has some of them, and others. Every refusal is final, except for msg_ratelimit.
+// lists the codes of NOTICE (https://dev.twitch.tv/docs/chat/irc/#notice). A drop_reason has one of these codes, or a code
+// of its own. Every refusal is final, except for msg_ratelimit.
 func ChatRefusal(code, message string) *Error {
 	e := &Error{Outcome: Refused, Reason: deadletter.PlatformRefused, Err: fmt.Errorf("refused by Twitch: %s: %s", code, message)}
 	if reason, ok := chatReasons[code]; ok {

@@ -136,8 +136,8 @@ func (c *Client) Send(ctx context.Context, token credential.Token, op Operation,
 	return nil
 }
 
-// Call sends one request through the library. call makes exactly one call of its argument and returns the library's
-// error. An answer of success is success even if the library can't decode the content.
+// Call sends one request through the library. call makes exactly one request with the library's client, and
+// returns the library's error. An answer of success is success even if the library can't decode the content.
 func (c *Client) Call(ctx context.Context, token credential.Token, op Operation, call func(*helix.Client) error) *Error {
 	x := &exchange{client: c.http}
 	client, err := helix.NewClientWithContext(ctx, &helix.Options{

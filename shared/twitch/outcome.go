@@ -15,7 +15,7 @@ import (
 	"parley.internal/shared/deadletter"
 )
 
-// Outcome is the effect of a request that did not plainly succeed.
+// Outcome is the effect of a request that failed, or had nothing to do.
 type Outcome int
 
 // The outcomes.
@@ -23,14 +23,14 @@ const (
 	Unknown      Outcome = iota // Twitch may or may not have executed the request
 	AlreadyDone                 // the requested state existed before the request
 	NotDone                     // Twitch did not execute the request; a later attempt may succeed
-	Unauthorized                // Twitch did not execute the request for want of a valid token; Reason says who can help
+	Unauthorized                // no valid token: Twitch did not execute the request; Reason says what is missing
 	Refused                     // Twitch did not execute the request, and will never do so
 )
 
 // Error describes a request without success. A nil *Error is success.
 type Error struct {
 	Outcome Outcome
-	Reason  deadletter.Reason // of the dead letter, if nobody tries again; empty for AlreadyDone
+	Reason  deadletter.Reason // of the dead letter, if no attempt follows; empty for AlreadyDone
 	Status  int               // HTTP status; 0 without an answer
 	After   time.Duration     // pause before another attempt; 0 if Twitch does not say
 	Err     error             // Twitch's status and words, or the failure on the way; holds no token
@@ -41,9 +41,6 @@ func (e *Error) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
-
-// DeadLetter returns the error as a decision against further attempts.
-func (e *Error) DeadLetter() *deadletter.Error { return deadletter.New(e.Reason, e.Err) }
 
 // row assigns a meaning to answers. An answer matches if the operation, the status and the words match.
 type row struct {
@@ -104,7 +101,7 @@ const (
 	conflictPause = time.Second
 )
 
-// judge returns nil for an answer of success, and the meaning of any other answer.
+// judge returns nil for an answer of success, and otherwise the error with the table's outcome.
 func (c *Client) judge(op Operation, x *exchange, token credential.Token) *Error {
 	if x.status >= 200 && x.status < 300 {
 		return nil
@@ -155,8 +152,8 @@ const (
 )
 
 // resetIn reads the time until Helix accepts requests again from the header Ratelimit-Reset, in seconds since 1970
-// (https://dev.twitch.tv/docs/api/guide/#twitch-rate-limits). It is between 100 ms and a minute, or 0 without a readable
-// header.
+// (https://dev.twitch.tv/docs/api/guide/#twitch-rate-limits). The time is between 100 ms and a minute, or 0 without a
+// readable header.
 func resetIn(h http.Header, now time.Time) time.Duration {
 	at, err := strconv.ParseInt(h.Get("Ratelimit-Reset"), 10, 64)
 	if err != nil {

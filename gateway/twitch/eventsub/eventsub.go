@@ -4,8 +4,8 @@
 //
 // A session is a connection with its subscriptions. It belongs to one account: Twitch accepts subscriptions only with the
 // account's token. Twitch permits three sessions for an account. Subscriptions without the broadcaster's grant have a cost;
-// Twitch permits a total cost of ten. [Client.Listen] holds one session. Its callers, on all instances together, must
-// call it once for an account.
+// Twitch permits a total cost of ten. [Client.Listen] holds one session. At any time, only one
+// instance may listen for an account; the callers ensure this.
 //
 // The package must not know events of Parley, leases or the chat.
 //

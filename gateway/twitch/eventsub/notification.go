@@ -8,7 +8,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// maxAge is the maximum age of a notification, after Twitch's advice. So ids need not be kept for longer
+// maxAge is the maximum age of a notification, as Twitch advises. So ids need not be kept for longer
 // (https://dev.twitch.tv/docs/eventsub/#handling-duplicate-events).
 const maxAge = 10 * time.Minute
 

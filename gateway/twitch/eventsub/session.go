@@ -170,7 +170,7 @@ func (s *session) reportGap() {
 	}
 }
 
-// setIdle records the beginning of a gap; zero for no gap.
+// setIdle records the beginning of a gap; zero while the session is subscribed, or has nothing to receive.
 func (s *session) setIdle(since time.Time) {
 	s.idleSince = since
 	s.OnIdle(since)

@@ -130,7 +130,7 @@ func (s *session) recordRefusal(ctx context.Context, t Topic, err error) (why st
 	return why
 }
 
-// recordSuccess ends the refusal of a topic.
+// recordSuccess records that a topic is permitted, and logs this after a refusal. The zero topic stands for the account.
 func (s *session) recordSuccess(ctx context.Context, t Topic) {
 	if s.logged[t] != "" && t.Kind != nil {
 		s.log.InfoContext(ctx, "EventSub: subscription accepted", "type", t.Kind.Type, "channel", t.Channel)
