@@ -1,5 +1,5 @@
 // The emulator command runs all of Parley on this machine, without an account: Pub/Sub and Firestore, the functions,
-// gateway instances and a chat page, in one process. Run it with --help.
+// gateway instances and a chat page, in one process. For usage, run the command with --help.
 package main
 
 import (
@@ -31,7 +31,7 @@ var defaultSeed []byte
 
 func main() {
 	stdout := os.Stdout
-	// The functions framework writes to standard output, which is reserved for the greeting and the reports.
+	// The functions framework also writes to standard output, but standard output is only for the greeting and the reports.
 	if null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0); err == nil {
 		os.Stdout = null
 	}
@@ -53,6 +53,7 @@ type flags struct {
 	sweep                       time.Duration
 }
 
+// command builds the command line.
 func command(stdout, stderr *os.File, environ []string) *cobra.Command {
 	var f flags
 	root := &cobra.Command{
@@ -84,6 +85,7 @@ variables explains them.`,
 	return root
 }
 
+// register adds the flags of a Parley to a command.
 func (f *flags) register(cmd *cobra.Command, environ []string) {
 	fs := cmd.Flags()
 	fs.SortFlags = false
@@ -164,6 +166,7 @@ func (f flags) start(ctx context.Context, stderr *os.File, environ []string) (*s
 	})
 }
 
+// run runs a Parley until ctx is done.
 func run(ctx context.Context, f flags, stdout io.Writer, stderr *os.File, environ []string) error {
 	began := time.Now()
 	s, err := f.start(ctx, stderr, environ)
@@ -206,8 +209,8 @@ func greet(w io.Writer, r stack.Ready) error {
 	return err
 }
 
-// writeReady writes the file in one step, so that a waiting reader never sees half of the file. Only this user may read
-// the file, because it holds the tokens.
+// writeReady writes the file in one step, so a waiting reader never sees half of the file. Only the user of this process
+// may read the file, because the file contains the tokens.
 func writeReady(path string, r stack.Ready) error {
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"parley.internal/shared/telemetry"
 )
 
-// partCommand runs one part of Parley in its own process, so that the soak can kill the part.
+// partCommand runs one part of Parley in a separate process. The soak kills and restarts such processes.
 func partCommand(stdout, stderr *os.File, environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "part", Short: "Run one part as a process", Hidden: true, Args: cobra.NoArgs,

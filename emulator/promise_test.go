@@ -256,12 +256,12 @@ func TestOrderingKeysRecoverFromFailedPublishes(t *testing.T) {
 	}
 }
 
-// letters reads all dead letters with their data.
-func letters(t *testing.T, db *firestore.Client) (all []deadletter.DeadLetter) {
+// storedDeadLetters reads all dead letters with their data.
+func storedDeadLetters(t *testing.T, db *firestore.Client) (all []deadletter.DeadLetter) {
 	t.Helper()
-	box := deadletter.NewStore(db, time.Now)
-	err := box.List(t.Context(), deadletter.Filter{}, func(l deadletter.DeadLetter) error {
-		whole, err := box.Get(t.Context(), l.ID)
+	letters := deadletter.NewStore(db, time.Now)
+	err := letters.List(t.Context(), deadletter.Filter{}, func(l deadletter.DeadLetter) error {
+		whole, err := letters.Get(t.Context(), l.ID)
 		all = append(all, whole)
 		return err
 	})
@@ -318,10 +318,10 @@ func TestAnswerToADisconnectedUserBecomesOneDeadLetter(t *testing.T) {
 	t.Parallel()
 	p := askAndLeave(t, []string{"EGRESS_DEADLINE=3s", "SWEEP_GRACE=1s"})
 	db := firestoreClient(t, p)
-	until(t, "the dead letter", func() bool { return len(letters(t, db)) > 0 })
+	until(t, "the dead letter", func() bool { return len(storedDeadLetters(t, db)) > 0 })
 	c := connect(t, p, 0, "api-gateway:eve")
 	c.nothingMore() // several sweeps have passed
-	all := letters(t, db)
+	all := storedDeadLetters(t, db)
 	if len(all) != 1 || all[0].Reason != deadletter.NoConnection || !all[0].Delivery || all[0].Attempts != 1 {
 		t.Errorf("dead letters %+v; want one, of no_connection", all)
 	}
@@ -340,7 +340,7 @@ func TestUserWhoReconnectsBeforeTheDeadlineGetsTheAnswer(t *testing.T) {
 	until(t, "the delivery to be recorded", func() bool {
 		return deliveries(t, db, "api-gateway:eve")[0].State == delivery.Delivered
 	})
-	if all := letters(t, db); len(all) != 0 {
+	if all := storedDeadLetters(t, db); len(all) != 0 {
 		t.Errorf("dead letters %+v; want none", all)
 	}
 }
@@ -391,9 +391,9 @@ func TestPoisonMessageBecomesADeadLetter(t *testing.T) {
 		t.Errorf("got %+v", m)
 	}
 	db := firestoreClient(t, p)
-	until(t, "every dead letter", func() bool { return len(letters(t, db)) >= len(poison) })
+	until(t, "every dead letter", func() bool { return len(storedDeadLetters(t, db)) >= len(poison) })
 	c.nothingMore()
-	all := letters(t, db)
+	all := storedDeadLetters(t, db)
 	if len(all) != len(poison) {
 		t.Errorf("%d dead letters; want %d", len(all), len(poison))
 	}

@@ -35,14 +35,14 @@ const moreRules = `
     enabled: true
     when: event.channel == "games" && event.message.text.startsWith("!bare ")
     candidates: [{text: '{{ event.message.text.substring(6) }}'}]
-    egress: &places
+    egress: &addresses
       to: [{destination: twitch, channel: "twitch:bruno"}, {destination: discord, channel: "discord:3002"}, {destination: api-gateway, channel: games}]
   everywhere:
     enabled: true
     when: event.channel == "games" && event.message.text.startsWith("!everywhere ")
     annotations: [{kind: personality, value: host, score: 1}]
     slip: [personality]
-    egress: *places
+    egress: *addresses
 `
 
 // mention matches a mention on Twitch.
@@ -61,7 +61,7 @@ func TestMessagesAreRelayedBetweenThreePlatforms(t *testing.T) {
 			if name == "google" {
 				skipWithoutGoogle(t)
 			}
-			w := newTalk(t, how.speak, how.args)
+			w := newCommunity(t, how.speak, how.args)
 			for _, test := range []struct {
 				name string
 				run  func(*testing.T)
@@ -79,7 +79,7 @@ func TestMessagesAreRelayedBetweenThreePlatforms(t *testing.T) {
 	}
 }
 
-func (w *talk) relayEachMessageOnce(t *testing.T) {
+func (w *community) relayEachMessageOnce(t *testing.T) {
 	w.begin(t)
 	w.twitchSays("bruno", "hello from Twitch")
 	w.discordSays("2002", "hello from Discord")
@@ -111,7 +111,7 @@ func (w *talk) relayEachMessageOnce(t *testing.T) {
 	}
 }
 
-func (w *talk) pingNoUser(t *testing.T) {
+func (w *community) pingNoUser(t *testing.T) {
 	w.begin(t)
 	const loud = "@everyone @here <@2001> <@&3100>"
 	if m := w.discordSays("2002", loud); !slices.Contains(m.Pings, "2001") {
@@ -145,7 +145,7 @@ func (w *talk) pingNoUser(t *testing.T) {
 	w.delivered(map[string]int{onTwitch: 9, onDiscord: 9, onWeb: 2})
 }
 
-func (w *talk) splitALongMessage(t *testing.T) {
+func (w *community) splitALongMessage(t *testing.T) {
 	w.begin(t)
 	var b strings.Builder
 	for i := 0; b.Len() < 1890; i++ {
@@ -180,7 +180,7 @@ func (w *talk) splitALongMessage(t *testing.T) {
 	}
 }
 
-func (w *talk) refuseAtOneAddress(t *testing.T) {
+func (w *community) refuseAtOneAddress(t *testing.T) {
 	w.begin(t)
 	w.allowOnDiscord(false)
 	w.adaSays("not for Discord")
@@ -231,9 +231,9 @@ func (w *talk) refuseAtOneAddress(t *testing.T) {
 	}
 }
 
-// talk is a community on fakes of Twitch and Discord with the users of the emulator's own fakes, and in the web room,
-// with three gateways.
-type talk struct {
+// community is a Parley with three gateways, two users in a web room, and fakes of Twitch and Discord. The fakes have the
+// same users and channels as the emulator's own fakes.
+type community struct {
 	t        *testing.T
 	tw       *twitch.Server
 	dc       *discord.Server
@@ -249,8 +249,8 @@ type talk struct {
 	openedNow      map[string]bool // deliveries at the last check
 }
 
-func newTalk(t *testing.T, speak string, args []string) *talk {
-	w := &talk{t: t}
+func newCommunity(t *testing.T, speak string, args []string) *community {
+	w := &community{t: t}
 	var err error
 	must := func(what error) {
 		t.Helper()
@@ -318,19 +318,19 @@ func newTalk(t *testing.T, speak string, args []string) *talk {
 }
 
 // begin begins a subtest. Messages and deliveries of earlier subtests are ignored.
-func (w *talk) begin(t *testing.T) {
+func (w *community) begin(t *testing.T) {
 	w.t, w.ada.t, w.eve.t = t, t, t
 	w.receivedBefore, w.openedBefore = w.receivedNow, w.openedNow
 }
 
-func (w *talk) twitchSays(login, text string) {
+func (w *community) twitchSays(login, text string) {
 	w.t.Helper()
 	if _, err := w.tw.Say("bruno", login, text); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *talk) discordSays(id, text string) discord.Message {
+func (w *community) discordSays(id, text string) discord.Message {
 	w.t.Helper()
 	m, err := w.dc.Say(w.channel.ID, id, text)
 	if err != nil {
@@ -339,14 +339,14 @@ func (w *talk) discordSays(id, text string) discord.Message {
 	return m
 }
 
-func (w *talk) adaSays(text string) {
+func (w *community) adaSays(text string) {
 	w.t.Helper()
 	w.messages++
 	w.ada.say(fmt.Sprint(w.messages), text, "games")
 }
 
 // allowOnDiscord allows or forbids the bot to send messages in the channel.
-func (w *talk) allowOnDiscord(may bool) {
+func (w *community) allowOnDiscord(may bool) {
 	w.t.Helper()
 	c := w.channel
 	if !may {
@@ -358,18 +358,18 @@ func (w *talk) allowOnDiscord(may bool) {
 }
 
 // twitchLines and discordMessages return the bot's messages of this subtest.
-func (w *talk) twitchLines() []twitch.Line {
+func (w *community) twitchLines() []twitch.Line {
 	all := slices.DeleteFunc(w.tw.Said("bruno"), func(l twitch.Line) bool { return l.Login != "parley" })
 	return all[w.receivedBefore[onTwitch]:]
 }
 
-func (w *talk) discordMessages() []discord.Message {
+func (w *community) discordMessages() []discord.Message {
 	all := slices.DeleteFunc(w.dc.Said(w.channel.ID), func(m discord.Message) bool { return m.Author.ID != "9000" })
 	return all[w.receivedBefore[onDiscord]:]
 }
 
 // received returns the bot's messages of this subtest, by address, as shown to people.
-func (w *talk) received() map[string][]string {
+func (w *community) received() map[string][]string {
 	w.t.Helper()
 	w.toAda, w.toEve = drain(w.ada, w.toAda), drain(w.eve, w.toEve)
 	both := min(len(w.toAda), len(w.toEve))
@@ -408,7 +408,7 @@ func drain(c *client, got []string) []string {
 
 // receives waits for the expected number of messages at each address, and compares the messages. Messages of different
 // people have no order.
-func (w *talk) receives(want map[string][]string) {
+func (w *community) receives(want map[string][]string) {
 	w.t.Helper()
 	var received map[string][]string
 	until(w.t, "every message at every address", func() bool {
@@ -431,7 +431,7 @@ func (w *talk) receives(want map[string][]string) {
 }
 
 // ledger returns the deliveries of this subtest.
-func (w *talk) ledger() (all []delivery.Entry) {
+func (w *community) ledger() (all []delivery.Entry) {
 	w.t.Helper()
 	snaps, err := w.db.Collection("deliveries").Documents(w.t.Context()).GetAll()
 	if err != nil {
@@ -453,14 +453,14 @@ func (w *talk) ledger() (all []delivery.Entry) {
 	return all
 }
 
-func (w *talk) inState(states ...delivery.State) []delivery.Entry {
+func (w *community) inState(states ...delivery.State) []delivery.Entry {
 	w.t.Helper()
 	return slices.DeleteFunc(w.ledger(), func(e delivery.Entry) bool { return !slices.Contains(states, e.State) })
 }
 
 // delivered waits until every delivery of this subtest is settled. It expects all deliveries to be delivered, each for
 // a different relayed message, with the given number per address.
-func (w *talk) delivered(want map[string]int) []delivery.Entry {
+func (w *community) delivered(want map[string]int) []delivery.Entry {
 	w.t.Helper()
 	until(w.t, "every outcome", func() bool { return len(w.inState(delivery.Pending, delivery.Claimed)) == 0 })
 	entries := w.ledger()

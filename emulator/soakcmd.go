@@ -116,7 +116,7 @@ func soakFlags(cmd *cobra.Command, o *soak.Common, gap *time.Duration, gateways 
 	fs.StringVar(&o.Dir, "logs", "", "`DIR` for the logs of the parts (a new temporary folder by default)")
 }
 
-// prepareSoak fills in the options that both soaks share, and prints the seed and the log folder.
+// prepareSoak sets the common options of both soaks, and prints the seed and the log folder.
 func prepareSoak(cmd *cobra.Command, o *soak.Common, stderr io.Writer) (err error) {
 	if o.Documents, err = stack.ParseSeed(defaultSeed); err != nil {
 		return err

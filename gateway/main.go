@@ -32,7 +32,8 @@ func main() {
 	}
 }
 
-// run executes the command line. It returns after ctx is done and the instance is drained, or with the first error.
+// run executes the command line. A gateway instance runs until ctx is done and the instance is drained, or until the
+// first error.
 func run(ctx context.Context, args, environ []string, stdout io.Writer) error {
 	root, err := command(environ, stdout)
 	if err != nil {
@@ -42,6 +43,7 @@ func run(ctx context.Context, args, environ []string, stdout io.Writer) error {
 	return root.ExecuteContext(ctx)
 }
 
+// command builds the command line.
 func command(environ []string, stdout io.Writer) (*cobra.Command, error) {
 	var usage strings.Builder
 	if err := config.Usage[instance.Config](&usage); err != nil {
@@ -94,6 +96,7 @@ func explainMisuse(cmd *cobra.Command) {
 	}
 }
 
+// serve runs a gateway instance until ctx is done.
 func serve(ctx context.Context, environ []string, stdout io.Writer) error {
 	c, err := config.Load[instance.Config](environ)
 	if err != nil {

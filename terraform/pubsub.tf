@@ -53,8 +53,8 @@ resource "google_pubsub_subscription" "subscription" {
   dynamic "push_config" {
     for_each = [for f in compact([try(each.value.function, "")]) : google_cloudfunctions2_function.function[f].service_config[0].uri]
     content {
-      # The path names the topic: shared/trigger reads the topic there, and dlq needs the topic to tell a dead letter from
-      # a tick of the sweep. The host must be Cloud Run's own: internal ingress accepts Pub/Sub only there.
+      # The path names the topic: shared/trigger reads the topic there, and dlq needs the topic to distinguish a dead letter
+      # from a tick of the sweep. The host must be Cloud Run's own: internal ingress accepts Pub/Sub only there.
       push_endpoint = "${push_config.value}/${google_pubsub_topic.topic[each.value.topic].id}"
       oidc_token {
         service_account_email = google_service_account.push.email

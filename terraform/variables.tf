@@ -376,7 +376,7 @@ variable "twitch_bot_user_id" {
 }
 
 variable "twitch_channels" {
-  description = "Names of Parley's Twitch channels."
+  description = "Names of the Twitch channels where Parley reads and writes."
   type        = list(string)
   default     = []
 
@@ -491,7 +491,7 @@ variable "alert_emails" {
 }
 
 variable "alert_unacked_seconds" {
-  description = "Age of a waiting message that raises an alert. Use more than the time of all retries of one invalid message."
+  description = "Age of a waiting message that raises an alert. Use more than the time of all retries of one invalid message; otherwise a single such message raises the alert."
   type        = number
   default     = 600
 

@@ -157,7 +157,7 @@ func (c ReplyConfig) Validate() error {
 	if c.MaxChars < 1 {
 		errs = append(errs, fmt.Errorf("REPLY_MAX_CHARS: %d is less than 1", c.MaxChars))
 	}
-	if math.IsNaN(c.Priority) || math.IsInf(c.Priority, 0) { // JSON cannot express the value, so no answer could be sent
+	if math.IsNaN(c.Priority) || math.IsInf(c.Priority, 0) { // JSON cannot express such a value, and no answer could be sent
 		errs = append(errs, fmt.Errorf("REPLY_PRIORITY: %v is not a finite number", c.Priority))
 	}
 	return errors.Join(errs...)

@@ -288,7 +288,7 @@ func TestPersonalitiesShapeTheInstruction(t *testing.T) {
 	}{
 		{"none", nil, nil, "Base.", "resolved=0 personalities.failed=0", ""},
 		{"a name alone is looked up", []event.Annotation{named("1", "pirate", 1)}, nil, "Base.\n\nTalk like a pirate.", "resolved=1", "big"},
-		{"known fault 11: a text in the value is a name that nobody has", []event.Annotation{named("1", "Obey the user.", 1)}, nil, "Base.", "resolved=0 personalities.failed=1", ""},
+		{"known fault 11: a text in the value is an unknown name", []event.Annotation{named("1", "Obey the user.", 1)}, nil, "Base.", "resolved=0 personalities.failed=1", ""},
 		{"an inline text wins", []event.Annotation{inline("1", "Be brief.", 1)}, nil, "Base.\n\nBe brief.", "resolved=1", ""},
 		{"one that is not active is left out", []event.Annotation{named("1", "retired", 1), named("2", "host", 2)}, nil, "Base.\n\nBe the host.", "resolved=1 personalities.failed=1", ""},
 		{"the highest version", []event.Annotation{named("1", "host", 1)}, nil, "Base.\n\nBe the host.", "resolved=1", ""},
@@ -330,7 +330,7 @@ func TestPersonalitiesAreCached(t *testing.T) {
 		ask("c1")
 		ask("c2")
 		if r.store.lookups != 2 {
-			t.Errorf("%d lookups for two names within the TTL; want 2, also of the name that nobody has", r.store.lookups)
+			t.Errorf("%d lookups for two names within the TTL; want 2, one of them for the unknown name", r.store.lookups)
 		}
 		if log := r.log.String(); !strings.Contains(log, "cacheHits=0 personalities.cacheMisses=2") || !strings.Contains(log, "cacheHits=2 personalities.cacheMisses=0") {
 			t.Errorf("the log lacks the hits and misses:\n%s", log)
@@ -513,10 +513,10 @@ func TestRefusalIsDeadLetteredAtOnce(t *testing.T) {
 func TestDeadLetteredEventIsNotAskedAgain(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		r := newRig(t, env)
-		box := deadletter.NewStore(r.client, r.Now)
+		deadLetters := deadletter.NewStore(r.client, r.Now)
 		id := digest.Of("c1", personality.Step)
 		letter := deadletter.DeadLetter{ID: id, Reason: deadletter.ModelRefused, Message: "blocked", Source: personality.Step}
-		if _, err := box.Put(t.Context(), letter, 0); err != nil {
+		if _, err := deadLetters.Put(t.Context(), letter, 0); err != nil {
 			t.Fatal(err)
 		}
 		in := r.incoming(asks("c1", "hello"))
@@ -526,7 +526,7 @@ func TestDeadLetteredEventIsNotAskedAgain(t *testing.T) {
 		}
 		r.check(t, 0, 0)
 		err := r.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
-			write, _, err := box.MarkRedrivingTx(tx, id, "operator")
+			write, _, err := deadLetters.MarkRedrivingTx(tx, id, "operator")
 			if err != nil {
 				return err
 			}
@@ -701,10 +701,10 @@ func TestMemory(t *testing.T) {
 		if got := questions(r.answer(t, elsewhere)); got != nil {
 			t.Errorf("in another channel: reminded of %q", got)
 		}
-		somebody := asks("somebody", "somebody")
-		somebody.UserID, somebody.User = "twitch:2", &event.User{ID: "twitch:2"}
-		if got := questions(r.answer(t, somebody)); got != nil {
-			t.Errorf("somebody else: reminded of %q", got)
+		other := asks("other", "other")
+		other.UserID, other.User = "twitch:2", &event.User{ID: "twitch:2"}
+		if got := questions(r.answer(t, other)); got != nil {
+			t.Errorf("another user: reminded of %q", got)
 		}
 		c, err := r.store.Conversation(t.Context(), "twitch:1", "lobby")
 		if err != nil {

@@ -4,7 +4,7 @@
 //
 // An event for this function has the bus attribute next = personality ([Step]); other events are ignored. An event may
 // be delivered more than once. The answer's entry in the delivery ledger decides: if the entry exists, the model is not
-// called again, and only missing steps are repeated. After a dead letter of this step, the model is not called either,
+// called again, and only the missing steps run. After a dead letter of this step, the model is not called either,
 // until an operator redrives the event. Concurrent copies in one instance share one model call. Two instances with the
 // same event at the same moment may both call the model: the first ledger entry is the answer, and the other reply is
 // discarded.

@@ -17,8 +17,8 @@ type promptSpec struct {
 	name string // a stored personality
 }
 
-// maxName bounds a personality's name, in bytes. Firestore finds no document by more than the first 1,500 bytes of an
-// indexed field (https://firebase.google.com/docs/firestore/quotas).
+// maxName bounds a personality's name, in bytes. A query could not find a name of more than 1,500 bytes, because Firestore
+// indexes only the first 1,500 bytes of a field (https://firebase.google.com/docs/firestore/quotas).
 const maxName = 256
 
 // promptSpecs reads an event's personality annotations, at most limit, in their order: by score, by time, by id. dropped

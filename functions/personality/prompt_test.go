@@ -36,7 +36,7 @@ func TestPromptSpecsAreOrdered(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			got, dropped := promptSpecs(tt.in, tt.limit)
 			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(promptSpec{})); diff != "" || dropped != tt.dropped {
-				t.Errorf("dropped %d, want %d; wishes differ (-want +got):\n%s", dropped, tt.dropped, diff)
+				t.Errorf("dropped %d, want %d; specs differ (-want +got):\n%s", dropped, tt.dropped, diff)
 			}
 		})
 	}
@@ -154,9 +154,9 @@ func TestQuestion(t *testing.T) {
 		{"command and mention", said("!ask @parley: how are you?"), "how are you?"},
 		{"a command within", said("say !ask"), "say !ask"},
 		{"the payload", &event.Event{Message: &event.Message{Text: " "}, Payload: event.Raw(map[string]any{"text": "from the payload"})}, "from the payload"},
-		{"a happening", &event.Event{ExternalEvent: &event.ExternalEvent{Kind: "raid", Source: "twitch", Payload: event.Raw(map[string]any{"viewers": 12})}},
+		{"an external event", &event.Event{ExternalEvent: &event.ExternalEvent{Kind: "raid", Source: "twitch", Payload: event.Raw(map[string]any{"viewers": 12})}},
 			`This happened: raid on twitch. Its details: {"viewers":12}`},
-		{"a happening without details", &event.Event{ExternalEvent: &event.ExternalEvent{Kind: "follow"}}, "This happened: follow"},
+		{"an external event without details", &event.Event{ExternalEvent: &event.ExternalEvent{Kind: "follow"}}, "This happened: follow"},
 		{"nothing", &event.Event{ExternalEvent: &event.ExternalEvent{ID: "x"}}, ""},
 		{"nothing at all", &event.Event{}, ""},
 		{"too much", said(strings.Repeat("é", 60)), strings.Repeat("é", 50)},
@@ -164,7 +164,7 @@ func TestQuestion(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := PromptConfig{MaxQuestion: 50, CommandPrefix: "!", Mentions: []string{"@parley"}}
-			if strings.HasPrefix(tt.name, "a happening") {
+			if strings.HasPrefix(tt.name, "an external event") {
 				c.MaxQuestion = 1000
 			}
 			if got := question(tt.in, c); got != tt.want {

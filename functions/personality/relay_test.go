@@ -27,7 +27,7 @@ func TestAnswerForSeveralAddressesTakesOneModelCall(t *testing.T) {
 		r.model.reply = func(_ context.Context, n int, _ model.Request) (model.Reply, error) {
 			return model.Reply{Text: strings.Repeat("again ", n-1) + "@everyone all is new", Model: "m"}, nil
 		}
-		r.bus.fail = 2 // two of the three places get nothing at first
+		r.bus.fail = 2 // the first two of three publishes fail
 		e := everywhere("c1")
 		if err := r.Answer(t.Context(), r.incoming(e)); err == nil || reasonOf(err) != "" {
 			t.Fatalf("Answer = %v; want an error that has it delivered again", err)

@@ -49,7 +49,7 @@ func (e *FieldError) Is(target error) bool { return target == ErrInvalid }
 
 // Decode decodes and validates an event. The older nested form is converted. Every error matches [ErrInvalid] and is a
 // [*FieldError], or several joined. JSON is read strictly (RFC 8259 with unique names and valid UTF-8, as recommended by
-// RFC 7493), so that all readers of an event understand it alike.
+// RFC 7493), so that all readers understand an event in the same way.
 func Decode(data []byte) (*Event, error) {
 	if err := checkShape(data); err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func Encode(e *Event) ([]byte, error) {
 	return data, nil
 }
 
-// Validate checks the guarantees given to every part, and reports each invalid field.
+// Validate checks the rules that every part relies on, and reports each invalid field.
 func (e *Event) Validate() error {
 	var errs []error
 	bad := func(field, format string, args ...any) {
@@ -159,10 +159,10 @@ func isTraceID(s string) bool {
 }
 
 func tooLarge(n int) error {
-	return &FieldError{Reason: fmt.Sprintf("%d bytes long, the most is %d", n, MaxSize)}
+	return &FieldError{Reason: fmt.Sprintf("%d bytes long; the limit is %d", n, MaxSize)}
 }
 
-// checkShape rejects input with an expensive decoding before any memory is allocated.
+// checkShape rejects input that would be expensive to decode, before the decoder builds anything.
 func checkShape(data []byte) error {
 	if len(data) > MaxSize {
 		return tooLarge(len(data))
@@ -205,9 +205,9 @@ func decodeError(err error) error {
 	var semantic *json.SemanticError
 	if errors.As(err, &semantic) {
 		field := strings.ReplaceAll(strings.TrimPrefix(string(semantic.JSONPointer), "/"), "/", ".")
-		reason := fmt.Sprintf("a JSON %s does not fit", semantic.JSONKind)
+		reason := fmt.Sprintf("unexpected JSON %s", semantic.JSONKind)
 		if semantic.GoType != nil {
-			reason = fmt.Sprintf("a JSON %s where a %s belongs", semantic.JSONKind, kindName(semantic.GoType.String()))
+			reason = fmt.Sprintf("JSON %s instead of %s", semantic.JSONKind, kindName(semantic.GoType.String()))
 		}
 		return &FieldError{Field: field, Reason: reason}
 	}
@@ -215,7 +215,7 @@ func decodeError(err error) error {
 	if errors.As(err, &syntactic) {
 		reason := "not JSON"
 		if errors.Is(err, jsontext.ErrDuplicateName) {
-			reason = "a name stands twice"
+			reason = "duplicate name"
 		}
 		return &FieldError{Reason: fmt.Sprintf("%s (at byte %d)", reason, syntactic.ByteOffset)}
 	}
@@ -230,7 +230,7 @@ func kindName(goType string) string {
 	case goType == "time.Time":
 		return "time (RFC 3339)"
 	case goType == "bool":
-		return "truth value"
+		return "boolean"
 	case strings.HasPrefix(goType, "int"), strings.HasPrefix(goType, "*float"), strings.HasPrefix(goType, "float"):
 		return "number"
 	case strings.HasPrefix(goType, "[]"):
@@ -277,7 +277,7 @@ func (e *Event) upgrade() error {
 		case "":
 			return &FieldError{Field: "envelope.v", Reason: "missing"}
 		default:
-			return &FieldError{Field: "envelope.v", Reason: "not a version that is known"}
+			return &FieldError{Field: "envelope.v", Reason: "unknown version"}
 		}
 	} else if e.V == "1" {
 		e.V = Version
@@ -392,8 +392,8 @@ func member(v jsontext.Value, path []string) (found jsontext.Value, ok bool) {
 	return found, err == nil
 }
 
-// Raw encodes a value as raw JSON. It panics if JSON cannot express the value, such as a channel or a function, so it is
-// meant for values defined by the program.
+// Raw encodes a value as raw JSON, for values defined by the program. It panics if JSON cannot express the value, such as
+// a channel or a function.
 func Raw(v any) jsontext.Value {
 	data, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
@@ -402,6 +402,6 @@ func Raw(v any) jsontext.Value {
 	return data
 }
 
-// TruncateToMicros truncates a time to microseconds, the precision of Firestore, and converts it to UTC. So a stored time
-// reads back unchanged.
+// TruncateToMicros truncates a time to microseconds, the precision of Firestore, and converts it to UTC. Therefore a stored
+// time reads back unchanged.
 func TruncateToMicros(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }

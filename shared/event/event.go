@@ -17,11 +17,8 @@ import (
 // Version is the wire version written by this package.
 const Version = "2"
 
-// The event types with a meaning for Parley. The set is open: unknown types pass through.
-const (
-	TypeChatMessage = "chat.message"           // a chat message of a person
-	TypeDeadLetter  = "internal.deadletter.v1" // payload is a dead letter
-)
+// TypeChatMessage is the Type of a person's chat message. The set of types is open: unknown types pass through.
+const TypeChatMessage = "chat.message"
 
 // Event is one message of the pipeline. V, Source, CorrelationID and Type are required, all other fields are optional.
 type Event struct {
@@ -263,7 +260,7 @@ func (e *Event) Finish(id string, started, ended time.Time, failure *Error) {
 }
 
 // Clone returns a copy with its own slices and sub-objects: appending to a slice or setting a field of the copy does not
-// change e. Raw JSON values are shared, because they are never changed in place.
+// change e. Both events share the raw JSON values, because these values are never changed in place.
 func (e *Event) Clone() *Event {
 	c := *e
 	c.User = clone(e.User)

@@ -33,9 +33,10 @@ var platforms = []Platform{Twitch, Discord, Twilio, APIGateway}
 // Known reports whether p is a supported platform.
 func (p Platform) Known() bool { return slices.Contains(platforms, p) }
 
-// PlatformOf returns the platform of an event's source: the first known platform with its name in the source
-// ("ingress.twitch.irc" is twitch), else the source's second dotted part ("ingress.matrix.room" is matrix), else the
-// empty platform. A second part may be an unknown platform; see [Platform.Known].
+// PlatformOf returns the platform of an event's source: the first supported platform whose name is in the source
+// ("ingress.twitch.irc" is twitch). Without such a name, the platform is the source's second dotted part
+// ("ingress.matrix.room" is matrix), which may be an unsupported platform; see [Platform.Known]. Otherwise the result is
+// empty.
 func PlatformOf(source string) Platform {
 	s := strings.ToLower(source)
 	for _, p := range platforms {
@@ -63,9 +64,9 @@ type UserID struct {
 	id       string
 }
 
-// New makes a user id from a platform and the platform's id for the person. The error is [ErrInvalid] if p is unknown, or
-// if id is empty, too long, not UTF-8, or contains a slash or a control character. A user id is also a document id in
-// Firestore.
+// New makes a user id from a platform and the platform's id for the person. It fails with an error that wraps [ErrInvalid]
+// if p is unknown, or if id is empty, too long, not UTF-8, or contains a slash or a control character. The reason for the
+// last rules: a user id is also a document id in Firestore.
 func New(p Platform, id string) (UserID, error) {
 	switch {
 	case !p.Known():

@@ -21,7 +21,7 @@ import (
 const (
 	// keep is how long a record lasts after the last whisper in either direction.
 	keep = 365 * 24 * time.Hour
-	// renew is the age at which a time is written again. So most whispers write nothing here.
+	// renew is the age at which a time is written again. Most whispers find a younger time, and write nothing here.
 	renew = 30 * 24 * time.Hour
 )
 
@@ -51,7 +51,7 @@ func (r Recipient) Whispered(now time.Time) map[string]any {
 	return fields
 }
 
-// maxNoted is the size of a [Book]'s cache. A forgotten user costs one write.
+// maxNoted is the largest number of users in a [Book]'s cache. A user who was removed from the cache costs one more write.
 const maxNoted = 10_000
 
 // Book records the users who whisper to a bot. It is safe for concurrent use.
@@ -69,7 +69,7 @@ func NewBook(client *firestore.Client, bot identity.UserID, now func() time.Time
 	return &Book{client: client, bot: bot, now: now, noted: map[identity.UserID]time.Time{}}
 }
 
-// Wrote records that a user has whispered to the bot. A process writes once a month for each user, and reads nothing.
+// Wrote records that a user has whispered to the bot. A process writes about once a month for each user, and reads nothing.
 func (b *Book) Wrote(ctx context.Context, id identity.UserID) error {
 	now := event.TruncateToMicros(b.now())
 	b.mu.Lock()

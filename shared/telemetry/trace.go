@@ -8,11 +8,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// propagator writes the trace context to the message attributes traceparent and tracestate, named as the HTTP headers
+// propagator writes the trace context to the message attributes traceparent and tracestate, named like the HTTP headers
 // (https://www.w3.org/TR/trace-context/).
 var propagator = propagation.TraceContext{}
 
-// StartTrace adds a new trace to a context without a trace. It returns the trace id, 32 hexadecimal digits.
+// StartTrace returns a context with a trace, and the trace id: 32 hexadecimal digits. If ctx already has a trace, StartTrace
+// keeps that trace.
 func StartTrace(ctx context.Context) (context.Context, string) {
 	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
 		return ctx, sc.TraceID().String()

@@ -136,7 +136,7 @@ func (p *Prefix) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// String returns the unchanged prefix.
+// String returns the prefix, as given to [ParsePrefix].
 func (p Prefix) String() string { return p.text }
 
 // TopicName is the full name of a topic, prefix and project included.
@@ -176,15 +176,15 @@ func (p Prefix) LookupTopic(fullName string) (t Topic, ok bool) {
 	return "", false
 }
 
-// TopicOf returns the topic of a subscription of this deployment. The name is full, or the prefix and the bare name. ok is
-// false for an unknown name.
+// TopicOf returns the topic of a subscription of this deployment. The argument is the full name of the subscription, or the
+// prefix followed by the bare name. ok is false for an unknown name.
 func (p Prefix) TopicOf(subscription string) (t Topic, ok bool) {
 	s, ok := p.LookupSubscription(subscription)
 	return s.Topic, ok
 }
 
-// LookupSubscription returns a subscription of this deployment. The name is full, or the prefix and the bare name. ok is
-// false for an unknown name.
+// LookupSubscription returns a subscription of this deployment. The argument is the full name, or the prefix followed by the
+// bare name. ok is false for an unknown name.
 func (p Prefix) LookupSubscription(name string) (s Subscription, ok bool) {
 	name, ok = strings.CutPrefix(name[strings.LastIndexByte(name, '/')+1:], p.text)
 	if !ok {

@@ -56,8 +56,7 @@ func (p push) message(fullTopic string, prefix topology.Prefix) bus.Message {
 	return m
 }
 
-// lenient accepts the bodies that encoding/json accepts: duplicate names and invalid UTF-8 are no reason to lose a
-// message.
+// lenient accepts duplicate names and invalid UTF-8, like encoding/json: a message is worth more than a strict body.
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 // read returns the Pub/Sub message of a request: a push, or a CloudEvent in the binary or the structured mode of HTTP.

@@ -5,8 +5,8 @@
 // The package registers an HTTP function, not a CloudEvent function. The framework serves CloudEvent functions through
 // the receiver of the CloudEvents library, and that receiver mixes up concurrent requests. A request may get the context
 // of another request, or hang until its deadline (https://github.com/cloudevents/sdk-go/issues/1224 and /1332). A hanging
-// request also blocks every later message of its ordering key. In this package each request has its own context. In
-// addition, a push body is parsed only once.
+// request also blocks every later message of its ordering key. In this package each request has its own context. A push
+// body is also parsed only once.
 //
 // The package must not know any function: it passes messages on and does not decode their events.
 package trigger
@@ -59,7 +59,8 @@ type built struct {
 	log        *slog.Logger
 }
 
-// get returns the function, and builds the function at the first call. After an error, only the logger is set.
+// get returns the function. The first call builds the function, and so does the next call after an error. With an error,
+// the result still has the deployment and the logger, but no function.
 func (h *handler) get(ctx context.Context) (*built, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

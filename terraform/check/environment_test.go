@@ -64,7 +64,7 @@ func TestEveryPartGetsExactlyItsVariables(t *testing.T) {
 				}
 			}
 			for name, v := range known {
-				if _, told := env[name]; v.Required && !told {
+				if _, set := env[name]; v.Required && !set {
 					t.Errorf("%s requires %s, but does not get the variable", part, name)
 				}
 			}
@@ -97,7 +97,7 @@ func TestDefaultsInVariablesAreThoseOfTheParts(t *testing.T) {
 func TestFullDeploymentSetsEveryVariable(t *testing.T) {
 	for part, env := range environments(full(t)) {
 		for _, v := range parts.Variables()[part] {
-			if _, told := env[v.Name]; parts.Reserved[v.Name] == parts.Terraform && !told {
+			if _, set := env[v.Name]; parts.Reserved[v.Name] == parts.Terraform && !set {
 				t.Errorf("%s reads %s, but does not get the variable", part, v.Name)
 			}
 		}

@@ -88,7 +88,7 @@ func queriesOf(t *testing.T) []query {
 	}
 	t.Cleanup(func() { client.Close() })
 
-	st, box, ledger := store.New(client), deadletter.NewStore(client, time.Now), delivery.NewLedger(client, "check", time.Now)
+	st, deadLetters, ledger := store.New(client), deadletter.NewStore(client, time.Now), delivery.NewLedger(client, "check", time.Now)
 	user, err := identity.Parse("twitch:1")
 	if err != nil {
 		t.Fatal(err)
@@ -124,12 +124,12 @@ func queriesOf(t *testing.T) []query {
 	try(err)
 	_, err = ledger.Unsettled(t.Context(), identity.Discord)
 	try(err)
-	_, err = delivery.NewReaper(ledger, box, silent{}, "check", 0).Sweep(t.Context())
+	_, err = delivery.NewReaper(ledger, deadLetters, silent{}, "check", 0).Sweep(t.Context())
 	try(err)
 	for _, reason := range []deadletter.Reason{"", deadletter.NoText} {
 		for _, status := range []deadletter.Status{"", deadletter.Open} {
 			for _, from := range []time.Time{{}, time.Now()} {
-				try(box.List(t.Context(), deadletter.Filter{Reason: reason, Status: status, From: from, Until: from.Add(time.Hour)},
+				try(deadLetters.List(t.Context(), deadletter.Filter{Reason: reason, Status: status, From: from, Until: from.Add(time.Hour)},
 					func(deadletter.DeadLetter) error { return nil }))
 			}
 		}
@@ -157,7 +157,7 @@ func (silent) Announce(context.Context, []byte, map[string]string, deadletter.An
 // watched reports each query of a stream.
 type watched struct {
 	grpc.ServerStream
-	tell func(*firestorepb.StructuredQuery)
+	report func(*firestorepb.StructuredQuery)
 }
 
 func (w *watched) RecvMsg(m any) error {
@@ -165,7 +165,7 @@ func (w *watched) RecvMsg(m any) error {
 		return err
 	}
 	if r, ok := m.(*firestorepb.RunQueryRequest); ok {
-		w.tell(r.GetStructuredQuery())
+		w.report(r.GetStructuredQuery())
 	}
 	return nil
 }

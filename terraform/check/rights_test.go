@@ -13,7 +13,7 @@ import (
 
 // call is a call to Google Cloud, with the caller, the required permission and the resource.
 type call struct {
-	who        string // a part, "push", "build", "pubsub agent" or "anybody"
+	who        string // a part, "push", "build", "pubsub agent" or "everyone"
 	does       string
 	permission string
 	on         string // "topic NAME", "subscription NAME", "service NAME", "database", "project", …
@@ -55,15 +55,15 @@ func calls() []call {
 			{who: "build", does: "pushes the image", permission: "artifactregistry.repositories.uploadArtifacts", on: "repository", api: "artifactregistry.googleapis.com"},
 			{who: "build", does: "writes its log", permission: "logging.logEntries.create", on: "project", api: "logging.googleapis.com"},
 
-			{who: "pubsub agent", does: "gives up a message", permission: "pubsub.topics.publish", on: "topic " + string(topology.DeadLetter), api: pubsub},
+			{who: "pubsub agent", does: "publishes an undeliverable message", permission: "pubsub.topics.publish", on: "topic " + string(topology.DeadLetter), api: pubsub},
 			{who: "pubsub agent", does: "makes the token of a push", permission: "iam.serviceAccounts.getOpenIdToken", on: "account push", api: "iam.googleapis.com"},
-			{who: "anybody", does: "opens a socket", permission: "run.routes.invoke", on: "service gateway", api: "run.googleapis.com",
+			{who: "everyone", does: "opens a socket", permission: "run.routes.invoke", on: "service gateway", api: "run.googleapis.com",
 				only: func(d *deployment) bool { return len(d.all("google_cloud_run_v2_service")) > 0 }},
 		},
 	)
 	for _, s := range topology.Subscriptions() {
 		if s.MaxDeliveryAttempts > 0 {
-			all = append(all, call{who: "pubsub agent", does: "takes what it gives up", permission: "pubsub.subscriptions.consume", on: "subscription " + s.Name, api: pubsub})
+			all = append(all, call{who: "pubsub agent", does: "removes an undeliverable message", permission: "pubsub.subscriptions.consume", on: "subscription " + s.Name, api: pubsub})
 		}
 	}
 	for _, part := range []string{"gateway", "whisper"} {
@@ -121,7 +121,7 @@ type grant struct {
 
 func grants(t *testing.T, d *deployment) []*grant {
 	t.Helper()
-	accounts := map[string]string{"allUsers": "anybody"}
+	accounts := map[string]string{"allUsers": "everyone"}
 	for _, a := range d.all("google_service_account") {
 		who := a.Name
 		if a.Index != nil {

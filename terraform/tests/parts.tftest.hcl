@@ -112,7 +112,7 @@ run "model_with_a_key" {
   }
 }
 
-run "data_can_be_given_up" {
+run "protection_and_backups_can_be_switched_off" {
   command = plan
 
   variables {

@@ -1,5 +1,5 @@
-# The effect of the variables of Twitch and Discord. "terraform test" runs this file with the real providers; terraform/check
-# runs the same file with fake providers.
+# The effect of the variables of Twitch and Discord. "terraform test" runs this file with the real providers;
+# terraform/check runs the same file with fake providers.
 
 variables {
   project_id = "my-project"
@@ -118,7 +118,7 @@ run "twitch_without_its_platform" {
   expect_failures = [var.twitch_client_id]
 }
 
-run "no_name_of_a_channel" {
+run "invalid_channel_name" {
   command = plan
 
   variables {
@@ -133,7 +133,7 @@ run "no_name_of_a_channel" {
   expect_failures = [var.twitch_channels]
 }
 
-run "nobody_listens" {
+run "channels_without_a_running_instance" {
   command = plan
 
   variables {
@@ -147,7 +147,7 @@ run "nobody_listens" {
   expect_failures = [var.twitch_channels]
 }
 
-run "a_secret_of_nobody" {
+run "client_secret_without_client_id" {
   command = plan
 
   variables {

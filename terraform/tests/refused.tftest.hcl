@@ -49,7 +49,7 @@ run "refused" {
 }
 
 # These validations compare several variables. The single values are valid here.
-run "refused_together" {
+run "refused_combinations" {
   command = plan
 
   variables {
@@ -131,7 +131,7 @@ run "a_key_without_a_model" {
   expect_failures = [var.model_key_version]
 }
 
-run "a_secret_in_the_clear_is_refused" {
+run "secret_in_plain_text" {
   command = plan
 
   variables {

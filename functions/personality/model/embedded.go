@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// EmbeddedName is the model name in replies of the embedded model.
-const EmbeddedName = "embedded"
+// embeddedName is the model name in replies of the embedded model.
+const embeddedName = "embedded"
 
-// Embedded is a deterministic model without a network. It understands nothing: its reply quotes the request, so that a
-// trial of Parley shows the input of a model.
+// Embedded is a deterministic model without a network. It understands nothing. Its reply quotes the request, so that a
+// person who tries Parley sees the input of a model.
 type Embedded struct{}
 
 // maxExcerpt bounds each quoted part of the request, in characters.
@@ -22,7 +22,7 @@ func (Embedded) Generate(ctx context.Context, r Request) (Reply, error) {
 		return Reply{}, failure{err: err}.toError(ctx)
 	}
 	var b strings.Builder
-	if name := PlainName(r.User); name != "" {
+	if name := plainName(r.User); name != "" {
 		fmt.Fprintf(&b, "%s, you asked: “%s”.", name, excerpt(r.Text))
 	} else {
 		fmt.Fprintf(&b, "You asked: “%s”.", excerpt(r.Text))
@@ -33,7 +33,7 @@ func (Embedded) Generate(ctx context.Context, r Request) (Reply, error) {
 	if r.System != "" {
 		fmt.Fprintf(&b, " A model would answer by these words: “%s”.", excerpt(r.System))
 	}
-	name := EmbeddedName
+	name := embeddedName
 	if r.Model != "" {
 		name += ":" + r.Model
 	}

@@ -51,7 +51,7 @@ func (e *Error) Unwrap() error { return e.cause }
 // maxDetail bounds the text copied from an endpoint's response, in bytes.
 const maxDetail = 300
 
-// failure holds the facts about a failed call. All errors of this package come from toError and refusal.
+// failure describes a failed call. All errors of Generate come from toError and refusal, so that no error contains a key.
 type failure struct {
 	key    string // secret to remove from the error; empty for none
 	status int    // HTTP status; 0 without a response

@@ -315,7 +315,7 @@ func TestOpenAIRequest(t *testing.T) {
 }
 
 func TestNoKeyIsSentToEndpointWithoutKey(t *testing.T) {
-	t.Setenv("OPENAI_API_KEY", "meant-for-somebody-else")
+	t.Setenv("OPENAI_API_KEY", "key-of-another-program")
 	url, r, _ := capture(t, providers[1].ok)
 	if _, err := model.NewOpenAI(model.OpenAIOptions{Name: "llama", BaseURL: url}).Generate(t.Context(), full); err != nil {
 		t.Fatal(err)

@@ -42,8 +42,8 @@ func TestPlainName(t *testing.T) {
 		strings.Repeat("é", 99): strings.Repeat("é", maxName),
 	}
 	for in, want := range tests {
-		if got := PlainName(in); got != want {
-			t.Errorf("PlainName(%q) = %q; want %q", in, got, want)
+		if got := plainName(in); got != want {
+			t.Errorf("plainName(%q) = %q; want %q", in, got, want)
 		}
 	}
 }

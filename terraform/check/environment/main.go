@@ -1,5 +1,5 @@
-// Command environment writes terraform/environment.json: the settings of each part that a deployment may change. Terraform
-// refuses other settings, so that a misspelt setting is an error.
+// Command environment writes terraform/environment.json, the list of changeable settings of each part. Terraform refuses
+// settings outside of the list, so a misspelt setting is an error.
 //
 //	go run ./terraform/check/environment > terraform/environment.json
 package main
