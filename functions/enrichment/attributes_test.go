@@ -62,7 +62,7 @@ func TestReadAttributes(t *testing.T) {
 	e.User = &event.User{DisplayName: " Ada ", Email: "a@example.com", Profile: map[string]string{"pronouns": "she", "long": strings.Repeat("x", maxAttributeLen+1)}}
 	f := readAttributes(e, mustParse(t, "twitch:1"), nil)
 	if f.displayName != "Ada" || f.email != "a@example.com" || !f.authoritative {
-		t.Errorf("facts = %+v", f)
+		t.Errorf("attributes = %+v", f)
 	}
 	if diff := cmp.Diff(map[string]string{"pronouns": "she", "username": "ada", "color": "#f00"}, f.profile); diff != "" {
 		t.Errorf("profile (-want +got):\n%s", diff)
@@ -71,13 +71,13 @@ func TestReadAttributes(t *testing.T) {
 		Payload: []byte(`{"userId":"1","username":"raider","displayName":"Raider","roomId":"5"}`),
 	}}
 	if f := readAttributes(raid, mustParse(t, "twitch:1"), nil); f.displayName != "Raider" || f.profile["username"] != "raider" || f.hasRoles {
-		t.Errorf("facts = %+v; want the raider's, and no roles", f)
+		t.Errorf("attributes = %+v; want the raider's, and no roles", f)
 	}
 	if f := readAttributes(raid, mustParse(t, "twitch:5"), nil); f.displayName != "" {
-		t.Errorf("facts = %+v; want none of another user", f)
+		t.Errorf("attributes = %+v; want none of another user", f)
 	}
 	f = readAttributes(raw("api-gateway", `{"displayName":"Mallory"}`), mustParse(t, "twitch:1"), nil)
 	if f.displayName != "" || f.authoritative {
-		t.Errorf("facts = %+v; want none of another platform's payload", f)
+		t.Errorf("attributes = %+v; want none of another platform's payload", f)
 	}
 }

@@ -58,7 +58,7 @@ func (p *publisher) Publish(_ context.Context, t topology.Topic, out bus.Outgoin
 type meddling struct {
 	*store.Store
 	before func()       // nil for nothing
-	after  func() error // what a write that succeeded returns; nil for that it did
+	after  func() error // the result of a write that succeeded; nil for success
 	puts   int
 }
 
@@ -295,7 +295,7 @@ func TestUnmatchedEventPasses(t *testing.T) {
 				t.Errorf("%s: %+v; want it as it came", name, got)
 			}
 			if got.User != nil && got.User.Roles != nil {
-				t.Errorf("%s: roles = %v, for which nobody vouches", name, got.User.Roles)
+				t.Errorf("%s: roles = %v; want none, because they are unverified", name, got.User.Roles)
 			}
 		}
 		if r.store.puts != 0 {
@@ -470,7 +470,7 @@ func TestAnswerToChannelHasNoUser(t *testing.T) {
 			t.Errorf("answer to %q in %q by %+v", out.UserID, out.Channel, out.Egress)
 		}
 		if got.UserID != "twitch:5" {
-			t.Errorf("observers are told of %q", got.UserID)
+			t.Errorf("observers got the user %q", got.UserID)
 		}
 	})
 }
@@ -711,7 +711,7 @@ func TestRoundTrips(t *testing.T) {
 		{"found by e-mail again", byEmailAgain, 1, 1, map[string]int64{"RunQuery": 1, "Commit": 1}},
 		{"linked", says("c7", "discord:6", "hi"), 3, 1, map[string]int64{"BatchGetDocuments": 2, "Commit": 1}},
 		{"linked, and remembered", says("c8", "discord:6", "hi"), 1, 1, map[string]int64{"BatchGetDocuments": 1, "Commit": 1}},
-		{"nobody's", says("c5", "", "hi"), 0, 0, map[string]int64{}},
+		{"without a user", says("c5", "", "hi"), 0, 0, map[string]int64{}},
 		{"answered by a rule", says("c6", "twitch:5", "!hello"), 1, 2, map[string]int64{"BatchGetDocuments": 1, "Commit": 2}},
 	} {
 		before := server.Counts()

@@ -147,7 +147,7 @@ func TestLinkIsFollowedOnceAndInvalidLinkIgnored(t *testing.T) {
 		}
 		for _, id := range []string{"discord:3", "discord:4", "discord:5"} {
 			if !strings.Contains(r.log.String(), "user="+id) {
-				t.Errorf("nobody is told of %s", id)
+				t.Errorf("no warning about %s", id)
 			}
 		}
 	})

@@ -22,7 +22,7 @@ func TestTagsAndSessions(t *testing.T) {
 	)
 	type step struct {
 		after    time.Duration // since noon
-		silent   bool          // an event that nobody said
+		silent   bool          // not a chat message
 		tags     []string
 		messages int64
 		sessions int64
@@ -131,7 +131,7 @@ func TestApplyAttributes(t *testing.T) {
 			store.User{DisplayName: "New", Email: "old@example.com", Profile: map[string]string{"color": "blue", "username": "n"}}},
 		{"hearsay", known, attributes{displayName: "New", profile: map[string]string{"color": "blue", "username": "n"}},
 			store.User{DisplayName: "Old", Email: "old@example.com", Profile: map[string]string{"color": "red", "username": "n"}}},
-		{"hearsay about nobody", store.User{}, attributes{displayName: "New", email: "new@example.com"}, store.User{DisplayName: "New", Email: "new@example.com"}},
+		{"hearsay about an empty document", store.User{}, attributes{displayName: "New", email: "new@example.com"}, store.User{DisplayName: "New", Email: "new@example.com"}},
 	} {
 		got := tt.doc
 		applyAttributes(&got, tt.in)

@@ -41,8 +41,8 @@ import (
 // Personality is the only step that a rule can request: a model's answer.
 const Personality = "personality"
 
-// AudienceChannel is the audience of an answer to everybody in the channel.
-const AudienceChannel = "channel"
+// audienceChannel is the audience of an answer to everybody in the channel.
+const audienceChannel = "channel"
 
 const (
 	// costLimit bounds the cost of one expression in CEL's units: about one for each operation, and one for each ten
@@ -236,9 +236,9 @@ func check(r store.Rule) error {
 			bad("egress.type: %q is not chat, dm or event", g.Type)
 		}
 		switch {
-		case g.Audience == AudienceChannel && len(r.Slip) > 0:
+		case g.Audience == audienceChannel && len(r.Slip) > 0:
 			bad("egress.audience: channel is not allowed together with slip")
-		case g.Audience != "" && g.Audience != "user" && g.Audience != AudienceChannel:
+		case g.Audience != "" && g.Audience != "user" && g.Audience != audienceChannel:
 			bad("egress.audience: %q is not user or channel", g.Audience)
 		}
 		if len(r.Candidates)+len(r.Slip) == 0 {
