@@ -10,12 +10,22 @@ import (
 	"parley.internal/functions/enrichment/rule"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/retry"
 	"parley.internal/shared/store"
 )
 
-// maxAttempts bounds the decisions for one event when the user's document keeps changing. Events of one user in one
-// channel are ordered, so conflicts only occur for a user who talks in several channels at once.
-const maxAttempts = 5
+const (
+	// maxAttempts bounds the decisions for one event when the user's document keeps changing. A batcher keeps the events
+	// of one user in one instance apart, so a conflict needs a second instance, a linked id, or an operator.
+	maxAttempts = 6
+
+	// The pauses between attempts are about 25, 50, 100, 200 and 400 ms. They spread the writes of several instances.
+	firstPause, longestPause = 25 * time.Millisecond, 400 * time.Millisecond
+
+	// decideTimeout bounds the decision about one batch. A call waits for at most a few batches, and the
+	// subscription's ack deadline is 60 s.
+	decideTimeout = 20 * time.Second
+)
 
 // codeInvalidUser is the code in an event's errors for a malformed user id.
 const codeInvalidUser = "invalid_user_id"
@@ -33,41 +43,73 @@ type decision struct {
 // decide decides about an event, and stores the decision in the user's document before it returns.
 func (f *Function) decide(ctx context.Context, original *event.Event, rules *rule.Set, at time.Time) (decision, error) {
 	id, err := identify(original)
-	address := ""
-	if err == nil && id.IsZero() {
-		address = email(original)
+	q := &request{event: original, rules: rules, at: at}
+	matched := err == nil && !id.IsZero()
+	switch {
+	case matched:
+		f.batches.do(id, q, func(batch []*request) { f.decideBatch(ctx, id, nil, batch) })
+		err = q.err
+	case err == nil:
+		var found foundUser
+		if address := email(original); address != "" {
+			found, err = f.people.findByEmail(ctx, address)
+		}
+		if matched = err == nil && !found.id.IsZero(); matched {
+			f.decideBatch(ctx, found.id, &found, []*request{q})
+			err = q.err
+		}
 	}
-	for attempt := 1; err == nil && (!id.IsZero() || address != ""); attempt++ {
-		var user subject
-		var doc store.User
-		var version store.Version
-		if id.IsZero() {
-			user, doc, version, err = f.people.findByEmail(ctx, address)
-		} else {
-			user, doc, version, err = f.people.find(ctx, id)
-		}
-		if id = user.id; err != nil || id.IsZero() {
-			break
-		}
-		d, changed := f.decideMatched(original, rules, at, user, doc)
-		d.attempts = attempt
-		if changed == nil {
-			return d, nil
-		}
-		err = f.store.PutUser(ctx, user.person, *changed, version)
-		if err == nil {
-			return d, nil
-		}
-		if !errors.Is(err, store.ErrConflict) || attempt == maxAttempts {
-			return decision{}, err
-		}
-		err = nil
-	}
-	if err != nil && !errors.Is(err, identity.ErrInvalid) {
+	switch {
+	case err != nil && !errors.Is(err, identity.ErrInvalid):
 		return decision{}, err
+	case matched && err == nil:
+		return q.decision, nil
 	}
 	// The event's id is malformed, or the id of the document with the e-mail address; or no person was found.
 	return f.decideUnmatched(original, rules, at, err), nil
+}
+
+// decideBatch decides about events of one user, in their order, with one read and one write of the user's document. If
+// the document changed meanwhile, decideBatch starts over. found is the document as read before, or nil.
+func (f *Function) decideBatch(ctx context.Context, id identity.UserID, found *foundUser, batch []*request) {
+	// The batch holds events of other calls, so the context of this call must not cancel it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), decideTimeout)
+	defer cancel()
+	err := f.tryBatch(ctx, id, found, batch)
+	for _, q := range batch {
+		q.err = err
+	}
+}
+
+// tryBatch is decideBatch with one error for all events.
+func (f *Function) tryBatch(ctx context.Context, id identity.UserID, found *foundUser, batch []*request) error {
+	backoff := retry.NewBackoff(firstPause, longestPause)
+	for attempt := 1; ; attempt++ {
+		if found == nil {
+			read, err := f.people.find(ctx, id)
+			if err != nil {
+				return err
+			}
+			found = &read
+		}
+		doc, counted := found.doc, false
+		for _, q := range batch {
+			d, changed := f.decideMatched(q.event, q.rules, q.at, found.subject, doc)
+			d.attempts = attempt
+			q.decision = d
+			if changed != nil {
+				doc, counted = *changed, true
+			}
+		}
+		if !counted {
+			return nil
+		}
+		err := f.store.PutUser(ctx, found.person, doc, found.version)
+		if err == nil || !errors.Is(err, store.ErrConflict) || attempt == maxAttempts || backoff.Wait(ctx) != nil {
+			return err
+		}
+		found = nil
+	}
 }
 
 // decideMatched decides about an event of a known user. It also returns the changed document, or nil if the document
@@ -89,7 +131,7 @@ func (f *Function) decideMatched(original *event.Event, rules *rule.Set, at time
 	}
 	held := d.authorization.marks()
 	if !d.excluded {
-		c := cooldowns{until: u.doc.Cooldowns, channel: e.Channel, at: at}
+		c := newCooldowns(u.doc.Cooldowns, e, at)
 		d.outcome = rules.Evaluate(e, at, c.active)
 		if f.mustNotRelay(original, user.id) {
 			d.outcome.DropRelays()

@@ -26,8 +26,9 @@
 //
 // # Cost, concurrency and redelivery
 //
-// An event costs one read and one write of the user's document, and one ledger write if a rule answers. The document's
-// version detects concurrent events of one user: the second writer reads again and decides again.
+// An event costs one read and one write of the user's document, and one ledger write if a rule answers. Concurrent events
+// of one user share a read and a write in each instance, so a user may talk in many channels at once. The document's
+// version detects concurrent writers in other instances: the second writer reads again and decides again.
 //
 // The document remembers the last counted events. A redelivered event counts nothing, gets the same tags and the same
 // rules, and repeats the steps that may be missing: publish, and send.
@@ -107,6 +108,7 @@ type Function struct {
 	log          *slog.Logger
 	rules        *ruleCache
 	people       *personCache
+	batches      *batcher
 }
 
 // New returns a function with the given dependencies.
@@ -114,8 +116,9 @@ func New(d Deps) *Function {
 	return &Function{
 		users: d.Config.Users, discordRoles: d.Config.Users.discordRoles(), notRelayed: d.Config.Relay.ignored(),
 		store: d.Store, bus: d.Bus, sender: d.Sender, now: d.Now, log: d.Log,
-		people: newPersonCache(d.Store, d.Config.Links.TTL, d.Now, d.Log),
-		rules:  &ruleCache{load: d.Store.Rules, ttl: d.Config.Rules.TTL, now: d.Now, log: d.Log},
+		batches: newBatcher(),
+		people:  newPersonCache(d.Store, d.Config.Links.TTL, d.Now, d.Log),
+		rules:   &ruleCache{load: d.Store.Rules, ttl: d.Config.Rules.TTL, now: d.Now, log: d.Log},
 	}
 }
 

@@ -10,12 +10,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"cloud.google.com/go/firestore"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sync/errgroup"
 
 	"parley.internal/emulator/emulatortest"
 	firestoreserver "parley.internal/emulator/firestore"
@@ -25,6 +27,7 @@ import (
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
@@ -59,11 +62,11 @@ type meddling struct {
 	*store.Store
 	before func()       // nil for nothing
 	after  func() error // the result of a write that succeeded; nil for success
-	puts   int
+	puts   atomic.Int64
 }
 
 func (m *meddling) PutUser(ctx context.Context, id identity.UserID, u store.User, v store.Version) error {
-	m.puts++
+	m.puts.Add(1)
 	if m.before != nil {
 		m.before()
 	}
@@ -83,6 +86,7 @@ type rig struct {
 	ledger *delivery.Ledger
 	log    *bytes.Buffer
 	now    time.Time
+	cfg    enrichment.Config
 }
 
 var start = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -98,8 +102,12 @@ func newRig(t *testing.T, d config.Deployment, environ ...string) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
+	return assemble(t, client, cfg)
+}
+
+func assemble(t *testing.T, client *firestore.Client, cfg enrichment.Config) *rig {
 	r := &rig{
-		t: t, client: client, store: &meddling{Store: store.New(client)}, log: &bytes.Buffer{}, now: start,
+		t: t, client: client, store: &meddling{Store: store.New(client)}, log: &bytes.Buffer{}, now: start, cfg: cfg,
 		bus: &publisher{fail: map[topology.Topic]int{}, sent: map[topology.Topic][]bus.Outgoing{}},
 	}
 	clock := func() time.Time { return r.now }
@@ -110,6 +118,9 @@ func newRig(t *testing.T, d config.Deployment, environ ...string) *rig {
 	})
 	return r
 }
+
+// another returns a second instance of the function with the same Firestore.
+func (r *rig) another() *rig { return assemble(r.t, r.client, r.cfg) }
 
 // onFirestore runs a test with a function on every Firestore emulator.
 func onFirestore(t *testing.T, run func(r *rig), environ ...string) {
@@ -298,8 +309,8 @@ func TestUnmatchedEventPasses(t *testing.T) {
 				t.Errorf("%s: roles = %v; want none, because they are unverified", name, got.User.Roles)
 			}
 		}
-		if r.store.puts != 0 {
-			t.Errorf("%d documents were written", r.store.puts)
+		if r.store.puts.Load() != 0 {
+			t.Errorf("%d documents were written", r.store.puts.Load())
 		}
 	})
 }
@@ -344,8 +355,8 @@ func TestRedeliveryCountsNothingAndRepeatsTheDecision(t *testing.T) {
 		if u := r.user("twitch:5"); u.MessageCountAllTime != 1 || u.SessionCount != 1 || len(u.Recent) != 1 {
 			t.Errorf("document = %+v; want one message counted", u)
 		}
-		if r.store.puts != 1 {
-			t.Errorf("the document was written %d times; want 1", r.store.puts)
+		if r.store.puts.Load() != 1 {
+			t.Errorf("the document was written %d times; want 1", r.store.puts.Load())
 		}
 		for _, text := range r.answers() {
 			if text != "Welcome, Bo!" {
@@ -375,8 +386,8 @@ func TestDocumentOfAnOlderRevisionIsPacked(t *testing.T) {
 			"recent": []map[string]any{{"id": hex.EncodeToString(seen[:]), "tags": []string{"PROVIDER_TWITCH", "NEW_USER"}}},
 		})
 		got := r.enrich(says("c1", "twitch:5", "hi"))
-		if !slices.Contains(got.User.Tags, "NEW_USER") || r.store.puts != 0 {
-			t.Errorf("redelivered: tags %v after %d writes; want the stored tags and no write", got.User.Tags, r.store.puts)
+		if !slices.Contains(got.User.Tags, "NEW_USER") || r.store.puts.Load() != 0 {
+			t.Errorf("redelivered: tags %v after %d writes; want the stored tags and no write", got.User.Tags, r.store.puts.Load())
 		}
 		r.enrich(says("c2", "twitch:5", "hi"))
 		snap, err := r.client.Doc("users/twitch:5").Get(t.Context())
@@ -527,35 +538,90 @@ func TestFailingRuleIsLoggedAndSkipped(t *testing.T) {
 	})
 }
 
-func TestCooldownIsPerUserAndChannel(t *testing.T) {
+func TestCooldownIsPerUserAndPlace(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.rule("hello", map[string]any{"candidates": textCandidate("Hello"), "cooldownSeconds": 60})
-		say := func(id, user, channel string, want int) {
-			t.Helper()
+		for _, step := range []struct {
+			after                     time.Duration
+			id, source, user, channel string
+			answers                   int
+		}{
+			{0, "c1", "api-gateway", "twitch:1", "lobby", 1},
+			{59 * time.Second, "c2", "api-gateway", "twitch:1", "lobby", 0},
+			{0, "c3", "api-gateway", "twitch:2", "lobby", 1},
+			{0, "c4", "api-gateway", "twitch:1", "den", 0}, // another web room
+			{0, "c5", "api-gateway", "twitch:1", "", 0},
+			{0, "c6", "ingress.twitch", "twitch:1", "twitch:ada", 1},
+			{0, "c7", "ingress.twitch", "twitch:1", "twitch:bruno", 1},
+			{0, "c8", "ingress.twitch", "twitch:1", "twitch:ada", 0},
+			{0, "c9", "ingress.twitch", "twitch:1", "", 1},
+			{0, "c2", "api-gateway", "twitch:1", "lobby", 0}, // redelivered: no answer, as before
+			{time.Second, "c10", "api-gateway", "twitch:1", "attic", 1},
+		} {
+			r.now = r.now.Add(step.after)
 			before := len(r.answers())
-			e := says(id, user, "!hello")
-			e.Channel = channel
+			e := says(step.id, step.user, "!hello")
+			e.Source, e.Channel = step.source, step.channel
 			r.enrich(e)
-			if got := len(r.answers()) - before; got != want {
-				t.Errorf("%s: answered %d times; want %d", id, got, want)
+			if got := len(r.answers()) - before; got != step.answers {
+				t.Errorf("%s: answered %d times; want %d", step.id, got, step.answers)
 			}
 		}
-		say("c1", "twitch:1", "lobby", 1)
-		r.now = r.now.Add(59 * time.Second)
-		say("c2", "twitch:1", "lobby", 0)
-		say("c3", "twitch:2", "lobby", 1)
-		say("c4", "twitch:1", "den", 1)
-		say("c2", "twitch:1", "lobby", 0) // redelivered: silent as before
-		r.now = r.now.Add(time.Second)
-		say("c5", "twitch:1", "lobby", 1)
 		r.now = r.now.Add(time.Hour)
-		e := says("c6", "twitch:1", "!hello")
-		e.Channel = "attic"
-		r.enrich(e)
+		r.enrich(says("c11", "twitch:1", "!hello"))
 		if n := len(r.user("twitch:1").Cooldowns); n != 1 {
-			t.Errorf("%d cooldowns are kept; want the one that is not over", n)
+			t.Errorf("%d cooldowns are stored; want 1, the running one", n)
 		}
 	})
+}
+
+func TestCooldownOfAnOlderRevisionStaysInForce(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("hello", map[string]any{"candidates": textCandidate("Hello"), "cooldownSeconds": 60})
+		key := digest.Of("cooldown", "hello", "lobby")[:16]
+		r.put("users/twitch:1", map[string]any{"cooldowns": map[string]any{key: start.Add(time.Minute)}})
+		r.enrich(says("c1", "twitch:1", "!hello"))
+		if got := r.answers(); len(got) != 0 {
+			t.Errorf("answers = %v; want none", got)
+		}
+	})
+}
+
+// A user may send messages in many rooms at the same moment. Every event must succeed at its first delivery: failed
+// deliveries slow down the subscription for all users.
+func TestBurstInManyRoomsFailsNoEvent(t *testing.T) {
+	for _, instances := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d instances", instances), func(t *testing.T) {
+			onFirestore(t, func(r *rig) {
+				r.rule("hello", map[string]any{"candidates": textCandidate("Hello"), "cooldownSeconds": 3600})
+				all := []*rig{r}
+				for len(all) < instances {
+					all = append(all, r.another())
+				}
+				const rooms = 100
+				var g errgroup.Group
+				for i := range rooms {
+					g.Go(func() error {
+						e := says(fmt.Sprint("c", i), "api-gateway:eve", "!hello")
+						e.Channel = fmt.Sprint("room", i)
+						return all[i%instances].try(e)
+					})
+				}
+				if err := g.Wait(); err != nil {
+					t.Fatal(err)
+				}
+				puts, published, answers := 0, 0, 0
+				for _, f := range all {
+					puts += int(f.store.puts.Load())
+					published += len(f.bus.sent[topology.Enriched])
+					answers += len(f.answers())
+				}
+				if u := r.user("api-gateway:eve"); u.MessageCountAllTime != rooms || published != rooms || answers != 1 || puts > rooms/2 {
+					t.Errorf("%d messages counted, %d published, %d answers, %d writes; want %d, %d, 1 and at most %d", u.MessageCountAllTime, published, answers, puts, rooms, rooms, rooms/2)
+				}
+			})
+		})
+	}
 }
 
 func TestBlockedUsersAreOnlyObserved(t *testing.T) {
@@ -591,8 +657,8 @@ func TestConflictIsDecidedAgain(t *testing.T) {
 			}
 		}
 		got := r.enrich(says("c1", "twitch:5", "hi"))
-		if u := r.user("twitch:5"); u.MessageCountAllTime != 42 || r.store.puts != 2 {
-			t.Errorf("%d messages after %d writes; want 42 after 2", u.MessageCountAllTime, r.store.puts)
+		if u := r.user("twitch:5"); u.MessageCountAllTime != 42 || r.store.puts.Load() != 2 {
+			t.Errorf("%d messages after %d writes; want 42 after 2", u.MessageCountAllTime, r.store.puts.Load())
 		}
 		if slices.Contains(got.User.Tags, "FIRST_ALLTIME_MESSAGE") || !cmp.Equal(r.answers(), []string{"Hello Ada"}) {
 			t.Errorf("tags = %v, answers %v; want what the document says now", got.User.Tags, r.answers())
@@ -600,10 +666,10 @@ func TestConflictIsDecidedAgain(t *testing.T) {
 
 		n := 0
 		r.store.before = func() { n++; r.put("users/twitch:5", map[string]any{"messageCountAllTime": n}) }
-		r.store.puts = 0
+		r.store.puts.Store(0)
 		err := r.try(says("c2", "twitch:5", "hi"))
-		if _, dead := errors.AsType[*deadletter.Error](err); !errors.Is(err, store.ErrConflict) || dead || r.store.puts != 5 {
-			t.Errorf("error %v after %d writes; want a conflict, to be tried again, after 5", err, r.store.puts)
+		if _, dead := errors.AsType[*deadletter.Error](err); !errors.Is(err, store.ErrConflict) || dead || r.store.puts.Load() != 6 {
+			t.Errorf("error %v after %d writes; want a conflict, to be tried again, after 6", err, r.store.puts.Load())
 		}
 	})
 }
@@ -614,8 +680,8 @@ func TestWriteWithLostResponseCountsOnce(t *testing.T) {
 		r.rule("hello", map[string]any{"candidates": textCandidate("Hello"), "cooldownSeconds": 60})
 		r.store.after = func() error { r.store.after = nil; return store.ErrConflict }
 		got := r.enrich(says("c1", "twitch:5", "hi"))
-		if n := r.user("twitch:5").MessageCountAllTime; n != 1 || r.store.puts != 1 || len(r.answers()) != 1 || !slices.Contains(got.User.Tags, "NEW_USER") {
-			t.Errorf("%d messages counted in %d writes, answers %v, tags %v", n, r.store.puts, r.answers(), got.User.Tags)
+		if n := r.user("twitch:5").MessageCountAllTime; n != 1 || r.store.puts.Load() != 1 || len(r.answers()) != 1 || !slices.Contains(got.User.Tags, "NEW_USER") {
+			t.Errorf("%d messages counted in %d writes, answers %v, tags %v", n, r.store.puts.Load(), r.answers(), got.User.Tags)
 		}
 	})
 }
@@ -624,19 +690,17 @@ func TestWriteWithLostResponseCountsOnce(t *testing.T) {
 func TestConcurrentDuplicateCountsOnce(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		e := says("c1", "twitch:5", "hi")
-		nested := false
+		second := r.another()
 		r.store.before = func() {
-			if !nested {
-				nested = true
-				if err := r.try(e); err != nil {
-					t.Error(err)
-				}
+			r.store.before = nil
+			if err := second.try(e); err != nil {
+				t.Error(err)
 			}
 		}
 		if err := r.try(e); err != nil {
 			t.Fatal(err)
 		}
-		sent := r.bus.sent[topology.Enriched]
+		sent := slices.Concat(r.bus.sent[topology.Enriched], second.bus.sent[topology.Enriched])
 		if u := r.user("twitch:5"); u.MessageCountAllTime != 1 || len(sent) != 2 || !cmp.Equal(sent[0].Event.User, sent[1].Event.User) {
 			t.Errorf("%d messages counted, published %d times", u.MessageCountAllTime, len(sent))
 		}

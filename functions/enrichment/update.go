@@ -8,6 +8,7 @@ import (
 
 	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
 )
 
@@ -178,21 +179,33 @@ func manualRoles(roles []string, meta map[string][]string) []string {
 	return given
 }
 
-// cooldownKey identifies a rule in a channel. The key is a hash, because a channel name may be long and hold any bytes.
-func cooldownKey(rule, channel string) string {
-	return digest.Of("cooldown", rule, channel)[:16]
+// cooldownKey identifies a rule at a place. The key is a hash, because a place's name may be long and hold any bytes.
+func cooldownKey(rule, place string) string {
+	return digest.Of("cooldown", rule, place)[:16]
 }
 
-// cooldowns holds the cooldowns of one user in one channel at a time. Its methods do not change the map until.
+// cooldowns holds the cooldowns of one user at the place of one event. Its methods do not change the map until.
 type cooldowns struct {
 	until   map[string]time.Time
-	channel string
+	place   string // the channel, or webRooms
+	channel string // the place in cooldowns of older revisions
 	at      time.Time
+}
+
+// webRooms is the place of all rooms of web clients. A client opens rooms freely, so a cooldown per room would be none.
+const webRooms = string(identity.APIGateway)
+
+func newCooldowns(until map[string]time.Time, e *event.Event, at time.Time) cooldowns {
+	c := cooldowns{until: until, place: e.Channel, channel: e.Channel, at: at}
+	if identity.PlatformOf(e.Source) == identity.APIGateway {
+		c.place = webRooms
+	}
+	return c
 }
 
 // active reports whether the rule's cooldown is still running.
 func (c cooldowns) active(rule string) bool {
-	return c.at.Before(c.until[cooldownKey(rule, c.channel)])
+	return c.at.Before(c.until[cooldownKey(rule, c.place)]) || c.at.Before(c.until[cooldownKey(rule, c.channel)])
 }
 
 // after returns the cooldowns to store once rules held: the new cooldowns, by rule id, and the unfinished old ones.
@@ -204,7 +217,7 @@ func (c cooldowns) after(began map[string]time.Duration) map[string]time.Time {
 		}
 	}
 	for rule, d := range began {
-		kept[cooldownKey(rule, c.channel)] = c.at.Add(d)
+		kept[cooldownKey(rule, c.place)] = c.at.Add(d)
 	}
 	if len(kept) > maxCooldowns {
 		keys := slices.SortedFunc(maps.Keys(kept), func(a, b string) int { return kept[a].Compare(kept[b]) })

@@ -174,7 +174,7 @@ func TestMergeRoles(t *testing.T) {
 }
 
 func TestCooldowns(t *testing.T) {
-	c := cooldowns{channel: "lobby", at: noon}
+	c := cooldowns{place: "lobby", at: noon}
 	c.until = c.after(map[string]time.Duration{"hello": time.Minute})
 	for _, tt := range []struct {
 		name, rule, channel string
@@ -187,7 +187,7 @@ func TestCooldowns(t *testing.T) {
 		{"in another channel", "hello", "den", noon, false},
 		{"of another rule", "bye", "lobby", noon, false},
 	} {
-		if got := (cooldowns{until: c.until, channel: tt.channel, at: tt.at}).active(tt.rule); got != tt.want {
+		if got := (cooldowns{until: c.until, place: tt.channel, at: tt.at}).active(tt.rule); got != tt.want {
 			t.Errorf("%s: active %t; want %t", tt.name, got, tt.want)
 		}
 	}

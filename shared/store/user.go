@@ -34,7 +34,7 @@ type User struct {
 	LastSessionStartedAt  time.Time            `firestore:"lastSessionStartedAt,omitempty"`
 	LastSessionActivityAt time.Time            `firestore:"lastSessionActivityAt,omitempty"`
 	Recent                []Seen               `firestore:"-"`                   // the last counted events, oldest first
-	Cooldowns             map[string]time.Time `firestore:"cooldowns,omitempty"` // end of a rule's silence, by a hash of rule and channel
+	Cooldowns             map[string]time.Time `firestore:"cooldowns,omitempty"` // end of a rule's pause, by a hash of rule and place
 }
 
 // userDocument is a user document with both forms of [User.Recent].
