@@ -46,7 +46,9 @@ func TestPlatformRoles(t *testing.T) {
 		{"not the owner", "discord:1", "ingress.discord", `{"guild":{"ownerId":"2"}}`, nil, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := readAttributes(raw(tt.source, tt.payload), mustParse(t, tt.user), meaning)
+			e := raw(tt.source, tt.payload)
+			e.Channel = "twitch:ada"
+			f := readAttributes(e, mustParse(t, tt.user), meaning)
 			if f.hasRoles != tt.tells {
 				t.Errorf("tells roles: %t; want %t", f.hasRoles, tt.tells)
 			}

@@ -3,6 +3,7 @@ package enrichment
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -121,6 +122,7 @@ func (f *Function) decideMatched(original *event.Event, rules *rule.Set, at time
 	o.attributes.authoritative = read.authoritative && !user.linked()
 	u := countEvent(doc, user, o, f.users.SessionLength)
 	fillUser(e, user, u.doc, u.tags, at)
+	fillRoles(e, u.doc, read)
 	d := decision{event: e, repeated: u.repeated, excluded: excluded(u.doc.Status)}
 	d.authorization = authorize(e, u.doc, read, u.rules, d.excluded)
 	if u.repeated {
@@ -157,7 +159,7 @@ func (f *Function) decideUnmatched(original *event.Event, rules *rule.Set, at ti
 	}
 	if e.User != nil {
 		// These values are unverified claims, and rules grant rights by them.
-		e.User.Roles, e.User.RolesMeta, e.User.Status = nil, nil, ""
+		e.User.Roles, e.User.RolesMeta, e.User.RolesIn, e.User.Status = nil, nil, nil, ""
 	}
 	fillAuth(e, string(provider(e)), "", at)
 	never := func(string) bool { return false } // no document stores cooldowns
@@ -168,11 +170,11 @@ func (f *Function) decideUnmatched(original *event.Event, rules *rule.Set, at ti
 	return d
 }
 
-// fillUser writes the user into the event.
+// fillUser writes the user into the event, apart from roles.
 func fillUser(e *event.Event, user subject, doc store.User, tags []string, at time.Time) {
 	u := &event.User{
-		ID: user.person.String(), Email: doc.Email, DisplayName: doc.DisplayName, Roles: doc.Roles, Status: doc.Status,
-		Notes: doc.Notes, Tags: slices.Clone(doc.Tags), Profile: doc.Profile, RolesMeta: doc.RolesMeta,
+		ID: user.person.String(), Email: doc.Email, DisplayName: doc.DisplayName, Status: doc.Status,
+		Notes: doc.Notes, Tags: slices.Clone(doc.Tags), Profile: doc.Profile,
 	}
 	if e.User != nil {
 		u.Extra = e.User.Extra
@@ -186,6 +188,31 @@ func fillUser(e *event.Event, user subject, doc store.User, tags []string, at ti
 	fillAuth(e, user.provider(doc), user.person.Ref(), at)
 	if user.linked() {
 		e.Auth.Identity = user.id.String()
+	}
+}
+
+// fillRoles writes the user's roles into the event: the roles given by hand, which count everywhere, and the roles given
+// by the platform in the place of this event. Roles in other places are only in rolesIn.
+func fillRoles(e *event.Event, doc store.User, read attributes) {
+	u, here := e.User, doc.RolesIn[read.place]
+	if read.hasRoles {
+		here = read.roles // a redelivered event keeps its own roles
+	}
+	u.RolesIn = doc.RolesIn
+	if read.place != "" {
+		u.RolesIn = storeRoles(storeRoles(doc.RolesIn, read.place, here), e.Channel, here)
+	}
+	hand := doc.ManualRoles()
+	u.Roles = hand
+	for _, role := range here {
+		if !slices.Contains(u.Roles, role) {
+			u.Roles = append(u.Roles, role)
+		}
+	}
+	meta := map[string][]string{store.Manual: hand, string(read.platform): here}
+	maps.DeleteFunc(meta, func(_ string, roles []string) bool { return len(roles) == 0 })
+	if len(meta) > 0 {
+		u.RolesMeta = meta
 	}
 }
 

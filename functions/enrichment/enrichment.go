@@ -19,8 +19,10 @@
 //   - user.id and auth.userRef hold the person. Roles, tags, counts, cooldowns, status and conversation memory belong to
 //     the person: a blocked person is blocked under every id.
 //
-// Name and profile come from the person's own platform; a linked id fills in missing values. Each platform grants and
-// revokes its own roles on the person. Two ids of one platform share the platform's roles, and the latest event decides.
+// Name and profile come from the person's own platform; a linked id fills in missing values. Roles given by hand count
+// everywhere. A platform gives and revokes roles in a place: a Twitch channel, or a Discord guild. These roles count for
+// events in this place only, so a moderator of one channel has no role in another, in a private message or in a web
+// room. Two ids of one platform share the roles of a place, and the latest event decides.
 // The earlier document of a linked id stays unchanged, and is used again after the id is unlinked. Links are cached for
 // IDENTITIES_CACHE_TTL: an event redelivered while a link is being made may count for both people.
 //

@@ -232,7 +232,7 @@ func TestEventIsMatchedToPerson(t *testing.T) {
 		got := r.enrich(in)
 		want := in.Clone()
 		want.User = &event.User{
-			ID: "twitch:123", Email: "ada@example.com", DisplayName: "Ada", Roles: []string{"friend"}, Status: "active", Notes: "Likes tea.",
+			ID: "twitch:123", Email: "ada@example.com", DisplayName: "Ada", Roles: []string{"friend"}, RolesMeta: map[string][]string{"manual": {"friend"}}, Status: "active", Notes: "Likes tea.",
 			Tags: []string{"early-bird", "PROVIDER_TWITCH", "NEW_USER", "FIRST_ALLTIME_MESSAGE", "FIRST_SESSION_MESSAGE"},
 		}
 		want.Auth = &event.Auth{V: "1", Provider: "twitch", Method: "enrichment", Matched: true, UserRef: "users/twitch:123", At: start}
@@ -413,15 +413,67 @@ func TestRevokedRoleIsRemovedAndManualRoleStays(t *testing.T) {
 			if diff := cmp.Diff(want, got.User.Roles, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("%s: roles (-want +got):\n%s", e.CorrelationID, diff)
 			}
-			if diff := cmp.Diff(want, r.user("twitch:5").Roles, cmpopts.EquateEmpty()); diff != "" {
-				t.Errorf("%s: the document's roles (-want +got):\n%s", e.CorrelationID, diff)
-			}
 		}
 		check(onTwitch("c1", "5", "hi", `"isMod":true,"isSubscriber":true`), "friend", "moderator", "subscriber")
-		check(says("c2", "twitch:5", "hi"), "friend", "moderator", "subscriber") // says nothing about roles
+		check(onTwitch("c2", "5", "hi", `"color":"red"`), "friend", "moderator", "subscriber") // without a statement about roles
 		check(onTwitch("c3", "5", "hi", `"isMod":false,"isSubscriber":true`), "friend", "subscriber")
 		r.put("users/twitch:5", map[string]any{"roles": []string{"friend", "subscriber"}, "rolesMeta": map[string]any{"twitch": []string{"subscriber"}, "manual": []string{"friend"}}})
 		check(onTwitch("c4", "5", "hi", `"isMod":false,"isSubscriber":false`), "friend")
+	})
+}
+
+func TestRolesCountWhereTheyWereGiven(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		// the document of an older revision: the moderator's role is from any channel
+		r.put("users/twitch:5", map[string]any{"roles": []string{"friend", "moderator"}, "rolesMeta": map[string]any{"twitch": []string{"moderator"}}})
+		const probe = `{{ event.user.roles.join(",") }}|{{ event.user.rolesIn[event.channel].join(",") }}|{{ event.user.rolesMeta.map(k, k).size() }}|` +
+			`{{ "twitch:ada" in event.user.rolesIn ? event.user.rolesIn["twitch:ada"].join(",") : "" }}`
+		r.rule("probe", map[string]any{"candidates": textCandidate(probe)})
+		at := func(e *event.Event, channel string) *event.Event { e.Channel = channel; return e }
+		guild := func(id, channel, where, roles string) *event.Event {
+			return at(raw(id, "ingress.discord", `{"userId":"9",`+where+`"roles":[`+roles+`]}`), channel)
+		}
+		for _, tt := range []struct {
+			name string
+			in   *event.Event
+			want string // roles, roles in the channel, sources, roles in Ada's channel
+		}{
+			{"an older revision's role", at(onTwitch("t0", "5", "hi", `"color":"red"`), "twitch:bruno"), "friend||1|"},
+			{"a moderator in the channel", at(onTwitch("t1", "5", "hi", `"isMod":true`), "twitch:ada"), "friend,moderator|moderator|2|moderator"},
+			{"another channel", at(onTwitch("t2", "5", "hi", `"isMod":false,"isSubscriber":true`), "twitch:bruno"), "friend,subscriber|subscriber|2|moderator"},
+			{"a whisper", at(onTwitch("t3", "5", "hi", `"color":"red"`), ""), "friend||1|moderator"},
+			{"a whisper that claims a role", at(onTwitch("t4", "5", "hi", `"isMod":true`), ""), "friend||1|moderator"},
+			{"a web room", at(says("t5", "twitch:5", "hi"), "lobby"), "friend||1|moderator"},
+			{"an event of the channel without roles", at(onTwitch("t6", "5", "hi", `"color":"red"`), "twitch:ada"), "friend,moderator|moderator|2|moderator"},
+			{"the role is revoked in the channel", at(onTwitch("t7", "5", "hi", `"isMod":false`), "twitch:ada"), "friend||1|"},
+			{"the other channel keeps its role", at(onTwitch("t8", "5", "hi", `"color":"red"`), "twitch:bruno"), "friend,subscriber|subscriber|2|"},
+			{"a guild", guild("d1", "discord:11", `"guildId":"1",`, `"mods"`), "moderator|moderator|1|"},
+			{"another channel of the guild", at(raw("d2", "ingress.discord", `{"userId":"9","guildId":"1"}`), "discord:12"), "moderator|moderator|1|"},
+			{"another guild", guild("d3", "discord:21", `"guildId":"2",`, ``), "||0|"},
+			{"a direct message", at(raw("d4", "ingress.discord", `{"userId":"9","isDirect":true}`), "discord:31"), "||0|"},
+			{"a direct message that claims a role", guild("d5", "discord:31", `"isDirect":true,`, `"mods"`), "||0|"},
+		} {
+			before := len(r.answers())
+			r.enrich(tt.in)
+			got := r.answers()[before:]
+			if len(got) != 1 || got[0] != tt.want {
+				t.Errorf("%s: %q; want %q\n%s", tt.name, got, tt.want, r.log)
+			}
+		}
+		if diff := cmp.Diff(map[string][]string{"discord:1": {"moderator"}}, r.user("discord:9").RolesIn); diff != "" {
+			t.Errorf("stored roles (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestRedeliveredEventKeepsItsOwnRoles(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		first := onTwitch("c1", "5", "hi", `"isMod":true`)
+		r.enrich(first)
+		r.enrich(onTwitch("c2", "5", "hi", `"isMod":false`))
+		if got := r.enrich(first); !cmp.Equal(got.User.Roles, []string{"moderator"}) {
+			t.Errorf("roles = %v; want the roles of the first delivery", got.User.Roles)
+		}
 	})
 }
 

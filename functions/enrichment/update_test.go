@@ -163,13 +163,43 @@ func TestMergeRoles(t *testing.T) {
 		{"unexplained stays, and is explained", []string{"friend"}, nil, "twitch", []string{"vip"}, []string{"friend", "vip"}, meta{"manual": {"friend"}, "twitch": {"vip"}}},
 		{"by hand stays when the platform takes the same away", []string{"moderator"}, meta{"manual": {"moderator"}, "twitch": {"moderator"}}, "twitch", nil, []string{"moderator"}, meta{"manual": {"moderator"}}},
 	} {
-		roles, m := mergeRoles(tt.roles, tt.meta, tt.platform, tt.given)
+		roles, m := mergeRoles(store.User{Roles: tt.roles, RolesMeta: tt.meta}, tt.platform, tt.given)
 		if diff := cmp.Diff(tt.wantRoles, roles, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s: roles (-want +got):\n%s", tt.name, diff)
 		}
 		if diff := cmp.Diff(tt.wantMeta, m, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s: meta (-want +got):\n%s", tt.name, diff)
 		}
+	}
+}
+
+func TestStoreRoles(t *testing.T) {
+	full := map[string][]string{}
+	for i := range maxPlaces {
+		full[fmt.Sprintf("twitch:%02d", i)] = []string{"vip"}
+	}
+	for _, tt := range []struct {
+		name  string
+		all   map[string][]string
+		place string
+		given []string
+		has   string // a place with roles
+		size  int
+	}{
+		{"the first place", nil, "twitch:a", []string{"vip"}, "twitch:a", 1},
+		{"no roles", nil, "twitch:a", nil, "", 0},
+		{"the last role is revoked", map[string][]string{"twitch:a": {"vip"}}, "twitch:a", nil, "", 0},
+		{"another place keeps its roles", map[string][]string{"twitch:a": {"vip"}}, "twitch:b", []string{"vip"}, "twitch:a", 2},
+		{"too many places", full, "twitch:a", []string{"vip"}, "twitch:a", maxPlaces},
+		{"a place in a full document", full, "twitch:01", []string{"moderator"}, "twitch:00", maxPlaces},
+	} {
+		got := storeRoles(tt.all, tt.place, tt.given)
+		if len(got) != tt.size || tt.has != "" && len(got[tt.has]) != 1 {
+			t.Errorf("%s: %v; want %d places, with %q", tt.name, got, tt.size, tt.has)
+		}
+	}
+	if len(full) != maxPlaces {
+		t.Error("the argument was changed")
 	}
 }
 
