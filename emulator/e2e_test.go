@@ -364,7 +364,7 @@ func TestChat(t *testing.T) {
 		t.Run("a rule answers without a model", func(t *testing.T) {
 			c := connect(t, p, 1, "twitch:1001")
 			c.say("r1", "!roles", "")
-			if m := c.next("chat.message.received"); m.Payload.Text != "Ada: moderator" {
+			if m := c.next("chat.message.received"); m.Payload.Text != "Ada: no roles" {
 				t.Errorf("answer = %q", m.Payload.Text)
 			}
 		})

@@ -34,7 +34,7 @@ locals {
     recipients    = ["firstAt", "lastAt", "wroteAt"]
     users = [
       "firstSeenAt", "lastSeenAt", "lastMessageAt", "lastSessionStartedAt", "lastSessionActivityAt",
-      "messageCountAllTime", "sessionCount", "lastSessionId", "recent", "recentPacked", "cooldowns", "rolesMeta", "profile", "notes",
+      "messageCountAllTime", "sessionCount", "lastSessionId", "recent", "recentPacked", "cooldowns", "rolesMeta", "rolesIn", "profile", "notes",
     ]
   }
 

@@ -20,8 +20,10 @@ type attributes struct {
 	// authoritative reports that the event comes from the user's own platform. Only then a name replaces an existing one.
 	authoritative bool
 
-	// roles are the platform's roles of the user. They are valid only if hasRoles; then an empty list means no roles.
+	// roles are the user's roles in the place, as given by the platform. They are valid only if hasRoles; then an empty
+	// list means no roles.
 	platform identity.Platform
+	place    string // twitch:<login> or discord:<guild id>; empty for web rooms and private messages
 	roles    []string
 	hasRoles bool
 }
@@ -44,6 +46,7 @@ const (
 func readAttributes(e *event.Event, id identity.UserID, discordRoles map[string]string) attributes {
 	f := attributes{platform: identity.PlatformOf(e.Source), profile: map[string]string{}}
 	f.authoritative = f.platform == id.Platform()
+	f.place = placeOf(e, f.platform)
 	if e.User != nil {
 		f.displayName, f.email = strings.TrimSpace(e.User.DisplayName), strings.TrimSpace(e.User.Email)
 		for name, value := range e.User.Profile {
@@ -60,6 +63,7 @@ func readAttributes(e *event.Event, id identity.UserID, discordRoles map[string]
 			f.readPayload(e.ExternalEvent.Payload, id, discordRoles)
 		}
 	}
+	f.hasRoles = f.hasRoles && f.place != ""
 	if len(f.displayName) > maxAttributeLen {
 		f.displayName = ""
 	}
@@ -72,6 +76,46 @@ func readAttributes(e *event.Event, id identity.UserID, discordRoles map[string]
 		}
 	}
 	return f
+}
+
+// placeOf returns the place in which a platform gives roles: the channel on Twitch, the guild on Discord. A whisper and a
+// direct message have no place, and neither has a web room.
+func placeOf(e *event.Event, platform identity.Platform) string {
+	place := ""
+	switch platform {
+	case identity.Twitch:
+		place = e.Channel
+	case identity.Discord:
+		place = discordPlace(e)
+	}
+	if len(place) > maxAttributeLen {
+		return ""
+	}
+	return place
+}
+
+// discordPlace returns the place of a Discord event: the guild in the payload, or else the channel.
+func discordPlace(e *event.Event) string {
+	var payloads []jsontext.Value
+	if e.Message != nil {
+		payloads = append(payloads, e.Message.RawPlatformPayload)
+	}
+	if e.ExternalEvent != nil {
+		payloads = append(payloads, e.ExternalEvent.Payload)
+	}
+	for _, raw := range payloads {
+		top := members(raw)
+		if direct, _ := parseBool(top["isDirect"]); direct {
+			return ""
+		}
+		guild := members(top["guild"])
+		for _, id := range []jsontext.Value{top["guildId"], top["guild_id"], guild["id"]} {
+			if text, ok := event.Text(id); ok {
+				return string(identity.Discord) + ":" + text
+			}
+		}
+	}
+	return e.Channel
 }
 
 // readPayload reads the platform's own payload.

@@ -46,7 +46,9 @@ func TestPlatformRoles(t *testing.T) {
 		{"not the owner", "discord:1", "ingress.discord", `{"guild":{"ownerId":"2"}}`, nil, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := readAttributes(raw(tt.source, tt.payload), mustParse(t, tt.user), meaning)
+			e := raw(tt.source, tt.payload)
+			e.Channel = "twitch:ada"
+			f := readAttributes(e, mustParse(t, tt.user), meaning)
 			if f.hasRoles != tt.tells {
 				t.Errorf("tells roles: %t; want %t", f.hasRoles, tt.tells)
 			}
@@ -62,7 +64,7 @@ func TestReadAttributes(t *testing.T) {
 	e.User = &event.User{DisplayName: " Ada ", Email: "a@example.com", Profile: map[string]string{"pronouns": "she", "long": strings.Repeat("x", maxAttributeLen+1)}}
 	f := readAttributes(e, mustParse(t, "twitch:1"), nil)
 	if f.displayName != "Ada" || f.email != "a@example.com" || !f.authoritative {
-		t.Errorf("facts = %+v", f)
+		t.Errorf("attributes = %+v", f)
 	}
 	if diff := cmp.Diff(map[string]string{"pronouns": "she", "username": "ada", "color": "#f00"}, f.profile); diff != "" {
 		t.Errorf("profile (-want +got):\n%s", diff)
@@ -71,13 +73,13 @@ func TestReadAttributes(t *testing.T) {
 		Payload: []byte(`{"userId":"1","username":"raider","displayName":"Raider","roomId":"5"}`),
 	}}
 	if f := readAttributes(raid, mustParse(t, "twitch:1"), nil); f.displayName != "Raider" || f.profile["username"] != "raider" || f.hasRoles {
-		t.Errorf("facts = %+v; want the raider's, and no roles", f)
+		t.Errorf("attributes = %+v; want the raider's, and no roles", f)
 	}
 	if f := readAttributes(raid, mustParse(t, "twitch:5"), nil); f.displayName != "" {
-		t.Errorf("facts = %+v; want none of another user", f)
+		t.Errorf("attributes = %+v; want none of another user", f)
 	}
 	f = readAttributes(raw("api-gateway", `{"displayName":"Mallory"}`), mustParse(t, "twitch:1"), nil)
 	if f.displayName != "" || f.authoritative {
-		t.Errorf("facts = %+v; want none of another platform's payload", f)
+		t.Errorf("attributes = %+v; want none of another platform's payload", f)
 	}
 }

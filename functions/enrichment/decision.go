@@ -3,6 +3,7 @@ package enrichment
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -10,12 +11,22 @@ import (
 	"parley.internal/functions/enrichment/rule"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
+	"parley.internal/shared/retry"
 	"parley.internal/shared/store"
 )
 
-// maxAttempts bounds the decisions for one event when the user's document keeps changing. Events of one user in one
-// channel are ordered, so conflicts only occur for a user who talks in several channels at once.
-const maxAttempts = 5
+const (
+	// maxAttempts bounds the decisions for one event when the user's document keeps changing. A batcher keeps the events
+	// of one user in one instance apart, so a conflict needs a second instance, a linked id, or an operator.
+	maxAttempts = 6
+
+	// The pauses between attempts are about 25, 50, 100, 200 and 400 ms. They spread the writes of several instances.
+	firstPause, longestPause = 25 * time.Millisecond, 400 * time.Millisecond
+
+	// decideTimeout bounds the decision about one batch. A call waits for at most a few batches, and the
+	// subscription's ack deadline is 60 s.
+	decideTimeout = 20 * time.Second
+)
 
 // codeInvalidUser is the code in an event's errors for a malformed user id.
 const codeInvalidUser = "invalid_user_id"
@@ -33,41 +44,73 @@ type decision struct {
 // decide decides about an event, and stores the decision in the user's document before it returns.
 func (f *Function) decide(ctx context.Context, original *event.Event, rules *rule.Set, at time.Time) (decision, error) {
 	id, err := identify(original)
-	address := ""
-	if err == nil && id.IsZero() {
-		address = email(original)
+	q := &request{event: original, rules: rules, at: at}
+	matched := err == nil && !id.IsZero()
+	switch {
+	case matched:
+		f.batches.do(id, q, func(batch []*request) { f.decideBatch(ctx, id, nil, batch) })
+		err = q.err
+	case err == nil:
+		var found foundUser
+		if address := email(original); address != "" {
+			found, err = f.people.findByEmail(ctx, address)
+		}
+		if matched = err == nil && !found.id.IsZero(); matched {
+			f.decideBatch(ctx, found.id, &found, []*request{q})
+			err = q.err
+		}
 	}
-	for attempt := 1; err == nil && (!id.IsZero() || address != ""); attempt++ {
-		var user subject
-		var doc store.User
-		var version store.Version
-		if id.IsZero() {
-			user, doc, version, err = f.people.findByEmail(ctx, address)
-		} else {
-			user, doc, version, err = f.people.find(ctx, id)
-		}
-		if id = user.id; err != nil || id.IsZero() {
-			break
-		}
-		d, changed := f.decideMatched(original, rules, at, user, doc)
-		d.attempts = attempt
-		if changed == nil {
-			return d, nil
-		}
-		err = f.store.PutUser(ctx, user.person, *changed, version)
-		if err == nil {
-			return d, nil
-		}
-		if !errors.Is(err, store.ErrConflict) || attempt == maxAttempts {
-			return decision{}, err
-		}
-		err = nil
-	}
-	if err != nil && !errors.Is(err, identity.ErrInvalid) {
+	switch {
+	case err != nil && !errors.Is(err, identity.ErrInvalid):
 		return decision{}, err
+	case matched && err == nil:
+		return q.decision, nil
 	}
 	// The event's id is malformed, or the id of the document with the e-mail address; or no person was found.
 	return f.decideUnmatched(original, rules, at, err), nil
+}
+
+// decideBatch decides about events of one user, in their order, with one read and one write of the user's document. If
+// the document changed meanwhile, decideBatch starts over. found is the document as read before, or nil.
+func (f *Function) decideBatch(ctx context.Context, id identity.UserID, found *foundUser, batch []*request) {
+	// The batch holds events of other calls, so the context of this call must not cancel it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), decideTimeout)
+	defer cancel()
+	err := f.tryBatch(ctx, id, found, batch)
+	for _, q := range batch {
+		q.err = err
+	}
+}
+
+// tryBatch is decideBatch with one error for all events.
+func (f *Function) tryBatch(ctx context.Context, id identity.UserID, found *foundUser, batch []*request) error {
+	backoff := retry.NewBackoff(firstPause, longestPause)
+	for attempt := 1; ; attempt++ {
+		if found == nil {
+			read, err := f.people.find(ctx, id)
+			if err != nil {
+				return err
+			}
+			found = &read
+		}
+		doc, counted := found.doc, false
+		for _, q := range batch {
+			d, changed := f.decideMatched(q.event, q.rules, q.at, found.subject, doc)
+			d.attempts = attempt
+			q.decision = d
+			if changed != nil {
+				doc, counted = *changed, true
+			}
+		}
+		if !counted {
+			return nil
+		}
+		err := f.store.PutUser(ctx, found.person, doc, found.version)
+		if err == nil || !errors.Is(err, store.ErrConflict) || attempt == maxAttempts || backoff.Wait(ctx) != nil {
+			return err
+		}
+		found = nil
+	}
 }
 
 // decideMatched decides about an event of a known user. It also returns the changed document, or nil if the document
@@ -79,6 +122,7 @@ func (f *Function) decideMatched(original *event.Event, rules *rule.Set, at time
 	o.attributes.authoritative = read.authoritative && !user.linked()
 	u := countEvent(doc, user, o, f.users.SessionLength)
 	fillUser(e, user, u.doc, u.tags, at)
+	fillRoles(e, u.doc, read)
 	d := decision{event: e, repeated: u.repeated, excluded: excluded(u.doc.Status)}
 	d.authorization = authorize(e, u.doc, read, u.rules, d.excluded)
 	if u.repeated {
@@ -89,7 +133,7 @@ func (f *Function) decideMatched(original *event.Event, rules *rule.Set, at time
 	}
 	held := d.authorization.marks()
 	if !d.excluded {
-		c := cooldowns{until: u.doc.Cooldowns, channel: e.Channel, at: at}
+		c := newCooldowns(u.doc.Cooldowns, e, at)
 		d.outcome = rules.Evaluate(e, at, c.active)
 		if f.mustNotRelay(original, user.id) {
 			d.outcome.DropRelays()
@@ -115,7 +159,7 @@ func (f *Function) decideUnmatched(original *event.Event, rules *rule.Set, at ti
 	}
 	if e.User != nil {
 		// These values are unverified claims, and rules grant rights by them.
-		e.User.Roles, e.User.RolesMeta, e.User.Status = nil, nil, ""
+		e.User.Roles, e.User.RolesMeta, e.User.RolesIn, e.User.Status = nil, nil, nil, ""
 	}
 	fillAuth(e, string(provider(e)), "", at)
 	never := func(string) bool { return false } // no document stores cooldowns
@@ -126,11 +170,11 @@ func (f *Function) decideUnmatched(original *event.Event, rules *rule.Set, at ti
 	return d
 }
 
-// fillUser writes the user into the event.
+// fillUser writes the user into the event, apart from roles.
 func fillUser(e *event.Event, user subject, doc store.User, tags []string, at time.Time) {
 	u := &event.User{
-		ID: user.person.String(), Email: doc.Email, DisplayName: doc.DisplayName, Roles: doc.Roles, Status: doc.Status,
-		Notes: doc.Notes, Tags: slices.Clone(doc.Tags), Profile: doc.Profile, RolesMeta: doc.RolesMeta,
+		ID: user.person.String(), Email: doc.Email, DisplayName: doc.DisplayName, Status: doc.Status,
+		Notes: doc.Notes, Tags: slices.Clone(doc.Tags), Profile: doc.Profile,
 	}
 	if e.User != nil {
 		u.Extra = e.User.Extra
@@ -144,6 +188,31 @@ func fillUser(e *event.Event, user subject, doc store.User, tags []string, at ti
 	fillAuth(e, user.provider(doc), user.person.Ref(), at)
 	if user.linked() {
 		e.Auth.Identity = user.id.String()
+	}
+}
+
+// fillRoles writes the user's roles into the event: the roles given by hand, which count everywhere, and the roles given
+// by the platform in the place of this event. Roles in other places are only in rolesIn.
+func fillRoles(e *event.Event, doc store.User, read attributes) {
+	u, here := e.User, doc.RolesIn[read.place]
+	if read.hasRoles {
+		here = read.roles // a redelivered event keeps its own roles
+	}
+	u.RolesIn = doc.RolesIn
+	if read.place != "" {
+		u.RolesIn = storeRoles(storeRoles(doc.RolesIn, read.place, here), e.Channel, here)
+	}
+	hand := doc.ManualRoles()
+	u.Roles = hand
+	for _, role := range here {
+		if !slices.Contains(u.Roles, role) {
+			u.Roles = append(u.Roles, role)
+		}
+	}
+	meta := map[string][]string{store.Manual: hand, string(read.platform): here}
+	maps.DeleteFunc(meta, func(_ string, roles []string) bool { return len(roles) == 0 })
+	if len(meta) > 0 {
+		u.RolesMeta = meta
 	}
 }
 

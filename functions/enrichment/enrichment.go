@@ -19,15 +19,18 @@
 //   - user.id and auth.userRef hold the person. Roles, tags, counts, cooldowns, status and conversation memory belong to
 //     the person: a blocked person is blocked under every id.
 //
-// Name and profile come from the person's own platform; a linked id fills in missing values. Each platform grants and
-// revokes its own roles on the person. Two ids of one platform share the platform's roles, and the latest event decides.
+// Name and profile come from the person's own platform; a linked id fills in missing values. Roles given by hand count
+// everywhere. A platform gives and revokes roles in a place: a Twitch channel, or a Discord guild. These roles count for
+// events in this place only, so a moderator of one channel has no role in another, in a private message or in a web
+// room. Two ids of one platform share the roles of a place, and the latest event decides.
 // The earlier document of a linked id stays unchanged, and is used again after the id is unlinked. Links are cached for
 // IDENTITIES_CACHE_TTL: an event redelivered while a link is being made may count for both people.
 //
 // # Cost, concurrency and redelivery
 //
-// An event costs one read and one write of the user's document, and one ledger write if a rule answers. The document's
-// version detects concurrent events of one user: the second writer reads again and decides again.
+// An event costs one read and one write of the user's document, and one ledger write if a rule answers. Concurrent events
+// of one user share a read and a write in each instance, so a user may talk in many channels at once. The document's
+// version detects concurrent writers in other instances: the second writer reads again and decides again.
 //
 // The document remembers the last counted events. A redelivered event counts nothing, gets the same tags and the same
 // rules, and repeats the steps that may be missing: publish, and send.
@@ -107,6 +110,7 @@ type Function struct {
 	log          *slog.Logger
 	rules        *ruleCache
 	people       *personCache
+	batches      *batcher
 }
 
 // New returns a function with the given dependencies.
@@ -114,8 +118,9 @@ func New(d Deps) *Function {
 	return &Function{
 		users: d.Config.Users, discordRoles: d.Config.Users.discordRoles(), notRelayed: d.Config.Relay.ignored(),
 		store: d.Store, bus: d.Bus, sender: d.Sender, now: d.Now, log: d.Log,
-		people: newPersonCache(d.Store, d.Config.Links.TTL, d.Now, d.Log),
-		rules:  &ruleCache{load: d.Store.Rules, ttl: d.Config.Rules.TTL, now: d.Now, log: d.Log},
+		batches: newBatcher(),
+		people:  newPersonCache(d.Store, d.Config.Links.TTL, d.Now, d.Log),
+		rules:   &ruleCache{load: d.Store.Rules, ttl: d.Config.Rules.TTL, now: d.Now, log: d.Log},
 	}
 }
 

@@ -44,7 +44,7 @@ func TestRulesAnswerExternalEvents(t *testing.T) {
 			{"the same told again", happened("c1", "raid", "7", `"displayName":"Ada","viewers":42,`), "Welcome, Ada and 42 raiders!", true},
 			{"a small raid", happened("c2", "raid", "7", `"displayName":"Ada","viewers":4,`), "", false},
 			{"a follower", happened("c3", "follow", "8", `"displayName":"Bruno",`), "Thank you for following, Bruno!", false},
-			{"somebody known by another name before", happened("c4", "follow", "7", `"displayName":"ADA",`), "Thank you for following, ADA!", false},
+			{"a user with another name before", happened("c4", "follow", "7", `"displayName":"ADA",`), "Thank you for following, ADA!", false},
 			{"a subscription", happened("c5", "sub", "8", `"displayName":"Bruno","tier":"3000",`), "Bruno subscribes at tier 3000!", false},
 			{"a stream", happened("c6", "stream_online", "5", `"displayName":"Streamer",`), "Streamer is live.", false},
 			{"the end of a stream", happened("c7", "stream_offline", "5", `"displayName":"Streamer",`), "", false},

@@ -20,7 +20,7 @@ func TestIdentify(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		in   *event.Event
-		want string // empty for nobody
+		want string // empty for no user
 		bad  bool
 	}{
 		{"user.id first", &event.Event{Source: "ingress.twitch", User: &event.User{ID: "1"}, UserID: "2"}, "twitch:1", false},
@@ -30,7 +30,7 @@ func TestIdentify(t *testing.T) {
 		{"a number is an id", raw("ingress.twitch", `{"userId":123}`), "twitch:123", false},
 		{"then the external event's userId", &event.Event{Source: "ingress.twitch.eventsub", ExternalEvent: &event.ExternalEvent{Payload: []byte(`{"userId":"5","broadcasterId":"6"}`)}}, "twitch:5", false},
 		{"then its broadcaster", &event.Event{Source: "ingress.twitch.eventsub", ExternalEvent: &event.ExternalEvent{Payload: []byte(`{"broadcasterId":"6"}`)}}, "twitch:6", false},
-		{"nobody", &event.Event{Source: "ingress.twitch"}, "", false},
+		{"no id", &event.Event{Source: "ingress.twitch"}, "", false},
 		{"auth says the provider", &event.Event{Source: "bridge.other", UserID: "7", Auth: twitch}, "twitch:7", false},
 		{"the id's own platform wins over the source", &event.Event{Source: "api-gateway", UserID: "twitch:123"}, "twitch:123", false},
 		{"and over auth", &event.Event{Source: "api-gateway", UserID: "twitch:123", Auth: &event.Auth{Provider: "api-gateway"}}, "twitch:123", false},

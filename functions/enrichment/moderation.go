@@ -17,8 +17,7 @@ import (
 //
 //   - A manual role, given by an operator, grants permission in every channel.
 //   - A role given by a platform grants permission in the channel of the event, and only if this very event carries the
-//     role. The document is not enough: it holds the platform's latest roles of any channel, and a moderator of one
-//     channel has no rights in another.
+//     role. The document is not enough: a role stored there may have been revoked since.
 //
 // Rules need no role: the rule's condition, written by an operator, decides alone.
 var moderatorRoles = []string{roleBroadcaster, roleModerator}
@@ -106,7 +105,7 @@ func forbidden(format string, args ...any) authorization {
 
 // permission returns the role that permits the action, with its origin, or empty for no permission.
 func permission(a moderation.Action, e *event.Event, doc store.User, f attributes) string {
-	given := manualRoles(doc.Roles, doc.RolesMeta)
+	given := doc.ManualRoles()
 	for _, role := range moderatorRoles {
 		if slices.Contains(given, role) {
 			return role + " by hand"

@@ -67,7 +67,7 @@ func TestAuthorization(t *testing.T) {
 		name string
 		doc  map[string]any // of the user; nil for none
 		in   *event.Event
-		want string // the right; empty for forbidden
+		want string // the permission; empty for forbidden
 	}{
 		{"a moderator by hand", manual("moderator"), wants("", "twitch:5", aBan), "moderator by hand"},
 		{"a broadcaster by hand", manual("broadcaster"), wants("", "eve", aBan), "broadcaster by hand"},
@@ -75,9 +75,9 @@ func TestAuthorization(t *testing.T) {
 		{"by hand, and by the platform", map[string]any{"roles": []string{"moderator"}, "rolesMeta": map[string]any{"twitch": []string{"moderator"}, "manual": []string{"moderator"}}},
 			wants("", "twitch:5", aBan), "moderator by hand"},
 		{"another role by hand", manual("friend", "vip"), wants("", "twitch:5", aBan), ""},
-		{"nobody special", map[string]any{}, wants("", "twitch:5", aBan), ""},
-		{"who was never seen", nil, wants("", "twitch:5", aBan), ""},
-		{"nobody", nil, wants("", "", aBan), ""},
+		{"a user without roles", map[string]any{}, wants("", "twitch:5", aBan), ""},
+		{"a user never seen before", nil, wants("", "twitch:5", aBan), ""},
+		{"no user id", nil, wants("", "", aBan), ""},
 		{"a bad id", nil, wants("", "../../x", aBan), ""},
 		{"a moderator of some channel, by way of a WebSocket", twitch, wants("", "twitch:5", aBan), ""},
 		{"a moderator of the channel, in it", nil, there("5", "twitch:streamer", `"isMod":true`), "moderator of twitch:streamer"},
@@ -91,12 +91,12 @@ func TestAuthorization(t *testing.T) {
 			e.Source = "ingress.discord"
 			return e
 		}(), ""},
-		{"who claims a role", map[string]any{}, func() *event.Event {
+		{"a claimed role", map[string]any{}, func() *event.Event {
 			e := wants("", "twitch:5", aBan)
 			e.User = &event.User{ID: "twitch:5", Roles: []string{"moderator"}, RolesMeta: map[string][]string{"manual": {"moderator"}}}
 			return e
 		}(), ""},
-		{"who claims the platform's words", map[string]any{}, func() *event.Event {
+		{"a claimed payload of the platform", map[string]any{}, func() *event.Event {
 			e := wants("", "twitch:5", aBan)
 			e.Message = &event.Message{RawPlatformPayload: []byte(`{"userId":"5","isMod":true}`)}
 			return e
@@ -127,7 +127,7 @@ func TestAuthorization(t *testing.T) {
 				}
 				o := commands[0]
 				if o.String() != "ban twitch:666 in twitch:streamer" || o.Reason != "spam" || o.By.Right != tt.want || o.By.UserID == "" || o.By.Source != tt.in.Source || o.By.Channel != tt.in.Channel {
-					t.Errorf("order = %+v; want the right %q", o, tt.want)
+					t.Errorf("command = %+v; want the permission %q", o, tt.want)
 				}
 				out := r.bus.sent[topology.Egress][0].Event
 				if out.Channel != "twitch:streamer" || out.Egress.Destination != "twitch" || out.Egress.Type != event.EgressEvent {

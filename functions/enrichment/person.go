@@ -45,6 +45,13 @@ func (s subject) provider(doc store.User) string {
 	return cmp.Or(doc.Provider, string(s.id.Platform()))
 }
 
+// foundUser is a subject with the person's document.
+type foundUser struct {
+	subject
+	doc     store.User
+	version store.Version
+}
+
 // cachedLink is the person of an id as last read.
 type cachedLink struct {
 	person identity.UserID
@@ -67,40 +74,42 @@ func newPersonCache(s Store, ttl time.Duration, now func() time.Time, log *slog.
 // find reads the document of the person with an id. This takes one Firestore call: if the cached link has expired, the
 // same call reads the link too. A second call follows only if the link changed to another person. Links are followed
 // once: a link of the person's own id is not read.
-func (d *personCache) find(ctx context.Context, id identity.UserID) (subject, store.User, store.Version, error) {
-	s := subject{id: id, person: id}
+func (d *personCache) find(ctx context.Context, id identity.UserID) (foundUser, error) {
+	s := foundUser{subject: subject{id: id, person: id}}
 	k, remembered := d.links.GetIfPresent(id)
 	if remembered {
 		s.person = k.person
 	}
 	if remembered && d.now().Before(k.until) {
-		u, v, err := d.store.User(ctx, s.person)
-		return s, u, v, err
+		var err error
+		s.doc, s.version, err = d.store.User(ctx, s.person)
+		return s, err
 	}
-	person, u, v, broken, err := d.store.LinkedUser(ctx, id, s.person)
+	person, doc, version, broken, err := d.store.LinkedUser(ctx, id, s.person)
 	if err != nil {
-		return subject{}, store.User{}, store.Version{}, err
+		return foundUser{}, err
 	}
+	s.doc, s.version = doc, version
 	if broken != nil {
 		d.log.WarnContext(ctx, "identity link ignored", "user", id, "error", broken)
 	}
 	d.links.Set(id, cachedLink{person: person, until: d.now().Add(d.ttl)})
 	if person != s.person {
 		s.person = person
-		u, v, err = d.store.User(ctx, person)
+		s.doc, s.version, err = d.store.User(ctx, person)
 	}
-	return s, u, v, err
+	return s, err
 }
 
-// findByEmail reads the document with an e-mail address, or the document of the linked person. The subject is zero if no
+// findByEmail reads the document with an e-mail address, or the document of the linked person. The result is zero if no
 // document has the address.
-func (d *personCache) findByEmail(ctx context.Context, address string) (subject, store.User, store.Version, error) {
+func (d *personCache) findByEmail(ctx context.Context, address string) (foundUser, error) {
 	id, u, v, err := d.store.UserByEmail(ctx, address)
 	if err != nil || id.IsZero() {
-		return subject{}, store.User{}, store.Version{}, err
+		return foundUser{}, err
 	}
 	if k, ok := d.links.GetIfPresent(id); ok && k.person == id && d.now().Before(k.until) {
-		return subject{id: id, person: id}, u, v, nil
+		return foundUser{subject{id: id, person: id}, u, v}, nil
 	}
 	return d.find(ctx, id)
 }

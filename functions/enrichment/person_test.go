@@ -61,7 +61,7 @@ func TestLinkedIDsShareOnePerson(t *testing.T) {
 		r.link("discord:6", "twitch:5")
 		r.forget()
 		got := r.enrich(onDiscord("d2", "6", `"mods"`))
-		roles(got, "moderator", "subscriber")
+		roles(got, "moderator")
 		if got.UserID != "discord:6" || got.User.ID != "twitch:5" || got.User.DisplayName != "Ada" ||
 			got.Auth.UserRef != "users/twitch:5" || got.Auth.Identity != "discord:6" || got.Auth.Provider != "discord" ||
 			!slices.Contains(got.User.Tags, "PROVIDER_DISCORD") || !slices.Contains(got.User.Tags, "RETURNING_USER") {
@@ -72,23 +72,30 @@ func TestLinkedIDsShareOnePerson(t *testing.T) {
 			t.Errorf("after: %+v and %+v; want it counted once, for one person", a, b)
 		}
 
-		// each platform takes its own roles away, and no other's
+		// each platform gives and revokes its own roles, in its own places
 		got = r.enrich(twitch("t2", "true"))
 		roles(got, "moderator", "subscriber")
 		if got.Auth.Identity != "" || got.UserID != "twitch:5" || got.Auth.Provider != "twitch" {
 			t.Errorf("by their own id: %q, %+v", got.UserID, got.Auth)
 		}
-		roles(r.enrich(onDiscord("d3", "6", "")), "moderator", "subscriber")
+		roles(r.enrich(onDiscord("d3", "6", "")))
 		roles(r.enrich(twitch("t3", "false")), "subscriber")
-		roles(r.enrich(onDiscord("d4", "6", `"mods"`)), "moderator", "subscriber")
-		roles(r.enrich(twitch("t4", "false")), "moderator", "subscriber")
+		roles(r.enrich(onDiscord("d4", "6", `"mods"`)), "moderator")
+		roles(r.enrich(twitch("t4", "false")), "subscriber")
+		if diff := cmp.Diff(map[string][]string{"#parley": {"subscriber"}, "discord:7": {"moderator"}}, r.user("twitch:5").RolesIn); diff != "" {
+			t.Errorf("stored roles (-want +got):\n%s", diff)
+		}
 
-		// and what Discord gave goes with the link
+		// Unlink removes the roles given by Discord
 		if person, err := r.store.Unlink(t.Context(), parse(t, "discord:6")); err != nil || person.String() != "twitch:5" {
 			t.Fatalf("Unlink = %v, %v", person, err)
 		}
 		r.forget()
-		roles(r.enrich(says("w1", "twitch:5", "hi")), "subscriber")
+		got = r.enrich(says("w1", "twitch:5", "hi"))
+		roles(got)
+		if diff := cmp.Diff(map[string][]string{"#parley": {"subscriber"}}, got.User.RolesIn); diff != "" {
+			t.Errorf("roles by place (-want +got):\n%s", diff)
+		}
 		got = r.enrich(onDiscord("d5", "6", `"mods"`))
 		if got.User.ID != "discord:6" || got.Auth.Identity != "" || r.user("discord:6").MessageCountAllTime != 2 {
 			t.Errorf("unlinked: %+v, %+v", got.User, got.Auth)
@@ -147,7 +154,7 @@ func TestLinkIsFollowedOnceAndInvalidLinkIgnored(t *testing.T) {
 		}
 		for _, id := range []string{"discord:3", "discord:4", "discord:5"} {
 			if !strings.Contains(r.log.String(), "user="+id) {
-				t.Errorf("nobody is told of %s", id)
+				t.Errorf("no warning about %s", id)
 			}
 		}
 	})

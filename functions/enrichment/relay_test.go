@@ -163,7 +163,7 @@ func TestRelayedMessageIsNotRelayedAgain(t *testing.T) {
 				}
 			}
 		}
-		// somebody who writes it anew is somebody who says something
+		// the same text written again is a new message
 		before := len(r.bus.sent[topology.Egress])
 		r.enrich(says("c6", "api-gateway:eve", answer.StripMarks(text)))
 		if n := len(r.bus.sent[topology.Egress]) - before; n != 3 {

@@ -8,6 +8,7 @@ import (
 
 	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
+	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
 )
 
@@ -29,8 +30,8 @@ const (
 	// maxCooldowns is the number of cooldowns stored in a document. The earliest to end are dropped first.
 	maxCooldowns = 128
 
-	// manual is the source in rolesMeta of roles given by an operator.
-	manual = "manual"
+	// maxPlaces is the number of places with roles stored in a document.
+	maxPlaces = 32
 )
 
 // observation holds the parts of an event that change the user's document.
@@ -130,20 +131,23 @@ func applyAttributes(d *store.User, f attributes) {
 		d.Profile[name] = value
 	}
 	if f.hasRoles {
-		d.Roles, d.RolesMeta = mergeRoles(d.Roles, d.RolesMeta, string(f.platform), f.roles)
+		d.RolesIn = storeRoles(d.RolesIn, f.place, f.roles)
+		d.Roles, d.RolesMeta = mergeRoles(*d, string(f.platform), f.roles)
 	}
 }
 
 // mergeRoles replaces the roles given earlier by a platform. Manual roles stay: the roles under "manual" in meta, and
 // the roles without an entry in meta. Roles without an entry get one, so that a role stays manual even if the platform
 // gives the same role and revokes it.
-func mergeRoles(roles []string, meta map[string][]string, platform string, given []string) ([]string, map[string][]string) {
-	meta = maps.Clone(meta)
+//
+// The results are the fields roles and rolesMeta of the document. Revisions without rolesIn read a platform's roles there.
+func mergeRoles(d store.User, platform string, given []string) ([]string, map[string][]string) {
+	meta := maps.Clone(d.RolesMeta)
 	if meta == nil {
 		meta = map[string][]string{}
 	}
-	hand := manualRoles(roles, meta)
-	for source, list := range map[string][]string{manual: hand, platform: given} {
+	hand := d.ManualRoles()
+	for source, list := range map[string][]string{store.Manual: hand, platform: given} {
 		if len(list) == 0 {
 			delete(meta, source)
 		} else {
@@ -161,38 +165,56 @@ func mergeRoles(roles []string, meta map[string][]string, platform string, given
 	return all, meta
 }
 
-// manualRoles returns the roles given by an operator: under "manual" in meta, or without an entry in meta.
-func manualRoles(roles []string, meta map[string][]string) []string {
-	explained := map[string]bool{}
-	for _, list := range meta {
-		for _, role := range list {
-			explained[role] = true
-		}
+// storeRoles returns the roles by place with the given roles in a place. Places without roles are left out. If there are
+// too many places, another place is dropped: its roles are stored again with the user's next message there.
+func storeRoles(all map[string][]string, place string, given []string) map[string][]string {
+	all = maps.Clone(all)
+	if all == nil {
+		all = map[string][]string{}
 	}
-	given := slices.Clone(meta[manual])
-	for _, role := range roles {
-		if !explained[role] {
-			given = append(given, role)
+	delete(all, place)
+	if len(given) > 0 {
+		for _, other := range slices.Sorted(maps.Keys(all)) {
+			if len(all) < maxPlaces {
+				break
+			}
+			delete(all, other)
 		}
+		all[place] = given
 	}
-	return given
+	if len(all) == 0 {
+		return nil
+	}
+	return all
 }
 
-// cooldownKey identifies a rule in a channel. The key is a hash, because a channel name may be long and hold any bytes.
-func cooldownKey(rule, channel string) string {
-	return digest.Of("cooldown", rule, channel)[:16]
+// cooldownKey identifies a rule at a place. The key is a hash, because a place's name may be long and hold any bytes.
+func cooldownKey(rule, place string) string {
+	return digest.Of("cooldown", rule, place)[:16]
 }
 
-// cooldowns holds the cooldowns of one user in one channel at a time. Its methods do not change the map until.
+// cooldowns holds the cooldowns of one user at the place of one event. Its methods do not change the map until.
 type cooldowns struct {
 	until   map[string]time.Time
-	channel string
+	place   string // the channel, or webRooms
+	channel string // the place in cooldowns of older revisions
 	at      time.Time
+}
+
+// webRooms is the place of all rooms of web clients. A client opens rooms freely, so a cooldown per room would be none.
+const webRooms = string(identity.APIGateway)
+
+func newCooldowns(until map[string]time.Time, e *event.Event, at time.Time) cooldowns {
+	c := cooldowns{until: until, place: e.Channel, channel: e.Channel, at: at}
+	if identity.PlatformOf(e.Source) == identity.APIGateway {
+		c.place = webRooms
+	}
+	return c
 }
 
 // active reports whether the rule's cooldown is still running.
 func (c cooldowns) active(rule string) bool {
-	return c.at.Before(c.until[cooldownKey(rule, c.channel)])
+	return c.at.Before(c.until[cooldownKey(rule, c.place)]) || c.at.Before(c.until[cooldownKey(rule, c.channel)])
 }
 
 // after returns the cooldowns to store once rules held: the new cooldowns, by rule id, and the unfinished old ones.
@@ -204,7 +226,7 @@ func (c cooldowns) after(began map[string]time.Duration) map[string]time.Time {
 		}
 	}
 	for rule, d := range began {
-		kept[cooldownKey(rule, c.channel)] = c.at.Add(d)
+		kept[cooldownKey(rule, c.place)] = c.at.Add(d)
 	}
 	if len(kept) > maxCooldowns {
 		keys := slices.SortedFunc(maps.Keys(kept), func(a, b string) int { return kept[a].Compare(kept[b]) })

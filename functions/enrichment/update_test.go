@@ -22,7 +22,7 @@ func TestTagsAndSessions(t *testing.T) {
 	)
 	type step struct {
 		after    time.Duration // since noon
-		silent   bool          // an event that nobody said
+		silent   bool          // not a chat message
 		tags     []string
 		messages int64
 		sessions int64
@@ -131,7 +131,7 @@ func TestApplyAttributes(t *testing.T) {
 			store.User{DisplayName: "New", Email: "old@example.com", Profile: map[string]string{"color": "blue", "username": "n"}}},
 		{"hearsay", known, attributes{displayName: "New", profile: map[string]string{"color": "blue", "username": "n"}},
 			store.User{DisplayName: "Old", Email: "old@example.com", Profile: map[string]string{"color": "red", "username": "n"}}},
-		{"hearsay about nobody", store.User{}, attributes{displayName: "New", email: "new@example.com"}, store.User{DisplayName: "New", Email: "new@example.com"}},
+		{"hearsay about an empty document", store.User{}, attributes{displayName: "New", email: "new@example.com"}, store.User{DisplayName: "New", Email: "new@example.com"}},
 	} {
 		got := tt.doc
 		applyAttributes(&got, tt.in)
@@ -163,7 +163,7 @@ func TestMergeRoles(t *testing.T) {
 		{"unexplained stays, and is explained", []string{"friend"}, nil, "twitch", []string{"vip"}, []string{"friend", "vip"}, meta{"manual": {"friend"}, "twitch": {"vip"}}},
 		{"by hand stays when the platform takes the same away", []string{"moderator"}, meta{"manual": {"moderator"}, "twitch": {"moderator"}}, "twitch", nil, []string{"moderator"}, meta{"manual": {"moderator"}}},
 	} {
-		roles, m := mergeRoles(tt.roles, tt.meta, tt.platform, tt.given)
+		roles, m := mergeRoles(store.User{Roles: tt.roles, RolesMeta: tt.meta}, tt.platform, tt.given)
 		if diff := cmp.Diff(tt.wantRoles, roles, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s: roles (-want +got):\n%s", tt.name, diff)
 		}
@@ -173,8 +173,38 @@ func TestMergeRoles(t *testing.T) {
 	}
 }
 
+func TestStoreRoles(t *testing.T) {
+	full := map[string][]string{}
+	for i := range maxPlaces {
+		full[fmt.Sprintf("twitch:%02d", i)] = []string{"vip"}
+	}
+	for _, tt := range []struct {
+		name  string
+		all   map[string][]string
+		place string
+		given []string
+		has   string // a place with roles
+		size  int
+	}{
+		{"the first place", nil, "twitch:a", []string{"vip"}, "twitch:a", 1},
+		{"no roles", nil, "twitch:a", nil, "", 0},
+		{"the last role is revoked", map[string][]string{"twitch:a": {"vip"}}, "twitch:a", nil, "", 0},
+		{"another place keeps its roles", map[string][]string{"twitch:a": {"vip"}}, "twitch:b", []string{"vip"}, "twitch:a", 2},
+		{"too many places", full, "twitch:a", []string{"vip"}, "twitch:a", maxPlaces},
+		{"a place in a full document", full, "twitch:01", []string{"moderator"}, "twitch:00", maxPlaces},
+	} {
+		got := storeRoles(tt.all, tt.place, tt.given)
+		if len(got) != tt.size || tt.has != "" && len(got[tt.has]) != 1 {
+			t.Errorf("%s: %v; want %d places, with %q", tt.name, got, tt.size, tt.has)
+		}
+	}
+	if len(full) != maxPlaces {
+		t.Error("the argument was changed")
+	}
+}
+
 func TestCooldowns(t *testing.T) {
-	c := cooldowns{channel: "lobby", at: noon}
+	c := cooldowns{place: "lobby", at: noon}
 	c.until = c.after(map[string]time.Duration{"hello": time.Minute})
 	for _, tt := range []struct {
 		name, rule, channel string
@@ -187,7 +217,7 @@ func TestCooldowns(t *testing.T) {
 		{"in another channel", "hello", "den", noon, false},
 		{"of another rule", "bye", "lobby", noon, false},
 	} {
-		if got := (cooldowns{until: c.until, channel: tt.channel, at: tt.at}).active(tt.rule); got != tt.want {
+		if got := (cooldowns{until: c.until, place: tt.channel, at: tt.at}).active(tt.rule); got != tt.want {
 			t.Errorf("%s: active %t; want %t", tt.name, got, tt.want)
 		}
 	}

@@ -16,9 +16,9 @@ type Part struct {
 //
 // An answer to an address is for the whole channel, so it names no user. The address of the question gets the ordinary
 // answer, with its text unchanged. For any other address the answer is relayed. A relayed text is sanitized, except an
-// operator's own text ([LiteralMetadata]), and marked, so that no program relays the text again ([WasRelayed]). Ids to
-// reply to and raw payloads are left out, because only the platform of the question understands them, and so are all
-// other candidates.
+// operator's own text ([LiteralMetadata]), and marked, so that no program relays the text again ([WasRelayed]). All
+// other candidates are left out. So are ids to reply to and raw payloads, because only the platform of the question
+// understands them.
 func FanOut(e *event.Event, step string) []Part {
 	if e.Egress == nil || len(e.Egress.To) == 0 {
 		return []Part{{e, step}}

@@ -13,8 +13,8 @@ const (
 	// guard is the zero width space, invisible to people. Inside a mention or a command, it leaves plain text.
 	guard = "\u200b"
 
-	// mark is the sign of a relayed text: three invisible characters, in an order that people do not write. Only a sign
-	// in the text itself reaches another bot through a platform.
+	// mark is the sign of a relayed text: three invisible characters, in an order that people do not write. The text
+	// carries the sign, because a platform passes nothing else on to another bot.
 	mark = "\u2063\u2062\u2063"
 
 	// maxMarked is the number of bytes of the first word before the mark. So the mark is in the first message, even if
@@ -119,8 +119,8 @@ func RemoveMark(text string) string { return strings.ReplaceAll(text, mark, "") 
 // the invisible mark, because a bridge, bot or client repeated a relayed text. The caller must not relay such an event
 // again.
 //
-// So a text is relayed once, if its characters stay. A platform or program that removes invisible characters also
-// removes the mark, and a person can write anything. For such bots the enrichment has a list of authors never relayed.
+// A text is therefore relayed only once, as long as its characters stay. A platform or program that removes invisible characters also
+// removes the mark, and a person can write anything. For such bots there is RELAY_IGNORE, a list of authors never relayed.
 func WasRelayed(e *event.Event) bool {
 	if e.Egress != nil && e.Egress.Relay != nil {
 		return true

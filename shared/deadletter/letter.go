@@ -2,7 +2,7 @@ package deadletter
 
 import (
 	"cmp"
-	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -68,11 +68,12 @@ const (
 	Retention = 30 * 24 * time.Hour
 )
 
-// describe fills in the fields that follow from the data, and replaces an unknown reason as [New] does.
+// describe fills in the fields that follow from the data. A reason missing in the table stays, because a newer revision
+// may have announced it. Only a reason that is no code at all becomes [InvalidEvent].
 func (l *DeadLetter) describe() {
-	if !l.Reason.known() {
-		l.Message = withCode(l.Reason, errors.New(l.Message)).Error()
-		l.Reason = PlatformRefused
+	if !l.Reason.wellFormed() {
+		l.Message = fmt.Sprintf("the announced reason %.64q is not a code: %s", string(l.Reason), l.Message)
+		l.Reason = InvalidEvent
 	}
 	l.Preview = preview(l.Data)
 	e, err := event.Decode(l.Data)

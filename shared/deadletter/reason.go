@@ -2,11 +2,18 @@ package deadletter
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 )
 
-// Reason is the cause of a dead letter: one of the codes in [Reasons].
+// Reason is the cause of a dead letter: one of the codes in [Reasons]. A stored dead letter may have a code of a newer
+// revision, which is missing in the table.
 type Reason string
+
+// wellFormed reports whether r has the form of a code: lower-case letters, digits and underscores, at most 64.
+func (r Reason) wellFormed() bool { return reasonSyntax.MatchString(string(r)) }
+
+var reasonSyntax = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
 
 // The reasons. [Reasons] explains each.
 const (
@@ -38,9 +45,11 @@ type ReasonInfo struct {
 	Meaning string
 }
 
-// Reasons is the table of all reasons. The operators' documentation and the command line are made from it.
+//go:generate go test -run TestReadmeListsAllReasons -update .
+
+// Reasons is the table of all reasons. The table in the root README.md and the command line's help are made from it.
 var Reasons = []ReasonInfo{
-	{InvalidEvent, "The message is not an event: not JSON, too large, or a field is missing or wrong. The dead letter has its bytes."},
+	{InvalidEvent, "The message is not an event: not JSON, too large, or a field is missing or wrong. Or its announcement has no valid reason. The dead letter has its bytes."},
 	{NoPlatform, "The answer does not name its platform."},
 	{NoText, "The answer has no text: neither a candidate nor the payload has one."},
 	{NoRecipient, "The answer has neither a user nor a channel, or its recipient can't get an answer of this type."},

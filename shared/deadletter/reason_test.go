@@ -6,8 +6,12 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
+	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"parley.internal/shared/deadletter"
@@ -45,12 +49,14 @@ func TestUnknownReasonIsPlatformRefusedWithTheCode(t *testing.T) {
 	}
 }
 
-func TestEveryReasonIsInTheTableOnce(t *testing.T) {
+// declaredReasons returns the constants of reason.go by name.
+func declaredReasons(t *testing.T) map[string]deadletter.Reason {
+	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "reason.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var declared []deadletter.Reason
+	declared := map[string]deadletter.Reason{}
 	ast.Inspect(file, func(n ast.Node) bool {
 		if spec, ok := n.(*ast.ValueSpec); ok {
 			if name, ok := spec.Type.(*ast.Ident); ok && name.Name == "Reason" {
@@ -58,11 +64,16 @@ func TestEveryReasonIsInTheTableOnce(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				declared = append(declared, deadletter.Reason(value))
+				declared[spec.Names[0].Name] = deadletter.Reason(value)
 			}
 		}
 		return true
 	})
+	return declared
+}
+
+func TestEveryReasonIsInTheTableOnce(t *testing.T) {
+	declared := slices.Sorted(maps.Values(declaredReasons(t)))
 	var table []deadletter.Reason
 	for _, r := range deadletter.Reasons {
 		if r.Meaning == "" {
@@ -70,9 +81,68 @@ func TestEveryReasonIsInTheTableOnce(t *testing.T) {
 		}
 		table = append(table, r.Reason)
 	}
-	slices.Sort(declared)
 	slices.Sort(table)
 	if len(declared) < 10 || !slices.Equal(declared, table) {
 		t.Errorf("declared: %q\nin the table: %q", declared, table)
+	}
+}
+
+// A text that becomes a Reason would bypass the table: a literal, or a conversion. Conversions are needed where a stored
+// or announced reason is read.
+func TestProductionCodeUsesOnlyReasonsOfTheTable(t *testing.T) {
+	mayConvert := []string{"shared/deadletter/announcement.go", "shared/delivery/reap.go", "gateway/operator/deadletters.go"}
+	const root = "../.."
+	used := map[string]bool{}
+	for _, dir := range []string{"functions", "gateway", "shared"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			name, _ := filepath.Rel(root, path)
+			own := file.Name.Name == "deadletter"
+			is := func(n ast.Expr, want string) bool {
+				if id, ok := n.(*ast.Ident); ok {
+					return own && id.Name == want
+				}
+				sel, ok := n.(*ast.SelectorExpr)
+				if !ok {
+					return false
+				}
+				pkg, ok := sel.X.(*ast.Ident)
+				return ok && pkg.Name == "deadletter" && sel.Sel.Name == want
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.CallExpr:
+					_, literal := slices.Concat(n.Args, []ast.Expr{nil})[0].(*ast.BasicLit)
+					if is(n.Fun, "New") && literal {
+						t.Errorf("%s: deadletter.New with a literal; use a constant of package deadletter", name)
+					}
+					if is(n.Fun, "Reason") && !slices.Contains(mayConvert, name) {
+						t.Errorf("%s: conversion to deadletter.Reason; use a constant of package deadletter", name)
+					}
+				case *ast.SelectorExpr:
+					if pkg, ok := n.X.(*ast.Ident); ok && pkg.Name == "deadletter" {
+						used[n.Sel.Name] = true
+					}
+				case *ast.Ident:
+					used[n.Name] = used[n.Name] || own && name != "shared/deadletter/reason.go"
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, value := range declaredReasons(t) {
+		if !used[name] {
+			t.Errorf("no production code uses %s (%s)", name, value)
+		}
 	}
 }

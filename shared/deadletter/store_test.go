@@ -3,6 +3,7 @@ package deadletter_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -108,14 +109,38 @@ func TestListSelects(t *testing.T) {
 	})
 }
 
-func TestUnknownReasonIsStoredAsPlatformRefused(t *testing.T) {
+// An older revision may store a dead letter announced by a newer revision.
+func TestReasonOfANewerRevisionStays(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		s := newStore(t, env, time.Now)
-		if _, err := s.Put(t.Context(), deadletter.DeadLetter{ID: "d1", Reason: "msg_rejected", Message: "held for review"}, 0); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := s.Get(t.Context(), "d1"); err != nil || got.Reason != deadletter.PlatformRefused || got.Message != "msg_rejected: held for review" {
-			t.Errorf("Get = %s: %s, %v", got.Reason, got.Message, err)
+		for i, tt := range []struct{ reason, stored, message string }{
+			{"quota_exceeded", "quota_exceeded", "held for review"},
+			{"no_text", "no_text", "held for review"},
+			{"Not a Code", "invalid_event", `the announced reason "Not a Code" is not a code: held for review`},
+			{strings.Repeat("x", 65), "invalid_event", `the announced reason "` + strings.Repeat("x", 64) + `" is not a code: held for review`},
+			{"", "invalid_event", `the announced reason "" is not a code: held for review`},
+		} {
+			id := fmt.Sprint("d", i)
+			a, _ := deadletter.ParseAnnouncement(deadletter.Announcement{ID: id, Reason: deadletter.Reason(tt.reason), Message: "held for review"}.Attributes(nil), "m")
+			if tt.reason == "" {
+				a.Reason, a.Message = "", "held for review" // ParseAnnouncement gives a reason itself
+			}
+			if _, err := s.Put(t.Context(), deadletter.DeadLetter{ID: id, Reason: a.Reason, Message: a.Message}, 0); err != nil {
+				t.Fatal(err)
+			}
+			got, err := s.Get(t.Context(), id)
+			if err != nil || string(got.Reason) != tt.stored || got.Message != tt.message {
+				t.Errorf("%q is stored as %s: %s, %v; want %s: %s", tt.reason, got.Reason, got.Message, err, tt.stored, tt.message)
+			}
+			selected := 0
+			if err := s.List(t.Context(), deadletter.Filter{Reason: deadletter.Reason(tt.stored), IDs: nil}, func(l deadletter.DeadLetter) error {
+				if l.ID == id {
+					selected++
+				}
+				return nil
+			}); err != nil || selected != 1 {
+				t.Errorf("%q: selected %d times, %v", tt.stored, selected, err)
+			}
 		}
 	})
 }

@@ -54,12 +54,13 @@ type User struct {
 	ID          string              `json:"id,omitzero" jsonschema:"description=platform:id"`
 	Email       string              `json:"email,omitzero"`
 	DisplayName string              `json:"displayName,omitzero"`
-	Roles       []string            `json:"roles,omitzero"`
+	Roles       []string            `json:"roles,omitzero" jsonschema:"description=Roles given by hand and roles given by the platform in the place of this event."`
 	Status      string              `json:"status,omitzero"`
 	Notes       string              `json:"notes,omitzero"`
 	Tags        []string            `json:"tags,omitzero"`
 	Profile     map[string]string   `json:"profile,omitzero"`
-	RolesMeta   map[string][]string `json:"rolesMeta,omitzero" jsonschema:"description=Roles by source: a platform or manual."`
+	RolesMeta   map[string][]string `json:"rolesMeta,omitzero" jsonschema:"description=The same roles by source: a platform or manual."`
+	RolesIn     map[string][]string `json:"rolesIn,omitzero" jsonschema:"description=Roles given by a platform by place: twitch:<login> or discord:<guild id>; also by the channel of this event."`
 	Extra       jsontext.Value      `json:",embed"`
 }
 

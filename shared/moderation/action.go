@@ -70,7 +70,7 @@ type Action struct {
 	Login     string          `json:"login,omitzero"`           // the person's name, on Twitch only, instead of User
 	MessageID string          `json:"messageId,omitzero"`       // the platform's id of the message; for Delete only
 	Seconds   int             `json:"durationSeconds,omitzero"` // for Timeout only, from 1
-	Reason    string          `json:"reason,omitzero"`          // for the platform's own log and the person; one line of at most MaxReason characters
+	Reason    string          `json:"reason,omitzero"`          // for the platform's own log and the person; one line of at most maxReason UTF-16 units
 }
 
 // Platform returns the platform of the channel.

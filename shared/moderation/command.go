@@ -17,7 +17,7 @@ type Command struct {
 // Requester is the user or rule that requested an action, with the permission.
 type Requester struct {
 	UserID  string   `json:"userId,omitzero" firestore:"userId,omitempty"` // empty if a rule acts on an unknown user's event
-	Roles   []string `json:"roles,omitzero" firestore:"roles,omitempty"`   // all roles of the user at that time
+	Roles   []string `json:"roles,omitzero" firestore:"roles,omitempty"`   // given by hand, or in the requester's channel, at that time
 	Channel string   `json:"channel,omitzero" firestore:"channel,omitempty"`
 	Source  string   `json:"source,omitzero" firestore:"source,omitempty"` // of the event: ingress.twitch, api-gateway
 	Rule    string   `json:"rule,omitzero" firestore:"rule,omitempty"`     // the id of the rule; empty for a user's own request

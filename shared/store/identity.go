@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -105,7 +106,7 @@ func (s *Store) Link(ctx context.Context, l Link) error {
 }
 
 // Unlink removes the link of an id and returns the former person. The id is a separate person again, with its own
-// earlier document. The roles from the id's platform are removed from the former person's document, unless the person
+// earlier document. The roles given by the id's platform are removed from the former person's document, unless the person
 // still has an id on the same platform. Message counts stay. The error is [ErrNotLinked] for an id without a link.
 func (s *Store) Unlink(ctx context.Context, id identity.UserID) (identity.UserID, error) {
 	var person identity.UserID
@@ -145,11 +146,11 @@ func (s *Store) Unlink(ctx context.Context, id identity.UserID) (identity.UserID
 			other, err := identity.Parse(o.Ref.ID)
 			return err == nil && other != id && other.Platform() == id.Platform()
 		})
-		if platform := string(id.Platform()); !still && len(u.RolesMeta[platform]) > 0 {
-			roles := withoutRoles(u, platform)
-			delete(u.RolesMeta, platform)
-			if err := tx.Update(s.user(person), []firestore.Update{{Path: "roles", Value: roles}, {Path: "rolesMeta", Value: u.RolesMeta}}); err != nil {
-				return err
+		if !still {
+			if changes := withoutPlatform(u, string(id.Platform())); len(changes) > 0 {
+				if err := tx.Update(s.user(person), changes); err != nil {
+					return err
+				}
 			}
 		}
 		return tx.Delete(s.link(id))
@@ -158,6 +159,22 @@ func (s *Store) Unlink(ctx context.Context, id identity.UserID) (identity.UserID
 		return identity.UserID{}, fmt.Errorf("unlink %s: %w", id, err)
 	}
 	return person, nil
+}
+
+// withoutPlatform returns the changes of a person's document that remove the roles given by a platform.
+func withoutPlatform(u User, platform string) []firestore.Update {
+	var changes []firestore.Update
+	if len(u.RolesMeta[platform]) > 0 {
+		roles := withoutRoles(u, platform)
+		delete(u.RolesMeta, platform)
+		changes = append(changes, firestore.Update{Path: "roles", Value: roles}, firestore.Update{Path: "rolesMeta", Value: u.RolesMeta})
+	}
+	kept := maps.Clone(u.RolesIn)
+	maps.DeleteFunc(kept, func(place string, _ []string) bool { return strings.HasPrefix(place, platform+":") })
+	if len(kept) < len(u.RolesIn) {
+		changes = append(changes, firestore.Update{Path: "rolesIn", Value: kept})
+	}
+	return changes
 }
 
 // withoutRoles returns a person's roles, except for roles that only the given platform has granted.

@@ -2,6 +2,8 @@ package store_test
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,16 +72,17 @@ func TestLinks(t *testing.T) {
 		if _, err := client.Doc("users/twitch:1").Set(t.Context(), map[string]any{
 			"roles": []string{"friend", "moderator", "subscriber", "vip"}, "own": "field",
 			"rolesMeta": map[string][]string{"manual": {"friend"}, "twitch": {"moderator"}, "discord": {"moderator", "subscriber"}, "api-gateway": {"vip"}},
+			"rolesIn":   map[string][]string{"twitch:ada": {"moderator"}, "discord:1": {"subscriber"}, "discord:2": {"moderator"}},
 		}); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Link(t.Context(), store.Link{ID: id("discord:8"), User: "twitch:1"}); err != nil {
 			t.Fatal(err)
 		}
-		for _, tt := range []struct{ id, roles string }{
-			{"discord:8", "friend moderator subscriber vip"},
-			{"discord:1", "friend moderator vip"},
-			{"api-gateway:ada", "friend moderator"},
+		for _, tt := range []struct{ id, roles, places string }{
+			{"discord:8", "friend moderator subscriber vip", "discord:1 discord:2 twitch:ada"},
+			{"discord:1", "friend moderator vip", "twitch:ada"},
+			{"api-gateway:ada", "friend moderator", "twitch:ada"},
 		} {
 			if person, err := s.Unlink(t.Context(), id(tt.id)); err != nil || person != id("twitch:1") {
 				t.Errorf("Unlink(%s) = %v, %v", tt.id, person, err)
@@ -87,6 +90,9 @@ func TestLinks(t *testing.T) {
 			u, _, err := s.User(t.Context(), id("twitch:1"))
 			if err != nil || strings.Join(u.Roles, " ") != tt.roles {
 				t.Errorf("without %s: roles %v, %v; want %s", tt.id, u.Roles, err, tt.roles)
+			}
+			if places := strings.Join(slices.Sorted(maps.Keys(u.RolesIn)), " "); places != tt.places {
+				t.Errorf("without %s: roles in %s; want %s", tt.id, places, tt.places)
 			}
 		}
 		if snap, err := client.Doc("users/twitch:1").Get(t.Context()); err != nil || snap.Data()["own"] != "field" {

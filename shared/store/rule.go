@@ -17,7 +17,7 @@ type Rule struct {
 	Slip        []string         `firestore:"slip,omitempty"` // steps to add; "personality" is the only step
 	Egress      *RuleEgress      `firestore:"egress,omitempty"`
 	Action      *RuleAction      `firestore:"action,omitempty"`
-	Cooldown    int64            `firestore:"cooldownSeconds,omitempty"` // pause after a match, per user and channel
+	Cooldown    int64            `firestore:"cooldownSeconds,omitempty"` // pause after a match, per user and channel; all web rooms together count as one channel
 }
 
 // RuleAnnotation is an annotation added by a rule.

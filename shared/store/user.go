@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,8 +21,9 @@ type User struct {
 	Provider              string               `firestore:"provider"`
 	Email                 string               `firestore:"email,omitempty"`
 	DisplayName           string               `firestore:"displayName,omitempty"`
-	Roles                 []string             `firestore:"roles,omitempty"`     // all roles, from every source
-	RolesMeta             map[string][]string  `firestore:"rolesMeta,omitempty"` // by source: a platform, or "manual"
+	Roles                 []string             `firestore:"roles,omitempty"`     // all roles, from every source; see RolesMeta
+	RolesMeta             map[string][]string  `firestore:"rolesMeta,omitempty"` // by source: a platform, or "manual"; see [User.ManualRoles]
+	RolesIn               map[string][]string  `firestore:"rolesIn,omitempty"`   // by place: a Twitch channel (twitch:<login>) or a Discord guild (discord:<id>)
 	Profile               map[string]string    `firestore:"profile,omitempty"`
 	Tags                  []string             `firestore:"tags,omitempty"`
 	Status                string               `firestore:"status,omitempty"`
@@ -35,7 +37,31 @@ type User struct {
 	LastSessionStartedAt  time.Time            `firestore:"lastSessionStartedAt,omitempty"`
 	LastSessionActivityAt time.Time            `firestore:"lastSessionActivityAt,omitempty"`
 	Recent                []Seen               `firestore:"-"`                   // the last counted events, oldest first
-	Cooldowns             map[string]time.Time `firestore:"cooldowns,omitempty"` // end of a rule's silence, by a hash of rule and channel
+	Cooldowns             map[string]time.Time `firestore:"cooldowns,omitempty"` // end of a rule's pause, by a hash of rule and place
+}
+
+// Manual is the source in [User.RolesMeta] of roles given by an operator.
+const Manual = "manual"
+
+// ManualRoles returns the roles given by an operator, which count everywhere: under "manual" in RolesMeta, or without an
+// entry in RolesMeta.
+//
+// A platform's roles in Roles and RolesMeta are those of the place heard last, whatever the place. They are kept for
+// revisions without RolesIn only, and give no rights.
+func (u User) ManualRoles() []string {
+	explained := map[string]bool{}
+	for _, list := range u.RolesMeta {
+		for _, role := range list {
+			explained[role] = true
+		}
+	}
+	given := slices.Clone(u.RolesMeta[Manual])
+	for _, role := range u.Roles {
+		if !explained[role] {
+			given = append(given, role)
+		}
+	}
+	return given
 }
 
 // Blocked reports whether a person with this status gets no answers and no connection.
@@ -132,6 +158,7 @@ func (d *userDocument) updates() []firestore.Update {
 		{Path: "displayName", Value: optional(d.DisplayName)},
 		{Path: "roles", Value: d.Roles},
 		{Path: "rolesMeta", Value: d.RolesMeta},
+		{Path: "rolesIn", Value: d.RolesIn},
 		{Path: "profile", Value: d.Profile},
 		{Path: "tags", Value: d.Tags},
 		{Path: "firstSeenAt", Value: d.FirstSeenAt},

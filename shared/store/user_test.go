@@ -24,7 +24,7 @@ func TestUserWriteRequiresTheReadVersion(t *testing.T) {
 		}
 		want := store.User{
 			Provider: "twitch", DisplayName: "Ada", Email: "ada@example.com", Roles: []string{"moderator"},
-			RolesMeta: map[string][]string{"twitch": {"moderator"}}, Profile: map[string]string{"lang": "en"}, Tags: []string{"x"},
+			RolesMeta: map[string][]string{"twitch": {"moderator"}}, RolesIn: map[string][]string{"twitch:ada": {"moderator"}}, Profile: map[string]string{"lang": "en"}, Tags: []string{"x"},
 			FirstSeenAt: event.TruncateToMicros(time.Now()), MessageCountAllTime: 1, SessionCount: 1, LastSessionID: "s1",
 			Recent:    []store.Seen{{ID: store.NewSeenID("e1"), Tags: []string{"NEW_USER"}}},
 			Cooldowns: map[string]time.Time{"r|c": event.TruncateToMicros(time.Now())},

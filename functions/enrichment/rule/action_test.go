@@ -74,7 +74,7 @@ func TestInvalidActionsAreRefused(t *testing.T) {
 		"no action":                {store.RuleAction{UserID: "1"}, "action: action: missing"},
 		"an unknown one":           {store.RuleAction{Action: "kick", UserID: "1"}, "action: action: not one of"},
 		"a template for it":        {store.RuleAction{Action: "{{ event.type }}", UserID: "1"}, "action: action: not one of"},
-		"nobody":                   {store.RuleAction{Action: "ban"}, "action: userId: missing"},
+		"no person":                {store.RuleAction{Action: "ban"}, "action: userId: missing"},
 		"no message":               {store.RuleAction{Action: "delete"}, "action: messageId: missing"},
 		"a time-out without end":   {store.RuleAction{Action: "timeout", UserID: "{{ event.userId }}"}, "action: durationSeconds: missing"},
 		"half a second":            {store.RuleAction{Action: "timeout", UserID: "1", DurationSeconds: 0.5}, "action: durationSeconds: not a whole number"},

@@ -291,7 +291,7 @@ func (a Applied) Direct(e *event.Event) {
 		g.Destination, g.Type, g.To = "", event.EgressChat, a.addresses(e)
 	}
 	e.Egress = &g
-	if a.Egress.Audience == AudienceChannel && e.Channel != "" {
+	if a.Egress.Audience == audienceChannel && e.Channel != "" {
 		e.UserID = ""
 	}
 }

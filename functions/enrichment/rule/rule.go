@@ -7,6 +7,14 @@
 // epoch. So event.message.text.startsWith("!ask ") and "moderator" in event.user.roles are true or false, and never
 // fail.
 //
+// Roles count where they were given. event.user.roles holds the roles given by hand, and the roles given by the platform
+// in the place of the event: the Twitch channel, or the Discord guild. A whisper, a direct message and a web room have
+// only roles given by hand. event.user.rolesIn holds the platforms' roles by place, "twitch:<login>" or
+// "discord:<guild id>", and by the channel of the event. The list event.user.rolesIn[event.channel] always exists, so
+// "moderator" in event.user.rolesIn[event.channel] never fails. A different place may be missing:
+//
+//	"twitch:ada" in event.user.rolesIn && "moderator" in event.user.rolesIn["twitch:ada"]
+//
 // Member names are checked at compile time: event.mesage is an error, instead of a rule that silently never holds. Only
 // payload, metadata, message.rawPlatformPayload, externalEvent.payload and externalEvent.rawPayload are dynamic. A
 // dynamic member may be missing; has(event.payload.amount) tests for presence. For entries of the routing slip,
@@ -41,8 +49,8 @@ import (
 // Personality is the only step that a rule can request: a model's answer.
 const Personality = "personality"
 
-// AudienceChannel is the audience of an answer to everybody in the channel.
-const AudienceChannel = "channel"
+// audienceChannel is the audience of an answer to everybody in the channel.
+const audienceChannel = "channel"
 
 const (
 	// costLimit bounds the cost of one expression in CEL's units: about one for each operation, and one for each ten
@@ -236,9 +244,9 @@ func check(r store.Rule) error {
 			bad("egress.type: %q is not chat, dm or event", g.Type)
 		}
 		switch {
-		case g.Audience == AudienceChannel && len(r.Slip) > 0:
+		case g.Audience == audienceChannel && len(r.Slip) > 0:
 			bad("egress.audience: channel is not allowed together with slip")
-		case g.Audience != "" && g.Audience != "user" && g.Audience != AudienceChannel:
+		case g.Audience != "" && g.Audience != "user" && g.Audience != audienceChannel:
 			bad("egress.audience: %q is not user or channel", g.Audience)
 		}
 		if len(r.Candidates)+len(r.Slip) == 0 {

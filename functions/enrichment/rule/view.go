@@ -1,6 +1,7 @@
 package rule
 
 import (
+	"maps"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -46,6 +47,7 @@ type user struct {
 	Tags        []string            `cel:"tags"`
 	Profile     map[string]string   `cel:"profile"`
 	RolesMeta   map[string][]string `cel:"rolesMeta"`
+	RolesIn     map[string][]string `cel:"rolesIn"` // always with the channel of the event
 }
 
 type auth struct {
@@ -127,8 +129,15 @@ func newView(e *event.Event, raw bool) *view {
 	if u := e.User; u != nil {
 		v.User = user{
 			ID: u.ID, Email: u.Email, DisplayName: u.DisplayName, Roles: u.Roles, Status: u.Status, Notes: u.Notes, Tags: u.Tags,
-			Profile: u.Profile, RolesMeta: u.RolesMeta,
+			Profile: u.Profile, RolesMeta: u.RolesMeta, RolesIn: u.RolesIn,
 		}
+	}
+	if _, ok := v.User.RolesIn[e.Channel]; !ok {
+		v.User.RolesIn = maps.Clone(v.User.RolesIn)
+		if v.User.RolesIn == nil {
+			v.User.RolesIn = map[string][]string{}
+		}
+		v.User.RolesIn[e.Channel] = []string{}
 	}
 	if a := e.Auth; a != nil {
 		v.Auth = auth{V: a.V, Provider: a.Provider, Method: a.Method, Matched: a.Matched, UserRef: a.UserRef, At: a.At}
