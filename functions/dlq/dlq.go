@@ -1,7 +1,12 @@
-// Package dlq is the Cloud Function for dead letters and overdue deliveries. Start with [Function]. The function reads
-// two topics. internal.deadletter.v1 has every message dead-lettered by a part of Parley or by Pub/Sub: the function
-// stores the message once in Firestore, and logs one line "dead letter" of severity ERROR, the source of the metric of
-// dead letters. internal.sweep.v1 has a tick for each sweep of the ledger.
+// Package dlq is the Cloud Function for dead letters, overdue deliveries and notices. Start with [Function]. The function
+// reads three topics:
+//
+//   - internal.deadletter.v1 has every message dead-lettered by a part of Parley or by Pub/Sub. The function stores the
+//     message once in Firestore, and logs one line "dead letter" of severity ERROR, the source of the metric of dead
+//     letters.
+//   - internal.sweep.v1 has a tick for each sweep of the ledger.
+//   - internal.egress.v1 has the notices: answers published by other systems, without a ledger entry. The function opens
+//     the entry and sends the notice.
 package dlq
 
 import (
@@ -30,6 +35,7 @@ func init() { trigger.Register(Step, build) }
 // Config configures the function.
 type Config struct {
 	config.Deployment
+	Egress      delivery.Config
 	SweepBudget time.Duration `env:"SWEEP_BUDGET" envDefault:"45s" help:"The limit of one sweep; the next sweep does the rest. Less than the subscription's acknowledgement deadline."`
 	SweepGrace  time.Duration `env:"SWEEP_GRACE" envDefault:"20s" help:"How long after its deadline a delivery is marked dead, at least 1s: more than the difference of the instances' clocks, and more than a gateway needs to write an answer (WS_WRITE_TIMEOUT) and settle the entry. Terraform refuses less than WS_WRITE_TIMEOUT and 10s."`
 }
@@ -46,18 +52,33 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Function stores dead letters and sweeps the ledger. It is safe for concurrent use.
+// Deps holds the dependencies of a [Function]. All are required.
+type Deps struct {
+	Config  Config
+	Letters *deadletter.Store
+	Reaper  *delivery.Reaper
+	Sender  *delivery.Sender
+	Bus     delivery.Announcer
+	Log     *slog.Logger
+}
+
+// Function stores dead letters, sweeps the ledger and sends notices. It is safe for concurrent use.
 type Function struct {
 	letters *deadletter.Store
 	reaper  *delivery.Reaper
+	sender  *delivery.Sender
+	bus     delivery.Announcer
 	prefix  topology.Prefix
 	budget  time.Duration
 	log     *slog.Logger
 }
 
 // New makes the function.
-func New(letters *deadletter.Store, r *delivery.Reaper, c Config, log *slog.Logger) *Function {
-	return &Function{letters: letters, reaper: r, prefix: c.Prefix, budget: c.SweepBudget, log: log}
+func New(d Deps) *Function {
+	return &Function{
+		letters: d.Letters, reaper: d.Reaper, sender: d.Sender, bus: d.Bus,
+		prefix: d.Config.Prefix, budget: d.Config.SweepBudget, log: d.Log,
+	}
 }
 
 // Keep stores a message of the dead-letter topic as a dead letter, once, and logs a new dead letter.
@@ -91,7 +112,12 @@ func (f *Function) letter(data []byte, a deadletter.Announcement, attributes map
 		subscription, _ := f.prefix.LookupSubscription(a.Source)
 		l.Topic = string(subscription.Topic)
 		// Pub/Sub's message has a new id each time an event is dead-lettered; the part's own dead letter keeps its id
-		if e, err := event.Decode(data); err == nil && subscription.Function != "" {
+		e, err := event.Decode(data)
+		switch {
+		case err != nil || subscription.Function == "":
+		case subscription.Function == Step && subscription.Topic == topology.Egress:
+			l.ID = noticeLetterID(noticeKey(attributes, a.ID), data)
+		default:
 			l.ID = digest.Of(e.CorrelationID, subscription.Function)
 		}
 	}
@@ -124,15 +150,21 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	}
 	letters := deadletter.NewStore(to.Firestore, time.Now)
 	ledger := delivery.NewLedger(to.Firestore, Step, time.Now)
-	f := New(letters, delivery.NewReaper(ledger, letters, to.Bus, Step, c.SweepGrace), c, to.Log)
+	f := New(Deps{
+		Config: c, Letters: letters, Reaper: delivery.NewReaper(ledger, letters, to.Bus, Step, c.SweepGrace),
+		Sender: delivery.NewSender(ledger, to.Bus, c.Egress, time.Now), Bus: to.Bus, Log: to.Log,
+	})
 	return func(ctx context.Context, m bus.Message) error {
-		if m.Topic == topology.Sweep {
+		switch m.Topic {
+		case topology.Sweep:
 			if err := f.Sweep(ctx); err != nil {
 				// Cloud Scheduler sends the next tick anyway. Redelivering this tick would accumulate ticks while
 				// sweeps fail.
 				to.Log.ErrorContext(ctx, "sweep failed", "error", err)
 			}
 			return nil
+		case topology.Egress:
+			return f.SendNotice(ctx, m)
 		}
 		return f.Keep(ctx, m)
 	}, nil

@@ -33,15 +33,16 @@ type system struct {
 	client  *firestore.Client
 	letters *deadletter.Store
 	ledger  *delivery.Ledger
+	bus     *recorder
 	log     *bytes.Buffer
 	now     time.Time
 }
 
 func open(t *testing.T, env emulatortest.Env) *system {
 	t.Helper()
-	s := &system{now: time.Now(), log: &bytes.Buffer{}}
+	s := &system{now: time.Now(), log: &bytes.Buffer{}, bus: &recorder{}}
 	clock := func() time.Time { return s.now }
-	c := dlq.Config{Deployment: env.Deployment(), SweepBudget: time.Minute, SweepGrace: time.Second}
+	c := dlq.Config{Deployment: env.Deployment(), SweepBudget: time.Minute, SweepGrace: time.Second, Egress: delivery.Config{Deadline: 2 * time.Minute, Retention: 72 * time.Hour}}
 	log := slog.New(slog.NewTextHandler(s.log, nil))
 	var err error
 	if s.client, err = store.Connect(t.Context(), c.Deployment); err != nil {
@@ -63,7 +64,11 @@ func open(t *testing.T, env emulatortest.Env) *system {
 	t.Cleanup(func() { b.Close() })
 	s.letters = deadletter.NewStore(s.client, clock)
 	s.ledger = delivery.NewLedger(s.client, "sweep", clock)
-	s.Function = dlq.New(s.letters, delivery.NewReaper(s.ledger, s.letters, b, "sweep", c.SweepGrace), c, log)
+	s.Function = dlq.New(dlq.Deps{
+		Config: c, Letters: s.letters, Reaper: delivery.NewReaper(s.ledger, s.letters, b, "sweep", c.SweepGrace),
+		Sender: delivery.NewSender(s.ledger, s.bus, c.Egress, clock), Bus: s.bus, Log: log,
+	})
+	s.bus.keep = s.Keep
 	return s
 }
 
@@ -191,6 +196,17 @@ func TestDeliveryForwardedByPubSubIsOneDeadLetter(t *testing.T) {
 	})
 }
 
+// markRedriving records a redrive of a dead letter.
+func (s *system) markRedriving(t *testing.T, id string) error {
+	return s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
+		mark, _, err := s.letters.MarkRedrivingTx(tx, id, "olga")
+		if err != nil {
+			return err
+		}
+		return mark()
+	})
+}
+
 func TestRepeatedFailureIsAnotherAttemptOfTheDeadLetter(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
@@ -198,14 +214,7 @@ func TestRepeatedFailureIsAnotherAttemptOfTheDeadLetter(t *testing.T) {
 		if err := s.Keep(t.Context(), forwarded(t, "m1", "personality", nil)); err != nil {
 			t.Fatal(err)
 		}
-		err := s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
-			mark, _, err := s.letters.MarkRedrivingTx(tx, id, "olga")
-			if err != nil {
-				return err
-			}
-			return mark()
-		})
-		if err != nil {
+		if err := s.markRedriving(t, id); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
