@@ -4,7 +4,7 @@
 //   - internal.deadletter.v1 has every message dead-lettered by a part of Parley or by Pub/Sub. The function stores the
 //     message once in Firestore, and logs one line "dead letter" of severity ERROR, the source of the metric of dead
 //     letters.
-//   - internal.sweep.v1 has a tick for each sweep of the ledger.
+//   - internal.sweep.v1 has a tick for each sweep of the ledger. A sweep also finishes interrupted redrives.
 //   - internal.egress.v1 has the notices: answers published by other systems, without a ledger entry. The function opens
 //     the entry and sends the notice.
 package dlq
@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"parley.internal/shared/bus"
@@ -22,6 +23,7 @@ import (
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
+	"parley.internal/shared/redrive"
 	"parley.internal/shared/telemetry"
 	"parley.internal/shared/topology"
 	"parley.internal/shared/trigger"
@@ -54,29 +56,31 @@ func (c Config) Validate() error {
 
 // Deps holds the dependencies of a [Function]. All are required.
 type Deps struct {
-	Config  Config
-	Letters *deadletter.Store
-	Reaper  *delivery.Reaper
-	Sender  *delivery.Sender
-	Bus     delivery.Announcer
-	Log     *slog.Logger
+	Config   Config
+	Letters  *deadletter.Store
+	Reaper   *delivery.Reaper
+	Redriver *redrive.Redriver
+	Sender   *delivery.Sender
+	Bus      delivery.Announcer
+	Log      *slog.Logger
 }
 
 // Function stores dead letters, sweeps the ledger and sends notices. It is safe for concurrent use.
 type Function struct {
-	letters *deadletter.Store
-	reaper  *delivery.Reaper
-	sender  *delivery.Sender
-	bus     delivery.Announcer
-	prefix  topology.Prefix
-	budget  time.Duration
-	log     *slog.Logger
+	letters  *deadletter.Store
+	reaper   *delivery.Reaper
+	redriver *redrive.Redriver
+	sender   *delivery.Sender
+	bus      delivery.Announcer
+	prefix   topology.Prefix
+	budget   time.Duration
+	log      *slog.Logger
 }
 
 // New makes the function.
 func New(d Deps) *Function {
 	return &Function{
-		letters: d.Letters, reaper: d.Reaper, sender: d.Sender, bus: d.Bus,
+		letters: d.Letters, reaper: d.Reaper, redriver: d.Redriver, sender: d.Sender, bus: d.Bus,
 		prefix: d.Config.Prefix, budget: d.Config.SweepBudget, log: d.Log,
 	}
 }
@@ -124,18 +128,26 @@ func (f *Function) letter(data []byte, a deadletter.Announcement, attributes map
 	return l
 }
 
-// Sweep sweeps the ledger, for at most the configured time.
+// Sweep sweeps the ledger and finishes interrupted redrives, for at most the configured time.
 func (f *Function) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.budget)
 	defer cancel()
+	var finished int
+	var finishErr error
+	var redrives sync.WaitGroup // beside the sweep: a redrive waits long if the bus is down
+	redrives.Go(func() { finished, finishErr = f.redriver.Finish(ctx) })
 	done, err := f.reaper.Sweep(ctx)
-	if done != (delivery.SweepResult{}) {
-		f.log.InfoContext(ctx, "swept the ledger", "markedDead", done.MarkedDead, "announced", done.Announced)
+	redrives.Wait()
+	if done != (delivery.SweepResult{}) || finished > 0 {
+		f.log.InfoContext(ctx, "swept the ledger", "markedDead", done.MarkedDead, "announced", done.Announced, "redriven", finished)
 	}
 	if err != nil {
-		return fmt.Errorf("sweep the ledger: %w", err)
+		err = fmt.Errorf("sweep the ledger: %w", err)
 	}
-	return nil
+	if finishErr != nil {
+		err = errors.Join(err, fmt.Errorf("finish interrupted redrives: %w", finishErr))
+	}
+	return err
 }
 
 // build makes the function with its connections.
@@ -150,9 +162,10 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	}
 	letters := deadletter.NewStore(to.Firestore, time.Now)
 	ledger := delivery.NewLedger(to.Firestore, Step, time.Now)
+	sender := delivery.NewSender(ledger, to.Bus, c.Egress, time.Now)
 	f := New(Deps{
 		Config: c, Letters: letters, Reaper: delivery.NewReaper(ledger, letters, to.Bus, Step, c.SweepGrace),
-		Sender: delivery.NewSender(ledger, to.Bus, c.Egress, time.Now), Bus: to.Bus, Log: to.Log,
+		Redriver: redrive.New(to.Firestore, letters, ledger, sender, to.Bus, c.Egress), Sender: sender, Bus: to.Bus, Log: to.Log,
 	})
 	return func(ctx context.Context, m bus.Message) error {
 		switch m.Topic {

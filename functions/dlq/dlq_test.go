@@ -22,6 +22,7 @@ import (
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
+	"parley.internal/shared/redrive"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
 )
@@ -54,8 +55,10 @@ func open(t *testing.T, env emulatortest.Env) *system {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { admin.Close() })
-	if _, err := admin.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: c.Prefix.Topic(env.Project, topology.DeadLetter).String()}); err != nil {
-		t.Fatal(err)
+	for _, topic := range topology.Topics() {
+		if _, err := admin.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: c.Prefix.Topic(env.Project, topic).String()}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	b, err := bus.Open(t.Context(), c.Deployment, "sweep", slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -66,7 +69,8 @@ func open(t *testing.T, env emulatortest.Env) *system {
 	s.ledger = delivery.NewLedger(s.client, "sweep", clock)
 	s.Function = dlq.New(dlq.Deps{
 		Config: c, Letters: s.letters, Reaper: delivery.NewReaper(s.ledger, s.letters, b, "sweep", c.SweepGrace),
-		Sender: delivery.NewSender(s.ledger, s.bus, c.Egress, clock), Bus: s.bus, Log: log,
+		Redriver: redrive.New(s.client, s.letters, s.ledger, delivery.NewSender(s.ledger, s.bus, c.Egress, clock), b, c.Egress),
+		Sender:   delivery.NewSender(s.ledger, s.bus, c.Egress, clock), Bus: s.bus, Log: log,
 	})
 	s.bus.keep = s.Keep
 	return s
@@ -254,6 +258,28 @@ func TestDisconnectedUserIsOneDeadLetterAfterTheDeadline(t *testing.T) {
 		l, err := s.letters.Get(t.Context(), "d1")
 		if err != nil || l.Reason != deadletter.NoConnection || l.Attempts != 1 || !l.Delivery {
 			t.Errorf("dead letter = %+v, %v", l, err)
+		}
+	})
+}
+
+func TestSweepFinishesAnInterruptedRedrive(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env)
+		l := deadletter.DeadLetter{ID: "d1", Reason: deadletter.ModelFailed, Topic: string(topology.Enriched), Data: []byte("{}")}
+		if _, err := s.letters.Put(t.Context(), l, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.markRedriving(t, "d1"); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []deadletter.Status{deadletter.Redriving, deadletter.Redriven} {
+			if err := s.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if l, err := s.letters.Get(t.Context(), "d1"); err != nil || l.Status != want {
+				t.Errorf("dead letter is %q, %v; want %q", l.Status, err, want)
+			}
+			s.now = s.now.Add(2 * time.Minute)
 		}
 	})
 }
