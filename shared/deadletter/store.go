@@ -68,19 +68,19 @@ func (s *Store) Put(ctx context.Context, l DeadLetter, redrive int) (isNew bool,
 }
 
 // PutTx is [Store.Put] in the caller's transaction, for data of at most one document. PutTx reads, so the call must
-// come before the transaction's first write; write then writes.
-func (s *Store) PutTx(tx *firestore.Transaction, l DeadLetter, redrive int) (write func() error, err error) {
+// come before the transaction's first write; write then writes, if the dead letter is new.
+func (s *Store) PutTx(tx *firestore.Transaction, l DeadLetter, redrive int) (write func() error, isNew bool, err error) {
 	l.describe()
 	next, isNew, err := s.next(tx, l, redrive)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	return func() error {
 		if !isNew {
 			return nil
 		}
 		return tx.Set(s.doc(l.ID), next)
-	}, nil
+	}, isNew, nil
 }
 
 // next returns the dead letter after a failure.

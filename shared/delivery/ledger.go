@@ -69,6 +69,7 @@ type Entry struct {
 	Note          string    `firestore:"note,omitempty"`       // the platform's id or words
 	Reason        string    `firestore:"reason,omitempty"`     // of a dead delivery
 	Message       string    `firestore:"message,omitempty"`    // of the error that made it dead
+	Refused       bool      `firestore:"refused,omitempty"`    // there is no answer, and Event is the event: see [Reaper.Refuse]
 
 	decoded *event.Event // Event, if this process has just encoded it; else nil
 	version time.Time    // of the document as it was read or written
