@@ -40,7 +40,7 @@ type DeadLetter struct {
 	Parts         int               `firestore:"parts,omitempty"`       // number of documents with the data of a long message
 	Attributes    map[string]string `firestore:"attributes,omitempty"`  // the message's original attributes
 	Topic         string            `firestore:"topic,omitempty"`       // bare name of the message's topic; empty for a delivery
-	Delivery      bool              `firestore:"delivery"`              // the ledger has an entry with the same id
+	Delivery      bool              `firestore:"delivery"`              // the message is the answer in the ledger entry with the same id
 	Attempts      int               `firestore:"attempts"`              // 1, and 1 more for each redrive that failed
 	At            time.Time         `firestore:"at"`                    // of the last failure
 	FirstAt       time.Time         `firestore:"firstAt"`
