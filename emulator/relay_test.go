@@ -235,6 +235,7 @@ func (w *community) refuseAtOneAddress(t *testing.T) {
 // same users and channels as the emulator's own fakes.
 type community struct {
 	t        *testing.T
+	parley   *parley
 	tw       *twitch.Server
 	dc       *discord.Server
 	channel  discord.Channel
@@ -307,7 +308,7 @@ func newCommunity(t *testing.T, speak string, args []string) *community {
 		environ = append(environ, name+"="+value)
 	}
 	p := start(t, environ, append([]string{"--gateways", "3", "--seed", seed}, args...)...)
-	w.db = firestoreClient(t, p)
+	w.parley, w.db = p, firestoreClient(t, p)
 	must(stack.LogInBot(t.Context(), w.tw, app, bot, platforms, w.db))
 	until(t, "the bot to be on Twitch", func() bool { return slices.Equal(w.tw.Joined("bruno"), []string{bot.Login}) })
 	until(t, "the bot to be on Discord", func() bool { return w.dc.Connected(onDiscord.ID) == 1 })

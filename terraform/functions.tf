@@ -24,6 +24,7 @@ locals {
     gateway     = ["internal.ingress.v1"]
     enrichment  = ["internal.user.enriched.v1", "internal.egress.v1"]
     personality = ["internal.egress.v1"]
+    dlq         = ["internal.ingress.v1", "internal.user.enriched.v1", "internal.egress.v1"] # the sweep finishes redrives
   }
   publishers = {
     for pair in flatten([

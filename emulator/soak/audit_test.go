@@ -60,6 +60,7 @@ func TestClientAudit(t *testing.T) {
 		{name: "delivered and received", received: once, entries: []entry{delivered}},
 		{name: "dead with a dead letter", entries: []entry{dead}, deadLetters: []deadLetter{ofDelivery}},
 		{name: "dead question", deadLetters: []deadLetter{ofQuestion}},
+		{name: "refused with a dead letter", entries: []entry{dead}, deadLetters: []deadLetter{{ID: "d1", CorrelationID: "c1", Reason: noConnection, Attempts: 1}}},
 		{name: "unaccepted question of a user who left", unaccepted: true, leaves: true},
 		{name: "unaccepted question", unaccepted: true, wantLost: 1, wantText: "never accepted"},
 		{name: "no outcome", wantLost: 1, wantText: "no answer and no dead letter"},

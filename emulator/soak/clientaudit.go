@@ -142,7 +142,7 @@ func (a *clientAuditor) transcript(u *user) {
 // entry audits one answer.
 func (a *clientAuditor) entry(e entry) {
 	received := len(a.receipts[e.ID])
-	dead := slices.ContainsFunc(a.deadLetters[e.CorrelationID], func(d deadLetter) bool { return d.ID == e.ID && d.Delivery })
+	dead := slices.ContainsFunc(a.deadLetters[e.CorrelationID], func(d deadLetter) bool { return d.ID == e.ID })
 	switch delivery.State(e.State) {
 	case delivery.Delivered:
 		a.report.Delivered++
@@ -176,7 +176,8 @@ func (a *clientAuditor) question(q questionID, correlation string) {
 	entries := a.entries[correlation]
 	var own []deadLetter // of the question itself, not of an answer
 	for _, d := range a.deadLetters[correlation] {
-		if !d.Delivery {
+		// a refusal's dead letter is that of its entry, although a redrive repeats the question
+		if !d.Delivery && !slices.ContainsFunc(entries, func(e entry) bool { return e.ID == d.ID }) {
 			own = append(own, d)
 		}
 	}

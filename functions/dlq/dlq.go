@@ -1,7 +1,12 @@
-// Package dlq is the Cloud Function for dead letters and overdue deliveries. Start with [Function]. The function reads
-// two topics. internal.deadletter.v1 has every message dead-lettered by a part of Parley or by Pub/Sub: the function
-// stores the message once in Firestore, and logs one line "dead letter" of severity ERROR, the source of the metric of
-// dead letters. internal.sweep.v1 has a tick for each sweep of the ledger.
+// Package dlq is the Cloud Function for dead letters, overdue deliveries and notices. Start with [Function]. The function
+// reads three topics:
+//
+//   - internal.deadletter.v1 has every message dead-lettered by a part of Parley or by Pub/Sub. The function stores the
+//     message once in Firestore, and logs one line "dead letter" of severity ERROR, the source of the metric of dead
+//     letters.
+//   - internal.sweep.v1 has a tick for each sweep of the ledger. A sweep also finishes interrupted redrives.
+//   - internal.egress.v1 has the notices: answers published by other systems, without a ledger entry. The function opens
+//     the entry and sends the notice.
 package dlq
 
 import (
@@ -9,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"parley.internal/shared/bus"
@@ -17,6 +23,7 @@ import (
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
+	"parley.internal/shared/redrive"
 	"parley.internal/shared/telemetry"
 	"parley.internal/shared/topology"
 	"parley.internal/shared/trigger"
@@ -30,6 +37,7 @@ func init() { trigger.Register(Step, build) }
 // Config configures the function.
 type Config struct {
 	config.Deployment
+	Egress      delivery.Config
 	SweepBudget time.Duration `env:"SWEEP_BUDGET" envDefault:"45s" help:"The limit of one sweep; the next sweep does the rest. Less than the subscription's acknowledgement deadline."`
 	SweepGrace  time.Duration `env:"SWEEP_GRACE" envDefault:"20s" help:"How long after its deadline a delivery is marked dead, at least 1s: more than the difference of the instances' clocks, and more than a gateway needs to write an answer (WS_WRITE_TIMEOUT) and settle the entry. Terraform refuses less than WS_WRITE_TIMEOUT and 10s."`
 }
@@ -46,18 +54,35 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Function stores dead letters and sweeps the ledger. It is safe for concurrent use.
+// Deps holds the dependencies of a [Function]. All are required.
+type Deps struct {
+	Config   Config
+	Letters  *deadletter.Store
+	Reaper   *delivery.Reaper
+	Redriver *redrive.Redriver
+	Sender   *delivery.Sender
+	Bus      delivery.Announcer
+	Log      *slog.Logger
+}
+
+// Function stores dead letters, sweeps the ledger and sends notices. It is safe for concurrent use.
 type Function struct {
-	letters *deadletter.Store
-	reaper  *delivery.Reaper
-	prefix  topology.Prefix
-	budget  time.Duration
-	log     *slog.Logger
+	letters  *deadletter.Store
+	reaper   *delivery.Reaper
+	redriver *redrive.Redriver
+	sender   *delivery.Sender
+	bus      delivery.Announcer
+	prefix   topology.Prefix
+	budget   time.Duration
+	log      *slog.Logger
 }
 
 // New makes the function.
-func New(letters *deadletter.Store, r *delivery.Reaper, c Config, log *slog.Logger) *Function {
-	return &Function{letters: letters, reaper: r, prefix: c.Prefix, budget: c.SweepBudget, log: log}
+func New(d Deps) *Function {
+	return &Function{
+		letters: d.Letters, reaper: d.Reaper, redriver: d.Redriver, sender: d.Sender, bus: d.Bus,
+		prefix: d.Config.Prefix, budget: d.Config.SweepBudget, log: d.Log,
+	}
 }
 
 // Keep stores a message of the dead-letter topic as a dead letter, once, and logs a new dead letter.
@@ -91,25 +116,38 @@ func (f *Function) letter(data []byte, a deadletter.Announcement, attributes map
 		subscription, _ := f.prefix.LookupSubscription(a.Source)
 		l.Topic = string(subscription.Topic)
 		// Pub/Sub's message has a new id each time an event is dead-lettered; the part's own dead letter keeps its id
-		if e, err := event.Decode(data); err == nil && subscription.Function != "" {
+		e, err := event.Decode(data)
+		switch {
+		case err != nil || subscription.Function == "":
+		case subscription.Function == Step && subscription.Topic == topology.Egress:
+			l.ID = noticeLetterID(noticeKey(attributes, a.ID), data)
+		default:
 			l.ID = digest.Of(e.CorrelationID, subscription.Function)
 		}
 	}
 	return l
 }
 
-// Sweep sweeps the ledger, for at most the configured time.
+// Sweep sweeps the ledger and finishes interrupted redrives, for at most the configured time.
 func (f *Function) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.budget)
 	defer cancel()
+	var finished int
+	var finishErr error
+	var redrives sync.WaitGroup // beside the sweep: a redrive waits long if the bus is down
+	redrives.Go(func() { finished, finishErr = f.redriver.Finish(ctx) })
 	done, err := f.reaper.Sweep(ctx)
-	if done != (delivery.SweepResult{}) {
-		f.log.InfoContext(ctx, "swept the ledger", "markedDead", done.MarkedDead, "announced", done.Announced)
+	redrives.Wait()
+	if done != (delivery.SweepResult{}) || finished > 0 {
+		f.log.InfoContext(ctx, "swept the ledger", "markedDead", done.MarkedDead, "announced", done.Announced, "redriven", finished)
 	}
 	if err != nil {
-		return fmt.Errorf("sweep the ledger: %w", err)
+		err = fmt.Errorf("sweep the ledger: %w", err)
 	}
-	return nil
+	if finishErr != nil {
+		err = errors.Join(err, fmt.Errorf("finish interrupted redrives: %w", finishErr))
+	}
+	return err
 }
 
 // build makes the function with its connections.
@@ -124,15 +162,22 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	}
 	letters := deadletter.NewStore(to.Firestore, time.Now)
 	ledger := delivery.NewLedger(to.Firestore, Step, time.Now)
-	f := New(letters, delivery.NewReaper(ledger, letters, to.Bus, Step, c.SweepGrace), c, to.Log)
+	sender := delivery.NewSender(ledger, to.Bus, c.Egress, time.Now)
+	f := New(Deps{
+		Config: c, Letters: letters, Reaper: delivery.NewReaper(ledger, letters, to.Bus, Step, c.SweepGrace),
+		Redriver: redrive.New(to.Firestore, letters, ledger, sender, to.Bus, c.Egress), Sender: sender, Bus: to.Bus, Log: to.Log,
+	})
 	return func(ctx context.Context, m bus.Message) error {
-		if m.Topic == topology.Sweep {
+		switch m.Topic {
+		case topology.Sweep:
 			if err := f.Sweep(ctx); err != nil {
 				// Cloud Scheduler sends the next tick anyway. Redelivering this tick would accumulate ticks while
 				// sweeps fail.
 				to.Log.ErrorContext(ctx, "sweep failed", "error", err)
 			}
 			return nil
+		case topology.Egress:
+			return f.SendNotice(ctx, m)
 		}
 		return f.Keep(ctx, m)
 	}, nil

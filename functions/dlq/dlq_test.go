@@ -22,6 +22,7 @@ import (
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
+	"parley.internal/shared/redrive"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
 )
@@ -33,15 +34,16 @@ type system struct {
 	client  *firestore.Client
 	letters *deadletter.Store
 	ledger  *delivery.Ledger
+	bus     *recorder
 	log     *bytes.Buffer
 	now     time.Time
 }
 
 func open(t *testing.T, env emulatortest.Env) *system {
 	t.Helper()
-	s := &system{now: time.Now(), log: &bytes.Buffer{}}
+	s := &system{now: time.Now(), log: &bytes.Buffer{}, bus: &recorder{}}
 	clock := func() time.Time { return s.now }
-	c := dlq.Config{Deployment: env.Deployment(), SweepBudget: time.Minute, SweepGrace: time.Second}
+	c := dlq.Config{Deployment: env.Deployment(), SweepBudget: time.Minute, SweepGrace: time.Second, Egress: delivery.Config{Deadline: 2 * time.Minute, Retention: 72 * time.Hour}}
 	log := slog.New(slog.NewTextHandler(s.log, nil))
 	var err error
 	if s.client, err = store.Connect(t.Context(), c.Deployment); err != nil {
@@ -53,8 +55,10 @@ func open(t *testing.T, env emulatortest.Env) *system {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { admin.Close() })
-	if _, err := admin.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: c.Prefix.Topic(env.Project, topology.DeadLetter).String()}); err != nil {
-		t.Fatal(err)
+	for _, topic := range topology.Topics() {
+		if _, err := admin.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: c.Prefix.Topic(env.Project, topic).String()}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	b, err := bus.Open(t.Context(), c.Deployment, "sweep", slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -63,7 +67,12 @@ func open(t *testing.T, env emulatortest.Env) *system {
 	t.Cleanup(func() { b.Close() })
 	s.letters = deadletter.NewStore(s.client, clock)
 	s.ledger = delivery.NewLedger(s.client, "sweep", clock)
-	s.Function = dlq.New(s.letters, delivery.NewReaper(s.ledger, s.letters, b, "sweep", c.SweepGrace), c, log)
+	s.Function = dlq.New(dlq.Deps{
+		Config: c, Letters: s.letters, Reaper: delivery.NewReaper(s.ledger, s.letters, b, "sweep", c.SweepGrace),
+		Redriver: redrive.New(s.client, s.letters, s.ledger, delivery.NewSender(s.ledger, s.bus, c.Egress, clock), b, c.Egress),
+		Sender:   delivery.NewSender(s.ledger, s.bus, c.Egress, clock), Bus: s.bus, Log: log,
+	})
+	s.bus.keep = s.Keep
 	return s
 }
 
@@ -191,6 +200,17 @@ func TestDeliveryForwardedByPubSubIsOneDeadLetter(t *testing.T) {
 	})
 }
 
+// markRedriving records a redrive of a dead letter.
+func (s *system) markRedriving(t *testing.T, id string) error {
+	return s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
+		mark, _, err := s.letters.MarkRedrivingTx(tx, id, "olga")
+		if err != nil {
+			return err
+		}
+		return mark()
+	})
+}
+
 func TestRepeatedFailureIsAnotherAttemptOfTheDeadLetter(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
 		s := open(t, env)
@@ -198,14 +218,7 @@ func TestRepeatedFailureIsAnotherAttemptOfTheDeadLetter(t *testing.T) {
 		if err := s.Keep(t.Context(), forwarded(t, "m1", "personality", nil)); err != nil {
 			t.Fatal(err)
 		}
-		err := s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
-			mark, _, err := s.letters.MarkRedrivingTx(tx, id, "olga")
-			if err != nil {
-				return err
-			}
-			return mark()
-		})
-		if err != nil {
+		if err := s.markRedriving(t, id); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
@@ -245,6 +258,28 @@ func TestDisconnectedUserIsOneDeadLetterAfterTheDeadline(t *testing.T) {
 		l, err := s.letters.Get(t.Context(), "d1")
 		if err != nil || l.Reason != deadletter.NoConnection || l.Attempts != 1 || !l.Delivery {
 			t.Errorf("dead letter = %+v, %v", l, err)
+		}
+	})
+}
+
+func TestSweepFinishesAnInterruptedRedrive(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env)
+		l := deadletter.DeadLetter{ID: "d1", Reason: deadletter.ModelFailed, Topic: string(topology.Enriched), Data: []byte("{}")}
+		if _, err := s.letters.Put(t.Context(), l, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.markRedriving(t, "d1"); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []deadletter.Status{deadletter.Redriving, deadletter.Redriven} {
+			if err := s.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if l, err := s.letters.Get(t.Context(), "d1"); err != nil || l.Status != want {
+				t.Errorf("dead letter is %q, %v; want %q", l.Status, err, want)
+			}
+			s.now = s.now.Add(2 * time.Minute)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"parley.internal/functions/personality/model"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
+	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/store"
 	"parley.internal/shared/trigger"
@@ -29,10 +30,12 @@ func build(ctx context.Context, environ []string) (trigger.Func, error) {
 	if err != nil {
 		return nil, err
 	}
+	ledger := delivery.NewLedger(to.Firestore, Step, time.Now)
 	f := New(Deps{
 		Config: c, Store: store.New(to.Firestore), Model: m,
-		Sender: delivery.NewSender(delivery.NewLedger(to.Firestore, Step, time.Now), to.Bus, c.Egress, time.Now),
-		Now:    time.Now, Log: to.Log,
+		Sender:  delivery.NewSender(ledger, to.Bus, c.Egress, time.Now),
+		Refuser: delivery.NewReaper(ledger, deadletter.NewStore(to.Firestore, time.Now), to.Bus, Step, 0), // the dlq function sweeps
+		Now:     time.Now, Log: to.Log,
 	})
 	return func(ctx context.Context, m bus.Message) error { return to.Bus.Handle(ctx, m, f.Answer) }, nil
 }

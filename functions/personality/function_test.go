@@ -32,9 +32,17 @@ func TestMain(m *testing.M) { emulatortest.Main(m) }
 
 // publisher records messages, and fails the configured number of times.
 type publisher struct {
-	mu   sync.Mutex
-	fail int
-	sent []bus.Outgoing
+	mu        sync.Mutex
+	fail      int
+	sent      []bus.Outgoing
+	announced []deadletter.Announcement
+}
+
+func (p *publisher) Announce(_ context.Context, _ []byte, _ map[string]string, a deadletter.Announcement) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.announced = append(p.announced, a)
+	return nil
 }
 
 func (p *publisher) Publish(_ context.Context, t topology.Topic, out bus.Outgoing) error {
@@ -110,12 +118,13 @@ func (s *faulty) PutConversation(ctx context.Context, user, channel string, c st
 type rig struct {
 	*emulatortest.Clock
 	*personality.Function
-	bus    *publisher
-	model  *scripted
-	client *firestore.Client
-	store  *faulty
-	ledger *delivery.Ledger
-	log    *strings.Builder
+	bus     *publisher
+	model   *scripted
+	client  *firestore.Client
+	store   *faulty
+	ledger  *delivery.Ledger
+	letters *deadletter.Store
+	log     *strings.Builder
 }
 
 func newRig(t *testing.T, env emulatortest.Env, environ ...string) *rig {
@@ -131,9 +140,11 @@ func newRig(t *testing.T, env emulatortest.Env, environ ...string) *rig {
 	t.Cleanup(func() { client.Close() })
 	r := &rig{Clock: emulatortest.NewClock(event.TruncateToMicros(time.Now())), bus: &publisher{}, model: &scripted{}, client: client, store: &faulty{Store: store.New(client)}, log: &strings.Builder{}}
 	r.ledger = delivery.NewLedger(client, "test", r.Now)
+	r.letters = deadletter.NewStore(client, r.Now)
 	r.Function = personality.New(personality.Deps{
 		Config: cfg, Store: r.store, Sender: delivery.NewSender(r.ledger, r.bus, cfg.Egress, r.Now),
-		Model: r.model, Now: r.Now, Log: slog.New(slog.NewTextHandler(&locked{w: r.log}, nil)),
+		Refuser: delivery.NewReaper(r.ledger, r.letters, r.bus, personality.Step, 0),
+		Model:   r.model, Now: r.Now, Log: slog.New(slog.NewTextHandler(&locked{w: r.log}, nil)),
 	})
 	return r
 }
@@ -163,21 +174,37 @@ func asks(id, text string, annotations ...event.Annotation) *event.Event {
 
 // incoming returns an event in the form received from the bus.
 func (r *rig) incoming(e *event.Event) bus.Incoming {
-	return bus.Incoming{Event: e, Attributes: map[string]string{bus.AttrNext: personality.Step}, ID: "1", Published: r.Now()}
+	return bus.Incoming{Event: e, Topic: topology.Enriched, Attributes: map[string]string{bus.AttrNext: personality.Step}, ID: "1", Published: r.Now()}
 }
 
-// entries returns the ids of the ledger entries.
+// entries returns the ids of the ledger entries with an answer.
 func (r *rig) entries(t *testing.T) []string {
 	t.Helper()
-	refs, err := r.client.Collection("deliveries").DocumentRefs(t.Context()).GetAll()
+	snaps, err := r.client.Collection("deliveries").Documents(t.Context()).GetAll()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var ids []string
-	for _, ref := range refs {
-		ids = append(ids, ref.ID)
+	for _, snap := range snaps {
+		if _, err := snap.DataAt("refused"); err != nil {
+			ids = append(ids, snap.Ref.ID)
+		}
 	}
 	return ids
+}
+
+// refusedAs checks that the handled event has a dead entry and a dead letter with a reason.
+func (r *rig) refusedAs(t *testing.T, correlationID string, err error, want deadletter.Reason) {
+	t.Helper()
+	id := delivery.ID(correlationID, personality.Step)
+	entry, entryErr := r.ledger.Get(t.Context(), id)
+	letter, letterErr := r.letters.Get(t.Context(), id)
+	if err := errors.Join(err, entryErr, letterErr); err != nil {
+		t.Fatalf("%v; want %s", err, want)
+	}
+	if entry.State != delivery.Dead || entry.Reason != string(want) || letter.Reason != want || letter.Status != deadletter.Open || letter.Delivery || letter.Topic != string(topology.Enriched) || letter.Attributes[bus.AttrNext] != personality.Step {
+		t.Errorf("entry %+v, dead letter %+v; want %s", entry, letter, want)
+	}
 }
 
 // put writes personalities.
@@ -475,9 +502,7 @@ func TestLastingModelFailureIsDeadLettered(t *testing.T) {
 			t.Fatalf("young: Answer = %v; want an error that has it delivered again", err)
 		}
 		r.Advance(time.Second)
-		if err := r.Answer(t.Context(), in); reasonOf(err) != deadletter.ModelFailed {
-			t.Fatalf("old: Answer = %v; want %s", err, deadletter.ModelFailed)
-		}
+		r.refusedAs(t, "c1", r.Answer(t.Context(), in), deadletter.ModelFailed)
 		r.check(t, 2, 0)
 		if n := strings.Count(r.log.String(), "level=ERROR"); n != 2 {
 			t.Errorf("%d lines for the operator who has to mend this; want 2:\n%s", n, r.log)
@@ -499,9 +524,7 @@ func TestRefusalIsDeadLetteredAtOnce(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				r := newRig(t, env)
 				r.model.reply = reply
-				if err := r.Answer(t.Context(), r.incoming(asks("c1", "hello"))); reasonOf(err) != deadletter.ModelRefused {
-					t.Fatalf("Answer = %v; want %s", err, deadletter.ModelRefused)
-				}
+				r.refusedAs(t, name, r.Answer(t.Context(), r.incoming(asks(name, "hello"))), deadletter.ModelRefused)
 				r.check(t, 1, 0)
 			})
 		}
@@ -569,9 +592,7 @@ func TestModelCallTimesOut(t *testing.T) {
 			<-ctx.Done()
 			return model.Reply{}, &model.Error{Problem: model.TimedOut}
 		}
-		if err := r.Answer(t.Context(), r.incoming(asks("c1", "hello"))); reasonOf(err) != deadletter.ModelFailed {
-			t.Fatalf("Answer = %v; want %s", err, deadletter.ModelFailed)
-		}
+		r.refusedAs(t, "c1", r.Answer(t.Context(), r.incoming(asks("c1", "hello"))), deadletter.ModelFailed)
 	})
 }
 
@@ -599,9 +620,7 @@ func TestUnanswerableEventCallsNoModel(t *testing.T) {
 		for want, e := range tests {
 			t.Run(string(want), func(t *testing.T) {
 				r := newRig(t, env)
-				if err := r.Answer(t.Context(), r.incoming(e)); reasonOf(err) != want {
-					t.Errorf("Answer = %v; want %s", err, want)
-				}
+				r.refusedAs(t, e.CorrelationID, r.Answer(t.Context(), r.incoming(e)), want)
 				r.check(t, 0, 0)
 			})
 		}

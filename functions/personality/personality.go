@@ -4,10 +4,10 @@
 //
 // An event for this function has the bus attribute next = personality ([Step]); other events are ignored. An event may
 // be delivered more than once. The answer's entry in the delivery ledger decides: if the entry exists, the model is not
-// called again, and only the missing steps run. After a dead letter of this step, the model is not called either,
-// until an operator redrives the event. Concurrent copies in one instance share one model call. Two instances with the
-// same event at the same moment may both call the model: the first ledger entry is the answer, and the other reply is
-// discarded.
+// called again, and only missing steps are repeated. Concurrent copies in one instance share one model call. Two instances
+// with the same event at the same moment may both call the model: the first ledger entry is the outcome, and the other
+// result is discarded. A refusal opens the entry, too, together with its dead letter. Then the model is not called until an
+// operator redrives the event.
 //
 // An answer for several addresses (egress.to) also takes one model call, and is sent to each address. The first address's
 // entry decides, and a redelivery sends its text to the addresses still missing.
@@ -55,14 +55,20 @@ type Sender interface {
 	SendToAll(ctx context.Context, e *event.Event, step string) (ids []string, err error)
 }
 
+// Refuser records refusals. [delivery.Reaper] implements it.
+type Refuser interface {
+	Refuse(ctx context.Context, in bus.Incoming, step string, why *deadletter.Error) (refused bool, err error)
+}
+
 // Deps holds the dependencies of a [Function]. All are required.
 type Deps struct {
-	Config Config
-	Store  Store
-	Sender Sender
-	Model  model.Model
-	Now    func() time.Time
-	Log    *slog.Logger
+	Config  Config
+	Store   Store
+	Sender  Sender
+	Refuser Refuser
+	Model   model.Model
+	Now     func() time.Time
+	Log     *slog.Logger
 }
 
 // Function answers events. It is safe for concurrent use.
@@ -70,6 +76,7 @@ type Function struct {
 	config        Config
 	store         Store
 	sender        Sender
+	refuser       Refuser
 	model         model.Model
 	now           func() time.Time
 	log           *slog.Logger
@@ -80,7 +87,7 @@ type Function struct {
 // New returns a function with the given dependencies.
 func New(d Deps) *Function {
 	return &Function{
-		config: d.Config, store: d.Store, sender: d.Sender, model: d.Model, now: d.Now, log: d.Log,
+		config: d.Config, store: d.Store, sender: d.Sender, refuser: d.Refuser, model: d.Model, now: d.Now, log: d.Log,
 		personalities: newPersonalityCache(d.Store.Personality, d.Config.Prompt.CacheTTL, d.Now),
 	}
 }
@@ -92,8 +99,35 @@ func (f *Function) Answer(ctx context.Context, in bus.Incoming) error {
 		return nil
 	}
 	_, err, _ := f.running.Do(delivery.ID(in.Event.CorrelationID, Step), func() (any, error) {
-		return nil, f.answer(ctx, in)
+		err := f.answer(ctx, in)
+		if r, ok := errors.AsType[*refusal](err); ok {
+			return nil, f.refuse(ctx, in, r.why)
+		}
+		return nil, err
 	})
+	return err
+}
+
+// refusal means that an event gets no answer, and that no part of an answer was sent.
+type refusal struct{ why *deadletter.Error }
+
+func (r *refusal) Error() string { return r.why.Error() }
+func (r *refusal) Unwrap() error { return r.why }
+
+// refused returns a [deadletter.Error] as a refusal, and any other error unchanged.
+func refused(err error) error {
+	if why, ok := errors.AsType[*deadletter.Error](err); ok {
+		return &refusal{why}
+	}
+	return err
+}
+
+// refuse records a refusal, unless another copy of the event was answered meanwhile.
+func (f *Function) refuse(ctx context.Context, in bus.Incoming, why *deadletter.Error) error {
+	recorded, err := f.refuser.Refuse(ctx, in, Step, why)
+	if err == nil && !recorded {
+		f.log.InfoContext(ctx, "refusal discarded: another copy of the event was answered", "correlationId", in.Event.CorrelationID, "error", why)
+	}
 	return err
 }
 
@@ -142,22 +176,22 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 		return nil
 	}
 	if p.resolveErr != nil {
-		return p.resolveErr
+		return refused(p.resolveErr)
 	}
 	if !e.TimeoutAt.IsZero() && started.After(e.TimeoutAt) {
-		return deadletter.New(deadletter.Expired, fmt.Errorf("the answer was due by %s", e.TimeoutAt.Format(time.RFC3339)))
+		return refused(deadletter.New(deadletter.Expired, fmt.Errorf("the answer was due by %s", e.TimeoutAt.Format(time.RFC3339))))
 	}
 
 	var turn *store.Turn
 	if !outranked(e.Candidates, f.config.Reply) {
 		q := question(e, f.config.Prompt)
 		if q == "" {
-			return deadletter.New(deadletter.NoText, errors.New("the event holds no question"))
+			return refused(deadletter.New(deadletter.NoText, errors.New("the event holds no question")))
 		}
 		turns := pastTurns(p.conversation, e.CorrelationID, started, f.config.Memory.Turns)
 		reply, err := f.ask(ctx, in, p.resolved, q, turns)
 		if err != nil {
-			return err
+			return refused(err)
 		}
 		text := shorten(answer.Unquote(reply.Text), f.config.Reply.MaxChars)
 		attrs = append(attrs, "model", reply.Model, "turns", len(turns), "inputTokens", reply.InputTokens, "outputTokens", reply.OutputTokens)
@@ -177,6 +211,9 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 	}
 	g.Go(func() error {
 		ids, err := f.sender.SendToAll(ctx, e, Step)
+		if err != nil && ids == nil {
+			err = refused(err)
+		}
 		if err != nil {
 			return fmt.Errorf("send the answer to %s: %w", e.CorrelationID, err)
 		}

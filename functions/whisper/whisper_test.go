@@ -302,14 +302,14 @@ func TestOtherAnswersAreIgnored(t *testing.T) {
 		if e := r.entry(t, in); e.State != delivery.Pending || len(r.requests()) != 0 {
 			t.Errorf("the entry is %q, Twitch got %v", e.State, r.requests())
 		}
-		for name, attributes := range map[string]map[string]string{
-			"without an entry":       {bus.AttrRoute: bus.RouteWhisper},
-			"of which there is none": {bus.AttrRoute: bus.RouteWhisper, delivery.AttrDelivery: "nope"},
-		} {
-			err := r.Whisper(t.Context(), bus.Incoming{Event: in.Event, Attributes: attributes})
-			if dead, ok := errors.AsType[*deadletter.Error](err); !ok || dead.Reason != deadletter.InvalidEvent {
-				t.Errorf("%s: %v; want invalid_event", name, err)
-			}
+		notice := bus.Incoming{Event: in.Event, Attributes: map[string]string{bus.AttrRoute: bus.RouteWhisper}}
+		if err := r.Whisper(t.Context(), notice); err != nil || len(r.requests()) != 0 {
+			t.Errorf("a notice without an entry: %v, Twitch got %v; want the dlq function to open the entry", err, r.requests())
+		}
+		unknown := bus.Incoming{Event: in.Event, Attributes: map[string]string{bus.AttrRoute: bus.RouteWhisper, delivery.AttrDelivery: "nope"}}
+		err := r.Whisper(t.Context(), unknown)
+		if dead, ok := errors.AsType[*deadletter.Error](err); !ok || dead.Reason != deadletter.InvalidEvent {
+			t.Errorf("an answer with an unknown entry: %v; want invalid_event", err)
 		}
 	})
 }

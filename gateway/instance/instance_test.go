@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	gorilla "github.com/gorilla/websocket"
 	"google.golang.org/grpc/codes"
@@ -16,8 +17,10 @@ import (
 
 	"parley.internal/gateway/instance"
 	"parley.internal/gateway/websocket"
+	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/delivery"
+	"parley.internal/shared/event"
 	"parley.internal/shared/topology"
 )
 
@@ -231,6 +234,38 @@ func TestInstanceIsUnreadyWithoutSubscription(t *testing.T) {
 	id := w.answer("c1", "twitch:1", "", "still")
 	if f := c.next(); f.Metadata["id"] != id {
 		t.Errorf("frame = %+v", f)
+	}
+}
+
+// The dlq function gives a notice of another system its entry, so a gateway must neither show nor dead-letter the notice.
+func TestNoticeWithoutAnEntryIsLeftToTheFunction(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{})
+	c := g.dial(w.token("twitch:1"))
+	data, err := event.Encode(&event.Event{
+		V: event.Version, Source: "system.scheduler", CorrelationID: "n1", Type: "system.announcement", UserID: "twitch:1",
+		Egress: &event.Egress{Destination: "api-gateway"}, Payload: event.Raw(map[string]string{"text": "soon back"}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := w.pubsub.Publisher(topology.Prefix{}.Topic(project, topology.Egress).String())
+	p.EnableMessageOrdering = true // the same key as the answer's, so the notice comes first
+	defer p.Stop()
+	if _, err := p.Publish(t.Context(), &pubsub.Message{Data: data, Attributes: map[string]string{bus.AttrRoute: bus.RouteBroadcast}, OrderingKey: "|twitch:1"}).Get(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	id := w.answer("c1", "twitch:1", "", "hello")
+	if f := c.next(); f.Metadata["id"] != id {
+		t.Errorf("frame = %+v; want only the answer with an entry", f)
+	}
+	eventually(t, "delivered", func() bool { return w.state(id) == delivery.Delivered })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range w.published {
+		if m.Attributes["deadLetterReason"] != "" {
+			t.Errorf("dead-lettered as %s", m.Attributes["deadLetterReason"])
+		}
 	}
 }
 

@@ -72,10 +72,10 @@ func (s *selection) parse(ids []string, now time.Time) (deadletter.Filter, error
 	}
 	switch s.status {
 	case "", "all":
-	case string(deadletter.Open), string(deadletter.Redriving), string(deadletter.Redriven):
+	case string(deadletter.Unfinished), string(deadletter.Open), string(deadletter.Redriving), string(deadletter.Redriven):
 		filter.Status = deadletter.Status(s.status)
 	default:
-		errs = append(errs, fmt.Errorf("--status: %q is not open, redriving, redriven or all", s.status))
+		errs = append(errs, fmt.Errorf("--status: %q is not unfinished, open, redriving, redriven or all", s.status))
 	}
 	var err error
 	if filter.From, err = parseTime(s.since, now); err != nil {
@@ -191,7 +191,7 @@ func listDeadLetters(environ []string) *cobra.Command {
 		},
 	}
 	s.register(cmd)
-	cmd.Flags().StringVar(&s.status, "status", string(deadletter.Open), "open, redriving, redriven or all")
+	cmd.Flags().StringVar(&s.status, "status", string(deadletter.Unfinished), "unfinished (open or redriving), open, redriving, redriven or all")
 	cmd.Flags().IntVar(&s.limit, "limit", 100, "maximum number of dead letters; 0 for no limit")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object per line")
 	return cmd
@@ -312,7 +312,7 @@ func redriveDeadLetters(environ []string) *cobra.Command {
 		},
 	}
 	s.register(cmd)
-	cmd.Flags().BoolVar(&s.all, "all", false, "redrive every open dead letter")
+	cmd.Flags().BoolVar(&s.all, "all", false, "redrive every open dead letter, and finish every interrupted redrive")
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "only print the selected dead letters")
 	cmd.Flags().StringVar(&o.By, "by", loginName(), "name of the operator, stored with the change")
 	cmd.Flags().Float64Var(&o.PerSecond, "rate", 10, "maximum number per second")
@@ -356,7 +356,7 @@ func purgeDeadLetters(environ []string) *cobra.Command {
 		},
 	}
 	s.register(cmd)
-	cmd.Flags().StringVar(&s.status, "status", "all", "open, redriving, redriven or all")
+	cmd.Flags().StringVar(&s.status, "status", "all", "unfinished (open or redriving), open, redriving, redriven or all")
 	cmd.Flags().BoolVar(&s.all, "all", false, "select every dead letter")
 	cmd.Flags().BoolVar(&yes, "yes", false, "delete; without this flag only print the selection")
 	return cmd

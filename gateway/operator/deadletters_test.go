@@ -112,6 +112,32 @@ func TestListShowRedriveAndPurge(t *testing.T) {
 	})
 }
 
+func TestListShowsAnInterruptedRedrive(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		client, err := store.Connect(t.Context(), env.Deployment())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		l := deadletter.DeadLetter{ID: "one", Reason: deadletter.ModelFailed, Topic: string(topology.Ingress), Data: []byte(`{"a":1}`)}
+		if _, err := deadletter.NewStore(client, time.Now).Put(t.Context(), l, 0); err != nil {
+			t.Fatal(err)
+		}
+		environ := []string{"GOOGLE_CLOUD_PROJECT=" + env.Project}
+		for range 2 { // the topic does not exist
+			if _, stderr, err := run(t, environ, "redrive", "--reason", "model_failed", "--by", "olga"); err == nil || !strings.Contains(stderr, "0 redriven, 1 not") {
+				t.Errorf("redrive: %v\n%s", err, stderr)
+			}
+		}
+		if out, _, err := run(t, environ, "list"); err != nil || !strings.Contains(out, "redriving") {
+			t.Errorf("list: %v\n%s", err, out)
+		}
+		if out, _, err := run(t, environ, "list", "--status", "open"); err != nil || strings.Contains(out, "one") {
+			t.Errorf("list --status open: %v\n%s", err, out)
+		}
+	})
+}
+
 func TestMistakesAreReportedBeforeConnecting(t *testing.T) {
 	for _, tt := range []struct {
 		args []string

@@ -25,6 +25,8 @@ type Message struct {
 // Incoming is a received event.
 type Incoming struct {
 	Event      *event.Event
+	Topic      topology.Topic // as in [Message]
+	Data       []byte         // the encoded event, as in [Message]
 	Attributes map[string]string
 	ID         string    // as in [Message]
 	Published  time.Time // as in [Message]
@@ -72,7 +74,7 @@ func (c *Client) handle(ctx context.Context, m Message, h Handler, settle func(e
 		}
 		return err
 	}
-	in := Incoming{Event: e, Attributes: m.Attributes, ID: m.ID, Published: m.Published, Attempt: m.Attempt}
+	in := Incoming{Event: e, Topic: m.Topic, Data: m.Data, Attributes: m.Attributes, ID: m.ID, Published: m.Published, Attempt: m.Attempt}
 	if settle != nil {
 		in.settleLater = func() func(error) {
 			deferred = true

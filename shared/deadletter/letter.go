@@ -12,12 +12,16 @@ import (
 // Status is the progress of a dead letter.
 type Status string
 
-// A dead letter is open until an operator decides to redrive the message, and redriven when the message is published
-// again. If the message fails again, the dead letter is open again.
+// A dead letter is open until an operator decides to redrive the message, redriving until the message is published again,
+// and then redriven. If the message fails again, the dead letter is open again. A redrive that was interrupted before the
+// end leaves the dead letter redriving: see [Store.Redrivable].
 const (
 	Open      Status = "open"
 	Redriving Status = "redriving"
 	Redriven  Status = "redriven"
+
+	// Unfinished selects open and redriving dead letters in a [Filter]. No dead letter has this status.
+	Unfinished Status = "unfinished"
 )
 
 // DeadLetter is a dead letter, the document deadletters/{id}.
@@ -36,7 +40,7 @@ type DeadLetter struct {
 	Parts         int               `firestore:"parts,omitempty"`       // number of documents with the data of a long message
 	Attributes    map[string]string `firestore:"attributes,omitempty"`  // the message's original attributes
 	Topic         string            `firestore:"topic,omitempty"`       // bare name of the message's topic; empty for a delivery
-	Delivery      bool              `firestore:"delivery"`              // the ledger has an entry with the same id
+	Delivery      bool              `firestore:"delivery"`              // the message is the answer in the ledger entry with the same id
 	Attempts      int               `firestore:"attempts"`              // 1, and 1 more for each redrive that failed
 	At            time.Time         `firestore:"at"`                    // of the last failure
 	FirstAt       time.Time         `firestore:"firstAt"`
@@ -52,8 +56,9 @@ type Part struct {
 
 // Redrive is one decision to redrive a dead letter.
 type Redrive struct {
-	By string    `firestore:"by"`
-	At time.Time `firestore:"at"`
+	By     string    `firestore:"by"`
+	At     time.Time `firestore:"at"`
+	Failed bool      `firestore:"failed,omitempty"` // the message could not be published; the next redrive tries again
 }
 
 const (

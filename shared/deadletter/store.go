@@ -68,19 +68,19 @@ func (s *Store) Put(ctx context.Context, l DeadLetter, redrive int) (isNew bool,
 }
 
 // PutTx is [Store.Put] in the caller's transaction, for data of at most one document. PutTx reads, so the call must
-// come before the transaction's first write; write then writes.
-func (s *Store) PutTx(tx *firestore.Transaction, l DeadLetter, redrive int) (write func() error, err error) {
+// come before the transaction's first write; write then writes, if the dead letter is new.
+func (s *Store) PutTx(tx *firestore.Transaction, l DeadLetter, redrive int) (write func() error, isNew bool, err error) {
 	l.describe()
 	next, isNew, err := s.next(tx, l, redrive)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	return func() error {
 		if !isNew {
 			return nil
 		}
 		return tx.Set(s.doc(l.ID), next)
-	}, nil
+	}, isNew, nil
 }
 
 // next returns the dead letter after a failure.
@@ -185,7 +185,11 @@ func (s *Store) List(ctx context.Context, f Filter, yield func(DeadLetter) error
 	if f.Reason != "" {
 		q = q.Where("reason", "==", f.Reason)
 	}
-	if f.Status != "" {
+	switch f.Status {
+	case "":
+	case Unfinished:
+		q = q.Where("status", "in", []Status{Open, Redriving})
+	default:
 		q = q.Where("status", "==", f.Status)
 	}
 	if !f.From.IsZero() {
@@ -224,12 +228,29 @@ func yieldSnapshot(snap *firestore.DocumentSnapshot, yield func(DeadLetter) erro
 // ErrNotOpen means that a dead letter was redriven before, and has not failed again.
 var ErrNotOpen = errors.New("dead letter is not open")
 
-// redriveTimeout is the age at which an unpublished redrive counts as failed. Then a further redrive is allowed.
+// redriveTimeout is the age at which a redrive without an end counts as interrupted. Then a further redrive is allowed.
 const redriveTimeout = time.Minute
 
-// MarkRedrivingTx records in a transaction that the operator by redrives a dead letter. It fails with [ErrNotOpen] or
-// [ErrNotFound]. The call reads, so it must come before the transaction's first write; write then writes. redrive is
-// the new number of redrives. The caller publishes the message, and then calls [Store.MarkRedriven].
+// Redrivable returns nil if a dead letter may be redriven: it is open, or its last redrive failed or was interrupted. The
+// error matches [ErrNotOpen].
+func (s *Store) Redrivable(l DeadLetter) error {
+	if l.Status == Open {
+		return nil
+	}
+	if l.Status != Redriving || len(l.Redrives) == 0 {
+		return ErrNotOpen
+	}
+	last := l.Redrives[len(l.Redrives)-1]
+	if last.Failed || s.now().Sub(last.At) > redriveTimeout {
+		return nil
+	}
+	return fmt.Errorf("%w: a redrive by %s began at %s; if it was interrupted, try again after %s", ErrNotOpen, last.By, last.At.Format(time.RFC3339), redriveTimeout)
+}
+
+// MarkRedrivingTx records in a transaction that the operator by redrives a dead letter. It fails as [Store.Redrivable]
+// does, or with [ErrNotFound]. The call reads, so it must come before the transaction's first write; write then writes.
+// redrive is the new number of redrives. The caller publishes the message, and then calls [Store.MarkRedriven], or
+// [Store.MarkRedriveFailed] after an error.
 func (s *Store) MarkRedrivingTx(tx *firestore.Transaction, id, by string) (write func() error, redrive int, err error) {
 	snap, err := tx.Get(s.doc(id))
 	if status.Code(err) == codes.NotFound {
@@ -242,36 +263,50 @@ func (s *Store) MarkRedrivingTx(tx *firestore.Transaction, id, by string) (write
 	if err != nil {
 		return nil, 0, err
 	}
-	now := event.TruncateToMicros(s.now())
-	redrives := l.Redrives
-	switch {
-	case l.Status == Open:
-		redrives = append(redrives, Redrive{By: by, At: now})
-	case l.Status == Redriving && now.Sub(redrives[len(redrives)-1].At) > redriveTimeout:
-		redrives[len(redrives)-1] = Redrive{By: by, At: now} // the earlier redrive did not finish
-	default:
-		return nil, 0, fmt.Errorf("dead letter %s: %w", id, ErrNotOpen)
+	if err := s.Redrivable(l); err != nil {
+		return nil, 0, fmt.Errorf("dead letter %s: %w", id, err)
 	}
+	redrives := l.Redrives
+	if l.Status == Redriving {
+		redrives = redrives[:len(redrives)-1] // the earlier redrive did not finish
+	}
+	redrives = append(redrives, Redrive{By: by, At: event.TruncateToMicros(s.now())})
 	return func() error {
 		return tx.Update(s.doc(id), []firestore.Update{{Path: "status", Value: Redriving}, {Path: "redrives", Value: redrives}})
 	}, len(redrives), nil
 }
 
+// MarkRedriveFailed records that the message of a [Redriving] dead letter could not be published, so that the next
+// redrive need not wait.
+func (s *Store) MarkRedriveFailed(ctx context.Context, id string) error {
+	return s.endRedrive(ctx, id, func(l DeadLetter) firestore.Update {
+		l.Redrives[len(l.Redrives)-1].Failed = true
+		return firestore.Update{Path: "redrives", Value: l.Redrives}
+	})
+}
+
 // MarkRedriven records that the message of a [Redriving] dead letter is published. A dead letter in another status stays
 // as it is: the message may have failed again already.
 func (s *Store) MarkRedriven(ctx context.Context, id string) error {
+	return s.endRedrive(ctx, id, func(DeadLetter) firestore.Update {
+		return firestore.Update{Path: "status", Value: Redriven}
+	})
+}
+
+func (s *Store) endRedrive(ctx context.Context, id string, update func(DeadLetter) firestore.Update) error {
 	err := store.RunTransaction(ctx, s.client, func(ctx context.Context, tx *firestore.Transaction) error {
 		snap, err := tx.Get(s.doc(id))
 		if err != nil {
 			return err
 		}
-		if l, err := letterOf(snap); err != nil || l.Status != Redriving {
+		l, err := letterOf(snap)
+		if err != nil || l.Status != Redriving {
 			return err
 		}
-		return tx.Update(s.doc(id), []firestore.Update{{Path: "status", Value: Redriven}})
+		return tx.Update(s.doc(id), []firestore.Update{update(l)})
 	})
 	if err != nil {
-		return fmt.Errorf("mark dead letter %s redriven: %w", id, err)
+		return fmt.Errorf("record the end of the redrive of dead letter %s: %w", id, err)
 	}
 	return nil
 }

@@ -21,15 +21,15 @@ import (
 // error comes before a [deadletter.Error].
 func (s *Sender) SendToAll(ctx context.Context, e *event.Event, step string) ([]string, error) {
 	parts := answer.FanOut(e, step)
-	first, err := s.open(ctx, parts[0].Event, parts[0].Step)
+	first, err := s.open(ctx, e.CorrelationID, parts[0])
 	if err != nil {
 		return nil, err
 	}
-	return s.sendRest(ctx, first, e, parts, step)
+	return s.sendRest(ctx, first, e, parts, e.CorrelationID, step)
 }
 
 // Resume does the missing part of an answer that was sent before: it publishes the answer, and sends it to the missing
-// addresses. decided reports that the event has an outcome: the answer exists, or the step's dead letter is open.
+// addresses. decided reports that the event has an outcome: the answer exists, or the step refused and was not redriven.
 // Otherwise the step has to make the answer. e is the answered event.
 func (s *Sender) Resume(ctx context.Context, e *event.Event, step string) (decided bool, err error) {
 	parts := answer.FanOut(e, step)
@@ -37,12 +37,18 @@ func (s *Sender) Resume(ctx context.Context, e *event.Event, step string) (decid
 	if err != nil || !opened {
 		return dead, err
 	}
-	_, err = s.sendRest(ctx, first, e, parts, step)
+	if first.Refused {
+		return s.ledger.stillRefused(ctx, first)
+	}
+	_, err = s.sendRest(ctx, first, e, parts, e.CorrelationID, step)
 	return true, err
 }
 
-// sendRest publishes the first part, which has an entry, and sends the others.
-func (s *Sender) sendRest(ctx context.Context, first Entry, e *event.Event, parts []answer.Part, step string) ([]string, error) {
+// sendRest publishes the first part, which has an entry, and sends the others. cause identifies the cause of the answer.
+func (s *Sender) sendRest(ctx context.Context, first Entry, e *event.Event, parts []answer.Part, cause, step string) ([]string, error) {
+	if first.Refused { // by another copy of the event
+		return []string{first.ID}, nil
+	}
 	ids, errs := make([]string, len(parts)), make([]error, len(parts))
 	ids[0] = first.ID
 	if len(parts) > 1 {
@@ -67,7 +73,7 @@ func (s *Sender) sendRest(ctx context.Context, first Entry, e *event.Event, part
 	})
 	for i := 1; i < len(parts); i++ { // at most event.MaxAddresses
 		g.Go(func() error {
-			ids[i], errs[i] = s.Send(ctx, parts[i].Event, parts[i].Step)
+			ids[i], errs[i] = s.send(ctx, cause, parts[i])
 			return nil
 		})
 	}

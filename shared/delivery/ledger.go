@@ -40,9 +40,10 @@ const (
 	Dead      State = "dead"
 )
 
-// ID returns the id of a step's answer to an event: 32 hexadecimal digits, evenly spread, always the same for the same
-// answer. The ledger entry, the client's frame and the dead letter have this id.
-func ID(correlationID, step string) string { return digest.Of("delivery", correlationID, step) }
+// ID returns the id of a step's answer: 32 hexadecimal digits, evenly spread, always the same for the same answer. cause
+// is the correlation id of the answered event, or the key of a notice ([Sender.SendNotice]). The ledger entry, the
+// client's frame and the dead letter have this id.
+func ID(cause, step string) string { return digest.Of("delivery", cause, step) }
 
 // Entry is the ledger's record of a delivery, the document deliveries/{id}.
 type Entry struct {
@@ -68,6 +69,7 @@ type Entry struct {
 	Note          string    `firestore:"note,omitempty"`       // the platform's id or words
 	Reason        string    `firestore:"reason,omitempty"`     // of a dead delivery
 	Message       string    `firestore:"message,omitempty"`    // of the error that made it dead
+	Refused       bool      `firestore:"refused,omitempty"`    // there is no answer, and Event is the event: see [Reaper.Refuse]
 
 	decoded *event.Event // Event, if this process has just encoded it; else nil
 	version time.Time    // of the document as it was read or written

@@ -77,7 +77,7 @@ func (r *Reaper) moveToDead(ctx context.Context, id string, why *deadletter.Erro
 		if state = e.State; !may(e) {
 			return nil
 		}
-		write, err := r.letters.PutTx(tx, deadletter.DeadLetter{
+		write, _, err := r.letters.PutTx(tx, deadletter.DeadLetter{
 			ID: id, Reason: why.Reason, Message: why.Err.Error(), Source: r.source, Data: e.Event, Delivery: true,
 		}, e.RedriveCount)
 		if err != nil {

@@ -66,7 +66,12 @@ func NewSender(l *Ledger, p Publisher, c Config, now func() time.Time) *Sender {
 // part: it publishes the answer that was opened first. An answer that can never be sent is a [deadletter.Error].
 // [Sender.SendToAll] sends an answer to several addresses.
 func (s *Sender) Send(ctx context.Context, e *event.Event, step string) (string, error) {
-	entry, err := s.open(ctx, e, step)
+	return s.send(ctx, e.CorrelationID, answer.Part{Event: e, Step: step})
+}
+
+// send sends one answer. cause identifies the cause of the answer: see [ID].
+func (s *Sender) send(ctx context.Context, cause string, p answer.Part) (string, error) {
+	entry, err := s.open(ctx, cause, p)
 	if err != nil {
 		return "", err
 	}
@@ -74,8 +79,8 @@ func (s *Sender) Send(ctx context.Context, e *event.Event, step string) (string,
 }
 
 // open opens the answer's entry, or returns the existing entry.
-func (s *Sender) open(ctx context.Context, e *event.Event, step string) (Entry, error) {
-	id := ID(e.CorrelationID, step)
+func (s *Sender) open(ctx context.Context, cause string, p answer.Part) (Entry, error) {
+	e, id := p.Event, ID(cause, p.Step)
 	out, err := answer.Prepare(e)
 	if err != nil {
 		return Entry{}, err
@@ -99,7 +104,7 @@ func (s *Sender) open(ctx context.Context, e *event.Event, step string) (Entry, 
 	}
 	entry, _, err := s.ledger.Open(ctx, Entry{
 		ID: id, State: Pending, Destination: out.Egress.Destination, Type: out.Egress.Type,
-		UserID: out.UserID, Channel: out.Channel, CorrelationID: out.CorrelationID, Step: step,
+		UserID: out.UserID, Channel: out.Channel, CorrelationID: out.CorrelationID, Step: p.Step,
 		CreatedAt: now, Deadline: deadline, ExpireAt: now.Add(s.config.Retention), Shard: shard(id), Event: data, decoded: out,
 	})
 	return entry, err

@@ -1,6 +1,7 @@
 // Package redrive redrives dead letters. An answer becomes pending and is published again. A message of another kind is
-// published again on the same topic as before. Concurrent decisions redrive a dead letter once, and the dead letter
-// records the operator and the time. If the message fails again, the same dead letter gets another attempt.
+// published again on the same topic as before. Concurrent decisions redrive a dead letter once, and the dead letter records the
+// operator and the time. If the message fails again, the same dead letter gets another attempt. The next run or the sweep
+// finishes an interrupted redrive ([Redriver.Finish]), for example after a failure of the bus.
 //
 // Start with [Redriver.Run]. The package does not know why a message failed.
 package redrive
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"time"
 
 	"cloud.google.com/go/firestore"
 	"golang.org/x/time/rate"
@@ -39,7 +41,7 @@ func New(client *firestore.Client, letters *deadletter.Store, l *delivery.Ledger
 
 // Options configure a run.
 type Options struct {
-	Selection deadletter.Filter // Status is ignored: only open dead letters are redriven
+	Selection deadletter.Filter // Status is ignored: only unfinished dead letters are redriven
 	By        string            // the operator
 	DryRun    bool              // only report
 	PerSecond float64           // the most redrives in a second; 0 for 10
@@ -63,7 +65,7 @@ func (r *Redriver) Run(ctx context.Context, o Options, report func(Result)) erro
 	limit := rate.NewLimiter(rate.Limit(o.PerSecond), 1)
 	s := o.Selection
 	if len(s.IDs) == 0 {
-		s.Status = deadletter.Open
+		s.Status = deadletter.Unfinished
 	}
 	// The list is complete before the first redrive, since a redrive changes the selection.
 	var selected []deadletter.DeadLetter
@@ -76,12 +78,8 @@ func (r *Redriver) Run(ctx context.Context, o Options, report func(Result)) erro
 		return err
 	}
 	for _, l := range selected {
-		if l.Status == deadletter.Redriven {
-			report(Result{l, deadletter.ErrNotOpen})
-			continue
-		}
-		if o.DryRun {
-			report(Result{l, nil})
+		if err := r.letters.Redrivable(l); err != nil || o.DryRun {
+			report(Result{l, err})
 			continue
 		}
 		if err := limit.Wait(ctx); err != nil {
@@ -91,6 +89,40 @@ func (r *Redriver) Run(ctx context.Context, o Options, report func(Result)) erro
 	}
 	return nil
 }
+
+// maxFinish is the number of dead letters in one call of Finish.
+const maxFinish = 100
+
+// Finish finishes interrupted redrives, and returns the number of finished ones. The operator of each redrive stays the
+// same. The error joins the errors of single dead letters; a later call tries those again.
+func (r *Redriver) Finish(ctx context.Context) (finished int, err error) {
+	var interrupted []deadletter.DeadLetter
+	err = r.letters.List(ctx, deadletter.Filter{Status: deadletter.Redriving, Limit: maxFinish}, func(l deadletter.DeadLetter) error {
+		if r.letters.Redrivable(l) == nil {
+			l.Data, l.Preview = nil, ""
+			interrupted = append(interrupted, l)
+		}
+		return nil
+	})
+	errs := []error{err}
+	for _, l := range interrupted {
+		if ctx.Err() != nil {
+			break // the next call does the rest
+		}
+		err := r.one(ctx, l.ID, l.Redrives[len(l.Redrives)-1].By)
+		switch {
+		case err == nil:
+			finished++
+		case errors.Is(err, deadletter.ErrNotOpen), errors.Is(err, delivery.ErrDelivered): // finished meanwhile
+		default:
+			errs = append(errs, err)
+		}
+	}
+	return finished, errors.Join(errs...)
+}
+
+// failTime is the limit of recording a failed redrive.
+const failTime = 5 * time.Second
 
 func (r *Redriver) one(ctx context.Context, id, by string) error {
 	l, err := r.letters.Get(ctx, id)
@@ -133,7 +165,9 @@ func (r *Redriver) one(ctx context.Context, id, by string) error {
 		err = r.bus.Republish(ctx, topology.Topic(l.Topic), l.Data, attributes)
 	}
 	if err != nil {
-		return fmt.Errorf("redrive %s: %w", id, err)
+		failing, cancel := context.WithTimeout(context.WithoutCancel(ctx), failTime)
+		defer cancel()
+		return errors.Join(fmt.Errorf("redrive %s: %w", id, err), r.letters.MarkRedriveFailed(failing, id))
 	}
 	return r.letters.MarkRedriven(ctx, id)
 }

@@ -31,6 +31,7 @@ type system struct {
 	reaper    *delivery.Reaper
 	redriver  *redrive.Redriver
 	published map[topology.Topic]chan *pubsub.Message
+	addTopic  func(topology.Topic)
 	later     time.Duration // how far the clock of the dead letters is ahead
 }
 
@@ -50,7 +51,7 @@ func open(t *testing.T, env emulatortest.Env) *system {
 	s := &system{client: client, published: map[topology.Topic]chan *pubsub.Message{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	for _, topic := range topology.Topics() {
+	s.addTopic = func(topic topology.Topic) {
 		name := d.Prefix.Topic(env.Project, topic).String()
 		if _, err := admin.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: name}); err != nil {
 			t.Fatal(err)
@@ -66,6 +67,9 @@ func open(t *testing.T, env emulatortest.Env) *system {
 			admin.Subscriber(sub).Receive(ctx, func(_ context.Context, m *pubsub.Message) { m.Ack(); ch <- m })
 		}()
 		t.Cleanup(func() { cancel(); <-done })
+	}
+	for _, topic := range topology.Topics() {
+		s.addTopic(topic)
 	}
 	b, err := bus.Open(t.Context(), d, "tester", slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -247,6 +251,122 @@ func TestMessageIsRedrivenOnItsTopic(t *testing.T) {
 			t.Errorf("dead letter = %+v, %v", l, err)
 		}
 	})
+}
+
+// begin records a redrive by otto, who is interrupted before publishing.
+func (s *system) begin(t *testing.T, id string, answer bool) {
+	t.Helper()
+	err := s.client.RunTransaction(t.Context(), func(_ context.Context, tx *firestore.Transaction) error {
+		mark, n, err := s.letters.MarkRedrivingTx(tx, id, "otto")
+		if err != nil {
+			return err
+		}
+		reopen := func() error { return nil }
+		if answer {
+			if reopen, err = s.ledger.ReopenTx(tx, id, n, delivery.Config{Deadline: time.Minute, Retention: time.Hour}); err != nil {
+				return err
+			}
+		}
+		return errors.Join(mark(), reopen())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *system) list(t *testing.T, f deadletter.Filter) (ids []string) {
+	t.Helper()
+	if err := s.letters.List(t.Context(), f, func(l deadletter.DeadLetter) error { ids = append(ids, l.ID); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func TestFailedRedriveIsFinishedByTheNextRedrive(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env)
+		const topic topology.Topic = "late.v1" // does not exist at first, so publishing fails
+		letter := deadletter.DeadLetter{ID: "p1", Reason: deadletter.InvalidEvent, Topic: string(topic), Data: []byte("poison")}
+		if _, err := s.letters.Put(t.Context(), letter, 0); err != nil {
+			t.Fatal(err)
+		}
+		byReason := redrive.Options{Selection: deadletter.Filter{Reason: deadletter.InvalidEvent}, By: "olga"}
+		for range 2 {
+			if got := s.run(t, byReason); len(got) != 1 || got["p1"] == nil || errors.Is(got["p1"], deadletter.ErrNotOpen) {
+				t.Fatalf("redrive without the topic = %v; want the error of publishing", got)
+			}
+		}
+		if ids := s.list(t, deadletter.Filter{Status: deadletter.Unfinished}); len(ids) != 1 {
+			t.Errorf("unfinished: %v; want p1", ids)
+		}
+		s.addTopic(topic)
+		if got := s.run(t, byReason); len(got) != 1 || got["p1"] != nil {
+			t.Fatalf("redrive with the topic = %v; want it at once", got)
+		}
+		if m := s.next(t, topic); string(m.Data) != "poison" || m.Attributes[deadletter.AttrRedrive] != "1" {
+			t.Errorf("published %q with %v", m.Data, m.Attributes)
+		}
+		l, err := s.letters.Get(t.Context(), "p1")
+		if err != nil || l.Status != deadletter.Redriven || len(l.Redrives) != 1 {
+			t.Errorf("dead letter = %+v, %v", l, err)
+		}
+		if ids := s.list(t, deadletter.Filter{Status: deadletter.Unfinished}); len(ids) != 0 {
+			t.Errorf("unfinished: %v; want none", ids)
+		}
+	})
+}
+
+func TestInterruptedRedriveIsFinishedOnce(t *testing.T) {
+	for _, answer := range []bool{false, true} {
+		t.Run(map[bool]string{false: "message", true: "answer"}[answer], func(t *testing.T) {
+			emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+				s := open(t, env)
+				id, topic, reason := "p1", topology.Ingress, deadletter.InvalidEvent
+				if answer {
+					e := &event.Event{V: event.Version, Source: "api-gateway", CorrelationID: "c1", Type: event.TypeChatMessage, UserID: "twitch:1", Candidates: []event.Candidate{{ID: "a", Text: "hi"}}}
+					var err error
+					if id, err = s.sender.Send(t.Context(), e, "personality"); err != nil {
+						t.Fatal(err)
+					}
+					topic, reason = topology.Egress, deadletter.NoConnection
+					s.next(t, topic)
+					if _, err := s.reaper.MarkDead(t.Context(), id, 0, deadletter.New(reason, errors.New("nobody"))); err != nil {
+						t.Fatal(err)
+					}
+				} else if _, err := s.letters.Put(t.Context(), deadletter.DeadLetter{ID: id, Reason: reason, Topic: string(topic), Data: []byte("poison")}, 0); err != nil {
+					t.Fatal(err)
+				}
+				s.begin(t, id, answer)
+
+				// otto may still be at work
+				byReason := redrive.Options{Selection: deadletter.Filter{Reason: reason}, By: "olga"}
+				if got := s.run(t, byReason); !errors.Is(got[id], deadletter.ErrNotOpen) {
+					t.Errorf("a redrive at once = %v; want to wait for otto's", got)
+				}
+				if n, err := s.redriver.Finish(t.Context()); n != 0 || err != nil {
+					t.Errorf("Finish at once = %d, %v", n, err)
+				}
+
+				s.later = 2 * time.Minute
+				if n, err := s.redriver.Finish(t.Context()); n != 1 || err != nil {
+					t.Fatalf("Finish = %d, %v; want 1", n, err)
+				}
+				if m := s.next(t, topic); m.Attributes[deadletter.AttrRedrive] != "1" {
+					t.Errorf("published with %v", m.Attributes)
+				}
+				l, err := s.letters.Get(t.Context(), id)
+				if err != nil || l.Status != deadletter.Redriven || len(l.Redrives) != 1 || l.Redrives[0].By != "otto" {
+					t.Errorf("dead letter = %+v, %v", l, err)
+				}
+				if n, err := s.redriver.Finish(t.Context()); n != 0 || err != nil {
+					t.Errorf("Finish again = %d, %v", n, err)
+				}
+				if got := s.run(t, byReason); len(got) != 0 {
+					t.Errorf("a redrive afterwards = %v; want nothing left", got)
+				}
+			})
+		})
+	}
 }
 
 func TestRedriveRequiresAnOperator(t *testing.T) {

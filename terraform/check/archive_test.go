@@ -233,25 +233,28 @@ func TestArchivesHoldOnlyTheNecessarySource(t *testing.T) {
 	}
 }
 
-// pushes returns the test message of a topic.
-func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[string]string) {
+// pushes returns the test message of a subscription.
+func pushes(t *testing.T, subscription topology.Subscription) (data []byte, attributes map[string]string) {
 	t.Helper()
+	topic := subscription.Topic
 	e := &event.Event{
 		V: event.Version, Source: "api-gateway", CorrelationID: "archive-" + string(topic), Type: event.TypeChatMessage,
 		UserID: "twitch:1", Channel: "lobby",
 		Message: &event.Message{ID: "m1", Role: event.RoleUser, Text: "hello"},
 		Egress:  &event.Egress{Destination: "api-gateway", Type: event.EgressChat},
 	}
-	switch topic {
-	case topology.Sweep:
+	switch {
+	case topic == topology.Sweep:
 		return []byte("{}"), nil
-	case topology.Egress:
+	case subscription.Name == "notice":
+		e.UserID, e.Message, e.Payload = "", nil, event.Raw(map[string]string{"text": "hello"})
+	case topic == topology.Egress:
 		// the recipient of an answer decides the reader
 		e.Source, e.Egress = "ingress.twitch", &event.Egress{Destination: "twitch", Type: event.EgressDM}
 		attributes = map[string]string{bus.AttrRoute: bus.RouteWhisper, delivery.AttrDelivery: deliveryID}
-	case topology.DeadLetter:
+	case topic == topology.DeadLetter:
 		attributes = deadletter.Announcement{ID: "archive", Reason: deadletter.NoText, Message: "tried", Source: "check"}.Attributes(nil)
-	case topology.Enriched:
+	case topic == topology.Enriched:
 		e.RoutingSlip = []event.Step{{ID: "personality", Status: event.StepPending}}
 		attributes = map[string]string{bus.AttrNext: "personality"}
 	}
@@ -265,8 +268,8 @@ func pushes(t *testing.T, topic topology.Topic) (data []byte, attributes map[str
 // deliveryID is the id of the ledger entry of the test answer.
 const deliveryID = "archive-delivery"
 
-// leads has the topic of a function's result, by the topic of the pushed message.
-var leads = map[topology.Topic]topology.Topic{topology.Ingress: topology.Enriched, topology.Enriched: topology.Egress}
+// leads has the topic of a function's result, by the subscription of the pushed message.
+var leads = map[string]topology.Topic{"enrichment": topology.Enriched, "personality": topology.Egress, "notice": topology.Egress}
 
 func TestEveryFunctionIsBuiltAndAnswers(t *testing.T) {
 	t.Parallel()
@@ -307,8 +310,8 @@ func tryFunction(t *testing.T, d *deployment, f resource, program string) {
 		if s.Function != f.key() {
 			continue
 		}
-		data, attributes := pushes(t, s.Topic)
-		if s.Topic == topology.Egress {
+		data, attributes := pushes(t, s)
+		if s.Function == "whisper" {
 			open(t, fs.Addr(), data)
 		}
 		name := p.Topic(project, s.Topic).String()
@@ -326,10 +329,10 @@ func tryFunction(t *testing.T, d *deployment, f resource, program string) {
 				t.Errorf("%s from %s: answered with %d", kind, s.Topic, status)
 			}
 		}
-		if next, ok := leads[s.Topic]; ok {
+		if next, ok := leads[s.Name]; ok {
 			awaitTopic(t, published, p.Topic(project, next).String())
 		}
-		if s.Topic == topology.Egress { // Twitch is not configured: the answer becomes one dead letter
+		if s.Function == "whisper" { // Twitch is not configured: the answer becomes one dead letter
 			l, err := deadletter.NewStore(connect(t, fs.Addr()), time.Now).Get(t.Context(), deliveryID)
 			if err != nil || l.Reason != deadletter.NotConfigured || l.Attempts != 1 {
 				t.Errorf("the dead letter of the answer = %+v, %v", l, err)

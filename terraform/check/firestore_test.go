@@ -127,7 +127,7 @@ func queriesOf(t *testing.T) []query {
 	_, err = delivery.NewReaper(ledger, deadLetters, silent{}, "check", 0).Sweep(t.Context())
 	try(err)
 	for _, reason := range []deadletter.Reason{"", deadletter.NoText} {
-		for _, status := range []deadletter.Status{"", deadletter.Open} {
+		for _, status := range []deadletter.Status{"", deadletter.Open, deadletter.Unfinished} {
 			for _, from := range []time.Time{{}, time.Now()} {
 				try(deadLetters.List(t.Context(), deadletter.Filter{Reason: reason, Status: status, From: from, Until: from.Add(time.Hour)},
 					func(deadletter.DeadLetter) error { return nil }))

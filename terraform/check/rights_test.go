@@ -38,7 +38,7 @@ func calls() []call {
 		publish("gateway", topology.Ingress, topology.DeadLetter),
 		publish("enrichment", topology.Enriched, topology.Egress, topology.DeadLetter),
 		publish("personality", topology.Egress, topology.DeadLetter),
-		publish("dlq", topology.DeadLetter),
+		publish("dlq", topology.Ingress, topology.Enriched, topology.Egress, topology.DeadLetter),
 		publish("whisper", topology.DeadLetter),
 		[]call{
 			{who: "gateway", does: "bus.Client.Subscribe", permission: "pubsub.subscriptions.create", on: "project", api: pubsub},
