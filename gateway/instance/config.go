@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"strconv"
 
 	"parley.internal/gateway/discord"
@@ -11,6 +12,7 @@ import (
 	"parley.internal/gateway/twitch"
 	"parley.internal/gateway/websocket"
 	"parley.internal/shared/config"
+	"parley.internal/shared/credential"
 	"parley.internal/shared/lease"
 )
 
@@ -23,6 +25,7 @@ type Config struct {
 	Twitch  twitch.Config
 	Discord discord.Config
 	Lease   lease.Config
+	Metrics Metrics
 	Service string `env:"K_SERVICE" help:"Set by Cloud Run. If set, the instance id is read from the metadata server; otherwise the id is random."`
 }
 
@@ -34,10 +37,45 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// publicHost returns the host of PUBLIC_URL, or an empty string. An instance on the loopback interface behind a proxy is
+// reachable under this host.
+func (c Config) publicHost() string {
+	u, err := url.Parse(c.OAuth.PublicURL)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+// Metrics configures /metrics.
+type Metrics struct {
+	Token credential.Secret `env:"METRICS_TOKEN" help:"Token that /metrics requires (Authorization: Bearer TOKEN), 24 to 512 printable characters. Without a token, /metrics does not exist; only the emulator then serves it, to this machine."`
+}
+
+// The limits of the token for /metrics, in characters. A token of the minimum cannot be guessed.
+const minMetricsToken, maxMetricsToken = 24, 512
+
+// Validate checks the form of the token. The error does not contain the token.
+func (m Metrics) Validate() error {
+	token := m.Token.Reveal()
+	if token == "" {
+		return nil
+	}
+	if n := len(token); n < minMetricsToken || n > maxMetricsToken {
+		return fmt.Errorf("METRICS_TOKEN: %d characters; want %d to %d", n, minMetricsToken, maxMetricsToken)
+	}
+	for _, c := range []byte(token) {
+		if c <= ' ' || c > '~' {
+			return errors.New("METRICS_TOKEN: contains a space, a line break or another character that a header cannot hold")
+		}
+	}
+	return nil
+}
+
 // HTTP configures the listener.
 type HTTP struct {
 	Port   string `env:"PORT" envDefault:"8080" help:"TCP port, on all addresses. Cloud Run sets it."`
-	Listen string `env:"LISTEN_ADDR" help:"HOST:PORT to listen on instead of PORT: 127.0.0.1:8080 for this machine only; port 0 for any free port."`
+	Listen string `env:"LISTEN_ADDR" help:"HOST:PORT to listen on instead of PORT: 127.0.0.1:8080 for this machine only; port 0 for any free port. On a loopback address, the gateway answers 421 to every host but localhost, loopback addresses and the host of PUBLIC_URL."`
 }
 
 // Addr returns the address for net.Listen.

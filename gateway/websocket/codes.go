@@ -1,6 +1,10 @@
 package websocket
 
-import "net/http"
+import (
+	"net/http"
+
+	"parley.internal/gateway/loopback"
+)
 
 // ErrorCode is the reason for refusing a client's frame, the code of a chat.error frame. [Errors] explains each code.
 type ErrorCode string
@@ -99,6 +103,7 @@ type RefusalCode string
 // The codes of a refused connection.
 const (
 	RefuseNotSocket    RefusalCode = "not_a_websocket"
+	RefuseHost         RefusalCode = loopback.Code
 	RefuseOrigin       RefusalCode = "origin_refused"
 	RefuseNoToken      RefusalCode = "token_missing"
 	RefuseUnknownToken RefusalCode = "token_unknown"
@@ -122,6 +127,7 @@ type RefusalMeaning struct {
 // Refusals is the table of all reasons for refusing a connection.
 var Refusals = []RefusalMeaning{
 	{RefuseNotSocket, http.StatusUpgradeRequired, false, "The request is not a WebSocket handshake (RFC 6455, section 4.2.1)."},
+	{RefuseHost, http.StatusMisdirectedRequest, false, "The gateway serves only the person's own machine, and the request names another host. Use localhost or a loopback address."},
 	{RefuseOrigin, http.StatusForbidden, false, "The page is from a different host, and the host is not in the list of allowed origins."},
 	{RefuseNoToken, http.StatusUnauthorized, false, "The request has no token: neither Authorization: Bearer TOKEN nor the sub-protocol bearer.TOKEN."},
 	{RefuseUnknownToken, http.StatusUnauthorized, false, "The token is unknown."},
