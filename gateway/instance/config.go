@@ -37,6 +37,17 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// proxies returns the number of trusted proxies in front of the instance.
+func (c Config) proxies() int {
+	switch {
+	case c.HTTP.Proxies >= 0:
+		return c.HTTP.Proxies
+	case c.Service != "": // Cloud Run's front end
+		return 1
+	}
+	return 0
+}
+
 // publicHost returns the host of PUBLIC_URL, or an empty string. An instance on the loopback interface behind a proxy is
 // reachable under this host.
 func (c Config) publicHost() string {
@@ -74,9 +85,13 @@ func (m Metrics) Validate() error {
 
 // HTTP configures the listener.
 type HTTP struct {
-	Port   string `env:"PORT" envDefault:"8080" help:"TCP port, on all addresses. Cloud Run sets it."`
-	Listen string `env:"LISTEN_ADDR" help:"HOST:PORT to listen on instead of PORT: 127.0.0.1:8080 for this machine only; port 0 for any free port. On a loopback address, the gateway answers 421 to every host but localhost, loopback addresses and the host of PUBLIC_URL."`
+	Port    string `env:"PORT" envDefault:"8080" help:"TCP port, on all addresses. Cloud Run sets it."`
+	Listen  string `env:"LISTEN_ADDR" help:"HOST:PORT to listen on instead of PORT: 127.0.0.1:8080 for this machine only; port 0 for any free port. On a loopback address, the gateway answers 421 to every host but localhost, loopback addresses and the host of PUBLIC_URL."`
+	Proxies int    `env:"TRUSTED_PROXIES" envDefault:"-1" help:"Number of proxies in front of the gateway that append the address of their client to X-Forwarded-For. The gateway takes the entry at this position from the right as the client's address, to limit wrong tokens. -1 means 1 on Cloud Run and 0 elsewhere; behind an external Application Load Balancer of Google, set 2."`
 }
+
+// maxProxies is the maximum of TRUSTED_PROXIES.
+const maxProxies = 10
 
 // Addr returns the address for net.Listen.
 func (h HTTP) Addr() string {
@@ -86,11 +101,14 @@ func (h HTTP) Addr() string {
 	return net.JoinHostPort("", h.Port)
 }
 
-// Validate checks the form of the port and the address.
+// Validate checks the form of the port and the address, and the range of the proxies.
 func (h HTTP) Validate() error {
 	var errs []error
 	if _, err := strconv.ParseUint(h.Port, 10, 16); err != nil {
 		errs = append(errs, fmt.Errorf("PORT: %q is not a port", h.Port))
+	}
+	if h.Proxies < -1 || h.Proxies > maxProxies {
+		errs = append(errs, fmt.Errorf("TRUSTED_PROXIES: %d is not between -1 and %d", h.Proxies, maxProxies))
 	}
 	if h.Listen != "" {
 		if _, _, err := net.SplitHostPort(h.Listen); err != nil {

@@ -120,7 +120,7 @@ func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if i.sockets, err = websocket.New(c.Socket, websocket.Dependencies{
 		Instance: i.id, Tokens: st, Publisher: i.bus, Ledger: delivery.NewLedger(i.firestore, i.id, now),
-		Log: i.log, Metrics: registry, Now: now,
+		Log: i.log, Metrics: registry, Now: now, Proxies: c.proxies(),
 	}); err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	gorilla "github.com/gorilla/websocket"
 	"github.com/maypok86/otter/v2"
 
+	"parley.internal/gateway/throttle"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
 )
@@ -35,6 +36,8 @@ const (
 	touchInterval = 5 * time.Minute // minimum time between two writes of a token's last use
 	touchQueue    = 256             // pending writes of a last use; further ones are dropped, because only operators read the time
 	maxTokens     = 100_000         // capacity of the token cache: about 20 MB
+	maxKnown      = 20_000          // capacity of the list of known tokens: about 3 MB
+	knownFor      = 24 * time.Hour  // how long a token is known after its last look-up
 )
 
 // rawToken returns the raw token of a request, or an empty string. The header has priority over the sub-protocol.
@@ -83,6 +86,9 @@ type authenticator struct {
 	now    func() time.Time
 	log    *slog.Logger
 	cache  *otter.Cache[string, cachedToken]
+	// known holds the tokens found by an earlier look-up. Their look-ups are not throttled.
+	known   *otter.Cache[string, struct{}]
+	lookups *throttle.Throttle
 	// touched holds the tokens with a recently stored use.
 	touched *otter.Cache[string, struct{}]
 	uses    chan tokenUse
@@ -106,24 +112,57 @@ func newAuthenticator(tokens Tokens, c Config, now func() time.Time, log *slog.L
 	touched, err2 := otter.New(&otter.Options[string, struct{}]{
 		MaximumSize: maxTokens, ExpiryCalculator: otter.ExpiryWriting[string, struct{}](touchInterval),
 	})
-	if err := errors.Join(err1, err2); err != nil {
+	known, err3 := otter.New(&otter.Options[string, struct{}]{
+		MaximumSize: maxKnown, ExpiryCalculator: otter.ExpiryWriting[string, struct{}](knownFor),
+	})
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
-	return &authenticator{tokens: tokens, now: now, log: log, cache: cache, touched: touched, uses: make(chan tokenUse, touchQueue)}, nil
+	return &authenticator{
+		tokens: tokens, now: now, log: log, cache: cache, known: known, lookups: throttle.New(), touched: touched,
+		uses: make(chan tokenUse, touchQueue),
+	}, nil
 }
 
 // close stops the goroutines of the caches.
 func (a *authenticator) close() {
 	a.cache.StopAllGoroutines()
+	a.known.StopAllGoroutines()
 	a.touched.StopAllGoroutines()
 }
 
+// lookUp reads a token. It reads unknown tokens only as often as the throttle allows for the client's address. The error
+// is [throttle.ErrLimited] before any read, or a failure of the store.
+func (a *authenticator) lookUp(ctx context.Context, hash, address string) (cachedToken, error) {
+	done := func(bool) {}
+	if _, known := a.known.GetIfPresent(hash); !known {
+		var err error
+		if done, err = a.lookups.Wait(ctx, address); err != nil {
+			return cachedToken{}, err
+		}
+	}
+	missed := false
+	defer func() { done(missed) }()
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	t, found, err := a.tokens.Token(ctx, hash)
+	if err != nil {
+		return cachedToken{}, err
+	}
+	if missed = !found; found {
+		a.known.Set(hash, struct{}{})
+	} else {
+		a.known.Invalidate(hash)
+	}
+	return cachedToken{t, found}, nil
+}
+
 // authenticate returns the user of a raw token and the token's expiry (zero for none), or the reason for a refusal. The
-// raw token appears neither in the results nor in the log.
+// raw token appears neither in the results nor in the log. address is the client's address, for the throttle.
 //
 // The lookup uses the token's SHA-256 as a key. No secret is compared, so the response time reveals nothing about a
 // token.
-func (a *authenticator) authenticate(ctx context.Context, raw string) (user identity.UserID, expires time.Time, refused RefusalCode) {
+func (a *authenticator) authenticate(ctx context.Context, raw, address string) (user identity.UserID, expires time.Time, refused RefusalCode) {
 	if raw == "" {
 		return user, expires, RefuseNoToken
 	}
@@ -132,12 +171,14 @@ func (a *authenticator) authenticate(ctx context.Context, raw string) (user iden
 	}
 	hash := store.TokenHash(raw)
 	// Several clients can share the same lookup, so the lookup must not end with the first client's request.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), throttle.MaxWait+lookupTimeout)
 	defer cancel()
 	entry, err := a.cache.Get(ctx, hash, otter.LoaderFunc[string, cachedToken](func(ctx context.Context, hash string) (cachedToken, error) {
-		t, found, err := a.tokens.Token(ctx, hash)
-		return cachedToken{t, found}, err
+		return a.lookUp(ctx, hash, address)
 	}))
+	if errors.Is(err, throttle.ErrLimited) {
+		return user, expires, RefuseLimited
+	}
 	if err != nil {
 		a.log.ErrorContext(ctx, "token lookup failed", "error", err)
 		return user, expires, RefuseUnavailable

@@ -107,6 +107,7 @@ const (
 	RefuseOrigin       RefusalCode = "origin_refused"
 	RefuseNoToken      RefusalCode = "token_missing"
 	RefuseUnknownToken RefusalCode = "token_unknown"
+	RefuseLimited      RefusalCode = "too_many_unknown_tokens"
 	RefuseExpired      RefusalCode = "token_expired"
 	RefuseRevoked      RefusalCode = "token_revoked"
 	RefuseParameter    RefusalCode = "bad_parameter"
@@ -127,10 +128,11 @@ type RefusalMeaning struct {
 // Refusals is the table of all reasons for refusing a connection.
 var Refusals = []RefusalMeaning{
 	{RefuseNotSocket, http.StatusUpgradeRequired, false, "The request is not a WebSocket handshake (RFC 6455, section 4.2.1)."},
-	{RefuseHost, http.StatusMisdirectedRequest, false, "The gateway serves only the person's own machine, and the request names another host. Use localhost or a loopback address."},
+	{RefuseHost, http.StatusMisdirectedRequest, false, "The gateway serves only the person's own machine, and the request names another host. Use localhost, a loopback address, or the host of PUBLIC_URL."},
 	{RefuseOrigin, http.StatusForbidden, false, "The page is from a different host, and the host is not in the list of allowed origins."},
 	{RefuseNoToken, http.StatusUnauthorized, false, "The request has no token: neither Authorization: Bearer TOKEN nor the sub-protocol bearer.TOKEN."},
 	{RefuseUnknownToken, http.StatusUnauthorized, false, "The token is unknown."},
+	{RefuseLimited, http.StatusTooManyRequests, true, "Too many unknown tokens came from the client's address, or from all addresses, so the token was not looked up. A valid token is accepted later."},
 	{RefuseExpired, http.StatusUnauthorized, false, "The token has expired."},
 	{RefuseRevoked, http.StatusUnauthorized, false, "The token was revoked."},
 	{RefuseParameter, http.StatusBadRequest, false, "The parameter ack is neither 1 nor true. Omit the parameter for a connection without acknowledgements."},

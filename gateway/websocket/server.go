@@ -51,6 +51,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
+	"parley.internal/gateway/throttle"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/identity"
@@ -77,7 +78,7 @@ type Ledger interface {
 	Continue(ctx context.Context, user identity.UserID, received []string, from delivery.Cursor) (delivery.Backlog, error)
 }
 
-// Dependencies are the dependencies of a [Server]. All fields are required.
+// Dependencies are the dependencies of a [Server]. All fields except Proxies are required.
 type Dependencies struct {
 	Instance  string // id of the gateway instance, for connection.ready
 	Tokens    Tokens
@@ -86,6 +87,7 @@ type Dependencies struct {
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer // of this instance only
 	Now       func() time.Time
+	Proxies   int // number of trusted proxies in front of the server; see [throttle.Address]
 }
 
 // Server serves the sockets of a gateway instance. A Server is an http.Handler for [Path], and safe for concurrent use.
@@ -96,6 +98,7 @@ type Server struct {
 	ledger         Ledger
 	log            *slog.Logger
 	now            func() time.Time
+	proxies        int
 	metrics        *metrics
 	hub            *hub
 	auth           *authenticator
@@ -125,7 +128,7 @@ func New(c Config, d Dependencies) (*Server, error) {
 		return nil, fmt.Errorf("make the cache of recent deliveries: %w", err)
 	}
 	s := &Server{
-		config: c, instance: d.Instance, publisher: d.Publisher, ledger: d.Ledger, log: d.Log, now: d.Now,
+		config: c, instance: d.Instance, publisher: d.Publisher, ledger: d.Ledger, log: d.Log, now: d.Now, proxies: d.Proxies,
 		metrics: m, hub: h, auth: auth, recent: seen, recordingLater: make(chan struct{}, maxRecordingLater),
 		upgrader: gorilla.Upgrader{
 			HandshakeTimeout: c.WriteTimeout, ReadBufferSize: 4096, WriteBufferSize: 4096, WriteBufferPool: &sync.Pool{},
@@ -149,7 +152,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, RefuseOrigin)
 		return
 	}
-	user, expires, refused := s.auth.authenticate(r.Context(), rawToken(r))
+	user, expires, refused := s.auth.authenticate(r.Context(), rawToken(r), throttle.Address(r, s.proxies))
 	if refused != "" {
 		s.refuse(w, refused)
 		return
