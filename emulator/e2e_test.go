@@ -464,6 +464,30 @@ func TestChat(t *testing.T) {
 			}
 		})
 
+		t.Run("the printed chat addresses unlock the demo users", func(t *testing.T) {
+			for _, gw := range p.Gateways {
+				address, secret, ok := strings.Cut(gw.Page, "#demo=")
+				if !ok || !strings.Contains(p.out.String(), gw.Page+"\n") {
+					t.Errorf("%s: %s has no secret or was not printed", gw.HTTP, gw.Page)
+				}
+				for given, want := range map[string]int{"": http.StatusUnauthorized, "guess": http.StatusUnauthorized, secret: http.StatusOK} {
+					req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+"demo/tokens", nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					req.Header.Set("Authorization", "Bearer "+given)
+					resp, err := http.DefaultClient.Do(req)
+					if err != nil {
+						t.Fatal(err)
+					}
+					resp.Body.Close()
+					if resp.StatusCode != want {
+						t.Errorf("%s with %q: %s; want %d", req.URL, given, resp.Status, want)
+					}
+				}
+			}
+		})
+
 		t.Run("every gateway is alive, ready, measured and has a page", func(t *testing.T) {
 			for _, gw := range p.Gateways {
 				for path, want := range map[string]string{"/healthz": "", "/readyz": "", "/metrics": "parley_", "/": "<html"} {

@@ -195,11 +195,18 @@ func greet(w io.Writer, r stack.Ready) error {
 	}
 	say("\nParley is ready. Ctrl-C stops it.\n\n")
 	for i, gw := range r.Gateways {
-		say("  chat %d     %s/\n  socket %d   %s\n", i+1, gw.HTTP, i+1, gw.WS)
+		say("  chat %d     %s\n  socket %d   %s\n", i+1, gw.Page, i+1, gw.WS)
+		switch {
+		case gw.OpenMetrics:
+			say("  metrics %d  %s (for this machine only)\n", i+1, gw.Metrics)
+		case gw.Metrics != "":
+			say("  metrics %d  %s (Authorization: Bearer, with the value of METRICS_TOKEN)\n", i+1, gw.Metrics)
+		}
 	}
 	if r.Playground != "" {
 		say("  platforms  %s/ (speak as a user on Twitch or Discord)\n", r.Playground)
 	}
+	say("\n  The part after # in a chat address is a secret of this start. It unlocks the demo users on the page.\n")
 	say("\n  Tokens (Authorization: Bearer TOKEN), for 24 hours:\n")
 	for _, user := range slices.Sorted(maps.Keys(r.Tokens)) {
 		say("    %-20s %s\n", user, r.Tokens[user])

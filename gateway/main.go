@@ -58,7 +58,7 @@ func command(environ []string, stdout io.Writer) (*cobra.Command, error) {
   /ws/v1     WebSocket clients
   /healthz   liveness: the process runs
   /readyz    readiness: the load balancer may send clients
-  /metrics   Prometheus metrics
+  /metrics   Prometheus metrics, with the token in METRICS_TOKEN; without that variable, 404
 
 Environment:
 ` + usage.String(),

@@ -54,9 +54,13 @@ locals {
   model_secret = var.model_key_version == "" ? {} : {
     (local.key_variables[var.model_provider]) = { secret = google_secret_manager_secret.model_key.secret_id, version = var.model_key_version }
   }
+  metrics_secret = var.metrics_token_version == "" ? {} : {
+    METRICS_TOKEN = { secret = google_secret_manager_secret.metrics_token.secret_id, version = var.metrics_token_version }
+  }
   secret_environment = {
     for part in local.parts : part => merge(
       part == "personality" ? local.model_secret : {},
+      part == "gateway" ? local.metrics_secret : {},
       {
         for name, s in local.platform_secrets : s.variable => { secret = google_secret_manager_secret.platform[name].secret_id, version = s.version }
         if s.version != "" && contains(s.parts, part)

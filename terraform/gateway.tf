@@ -102,6 +102,7 @@ resource "google_cloud_run_v2_service" "gateway" {
     google_project_iam_member.gateway,
     google_pubsub_topic_iam_member.gateway,
     google_pubsub_topic_iam_member.publisher,
+    google_secret_manager_secret_iam_member.metrics_token,
     google_secret_manager_secret_iam_member.platform,
     google_kms_crypto_key_iam_member.tokens,
   ]

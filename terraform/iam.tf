@@ -85,6 +85,23 @@ resource "google_secret_manager_secret_iam_member" "model_key" {
   member    = google_service_account.part["personality"].member
 }
 
+# An operator adds the value of the secret (README.md, "Metrics").
+resource "google_secret_manager_secret" "metrics_token" {
+  secret_id = "${var.name}-metrics-token"
+
+  replication {
+    auto {}
+  }
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_secret_manager_secret_iam_member" "metrics_token" {
+  secret_id = google_secret_manager_secret.metrics_token.secret_id
+  role      = "roles/secretmanager.secretAccessor"
+  member    = google_service_account.part["gateway"].member
+}
+
 # The models of Vertex AI are Google's resources: the role must be on the project.
 resource "google_project_iam_member" "vertex" {
   count = local.vertex ? 1 : 0

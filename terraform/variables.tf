@@ -203,6 +203,17 @@ variable "gateway_memory" {
   }
 }
 
+variable "metrics_token_version" {
+  description = "Version of the secret NAME-metrics-token: a number, or latest. The token has 24 to 512 printable characters and opens the gateway's /metrics. Empty means that the gateway serves no /metrics."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^([0-9]+|latest)?$", var.metrics_token_version))
+    error_message = "A number, or latest, or nothing."
+  }
+}
+
 variable "domain" {
   description = "Domain of the gateway, with verified ownership. Empty means the address from Cloud Run. Only some regions support domains: https://cloud.google.com/run/docs/mapping-custom-domains#limitations"
   type        = string

@@ -142,6 +142,7 @@ func New(opts ...Option) (*Server, error) {
 		Tasks:    s.tasks,
 		Listener: s.http,
 		Handler:  s.routes(),
+		Hosts:    []string{"discord.com", "gateway.discord.gg"},
 		Sockets:  []string{gatewayPath},
 		Refuse:   refuseFault,
 		Now:      s.now,

@@ -14,21 +14,26 @@ import (
 	"sync"
 	"time"
 
+	"parley.internal/gateway/loopback"
 	"parley.internal/shared/retry"
 )
 
 // maxBody bounds the body of a request, in bytes. No real request is larger.
 const maxBody = 1 << 20
 
-// Config configures a [Core]. Only Sockets and Stop are optional.
+// Config configures a [Core]. Only Hosts, Sockets and Stop are optional.
 type Config struct {
 	// Mutex and Tasks hold the fake's state lock and goroutines.
 	Mutex *Mutex
 	Tasks *Tasks
 	// Listener accepts HTTP connections, and Handler answers the requests. Close closes the listener and the contexts
-	// of the requests.
+	// of the requests. On the loopback interface, only requests to localhost, a loopback address or one of Hosts reach
+	// Handler: a foreign page could otherwise use the fake under a name that resolves to this machine (package loopback).
 	Listener net.Listener
 	Handler  http.Handler
+	// Hosts are the platform's real host names. They are accepted beside loopback hosts: a client redirected to the fake
+	// by its transport still sends them, and no attacker owns them.
+	Hosts []string
 	// Sockets are the paths of WebSockets. WebSocket requests are not counted, and meet only faults with the whole
 	// path.
 	Sockets []string
@@ -56,8 +61,12 @@ type Core struct {
 func New(c Config) *Core {
 	core := &Core{config: c}
 	core.closed = sync.OnceValue(core.shutdown)
+	var handler http.Handler = http.HandlerFunc(core.serve)
+	if loopback.IsListener(c.Listener.Addr()) {
+		handler = loopback.Only(handler, c.Hosts...)
+	}
 	core.web = &http.Server{
-		Handler:           http.HandlerFunc(core.serve),
+		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return c.Tasks.Context() },
 	}

@@ -74,6 +74,28 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+func TestForeignHostsAreRefused(t *testing.T) {
+	w := newWorld(t)
+	for host, want := range map[string]int{"localhost:1": http.StatusCreated, "evil.example": http.StatusMisdirectedRequest} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.addr+"/count", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s: %s; want %d", host, resp.Status, want)
+		}
+	}
+	if n := w.counted(); n != 1 {
+		t.Errorf("%d requests reached the fake; want 1", n)
+	}
+}
+
 func (w *world) counted() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -107,7 +129,7 @@ func (w *world) open() (net.Conn, *bufio.Reader) {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { c.Close() })
-	if _, err := io.WriteString(c, "GET /socket HTTP/1.1\r\nHost: here\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(c, "GET /socket HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		w.t.Fatal(err)
 	}
 	return c, bufio.NewReader(c)

@@ -12,8 +12,9 @@
 // keep the last slash of the prefix.
 //
 // The package uses the Go methods of the fakes and opens no connection. Every visitor may speak as any user, so serve
-// the page on the loopback interface only. Pages of other origins cannot use the page, not even under a name that
-// resolves to this machine.
+// the page on the loopback interface only. Pages of other origins cannot use the page. Requests to hosts other than
+// localhost and loopback addresses are answered with 421, so that a foreign name which resolves to this machine is of
+// no use.
 package playground
 
 import (
@@ -23,15 +24,14 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"parley.internal/emulator/discord"
 	"parley.internal/emulator/twitch"
+	"parley.internal/gateway/loopback"
 	"parley.internal/gateway/page"
 	"parley.internal/shared/identity"
 )
@@ -177,28 +177,16 @@ func refused(prefix string, err error) *refusal {
 
 // localOnly keeps out pages of other origins. Browsers name the origin of a request
 // (https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site). A foreign page can also resolve its
-// own name to this machine and so get the same origin; therefore only addresses and localhost are valid hosts.
+// own name to this machine and so get the same origin; package loopback refuses such names.
 func localOnly(h http.Handler) http.Handler {
 	origins := http.NewCrossOriginProtection()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isLocal(r.Host) {
-			writeRefusal(w, refuse(http.StatusForbidden, "Host", "use an address or localhost, not %q", r.Host))
-			return
-		}
+	return loopback.Only(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := origins.Check(r); err != nil {
 			writeRefusal(w, refuse(http.StatusForbidden, "Origin", "%v", err))
 			return
 		}
 		h.ServeHTTP(w, r)
-	})
-}
-
-func isLocal(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil || host == "localhost" || strings.HasSuffix(host, ".localhost")
+	}))
 }
 
 func (s *Playground) state(w http.ResponseWriter, _ *http.Request) {

@@ -463,7 +463,7 @@ func TestRequestsOfOtherOriginsAreRefused(t *testing.T) {
 		{"another site", good, []string{"Sec-Fetch-Site", "cross-site"}, 403},
 		{"another port", good, []string{"Sec-Fetch-Site", "same-site"}, 403},
 		{"another origin, in an old browser", good, []string{"Origin", "http://evil.example"}, 403},
-		{"a foreign host name", good, []string{"Host", "evil.example", "Origin", "http://evil.example", "Sec-Fetch-Site", "same-origin"}, 403},
+		{"a foreign host name", good, []string{"Host", "evil.example", "Origin", "http://evil.example", "Sec-Fetch-Site", "same-origin"}, 421},
 		{"a form", good, []string{"Content-Type", "text/plain"}, 415},
 		{"no JSON", `x`, nil, 400},
 		{"two objects", good + good, nil, 400},
@@ -478,7 +478,7 @@ func TestRequestsOfOtherOriginsAreRefused(t *testing.T) {
 			}
 		})
 	}
-	if status, _ := w.request(http.MethodGet, "/state", "", "Host", "evil.example"); status != 403 {
+	if status, _ := w.request(http.MethodGet, "/state", "", "Host", "evil.example"); status != 421 {
 		t.Errorf("/state under a foreign host name: status %d", status)
 	}
 	if status, _ := w.request(http.MethodGet, "/say", ""); status != 405 && status != 404 {

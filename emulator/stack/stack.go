@@ -6,6 +6,7 @@ package stack
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -75,6 +76,12 @@ type Gateway struct {
 	ID   string `json:"id"`
 	HTTP string `json:"http"`
 	WS   string `json:"ws"`
+	// Page is the URL of the chat page. If the page offers the demo users, the fragment holds the secret of this start.
+	Page string `json:"page"`
+	// Metrics is the URL of the metrics, or empty if the gateway serves none. OpenMetrics means that the URL needs no
+	// token: the configuration has none, and only this machine reaches the gateway.
+	Metrics     string `json:"metrics,omitempty"`
+	OpenMetrics bool   `json:"openMetrics,omitempty"`
 }
 
 // Stack is a running Parley. A process can have only one Stack: the functions framework serves one set of functions,
@@ -312,10 +319,14 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	// The page gives every visitor the tokens of the seeded users, so only visitors from this machine may open it.
-	tokens := s.Tokens
-	if !credential.Local(host) {
-		tokens = nil
+	// The page offers the tokens of the seeded users, so only visitors from this machine may open it. The secret keeps
+	// out the other programs and pages on this machine; a fragment is never sent to a server.
+	local := credential.Local(host)
+	opts := instance.Options{Log: o.Log, OpenMetrics: local}
+	fragment := ""
+	if local {
+		secret := rand.Text()
+		opts.DemoTokens, opts.DemoSecret, fragment = s.Tokens, credential.NewSecret(secret), "#demo="+secret
 	}
 	for i := range o.Gateways {
 		own := maps.Clone(environ)
@@ -327,7 +338,7 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 		if err != nil {
 			return err
 		}
-		gw, err := instance.Start(ctx, cfg, instance.Options{Log: o.Log, DemoTokens: tokens})
+		gw, err := instance.Start(ctx, cfg, opts)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			err = fmt.Errorf("%w: is another one running? --listen takes another address", err)
 		}
@@ -336,7 +347,11 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 		}
 		s.gateways = append(s.gateways, gw)
 		addr := localAddr(gw.Addr())
-		s.Gateways = append(s.Gateways, Gateway{ID: gw.ID(), HTTP: "http://" + addr, WS: "ws://" + addr + "/ws/v1"})
+		ready := Gateway{ID: gw.ID(), HTTP: "http://" + addr, WS: "ws://" + addr + "/ws/v1", Page: "http://" + addr + "/" + fragment}
+		if ready.OpenMetrics = local && cfg.Metrics.Token.IsZero(); ready.OpenMetrics || !cfg.Metrics.Token.IsZero() {
+			ready.Metrics = ready.HTTP + "/metrics"
+		}
+		s.Gateways = append(s.Gateways, ready)
 	}
 	return nil
 }

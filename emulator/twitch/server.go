@@ -162,6 +162,7 @@ func New(opts ...Option) (*Server, error) {
 		Tasks:    s.tasks,
 		Listener: s.http,
 		Handler:  s.routes(),
+		Hosts:    []string{"id.twitch.tv", "api.twitch.tv", "irc-ws.chat.twitch.tv", "eventsub.wss.twitch.tv"},
 		Sockets:  []string{ircPath, eventSubPath},
 		Refuse:   func(w http.ResponseWriter, f HTTPFault, why string) { writeError(w, f.Status, why) },
 		Now:      s.now,

@@ -35,11 +35,13 @@ func newStoreCheck(s *store.Store, now func() time.Time) *storeCheck {
 	}}
 }
 
+// check returns the result for all callers within storeCheckTTL. The end of ctx does not end the read: a caller that hangs
+// up must not become a failure of the store for the next caller.
 func (c *storeCheck) check(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.at.IsZero() || c.now().Sub(c.at) >= storeCheckTTL {
-		ctx, cancel := context.WithTimeout(ctx, storeCheckTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeCheckTimeout)
 		defer cancel()
 		c.err, c.at = c.read(ctx), c.now()
 	}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"parley.internal/shared/retry"
 )
 
 func TestStoreCheckCachesItsResult(t *testing.T) {
@@ -29,4 +32,26 @@ func TestStoreCheckCachesItsResult(t *testing.T) {
 			t.Errorf("after %s: %v with %d reads; want %v with %d", now.Sub(time.Unix(0, 0)), err, reads, step.want, step.wantReads)
 		}
 	}
+}
+
+func TestStoreCheckOutlivesItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, test := range []struct {
+			name string
+			took time.Duration // by the store
+			want error
+		}{
+			{"the store answers", time.Second, nil},
+			{"the store does not answer", time.Hour, context.DeadlineExceeded},
+		} {
+			c := &storeCheck{now: time.Now, read: func(ctx context.Context) error { return retry.Sleep(ctx, test.took) }}
+			stranger, hangUp := context.WithTimeout(t.Context(), time.Millisecond)
+			defer hangUp()
+			c.check(stranger)
+			began := time.Now()
+			if err := c.check(t.Context()); !errors.Is(err, test.want) || time.Since(began) != 0 {
+				t.Errorf("%s: the next caller got %v after %s; want %v at once", test.name, err, time.Since(began), test.want)
+			}
+		}
+	})
 }

@@ -18,8 +18,8 @@ import (
 	"cloud.google.com/go/firestore"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"parley.internal/gateway/loopback"
 	"parley.internal/gateway/page"
 	"parley.internal/gateway/websocket"
 	"parley.internal/shared/answer"
@@ -54,9 +54,15 @@ type Deliverer interface {
 // Options are the parameters of an instance beside its configuration.
 type Options struct {
 	Log *slog.Logger // required
-	// DemoTokens maps user ids to tokens served to every visitor under /demo/tokens. Nil serves none. DemoTokens must be
-	// nil unless the instance is reachable from this machine only.
+	// DemoTokens maps user ids to tokens, served under /demo/tokens to the holders of DemoSecret. Nil serves none.
+	// DemoTokens must be nil unless the instance is reachable from this machine only.
 	DemoTokens map[string]string
+	// DemoSecret is required if DemoTokens is set. The chat page takes it from its address (#demo=SECRET), and sends it
+	// as Authorization: Bearer SECRET.
+	DemoSecret credential.Secret
+	// OpenMetrics serves /metrics without a token to this machine, if the listener is on the loopback interface and no
+	// token is configured.
+	OpenMetrics bool
 	// Now is the instance's clock. Nil is time.Now.
 	Now func() time.Time
 }
@@ -114,7 +120,7 @@ func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if i.sockets, err = websocket.New(c.Socket, websocket.Dependencies{
 		Instance: i.id, Accounts: st, Publisher: i.bus, Ledger: delivery.NewLedger(i.firestore, i.id, now),
-		Log: i.log, Metrics: registry, Now: now,
+		Log: i.log, Metrics: registry, Now: now, Proxies: c.proxies(),
 	}); err != nil {
 		return nil, err
 	}
@@ -124,17 +130,27 @@ func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", serveHealth)
 	mux.HandleFunc("GET /readyz", i.serveReady)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	local := c.Service == "" && loopback.IsListener(i.listener.Addr())
+	mux.Handle("GET /metrics", metricsHandler(registry, c.Metrics.Token, o.OpenMetrics && local))
 	mux.Handle("GET "+websocket.Path, i.sockets)
 	mux.Handle("GET /", page.Handler())
 	if o.DemoTokens != nil {
-		mux.HandleFunc("GET /demo/tokens", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, o.DemoTokens) })
+		if o.DemoSecret.IsZero() {
+			return nil, errors.New("demo tokens without a secret")
+		}
+		mux.Handle("GET /demo/tokens", requireBearer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, http.StatusOK, o.DemoTokens)
+		}), o.DemoSecret))
 	}
 	if err = i.addPlatforms(ctx, c, mux, registry, now); err != nil {
 		return nil, err
 	}
+	var handler http.Handler = mux
+	if local {
+		handler = loopback.Only(mux, c.publicHost())
+	}
 	i.http = &http.Server{
-		Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, // package websocket sets its own limits
+		Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, // package websocket sets its own limits
 		IdleTimeout: 2 * time.Minute,
 		ErrorLog:    slog.NewLogLogger(i.log.Handler(), slog.LevelWarn),
 	}

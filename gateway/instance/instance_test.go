@@ -3,6 +3,9 @@ package instance_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +22,7 @@ import (
 	"parley.internal/gateway/websocket"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
+	"parley.internal/shared/credential"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/topology"
@@ -269,14 +273,78 @@ func TestNoticeWithoutAnEntryIsLeftToTheFunction(t *testing.T) {
 	}
 }
 
-func TestDemoTokensAreServedOnlyIfSet(t *testing.T) {
+func TestDemoTokensNeedTheSecretOfThisStart(t *testing.T) {
 	w := newWorld(t)
 	if code, _ := w.start(instance.Options{}).get("/demo/tokens"); code != 404 {
 		t.Errorf("/demo/tokens = %d; want 404", code)
 	}
-	code, body := w.start(instance.Options{DemoTokens: map[string]string{"twitch:1": "x"}}).get("/demo/tokens")
-	if code != 200 || body["twitch:1"] != "x" {
-		t.Errorf("/demo/tokens = %d %v", code, body)
+	g := w.start(instance.Options{DemoTokens: map[string]string{"twitch:1": "x"}, DemoSecret: credential.NewSecret("of-this-start")})
+	for _, test := range []struct {
+		header []string
+		want   int
+	}{
+		{nil, 401},
+		{[]string{"Authorization", "Bearer "}, 401},
+		{[]string{"Authorization", "Bearer of-another-start"}, 401},
+		{[]string{"Authorization", "Basic of-this-start"}, 401},
+		{[]string{"Authorization", "Bearer of-this-start"}, 200},
+		{[]string{"Authorization", "Bearer of-this-start", "Host", "localhost:1"}, 200},
+		{[]string{"Authorization", "Bearer of-this-start", "Host", "evil.example"}, 421},
+	} {
+		code, body := g.get("/demo/tokens", test.header...)
+		if code != test.want || (body["twitch:1"] == "x") != (test.want == 200) {
+			t.Errorf("%q: %d %v; want %d", test.header, code, body, test.want)
+		}
+	}
+	if strings.Contains(w.logs.String(), "of-this-start") {
+		t.Error("the secret is in the log")
+	}
+	c, err := config.Load[instance.Config](w.env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := instance.Start(t.Context(), c, instance.Options{Log: slog.New(slog.DiscardHandler), DemoTokens: map[string]string{}}); err == nil {
+		t.Error("started with demo tokens and no secret")
+	}
+}
+
+func TestForeignHostsAreRefusedOnTheLoopbackInterface(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{}, "PUBLIC_URL=https://chat.example")
+	for host, want := range map[string]int{
+		"localhost:8080": 200, "[::1]": 200, "chat.example": 200, "evil.example": 421, "evil.example:8080": 421, "192.168.1.2": 421,
+	} {
+		for _, path := range []string{"/", "/healthz", "/page.js"} {
+			if code, _ := g.get(path, "Host", host); code != want {
+				t.Errorf("%s under %s: %d; want %d", path, host, code, want)
+			}
+		}
+	}
+	// a page that has let its own name resolve to this machine has a matching origin
+	dialer := *gorilla.DefaultDialer
+	_, resp, err := dialer.Dial("ws://"+g.Addr()+websocket.Path, http.Header{
+		"Authorization": {"Bearer " + w.token("twitch:1")}, "Host": {"evil.example"}, "Origin": {"http://evil.example"},
+	})
+	if err == nil || resp == nil || resp.StatusCode != http.StatusMisdirectedRequest {
+		t.Errorf("a socket under a foreign host: %v, %v; want 421", resp, err)
+	}
+}
+
+func TestForeignHostsAreServedOnOtherInterfaces(t *testing.T) {
+	w := newWorld(t)
+	g := w.start(instance.Options{}, "LISTEN_ADDR=0.0.0.0:0")
+	for path, want := range map[string]int{"/healthz": 200, "/metrics": 404} {
+		resp, err := http.DefaultClient.Do(&http.Request{
+			Method: http.MethodGet, Host: "chat.example",
+			URL: &url.URL{Scheme: "http", Host: "127.0.0.1:" + g.Addr()[strings.LastIndex(g.Addr(), ":")+1:], Path: path},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s: %s; want %d", path, resp.Status, want)
+		}
 	}
 }
 

@@ -53,7 +53,7 @@ func (i *Instance) addPlatforms(ctx context.Context, c Config, mux *http.ServeMu
 		Firestore: i.firestore, Key: key, Log: i.log, Now: now,
 		Issuers: map[identity.Platform]credential.Issuer{identity.Twitch: issuer},
 	})
-	login, err := oauth.New(c.OAuth, oauth.Dependencies{Keeper: i.keeper, Server: issuer, Firestore: i.firestore, Log: i.log, Now: now})
+	login, err := oauth.New(c.OAuth, oauth.Dependencies{Keeper: i.keeper, Server: issuer, Firestore: i.firestore, Log: i.log, Now: now, Proxies: c.proxies()})
 	if err != nil {
 		return err
 	}

@@ -157,7 +157,7 @@ func (w *world) start(o instance.Options, env ...string) *gateway {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	o.Log = slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	o.Log, o.OpenMetrics = slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})), true
 	i, err := instance.Start(w.t.Context(), c, o)
 	if err != nil {
 		w.t.Fatal(err)
@@ -173,10 +173,18 @@ func (w *world) start(o instance.Options, env ...string) *gateway {
 	return &gateway{Instance: i, w: w, stop: stop}
 }
 
-// get sends an HTTP request to the instance.
-func (g *gateway) get(path string) (int, map[string]any) {
+// get sends an HTTP request to the instance. header alternates names and values; the name Host sets the request's host.
+func (g *gateway) get(path string, header ...string) (int, map[string]any) {
 	g.w.t.Helper()
-	resp, err := http.Get("http://" + g.Addr() + path)
+	req, err := http.NewRequestWithContext(g.w.t.Context(), http.MethodGet, "http://"+g.Addr()+path, nil)
+	if err != nil {
+		g.w.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	req.Host = req.Header.Get("Host")
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		g.w.t.Fatal(err)
 	}

@@ -47,6 +47,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/time/rate"
 
+	"parley.internal/gateway/throttle"
 	"parley.internal/shared/credential"
 	"parley.internal/shared/identity"
 )
@@ -82,13 +83,14 @@ type Server interface {
 	Revoke(ctx context.Context, access credential.Secret) error
 }
 
-// Dependencies are the collaborators of a [Handler]. All fields must be set.
+// Dependencies are the collaborators of a [Handler]. All fields except Proxies must be set.
 type Dependencies struct {
 	Keeper    Keeper
 	Server    Server
 	Firestore *firestore.Client // stores the states of started logins; the caller closes it
 	Log       *slog.Logger
 	Now       func() time.Time
+	Proxies   int // number of trusted proxies in front of the handler; see [throttle.Address]
 }
 
 // Handler serves the login pages. A Handler is safe for concurrent use.
@@ -97,6 +99,7 @@ type Handler struct {
 	d        Dependencies
 	attempts attemptStore
 	starts   *rate.Limiter
+	lookups  *throttle.Throttle // limits the reads for callbacks without a login
 	bot      identity.UserID
 	allowed  map[identity.UserID]bool
 	secret   [sha256.Size]byte // SHA-256 of the operator's secret
@@ -110,7 +113,7 @@ func New(c Config, d Dependencies) (*Handler, error) {
 	}
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
 	h := &Handler{
-		config: c, d: d, attempts: attemptStore{d.Firestore, d.Now}, starts: rate.NewLimiter(startRate, startBurst),
+		config: c, d: d, attempts: attemptStore{d.Firestore, d.Now}, starts: rate.NewLimiter(startRate, startBurst), lookups: throttle.New(),
 		allowed: map[identity.UserID]bool{}, secret: sha256.Sum256([]byte(c.OperatorSecret.Reveal())), mux: http.NewServeMux(),
 	}
 	if !c.Enabled() {
@@ -235,8 +238,14 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	login, err := h.attempts.consume(ctx, q.Get("state"), cookie.Value)
+	login, err := h.consume(ctx, r, q.Get("state"), cookie.Value)
 	switch {
+	case errors.Is(err, throttle.ErrLimited):
+		w.Header().Set("Retry-After", "5")
+		h.show(w, r, http.StatusTooManyRequests, message{
+			Title: "Too many wrong logins at the moment", Text: "They came from this network, or from all networks. Reload this page in some seconds.",
+		})
+		return
 	case errors.Is(err, errOtherBrowser):
 		h.d.Log.WarnContext(ctx, "login refused: callback in a different browser")
 		h.show(w, r, http.StatusForbidden, message{
@@ -273,6 +282,22 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) {
 		m.Again = again
 	}
 	h.show(w, r, status, m)
+}
+
+// consume returns and deletes the login of a callback. It reads Firestore only as often as the throttle allows for the
+// client's address. The errors are throttle.ErrLimited and those of attemptStore.consume.
+func (h *Handler) consume(ctx context.Context, r *http.Request, state, verifier string) (attempt, error) {
+	if !stateForm.MatchString(state) {
+		return attempt{}, errUnknownState
+	}
+	done, err := h.lookups.Wait(ctx, throttle.Address(r, h.d.Proxies))
+	if err != nil {
+		return attempt{}, err
+	}
+	login, err := h.attempts.consume(ctx, state, verifier)
+	// A stranger can repeat the state of a login of his own with a wrong cookie.
+	done(errors.Is(err, errUnknownState) || errors.Is(err, errOtherBrowser))
+	return login, err
 }
 
 // finish exchanges an authorization code for a credential, checks the account, and stores the credential. It returns

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -449,6 +450,37 @@ func TestReplayedForeignAndExpiredCallbacksAreRefused(t *testing.T) {
 		if n := len(w.twitch.Requests("/oauth2/token")); n != 1 {
 			w.t.Errorf("%d codes were exchanged; want 1", n)
 		}
+	})
+}
+
+func TestCallbacksWithoutALoginAreLimited(t *testing.T) {
+	on(t, func(w *world) {
+		b := w.browser()
+		back := b.consent(b.get("/oauth/twitch/login?as=broadcaster"), "ada")
+		state := regexp.MustCompile(`state=[^&]+`)
+		var mu sync.Mutex
+		statuses := map[int]int{}
+		var all sync.WaitGroup
+		for i := range 100 {
+			all.Go(func() {
+				other := state.ReplaceAllString(back, fmt.Sprintf("state=%043d", i))
+				if i%10 == 0 {
+					other = state.ReplaceAllString(back, "state=malformed") // costs no read
+				}
+				p := b.get(other)
+				mu.Lock()
+				defer mu.Unlock()
+				statuses[p.status]++
+				if p.status == http.StatusTooManyRequests && p.header.Get("Retry-After") == "" {
+					t.Error("no Retry-After")
+				}
+			})
+		}
+		all.Wait()
+		if statuses[http.StatusBadRequest] < 10+20 || statuses[http.StatusBadRequest] > 10+30 || statuses[http.StatusTooManyRequests] < 50 || len(statuses) != 2 {
+			t.Errorf("responses by status: %v", statuses)
+		}
+		w.expect(b.get(back), http.StatusOK, "is logged in")
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"cloud.google.com/go/firestore"
@@ -33,6 +34,9 @@ var (
 	errUnknownState = errors.New("the state is unknown, used or expired")
 	errOtherBrowser = errors.New("the state belongs to a different browser")
 )
+
+// stateForm matches the states made by create: 32 bytes in base64.
+var stateForm = regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`)
 
 // attemptStore stores started logins in the collection logins. Nothing else reads or writes the collection.
 type attemptStore struct {

@@ -2,7 +2,7 @@
 // The chat page: a client of the WebSocket protocol at /ws/v1. Text from other users is shown as text, never as markup.
 
 const $ = (id) => document.getElementById(id);
-const storageKeys = { token: 'parley.token', room: 'parley.room' }; // in sessionStorage: deleted when the tab closes
+const storageKeys = { token: 'parley.token', room: 'parley.room', demo: 'parley.demo' }; // in sessionStorage: deleted when the tab closes
 
 // isFinal reports whether a close code forbids reconnecting: the private codes 4500 to 4999.
 const isFinal = (code) => code >= 4500 && code < 5000;
@@ -228,19 +228,43 @@ $('text').onkeydown = (e) => {
 
 addEventListener('online', () => { if (!socket && token) { attempts = 0; connect(); } });
 
+// takeSecret moves the secret for the demo users from the address bar (#demo=SECRET) to sessionStorage. A browser sends no
+// fragment to a server. A reload keeps the secret; history and bookmarks never get it.
+function takeSecret() {
+  const secret = new URLSearchParams(location.hash.slice(1)).get('demo');
+  if (secret === null) return false;
+  history.replaceState(null, '', location.pathname + location.search);
+  sessionStorage.setItem(storageKeys.demo, secret);
+  return true;
+}
+
+// offerDemoUsers lists the demo users of a gateway on a laptop. Without the right secret, it shows a hint.
+async function offerDemoUsers() {
+  const secret = sessionStorage.getItem(storageKeys.demo);
+  try {
+    const answer = await fetch('/demo/tokens', { headers: secret ? { Authorization: 'Bearer ' + secret } : {}, cache: 'no-store' });
+    const users = answer.ok ? await answer.json() : {};
+    $('demo-user').replaceChildren(...Object.keys(users).sort().map((user) => new Option(user, users[user])));
+    $('demo').hidden = !answer.ok;
+    $('demo-locked').hidden = answer.status !== 401;
+    $('token-label').textContent = answer.ok ? 'Or a token' : 'Token';
+    if (answer.status === 401) sessionStorage.removeItem(storageKeys.demo); // from an earlier start
+  } catch { /* without an answer there are no demo users */ }
+}
+
+// A pasted address that differs only in its fragment does not reload the page.
+addEventListener('hashchange', async () => {
+  if (!takeSecret()) return;
+  await offerDemoUsers();
+  if (!token) firstField().focus();
+});
+
 async function start() {
+  takeSecret();
   enterRoom(sessionStorage.getItem(storageKeys.room) || '');
   const before = sessionStorage.getItem(storageKeys.token);
   if (before) enter(before);
-  try {
-    const answer = await fetch('/demo/tokens');
-    if (answer.ok) {
-      const users = await answer.json();
-      for (const user of Object.keys(users).sort()) $('demo-user').add(new Option(user, users[user]));
-      $('demo').hidden = false;
-      $('token-label').textContent = 'Or a token';
-    }
-  } catch { /* without an answer there are no demo users */ }
+  await offerDemoUsers();
   if (!before) firstField().focus();
 }
 start();

@@ -6,6 +6,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"parley.internal/gateway/throttle"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
 )
@@ -42,18 +43,44 @@ func (a account) refusal(now time.Time) RefusalCode {
 }
 
 // read returns the account of a token from the cache, or from Firestore. Callers that need the same account at the same
-// time share a single read. before is an earlier state of the account, or zero.
-func (a *authenticator) read(ctx context.Context, hash string, before account) (account, error) {
+// time share a single read. before is an earlier state of the account, or zero. address is the client's address, for the
+// throttle. The error is [throttle.ErrLimited] before any read, or a failure of Firestore.
+func (a *authenticator) read(ctx context.Context, hash, address string, before account) (account, error) {
 	// the shared read must not end with the first caller's request
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), throttle.MaxWait+lookupTimeout)
 	defer cancel()
 	return a.cache.Get(ctx, hash, otter.LoaderFunc[string, account](func(ctx context.Context, hash string) (account, error) {
-		return a.load(ctx, hash, before)
+		return a.load(ctx, hash, address, before)
 	}))
 }
 
-func (a *authenticator) load(ctx context.Context, hash string, before account) (account, error) {
-	t, found, err := a.accounts.Token(ctx, hash)
+// token reads a token. It reads unknown tokens only as often as the throttle allows for the client's address. known
+// reports that the token was found before.
+func (a *authenticator) token(ctx context.Context, hash, address string, known bool) (t store.Token, found bool, err error) {
+	done := func(bool) {}
+	if _, cached := a.known.GetIfPresent(hash); !cached && !known {
+		if done, err = a.lookups.Wait(ctx, address); err != nil {
+			return store.Token{}, false, err
+		}
+	}
+	missed := false
+	defer func() { done(missed) }()
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	t, found, err = a.accounts.Token(ctx, hash)
+	if err != nil {
+		return store.Token{}, false, err
+	}
+	if missed = !found; found {
+		a.known.Set(hash, struct{}{})
+	} else {
+		a.known.Invalidate(hash)
+	}
+	return t, found, nil
+}
+
+func (a *authenticator) load(ctx context.Context, hash, address string, before account) (account, error) {
+	t, found, err := a.token(ctx, hash, address, before.found)
 	if err != nil {
 		return account{}, err
 	}
@@ -67,6 +94,8 @@ func (a *authenticator) load(ctx context.Context, hash string, before account) (
 		return acc, nil
 	}
 	if acc.refusal(a.now()) == "" {
+		ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+		defer cancel()
 		if err := a.loadUser(ctx, &acc, before); err != nil {
 			return account{}, err
 		}
@@ -106,7 +135,7 @@ func (c *conn) recheckAccount(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		next, err := c.server.auth.read(ctx, acc.hash, acc)
+		next, err := c.server.auth.read(ctx, acc.hash, "", acc)
 		switch {
 		case err != nil:
 			c.log.WarnContext(ctx, "rechecking the account failed", "error", err)

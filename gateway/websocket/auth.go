@@ -11,6 +11,7 @@ import (
 	gorilla "github.com/gorilla/websocket"
 	"github.com/maypok86/otter/v2"
 
+	"parley.internal/gateway/throttle"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
 )
@@ -39,6 +40,8 @@ const (
 	touchInterval = 5 * time.Minute // minimum time between two writes of a token's last use
 	touchQueue    = 256             // pending writes of a last use; further ones are dropped, because only operators read the time
 	maxTokens     = 100_000         // capacity of the token cache: about 20 MB
+	maxKnown      = 20_000          // capacity of the list of known tokens: about 3 MB
+	knownFor      = 24 * time.Hour  // how long a token is known after its last look-up
 )
 
 // rawToken returns the raw token of a request, or an empty string. The header has priority over the sub-protocol.
@@ -82,6 +85,9 @@ type authenticator struct {
 	now      func() time.Time
 	log      *slog.Logger
 	cache    *otter.Cache[string, account]
+	// known holds the tokens found by an earlier look-up. Their look-ups are not throttled.
+	known   *otter.Cache[string, struct{}]
+	lookups *throttle.Throttle
 	// touched holds the tokens with a recently stored use.
 	touched *otter.Cache[string, struct{}]
 	uses    chan tokenUse
@@ -105,17 +111,22 @@ func newAuthenticator(accounts Accounts, c Config, now func() time.Time, log *sl
 	touched, err2 := otter.New(&otter.Options[string, struct{}]{
 		MaximumSize: maxTokens, ExpiryCalculator: otter.ExpiryWriting[string, struct{}](touchInterval),
 	})
-	if err := errors.Join(err1, err2); err != nil {
+	known, err3 := otter.New(&otter.Options[string, struct{}]{
+		MaximumSize: maxKnown, ExpiryCalculator: otter.ExpiryWriting[string, struct{}](knownFor),
+	})
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
 	return &authenticator{
-		accounts: accounts, ttl: c.TokenTTL, now: now, log: log, cache: cache, touched: touched, uses: make(chan tokenUse, touchQueue),
+		accounts: accounts, ttl: c.TokenTTL, now: now, log: log, cache: cache, known: known, lookups: throttle.New(), touched: touched,
+		uses: make(chan tokenUse, touchQueue),
 	}, nil
 }
 
 // close stops the goroutines of the caches.
 func (a *authenticator) close() {
 	a.cache.StopAllGoroutines()
+	a.known.StopAllGoroutines()
 	a.touched.StopAllGoroutines()
 }
 
@@ -123,8 +134,8 @@ func (a *authenticator) close() {
 // results nor in the log.
 //
 // The lookup uses the token's SHA-256 as a key. No secret is compared, so the response time reveals nothing about a
-// token.
-func (a *authenticator) authenticate(ctx context.Context, raw string) (account, RefusalCode) {
+// token. address is the client's address, for the throttle.
+func (a *authenticator) authenticate(ctx context.Context, raw, address string) (account, RefusalCode) {
 	if raw == "" {
 		return account{}, RefuseNoToken
 	}
@@ -132,7 +143,10 @@ func (a *authenticator) authenticate(ctx context.Context, raw string) (account, 
 		return account{}, RefuseUnknownToken
 	}
 	hash := store.TokenHash(raw)
-	acc, err := a.read(ctx, hash, account{})
+	acc, err := a.read(ctx, hash, address, account{})
+	if errors.Is(err, throttle.ErrLimited) {
+		return account{}, RefuseLimited
+	}
 	if err != nil {
 		a.log.ErrorContext(ctx, "token lookup failed", "error", err)
 		return account{}, RefuseUnavailable

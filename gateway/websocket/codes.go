@@ -1,6 +1,10 @@
 package websocket
 
-import "net/http"
+import (
+	"net/http"
+
+	"parley.internal/gateway/loopback"
+)
 
 // ErrorCode is the reason for refusing a client's frame, the code of a chat.error frame. [Errors] explains each code.
 type ErrorCode string
@@ -103,9 +107,11 @@ type RefusalCode string
 // The codes of a refused connection.
 const (
 	RefuseNotSocket    RefusalCode = "not_a_websocket"
+	RefuseHost         RefusalCode = loopback.Code
 	RefuseOrigin       RefusalCode = "origin_refused"
 	RefuseNoToken      RefusalCode = "token_missing"
 	RefuseUnknownToken RefusalCode = "token_unknown"
+	RefuseLimited      RefusalCode = "too_many_unknown_tokens"
 	RefuseExpired      RefusalCode = "token_expired"
 	RefuseRevoked      RefusalCode = "token_revoked"
 	RefuseBlocked      RefusalCode = "user_blocked"
@@ -127,9 +133,11 @@ type RefusalMeaning struct {
 // Refusals is the table of all reasons for refusing a connection.
 var Refusals = []RefusalMeaning{
 	{RefuseNotSocket, http.StatusUpgradeRequired, false, "The request is not a WebSocket handshake (RFC 6455, section 4.2.1)."},
+	{RefuseHost, http.StatusMisdirectedRequest, false, "The gateway serves only the person's own machine, and the request names another host. Use localhost, a loopback address, or the host of PUBLIC_URL."},
 	{RefuseOrigin, http.StatusForbidden, false, "The page is from a different host, and the host is not in the list of allowed origins."},
 	{RefuseNoToken, http.StatusUnauthorized, false, "The request has no token: neither Authorization: Bearer TOKEN nor the sub-protocol bearer.TOKEN."},
 	{RefuseUnknownToken, http.StatusUnauthorized, false, "The token is unknown."},
+	{RefuseLimited, http.StatusTooManyRequests, true, "Too many unknown tokens came from the client's address, or from all addresses, so the token was not looked up. A valid token is accepted later."},
 	{RefuseExpired, http.StatusUnauthorized, false, "The token has expired."},
 	{RefuseRevoked, http.StatusUnauthorized, false, "The token was revoked."},
 	{RefuseBlocked, http.StatusForbidden, false, "An operator has blocked the user."},

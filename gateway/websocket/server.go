@@ -50,6 +50,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
+	"parley.internal/gateway/throttle"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/identity"
@@ -76,7 +77,7 @@ type Ledger interface {
 	Continue(ctx context.Context, user identity.UserID, received []string, from delivery.Cursor) (delivery.Backlog, error)
 }
 
-// Dependencies are the dependencies of a [Server]. All fields are required.
+// Dependencies are the dependencies of a [Server]. All fields except Proxies are required.
 type Dependencies struct {
 	Instance  string // id of the gateway instance, for connection.ready
 	Accounts  Accounts
@@ -85,6 +86,7 @@ type Dependencies struct {
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer // of this instance only
 	Now       func() time.Time
+	Proxies   int // number of trusted proxies in front of the server; see [throttle.Address]
 }
 
 // Server serves the sockets of a gateway instance. A Server is an http.Handler for [Path], and safe for concurrent use.
@@ -95,6 +97,7 @@ type Server struct {
 	ledger         Ledger
 	log            *slog.Logger
 	now            func() time.Time
+	proxies        int
 	metrics        *metrics
 	hub            *hub
 	auth           *authenticator
@@ -120,8 +123,9 @@ func New(c Config, d Dependencies) (*Server, error) {
 		return nil, fmt.Errorf("make the token cache: %w", err)
 	}
 	s := &Server{
-		config: c, instance: d.Instance, publisher: d.Publisher, ledger: d.Ledger, log: d.Log, now: d.Now,
-		metrics: m, hub: h, auth: auth, recent: newRecentDeliveries(topology.Gateway("x").Retention(), d.Now), recordingLater: make(chan struct{}, maxRecordingLater),
+		config: c, instance: d.Instance, publisher: d.Publisher, ledger: d.Ledger, log: d.Log, now: d.Now, proxies: d.Proxies,
+		metrics: m, hub: h, auth: auth, recent: newRecentDeliveries(topology.Gateway("x").Retention(), d.Now),
+		recordingLater: make(chan struct{}, maxRecordingLater),
 		upgrader: gorilla.Upgrader{
 			HandshakeTimeout: c.WriteTimeout, ReadBufferSize: 4096, WriteBufferSize: 4096, WriteBufferPool: &sync.Pool{},
 			EnableCompression: c.Compression,
@@ -144,7 +148,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, RefuseOrigin)
 		return
 	}
-	acc, refused := s.auth.authenticate(r.Context(), rawToken(r))
+	acc, refused := s.auth.authenticate(r.Context(), rawToken(r), throttle.Address(r, s.proxies))
 	if refused != "" {
 		s.refuse(w, refused)
 		return

@@ -49,6 +49,7 @@ func calls() []call {
 			{who: "personality", does: "model.NewGemini by Vertex AI", permission: "aiplatform.endpoints.predict", on: "project", api: "aiplatform.googleapis.com",
 				only: func(d *deployment) bool { return environments(d)["personality"]["MODEL_PROVIDER"] == "gemini" }},
 			{who: "personality", does: "its key is read when an instance starts", permission: "secretmanager.versions.access", on: "secret model-key", api: "secretmanager.googleapis.com"},
+			{who: "gateway", does: "the token of /metrics is read when an instance starts", permission: "secretmanager.versions.access", on: "secret metrics-token", api: "secretmanager.googleapis.com"},
 
 			{who: "build", does: "reads the staged source", permission: "storage.objects.get", on: "bucket", api: "storage.googleapis.com"},
 			{who: "build", does: "reads Cloud Functions' copy of it", permission: "storage.objects.get", on: "project", api: "storage.googleapis.com"},

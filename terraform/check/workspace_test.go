@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 	shared.minimal = sync.OnceValues(func() (*deployment, error) { return deploy("minimal") })
 	shared.full = sync.OnceValues(func() (*deployment, error) {
 		return deploy("full",
-			"gateway_image="+image, "gateway_min_instances=2", "bus_prefix=staging.", "name=parley-staging",
+			"gateway_image="+image, "gateway_min_instances=2", "metrics_token_version=5", "bus_prefix=staging.", "name=parley-staging",
 			"firestore_database=staging", "domain=chat.example.com", `alert_emails=["me@example.com"]`,
 			`budget={billing_account="012345-ABCDEF-678901",amount=20}`,
 			"model_provider=gemini", "model_name=some-model",

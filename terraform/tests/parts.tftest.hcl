@@ -34,6 +34,23 @@ run "nothing_runs_and_nothing_is_open_by_default" {
   }
 }
 
+run "metrics_need_a_token" {
+  command = plan
+
+  variables {
+    gateway_image         = "us-central1-docker.pkg.dev/my-project/parley/gateway@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+    metrics_token_version = "3"
+  }
+
+  assert {
+    condition = one([
+      for e in google_cloud_run_v2_service.gateway[0].template[0].containers[0].env :
+      "${e.value_source[0].secret_key_ref[0].secret} ${e.value_source[0].secret_key_ref[0].version}" if e.name == "METRICS_TOKEN"
+    ]) == "parley-metrics-token 3"
+    error_message = "The token does not reach the gateway."
+  }
+}
+
 run "gateway" {
   command = plan
 
@@ -54,6 +71,10 @@ run "gateway" {
   assert {
     condition     = one([for e in google_cloud_run_v2_service.gateway[0].template[0].containers[0].env : e.value if e.name == "WS_MAX_CONNECTIONS"]) == "250"
     error_message = "The gateway does not get its limit of sockets."
+  }
+  assert {
+    condition     = length([for e in google_cloud_run_v2_service.gateway[0].template[0].containers[0].env : e if e.name == "METRICS_TOKEN"]) == 0
+    error_message = "A secret without a version prevents the start of the gateway."
   }
   assert {
     condition     = google_cloud_run_v2_service.gateway[0].template[0].containers[0].resources[0].cpu_idle == false

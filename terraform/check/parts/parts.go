@@ -86,6 +86,7 @@ var Reserved = map[string]Setter{
 	"DISCORD_BOT_TOKEN":     Secret,
 	"TWITCH_CLIENT_SECRET":  Secret,
 	"OAUTH_OPERATOR_SECRET": Secret,
+	"METRICS_TOKEN":         Secret,
 	"LOG_FORMAT":            Platform, // alerts read JSON logs
 	"PORT":                  Platform,
 	"LISTEN_ADDR":           Platform,
