@@ -388,7 +388,7 @@ func (c *conn) ping() {
 func (c *conn) writeAll(ctx context.Context, frames []frame, timeout time.Duration) bool {
 	ok := true
 	for _, f := range frames {
-		if attempt, had := c.resumed[f.delivery]; had && f.attempt <= attempt {
+		if attempt, had := c.resumed[f.delivery]; had && f.delivery != "" && f.attempt <= attempt {
 			if attempt == anyAttempt && c.acks {
 				c.acknowledge(ctx, []string{f.delivery})
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strings"
 	"time"
 
 	"parley.internal/shared/delivery"
@@ -25,9 +26,14 @@ const (
 )
 
 // receivedIDs returns the ids of the last received answers, named by a reconnecting client. Each is a parameter "after", the
-// earliest first. Above delivery.MaxResumeIDs, only the last ids count.
+// earliest first. An empty or blank id names nothing. Above delivery.MaxResumeIDs, only the last ids count.
 func receivedIDs(r *http.Request) []string {
-	ids := r.URL.Query()["after"]
+	var ids []string
+	for _, id := range r.URL.Query()["after"] {
+		if id = strings.TrimSpace(id); id != "" {
+			ids = append(ids, id)
+		}
+	}
 	return ids[max(0, len(ids)-delivery.MaxResumeIDs):]
 }
 

@@ -151,6 +151,9 @@ func (l *Ledger) position(ctx context.Context, user identity.UserID, got []strin
 			docs = append(docs, l.doc(id))
 		}
 	}
+	if len(docs) == 0 {
+		return Entry{}, ErrNotFound
+	}
 	snaps, err := l.client.GetAll(ctx, docs)
 	if err != nil {
 		return Entry{}, fmt.Errorf("read the entries that a client named: %w", err)
