@@ -12,7 +12,7 @@
 //	← connection.ready        {user_id, instance, missed?, recovered?}   the first frame
 //	→ chat.message.send       {text, room?}         becomes an event chat.message; joins the room. channel is a synonym of room
 //	→ moderation.action.v1    {action, channel, …}  becomes an event of the same type, if well-formed (see package moderation)
-//	→ any other type          {…}                   becomes an event of the same type
+//	→ any other type          {…}                   becomes an event of the same type, unless reserved (see [Errors])
 //	→ room.join, room.leave   {room}
 //	← room.joined, room.left  {room}
 //	← chat.message.received   {text}                an answer; metadata.id is the delivery id, the same on every resend
