@@ -37,7 +37,7 @@ var Errors = []ErrorMeaning{
 	{ErrTextTooLong, false, "payload.text has more characters than the limit."},
 	{ErrBadRoom, false, "The room is missing or too long, contains control characters, or is a channel of a platform (such as twitch:NAME or discord:ID, in any letter case), or payload.room and payload.channel differ."},
 	{ErrTooManyRooms, false, "The connection has the maximum number of rooms; leave a room first."},
-	{ErrRate, true, "The frames exceed the connection's rate limit; wait a moment."},
+	{ErrRate, true, "The frames exceed the connection's rate limit; wait a moment. Pings, unrequested pongs and fragments of less than 512 bytes count as frames, too."},
 	{ErrBusy, true, "Too many messages of the connection are waiting for publication; wait for answers."},
 	{ErrUnavailable, true, "The message was not published. Send the frame again with the same metadata.id: both count as the same event."},
 }
@@ -72,11 +72,11 @@ type CloseMeaning struct {
 // network failure, a killed instance) like 1001.
 var Closes = []CloseMeaning{
 	{CloseGoingAway, "going_away", true, "The instance stops, after a deployment or because of scaling. The accepted messages are published, and the queued answers are written."},
-	{CloseTooBig, "too_big", true, "A frame was many times longer than the limit, too long even for skipping. Reconnect, but don't send the frame again."},
+	{CloseTooBig, "too_big", true, "A frame was many times longer than the limit, possibly only after inflating: too long even for skipping. Reconnect, but don't send the frame again."},
 	{CloseMaxAge, "max_age", true, "The connection reached the age limit; the platform would cut it soon (Cloud Run ends every request after 60 minutes). Reconnect at once."},
 	{CloseSlow, "slow", true, "The client reads too slowly, and too many frames waited. The unwritten frames are lost for the connection, and don't count as delivered."},
 	{CloseSilent, "silent", true, "Neither a frame nor an answer to a ping arrived in time."},
-	{CloseFlood, "flood", true, "The client kept sending at several times the rate limit. Reconnect later, and send more slowly."},
+	{CloseFlood, "flood", true, "The client kept sending at several times the rate limit; pings, unrequested pongs and fragments of less than 512 bytes count as frames, too. Reconnect later, and send more slowly."},
 	{CloseNotResumed, "not_resumed", true, "The missed answers could not be read. Nothing is lost: the next connection gets all of them."},
 	{CloseNotRecorded, "not_recorded", true, "The delivery of a received answer could not be recorded. Reconnect and name the received answers (after); otherwise the answer may be dead-lettered despite its arrival."},
 	{CloseInterrupted, "interrupted", true, "For a while, the instance received no answers. Reconnect: the next connection gets the missed answers."},

@@ -218,6 +218,30 @@ func TestSlowPublishingDelaysOnlyTheInbox(t *testing.T) {
 	}
 }
 
+func TestTheInboxIsBoundedInBytes(t *testing.T) {
+	f := newFixture(t, nil)
+	f.publisher.gate = make(chan struct{})
+	c := f.dial("1")
+	payload := strings.Repeat("x", 60<<10)
+	const fit = maxInboxBytes / (60 << 10)
+	for i := range fit + 1 {
+		c.sendText(fmt.Sprintf(`{"type":"poll.vote","payload":{"x":%q},"metadata":{"id":"%d"}}`, payload, i))
+	}
+	if r := c.next(); r.code() != ErrBusy || r.Payload["id"] != fmt.Sprint(fit) {
+		t.Errorf("got %+v; want busy for %d", r, fit)
+	}
+	close(f.publisher.gate)
+	for range fit {
+		f.nextEvent()
+	}
+	eventually(t, "the inbox is empty", func() bool {
+		conns := f.hub.receivers(nil, "twitch:1", "")
+		conns[0].inbox.mu.Lock()
+		defer conns[0].inbox.mu.Unlock()
+		return conns[0].inbox.bytes == 0
+	})
+}
+
 func TestAFailedPublishIsReported(t *testing.T) {
 	f := newFixture(t, nil)
 	c := f.dial("1")

@@ -67,6 +67,9 @@ type inbound struct {
 	metadata jsontext.Value
 }
 
+// size returns the memory held by a message's content, in bytes.
+func (in inbound) size() int { return len(in.text) + len(in.payload) + len(in.metadata) }
+
 // eventType matches the allowed event types of clients.
 var eventType = regexp.MustCompile(`^[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*$`)
 

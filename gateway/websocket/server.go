@@ -101,6 +101,7 @@ type Server struct {
 	auth           *authenticator
 	recent         *otter.Cache[string, *localDelivery]
 	recordingLater chan struct{} // a semaphore: holds a value for each answer that is written but not yet recorded
+	resumes        *resumeSlots
 	upgrader       gorilla.Upgrader
 	nextID         atomic.Uint64
 
@@ -126,7 +127,7 @@ func New(c Config, d Dependencies) (*Server, error) {
 	}
 	s := &Server{
 		config: c, instance: d.Instance, publisher: d.Publisher, ledger: d.Ledger, log: d.Log, now: d.Now,
-		metrics: m, hub: h, auth: auth, recent: seen, recordingLater: make(chan struct{}, maxRecordingLater),
+		metrics: m, hub: h, auth: auth, recent: seen, recordingLater: make(chan struct{}, maxRecordingLater), resumes: newResumeSlots(),
 		upgrader: gorilla.Upgrader{
 			HandshakeTimeout: c.WriteTimeout, ReadBufferSize: 4096, WriteBufferSize: 4096, WriteBufferPool: &sync.Pool{},
 			EnableCompression: c.Compression,
@@ -168,7 +169,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p := selectProtocol(r); p != "" {
 		header.Set("Sec-WebSocket-Protocol", p)
 	}
-	ws, err := s.upgrader.Upgrade(w, r, header)
+	ws, err := s.upgrader.Upgrade(countedWriter{w}, r, header)
 	if err != nil { // Upgrade has already written a response
 		s.metrics.auth.WithLabelValues(string(RefuseNotSocket)).Inc()
 		return
@@ -207,6 +208,8 @@ func (s *Server) newConn(ws *gorilla.Conn, user identity.UserID) *conn {
 		flood:     rate.NewLimiter(rate.Limit(s.config.Rate*floodFactor), s.config.Burst*floodFactor),
 		published: make(chan struct{}), readDone: make(chan struct{}),
 	}
+	c.frames = ws.NetConn().(*frameCounter)
+	c.frames.allow = c.allowExtra
 	c.closing, c.setClosing = context.WithCancel(context.Background()) // a signal, not a lifetime; set by end
 	return c
 }
