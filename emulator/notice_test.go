@@ -15,7 +15,7 @@ import (
 // attributes.
 func TestNoticeOfAnotherSystemIsDeliveredOnce(t *testing.T) {
 	t.Parallel()
-	w := newTalk(t, "helix", nil)
+	w := newCommunity(t, "helix", nil)
 	publisher := pubsubClient(t, w.parley).Publisher(topology.Prefix{}.Topic(w.parley.Project, topology.Egress).String())
 	defer publisher.Stop()
 	publish := func(data string, attributes map[string]string) {

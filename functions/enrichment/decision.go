@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"parley.internal/functions/enrichment/rule"
@@ -123,7 +122,7 @@ func (f *Function) decideMatched(original *event.Event, rules *rule.Set, at time
 	u := countEvent(doc, user, o, f.users.SessionLength)
 	fillUser(e, user, u.doc, u.tags, at)
 	fillRoles(e, u.doc, read)
-	d := decision{event: e, repeated: u.repeated, excluded: excluded(u.doc.Status)}
+	d := decision{event: e, repeated: u.repeated, excluded: store.Blocked(u.doc.Status)}
 	d.authorization = authorize(e, u.doc, read, u.rules, d.excluded)
 	if u.repeated {
 		if !d.excluded {
@@ -223,9 +222,4 @@ func fillAuth(e *event.Event, provider, ref string, at time.Time) {
 		a.Extra = e.Auth.Extra
 	}
 	e.Auth = a
-}
-
-// excluded reports whether users with this status get no answers.
-func excluded(status string) bool {
-	return strings.EqualFold(status, "blocked") || strings.EqualFold(status, "banned")
 }

@@ -14,9 +14,9 @@ type Config struct {
 	MaxRooms       int           `env:"WS_MAX_ROOMS" envDefault:"50" help:"Maximum number of rooms per connection."`
 	MaxFrame       int           `env:"WS_MAX_FRAME" envDefault:"65536" help:"Maximum bytes of a client's frame, 1024 to 100000. A longer frame is refused; the connection stays open."`
 	MaxText        int           `env:"WS_MAX_TEXT" envDefault:"4000" help:"Maximum characters of a message's text."`
-	Rate           float64       `env:"WS_RATE" envDefault:"10" help:"Frames per second from all connections of a user at an instance, on average; acknowledgements are counted per connection."`
+	Rate           float64       `env:"WS_RATE" envDefault:"10" help:"Frames per second from all connections of a user at an instance, on average. Acknowledgements are counted per connection. Pings and fragments of less than 512 bytes count, too."`
 	Burst          int           `env:"WS_BURST" envDefault:"40" help:"Frames from all connections of a user at once."`
-	Inbox          int           `env:"WS_INBOX" envDefault:"64" help:"Maximum number of a connection's messages waiting for publication."`
+	Inbox          int           `env:"WS_INBOX" envDefault:"64" help:"Maximum number of a connection's messages waiting for publication, together at most 1 MiB."`
 	QueueFrames    int           `env:"WS_QUEUE_FRAMES" envDefault:"256" help:"Maximum number of frames waiting for a client. A further frame disconnects the client as too slow."`
 	QueueBytes     int           `env:"WS_QUEUE_BYTES" envDefault:"2097152" help:"Maximum bytes waiting for a client."`
 	PingInterval   time.Duration `env:"WS_PING_INTERVAL" envDefault:"30s" help:"Interval between pings. A client is disconnected after two silent intervals."`
@@ -26,7 +26,7 @@ type Config struct {
 	TokenTTL       time.Duration `env:"WS_TOKEN_TTL" envDefault:"5m" help:"How long a token and the status of its user are cached. A revocation or a block takes effect within this time, on open sockets too."`
 	TokenMissTTL   time.Duration `env:"WS_TOKEN_MISS_TTL" envDefault:"10s" help:"How long an unknown token is cached."`
 	Origins        []string      `env:"WS_ORIGINS" help:"Allowed origins of web pages, comma-separated, in addition to the gateway's own: https://chat.example.com; * for all."`
-	Compression    bool          `env:"WS_COMPRESSION" envDefault:"false" help:"Offer permessage-deflate (RFC 7692): less traffic for more memory and CPU."`
+	Compression    bool          `env:"WS_COMPRESSION" envDefault:"false" help:"Offer permessage-deflate (RFC 7692): less traffic for more memory and CPU. The limits of a frame count inflated bytes."`
 }
 
 // Validate checks the ranges and combinations of the values.

@@ -3,10 +3,8 @@ package websocket
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"time"
 
@@ -22,17 +20,11 @@ import (
 )
 
 const (
-	// skipFactor times the frame limit is the maximum size of a skipped frame. A longer frame closes the connection.
-	skipFactor = 16
-	// floodFactor times the rate limit is the rate above which a connection is closed, instead of getting more errors.
-	floodFactor = 8
 	// closeTimeout is the timeout of each step at the end of a connection: publishing the accepted messages, writing the
 	// queued frames, and the close handshake.
 	closeTimeout = 2 * time.Second
-	// maxKeptBuffer is the maximum size of a read buffer for reuse.
-	maxKeptBuffer = 16 << 10
-	// silentIntervals is the number of ping intervals without a frame before a connection is closed.
-	silentIntervals = 2
+	// maxInboxBytes is the maximum size of a connection's messages waiting for publication.
+	maxInboxBytes = 1 << 20
 )
 
 // conn is a client's connection. Four goroutines serve a connection, and all end before serve returns: serve itself
@@ -53,8 +45,9 @@ type conn struct {
 	rate      *rate.Limiter       // of the user
 	ackRate   *rate.Limiter       // acknowledgements of the connection; their number depends on the answers
 	flood     *rate.Limiter       // of the user
-	published chan struct{}       // closed when the publisher is done
-	readDone  chan struct{}       // closed when the reader is done
+	frames    *frameCounter
+	published chan struct{} // closed when the publisher is done
+	readDone  chan struct{} // closed when the reader is done
 
 	// resumed holds the deliveries that the client already has, each with a redrive count: the deliveries written by
 	// resume, and the deliveries named by the client, with anyAttempt as the count. until is the creation time of the last
@@ -78,10 +71,11 @@ type conn struct {
 type inbox struct {
 	mu     sync.Mutex
 	closed bool
+	bytes  int // size of the messages in ch, and of the message being published
 	ch     chan inbound
 }
 
-// put adds a message, or reports false if the inbox is full. A closed inbox drops the message and reports true: the
+// put adds a message, or reports false if the inbox is full, in messages or in bytes. A closed inbox drops the message and reports true: the
 // client gets a close frame, reconnects, and sends every message again that got no answer.
 func (b *inbox) put(in inbound) bool {
 	b.mu.Lock()
@@ -89,12 +83,23 @@ func (b *inbox) put(in inbound) bool {
 	if b.closed {
 		return true
 	}
+	if b.bytes > 0 && b.bytes+in.size() > maxInboxBytes {
+		return false
+	}
 	select {
 	case b.ch <- in:
+		b.bytes += in.size()
 		return true
 	default:
 		return false
 	}
+}
+
+// done removes a published message from the size.
+func (b *inbox) done(in inbound) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.bytes -= in.size()
 }
 
 func (b *inbox) close() {
@@ -155,99 +160,6 @@ func (c *conn) serve(ctx context.Context, received []string) {
 	c.log.DebugContext(ctx, "connection closed", "code", int(c.code))
 }
 
-// read handles the client's frames until the connection fails or the client closes it.
-func (c *conn) read(ctx context.Context) {
-	cfg := c.server.config
-	c.ws.SetReadLimit(int64(cfg.MaxFrame) * skipFactor)
-	alive := func() {
-		select {
-		case <-c.closing.Done(): // the writer closes the socket soon
-		default:
-			c.ws.SetReadDeadline(time.Now().Add(silentIntervals * cfg.PingInterval))
-		}
-	}
-	c.ws.SetPongHandler(func(string) error { alive(); return nil })
-	ping := c.ws.PingHandler()
-	c.ws.SetPingHandler(func(data string) error { alive(); return ping(data) })
-	buf := make([]byte, 0, 1024)
-	for {
-		alive()
-		kind, r, err := c.ws.NextReader()
-		if err == nil {
-			buf, err = readFrame(buf[:0], r, cfg.MaxFrame)
-		}
-		if errors.Is(err, errFrameTooLong) {
-			c.server.metrics.framesIn.WithLabelValues("other").Inc()
-			if !c.flood.Allow() {
-				c.end(CloseFlood)
-			} else if c.allow(c.rate, "") {
-				c.refuse(&frameError{code: ErrTooLarge, message: "the frame is longer than the limit"})
-			}
-			continue
-		}
-		if err != nil {
-			var timeout net.Error
-			switch {
-			case errors.Is(err, gorilla.ErrReadLimit):
-				c.end(CloseTooBig)
-			case errors.As(err, &timeout) && timeout.Timeout():
-				c.end(CloseSilent)
-			}
-			return
-		}
-		select {
-		case <-c.closing.Done():
-			continue // from now on, only the client's close frame matters
-		default:
-		}
-		if !c.flood.Allow() {
-			c.end(CloseFlood)
-			continue
-		}
-		c.handle(ctx, kind, buf)
-		if cap(buf) > maxKeptBuffer {
-			buf = make([]byte, 0, 1024)
-		}
-	}
-}
-
-var errFrameTooLong = errors.New("frame too long")
-
-// readFrame appends a frame of at most limit bytes to buf. It skips the rest of a longer frame.
-func readFrame(buf []byte, r io.Reader, limit int) ([]byte, error) {
-	for {
-		if len(buf) > limit {
-			if _, err := io.Copy(io.Discard, r); err != nil {
-				return buf, err
-			}
-			return buf[:0], errFrameTooLong
-		}
-		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)]
-		}
-		n, err := r.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if errors.Is(err, io.EOF) {
-			if len(buf) > limit {
-				return buf[:0], errFrameTooLong
-			}
-			return buf, nil
-		}
-		if err != nil {
-			return buf, err
-		}
-	}
-}
-
-// allow counts a frame against a rate limit, and refuses the frame above the limit.
-func (c *conn) allow(limit *rate.Limiter, id string) bool {
-	if !limit.Allow() {
-		c.refuse(&frameError{code: ErrRate, message: "the frames exceed the rate limit", id: id})
-		return false
-	}
-	return true
-}
-
 // handle executes a client's frame. data is only valid until handle returns.
 func (c *conn) handle(ctx context.Context, kind int, data []byte) {
 	var in inbound
@@ -302,26 +214,37 @@ func (c *conn) handle(ctx context.Context, kind int, data []byte) {
 // refuse answers a frame with chat.error.
 func (c *conn) refuse(e *frameError) {
 	c.server.metrics.refused.WithLabelValues(string(e.code)).Inc()
-	c.send(controlFrame(TypeError, errorPayload{Code: e.code, Message: e.message, ID: e.id}, e.id, c.server.now()), "error")
+	full := CloseSlow
+	if e.code == ErrRate {
+		full = CloseFlood // the queue holds the errors of a flood
+	}
+	c.sendOr(controlFrame(TypeError, errorPayload{Code: e.code, Message: e.message, ID: e.id}, e.id, c.server.now()), "error", full)
 }
 
 // send queues a control or error frame for this connection.
 func (c *conn) send(o outbound, kind string) {
+	c.sendOr(o, kind, CloseSlow)
+}
+
+// sendOr is send with the code for closing the connection if the queue is full.
+func (c *conn) sendOr(o outbound, kind string, full CloseCode) {
 	f, err := prepare(o, kind)
 	if err != nil {
 		c.log.Error("encoding a frame failed", "error", err)
 		return
 	}
-	c.push(f)
+	c.pushOr(f, full)
 }
 
 // push queues a frame, or reports false. A full queue closes the connection: more queued frames would cost memory
 // without a bound, and dropped frames would leave gaps invisible to the client.
-func (c *conn) push(f frame) bool {
+func (c *conn) push(f frame) bool { return c.pushOr(f, CloseSlow) }
+
+func (c *conn) pushOr(f frame, full CloseCode) bool {
 	err := c.queue.push(f)
 	if errors.Is(err, errQueueFull) {
 		c.server.metrics.overflows.Inc()
-		c.end(CloseSlow)
+		c.end(full)
 	}
 	return err == nil
 }
@@ -331,6 +254,7 @@ func (c *conn) publish(ctx context.Context) {
 	defer close(c.published)
 	for in := range c.inbox.ch {
 		c.publishOne(ctx, in)
+		c.inbox.done(in)
 	}
 }
 
@@ -385,6 +309,7 @@ func (c *conn) write(ctx context.Context, received []string) {
 }
 
 func (c *conn) ping() {
+	c.frames.pinged.Store(true)
 	if c.ws.WriteControl(gorilla.PingMessage, nil, time.Now().Add(c.server.config.WriteTimeout)) != nil {
 		c.end(CloseSilent)
 	}
@@ -395,7 +320,7 @@ func (c *conn) ping() {
 func (c *conn) writeAll(ctx context.Context, frames []frame, timeout time.Duration) bool {
 	ok := true
 	for _, f := range frames {
-		if attempt, had := c.resumed[f.delivery]; had && f.attempt <= attempt {
+		if attempt, had := c.resumed[f.delivery]; had && f.delivery != "" && f.attempt <= attempt {
 			if attempt == anyAttempt && c.acks {
 				c.acknowledge(ctx, []string{f.delivery})
 			}

@@ -44,6 +44,10 @@ func TestBadFramesAreRefusedAndTheConnectionStaysOpen(t *testing.T) {
 		{"a frame of the gateway", `{"type":"connection.ready"}`, ErrUnknownType, ""},
 		{"an error", `{"type":"chat.error"}`, ErrUnknownType, ""},
 		{"an internal event", `{"type":"internal.deadletter.v1"}`, ErrUnknownType, ""},
+		{"a platform's report", `{"type":"twitch.stream_online","metadata":{"id":"7"}}`, ErrUnknownType, "7"},
+		{"a platform alone", `{"type":"discord"}`, ErrUnknownType, ""},
+		{"a platform's report in capitals", `{"type":"Twitch.follow"}`, ErrUnknownType, ""},
+		{"a room of a platform", `{"type":"room.join","payload":{"room":"twitch:bruno"},"metadata":{"id":"7"}}`, ErrBadRoom, "7"},
 		{"no text", `{"type":"chat.message.send","payload":{},"metadata":{"id":"7"}}`, ErrNoText, "7"},
 		{"no payload", `{"type":"chat.message.send"}`, ErrNoText, ""},
 		{"blank text", `{"type":"chat.message.send","payload":{"text":" \n"}}`, ErrNoText, ""},
@@ -77,6 +81,53 @@ func TestBadFramesAreRefusedAndTheConnectionStaysOpen(t *testing.T) {
 	c.join("second")
 	if len(f.publisher.events) != 0 {
 		t.Errorf("%d events were published", len(f.publisher.events))
+	}
+}
+
+func TestClientsCannotSendTypesOfReservedNamespaces(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.Burst = 1000 })
+	c := f.dial("1")
+	for _, namespace := range []string{"twitch", "discord", "twilio", "api-gateway", "system", "internal", "hook", "timer", "member", "message", "typing", "chat", "room", "connection"} {
+		for _, kind := range []string{namespace, namespace + ".x", namespace + ".a.b.v1", strings.ToUpper(namespace) + ".x", strings.ToUpper(namespace[:1]) + namespace[1:] + ".x", " " + namespace + ".x"} {
+			c.sendText(fmt.Sprintf(`{"type":%q,"payload":{"room":"a"},"metadata":{"id":"7"}}`, kind))
+			if r := c.next(); r.code() != ErrUnknownType || r.Payload["id"] != "7" {
+				t.Errorf("%s: got %+v; want %s", kind, r, ErrUnknownType)
+			}
+		}
+	}
+	for _, kind := range []string{"poll.vote", "game", "twitchy.x", "x.twitch.follow", "moderation.vote"} {
+		c.sendText(fmt.Sprintf(`{"type":%q}`, kind))
+		if e := f.nextEvent(); e.Type != kind {
+			t.Errorf("published %s; want %s", e.Type, kind)
+		}
+	}
+}
+
+func TestClientsCannotUseAPlatformsChannelAsARoom(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.Burst = 1000 })
+	c := f.dial("1")
+	for _, room := range []string{"twitch:bruno", "discord:1", "Twitch:bruno", "DISCORD:1", "twilio:+1", "api-gateway:x", "twitch:", "twitch:a:b"} {
+		for _, frame := range []string{
+			`{"type":"room.join","payload":{"room":%q},"metadata":{"id":"7"}}`,
+			`{"type":"room.join","payload":{"channel":%q},"metadata":{"id":"7"}}`,
+			`{"type":"room.leave","payload":{"room":%q},"metadata":{"id":"7"}}`,
+			`{"type":"chat.message.send","payload":{"text":"x","room":%q},"metadata":{"id":"7"}}`,
+			`{"type":"chat.message.send","payload":{"text":"x","room":null,"channel":%q},"metadata":{"id":"7"}}`,
+			`{"type":"poll.vote","payload":{"channel":%q},"metadata":{"id":"7"}}`,
+		} {
+			c.sendText(fmt.Sprintf(frame, room))
+			if r := c.next(); r.code() != ErrBadRoom || r.Payload["id"] != "7" {
+				t.Errorf(frame+": got %+v; want %s", room, r, ErrBadRoom)
+			}
+		}
+	}
+	for _, room := range []string{"twitch", "a:b", "twitchy:x", ":x"} {
+		c.join(room)
+	}
+	// the channel of an action is its target, and no room: rules for the channel don't see the frame there
+	c.sendText(`{"type":"moderation.action.v1","payload":{"action":"delete","channel":"discord:1","messageId":"5"}}`)
+	if e := f.nextEvent(); e.Type != "moderation.action.v1" || e.Channel != "" {
+		t.Errorf("published %+v", e)
 	}
 }
 
@@ -190,6 +241,30 @@ func TestSlowPublishingDelaysOnlyTheInbox(t *testing.T) {
 			t.Errorf("event %d is %q", i, e.Message.Text)
 		}
 	}
+}
+
+func TestTheInboxIsBoundedInBytes(t *testing.T) {
+	f := newFixture(t, nil)
+	f.publisher.gate = make(chan struct{})
+	c := f.dial("1")
+	payload := strings.Repeat("x", 60<<10)
+	const fit = maxInboxBytes / (60 << 10)
+	for i := range fit + 1 {
+		c.sendText(fmt.Sprintf(`{"type":"poll.vote","payload":{"x":%q},"metadata":{"id":"%d"}}`, payload, i))
+	}
+	if r := c.next(); r.code() != ErrBusy || r.Payload["id"] != fmt.Sprint(fit) {
+		t.Errorf("got %+v; want busy for %d", r, fit)
+	}
+	close(f.publisher.gate)
+	for range fit {
+		f.nextEvent()
+	}
+	eventually(t, "the inbox is empty", func() bool {
+		conns := f.hub.receivers(nil, "twitch:1", "")
+		conns[0].inbox.mu.Lock()
+		defer conns[0].inbox.mu.Unlock()
+		return conns[0].inbox.bytes == 0
+	})
 }
 
 func TestAFailedPublishIsReported(t *testing.T) {

@@ -27,7 +27,7 @@ const (
 
 // localDelivery is the state of an unsettled answer at this instance.
 type localDelivery struct {
-	mu        sync.Mutex // held while a message of the delivery is handled
+	mu        sync.Mutex // held while a message of the delivery is dispatched or recorded
 	removed   bool       // no longer in recentDeliveries
 	queuedFor []uint64   // ids of the connections that have accepted the frame into their queue
 	plain     receipt    // connections without acknowledgements
@@ -38,7 +38,7 @@ type localDelivery struct {
 }
 
 // Deliver writes an answer from the egress topic to every local connection of the user, or of the room for an answer
-// without a user. Then Deliver records the delivery in the ledger, possibly after returning ([bus.Incoming.Later]).
+// without a user. Then Deliver records the delivery in the ledger, possibly after returning ([bus.Incoming.SettleLater]).
 // Without a local connection, Deliver returns nil and does not touch the ledger.
 //
 // For connections without acknowledgements, an answer counts as delivered as soon as one of them has written it to the
@@ -55,36 +55,40 @@ func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 	}
 	key := keyOf(ref)
 	d, outcome, err := s.dispatch(ctx, in, ref, key)
-	if outcome != outcomeDelivered {
+	if outcome != outcomeDelivered && outcome != outcomeAwaited {
 		s.metrics.deliveries.WithLabelValues(outcome).Inc()
-		if d != nil {
-			s.recent.release(key, d, outcome)
-		}
 		return err
 	}
-	record := func() error {
-		outcome, err := s.record(context.WithoutCancel(ctx), ref, in.Event.CorrelationID)
-		s.recent.release(key, d, outcome)
+	if _, decided, _ := d.plain.result(); outcome == outcomeAwaited && decided {
+		s.metrics.deliveries.WithLabelValues(outcome).Inc()
+		s.recent.settle(key, d)
+		return nil // the acknowledgement records the answer
+	}
+	record := func(wait time.Duration) error {
+		outcome, err := s.record(context.WithoutCancel(ctx), key, d, ref, in.Event.CorrelationID, wait)
 		s.metrics.deliveries.WithLabelValues(outcome).Inc()
 		return err
 	}
 	select {
 	case s.recordingLater <- struct{}{}:
 		if finish, ok := in.SettleLater(); ok {
-			go func() { // ends with recordTimeout; the bus waits for finish when receiving stops
+			// A frame is not written after the deadline, so that the wait ends with the last write before.
+			wait := max(deliverTimeout, ref.Deadline.Sub(s.now())+s.config.WriteTimeout+time.Second)
+			go func() { // ends with wait and recordTimeout; the bus waits for finish when receiving stops
 				defer func() { <-s.recordingLater }()
-				finish(record())
+				finish(record(wait))
 			}()
 			return nil
 		}
 		<-s.recordingLater
 	default:
 	}
-	return record()
+	return record(deliverTimeout)
 }
 
-// dispatch writes an answer to the local connections of its recipients. After outcomeDelivered, the caller records the
-// delivery. The caller must release d, unless nil.
+// dispatch writes an answer to the local connections of its recipients, and waits for the first write. After
+// outcomeDelivered, the caller records the delivery. After outcomeAwaited, a connection with acknowledgements has the
+// answer; connections without acknowledgements may still write it. d may be nil for any other outcome.
 func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref, key deliveryKey) (d *localDelivery, outcome string, err error) {
 	e := in.Event
 	conns := s.hub.receivers(nil, e.UserID, e.Channel)
@@ -101,6 +105,7 @@ func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref
 	case d == nil:
 		return nil, outcomeOverdue, nil
 	}
+	defer func() { s.recent.release(key, d, outcome) }()
 	if overdue {
 		conns = nil // no new connections, but the results of earlier writes count
 	}
@@ -110,29 +115,69 @@ func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref
 	s.recent.weigh(d)
 
 	waiting, cancel := context.WithTimeout(ctx, deliverTimeout)
-	written, err := d.plain.await(waiting)
-	awaited := false
-	if err == nil && !written {
-		awaited, err = d.acking.await(waiting)
-	}
-	cancel()
-	if err != nil && overdue && s.now().Sub(ref.Deadline) > s.config.WriteTimeout {
-		return d, outcomeOverdue, nil // every write that started before the deadline has timed out by now
+	defer cancel()
+	outcome, err = d.await(waiting)
+	if err != nil && s.longOverdue(ref) {
+		return d, outcomeOverdue, nil
 	}
 	if err != nil {
 		return d, outcomeFailed, fmt.Errorf("delivery %s: no connection has written the frame yet: %w", ref.ID, err)
 	}
-	switch {
-	case written:
-		return d, outcomeDelivered, nil
-	case awaited:
-		return d, outcomeAwaited, nil
-	}
-	return d, outcomeLost, nil // as if the user had been absent: the user may be at a different instance now
+	return d, outcome, nil
 }
 
-// record records a written answer as delivered.
-func (s *Server) record(ctx context.Context, ref delivery.Ref, correlationID string) (outcome string, err error) {
+// longOverdue reports whether every write that started before the deadline has timed out by now.
+func (s *Server) longOverdue(ref delivery.Ref) bool {
+	return !ref.Deadline.IsZero() && s.now().Sub(ref.Deadline) > s.config.WriteTimeout
+}
+
+// await waits for the first write to any connection. A connection without acknowledgements that does not read must not
+// delay connections with acknowledgements, and the reverse. Without a write, the outcome is outcomeLost: as if the user had
+// been absent, because the user may be at a different instance now. The only error is the context's.
+func (d *localDelivery) await(ctx context.Context) (outcome string, err error) {
+	for {
+		written, plainDecided, plain := d.plain.result()
+		awaited, ackingDecided, acking := d.acking.result()
+		switch {
+		case written:
+			return outcomeDelivered, nil
+		case awaited:
+			return outcomeAwaited, nil
+		case plainDecided && ackingDecided:
+			return outcomeLost, nil
+		}
+		select {
+		case <-plain:
+		case <-acking:
+		case <-ctx.Done():
+			return outcomeFailed, ctx.Err()
+		}
+	}
+}
+
+// record records an answer as delivered when a connection without acknowledgements has written it. It waits at most wait
+// for the write. Without a write, the outcome is outcomeAwaited.
+func (s *Server) record(
+	ctx context.Context, key deliveryKey, d *localDelivery, ref delivery.Ref, correlationID string, wait time.Duration,
+) (outcome string, err error) {
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	written, err := d.plain.await(waiting)
+	cancel()
+	switch {
+	case err != nil && s.longOverdue(ref):
+		s.recent.settle(key, d)
+		return outcomeOverdue, nil
+	case err != nil:
+		return outcomeFailed, fmt.Errorf("delivery %s: a connection has not written the frame yet: %w", ref.ID, err)
+	case !written:
+		s.recent.settle(key, d)
+		return outcomeAwaited, nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.removed {
+		return outcomeRepeated, nil // another message of the delivery was faster
+	}
 	settling, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	state, err := s.ledger.MarkDelivered(settling, ref)
@@ -143,6 +188,7 @@ func (s *Server) record(ctx context.Context, ref delivery.Ref, correlationID str
 	case err != nil:
 		return outcomeFailed, err
 	}
+	s.recent.finish(key, d)
 	if state == delivery.Dead {
 		s.log.WarnContext(ctx, "delivered after dead-lettering", "delivery", ref.ID, "correlationId", correlationID)
 		return outcomeLate, nil

@@ -12,9 +12,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"parley.internal/gateway/gatewaytest"
+	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
+	"parley.internal/shared/topology"
 )
 
 func TestARedeliveryIsRecordedButNotWrittenAgain(t *testing.T) {
@@ -148,6 +151,69 @@ func TestAnUnwrittenFrameIsLost(t *testing.T) {
 	}
 }
 
+// A room has a client that does not read, and a client with acknowledgements. All answers have the same ordering key.
+func TestAClientThatDoesNotReadDelaysNoAcknowledgements(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.WriteTimeout, c.PingInterval, c.QueueBytes = time.Minute, time.Minute, 1<<30 })
+	answers := gatewaytest.NewWorld(t).Bus("test")
+	subscription, err := answers.Subscribe(t.Context(), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := f.dial("1")
+	silent.join("room")
+	stalled := f.hub.receivers(nil, "twitch:1", "")[0]
+	f.stall(stalled)
+	acks := f.dialWith("ack=1")
+	acks.next()
+	acks.join("room")
+	ctx, cancel := context.WithCancel(t.Context())
+	received := make(chan error, 1)
+	go func() { received <- subscription.Receive(ctx, f.Deliver) }()
+
+	const n = 5
+	for i := range n {
+		in := incoming(fmt.Sprint("a", i), "", "room", "hi")
+		in.Attributes[bus.AttrRoute] = bus.RouteBroadcast
+		in.Attributes[delivery.AttrDeadline] = time.Now().Add(time.Minute).Format(time.RFC3339Nano)
+		if err := answers.Publish(t.Context(), topology.Egress, bus.Outgoing{Event: in.Event, Attributes: in.Attributes}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	for i := range n {
+		id := fmt.Sprint("a", i)
+		if r := acks.next(); r.Metadata["id"] != id {
+			t.Fatalf("got %+v; want %s", r, id)
+		}
+		acks.sendText(`{"type":"connection.ack","payload":{"ids":["` + id + `"]}}`)
+		eventually(t, "it is settled", func() bool { return f.ledger.times(id) == 1 })
+	}
+	if d := time.Since(began); d >= deliverTimeout {
+		t.Errorf("the acknowledging client waited for %s", d)
+	}
+	if got := f.outcome(outcomeFailed); got != 0 {
+		t.Errorf("%d deliveries failed", got)
+	}
+	// a write to the connection without acknowledgements still counts
+	in := incoming("last", "", "room", "hi")
+	in.Attributes[bus.AttrRoute] = bus.RouteBroadcast
+	in.Attributes[delivery.AttrDeadline] = time.Now().Add(time.Minute).Format(time.RFC3339Nano)
+	if err := answers.Publish(t.Context(), topology.Egress, bus.Outgoing{Event: in.Event, Attributes: in.Attributes}); err != nil {
+		t.Fatal(err)
+	}
+	acks.next() // not acknowledged
+	if f.ledger.times("last") != 0 {
+		t.Error("settled before a write or an acknowledgement")
+	}
+	for silent.next().Metadata["id"] != "last" {
+	}
+	eventually(t, "the write is recorded", func() bool { return f.ledger.times("last") == 1 })
+	cancel()
+	if err := <-received; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestReceipt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &receipt{}
@@ -256,7 +322,7 @@ func TestARedrivenAnswerIsWrittenAgain(t *testing.T) {
 // client does not read.
 func (f *fixture) stall(c *conn) {
 	f.t.Helper()
-	network := c.ws.NetConn().(*written)
+	network := c.frames.Conn.(*written)
 	if err := network.Conn.(*net.TCPConn).SetWriteBuffer(256 << 10); err != nil {
 		f.t.Fatal(err)
 	}

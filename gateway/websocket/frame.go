@@ -23,8 +23,8 @@ import (
 	"parley.internal/shared/moderation"
 )
 
-// The frame types of the protocol. A client sends the first four, and any type outside the reserved namespaces chat, room,
-// connection and internal. The gateway sends the rest, and the types of egress events.
+// The frame types of the protocol. A client sends the first four, and any type outside the reserved namespaces
+// ([Errors] lists them). The gateway sends the rest, and the types of egress events.
 const (
 	TypeSend     = "chat.message.send"
 	TypeJoin     = "room.join"
@@ -60,18 +60,31 @@ func (e *frameError) Error() string { return string(e.code) + ": " + e.message }
 type inbound struct {
 	kind     string   // TypeSend, TypeJoin, TypeLeave, TypeAck, or any other type
 	id       string   // metadata.id, set by the client; may be empty
-	room     string   // may be empty for a message
+	room     string   // a web room; may be empty for a message
 	text     string   // of a TypeSend
 	ackedIDs []string // of a TypeAck
 	payload  jsontext.Value
 	metadata jsontext.Value
 }
 
+// size returns the memory held by a message's content, in bytes.
+func (in inbound) size() int { return len(in.text) + len(in.payload) + len(in.metadata) }
+
 // eventType matches the allowed event types of clients.
 var eventType = regexp.MustCompile(`^[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*$`)
 
-// reservedNamespaces are the first parts of types defined by the protocol alone.
-var reservedNamespaces = []string{"chat", "room", "connection", "internal"}
+// reservedNamespaces are the first parts of types that clients may not send, apart from the four types above: types of
+// the protocol, and types with which Parley or a platform reports something to the rules. A client with such a type
+// could forge a report. The platforms' names are reserved, too.
+var reservedNamespaces = []string{
+	"chat", "room", "connection",
+	"system", "internal", "hook", "timer", "member", "message", "typing",
+}
+
+// isReserved reports whether clients may not use a namespace.
+func isReserved(namespace string) bool {
+	return slices.Contains(reservedNamespaces, namespace) || identity.Platform(namespace).Known()
+}
 
 // decode parses and checks a client's frame. The error is always a *frameError.
 func decode(data []byte, maxText int) (inbound, error) {
@@ -154,8 +167,8 @@ func (in *inbound) decodeType(raw jsontext.Value) *frameError {
 	case TypeSend, TypeJoin, TypeLeave, TypeAck:
 		return nil
 	}
-	if namespace, _, _ := strings.Cut(kind, "."); slices.Contains(reservedNamespaces, namespace) {
-		return problem(ErrUnknownType, "type: the protocol defines no such type for clients in %q", namespace)
+	if namespace, _, _ := strings.Cut(kind, "."); isReserved(namespace) {
+		return problem(ErrUnknownType, "type: the namespace %q is reserved, and has no such type for clients", namespace)
 	}
 	return nil
 }
@@ -188,6 +201,7 @@ func (in *inbound) decodePayload(raw jsontext.Value, maxText int) *frameError {
 		if _, err := moderation.Parse(in.payload, ""); err != nil {
 			return problem(ErrBadFrame, "%s", joinProblems(err))
 		}
+		return nil // payload.channel is the target of the action; the frame has no room
 	}
 	if refused := in.decodeRoom(payload.Room, payload.Channel); refused != nil {
 		return refused
@@ -224,6 +238,9 @@ func (in *inbound) decodeRoom(rawRoom, rawChannel jsontext.Value) *frameError {
 	}
 	if len(room) > maxName || room != strings.TrimSpace(room) || strings.ContainsFunc(room, unicode.IsControl) {
 		return problem(ErrBadRoom, "the room: want at most %d bytes, without control characters or space around", maxName)
+	}
+	if platform, _, ok := strings.Cut(room, ":"); ok && identity.Platform(strings.ToLower(platform)).Known() {
+		return problem(ErrBadRoom, "the room: a channel of a platform; want the name of a web room")
 	}
 	in.room = room
 	return nil

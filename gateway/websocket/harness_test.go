@@ -267,6 +267,17 @@ func (f *fixture) handshake(header http.Header, protocols ...string) (*gorilla.C
 	return conn, resp
 }
 
+// dialAs connects a user of the gateway itself. The test reads the first frame.
+func (f *fixture) dialAs(user string) *client {
+	f.t.Helper()
+	f.tokens.put("token-"+user, store.Token{UserID: user})
+	conn, resp := f.handshake(http.Header{"Authorization": {"Bearer token-" + user}})
+	if conn == nil {
+		f.t.Fatalf("refused: %s", resp.Status)
+	}
+	return &client{conn, f.t}
+}
+
 type received struct {
 	Type     string         `json:"type"`
 	Payload  map[string]any `json:"payload"`

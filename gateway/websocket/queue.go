@@ -51,20 +51,27 @@ func (r *receipt) resolve(written bool) {
 	}
 }
 
-// await waits for the first written frame and returns true, or returns false after every connection has resolved without
-// a write. The only error is the context's.
-func (r *receipt) await(ctx context.Context) (bool, error) {
+// result returns whether the frame was written, and whether the result is final: a frame was written, or every connection
+// has resolved without a write. changed is closed when the result becomes final; it is nil if the result is final.
+func (r *receipt) result() (written, decided bool, changed <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.written || r.pending == 0 {
+		return r.written, true, nil
+	}
+	if r.changed == nil {
+		r.changed = make(chan struct{})
+	}
+	return false, false, r.changed
+}
+
+// await waits for the final result. The only error is the context's.
+func (r *receipt) await(ctx context.Context) (written bool, err error) {
 	for {
-		r.mu.Lock()
-		if r.written || r.pending == 0 {
-			defer r.mu.Unlock()
-			return r.written, nil
+		written, decided, changed := r.result()
+		if decided {
+			return written, nil
 		}
-		if r.changed == nil {
-			r.changed = make(chan struct{})
-		}
-		changed := r.changed
-		r.mu.Unlock()
 		select {
 		case <-changed:
 		case <-ctx.Done():

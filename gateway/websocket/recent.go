@@ -99,25 +99,51 @@ func (r *recentDeliveries) lookUp(key deliveryKey, start bool) (d *localDelivery
 	return d, false, nil
 }
 
-// release unlocks an acquired entry. After outcomeFailed, the entry stays unsettled, because the bus delivers the answer
-// again. After outcomeLost, it is forgotten: no connection has the frame. After every other outcome it is handled.
+// release unlocks an acquired entry after an outcome of dispatch:
+//
+//   - outcomeFailed: the entry stays, because the bus delivers the answer again.
+//   - outcomeDelivered, outcomeAwaited: the entry stays until settle or finish.
+//   - outcomeLost: the entry is forgotten, because no connection has the frame.
+//   - Any other outcome: the answer is handled.
 func (r *recentDeliveries) release(key deliveryKey, d *localDelivery, outcome string) {
 	defer d.mu.Unlock()
+	switch outcome {
+	case outcomeFailed, outcomeDelivered, outcomeAwaited:
+	case outcomeLost:
+		r.forget(key, d)
+	default:
+		r.finish(key, d)
+	}
+}
+
+// settle marks an answer as handled that needs no record. The caller does not hold d.mu.
+func (r *recentDeliveries) settle(key deliveryKey, d *localDelivery) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.removed {
+		r.finish(key, d)
+	}
+}
+
+// finish marks an answer as handled. The caller holds d.mu.
+func (r *recentDeliveries) finish(key deliveryKey, d *localDelivery) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if outcome == outcomeFailed {
-		return
-	}
 	d.removed = true
 	r.remove(key)
-	if outcome == outcomeLost {
-		return
-	}
 	now := r.now()
 	if now.Sub(r.rotated) >= r.retention || len(r.current) >= maxHandled {
 		r.previous, r.current, r.rotated = r.current, map[deliveryKey]struct{}{}, now
 	}
 	r.current[key] = struct{}{}
+}
+
+// forget removes an entry. The caller holds d.mu.
+func (r *recentDeliveries) forget(key deliveryKey, d *localDelivery) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d.removed = true
+	r.remove(key)
 }
 
 // weigh updates the weight of an acquired entry after a change of its connections.

@@ -37,6 +37,9 @@ func (f *recentFixture) deliver(id, outcome string, connections int) {
 	}
 	f.weigh(d)
 	f.release(key, d, outcome)
+	if outcome == outcomeDelivered {
+		f.settle(key, d)
+	}
 }
 
 // connections returns the connections remembered for an unsettled answer.
@@ -127,6 +130,7 @@ func (f *recentFixture) deliverAgain(id string) {
 		f.t.Fatal(err)
 	}
 	f.release(key, d, outcomeDelivered)
+	f.settle(key, d)
 }
 
 func TestHandledAnswersAreBounded(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strings"
 	"time"
 
 	"parley.internal/shared/delivery"
@@ -14,6 +15,9 @@ import (
 const (
 	// resumeTimeout is the timeout for reading a page of missed answers from the ledger.
 	resumeTimeout = 10 * time.Second
+	// pageTimeout is the timeout for writing a page of missed answers. A slower client is closed with CloseSlow, because a
+	// page in memory blocks other clients.
+	pageTimeout = 30 * time.Second
 	// recordInterval is the maximum delay before written answers are recorded, while resume writes more. A slow client may
 	// need longer for all answers than the sweep allows.
 	recordInterval = time.Second
@@ -25,9 +29,14 @@ const (
 )
 
 // receivedIDs returns the ids of the last received answers, named by a reconnecting client. Each is a parameter "after", the
-// earliest first. Above delivery.MaxResumeIDs, only the last ids count.
+// earliest first. An empty or blank id names nothing. Above delivery.MaxResumeIDs, only the last ids count.
 func receivedIDs(r *http.Request) []string {
-	ids := r.URL.Query()["after"]
+	var ids []string
+	for _, id := range r.URL.Query()["after"] {
+		if id = strings.TrimSpace(id); id != "" {
+			ids = append(ids, id)
+		}
+	}
 	return ids[max(0, len(ids)-delivery.MaxResumeIDs):]
 }
 
@@ -36,65 +45,88 @@ func receivedIDs(r *http.Request) []string {
 // order stays; later, the writer skips the queued answers already written by resume. Meanwhile resume pings the client.
 // It reports false if the connection must end.
 func (c *conn) resume(ctx context.Context, received []string, ping <-chan time.Time) bool {
-	var backlog delivery.Backlog
-	err := c.readLedger(ctx, func(ctx context.Context) (err error) {
-		backlog, err = c.server.ledger.Resume(ctx, c.user, received)
-		return err
+	c.resumed = make(map[string]int, len(received))
+	for _, id := range received {
+		c.resumed[id] = anyAttempt
+	}
+	next, ok := c.resumePage(ctx, ping, func(ctx context.Context) (delivery.Backlog, error) {
+		return c.server.ledger.Resume(ctx, c.user, received)
+	}, func(backlog delivery.Backlog, missed int) bool {
+		ready := readyPayload{UserID: c.userID, Instance: c.server.instance, Missed: missed}
+		if len(received) > 0 {
+			ready.Recovered = &backlog.Recovered
+		}
+		return c.writeReady(ctx, ready)
 	})
+	for ok && c.awaitAckRoom(ping) {
+		if next.IsZero() {
+			return true
+		}
+		from := next
+		next, ok = c.resumePage(ctx, ping, func(ctx context.Context) (delivery.Backlog, error) {
+			return c.server.ledger.Continue(ctx, c.user, received, from)
+		}, nil)
+	}
+	return false
+}
+
+// resumePage reads a page of missed answers with find, calls before with the page and its number of frames, and writes the
+// page. It holds a slot while the page is in memory. It returns the start of the next page, or reports false if the
+// connection must end. before may be nil.
+func (c *conn) resumePage(ctx context.Context, ping <-chan time.Time, find func(context.Context) (delivery.Backlog, error),
+	before func(delivery.Backlog, int) bool) (next delivery.Cursor, ok bool) {
+	slot := c.server.resumes.reserve(c.userID)
+	defer slot.release()
+	if !c.awaitSlot(slot, ping) {
+		return next, false
+	}
+	backlog, err := c.readLedger(ctx, find)
 	if err != nil {
-		return false
+		return next, false
 	}
-	first := c.encodeMissed(ctx, backlog.Entries)
-	ready := readyPayload{UserID: c.userID, Instance: c.server.instance, Missed: len(first)}
-	if len(received) > 0 {
-		ready.Recovered = &backlog.Recovered
+	if backlog.Until.After(c.until) {
+		c.until = backlog.Until
 	}
+	page := c.encodeMissed(ctx, backlog.Entries)
+	if before != nil && !before(backlog, len(page)) {
+		return next, false
+	}
+	if !c.writeMissed(ctx, page) {
+		c.end(CloseSlow)
+		return next, false
+	}
+	return backlog.Next, true
+}
+
+// writeReady writes the first frame. After an error, the connection is closing.
+func (c *conn) writeReady(ctx context.Context, ready readyPayload) bool {
 	f, err := prepare(controlFrame(TypeReady, ready, "", c.server.now()), "control")
 	if err != nil {
 		c.log.ErrorContext(ctx, "encoding a frame failed", "error", err)
 		c.end(CloseNotResumed)
 		return false
 	}
-
-	c.resumed, c.until = make(map[string]int, len(first)+len(received)), backlog.Until
-	for _, id := range received {
-		c.resumed[id] = anyAttempt
+	if !c.writeAll(ctx, []frame{f}, c.server.config.WriteTimeout) {
+		c.end(CloseSlow)
+		return false
 	}
-	ok := c.writeAll(ctx, []frame{f}, c.server.config.WriteTimeout) && c.writeMissed(ctx, first)
-	for ok {
-		if !c.awaitAckRoom(ping) {
-			return false
-		}
-		if backlog.Next.IsZero() {
-			return true
-		}
-		err := c.readLedger(ctx, func(ctx context.Context) (err error) {
-			backlog, err = c.server.ledger.Continue(ctx, c.user, received, backlog.Next)
-			return err
-		})
-		if err != nil {
-			return false
-		}
-		ok = c.writeMissed(ctx, c.encodeMissed(ctx, backlog.Entries))
-	}
-	c.end(CloseSlow)
-	return false
+	return true
 }
 
 // readLedger reads a page of missed answers. After an error, the connection is closing.
-func (c *conn) readLedger(ctx context.Context, find func(context.Context) error) error {
+func (c *conn) readLedger(ctx context.Context, find func(context.Context) (delivery.Backlog, error)) (delivery.Backlog, error) {
 	reading, cancel := context.WithTimeout(ctx, resumeTimeout)
 	defer cancel()
 	defer context.AfterFunc(c.closing, cancel)()
-	err := find(reading)
+	backlog, err := find(reading)
 	if c.closing.Err() != nil {
-		return c.closing.Err()
+		return delivery.Backlog{}, c.closing.Err()
 	}
 	if err != nil {
 		c.log.ErrorContext(ctx, "reading the missed answers failed", "error", err)
 		c.end(CloseNotResumed)
 	}
-	return err
+	return backlog, err
 }
 
 // missed is an answer missed by the client.
@@ -112,19 +144,24 @@ func (c *conn) encodeMissed(ctx context.Context, entries []delivery.Entry) []mis
 			c.log.ErrorContext(ctx, "unreadable answer in the ledger", "error", err, "delivery", entry.ID)
 			continue
 		}
+		entry.Event = nil // the frame holds the content
 		all = append(all, missed{entry, f})
 	}
 	return all
 }
 
-// writeMissed writes missed answers and records the pending ones as delivered. It reports false after a write error.
+// writeMissed writes missed answers and records the pending ones as delivered. It reports false after a write error, or
+// if writing takes longer than pageTimeout.
 func (c *conn) writeMissed(ctx context.Context, all []missed) bool {
 	var pending []delivery.Entry
 	var since time.Time // write time of the first answer in pending
-	ok := true
+	began, ok := time.Now(), true
 	for _, m := range all {
 		if c.closing.Err() != nil {
 			break // unwritten answers stay as they are
+		}
+		if ok = time.Since(began) < pageTimeout; !ok {
+			break
 		}
 		entry := m.entry
 		if attempt, had := c.resumed[entry.ID]; had && entry.RedriveCount <= attempt {

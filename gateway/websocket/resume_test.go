@@ -232,6 +232,38 @@ func TestOnlyTheLastNamedIDsCount(t *testing.T) {
 	}
 }
 
+func TestAnEmptyReceivedIDNamesNothing(t *testing.T) {
+	for query, want := range map[string][]string{
+		"after=": nil, "after": nil, "after&after=&after=%20": nil, "after=+%09": nil, "ack=1&after=": nil, "&after=&": nil,
+		"after=&after=a": {"a"}, "after=a&after=&after=b": {"a", "b"}, "after=a&after": {"a"}, "after=%20a%0A": {"a"},
+		strings.Repeat("after=a&", delivery.MaxResumeIDs) + strings.Repeat("after=&", delivery.MaxResumeIDs): slices.Repeat([]string{"a"}, delivery.MaxResumeIDs),
+	} {
+		t.Run(query[:min(len(query), 40)], func(t *testing.T) {
+			f := newFixture(t, nil)
+			named := make(chan []string, 1)
+			f.ledger.backlog = func(got []string) (delivery.Backlog, error) {
+				named <- got
+				return delivery.Backlog{Recovered: true, Entries: []delivery.Entry{ledgerEntry(t, "m1", delivery.Pending)}}, nil
+			}
+			c := f.dialWith(query)
+			if r := c.next(); r.Type != TypeReady || (r.Payload["recovered"] == nil) != (len(want) == 0) {
+				t.Errorf("ready = %+v", r)
+			}
+			if got := <-named; !slices.Equal(got, want) {
+				t.Errorf("named %q; want %q", got, want)
+			}
+			if r := c.next(); r.Metadata["id"] != "m1" {
+				t.Errorf("got %+v; want the missed answer", r)
+			}
+			c.join("works")
+			c.sendText(`{}`)
+			if r := c.next(); r.code() != ErrUnknownType {
+				t.Errorf("got %+v; want an error", r)
+			}
+		})
+	}
+}
+
 func TestAnAcknowledgementDeliversTheAnswer(t *testing.T) {
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {

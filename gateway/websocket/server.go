@@ -12,7 +12,7 @@
 //	← connection.ready        {user_id, instance, missed?, recovered?}   the first frame
 //	→ chat.message.send       {text, room?}         becomes an event chat.message; joins the room. channel is a synonym of room
 //	→ moderation.action.v1    {action, channel, …}  becomes an event of the same type, if well-formed (see package moderation)
-//	→ any other type          {…}                   becomes an event of the same type
+//	→ any other type          {…}                   becomes an event of the same type, unless reserved (see [Errors])
 //	→ room.join, room.leave   {room}
 //	← room.joined, room.left  {room}
 //	← chat.message.received   {text}                an answer; metadata.id is the delivery id, the same on every resend
@@ -103,6 +103,7 @@ type Server struct {
 	auth           *authenticator
 	recent         *recentDeliveries
 	recordingLater chan struct{} // a semaphore: holds a value for each answer that is written but not yet recorded
+	resumes        *resumeSlots
 	upgrader       gorilla.Upgrader
 	nextID         atomic.Uint64
 
@@ -125,7 +126,7 @@ func New(c Config, d Dependencies) (*Server, error) {
 	s := &Server{
 		config: c, instance: d.Instance, publisher: d.Publisher, ledger: d.Ledger, log: d.Log, now: d.Now, proxies: d.Proxies,
 		metrics: m, hub: h, auth: auth, recent: newRecentDeliveries(topology.Gateway("x").Retention(), d.Now),
-		recordingLater: make(chan struct{}, maxRecordingLater),
+		recordingLater: make(chan struct{}, maxRecordingLater), resumes: newResumeSlots(),
 		upgrader: gorilla.Upgrader{
 			HandshakeTimeout: c.WriteTimeout, ReadBufferSize: 4096, WriteBufferSize: 4096, WriteBufferPool: &sync.Pool{},
 			EnableCompression: c.Compression,
@@ -169,7 +170,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p := selectProtocol(r); p != "" {
 		header.Set("Sec-WebSocket-Protocol", p)
 	}
-	ws, err := s.upgrader.Upgrade(w, r, header)
+	ws, err := s.upgrader.Upgrade(countedWriter{w}, r, header)
 	if err != nil { // Upgrade has already written a response
 		s.metrics.auth.WithLabelValues(string(RefuseNotSocket)).Inc()
 		return
@@ -209,6 +210,8 @@ func (s *Server) newConn(ws *gorilla.Conn, acc account, limits *allowance) *conn
 		flood:     limits.flood,
 		published: make(chan struct{}), readDone: make(chan struct{}),
 	}
+	c.frames = ws.NetConn().(*frameCounter)
+	c.frames.allow = c.allowExtra
 	c.closing, c.setClosing = context.WithCancel(context.Background()) // a signal, not a lifetime; set by end
 	return c
 }

@@ -52,7 +52,7 @@ func checkRoom(name string) error {
 	case strings.TrimSpace(name) != name || strings.ContainsFunc(name, unicode.IsControl):
 		return fmt.Errorf("channel: %q holds a control character, or begins or ends with a space", name)
 	}
-	if before, _, ok := strings.Cut(name, ":"); ok && identity.Platform(before).Known() {
+	if before, _, ok := strings.Cut(name, ":"); ok && identity.Platform(strings.ToLower(before)).Known() {
 		return fmt.Errorf("channel: %q is one of %s, not a room of %s", name, before, identity.APIGateway)
 	}
 	return nil

@@ -128,8 +128,13 @@ func Platform(e *event.Event) (identity.Platform, error) {
 	return "", deadletter.New(deadletter.NoPlatform, errors.New("neither egress.destination, source nor auth.provider names a platform"))
 }
 
+// maxMetadata is the maximum size of an answer's metadata, in bytes. Of larger metadata, the answer keeps only the id.
+const maxMetadata = 1 << 10
+
 // Prepare returns the answer to send: a copy of e with destination and type, and with the best candidate marked as
-// selected. An answer that can't be sent is a [deadletter.Error].
+// selected. An answer with a candidate keeps neither the payload of the question nor the platform's raw data: the ledger
+// would keep them for days. An answer for programs keeps its payload. An answer that can't be sent is a
+// [deadletter.Error].
 func Prepare(e *event.Event) (*event.Event, error) {
 	platform, err := Platform(e)
 	if err != nil {
@@ -148,6 +153,9 @@ func Prepare(e *event.Event) (*event.Event, error) {
 		return nil, deadletter.New(deadletter.NoRecipient, errors.New("neither userId nor channel is set"))
 	}
 	best := Best(out.Candidates)
+	if best >= 0 || out.Egress.Type == event.EgressEvent {
+		dropQuestion(out)
+	}
 	for i := range out.Candidates {
 		switch {
 		case i == best:
@@ -157,4 +165,24 @@ func Prepare(e *event.Event) (*event.Event, error) {
 		}
 	}
 	return out, nil
+}
+
+// dropQuestion removes those parts of the question that no sender of an answer reads.
+func dropQuestion(e *event.Event) {
+	if e.Egress.Type != event.EgressEvent {
+		e.Payload = nil
+	}
+	if e.Message != nil {
+		e.Message.RawPlatformPayload = nil
+	}
+	if e.ExternalEvent != nil {
+		e.ExternalEvent.Payload, e.ExternalEvent.RawPayload = nil, nil
+	}
+	if len(e.Metadata) > maxMetadata {
+		id, ok := event.Text(e.Metadata, "id")
+		e.Metadata = nil
+		if ok && len(id) < maxMetadata {
+			e.Metadata = event.Raw(map[string]string{"id": id})
+		}
+	}
 }

@@ -2,8 +2,11 @@ package answer
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/event"
@@ -143,5 +146,45 @@ func TestPrepareMarksTheSelectedCandidate(t *testing.T) {
 	}
 	if out.Egress.Destination != "api-gateway" || out.Egress.Type != event.EgressChat {
 		t.Errorf("egress = %+v", out.Egress)
+	}
+}
+
+// The ledger keeps an answer for days, so an answer holds nothing of the question without a reader.
+func TestPrepareDropsThePayloadOfTheQuestion(t *testing.T) {
+	raw := event.Raw(map[string]string{"text": "raw"})
+	large := event.Raw(map[string]string{"id": "m1", "x": strings.Repeat("x", maxMetadata)})
+	small := event.Raw(map[string]string{"id": "m1", "x": "y"})
+	for _, test := range []struct {
+		name               string
+		kind               string
+		candidates         []event.Candidate
+		role               string
+		metadata           jsontext.Value
+		payload, raw       bool // kept
+		wantMetadata, text string
+	}{
+		{"an answer with a candidate", event.EgressChat, []event.Candidate{{Text: "hi"}}, event.RoleUser, small, false, false, string(small), "hi"},
+		{"large metadata", event.EgressDM, []event.Candidate{{Text: "hi"}}, event.RoleUser, large, false, false, `{"id":"m1"}`, "hi"},
+		{"an answer for programs", event.EgressEvent, nil, event.RoleUser, large, true, false, `{"id":"m1"}`, ""},
+		{"an announcement", event.EgressChat, nil, "", large, true, true, string(large), "raw"},
+	} {
+		e := &event.Event{Source: "api-gateway", UserID: "twitch:1", Payload: raw, Metadata: test.metadata, Candidates: test.candidates,
+			Message: &event.Message{ID: "m1", Role: test.role, Text: "question", RawPlatformPayload: raw}, ExternalEvent: &event.ExternalEvent{Payload: raw, RawPayload: raw},
+			Egress: &event.Egress{Type: test.kind}}
+		out, err := Prepare(e)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		if (out.Payload != nil) != test.payload || (out.Message.RawPlatformPayload != nil) != test.raw ||
+			(out.ExternalEvent.Payload != nil) != test.raw || (out.ExternalEvent.RawPayload != nil) != test.raw || string(out.Metadata) != test.wantMetadata {
+			t.Errorf("%s: %+v, %+v, %+v", test.name, out, out.Message, out.ExternalEvent)
+		}
+		if test.text != "" && Text(out) != test.text || out.Message.ID != "m1" {
+			t.Errorf("%s: %q, message %+v", test.name, Text(out), out.Message)
+		}
+		if e.Payload == nil || e.Message.RawPlatformPayload == nil || e.ExternalEvent.RawPayload == nil || string(e.Metadata) != string(test.metadata) {
+			t.Errorf("%s: the question was changed", test.name)
+		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"cloud.google.com/go/firestore"
-
 	"parley.internal/shared/identity"
 )
 
@@ -38,15 +37,20 @@ const MaxResumeIDs = 100
 // deliveryID is the syntax of a delivery's id; [ID] makes 32 hexadecimal digits.
 var deliveryID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
-// maxBacklog is the number of entries in one query.
-const maxBacklog = 500
+// The limits of a part of a backlog. A part may exceed maxBacklogBytes by the last entry, and by the entries opened in the
+// same millisecond.
+const (
+	maxBacklog      = 500     // entries
+	maxBacklogBytes = 1 << 20 // total size of the entries' events
+	firstBacklog    = 16      // entries in the first query, of unknown size
+)
 
 // Resume finds the answers missed by a user's client at the WebSocket gateway. All pending answers count as missed. got
 // has the ids of the last answers received by the client, the earliest first. If got is not empty, all later answers
 // with other ids count as missed, too, even if another client received them. Dead answers are left to the operators.
 // Resume marks the pending answers in got as delivered.
 //
-// A large backlog comes in parts: Resume returns the first, [Ledger.Continue] the next.
+// A large backlog comes in parts of about 1 MiB: Resume returns the first, [Ledger.Continue] the next.
 //
 // A client's position is not one cursor, such as Centrifuge's StreamPosition (an offset and an epoch). Such a cursor
 // needs a stream in which messages arrive in the order of their offsets. Answers have no such order. The ledger sorts
@@ -72,8 +76,9 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 		b.Next.after = after
 	}
 	seen := map[string]bool{}
+	size := 0
 	for {
-		part, err := l.Continue(ctx, user, got, b.Next)
+		part, err := l.part(ctx, user, got, b.Next, maxBacklogBytes-size)
 		if err != nil {
 			return Backlog{}, err
 		}
@@ -81,12 +86,13 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 		for _, e := range part.Entries {
 			if !seen[e.ID] {
 				seen[e.ID], b.Entries = true, append(b.Entries, e)
+				size += len(e.Event)
 			}
 		}
 		if part.Until.After(b.Until) {
 			b.Until = part.Until
 		}
-		if b.Next.IsZero() || len(b.Entries) >= maxBacklog {
+		if b.Next.IsZero() || len(b.Entries) >= maxBacklog || size >= maxBacklogBytes {
 			return b, nil
 		}
 	}
@@ -95,9 +101,14 @@ func (l *Ledger) Resume(ctx context.Context, user identity.UserID, got []string)
 // Continue returns the next part of a backlog. Answers opened exactly at its start may have been in the previous part,
 // too.
 func (l *Ledger) Continue(ctx context.Context, user identity.UserID, got []string, from Cursor) (Backlog, error) {
+	return l.part(ctx, user, got, from, maxBacklogBytes)
+}
+
+// part returns a part of a backlog with about size bytes.
+func (l *Ledger) part(ctx context.Context, user identity.UserID, got []string, from Cursor, size int) (Backlog, error) {
 	q := l.client.Collection("deliveries").Where("userId", "==", user.String()).
 		Where("destination", "==", string(identity.APIGateway)).Where("openedAt", ">=", from.From).
-		OrderBy("openedAt", firestore.Asc).Limit(maxBacklog)
+		OrderBy("openedAt", firestore.Asc)
 	after := from.after
 	named := after.ID != ""
 	early := named && from.From.Before(after.OpenedAt)
@@ -109,13 +120,13 @@ func (l *Ledger) Continue(ctx context.Context, user identity.UserID, got []strin
 	default:
 		q = q.Where("state", "==", Pending)
 	}
-	found, err := l.find(ctx, q)
+	found, next, err := l.findPart(ctx, q, from.From, size)
 	if err != nil {
 		return Backlog{}, err
 	}
 	b := Backlog{Recovered: true}
-	if n := len(found); n == maxBacklog && found[n-1].OpenedAt.After(from.From) {
-		b.Next = Cursor{found[n-1].OpenedAt, after}
+	if !next.IsZero() {
+		b.Next = Cursor{next, after}
 	} else if early {
 		b.Next = Cursor{after.OpenedAt, after}
 	}
@@ -151,6 +162,9 @@ func (l *Ledger) position(ctx context.Context, user identity.UserID, got []strin
 			docs = append(docs, l.doc(id))
 		}
 	}
+	if len(docs) == 0 {
+		return Entry{}, ErrNotFound
+	}
 	snaps, err := l.client.GetAll(ctx, docs)
 	if err != nil {
 		return Entry{}, fmt.Errorf("read the entries that a client named: %w", err)
@@ -172,6 +186,44 @@ func (l *Ledger) position(ctx context.Context, user identity.UserID, got []strin
 		return Entry{}, ErrNotFound
 	}
 	return slices.MaxFunc(known[:(len(known)+1)/2], before), nil
+}
+
+// findPart reads the entries of a query, opened at from or later, until their events have size bytes or there are
+// maxBacklog. Entries opened at the same time are never separated by the size. next is the start of the next part; zero if
+// there is none.
+//
+// Firestore can't limit a query by size, so findPart begins with few entries, and continues with as many as their average
+// size allows.
+func (l *Ledger) findPart(ctx context.Context, q firestore.Query, from time.Time, size int) (entries []Entry, next time.Time, err error) {
+	total, limit := 0, firstBacklog
+	for {
+		snaps, err := q.Limit(limit).Documents(ctx).GetAll()
+		if err != nil {
+			return nil, time.Time{}, fmt.Errorf("query the ledger: %w", err)
+		}
+		for _, snap := range snaps {
+			e, err := entryOf(snap)
+			if err != nil {
+				return nil, time.Time{}, err
+			}
+			if total >= size && e.OpenedAt.After(entries[len(entries)-1].OpenedAt) {
+				return entries, e.OpenedAt, nil
+			}
+			entries = append(entries, e)
+			total += len(e.Event)
+		}
+		n := len(entries)
+		switch {
+		case len(snaps) < limit:
+			return entries, time.Time{}, nil
+		case n == maxBacklog && entries[n-1].OpenedAt.After(from):
+			return entries, entries[n-1].OpenedAt, nil
+		case n == maxBacklog:
+			return entries, time.Time{}, nil
+		}
+		q = q.StartAfter(snaps[len(snaps)-1])
+		limit = min(max((size-total)*n/max(total, 1), 2), maxBacklog-n)
+	}
 }
 
 func (l *Ledger) find(ctx context.Context, q firestore.Query) ([]Entry, error) {
