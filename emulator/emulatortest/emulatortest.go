@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -74,19 +75,23 @@ func (s *server) get(start func() (addr string, stop func(), err error)) (string
 
 var embeddedPubSub, embeddedFirestore, googlePubSub, googleFirestore server
 
-// parallelTests is the number of tests that run at the same time: the tests wait more than they compute.
-const parallelTests = "4"
-
-// Main runs a package's tests, stops the servers, and exits. m is a *testing.M or a wrapper of one. Without the flag
-// -parallel, four tests run at the same time, also on a smaller machine.
-func Main(m interface{ Run() int }) {
+// Parallel lets n tests run at the same time, also on a machine with fewer processors. It suits tests that wait more than
+// they compute. A flag -parallel wins. Parallel is for TestMain.
+func Parallel(n int) {
 	flag.Parse()
-	if tests := flag.Lookup("test.parallel"); tests.Value.String() == tests.DefValue {
-		if err := tests.Value.Set(parallelTests); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if chosen {
+		return
 	}
+	if err := flag.Set("test.parallel", strconv.Itoa(n)); err != nil {
+		panic(err) // the flag exists in every test
+	}
+}
+
+// Main runs a package's tests, four at a time, stops the servers, and exits. m is a *testing.M or a wrapper of one.
+func Main(m interface{ Run() int }) {
+	Parallel(4)
 	code := m.Run()
 	for _, s := range []*server{&embeddedPubSub, &embeddedFirestore, &googlePubSub, &googleFirestore} {
 		if s.stop != nil {

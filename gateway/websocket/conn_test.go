@@ -13,6 +13,7 @@ import (
 )
 
 func TestBadFramesAreRefusedAndTheConnectionStaysOpen(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.MaxText, c.MaxFrame, c.MaxRooms, c.Burst = 20, 2048, 2, 1000 })
 	c := f.dial("1")
 	c.join("second")
@@ -80,6 +81,7 @@ func TestBadFramesAreRefusedAndTheConnectionStaysOpen(t *testing.T) {
 }
 
 func TestOtherTypesKeepTheirPayload(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	c := f.dial("1")
 	c.sendText(`{"type":"poll.vote","payload":{"option":2,"room":"r"},"metadata":{"id":"v1","seen":true}}`)
@@ -91,6 +93,7 @@ func TestOtherTypesKeepTheirPayload(t *testing.T) {
 }
 
 func TestRateLimitKeepsTheConnectionOpen(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.Burst, c.Rate = 3, 10 })
 	c := f.dial("1") // uses one of three frames
 	for range 8 {
@@ -114,6 +117,7 @@ func TestRateLimitKeepsTheConnectionOpen(t *testing.T) {
 }
 
 func TestAFloodClosesTheConnection(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.Burst, c.Rate = 2, 0.001 })
 	c := f.dial("1")
 	for range 2 * floodFactor {
@@ -125,6 +129,7 @@ func TestAFloodClosesTheConnection(t *testing.T) {
 }
 
 func TestAFrameTooLargeToSkipClosesTheConnection(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.MaxFrame = 1024 })
 	c := f.dial("1")
 	go c.WriteMessage(gorilla.TextMessage, make([]byte, 1024*skipFactor+1)) // may fail, because the connection ends
@@ -134,6 +139,7 @@ func TestAFrameTooLargeToSkipClosesTheConnection(t *testing.T) {
 }
 
 func TestSlowPublishingDelaysOnlyTheInbox(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.Inbox = 2 })
 	f.publisher.gate = make(chan struct{})
 	c := f.dial("1")
@@ -168,6 +174,7 @@ func TestSlowPublishingDelaysOnlyTheInbox(t *testing.T) {
 }
 
 func TestAFailedPublishIsReported(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	c := f.dial("1")
 	f.publisher.fail(errors.New("bus is down"))
@@ -181,6 +188,7 @@ func TestAFailedPublishIsReported(t *testing.T) {
 }
 
 func TestConnectionsCloseAtTheirMaximumAge(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.MaxAge, c.MaxAgeSpread = 100*time.Millisecond, 50*time.Millisecond })
 	if code := f.dialWith("").closeCode(); code != CloseMaxAge { // possibly the first frame
 		t.Errorf("closed with %d; want %d", code, CloseMaxAge)
@@ -188,6 +196,7 @@ func TestConnectionsCloseAtTheirMaximumAge(t *testing.T) {
 }
 
 func TestAConnectionClosesWhenItsTokenExpires(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.tokens.put("token-1", store.Token{UserID: "twitch:1", ExpiresAt: time.Now().Add(time.Second)})
 	if code := f.dialWith("").closeCode(); code != CloseTokenExpired { // possibly the first frame
@@ -196,6 +205,7 @@ func TestAConnectionClosesWhenItsTokenExpires(t *testing.T) {
 }
 
 func TestASilentClientIsDisconnected(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.PingInterval = 500 * time.Millisecond })
 	f.dial("1") // answers no ping, because the test does not read
 	eventually(t, "let go", func() bool { return f.connections() == 0 })
@@ -203,6 +213,7 @@ func TestASilentClientIsDisconnected(t *testing.T) {
 }
 
 func TestAClientAnsweringPingsStaysConnected(t *testing.T) {
+	t.Parallel()
 	// a slow machine may answer late, and must not count as silent
 	f := newFixture(t, func(c *Config) { c.PingInterval = 500 * time.Millisecond })
 	c := f.dial("1")
@@ -220,6 +231,7 @@ func TestAClientAnsweringPingsStaysConnected(t *testing.T) {
 }
 
 func TestDrainPublishesAcceptedMessagesAndWritesQueuedFrames(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.publisher.gate = make(chan struct{})
 	c := f.dial("1")
@@ -261,6 +273,7 @@ func TestDrainPublishesAcceptedMessagesAndWritesQueuedFrames(t *testing.T) {
 }
 
 func TestCodesAreUniqueInTheirTables(t *testing.T) {
+	t.Parallel()
 	seen := map[any]bool{}
 	once := func(code any, meaning string) {
 		if seen[code] || meaning == "" {

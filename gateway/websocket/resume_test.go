@@ -46,6 +46,7 @@ func (f *fixture) dialWith(query string) *client {
 }
 
 func TestAReconnectingClientGetsMissedAnswersInOrder(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	looking, look := make(chan []string, 1), make(chan struct{})
 	f.ledger.backlog = func(got []string) (delivery.Backlog, error) {
@@ -93,6 +94,7 @@ func TestAReconnectingClientGetsMissedAnswersInOrder(t *testing.T) {
 
 // Pending answers are read page by page. All are written before answers received meanwhile.
 func TestAClientGetsAllPagesOfPendingAnswers(t *testing.T) {
+	t.Parallel()
 	for _, query := range []string{"after=named", "ack=1&after=named"} {
 		f := newFixture(t, nil)
 		begun, look := make(chan struct{}), make(chan struct{})
@@ -146,6 +148,7 @@ func TestAClientGetsAllPagesOfPendingAnswers(t *testing.T) {
 // With many pending answers, resume waits for acknowledgements; otherwise the client would be closed as too slow. Meanwhile
 // the client is pinged.
 func TestUnacknowledgedAnswersAreLimited(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.PingInterval = time.Second })
 	part := func(from, n int) (part []delivery.Entry) {
 		for i := range n {
@@ -196,6 +199,7 @@ func TestUnacknowledgedAnswersAreLimited(t *testing.T) {
 }
 
 func TestAnErrorOnALaterPageClosesWithNotResumed(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
 		return delivery.Backlog{Recovered: true, Next: delivery.Cursor{From: testTime}}, nil
@@ -211,6 +215,7 @@ func TestAnErrorOnALaterPageClosesWithNotResumed(t *testing.T) {
 }
 
 func TestALedgerErrorClosesWithNotResumed(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) { return delivery.Backlog{}, errors.New("store is down") }
 	if code := f.dialAfter("a").closeCode(); code != CloseNotResumed {
@@ -219,6 +224,7 @@ func TestALedgerErrorClosesWithNotResumed(t *testing.T) {
 }
 
 func TestOnlyTheLastNamedIDsCount(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	asked := make(chan []string, 1)
 	f.ledger.backlog = func(got []string) (delivery.Backlog, error) { asked <- got; return delivery.Backlog{}, nil }
@@ -233,6 +239,7 @@ func TestOnlyTheLastNamedIDsCount(t *testing.T) {
 }
 
 func TestAnAcknowledgementDeliversTheAnswer(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
 		return delivery.Backlog{Recovered: true, Entries: []delivery.Entry{ledgerEntry(t, "old", delivery.Pending)}}, nil
@@ -259,6 +266,7 @@ func TestAnAcknowledgementDeliversTheAnswer(t *testing.T) {
 }
 
 func TestAWriteWithoutAcknowledgementsDeliversTheAnswer(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	acks := f.dialWith("ack=1")
 	acks.next()
@@ -274,6 +282,7 @@ func TestAWriteWithoutAcknowledgementsDeliversTheAnswer(t *testing.T) {
 }
 
 func TestAnAnswerAwaitsItsAcknowledgement(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.WriteTimeout, c.PingInterval, c.QueueBytes = time.Minute, time.Minute, 1<<30 })
 	f.dial("1") // without acknowledgements, and without reading
 	plain := f.hub.receivers(nil, "twitch:1", "")[0]
@@ -297,6 +306,7 @@ func TestAnAnswerAwaitsItsAcknowledgement(t *testing.T) {
 }
 
 func TestARedrivenUnacknowledgedAnswerIsSentAgain(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
 		return delivery.Backlog{Recovered: true, Entries: []delivery.Entry{ledgerEntry(t, "a", delivery.Pending)}}, nil
@@ -330,6 +340,7 @@ func TestARedrivenUnacknowledgedAnswerIsSentAgain(t *testing.T) {
 }
 
 func TestALateBusMessageDoesNotRepeatANamedAnswer(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	until := testTime.Add(time.Hour)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) { return delivery.Backlog{Recovered: true, Until: until}, nil }
@@ -369,6 +380,7 @@ func TestALateBusMessageDoesNotRepeatANamedAnswer(t *testing.T) {
 }
 
 func TestAnImmediateAcknowledgementCounts(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	ids := make(chan string, 1)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
@@ -390,6 +402,7 @@ func TestAnImmediateAcknowledgementCounts(t *testing.T) {
 }
 
 func TestARecordingErrorClosesWithNotRecorded(t *testing.T) {
+	t.Parallel()
 	for name, query := range map[string]string{"acknowledging": "ack=1", "not acknowledging": ""} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil)
@@ -411,6 +424,7 @@ func TestARecordingErrorClosesWithNotRecorded(t *testing.T) {
 }
 
 func TestInvalidAckParametersAreRefused(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	for _, query := range []string{"ack=yes", "ack=0", "ack=", "ack=1&ack=no"} {
 		url := "ws" + strings.TrimPrefix(f.http.URL, "http") + Path + "?" + query
