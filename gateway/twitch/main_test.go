@@ -8,6 +8,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	emulatortest.Parallel(8)
+	emulatortest.Parallel(6)
 	os.Exit(m.Run())
 }
