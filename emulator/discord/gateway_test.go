@@ -33,7 +33,7 @@ type packet struct {
 
 func (w *world) dial(query string) *wire {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	w.t.Cleanup(cancel)
 	conn, _, err := websocket.Dial(ctx, w.GatewayURL()+"/"+query, nil)
 	w.must(err)
