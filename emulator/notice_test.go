@@ -39,7 +39,7 @@ func TestNoticeOfAnotherSystemIsDeliveredOnce(t *testing.T) {
 	w.receives(map[string][]string{
 		onWeb: {"to the room", "to all"}, onTwitch: {"to Twitch", "to all"}, onDiscord: {"to Discord", "to all"},
 	})
-	until(t, "the dead letter", func() bool { return len(letters(t, w.db)) > 0 })
+	until(t, "the dead letter", func() bool { return len(storedDeadLetters(t, w.db)) > 0 })
 	until(t, "every outcome", func() bool { return len(w.inState(delivery.Pending, delivery.Claimed)) == 0 })
 	if all := w.inState(delivery.Delivered); len(all) != 6 || len(w.ledger()) != 6 {
 		t.Errorf("%d delivered entries of %d; want 6", len(all), len(w.ledger()))

@@ -121,7 +121,7 @@ func TestAnswersArriveInTheOrderOfTheQuestions(t *testing.T) {
 		t.Run(fmt.Sprint(gateways, " gateways"), func(t *testing.T) {
 			t.Parallel()
 			p := start(t, unhurried, "--gateways", fmt.Sprint(gateways))
-			inOrder(connect(t, p, gateways-1, "api-gateway:eve"), 500)
+			inOrder(connect(t, p, gateways-1, "api-gateway:eve"), 250)
 		})
 	}
 	t.Run("while deliveries fail and are repeated", func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestAnswersArriveInTheOrderOfTheQuestions(t *testing.T) {
 			// fewer faults: each fault delays its key by the subscription's back-off of a second
 			push: func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
 				resp, err := next.RoundTrip(r)
-				if err == nil && pushed.Add(1)%200 == 0 {
+				if err == nil && pushed.Add(1)%100 == 0 {
 					resp.Body.Close()
 					return nil, fmt.Errorf("the response to the push is lost")
 				}
@@ -149,9 +149,9 @@ func TestAnswersArriveInTheOrderOfTheQuestions(t *testing.T) {
 		}.flags(t)
 		p := start(t, unhurried, append(flags, "--gateways", "3")...)
 		c := connect(t, p, 1, "api-gateway:eve")
-		inOrder(c, 500)
+		inOrder(c, 250)
 		c.nothingMore()
-		if failed.Load() < 40 {
+		if failed.Load() < 20 {
 			t.Errorf("only %d deliveries failed", failed.Load())
 		}
 	})

@@ -36,10 +36,10 @@ func logReport(t *testing.T, report interface{ Write(io.Writer) error }) {
 	t.Log(out.String())
 }
 
-// "go run ./emulator soak" runs the same soak for minutes. The soaks of this file run alone, before the parallel tests: a
-// gateway that starts slowly on a busy machine leaves long gaps, and then most questions of a soak fall into the gaps.
+// "go run ./emulator soak" runs the same soak for minutes.
 func TestAnswersArriveOnceDespiteFaults(t *testing.T) {
-	o := soak.ClientOptions{Common: soakCommon(t, len(soak.Kinds)), Users: 20, InFlight: 8, Messages: 800, Pace: soak.Short}
+	t.Parallel()
+	o := soak.ClientOptions{Common: soakCommon(t, len(soak.Kinds)), Users: 20, InFlight: 8, Messages: 400, Pace: soak.Short}
 	report, err := soak.RunClients(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -62,11 +62,13 @@ func TestAnswersArriveOnceDespiteFaults(t *testing.T) {
 // The test replaces every gateway three times while users ask, like Cloud Run with a new revision. There are no other
 // faults, so every question must be answered and no delivery may be dead-lettered.
 func TestRollingDeployLosesAndDoublesNothing(t *testing.T) {
+	t.Parallel()
 	o := soak.ClientOptions{
 		Common: soakCommon(t, 9), InFlight: 16,
 		Users: 9, // a tenth user would leave for good
-		Kinds: []soak.Kind{soak.Roll}, Messages: 800, Bounded: true, Pace: soak.Rolling,
+		Kinds: []soak.Kind{soak.Roll}, Messages: 400, Pace: soak.Rolling,
 	}
+	o.Bounded = true
 	report, err := soak.RunClients(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -91,10 +93,12 @@ func TestRollingDeployLosesAndDoublesNothing(t *testing.T) {
 
 // "go run ./emulator soak platforms" runs the same soak for minutes.
 func TestPlatformQuestionsAreIngestedAndAnsweredOnce(t *testing.T) {
+	t.Parallel()
 	o := soak.PlatformOptions{
 		Common: soakCommon(t, 5), Channels: 6, Guilds: 2,
-		Messages: 100, Every: 80 * time.Millisecond, Gap: 1500 * time.Millisecond, ExpireClaims: true,
+		Answers: 60, Every: 80 * time.Millisecond, Gap: 1500 * time.Millisecond, ExpireClaims: true,
 	}
+	o.Bounded = true // a busy machine answers the questions after the last fault
 	report, err := soak.RunPlatforms(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -110,11 +114,8 @@ func TestPlatformQuestionsAreIngestedAndAnsweredOnce(t *testing.T) {
 	}
 	for _, p := range []identity.Platform{identity.Twitch, identity.Discord} {
 		tally := report.Platforms[p]
-		if tally.Asked < o.Messages || tally.Ingested+tally.Missed != tally.Asked || tally.Answered+tally.Unknown != tally.Ingested {
+		if tally.Answered < o.Answers || tally.Ingested+tally.Missed != tally.Asked || tally.Answered+tally.Unknown != tally.Ingested {
 			t.Errorf("%s: %+v: some questions have an outcome that no kill explains", p, tally)
-		}
-		if tally.Answered < o.Messages/2 {
-			t.Errorf("%s: only %d of %d questions were answered", p, tally.Answered, tally.Asked)
 		}
 	}
 }

@@ -97,7 +97,7 @@ missed, and must lie in a recorded gap. The exit code is 1 if a question or an a
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.IntVar(&o.Messages, "messages", 1000, "least number of questions on each platform")
+	fs.IntVar(&o.Answers, "answers", 1000, "least number of answers delivered on each platform")
 	fs.IntVar(&o.Faults, "faults", 15, "least number of gateways to kill or stop")
 	fs.IntVar(&o.Channels, "channels", 20, "number of Twitch channels")
 	fs.IntVar(&o.Guilds, "guilds", 2, "number of Discord guilds, with two channels each")

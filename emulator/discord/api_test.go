@@ -17,6 +17,7 @@ import (
 func (w *world) messages() string { return "/channels/" + w.channel.ID + "/messages" }
 
 func TestRequestsNeedAVersionATokenAndARoute(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	bot := "Bot " + w.bot.Token
 	for _, tt := range []struct {
@@ -52,6 +53,7 @@ func TestRequestsNeedAVersionATokenAndARoute(t *testing.T) {
 }
 
 func TestInvalidMessagesAreRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	asked := w.say(w.viewer.ID, "?")
 	other, err := w.AddChannel(discord.Channel{GuildID: w.guild.ID, Name: "other"})
@@ -107,6 +109,7 @@ func TestInvalidMessagesAreRefused(t *testing.T) {
 }
 
 func TestEnforcedNonceMakesOneMessage(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	send := func(text string, enforce bool) string {
 		t.Helper()
@@ -132,6 +135,7 @@ func TestEnforcedNonceMakesOneMessage(t *testing.T) {
 }
 
 func TestNonceReturnsTheMessageAfterALostResponse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	body := object{"content": "hello", "nonce": "n1", "enforce_nonce": true}
 	w.FailHTTP(discord.HTTPFault{Method: "POST", Path: "/messages", Done: true, Drop: true})
@@ -147,6 +151,7 @@ func TestNonceReturnsTheMessageAfterALostResponse(t *testing.T) {
 }
 
 func TestPagesOfMessages(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c := w.client()
 	var ids []string
@@ -213,6 +218,7 @@ func TestPagesOfMessages(t *testing.T) {
 }
 
 func TestEditAndDelete(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c := w.client()
 	own, err := c.ChannelMessageSend(w.channel.ID, "one")
@@ -259,6 +265,7 @@ func TestEditAndDelete(t *testing.T) {
 }
 
 func TestMentions(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	open := w.role("open", 0)
 	open.Mentionable = true
@@ -328,6 +335,7 @@ func TestMentions(t *testing.T) {
 }
 
 func TestPermissionsInAChannel(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	set := func(o ...discord.Overwrite) {
 		t.Helper()
@@ -370,6 +378,7 @@ func TestPermissionsInAChannel(t *testing.T) {
 }
 
 func TestHierarchyOfModeration(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	low := w.role("low", 0)
 	mods := w.role("mods", discord.BanMembers|discord.ModerateMembers|discord.KickMembers)
@@ -416,6 +425,7 @@ func TestHierarchyOfModeration(t *testing.T) {
 }
 
 func TestBansAndTimeOuts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	mods := w.role("mods", discord.BanMembers|discord.ModerateMembers)
 	w.must(w.SetRoles(w.guild.ID, w.bot.ID, mods.ID))
@@ -490,6 +500,7 @@ func TestBansAndTimeOuts(t *testing.T) {
 }
 
 func TestAPIChangesRoles(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	low := w.role("low", 0)
 	mods := w.role("mods", discord.ManageRoles|discord.ManageNicknames)
@@ -535,6 +546,7 @@ func TestAPIChangesRoles(t *testing.T) {
 }
 
 func TestDirectMessages(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c := w.connect(allIntents)
 	_, err := w.SayDM(w.viewer.ID, w.bot.ID, "psst")
@@ -588,6 +600,7 @@ func TestDirectMessages(t *testing.T) {
 }
 
 func TestRouteRateLimit(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	other, err := w.AddChannel(discord.Channel{GuildID: w.guild.ID, Name: "other"})
 	w.must(err)
@@ -615,6 +628,7 @@ func TestRouteRateLimit(t *testing.T) {
 }
 
 func TestGlobalRateLimit(t *testing.T) {
+	t.Parallel()
 	limits := discord.DefaultLimits()
 	limits.Routes = discord.Window{}
 	w := newWorld(t, discord.WithLimits(limits))
@@ -634,6 +648,7 @@ func TestGlobalRateLimit(t *testing.T) {
 }
 
 func TestDiscordgoWaitsForARateLimit(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c := w.client()
 	w.FailHTTP(discord.HTTPFault{Method: "POST", Path: "/messages", Status: 429, RetryAfter: 50 * time.Millisecond})
@@ -652,6 +667,7 @@ func TestDiscordgoWaitsForARateLimit(t *testing.T) {
 }
 
 func TestInjectedFaultLooksLikeADiscordError(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	for _, tt := range []struct {
 		name   string
@@ -681,6 +697,7 @@ func TestInjectedFaultLooksLikeADiscordError(t *testing.T) {
 }
 
 func TestMessageContentOverHTTPNeedsTheIntentOfTheApp(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	plain, err := w.AddBot(discord.Bot{User: discord.User{Name: "plain"}})
 	w.must(err)

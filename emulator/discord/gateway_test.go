@@ -33,7 +33,7 @@ type packet struct {
 
 func (w *world) dial(query string) *wire {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	w.t.Cleanup(cancel)
 	conn, _, err := websocket.Dial(ctx, w.GatewayURL()+"/"+query, nil)
 	w.must(err)
@@ -131,6 +131,7 @@ func (c *wire) closed() int {
 }
 
 func TestDiscordgoGetsReadyAndItsGuilds(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	mods := w.role("mods", discord.BanMembers)
 	w.must(w.SetRoles(w.guild.ID, w.bot.ID, mods.ID))
@@ -151,6 +152,7 @@ func TestDiscordgoGetsReadyAndItsGuilds(t *testing.T) {
 }
 
 func TestDiscordgoSendsAndReceivesMessages(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c := w.connect(allIntents)
 	mods := w.role("mods", 0)
@@ -181,6 +183,7 @@ func TestDiscordgoSendsAndReceivesMessages(t *testing.T) {
 }
 
 func TestMessageAndMemberEvents(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	mods := w.role("mods", discord.BanMembers)
 	w.must(w.SetRoles(w.guild.ID, w.bot.ID, mods.ID))
@@ -220,6 +223,7 @@ func TestMessageAndMemberEvents(t *testing.T) {
 }
 
 func TestResumeAfterADropReplaysAllEvents(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c := w.connect(allIntents)
 	w.say(w.viewer.ID, "before")
@@ -248,6 +252,7 @@ func TestResumeAfterADropReplaysAllEvents(t *testing.T) {
 }
 
 func TestDiscordgoResumesAfterAReconnectRequest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c := w.connect(allIntents)
 	next(t, c.ready)
@@ -260,6 +265,7 @@ func TestDiscordgoResumesAfterAReconnectRequest(t *testing.T) {
 }
 
 func TestDiscordgoStartsANewSessionAfterInvalidSession(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c := w.connect(allIntents)
 	first := next(t, c.ready)
@@ -275,6 +281,7 @@ func TestDiscordgoStartsANewSessionAfterInvalidSession(t *testing.T) {
 }
 
 func TestResumeOnTheWire(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	const intents = discord.IntentGuildMessages | discord.IntentMessageContent
 	start := func() (string, int) {
@@ -334,6 +341,7 @@ func TestResumeOnTheWire(t *testing.T) {
 }
 
 func TestGatewayRefusals(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	with := func(change func(object)) object {
 		id := w.identity(discord.IntentGuildMessages)
@@ -380,6 +388,7 @@ func TestGatewayRefusals(t *testing.T) {
 }
 
 func TestMessageContentNeedsItsIntent(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c, _ := w.identified(discord.IntentGuildMessages | discord.IntentDirectMessages)
 	content := func() string {
@@ -407,6 +416,7 @@ func TestMessageContentNeedsItsIntent(t *testing.T) {
 }
 
 func TestIdentifyLimits(t *testing.T) {
+	t.Parallel()
 	limits := discord.DefaultLimits()
 	limits.Sessions = discord.Window{N: 2, Per: 24 * time.Hour}
 	w := newWorld(t, discord.WithLimits(limits))
@@ -438,6 +448,7 @@ func TestIdentifyLimits(t *testing.T) {
 }
 
 func TestCommandsAreLimited(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.hello()
 	for range 121 {
@@ -449,6 +460,7 @@ func TestCommandsAreLimited(t *testing.T) {
 }
 
 func TestHeartbeats(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited(), discord.WithTiming(discord.Timing{Heartbeat: time.Second}))
 	c, id := w.identified(0)
 	c.send(1, 1)
@@ -469,6 +481,7 @@ func TestHeartbeats(t *testing.T) {
 }
 
 func TestStopACKsWithholdsHeartbeatACKs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c, _ := w.identified(discord.IntentGuildMessages)
 	w.StopACKs("")
@@ -480,6 +493,7 @@ func TestStopACKsWithholdsHeartbeatACKs(t *testing.T) {
 }
 
 func TestCompression(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c := w.hello()
 	id := w.identity(discord.IntentGuilds)
@@ -519,6 +533,7 @@ func TestCompression(t *testing.T) {
 }
 
 func TestShards(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	received := make([]int, 2)
 	var conns []*wire
@@ -546,6 +561,7 @@ func TestShards(t *testing.T) {
 }
 
 func TestRequestGuildMembers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c, _ := w.identified(discord.IntentGuildMembers)
 	for query, want := range map[string]int{"": 3, "VIEW": 1, "nobody": 0} {
@@ -563,6 +579,7 @@ func TestRequestGuildMembers(t *testing.T) {
 }
 
 func TestDispatchFaults(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c, _ := w.identified(discord.IntentGuildMessages | discord.IntentMessageContent)
 	w.FailDispatch(discord.DispatchFault{Type: "MESSAGE_CREATE", Skip: 1, Lost: true})
@@ -584,6 +601,7 @@ func TestDispatchFaults(t *testing.T) {
 }
 
 func TestCloseGatewaySendsTheCode(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	for code, sessions := range map[int]int{discord.CloseUnknownError: 1, discord.CloseSessionTimedOut: 0} {
 		c, _ := w.identified(0)
@@ -600,6 +618,7 @@ func TestCloseGatewaySendsTheCode(t *testing.T) {
 }
 
 func TestHTTPFaultRefusesGatewayConnections(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	w.FailHTTP(discord.HTTPFault{Path: "/", Status: 503})
 	if _, _, err := websocket.Dial(t.Context(), w.GatewayURL()+"/?v=10", nil); err == nil {

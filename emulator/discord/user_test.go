@@ -11,6 +11,7 @@ import (
 )
 
 func TestMethodsRefuseInvalidArguments(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for name, f := range map[string]func() error{
 		"a user without a name": func() error { _, err := w.AddUser(discord.User{}); return err },
@@ -61,6 +62,7 @@ func TestMethodsRefuseInvalidArguments(t *testing.T) {
 }
 
 func TestSeedingTwiceChangesNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	again, err := w.AddUser(discord.User{Name: "viewer", GlobalName: "The Viewer"})
 	w.must(err)
@@ -82,6 +84,7 @@ func TestSeedingTwiceChangesNothing(t *testing.T) {
 }
 
 func TestIDsContainTheirCreationTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	at := w.clock.Now()
 	var ids []string
@@ -103,6 +106,7 @@ func TestIDsContainTheirCreationTime(t *testing.T) {
 }
 
 func TestResetTokenInvalidatesTheOldToken(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, unlimited())
 	c, _ := w.identified(0)
 	token, err := w.ResetToken(w.bot.ID)
@@ -119,6 +123,7 @@ func TestResetTokenInvalidatesTheOldToken(t *testing.T) {
 }
 
 func TestAwaitEndsWithItsContextAndTheServer(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
@@ -170,6 +175,7 @@ func FuzzMentions(f *testing.F) {
 }
 
 func TestAsTypedAppliesPermissionsAndTimeOuts(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		arrange func(w *world)

@@ -16,7 +16,7 @@ import (
 
 func TestTheGoClientWatchesAQuery(t *testing.T) {
 	onBoth(t, func(t *testing.T, b *backend) {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		c := b.client.Collection("c")
 		set := func(id string, n int) { must[*client.WriteResult](t)(c.Doc(id).Set(ctx, map[string]any{"n": n})) }
@@ -63,7 +63,7 @@ func TestTheGoClientWatchesAQuery(t *testing.T) {
 
 func TestTheGoClientWatchesADocument(t *testing.T) {
 	onBoth(t, func(t *testing.T, b *backend) {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		doc := b.client.Doc("c/d")
 		it := doc.Snapshots(ctx)
@@ -91,7 +91,7 @@ func TestTheGoClientWatchesADocument(t *testing.T) {
 func TestAWatchedQueryFollowsConcurrentWriters(t *testing.T) {
 	t.Parallel()
 	b := ours(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	it := b.client.Collection("c").Where("n", ">=", 0).Snapshots(ctx)
 	defer it.Stop()

@@ -69,7 +69,7 @@ func (b *backend) isGoogle() bool { return b.name == "google" }
 
 // ctx returns a context for calls of raw, with the credentials accepted by Google's emulator.
 func (b *backend) ctx(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer owner", "google-cloud-resource-prefix", b.db)
 }

@@ -37,7 +37,7 @@ func TestAnEmulatorAnswersUntilItIsStoppedAndLeavesNoProcess(t *testing.T) {
 			p.Stop()
 			// The killed children of the guard fall to init, which reaps them
 			// when it gets to it: until then they are zombies of the group.
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			tick := time.NewTicker(10 * time.Millisecond)
 			defer tick.Stop()

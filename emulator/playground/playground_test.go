@@ -156,7 +156,7 @@ type events struct {
 
 func (w *world) events() *events {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second) // a missing event fails the test
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute) // a missing event fails the test
 	w.t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/events", nil)
 	w.must(err)

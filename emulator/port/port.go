@@ -1,5 +1,5 @@
 // Package port finds free ports for listeners opened later, by a child process or after a restart. Start with [Free]. The
-// package must not import packages of this module.
+// package must not import packages of this module. The tests of packages google, soak and stack cover the package.
 package port
 
 import (

@@ -203,7 +203,7 @@ func TestProgressOfAPlatformQuestion(t *testing.T) {
 	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 	q := posted{id: "m1", channel: "lobby", at: noon}
 	ingested := map[string]map[string]int{"twitch:m1": {"c1": 1}}
-	dead := entry{State: string(delivery.Dead), CorrelationID: "c1"}
+	died := entry{State: string(delivery.Dead), CorrelationID: "c1"}
 	for _, test := range []struct {
 		name string
 		in   findings
@@ -213,10 +213,10 @@ func TestProgressOfAPlatformQuestion(t *testing.T) {
 		{"in a gap", findings{gaps: map[string][]gap.Gap{"twitch:lobby": {{From: noon, To: noon}}}}, missed},
 		{"ingested", findings{ingested: ingested}, unsettled},
 		{"pending", findings{ingested: ingested, ledger: newLedger([]entry{{State: string(delivery.Pending), CorrelationID: "c1"}}, nil)}, unsettled},
-		{"delivered", findings{ingested: ingested, ledger: newLedger([]entry{{State: string(delivery.Delivered), CorrelationID: "c1"}}, nil)}, settled},
-		{"dead without its dead letter", findings{ingested: ingested, ledger: newLedger([]entry{dead}, nil)}, unsettled},
-		{"dead with its dead letter", findings{ingested: ingested, ledger: newLedger([]entry{dead}, []deadLetter{{CorrelationID: "c1"}})}, settled},
-		{"a dead question", findings{ingested: ingested, ledger: newLedger(nil, []deadLetter{{CorrelationID: "c1"}})}, settled},
+		{"delivered", findings{ingested: ingested, ledger: newLedger([]entry{{State: string(delivery.Delivered), CorrelationID: "c1"}}, nil)}, answered},
+		{"dead without its dead letter", findings{ingested: ingested, ledger: newLedger([]entry{died}, nil)}, unsettled},
+		{"dead with its dead letter", findings{ingested: ingested, ledger: newLedger([]entry{died}, []deadLetter{{CorrelationID: "c1"}})}, dead},
+		{"a dead question", findings{ingested: ingested, ledger: newLedger(nil, []deadLetter{{CorrelationID: "c1"}})}, dead},
 	} {
 		if got := test.in.progress(identity.Twitch, q); got != test.want {
 			t.Errorf("%s: %s; want %s", test.name, got, test.want)

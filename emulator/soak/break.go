@@ -10,13 +10,13 @@ import (
 	"parley.internal/shared/retry"
 )
 
-// injectFaults draws faults and injects each fault in a goroutine, at most limit faults at a time, until ctx ends or most
-// faults were drawn; most is 0 for no bound. It returns after all repairs. inject gets the number of the fault, from 0,
-// and the clock error for a gateway started by the fault.
-func (h *harness) injectFaults(ctx context.Context, limit, most int, inject func(n int, f fault, skew time.Duration) error) error {
+// injectFaults draws faults and injects each fault in a goroutine, at most limit faults at a time, until ctx ends. If the
+// soak is bounded, injectFaults ends after Faults faults. It returns after all repairs. inject gets the number of the
+// fault, from 0, and the clock error for a gateway started by the fault.
+func (h *harness) injectFaults(ctx context.Context, limit int, inject func(n int, f fault, skew time.Duration) error) error {
 	var g errgroup.Group
 	g.SetLimit(limit)
-	for n := 0; most == 0 || n < most; n++ {
+	for n := 0; !h.Bounded || n < h.Faults; n++ {
 		f, skew := h.schedule.next(), h.schedule.skew() // the skew is drawn for every fault, so that the sequence depends on the seed alone
 		if retry.Sleep(ctx, f.after) != nil {
 			break

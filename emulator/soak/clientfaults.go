@@ -11,18 +11,13 @@ import (
 // maxAtOnce bounds the faults that are active or wait for a busy slot.
 const maxAtOnce = 20
 
-// breakThings injects faults until ctx ends, then waits for the repairs.
+// breakThings injects faults until ctx ends or enough faults were injected, then waits for the repairs.
 func (s *clientSoak) breakThings(ctx context.Context) error {
-	limit, most := maxAtOnce, 0
+	limit := maxAtOnce
 	if slices.Equal(s.options.Kinds, []Kind{Roll}) {
 		limit = 1 // on a small machine, overlapping deploys would leave no time for the users
 	}
-	if s.options.Bounded {
-		if most = s.Faults; most == 0 {
-			return nil
-		}
-	}
-	return s.injectFaults(ctx, limit, most, func(n int, f fault, skew time.Duration) error { return s.inject(ctx, n, f, skew) })
+	return s.injectFaults(ctx, limit, func(n int, f fault, skew time.Duration) error { return s.inject(ctx, n, f, skew) })
 }
 
 // inject injects one fault and repairs it. The first Faults of the schedule are required: the soak goes on until all of

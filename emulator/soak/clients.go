@@ -45,7 +45,6 @@ type ClientOptions struct {
 	Users    int    // every tenth user disconnects before the answers arrive
 	InFlight int    // open questions per user
 	Kinds    []Kind // of the faults; nil for all of [Kinds]
-	Bounded  bool   // Faults is also the largest number of faults
 	For      time.Duration
 	Messages int // questions
 }

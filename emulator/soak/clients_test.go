@@ -8,7 +8,7 @@ import (
 
 func TestOptionsThatCannotWorkAreRefused(t *testing.T) {
 	good := ClientOptions{Common: Common{Gateways: 1}, Users: 1, InFlight: 1, Pace: Short}
-	goodPlatforms := PlatformOptions{Common: Common{Gateways: 2}, Channels: 1, Guilds: 1, Messages: 1, Every: 1, Gap: 1}
+	goodPlatforms := PlatformOptions{Common: Common{Gateways: 2}, Channels: 1, Guilds: 1, Answers: 1, Every: 1, Gap: 1}
 	for name, pace := range map[string]Pace{"Long": Long, "Short": Short, "Rolling": Rolling} {
 		o := good
 		o.Pace = pace

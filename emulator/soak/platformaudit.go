@@ -83,7 +83,8 @@ type progress string
 const (
 	unsettled progress = "unsettled" // not ingested yet, or without an outcome
 	missed    progress = "missed"    // not ingested, in a recorded gap
-	settled   progress = "settled"   // delivered or dead-lettered
+	answered  progress = "answered"  // delivered
+	dead      progress = "dead"      // dead-lettered
 )
 
 // progress returns the state of a question.
@@ -98,11 +99,14 @@ func (f findings) progress(platform identity.Platform, q posted) progress {
 	for correlation := range correlations {
 		entries, deadLetters := f.entries[correlation], f.deadLetters[correlation]
 		if len(entries) == 0 && len(deadLetters) > 0 {
-			return settled
+			return dead
 		}
 		for _, e := range entries {
-			if e.State == string(delivery.Delivered) || e.State == string(delivery.Dead) && len(deadLetters) > 0 {
-				return settled
+			switch {
+			case e.State == string(delivery.Delivered):
+				return answered
+			case e.State == string(delivery.Dead) && len(deadLetters) > 0:
+				return dead
 			}
 		}
 	}

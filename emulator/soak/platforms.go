@@ -21,13 +21,14 @@ import (
 	"parley.internal/shared/topology"
 )
 
-// PlatformOptions configures [RunPlatforms]. On each platform, questions are asked until Messages and Faults are reached.
-// Gateways with an even number send to Twitch by Helix, the others by IRC.
+// PlatformOptions configures [RunPlatforms]. On each platform, questions are asked until Answers and Faults are reached.
+// A slow machine asks more questions, because more questions fall into gaps. Gateways with an even number send to Twitch
+// by Helix, the others by IRC.
 type PlatformOptions struct {
 	Common
 	Channels int           // on Twitch
 	Guilds   int           // on Discord; each guild has two channels
-	Messages int           // questions on each platform
+	Answers  int           // delivered on each platform; more than maxQuestions per answer end the soak with an error
 	Every    time.Duration // between two questions on a platform
 	Gap      time.Duration // average time between the beginnings of two faults
 	// ExpireClaims lets the Twitch claims of killed gateways expire at once. Otherwise a claim holds for a minute.
@@ -36,11 +37,19 @@ type PlatformOptions struct {
 
 // check returns an error for options that cannot work.
 func (o PlatformOptions) check() error {
-	if o.Gateways < 2 || o.Channels < 1 || o.Guilds < 1 || o.Messages < 1 || o.Every <= 0 || o.Gap <= 0 {
-		return errors.New("soak: the platforms' soak needs at least two gateways, one channel, one guild, one message and positive times")
+	if o.Gateways < 2 || o.Channels < 1 || o.Guilds < 1 || o.Answers < 1 || o.Every <= 0 || o.Gap <= 0 {
+		return errors.New("soak: the platforms' soak needs at least two gateways, one channel, one guild, one answer and positive times")
 	}
 	return nil
 }
+
+// maxOpen is the largest number of open questions on a platform. A slow machine with more open questions would only grow
+// its backlog.
+const maxOpen = 100
+
+// maxQuestions is the largest number of questions on a platform for each answer wanted. Only a system that stopped
+// answering reaches the number.
+const maxQuestions = 50
 
 // platformPace is the pace of the platforms' soak. The leases of a killed gateway expire after three seconds.
 var platformPace = Pace{Longest: 4 * time.Second, Deadline: 90 * time.Second, Grace: 3 * time.Second, Sweep: time.Second}
@@ -60,6 +69,7 @@ type platformSoak struct {
 	mu        sync.Mutex                // guards the fields below
 	ingested  map[string]map[string]int // how often each message was published, by platform:message id and correlation id
 	questions map[identity.Platform][]posted
+	counts    map[identity.Platform]counts
 }
 
 // RunPlatforms runs a soak with people on fakes of Twitch and Discord, kills and stops gateways, and audits the outcome:
@@ -81,6 +91,7 @@ func RunPlatforms(ctx context.Context, o PlatformOptions) (_ *PlatformReport, er
 	s := &platformSoak{
 		harness: newHarness(common, pace, names(PlatformKinds)), options: o,
 		ingested: map[string]map[string]int{}, questions: map[identity.Platform][]posted{},
+		counts: map[identity.Platform]counts{},
 	}
 	defer func() {
 		cancel()
@@ -198,9 +209,15 @@ func (s *platformSoak) run(ctx context.Context) error {
 	return s.awaitOutcomes(ctx)
 }
 
-// countAnswers updates the count of answers for the progress, every second until ctx ends.
+// counts holds numbers of questions on a platform at the time of the last count.
+type counts struct {
+	answered int // the answer was delivered
+	open     int // no outcome
+}
+
+// countAnswers updates the counts of answers until ctx ends.
 func (s *platformSoak) countAnswers(ctx context.Context) {
-	for retry.Sleep(ctx, time.Second) == nil {
+	for retry.Sleep(ctx, s.pace.Sweep/2) == nil {
 		if _, err := s.openQuestions(ctx); err != nil && ctx.Err() == nil {
 			s.fail("count the answers: %v", err)
 			return
@@ -208,10 +225,22 @@ func (s *platformSoak) countAnswers(ctx context.Context) {
 	}
 }
 
-// askAll asks on one platform.
+// askAll asks on one platform until enough answers were delivered and all faults were injected.
 func (s *platformSoak) askAll(ctx context.Context, c community, rng *rand.Rand) error {
 	channels := c.channels()
-	for n := 0; n < s.options.Messages || s.faultCount() < s.Faults; n++ {
+	for n := 0; ; {
+		now := s.countsOf(c.platform())
+		switch faults := s.faultCount(); {
+		case now.answered >= s.options.Answers && faults >= s.Faults:
+			return nil
+		case n >= maxQuestions*s.options.Answers:
+			return fmt.Errorf("ask on %s: %d of %d questions were answered after %d faults", c.platform(), now.answered, n, faults)
+		case now.open >= maxOpen:
+			if err := retry.Sleep(ctx, s.options.Every); err != nil {
+				return err
+			}
+			continue
+		}
 		q, err := c.ask(channels[rng.IntN(len(channels))], rng.IntN(people), fmt.Sprintf("!ask question %d", n))
 		if err != nil {
 			return fmt.Errorf("ask: %w", err)
@@ -220,17 +249,24 @@ func (s *platformSoak) askAll(ctx context.Context, c community, rng *rand.Rand) 
 		s.mu.Lock()
 		s.questions[c.platform()] = append(s.questions[c.platform()], q)
 		s.mu.Unlock()
+		n++
 		if err := retry.Sleep(ctx, s.options.Every); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
-// breakThings injects faults until ctx ends, then waits for the repairs. At most two gateways are down at a time, and at
+// countsOf returns the last counts of a platform.
+func (s *platformSoak) countsOf(p identity.Platform) counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts[p]
+}
+
+// breakThings injects faults until ctx ends or enough faults were injected, then waits for the repairs. At most two gateways are down at a time, and at
 // least one gateway runs. Every second fault meets the gateway with Discord's session.
 func (s *platformSoak) breakThings(ctx context.Context) error {
-	return s.injectFaults(ctx, min(2, s.Gateways-1), 0, func(n int, f fault, skew time.Duration) error {
+	return s.injectFaults(ctx, min(2, s.Gateways-1), func(n int, f fault, skew time.Duration) error {
 		slot := s.gateways[f.target%uint64(len(s.gateways))]
 		if n%2 == 1 {
 			owner, err := s.discordOwner(ctx)
@@ -312,23 +348,33 @@ func (s *platformSoak) awaitOutcomes(ctx context.Context) error {
 	}
 }
 
-// openQuestions counts the questions without an outcome, and stores the number of the others in answered.
+// openQuestions returns the number of questions without an outcome, and updates the counts.
 func (s *platformSoak) openQuestions(ctx context.Context) (int, error) {
 	f, err := s.find(ctx)
 	if err != nil {
 		return 0, err
 	}
-	open, answered := 0, 0
+	open, total := 0, 0
+	byPlatform := map[identity.Platform]counts{}
 	for platform, questions := range f.questions {
+		var n counts
 		for _, q := range questions {
 			switch f.progress(platform, q) {
-			case settled:
-				answered++
+			case answered:
+				n.answered++
+				total++
+			case dead:
+				total++
 			case unsettled:
-				open++
+				n.open++
 			}
 		}
+		byPlatform[platform] = n
+		open += n.open
 	}
-	s.answered.Store(int64(answered))
+	s.answered.Store(int64(total))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts = byPlatform
 	return open, nil
 }

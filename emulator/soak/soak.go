@@ -42,6 +42,7 @@ type Common struct {
 	Seed      uint64     // of the faults
 	Gateways  int        // running at a time
 	Faults    int        // least number of faults
+	Bounded   bool       // Faults is also the largest number of faults
 	Documents stack.Seed // rules and personalities; "!ask …" must get an answer
 	Progress  func(Progress)
 }

@@ -68,7 +68,7 @@ func (w *world) listen(t *testing.T, at string) *listener {
 }
 
 func (l *listener) read() (frame, error) {
-	ctx, cancel := context.WithTimeout(l.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(l.t.Context(), time.Minute)
 	defer cancel()
 	_, b, err := l.conn.Read(ctx)
 	if err != nil {

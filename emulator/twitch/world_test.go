@@ -88,7 +88,7 @@ func (w *world) helixWith(access string) *helix.Client {
 // await waits until cond holds, and fails the test if this takes too long.
 func (w *world) await(what string, cond func() bool) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	if err := w.Await(ctx, cond); err != nil {
 		w.t.Fatalf("%s: %v", what, err)

@@ -46,11 +46,11 @@ func open(t *testing.T, env emulatortest.Env) *system {
 	c := dlq.Config{Deployment: env.Deployment(), SweepBudget: time.Minute, SweepGrace: time.Second, Egress: delivery.Config{Deadline: 2 * time.Minute, Retention: 72 * time.Hour}}
 	log := slog.New(slog.NewTextHandler(s.log, nil))
 	var err error
-	if s.client, err = store.Connect(t.Context(), c.Deployment); err != nil {
+	if s.client, err = store.Connect(t.Context(), c.Deployment, env.FirestoreOption(t)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.client.Close() })
-	admin, err := pubsub.NewClient(t.Context(), env.Project)
+	admin, err := pubsub.NewClient(t.Context(), env.Project, env.PubSubOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func open(t *testing.T, env emulatortest.Env) *system {
 			t.Fatal(err)
 		}
 	}
-	b, err := bus.Open(t.Context(), c.Deployment, "sweep", slog.New(slog.DiscardHandler))
+	b, err := bus.Open(t.Context(), c.Deployment, "sweep", slog.New(slog.DiscardHandler), env.PubSubOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +310,7 @@ func TestTopicDecidesTheAction(t *testing.T) {
 		if l, err := s.letters.Get(t.Context(), digest.Of("message", "m1")); err != nil || string(l.Data) != "poison" {
 			t.Errorf("kept %+v, %v", l, err)
 		}
-	})
+	}, emulatortest.InEnvironment)
 }
 
 func TestGraceBelowOneSecondIsRefused(t *testing.T) {

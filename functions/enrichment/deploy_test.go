@@ -138,7 +138,7 @@ func serve(t *testing.T) string {
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- funcframework.StartHostPort(host, number) }()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
 		conn, err := net.Dial("tcp", addr)

@@ -91,13 +91,13 @@ type rig struct {
 
 var start = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-func newRig(t *testing.T, d config.Deployment, environ ...string) *rig {
+func newRig(t *testing.T, env emulatortest.Env, environ ...string) *rig {
 	t.Helper()
-	cfg, err := config.Load[enrichment.Config](append([]string{"GOOGLE_CLOUD_PROJECT=" + d.Project, "DISCORD_ROLES=Mods=moderator"}, environ...))
+	cfg, err := config.Load[enrichment.Config](append([]string{"GOOGLE_CLOUD_PROJECT=" + env.Project, "DISCORD_ROLES=Mods=moderator"}, environ...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := store.Connect(t.Context(), d)
+	client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func (r *rig) another() *rig { return assemble(r.t, r.client, r.cfg) }
 
 // onFirestore runs a test with a function on every Firestore emulator.
 func onFirestore(t *testing.T, run func(r *rig), environ ...string) {
-	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) { run(newRig(t, env.Deployment(), environ...)) })
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) { run(newRig(t, env, environ...)) })
 }
 
 func (r *rig) put(path string, doc any) {
@@ -802,8 +802,7 @@ func TestRoundTrips(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
-	t.Setenv("FIRESTORE_EMULATOR_HOST", server.Addr())
-	r := newRig(t, emulatortest.Env{Project: "counts"}.Deployment())
+	r := newRig(t, emulatortest.Env{Project: "counts", Firestore: server.Addr()})
 	r.rule("hello", map[string]any{"when": `event.message.text == "!hello"`, "candidates": textCandidate("Hello"), "cooldownSeconds": 60})
 	r.rule("ask", map[string]any{"when": `event.message.text == "!ask"`, "slip": []string{"personality"}})
 	r.put("users/twitch:1", map[string]any{"email": "a@example.com"})

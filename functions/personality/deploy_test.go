@@ -21,7 +21,7 @@ import (
 
 func TestPushedMessageIsAnswered(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
-		admin, err := pubsub.NewClient(t.Context(), env.Project)
+		admin, err := pubsub.NewClient(t.Context(), env.Project, env.PubSubOption(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +49,7 @@ func TestPushedMessageIsAnswered(t *testing.T) {
 			}
 		}
 
-		client, err := store.Connect(t.Context(), env.Deployment())
+		client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +61,7 @@ func TestPushedMessageIsAnswered(t *testing.T) {
 		if said, err := event.Decode(entry.Event); err != nil || !strings.Contains(answer.Text(said), "hello") {
 			t.Errorf("the ledger holds %s, %v", entry.Event, err)
 		}
-	})
+	}, emulatortest.InEnvironment)
 }
 
 // pushed returns the message of a push.

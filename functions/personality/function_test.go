@@ -133,7 +133,7 @@ func newRig(t *testing.T, env emulatortest.Env, environ ...string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := store.Connect(t.Context(), env.Deployment())
+	client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}

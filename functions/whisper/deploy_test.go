@@ -138,7 +138,7 @@ func TestDeployedFunctionSendsPushedWhispers(t *testing.T) {
 		if e := r.entry(t, gone); e.Reason != string(deadletter.LoginNeeded) || !strings.Contains(e.Message, "/oauth/twitch/login") {
 			t.Errorf("after the token was revoked: %q for %q: %s", e.State, e.Reason, e.Message)
 		}
-	})
+	}, emulatortest.InEnvironment)
 }
 
 func TestFunctionStartsWithoutTwitch(t *testing.T) {
@@ -159,5 +159,5 @@ func TestFunctionStartsWithoutTwitch(t *testing.T) {
 		if _, err := build(t.Context(), []string{"TWITCH_CLIENT_ID=c"}); err == nil || !strings.Contains(err.Error(), "TWITCH_CLIENT_SECRET: ") || !strings.Contains(err.Error(), "GOOGLE_CLOUD_PROJECT: ") {
 			t.Errorf("build = %v; want what is wrong with the configuration", err)
 		}
-	})
+	}, emulatortest.InEnvironment)
 }

@@ -72,7 +72,7 @@ func TestInstancesShareTheLimits(t *testing.T) {
 		now := time.Now()
 		var limiters []*Limiter
 		for range 3 {
-			client, err := store.Connect(t.Context(), env.Deployment())
+			client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -62,6 +62,7 @@ func rawOfMessage(t *testing.T, e *event.Event) map[string]any {
 }
 
 func TestMessageBecomesAnEvent(t *testing.T) {
+	t.Parallel()
 	c := newTestConverter(t)
 	it := one(t, c, "MESSAGE_CREATE", messageCreate(`,"mentions":[{"id":"`+botID+`","username":"parley"}],"mention_everyone":true,"mention_roles":["12"],
 		"attachments":[{"id":"9","filename":"cat.png","url":"https://cdn.example/cat.png","content_type":"image/png","size":7}],
@@ -89,6 +90,7 @@ func TestMessageBecomesAnEvent(t *testing.T) {
 }
 
 func TestMessagesOfBotsAndDiscordAreNoEvents(t *testing.T) {
+	t.Parallel()
 	c := newTestConverter(t)
 	for name, data := range map[string]string{
 		"of the bot":     strings.Replace(messageCreate(""), aliceID, botID, 1),
@@ -104,6 +106,7 @@ func TestMessagesOfBotsAndDiscordAreNoEvents(t *testing.T) {
 }
 
 func TestEventsHaveTheCurrentRoles(t *testing.T) {
+	t.Parallel()
 	c := newTestConverter(t)
 	names := func(data string) any { return rawOfMessage(t, one(t, c, "MESSAGE_CREATE", data).event)["roleNames"] }
 	update(t, c, "GUILD_ROLE_UPDATE", `{"guild_id":"`+guildID+`","role":{"id":"11","name":"Guards"}}`)
@@ -123,6 +126,7 @@ func TestEventsHaveTheCurrentRoles(t *testing.T) {
 }
 
 func TestRepliesAndThreads(t *testing.T) {
+	t.Parallel()
 	c := newTestConverter(t)
 	reply := strings.Replace(messageCreate(`,"message_reference":{"message_id":"499","channel_id":"`+roomID+`"},
 		"referenced_message":{"id":"499","content":"before","author":{"id":"`+botID+`","username":"parley"},"components":[{"type":99}]}`), `"type":0`, `"type":19`, 1)
@@ -139,6 +143,7 @@ func TestRepliesAndThreads(t *testing.T) {
 }
 
 func TestOtherDispatchesBecomeEvents(t *testing.T) {
+	t.Parallel()
 	c := newTestConverter(t)
 	edited := messageCreate(`,"edited_timestamp":"2026-01-02T03:05:00+00:00"`)
 	for _, test := range []struct{ name, kind, data, want, channel, user string }{
@@ -197,6 +202,7 @@ func FuzzConverter(f *testing.F) {
 }
 
 func TestSnowflake(t *testing.T) {
+	t.Parallel()
 	// the example of https://discord.com/developers/docs/reference#snowflakes
 	f, ok := parseSnowflake("175928847299117063")
 	if want := time.Date(2016, 4, 30, 11, 18, 25, 796e6, time.UTC); !ok || !f.time().Equal(want) || f.String() != "175928847299117063" {
@@ -213,6 +219,7 @@ func TestSnowflake(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
+	t.Parallel()
 	c, err := config.Load[Config](nil)
 	if err != nil || c.Enabled() || c.APIURL != "https://discord.com/api" {
 		t.Errorf("default = %+v (%v); want Discord off", c, err)

@@ -21,6 +21,7 @@ import (
 )
 
 func TestMessagesBecomeEvents(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	elder, err := w.discord.AddRole(fake.Role{GuildID: w.guild.ID, Name: "Elder"})
 	w.must(err)
@@ -94,6 +95,7 @@ func TestMessagesBecomeEvents(t *testing.T) {
 }
 
 func TestOnlyConfiguredServersAreIngested(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	elsewhere, err := w.discord.AddGuild(fake.Guild{Name: "Elsewhere", OwnerID: w.owner.ID})
 	w.must(err)
@@ -115,6 +117,7 @@ func TestOnlyConfiguredServersAreIngested(t *testing.T) {
 }
 
 func TestAnswersAreSentAsReplies(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.start("a")
 	w.connected()
@@ -181,6 +184,7 @@ func TestAnswersAreSentAsReplies(t *testing.T) {
 }
 
 func TestRefusedAnswersAreDeadLettersWithDiscordsCode(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	silent := w.channel("silent", fake.Overwrite{ID: w.guild.ID, Deny: fake.SendMessages})
 	shy := w.user("shy")
@@ -204,6 +208,7 @@ func TestRefusedAnswersAreDeadLettersWithDiscordsCode(t *testing.T) {
 }
 
 func TestUnconfirmedMessagesAreSentOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.start("a", impatient)
 	w.connected()
@@ -228,6 +233,7 @@ func TestUnconfirmedMessagesAreSentOnce(t *testing.T) {
 }
 
 func TestHalfSentAnswerIsADeadLetter(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.start("a")
 	w.connected()
@@ -240,6 +246,7 @@ func TestHalfSentAnswerIsADeadLetter(t *testing.T) {
 }
 
 func TestOneInstanceHoldsTheSession(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	all := []*running{w.start("a"), w.start("b"), w.start("c")}
 	leaving := w.settled(all...)
@@ -263,6 +270,7 @@ func TestOneInstanceHoldsTheSession(t *testing.T) {
 }
 
 func TestNextHolderContinuesAfterACrash(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.lease = quickLease
 	quiet := w.channel("quiet")
@@ -329,6 +337,7 @@ func TestNextHolderContinuesAfterACrash(t *testing.T) {
 }
 
 func TestFirstHolderCrashesBeforeTheFirstWatermark(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.lease = quickLease
 	old := w.ask(w.room, "before anybody was there")
@@ -352,6 +361,7 @@ func TestFirstHolderCrashesBeforeTheFirstWatermark(t *testing.T) {
 
 // Instances start, stop and crash; still each message is one event and each answer is sent once.
 func TestManyInstances(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.lease = quickLease
 	rooms := []fake.Channel{w.room, w.channel("two"), w.channel("three")}
@@ -418,6 +428,7 @@ func TestManyInstances(t *testing.T) {
 }
 
 func TestBrokenConnectionsResumeTheSession(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, fake.WithTiming(fake.Timing{Heartbeat: 400 * time.Millisecond}))
 	m := w.start("a")
 	w.connected()
@@ -447,6 +458,7 @@ func TestBrokenConnectionsResumeTheSession(t *testing.T) {
 }
 
 func TestLostSessionsAreReplaced(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.start("a")
 	w.connected()
@@ -469,6 +481,7 @@ func TestLostSessionsAreReplaced(t *testing.T) {
 }
 
 func TestAnswersWaitForAValidToken(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.start("a")
 	w.connected()
@@ -489,6 +502,7 @@ func TestAnswersWaitForAValidToken(t *testing.T) {
 }
 
 func TestRateLimitedAnswersAreSentLater(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.start("a")
 	w.connected()
@@ -509,6 +523,7 @@ func TestRateLimitedAnswersAreSentLater(t *testing.T) {
 }
 
 func TestRateLimitHeadersAreObeyed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, fake.WithLimits(fake.Limits{
 		Messages: fake.Window{N: 4, Per: 400 * time.Millisecond}, Routes: fake.Window{N: 20, Per: 400 * time.Millisecond},
 	}))
@@ -531,6 +546,7 @@ func TestRateLimitHeadersAreObeyed(t *testing.T) {
 }
 
 func TestAnswersWaitForAConnection(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	question := w.ask(w.room, "is anybody here?")
 	w.discord.FailHTTP(fake.HTTPFault{Path: "/", Times: 1000, Status: http.StatusServiceUnavailable})
@@ -557,6 +573,7 @@ func TestAnswersWaitForAConnection(t *testing.T) {
 }
 
 func TestOverdueAnswersEndWithTheLastObstacle(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var ahead atomic.Int64 // nanoseconds by which the clock of the service is ahead
 	w.start("a", func(s *Service) { s.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
@@ -570,6 +587,7 @@ func TestOverdueAnswersEndWithTheLastObstacle(t *testing.T) {
 }
 
 func TestMessagesBeyondTheBackfillLimitAreAGap(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	first := w.start("first")
 	w.connected()
@@ -596,6 +614,7 @@ func TestMessagesBeyondTheBackfillLimitAreAGap(t *testing.T) {
 }
 
 func TestInstanceWithoutConnectionYieldsTheSession(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	all := []*running{w.start("a"), w.start("b")}
 	offline := w.settled(all...)
@@ -614,6 +633,7 @@ func TestInstanceWithoutConnectionYieldsTheSession(t *testing.T) {
 }
 
 func TestWatermarkStaysBelowQueuedMessages(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		last    snowflake
@@ -636,6 +656,7 @@ func TestWatermarkStaysBelowQueuedMessages(t *testing.T) {
 }
 
 func TestStopDuringAWriteWritesTheWatermarksAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.instance("a")
 	ctx, end := context.WithCancel(t.Context())
@@ -661,6 +682,7 @@ func TestStopDuringAWriteWritesTheWatermarksAgain(t *testing.T) {
 }
 
 func TestUnpublishedMessagesAreReadAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.start("a")
 	w.connected()
@@ -688,6 +710,7 @@ func TestUnpublishedMessagesAreReadAgain(t *testing.T) {
 }
 
 func TestNextHolderPublishesTheRest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	first := w.start("first")
 	w.connected()
@@ -703,6 +726,7 @@ func TestNextHolderPublishesTheRest(t *testing.T) {
 }
 
 func TestUnreadableChannelDoesNotBlockOthers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	hidden := w.channel("hidden")
 	first := w.start("first")
@@ -727,6 +751,7 @@ func TestUnreadableChannelDoesNotBlockOthers(t *testing.T) {
 }
 
 func TestFirestoreOutageReleasesTheSession(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.lease = quickLease
 	m := w.start("a")

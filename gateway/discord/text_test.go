@@ -9,6 +9,7 @@ import (
 )
 
 func TestSplitMessage(t *testing.T) {
+	t.Parallel()
 	word := strings.Repeat("w", 9) + " "
 	for _, test := range []struct {
 		name, in string
@@ -38,6 +39,7 @@ func TestSplitMessage(t *testing.T) {
 }
 
 func TestSplitCodeBlocksAreClosedAndReopened(t *testing.T) {
+	t.Parallel()
 	code := strings.Repeat("fmt.Println(\"hello\")\n", 200)
 	got := splitMessage("Look:\n```go\n" + code + "```\nThat is all.")
 	if len(got) != 3 {
@@ -61,6 +63,7 @@ func TestSplitCodeBlocksAreClosedAndReopened(t *testing.T) {
 }
 
 func TestLongAnswersAreTruncated(t *testing.T) {
+	t.Parallel()
 	for name, text := range map[string]string{
 		"text": strings.Repeat("word ", 10000), "code": ticks + "\n" + strings.Repeat("word\n", 10000) + ticks,
 	} {

@@ -35,7 +35,7 @@ var eventually = gatewaytest.Eventually
 
 // The tests use shorter times than production.
 var (
-	quickLease  = lease.Config{TTL: time.Second, Heartbeat: 120 * time.Millisecond, MaxMembers: 8}
+	quickLease  = lease.Config{TTL: 2 * time.Second, Heartbeat: 120 * time.Millisecond, MaxMembers: 8}
 	steadyLease = lease.Config{TTL: 2 * patience, Heartbeat: 120 * time.Millisecond, MaxMembers: 8} // for tests without a crash: no lease expires, even on a slow machine
 	quickTiming = timing{
 		handshake: 2 * time.Second, write: time.Second, identify: 100 * time.Millisecond,

@@ -15,8 +15,7 @@ func TestMain(m *testing.M) { emulatortest.Main(m) }
 
 func TestPutIsIdempotent(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		t.Setenv("FIRESTORE_EMULATOR_HOST", env.Firestore)
-		client, err := firestore.NewClient(t.Context(), env.Project)
+		client, err := firestore.NewClient(t.Context(), env.Project, env.FirestoreOption(t))
 		if err != nil {
 			t.Fatal(err)
 		}

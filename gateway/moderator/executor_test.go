@@ -45,7 +45,7 @@ type fixture struct {
 
 func withFixture(t *testing.T, run func(d *fixture)) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		client, err := store.Connect(t.Context(), env.Deployment())
+		client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -89,7 +89,7 @@ func on(t *testing.T, run func(w *world), env ...string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if w.firestore, err = store.Connect(t.Context(), e.Deployment()); err != nil {
+		if w.firestore, err = store.Connect(t.Context(), e.Deployment(), e.FirestoreOption(t)); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { w.firestore.Close() })

@@ -43,7 +43,7 @@ func ExampleDeadLetters() {
 
 func TestListShowRedriveAndPurge(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
-		admin, err := pubsub.NewClient(t.Context(), env.Project)
+		admin, err := pubsub.NewClient(t.Context(), env.Project, env.PubSubOption(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +52,7 @@ func TestListShowRedriveAndPurge(t *testing.T) {
 		if _, err := admin.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topic}); err != nil {
 			t.Fatal(err)
 		}
-		client, err := store.Connect(t.Context(), env.Deployment())
+		client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func TestListShowRedriveAndPurge(t *testing.T) {
 		if out, _, err = run(t, environ, "list", "--status", "all"); err != nil || strings.Contains(out, "two") {
 			t.Errorf("list after purge: %v\n%s", err, out)
 		}
-	})
+	}, emulatortest.InEnvironment)
 }
 
 func TestListShowsAnInterruptedRedrive(t *testing.T) {

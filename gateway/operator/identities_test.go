@@ -45,5 +45,5 @@ func TestLinkListAndUnlink(t *testing.T) {
 				t.Errorf("list after unlink still shows the id: %q", out.String())
 			}
 		}
-	})
+	}, emulatortest.InEnvironment)
 }

@@ -666,8 +666,8 @@ func TestLimitsAreKept(t *testing.T) {
 	t.Parallel()
 	real := fake.Limits{
 		Joins:    fake.Window{N: 3, Per: 200 * time.Millisecond},
-		Messages: fake.Window{N: 4, Per: 300 * time.Millisecond}, ModeratorMessages: fake.Window{N: 8, Per: 300 * time.Millisecond},
-		ChannelMessages: fake.Window{N: 1, Per: 50 * time.Millisecond},
+		Messages: fake.Window{N: 4, Per: 100 * time.Millisecond}, ModeratorMessages: fake.Window{N: 8, Per: 100 * time.Millisecond},
+		ChannelMessages: fake.Window{N: 1, Per: 20 * time.Millisecond},
 	}
 	for _, moderator := range []bool{false, true} {
 		t.Run(fmt.Sprint("moderator ", moderator), func(t *testing.T) {
@@ -683,8 +683,9 @@ func TestLimitsAreKept(t *testing.T) {
 			w.user("alice")
 			m := w.start("a", transportIRC, channels, func(s *Service) {
 				s.timing.join = 5 * time.Second // a refused JOIN would be repeated too late
-				// on a busy machine, a message may arrive most of a second late
-				s.limits = limits{joins: 3, joinWindow: time.Second, messages: 4, moderatorMessages: 8, messageWindow: 1200 * time.Millisecond, spacing: 800 * time.Millisecond}
+				s.timing.ping = defaultTiming.ping // a busy machine may be silent for long
+				// on a busy machine, a message may arrive almost two seconds late
+				s.limits = limits{joins: 3, joinWindow: 2 * time.Second, messages: 4, moderatorMessages: 8, messageWindow: 2 * time.Second, spacing: 1500 * time.Millisecond}
 			})
 			w.joined(channels...)
 			var all []answered

@@ -32,7 +32,7 @@ var (
 	quickLease  = lease.Config{TTL: 2500 * time.Millisecond, Heartbeat: 120 * time.Millisecond, MaxMembers: 8}
 	steadyLease = lease.Config{TTL: 2 * gatewaytest.Patience, Heartbeat: 120 * time.Millisecond, MaxMembers: 8} // for tests without a death; no lease expires on a slow machine
 	quickTiming = timing{
-		ping: time.Second, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
+		ping: 4 * time.Second, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
 		maxBackoff: 200 * time.Millisecond, reconnect: 300 * time.Millisecond, scan: 250 * time.Millisecond,
 		retry: 50 * time.Millisecond, claim: 3 * time.Second, flush: time.Second,
 		linger: 400 * time.Millisecond, publishDelay: 50 * time.Millisecond,

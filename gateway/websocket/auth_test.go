@@ -12,6 +12,7 @@ import (
 )
 
 func TestInvalidTokensAreRefused(t *testing.T) {
+	t.Parallel()
 	bearer := func(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
 	for _, test := range []struct {
 		name      string
@@ -66,6 +67,7 @@ func wantRefusal(t *testing.T, resp *http.Response, status int, code RefusalCode
 }
 
 func TestPlainRequestIsRefused(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	resp, err := http.Get(f.http.URL + Path)
 	if err != nil {
@@ -76,6 +78,7 @@ func TestPlainRequestIsRefused(t *testing.T) {
 }
 
 func TestAStoreErrorDoesNotCountAgainstTheToken(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.tokens.broken = true
 	_, resp := f.handshake(http.Header{"Authorization": {"Bearer token-1"}})
@@ -87,6 +90,7 @@ func TestAStoreErrorDoesNotCountAgainstTheToken(t *testing.T) {
 }
 
 func TestConnectionLimits(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.MaxConnections, c.MaxPerUser = 3, 2 })
 	auth := func(n string) http.Header { return http.Header{"Authorization": {"Bearer token-" + n}} }
 	first := f.dial("1")
@@ -104,6 +108,7 @@ func TestConnectionLimits(t *testing.T) {
 }
 
 func TestSubprotocols(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	for _, test := range []struct {
 		name    string
@@ -132,6 +137,7 @@ func TestSubprotocols(t *testing.T) {
 }
 
 func TestConfiguredOriginsMayConnect(t *testing.T) {
+	t.Parallel()
 	for _, allowed := range []string{"https://chat.example", "*"} {
 		f := newFixture(t, func(c *Config) { c.Origins = []string{allowed} })
 		conn, resp := f.handshake(http.Header{"Authorization": {"Bearer token-1"}, "Origin": {"https://chat.example"}})
@@ -142,6 +148,7 @@ func TestConfiguredOriginsMayConnect(t *testing.T) {
 }
 
 func TestTokensAreReadAndTouchedOnce(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	for range 3 {
 		f.dial("1")
@@ -155,6 +162,7 @@ func TestTokensAreReadAndTouchedOnce(t *testing.T) {
 }
 
 func TestUseOfATokenIsStoredOnce(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	for range 3 {
 		f.dial("1")
@@ -173,6 +181,7 @@ func TestUseOfATokenIsStoredOnce(t *testing.T) {
 }
 
 func TestRevocationTakesEffectAfterTheTTL(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.TokenTTL = 20 * time.Millisecond })
 	f.dial("1")
 	f.tokens.put("token-1", store.Token{UserID: "twitch:1", RevokedAt: time.Now()})

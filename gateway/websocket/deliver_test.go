@@ -21,6 +21,7 @@ import (
 )
 
 func TestARedeliveryIsRecordedButNotWrittenAgain(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	one, two := f.dial("1"), f.dial("1")
 	f.ledger.set("", errors.New("store is down"))
@@ -46,6 +47,7 @@ func TestARedeliveryIsRecordedButNotWrittenAgain(t *testing.T) {
 }
 
 func TestAnAnswerToAnAbsentUserChangesNothing(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.dial("1")
 	for _, in := range []struct{ user, room string }{{"twitch:2", ""}, {"twitch:2", "lobby-of-1"}, {"", "elsewhere"}} {
@@ -62,6 +64,7 @@ func TestAnAnswerToAnAbsentUserChangesNothing(t *testing.T) {
 }
 
 func TestAnAnswerDeliveredAfterDeadLetteringIsNotRetried(t *testing.T) {
+	t.Parallel()
 	for name, set := range map[string]func(*ledger){
 		"dead":      func(l *ledger) { l.set(delivery.Dead, nil) },
 		"forgotten": func(l *ledger) { l.set("", fmt.Errorf("delivery: %w", delivery.ErrNotFound)) },
@@ -77,6 +80,7 @@ func TestAnAnswerDeliveredAfterDeadLetteringIsNotRetried(t *testing.T) {
 }
 
 func TestAnAnswerWithoutADeliveryIDIsRefused(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	in := incoming("d1", "twitch:1", "", "hi")
 	delete(in.Attributes, delivery.AttrDelivery)
@@ -87,6 +91,7 @@ func TestAnAnswerWithoutADeliveryIDIsRefused(t *testing.T) {
 }
 
 func TestASlowClientIsDisconnectedAndDelaysNoOtherClient(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.QueueFrames, c.WriteTimeout, c.PingInterval = 8, time.Minute, time.Minute })
 	slow, fast := f.dial("1"), f.dial("2")
 	for _, c := range []*client{slow, fast} {
@@ -132,6 +137,7 @@ func TestASlowClientIsDisconnectedAndDelaysNoOtherClient(t *testing.T) {
 }
 
 func TestAnUnwrittenFrameIsLost(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.dial("1")
 	conns := f.hub.receivers(nil, "twitch:1", "")
@@ -215,6 +221,7 @@ func TestAClientThatDoesNotReadDelaysNoAcknowledgements(t *testing.T) {
 }
 
 func TestReceipt(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &receipt{}
 	r.expect(2)
@@ -238,6 +245,7 @@ func TestReceipt(t *testing.T) {
 }
 
 func TestAnswersBecomeFrames(t *testing.T) {
+	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, test := range []struct {
 		name string
@@ -276,6 +284,7 @@ func TestAnswersBecomeFrames(t *testing.T) {
 }
 
 func TestAnOverdueAnswerIsNotWritten(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	c := f.dial("1")
 	in := incoming("a", "twitch:1", "", "late")
@@ -295,6 +304,7 @@ func TestAnOverdueAnswerIsNotWritten(t *testing.T) {
 }
 
 func TestARedrivenAnswerIsWrittenAgain(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	c := f.dial("1")
 	for _, redrive := range []string{"", "", "1", "1"} {
@@ -346,6 +356,7 @@ func (f *fixture) stall(c *conn) {
 }
 
 func TestAQueuedFrameIsNotWrittenAfterItsDeadline(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.WriteTimeout, c.PingInterval, c.QueueBytes = time.Minute, time.Minute, 1<<30 })
 	c := f.dial("1")
 	f.stall(f.hub.receivers(nil, "twitch:1", "")[0])
@@ -374,6 +385,7 @@ func TestAQueuedFrameIsNotWrittenAfterItsDeadline(t *testing.T) {
 }
 
 func TestAnOverdueAnswerIsNotSentToFurtherConnections(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	var ahead atomic.Int64
 	f.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
@@ -397,6 +409,7 @@ func TestAnOverdueAnswerIsNotSentToFurtherConnections(t *testing.T) {
 }
 
 func TestDeliverDoesNotWaitForAConnectionFailingDuringClose(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.WriteTimeout, c.PingInterval, c.QueueBytes = time.Minute, time.Minute, 1<<30 })
 	f.dial("1")
 	c := f.hub.receivers(nil, "twitch:1", "")[0]

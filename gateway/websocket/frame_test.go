@@ -11,6 +11,7 @@ import (
 )
 
 func TestDecodeCopiesItsInput(t *testing.T) {
+	t.Parallel()
 	data := []byte(`{"type":"chat.message.send","payload":{"text":"hello","room":"r"},"metadata":{"id":"m"}}`)
 	in, err := decode(data, 100)
 	if err != nil {
@@ -25,6 +26,7 @@ func TestDecodeCopiesItsInput(t *testing.T) {
 }
 
 func TestAMalformedActionIsRefusedWithItsFields(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ payload, want string }{
 		{`{"action":"ban","channel":"twitch:parley"}`, "payload.userId: missing"},
 		{`{"action":"bann","channel":7,"userId":"1","until":"then"}`,

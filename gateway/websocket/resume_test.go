@@ -46,6 +46,7 @@ func (f *fixture) dialWith(query string) *client {
 }
 
 func TestAReconnectingClientGetsMissedAnswersInOrder(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	looking, look := make(chan []string, 1), make(chan struct{})
 	f.ledger.backlog = func(got []string) (delivery.Backlog, error) {
@@ -93,6 +94,7 @@ func TestAReconnectingClientGetsMissedAnswersInOrder(t *testing.T) {
 
 // Pending answers are read page by page. All are written before answers received meanwhile.
 func TestAClientGetsAllPagesOfPendingAnswers(t *testing.T) {
+	t.Parallel()
 	for _, query := range []string{"after=named", "ack=1&after=named"} {
 		f := newFixture(t, nil)
 		begun, look := make(chan struct{}), make(chan struct{})
@@ -146,7 +148,8 @@ func TestAClientGetsAllPagesOfPendingAnswers(t *testing.T) {
 // With many pending answers, resume waits for acknowledgements; otherwise the client would be closed as too slow. Meanwhile
 // the client is pinged.
 func TestUnacknowledgedAnswersAreLimited(t *testing.T) {
-	f := newFixture(t, func(c *Config) { c.PingInterval = time.Second })
+	t.Parallel()
+	f := newFixture(t, func(c *Config) { c.PingInterval = 3 * time.Second }) // even a busy machine answers within two intervals
 	part := func(from, n int) (part []delivery.Entry) {
 		for i := range n {
 			part = append(part, ledgerEntry(t, fmt.Sprint("m", from+i), delivery.Pending))
@@ -172,10 +175,9 @@ func TestUnacknowledgedAnswersAreLimited(t *testing.T) {
 		}
 		c.sendText(`{"type":"connection.ack","payload":{"ids":[` + strings.Join(ids, ",") + `]}}`)
 	}
-	pings, pong := 0, c.PingHandler()
+	read, pong := 0, c.PingHandler()
 	c.SetPingHandler(func(data string) error {
-		if pings++; pings == 2 { // by now the client has read all written answers
-			acked.Store(true)
+		if read == first && !acked.Swap(true) { // the client is pinged while it has read all written answers
 			ack(0, first)
 		}
 		return pong(data)
@@ -185,6 +187,7 @@ func TestUnacknowledgedAnswersAreLimited(t *testing.T) {
 		if id := c.next().Metadata["id"]; id != fmt.Sprint("m", i) {
 			t.Fatalf("frame %d is %s", i, id)
 		}
+		read++
 	}
 	ack(first, rest)
 	c.join("works")
@@ -196,6 +199,7 @@ func TestUnacknowledgedAnswersAreLimited(t *testing.T) {
 }
 
 func TestAnErrorOnALaterPageClosesWithNotResumed(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
 		return delivery.Backlog{Recovered: true, Next: delivery.Cursor{From: testTime}}, nil
@@ -211,6 +215,7 @@ func TestAnErrorOnALaterPageClosesWithNotResumed(t *testing.T) {
 }
 
 func TestALedgerErrorClosesWithNotResumed(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) { return delivery.Backlog{}, errors.New("store is down") }
 	if code := f.dialAfter("a").closeCode(); code != CloseNotResumed {
@@ -219,6 +224,7 @@ func TestALedgerErrorClosesWithNotResumed(t *testing.T) {
 }
 
 func TestOnlyTheLastNamedIDsCount(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	asked := make(chan []string, 1)
 	f.ledger.backlog = func(got []string) (delivery.Backlog, error) { asked <- got; return delivery.Backlog{}, nil }
@@ -265,6 +271,7 @@ func TestAnEmptyReceivedIDNamesNothing(t *testing.T) {
 }
 
 func TestAnAcknowledgementDeliversTheAnswer(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
 		return delivery.Backlog{Recovered: true, Entries: []delivery.Entry{ledgerEntry(t, "old", delivery.Pending)}}, nil
@@ -291,6 +298,7 @@ func TestAnAcknowledgementDeliversTheAnswer(t *testing.T) {
 }
 
 func TestAWriteWithoutAcknowledgementsDeliversTheAnswer(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	acks := f.dialWith("ack=1")
 	acks.next()
@@ -306,6 +314,7 @@ func TestAWriteWithoutAcknowledgementsDeliversTheAnswer(t *testing.T) {
 }
 
 func TestAnAnswerAwaitsItsAcknowledgement(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(c *Config) { c.WriteTimeout, c.PingInterval, c.QueueBytes = time.Minute, time.Minute, 1<<30 })
 	f.dial("1") // without acknowledgements, and without reading
 	plain := f.hub.receivers(nil, "twitch:1", "")[0]
@@ -329,6 +338,7 @@ func TestAnAnswerAwaitsItsAcknowledgement(t *testing.T) {
 }
 
 func TestARedrivenUnacknowledgedAnswerIsSentAgain(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
 		return delivery.Backlog{Recovered: true, Entries: []delivery.Entry{ledgerEntry(t, "a", delivery.Pending)}}, nil
@@ -362,6 +372,7 @@ func TestARedrivenUnacknowledgedAnswerIsSentAgain(t *testing.T) {
 }
 
 func TestALateBusMessageDoesNotRepeatANamedAnswer(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	until := testTime.Add(time.Hour)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) { return delivery.Backlog{Recovered: true, Until: until}, nil }
@@ -401,6 +412,7 @@ func TestALateBusMessageDoesNotRepeatANamedAnswer(t *testing.T) {
 }
 
 func TestAnImmediateAcknowledgementCounts(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	ids := make(chan string, 1)
 	f.ledger.backlog = func([]string) (delivery.Backlog, error) {
@@ -422,6 +434,7 @@ func TestAnImmediateAcknowledgementCounts(t *testing.T) {
 }
 
 func TestARecordingErrorClosesWithNotRecorded(t *testing.T) {
+	t.Parallel()
 	for name, query := range map[string]string{"acknowledging": "ack=1", "not acknowledging": ""} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil)
@@ -443,6 +456,7 @@ func TestARecordingErrorClosesWithNotRecorded(t *testing.T) {
 }
 
 func TestInvalidAckParametersAreRefused(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, nil)
 	for _, query := range []string{"ack=yes", "ack=0", "ack=", "ack=1&ack=no"} {
 		url := "ws" + strings.TrimPrefix(f.http.URL, "http") + Path + "?" + query

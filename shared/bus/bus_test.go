@@ -40,7 +40,7 @@ func open(t *testing.T, env emulatortest.Env, prefix string) *system {
 	}
 	d := env.Deployment()
 	d.Prefix = p
-	admin, err := pubsub.NewClient(t.Context(), env.Project)
+	admin, err := pubsub.NewClient(t.Context(), env.Project, env.PubSubOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func open(t *testing.T, env emulatortest.Env, prefix string) *system {
 			t.Fatal(err)
 		}
 	}
-	c, err := bus.Open(t.Context(), d, "tester", slog.New(slog.DiscardHandler))
+	c, err := bus.Open(t.Context(), d, "tester", slog.New(slog.DiscardHandler), env.PubSubOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -192,7 +192,7 @@ func on(t *testing.T, run func(w *world)) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		c := emulatortest.NewClock(time.Now().UTC().Truncate(time.Microsecond))
 		w := &world{t: t, env: env, clock: c, server: newServer(t, c), keyURI: "file:" + filepath.Join(t.TempDir(), "keys", "credentials.json")}
-		w.firestore = w.connect()
+		w.firestore = w.connect(w.env.FirestoreOption(w.t))
 		run(w)
 		w.searchSecrets()
 	})

@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { emulatortest.Main(m) }
 
 func newStore(t *testing.T, env emulatortest.Env, now func() time.Time) *deadletter.Store {
 	t.Helper()
-	client, err := store.Connect(t.Context(), env.Deployment())
+	client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}

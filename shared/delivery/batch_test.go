@@ -17,7 +17,6 @@ import (
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/emulator/firestore"
-	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/store"
@@ -97,8 +96,8 @@ func hold(t *testing.T) *held {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
-	t.Setenv("FIRESTORE_EMULATOR_HOST", server.Addr())
-	client, err := store.Connect(t.Context(), config.Deployment{Project: "p", Database: "(default)"})
+	env := emulatortest.Env{Project: "p", Firestore: server.Addr()}
+	client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { emulatortest.Main(m) }
 
 func connect(t *testing.T, env emulatortest.Env) *firestore.Client {
 	t.Helper()
-	client, err := store.Connect(t.Context(), env.Deployment())
+	client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}

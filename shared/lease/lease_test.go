@@ -625,7 +625,7 @@ func TestMaxMembersLimitsTheGroup(t *testing.T) {
 
 func TestALeaseIsReleasedWhenItsHolderReturns(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		client := dial(t, env.Project)
+		client := dial(t, env.Project, env.FirestoreOption(t))
 		m, err := New(client, "test", "a", quick, Options{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Tasks: []string{"work"}})
 		if err != nil {
 			t.Fatal(err)
@@ -705,8 +705,7 @@ func (h sessionHolder) die(t *testing.T) time.Time {
 
 func TestIdleSinceIsKeptUntilAnOwnerChangesIt(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		t.Setenv("FIRESTORE_EMULATOR_HOST", env.Firestore)
-		client := dial(t, env.Project)
+		client := dial(t, env.Project, env.FirestoreOption(t))
 		idle := func(l Lease, task string, want time.Time) {
 			t.Helper()
 			if got := l.IdleSince(task); !got.Equal(want) {
@@ -774,8 +773,7 @@ func TestIdleSinceIsKeptUntilAnOwnerChangesIt(t *testing.T) {
 // TestAnAbortedClaimLocksNothing aborts a claim at various points, like an instance without a network.
 func TestAnAbortedClaimLocksNothing(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		t.Setenv("FIRESTORE_EMULATOR_HOST", env.Firestore)
-		client := dial(t, env.Project)
+		client := dial(t, env.Project, env.FirestoreOption(t))
 		a, b := newSession(t, client, "a", 0), newSession(t, client, "b", 0)
 		a.lease(t, "room")
 		a.die(t)
@@ -824,7 +822,7 @@ func TestALeaseIsInvalidAfterItsProcessWasStopped(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
 		w := newWorld(t, env, 1)
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "LEASE_TEST_CHILD="+env.Project)
+		cmd.Env = append(os.Environ(), "LEASE_TEST_CHILD="+env.Project, "FIRESTORE_EMULATOR_HOST="+env.Firestore)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)

@@ -18,8 +18,7 @@ const day = 24 * time.Hour
 
 func TestReceivedWhisperIsRecordedOnceAMonth(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		t.Setenv("FIRESTORE_EMULATOR_HOST", env.Firestore)
-		client, err := firestore.NewClient(t.Context(), env.Project)
+		client, err := firestore.NewClient(t.Context(), env.Project, env.FirestoreOption(t))
 		if err != nil {
 			t.Fatal(err)
 		}

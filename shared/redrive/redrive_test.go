@@ -38,12 +38,12 @@ type system struct {
 func open(t *testing.T, env emulatortest.Env) *system {
 	t.Helper()
 	d := env.Deployment()
-	client, err := store.Connect(t.Context(), d)
+	client, err := store.Connect(t.Context(), d, env.FirestoreOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	admin, err := pubsub.NewClient(t.Context(), env.Project)
+	admin, err := pubsub.NewClient(t.Context(), env.Project, env.PubSubOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func open(t *testing.T, env emulatortest.Env) *system {
 	for _, topic := range topology.Topics() {
 		s.addTopic(topic)
 	}
-	b, err := bus.Open(t.Context(), d, "tester", slog.New(slog.DiscardHandler))
+	b, err := bus.Open(t.Context(), d, "tester", slog.New(slog.DiscardHandler), env.PubSubOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 
 func TestLinks(t *testing.T) {
 	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
-		client, err := store.Connect(t.Context(), env.Deployment())
+		client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { emulatortest.Main(m) }
 
 func open(t *testing.T, env emulatortest.Env) (*store.Store, *firestore.Client) {
 	t.Helper()
-	client, err := store.Connect(t.Context(), env.Deployment())
+	client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 //go:build unix
 
-// Package waltest injects disk faults into open write-ahead logs.
+// Package waltest injects disk faults into open write-ahead logs. The tests of packages wal, firestore and pubsub cover the
+// package.
 package waltest
 
 import (

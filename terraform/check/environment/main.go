@@ -2,6 +2,8 @@
 // settings outside of the list, so a misspelt setting is an error.
 //
 //	go run ./terraform/check/environment > terraform/environment.json
+//
+// The tests of package check cover the command: they compare environment.json with the parts.
 package main
 
 import (

@@ -1,5 +1,5 @@
 // Package parts lists the environment variables of each deployed part, from the part's configuration type, and the setter
-// of each variable. Start with [Variables] and [Settable].
+// of each variable. Start with [Variables] and [Settable]. The tests of package check cover the package.
 package parts
 
 import (
