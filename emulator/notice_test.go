@@ -48,7 +48,7 @@ func TestNoticeOfAnotherSystemIsDeliveredOnce(t *testing.T) {
 	w.receives(map[string][]string{
 		onWeb: {"to the room", "to all"}, onTwitch: {"to Twitch", "to all", "[web] Ada: last"}, onDiscord: {"to Discord", "to all", "[web] Ada: last"},
 	})
-	all := letters(t, w.db)
+	all := storedDeadLetters(t, w.db)
 	if len(all) != 1 || all[0].Reason != deadletter.InvalidEvent || !bytes.Equal(all[0].Data, malformed) || all[0].Attempts != 1 {
 		t.Errorf("dead letters %+v; want one for the malformed notice", all)
 	}

@@ -593,6 +593,7 @@ func TestMessagesBeyondTheBackfillLimitAreAGap(t *testing.T) {
 	w.connected()
 	w.marked(w.ask(w.room, "before"))
 	first.stop()
+	eventually(t, "Discord has noticed the end of the connection", func() bool { return w.discord.Connected(w.bot.ID) == 0 })
 	var all []fake.Message
 	for i := range 9 {
 		all = append(all, w.ask(w.room, fmt.Sprint("missed ", i)))

@@ -682,7 +682,7 @@ func TestLimitsAreKept(t *testing.T) {
 			}
 			w.user("alice")
 			m := w.start("a", transportIRC, channels, func(s *Service) {
-				s.timing.join = 5 * time.Second // a refused JOIN would be repeated too late
+				s.timing.join = 5 * time.Second    // a refused JOIN would be repeated too late
 				s.timing.ping = defaultTiming.ping // a busy machine may be silent for long
 				// on a busy machine, a message may arrive almost two seconds late
 				s.limits = limits{joins: 3, joinWindow: 2 * time.Second, messages: 4, moderatorMessages: 8, messageWindow: 2 * time.Second, spacing: 1500 * time.Millisecond}

@@ -4,6 +4,7 @@
 // The fakes have the schema of the real providers (package schema). Terraform therefore finds a wrong argument, a missing
 // argument, a wrong type or an undeclared reference. In a plan, computed values are unknown.
 // An apply invents values in Google's formats, and creates nothing. The archive provider writes real archives.
+// The tests of package check cover the package: they run Terraform with the fakes.
 package provider
 
 import (

@@ -1,6 +1,7 @@
 // Package schema has the arguments of the resources in Parley's Terraform configuration: names, nesting and types, and
 // the flags required, optional and computed. google.json is extracted from version 6.50.0 of the google provider, and has
 // only the used resources. archive.json is written by hand from the documentation of version 2.7 of the archive provider.
+// The tests of packages check and extract cover the package.
 package schema
 
 import (
