@@ -21,14 +21,14 @@ type Problem string
 const (
 	Busy          Problem = "busy"          // rate limit or quota exceeded (429)
 	TimedOut      Problem = "timed_out"     // no reply within the time limit of a call
-	Unavailable   Problem = "unavailable"   // network or endpoint failure (5xx), or a malformed reply
+	Unavailable   Problem = "unavailable"   // network or endpoint failure (5xx, or an error in a 200), or a reply without an answer
 	Misconfigured Problem = "misconfigured" // request or credentials rejected (400, 401, 403, 404, 422)
 )
 
 // Error is a temporary failure, worth a retry.
 type Error struct {
 	Problem Problem
-	Status  int    // HTTP status; 0 without a response
+	Status  int    // HTTP status, or the equal code of an error in a 200; 0 without either
 	Detail  string // message of the endpoint or the network, without keys
 	cause   error  // the context's error, or nil; never a provider's error, because its fields may hold a key
 }
@@ -54,7 +54,7 @@ const maxDetail = 300
 // failure holds the facts about a failed call. All errors of this package come from toError and refusal.
 type failure struct {
 	key    string // secret to remove from the error; empty for none
-	status int    // HTTP status; 0 without a response
+	status int    // as in Error
 	code   string // the endpoint's error code
 	err    error  // error of the client library; not nil
 	detail string // replaces err's text if not empty

@@ -77,23 +77,21 @@ func (g *Gemini) reply(ctx context.Context, resp *genai.GenerateContentResponse,
 		return Reply{}, failure{key: g.key, err: errors.New("the response holds no candidate")}.toError(ctx)
 	}
 	c := resp.Candidates[0]
-	switch c.FinishReason {
-	case "", genai.FinishReasonUnspecified, genai.FinishReasonStop, genai.FinishReasonMaxTokens:
-	default:
-		return Reply{}, refusal(g.key, strings.TrimSpace(fmt.Sprintf("the answer was withheld: %s %s", c.FinishReason, c.FinishMessage)))
-	}
-	var text strings.Builder
+	out := output{reason: string(c.FinishReason), detail: c.FinishMessage}
 	if c.Content != nil {
 		for _, part := range c.Content.Parts {
-			if !part.Thought {
-				text.WriteString(part.Text)
+			if part.Thought {
+				out.thoughts = true
+			} else {
+				out.text += part.Text
 			}
 		}
 	}
-	if strings.TrimSpace(text.String()) == "" {
-		return Reply{}, refusal(g.key, fmt.Sprintf("the answer is empty (finish reason %q)", c.FinishReason))
+	text, err := out.answer(ctx, g.key)
+	if err != nil {
+		return Reply{}, err
 	}
-	reply := Reply{Text: text.String(), Model: cmp.Or(resp.ModelVersion, name)}
+	reply := Reply{Text: text, Model: cmp.Or(resp.ModelVersion, name)}
 	if u := resp.UsageMetadata; u != nil {
 		reply.InputTokens, reply.OutputTokens = int64(u.PromptTokenCount), int64(u.CandidatesTokenCount+u.ThoughtsTokenCount)
 	}

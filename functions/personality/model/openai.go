@@ -3,9 +3,11 @@ package model
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/openai/openai-go/v3"
@@ -72,22 +74,105 @@ func (o *OpenAI) Generate(ctx context.Context, r Request) (Reply, error) {
 	return o.reply(ctx, resp, name)
 }
 
-// reply converts a response.
+// reply converts a response. Only the text parts of the content are the reply: reasoning_content and similar fields hold
+// the model's thoughts.
 func (o *OpenAI) reply(ctx context.Context, resp *openai.ChatCompletion, name string) (Reply, error) {
-	if len(resp.Choices) == 0 {
-		return Reply{}, failure{key: o.key, err: errors.New("the response holds no choice")}.toError(ctx)
+	if f, ok := errorIn(resp.JSON.ExtraFields["error"].Raw()); ok {
+		f.key = o.key
+		return Reply{}, f.toError(ctx)
+	}
+	if len(resp.Choices) == 0 || !resp.Choices[0].JSON.Message.Valid() {
+		return Reply{}, failure{key: o.key, err: errors.New("the response holds no message: " + resp.RawJSON())}.toError(ctx)
 	}
 	c := resp.Choices[0]
-	switch {
-	case c.Message.Refusal != "":
-		return Reply{}, refusal(o.key, "the model refused: "+c.Message.Refusal)
-	case c.FinishReason == "content_filter":
-		return Reply{}, refusal(o.key, "the answer was withheld: content_filter")
-	case strings.TrimSpace(c.Message.Content) == "":
-		return Reply{}, refusal(o.key, fmt.Sprintf("the answer is empty (finish reason %q)", c.FinishReason))
+	if f, ok := errorIn(c.JSON.ExtraFields["error"].Raw()); ok {
+		f.key = o.key
+		return Reply{}, f.toError(ctx)
+	}
+	text, refused := contentText(c.Message.JSON.Content.Raw())
+	if refused = cmp.Or(c.Message.Refusal, refused); strings.TrimSpace(refused) != "" {
+		return Reply{}, refusal(o.key, "the model refused: "+refused)
+	}
+	out := output{text: text, reason: c.FinishReason}
+	for _, field := range []string{"reasoning_content", "reasoning", "thinking", "reasoning_details"} {
+		out.thoughts = out.thoughts || !emptyJSON(c.Message.JSON.ExtraFields[field].Raw())
+	}
+	said, err := out.answer(ctx, o.key)
+	if err != nil {
+		return Reply{}, err
 	}
 	return Reply{
-		Text: c.Message.Content, Model: cmp.Or(resp.Model, name),
+		Text: said, Model: cmp.Or(resp.Model, name),
 		InputTokens: resp.Usage.PromptTokens, OutputTokens: resp.Usage.CompletionTokens,
 	}, nil
+}
+
+// contentPart is a part of a message's content. Parts of other types than text and refusal are thoughts, references and
+// the like.
+type contentPart struct {
+	Type    string `json:"type"`
+	Text    any    `json:"text"` // a string, or an object with the string as its value
+	Refusal string `json:"refusal"`
+	Thought bool   `json:"thought"`
+}
+
+// contentText returns the text in a message's content: a string, a part, or a list of both. Mistral's reasoning models,
+// for example, answer with a list (https://docs.mistral.ai/capabilities/reasoning/).
+func contentText(raw string) (text, refused string) {
+	var parts []json.RawMessage
+	switch {
+	case json.Unmarshal([]byte(raw), &text) == nil:
+		return text, ""
+	case json.Unmarshal([]byte(raw), &parts) != nil:
+		parts = []json.RawMessage{json.RawMessage(raw)}
+	}
+	for _, raw := range parts {
+		var s string
+		if json.Unmarshal(raw, &s) == nil {
+			text += s
+			continue
+		}
+		var p contentPart
+		if json.Unmarshal(raw, &p) != nil || p.Thought {
+			continue
+		}
+		switch p.Type {
+		case "", "text", "output_text":
+			if value, ok := p.Text.(map[string]any); ok {
+				p.Text = value["value"]
+			}
+			s, _ = p.Text.(string)
+			text += s
+		case "refusal":
+			refused += p.Refusal
+		}
+	}
+	return text, refused
+}
+
+// errorIn reads an error object in the body of a successful response. Gateways to several providers, such as OpenRouter
+// (https://openrouter.ai/docs/api-reference/errors), answer 200 before the provider fails. Without an error, ok is false.
+func errorIn(raw string) (f failure, ok bool) {
+	if emptyJSON(raw) {
+		return f, false
+	}
+	f.err, f.detail = errors.New("the response holds an error"), "the response holds an error: "+raw
+	var body struct {
+		Code    json.RawMessage `json:"code"` // a number or a string
+		Message string          `json:"message"`
+	}
+	if json.Unmarshal([]byte(raw), &body) != nil || len(body.Code) == 0 && body.Message == "" {
+		return f, true
+	}
+	f.code = strings.Trim(string(body.Code), `"`)
+	f.detail = strings.TrimSpace("the response holds an error: " + f.code + " " + body.Message)
+	if status, err := strconv.Atoi(f.code); err == nil && status >= 400 && status < 600 {
+		f.status = status
+	}
+	return f, true
+}
+
+// emptyJSON reports whether a raw value is missing, null, false, zero or empty.
+func emptyJSON(raw string) bool {
+	return slices.Contains([]string{"", "null", "false", "0", `""`, "{}", "[]"}, strings.TrimSpace(raw))
 }
