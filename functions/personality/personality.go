@@ -159,7 +159,7 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 		if err != nil {
 			return err
 		}
-		text := shorten(answer.Unquote(reply.Text), f.config.Reply.MaxChars)
+		text := shorten(unquote(reply.Text), f.config.Reply.MaxChars)
 		attrs = append(attrs, "model", reply.Model, "turns", len(turns), "inputTokens", reply.InputTokens, "outputTokens", reply.OutputTokens)
 		now := event.TruncateToMicros(f.now())
 		putCandidate(e, newCandidate(e.CorrelationID, text, reply.Model, now, f.config.Reply))
@@ -202,7 +202,7 @@ func (f *Function) ask(ctx context.Context, in bus.Incoming, s resolved, questio
 	calling, cancel := context.WithTimeout(ctx, f.config.Model.Timeout)
 	defer cancel()
 	reply, err := f.model.Generate(calling, request)
-	if err == nil && answer.Unquote(reply.Text) == "" {
+	if err == nil && unquote(reply.Text) == "" {
 		err = deadletter.New(deadletter.ModelRefused, errors.New("the model's answer is empty"))
 	}
 	if err == nil {
