@@ -13,7 +13,8 @@
 // entry decides, and a redelivery sends its text to the addresses still missing.
 //
 // After a model failure the event is retried until it is older than MODEL_RETRY_FOR, then dead-lettered as model_failed.
-// After a refusal the event is dead-lettered as model_refused at once.
+// After a refusal the event is dead-lettered as model_refused at once. A model's thoughts enter neither the answer nor the
+// memory. Thoughts without an answer, and a provider's error in a successful response, are model failures.
 //
 // A person's words reach the model only as the content of a user turn. The system instruction holds only the operator's
 // words: the base prompt and the personalities.

@@ -2,10 +2,13 @@ package model
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"parley.internal/shared/deadletter"
@@ -60,6 +63,9 @@ type failure struct {
 	detail string // replaces err's text if not empty
 }
 
+// Error returns the detail. A failure is an error only between errorTransport and its caller.
+func (f failure) Error() string { return f.detail }
+
 // refusals lists the error codes of a refused question. The content filters of Azure and OpenAI refuse with status 400
 // and such a code.
 var refusals = map[string]bool{"content_filter": true, "content_policy_violation": true, "ResponsibleAIPolicyViolation": true}
@@ -109,4 +115,31 @@ func redact(secret, text string) string {
 		text = text[:maxDetail]
 	}
 	return strings.ToValidUTF8(text, "")
+}
+
+// errorIn reads an error object in the body of a successful response. Gateways to several providers, such as OpenRouter
+// (https://openrouter.ai/docs/api-reference/errors), answer 200 before the provider fails. Without an error, ok is false.
+func errorIn(raw string) (f failure, ok bool) {
+	if emptyJSON(raw) {
+		return f, false
+	}
+	f.err, f.detail = errors.New("the response holds an error"), "the response holds an error: "+raw
+	var body struct {
+		Code    json.RawMessage `json:"code"` // a number or a string
+		Message string          `json:"message"`
+	}
+	if json.Unmarshal([]byte(raw), &body) != nil || len(body.Code) == 0 && body.Message == "" {
+		return f, true
+	}
+	f.code = strings.Trim(string(body.Code), `"`)
+	f.detail = strings.TrimSpace("the response holds an error: " + f.code + " " + body.Message)
+	if status, err := strconv.Atoi(f.code); err == nil && status >= 400 && status < 600 {
+		f.status = status
+	}
+	return f, true
+}
+
+// emptyJSON reports whether a raw value is missing, null, false, zero or empty.
+func emptyJSON(raw string) bool {
+	return slices.Contains([]string{"", "null", "false", "0", `""`, "{}", "[]"}, strings.TrimSpace(raw))
 }

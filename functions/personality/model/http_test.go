@@ -217,29 +217,31 @@ func TestResponsesWithoutAnAnswer(t *testing.T) {
 		body     string
 		want     model.Problem
 	}{
-		"unclosed thoughts":           {1, completion(assistant(`"<think>hm"`), "length"), model.Unavailable},
-		"unclosed thoughts, stopped":  {1, completion(assistant(`"Hello <think>hm"`), "stop"), model.Unavailable},
-		"thoughts alone":              {1, completion(assistant(`"<think>hm</think>"`), "stop"), model.Unavailable},
-		"reasoning_content alone":     {1, completion(assistant(`""`, `"reasoning_content":"hm"`), "stop"), model.Unavailable},
-		"reasoning alone":             {1, completion(assistant(`null`, `"reasoning":"hm"`), "length"), model.Unavailable},
-		"parts of thoughts alone":     {1, completion(assistant(`[`+thinking+`]`), "length"), model.Unavailable},
-		"nothing before the limit":    {1, completion(assistant(`""`), "length"), model.Unavailable},
-		"a tool call":                 {1, completion(assistant(`null`, `"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]`), "tool_calls"), model.Unavailable},
-		"no message":                  {1, `{"choices":[{"finish_reason":"stop"}]}`, model.Unavailable},
-		"a refusal as part":           {1, completion(assistant(`[{"type":"refusal","refusal":"no"}]`), "stop"), refused},
-		"an error beside a text":      {1, failing(`{"code":502,"message":"upstream"}`), model.Unavailable},
-		"a text as error":             {1, failing(`"upstream"`), model.Unavailable},
-		"an error without a message":  {1, failing(`{"status":"x"}`), model.Unavailable},
-		"a rate limit as error":       {1, failing(`{"code":"429","message":"slow down"}`), model.Busy},
-		"a filter as error":           {1, failing(`{"code":"content_filter","message":"no"}`), refused},
-		"an error alone":              {1, `{"error":{"code":1302,"message":"` + key + `"}}`, model.Unavailable},
-		"an error of a choice":        {1, `{"choices":[{"message":{"content":"Hel"},"finish_reason":"stop","error":{"code":502,"message":"upstream"}}]}`, model.Unavailable},
-		"Gemini: thoughts alone":      {0, candidate("STOP", `{"text":"hm","thought":true}`), model.Unavailable},
-		"Gemini: unclosed thoughts":   {0, candidate("MAX_TOKENS", `{"text":"<think>hm"}`), model.Unavailable},
-		"Gemini: nothing to a limit":  {0, `{"candidates":[{"content":{"role":"model"},"finishReason":"MAX_TOKENS"}]}`, model.Unavailable},
-		"Gemini: nothing to a reason": {0, `{"candidates":[{"content":{"role":"model"},"finishReason":"SUNSET"}]}`, model.Unavailable},
-		"Gemini: an error":            {0, `{"error":{"code":503,"message":"overloaded","status":"UNAVAILABLE"}}`, model.Unavailable},
-		"Gemini: a list of errors":    {0, `[{"error":{"code":503,"message":"overloaded","status":"UNAVAILABLE"}}]`, model.Unavailable},
+		"unclosed thoughts":              {1, completion(assistant(`"<think>hm"`), "length"), model.Unavailable},
+		"unclosed thoughts, stopped":     {1, completion(assistant(`"Hello <think>hm"`), "stop"), model.Unavailable},
+		"thoughts alone":                 {1, completion(assistant(`"<think>hm</think>"`), "stop"), model.Unavailable},
+		"reasoning_content alone":        {1, completion(assistant(`""`, `"reasoning_content":"hm"`), "stop"), model.Unavailable},
+		"reasoning alone":                {1, completion(assistant(`null`, `"reasoning":"hm"`), "length"), model.Unavailable},
+		"parts of thoughts alone":        {1, completion(assistant(`[`+thinking+`]`), "length"), model.Unavailable},
+		"nothing before the limit":       {1, completion(assistant(`""`), "length"), model.Unavailable},
+		"a tool call":                    {1, completion(assistant(`null`, `"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]`), "tool_calls"), model.Unavailable},
+		"no message":                     {1, `{"choices":[{"finish_reason":"stop"}]}`, model.Unavailable},
+		"a refusal as part":              {1, completion(assistant(`[{"type":"refusal","refusal":"no"}]`), "stop"), refused},
+		"an error beside a text":         {1, failing(`{"code":502,"message":"upstream"}`), model.Unavailable},
+		"a text as error":                {1, failing(`"upstream"`), model.Unavailable},
+		"an error without a message":     {1, failing(`{"status":"x"}`), model.Unavailable},
+		"a rate limit as error":          {1, failing(`{"code":"429","message":"slow down"}`), model.Busy},
+		"a filter as error":              {1, failing(`{"code":"content_filter","message":"no"}`), refused},
+		"an error alone":                 {1, `{"error":{"code":1302,"message":"` + key + `"}}`, model.Unavailable},
+		"an error of a choice":           {1, `{"choices":[{"message":{"content":"Hel"},"finish_reason":"stop","error":{"code":502,"message":"upstream"}}]}`, model.Unavailable},
+		"Gemini: thoughts alone":         {0, candidate("STOP", `{"text":"hm","thought":true}`), model.Unavailable},
+		"Gemini: unclosed thoughts":      {0, candidate("MAX_TOKENS", `{"text":"<think>hm"}`), model.Unavailable},
+		"Gemini: nothing to a limit":     {0, `{"candidates":[{"content":{"role":"model"},"finishReason":"MAX_TOKENS"}]}`, model.Unavailable},
+		"Gemini: nothing to a reason":    {0, `{"candidates":[{"content":{"role":"model"},"finishReason":"SUNSET"}]}`, model.Unavailable},
+		"Gemini: an error":               {0, `{"error":{"code":503,"message":"overloaded","status":"UNAVAILABLE"}}`, model.Unavailable},
+		"Gemini: an error beside a text": {0, strings.Replace(candidate("STOP", `{"text":"Hel"}`), "{", `{"error":{"code":503,"message":"`+key+`"},`, 1), model.Unavailable},
+		"Gemini: a rate limit as error":  {0, `{"error":{"code":429,"message":"slow down","status":"RESOURCE_EXHAUSTED"}}`, model.Busy},
+		"Gemini: a list of errors":       {0, `[{"error":{"code":503,"message":"overloaded","status":"UNAVAILABLE"}}]`, model.Unavailable},
 	}
 	type response = struct {
 		provider int
@@ -263,7 +265,7 @@ func TestResponsesWithoutAnAnswer(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			p := providers[tt.provider]
-			url, _ := serve(t, http.StatusOK, tt.body)
+			url, requests := serve(t, http.StatusOK, tt.body)
 			got, err := p.open(t, url).Generate(t.Context(), model.Request{Text: "hello"})
 			var problem model.Problem
 			if e, ok := errors.AsType[*model.Error](err); ok {
@@ -271,8 +273,8 @@ func TestResponsesWithoutAnAnswer(t *testing.T) {
 			} else if d, ok := errors.AsType[*deadletter.Error](err); ok && d.Reason == deadletter.ModelRefused {
 				problem = refused
 			}
-			if problem != tt.want {
-				t.Errorf("%s gives %q, %v; want %s", tt.body, got.Text, err, tt.want)
+			if problem != tt.want || *requests != 1 {
+				t.Errorf("%s gives %q, %v, after %d requests; want %s after 1", tt.body, got.Text, err, *requests, tt.want)
 			}
 			checkNoKey(t, err)
 		})

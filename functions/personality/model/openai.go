@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/openai/openai-go/v3"
@@ -148,31 +146,4 @@ func contentText(raw string) (text, refused string) {
 		}
 	}
 	return text, refused
-}
-
-// errorIn reads an error object in the body of a successful response. Gateways to several providers, such as OpenRouter
-// (https://openrouter.ai/docs/api-reference/errors), answer 200 before the provider fails. Without an error, ok is false.
-func errorIn(raw string) (f failure, ok bool) {
-	if emptyJSON(raw) {
-		return f, false
-	}
-	f.err, f.detail = errors.New("the response holds an error"), "the response holds an error: "+raw
-	var body struct {
-		Code    json.RawMessage `json:"code"` // a number or a string
-		Message string          `json:"message"`
-	}
-	if json.Unmarshal([]byte(raw), &body) != nil || len(body.Code) == 0 && body.Message == "" {
-		return f, true
-	}
-	f.code = strings.Trim(string(body.Code), `"`)
-	f.detail = strings.TrimSpace("the response holds an error: " + f.code + " " + body.Message)
-	if status, err := strconv.Atoi(f.code); err == nil && status >= 400 && status < 600 {
-		f.status = status
-	}
-	return f, true
-}
-
-// emptyJSON reports whether a raw value is missing, null, false, zero or empty.
-func emptyJSON(raw string) bool {
-	return slices.Contains([]string{"", "null", "false", "0", `""`, "{}", "[]"}, strings.TrimSpace(raw))
 }
