@@ -105,7 +105,7 @@ type ModelConfig struct {
 	Location  string        `env:"VERTEX_LOCATION" envDefault:"global" help:"Location of Vertex AI: global, or a region."`
 	Timeout   time.Duration `env:"MODEL_TIMEOUT" envDefault:"30s" help:"Time limit of one model call; at most 60s."`
 	RetryFor  time.Duration `env:"MODEL_RETRY_FOR" envDefault:"2m" help:"After a model failure a message is retried until it is this old, then dead-lettered as model_failed."`
-	MaxTokens int           `env:"MODEL_MAX_TOKENS" envDefault:"1024" help:"Token limit of one answer; 0 leaves the limit to the provider."`
+	MaxTokens int           `env:"MODEL_MAX_TOKENS" envDefault:"1024" help:"Token limit of one answer, with the model's thoughts; 0 leaves the limit to the provider. Thoughts cut by the limit count as a model failure."`
 }
 
 // maxTimeout bounds MODEL_TIMEOUT. Of the subscription's acknowledgement deadline (120 s), enough time remains for
@@ -139,8 +139,8 @@ func (c ModelConfig) Validate() error {
 	if c.RetryFor < 0 {
 		errs = append(errs, fmt.Errorf("MODEL_RETRY_FOR: %s is negative", c.RetryFor))
 	}
-	if c.MaxTokens < 0 {
-		errs = append(errs, fmt.Errorf("MODEL_MAX_TOKENS: %d is negative", c.MaxTokens))
+	if c.MaxTokens < 0 || c.MaxTokens > math.MaxInt32 { // Gemini's limit has 32 bits
+		errs = append(errs, fmt.Errorf("MODEL_MAX_TOKENS: %d is not between 0 and %d", c.MaxTokens, math.MaxInt32))
 	}
 	return errors.Join(errs...)
 }

@@ -83,3 +83,12 @@ func TestSecretsAreRedacted(t *testing.T) {
 		t.Errorf("Load = %v", err)
 	}
 }
+
+func TestTokenLimitOutOfRangeIsRefused(t *testing.T) {
+	for value, want := range map[string]bool{"0": true, "2147483647": true, "2147483648": false, "4294967297": false, "1e3": false} {
+		_, err := config.Load[Config]([]string{"GOOGLE_CLOUD_PROJECT=p", "MODEL_MAX_TOKENS=" + value})
+		if (err == nil) != want {
+			t.Errorf("MODEL_MAX_TOKENS=%s: %v; valid should be %v", value, err, want)
+		}
+	}
+}

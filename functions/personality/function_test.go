@@ -2,10 +2,13 @@ package personality_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -780,6 +783,52 @@ func TestMemoryFailureKeepsTheAnswer(t *testing.T) {
 		}
 		if n := strings.Count(r.log.String(), "Firestore is away"); n == 0 {
 			t.Error("nothing is logged")
+		}
+	})
+}
+
+// A server of an open model may leave the thoughts in the text.
+func TestThoughtsEnterNeitherAnswerNorMemory(t *testing.T) {
+	replies := []string{"<think>She greets me.</think>\n\n\"Hello\"", "hm\n</think>\nWelcome", "<think>What now?"}
+	n := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		message, err := json.Marshal(map[string]string{"role": "assistant", "content": replies[n], "reasoning_content": "hm"})
+		if err != nil {
+			t.Error(err)
+		}
+		n++
+		fmt.Fprintf(w, `{"choices":[{"message":%s,"finish_reason":"length"}]}`, message)
+	}))
+	defer server.Close()
+	endpoint := model.NewOpenAI(model.OpenAIOptions{Name: "m", BaseURL: server.URL})
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		n = 0
+		r := newRig(t, env, "MODEL_RETRY_FOR=2m")
+		r.model.reply = func(ctx context.Context, _ int, q model.Request) (model.Reply, error) {
+			return endpoint.Generate(ctx, q)
+		}
+		r.answer(t, asks("c1", "hi"))
+		r.answer(t, asks("c2", "hello"))
+		in := r.incoming(asks("c3", "and?"))
+		r.Advance(2 * time.Minute)
+		if err := r.Answer(t.Context(), in); reasonOf(err) != deadletter.ModelFailed {
+			t.Errorf("after unclosed thoughts: %v; want %s", err, deadletter.ModelFailed)
+		}
+		var said []string
+		for _, out := range r.bus.sent {
+			said = append(said, answer.Text(out.Event))
+		}
+		c, err := r.store.Conversation(t.Context(), "twitch:1", "lobby")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var remembered []string
+		for _, turn := range c.Turns {
+			remembered = append(remembered, turn.Answer)
+		}
+		if want := []string{"Hello", "Welcome"}; !slices.Equal(said, want) || !slices.Equal(remembered, want) {
+			t.Errorf("said %q, remembered %q; want %q", said, remembered, want)
 		}
 	})
 }

@@ -13,7 +13,8 @@
 // entry decides, and a redelivery sends its text to the addresses still missing.
 //
 // After a model failure the event is retried until it is older than MODEL_RETRY_FOR, then dead-lettered as model_failed.
-// After a refusal the event is dead-lettered as model_refused at once.
+// After a refusal the event is dead-lettered as model_refused at once. A model's thoughts enter neither the answer nor the
+// memory. Thoughts without an answer, and a provider's error in a successful response, are model failures.
 //
 // A person's words reach the model only as the content of a user turn. The system instruction holds only the operator's
 // words: the base prompt and the personalities.
@@ -193,7 +194,7 @@ func (f *Function) answer(ctx context.Context, in bus.Incoming) (err error) {
 		if err != nil {
 			return refused(err)
 		}
-		text := shorten(answer.Unquote(reply.Text), f.config.Reply.MaxChars)
+		text := shorten(unquote(reply.Text), f.config.Reply.MaxChars)
 		attrs = append(attrs, "model", reply.Model, "turns", len(turns), "inputTokens", reply.InputTokens, "outputTokens", reply.OutputTokens)
 		now := event.TruncateToMicros(f.now())
 		putCandidate(e, newCandidate(e.CorrelationID, text, reply.Model, now, f.config.Reply))
@@ -239,7 +240,7 @@ func (f *Function) ask(ctx context.Context, in bus.Incoming, s resolved, questio
 	calling, cancel := context.WithTimeout(ctx, f.config.Model.Timeout)
 	defer cancel()
 	reply, err := f.model.Generate(calling, request)
-	if err == nil && answer.Unquote(reply.Text) == "" {
+	if err == nil && unquote(reply.Text) == "" {
 		err = deadletter.New(deadletter.ModelRefused, errors.New("the model's answer is empty"))
 	}
 	if err == nil {

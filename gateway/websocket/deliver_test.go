@@ -254,7 +254,7 @@ func TestAnswersBecomeFrames(t *testing.T) {
 	}{
 		{"chat", event.Event{Source: "api-gateway", CorrelationID: "c", Type: "chat.message", UserID: "twitch:1", Metadata: event.Raw(map[string]any{"id": "m1"}),
 			Candidates: []event.Candidate{{Text: `"hi"`}}},
-			`{"type":"chat.message.received","payload":{"text":"hi"},"metadata":{"id":"d","timestamp":"2026-01-02T03:04:05Z","source":"api-gateway","correlationId":"c","replyTo":"m1"}}`},
+			`{"type":"chat.message.received","payload":{"text":"\"hi\""},"metadata":{"id":"d","timestamp":"2026-01-02T03:04:05Z","source":"api-gateway","correlationId":"c","replyTo":"m1"}}`},
 		{"room", event.Event{Source: "api-gateway", CorrelationID: "c", Type: "chat.message", Channel: "r", Metadata: event.Raw(map[string]any{"id": "m1"}),
 			User: &event.User{ID: "twitch:1"}, Candidates: []event.Candidate{{Text: "hi"}}},
 			`{"type":"chat.message.received","payload":{"text":"hi"},"metadata":{"id":"d","timestamp":"2026-01-02T03:04:05Z","source":"api-gateway","correlationId":"c","channel":"r","replyTo":"m1","replyToUser":"twitch:1"}}`},

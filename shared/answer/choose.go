@@ -20,7 +20,7 @@ import (
 func Best(candidates []event.Candidate) int {
 	best := -1
 	for i, c := range candidates {
-		if c.Status == event.CandidateRejected || c.Status == event.CandidateSuperseded || Unquote(c.Text) == "" {
+		if c.Status == event.CandidateRejected || c.Status == event.CandidateSuperseded || strings.TrimSpace(c.Text) == "" {
 			continue
 		}
 		if best < 0 || compare(c, candidates[best]) < 0 {
@@ -52,48 +52,12 @@ func missingLast(a, b *float64, sign int) int {
 	return sign * cmp.Compare(*a, *b)
 }
 
-// wrappers are the quotes that models often put around an answer.
-var wrappers = [][2]string{{`"`, `"`}, {`'`, `'`}, {"“", "”"}, {"‘", "’"}, {"«", "»"}, {"„", "“"}, {"`", "`"}}
-
-// Unquote removes up to two layers of quotes around the whole text, and the white space around. Quotes around only a
-// part of the text stay, as in "a" and "b".
-func Unquote(text string) string {
-	text = strings.TrimSpace(text)
-	for range 2 {
-		inner, ok := unwrap(text)
-		if !ok {
-			break
-		}
-		text = inner
-	}
-	return text
-}
-
-func unwrap(text string) (string, bool) {
-	for _, w := range wrappers {
-		inner, ok := strings.CutPrefix(text, w[0])
-		if !ok || len(inner) < len(w[1]) {
-			continue
-		}
-		inner, ok = strings.CutSuffix(inner, w[1])
-		if ok && !strings.Contains(inner, w[0]) && !strings.Contains(inner, w[1]) {
-			return strings.TrimSpace(inner), true
-		}
-		// an inner layer may use the same quotes: ""x""
-		if ok && w[0] == w[1] && strings.HasPrefix(inner, w[0]) && strings.HasSuffix(inner, w[0]) && len(inner) >= 2*len(w[0]) {
-			if core := inner[len(w[0]) : len(inner)-len(w[0])]; !strings.Contains(core, w[0]) {
-				return strings.TrimSpace(inner), true
-			}
-		}
-	}
-	return text, false
-}
-
 // Text returns the text of an answer: the text of the best candidate, or else of the platform's own message, or of the
-// payload. A user's own words are never an answer. Text is empty if the answer has no text.
+// payload, without the white space around. A user's own words are never an answer. Text is empty if the answer has no
+// text.
 func Text(e *event.Event) string {
 	if i := Best(e.Candidates); i >= 0 {
-		return Unquote(e.Candidates[i].Text)
+		return strings.TrimSpace(e.Candidates[i].Text)
 	}
 	if e.Message != nil && e.Message.Role == event.RoleUser {
 		return "" // message and payload hold the user's own words
@@ -101,13 +65,13 @@ func Text(e *event.Event) string {
 	if e.Message != nil {
 		for _, path := range [][]string{{"chat", "text"}, {"text"}} {
 			if text, ok := event.Text(e.Message.RawPlatformPayload, path...); ok {
-				return Unquote(text)
+				return strings.TrimSpace(text)
 			}
 		}
 	}
 	for _, path := range [][]string{{"chat", "text"}, {"text"}} {
 		if text, ok := event.Text(e.Payload, path...); ok {
-			return Unquote(text)
+			return strings.TrimSpace(text)
 		}
 	}
 	return ""

@@ -31,7 +31,7 @@ func TestBest(t *testing.T) {
 		{"then the earlier", []event.Candidate{{ID: "a", Text: "x", CreatedAt: late}, {ID: "b", Text: "x", CreatedAt: early}}, "b"},
 		{"then the id", []event.Candidate{{ID: "b", Text: "x"}, {ID: "a", Text: "x"}}, "a"},
 		{"rejected and superseded don't count", []event.Candidate{{ID: "a", Text: "x", Status: event.CandidateRejected}, {ID: "b", Text: "x", Status: event.CandidateSuperseded}, {ID: "c", Text: "x"}}, "c"},
-		{"an empty text doesn't count", []event.Candidate{{ID: "a", Text: ` "" `, Priority: num(0)}, {ID: "b", Text: "x"}}, "b"},
+		{"an empty text doesn't count", []event.Candidate{{ID: "a", Text: " \n ", Priority: num(0)}, {ID: "b", Text: "x"}}, "b"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -46,44 +46,17 @@ func TestBest(t *testing.T) {
 	}
 }
 
-func TestUnquote(t *testing.T) {
-	for in, want := range map[string]string{
-		`hello`:             `hello`,
-		` "hello" `:         `hello`,
-		`"'hello'"`:         `hello`,
-		`""hello""`:         `hello`,
-		"“hello”":           `hello`,
-		`"'` + "`x`" + `'"`: "`x`", // two layers, no more
-		`"a" and "b"`:       `"a" and "b"`,
-		`it's`:              `it's`,
-		`"half`:             `"half`,
-		`""`:                ``,
-		`"`:                 `"`,
-		``:                  ``,
-	} {
-		if got := Unquote(in); got != want {
-			t.Errorf("Unquote(%q) = %q; want %q", in, got, want)
-		}
-	}
-}
-
-func FuzzUnquote(f *testing.F) {
-	f.Add(`"'x'"`)
-	f.Add(`""`)
-	f.Fuzz(func(t *testing.T, s string) {
-		if got := Unquote(s); len(got) > len(s) {
-			t.Errorf("Unquote(%q) = %q grew", s, got)
-		}
-	})
-}
-
 func TestText(t *testing.T) {
 	tests := []struct {
 		name string
 		in   event.Event
 		want string
 	}{
-		{"the best candidate", event.Event{Candidates: []event.Candidate{{Text: `"hi"`}}, Payload: event.Raw(map[string]string{"text": "no"})}, "hi"},
+		{"the best candidate", event.Event{Candidates: []event.Candidate{{Text: " hi\n"}}, Payload: event.Raw(map[string]string{"text": "no"})}, "hi"},
+		{"a candidate in quotes", event.Event{Candidates: []event.Candidate{{Text: `"hi"`}}}, `"hi"`},
+		{"a candidate in backquotes", event.Event{Candidates: []event.Candidate{{Text: "`hi`"}}}, "`hi`"},
+		{"only quotes", event.Event{Candidates: []event.Candidate{{Text: `""`}}}, `""`},
+		{"a payload in quotes", event.Event{Payload: event.Raw(map[string]string{"text": `“hi”`})}, "“hi”"},
 		{"the platform's chat text", event.Event{Message: &event.Message{Role: "assistant", RawPlatformPayload: []byte(`{"chat":{"text":"a"},"text":"b"}`)}, Payload: []byte(`{"text":"c"}`)}, "a"},
 		{"the platform's text", event.Event{Message: &event.Message{Role: "assistant", RawPlatformPayload: []byte(`{"text":"b"}`)}, Payload: []byte(`{"text":"c"}`)}, "b"},
 		{"the payload's chat text", event.Event{Payload: []byte(`{"chat":{"text":"a"},"text":"b"}`)}, "a"},
@@ -185,6 +158,20 @@ func TestPrepareDropsThePayloadOfTheQuestion(t *testing.T) {
 		}
 		if e.Payload == nil || e.Message.RawPlatformPayload == nil || e.ExternalEvent.RawPayload == nil || string(e.Metadata) != string(test.metadata) {
 			t.Errorf("%s: the question was changed", test.name)
+		}
+	}
+}
+
+func TestQuotesOfPeopleAreRelayed(t *testing.T) {
+	for _, text := range []string{`"hello"`, "`code`", `""`, "'it'", "“hello”", `""hello""`} {
+		e := &event.Event{
+			Source: "ingress.twitch", Channel: "twitch:a", Candidates: []event.Candidate{{ID: "r", Text: text}},
+			Egress: &event.Egress{To: []event.Address{{Destination: "twitch", Channel: "twitch:a"}, {Destination: "discord", Channel: "discord:1"}}},
+		}
+		for _, part := range FanOut(e, "rule") {
+			if got := RemoveMark(Text(part.Event)); got != text {
+				t.Errorf("%q becomes %q at %s", text, got, part.Event.Channel)
+			}
 		}
 	}
 }

@@ -12,7 +12,7 @@ func ExampleText() {
 	low, high := 1.0, 2.0
 	fmt.Println(answer.Text(&event.Event{Candidates: []event.Candidate{
 		{ID: "a", Text: "second choice", Priority: &high},
-		{ID: "b", Text: `"first choice"`, Priority: &low},
+		{ID: "b", Text: " first choice", Priority: &low},
 	}}))
 	// Output: first choice
 }

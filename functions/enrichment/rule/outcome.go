@@ -128,7 +128,7 @@ func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
 		if err != nil {
 			return fmt.Errorf("candidates.%d.text: %w", i, err)
 		}
-		if answer.Unquote(text) == "" {
+		if strings.TrimSpace(text) == "" {
 			continue // empty for this event
 		}
 		priority := n.Priority

@@ -224,10 +224,21 @@ func TestTextIsBounded(t *testing.T) {
 }
 
 func TestEmptyTextIsNoAnswer(t *testing.T) {
-	s := compileAll(t, says("r", "true", ` "{{ event.replyTo }}" `))
+	s := compileAll(t, says("r", "true", " {{ event.replyTo }}\n"))
 	o := s.Evaluate(chat(""), at, never)
 	if _, ok := o.Answer(); ok || len(o.Applied) != 1 {
 		t.Errorf("outcome = %+v; want one that holds, without an answer", o)
+	}
+}
+
+func TestQuotesOfOperatorsAndPeopleStay(t *testing.T) {
+	for _, text := range []string{`"hello"`, "`code`", `""`} {
+		s := compileAll(t, says("literal", "true", text), says("template", "true", "{{ event.message.text }}"))
+		for _, a := range s.Evaluate(chat(text), at, never).Applied {
+			if len(a.Candidates) != 1 || a.Candidates[0].Text != text {
+				t.Errorf("%q by %s gives %+v", text, a.ID, a.Candidates)
+			}
+		}
 	}
 }
 

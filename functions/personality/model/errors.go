@@ -2,10 +2,13 @@ package model
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"parley.internal/shared/deadletter"
@@ -21,14 +24,14 @@ type Problem string
 const (
 	Busy          Problem = "busy"          // rate limit or quota exceeded (429)
 	TimedOut      Problem = "timed_out"     // no reply within the time limit of a call
-	Unavailable   Problem = "unavailable"   // network or endpoint failure (5xx), or a malformed reply
+	Unavailable   Problem = "unavailable"   // network or endpoint failure (5xx, or an error in a 200), or a reply without an answer
 	Misconfigured Problem = "misconfigured" // request or credentials rejected (400, 401, 403, 404, 422)
 )
 
 // Error is a temporary failure, worth a retry.
 type Error struct {
 	Problem Problem
-	Status  int    // HTTP status; 0 without a response
+	Status  int    // HTTP status, or the equal code of an error in a 200; 0 without either
 	Detail  string // message of the endpoint or the network, without keys
 	cause   error  // the context's error, or nil; never a provider's error, because its fields may hold a key
 }
@@ -54,11 +57,14 @@ const maxDetail = 300
 // failure describes a failed call. All errors of Generate come from toError and refusal, so that no error contains a key.
 type failure struct {
 	key    string // secret to remove from the error; empty for none
-	status int    // HTTP status; 0 without a response
+	status int    // as in Error
 	code   string // the endpoint's error code
 	err    error  // error of the client library; not nil
 	detail string // replaces err's text if not empty
 }
+
+// Error returns the detail. A failure is an error only between errorTransport and its caller.
+func (f failure) Error() string { return f.detail }
 
 // refusals lists the error codes of a refused question. The content filters of Azure and OpenAI refuse with status 400
 // and such a code.
@@ -109,4 +115,31 @@ func redact(secret, text string) string {
 		text = text[:maxDetail]
 	}
 	return strings.ToValidUTF8(text, "")
+}
+
+// errorIn reads an error object in the body of a successful response. Gateways to several providers, such as OpenRouter
+// (https://openrouter.ai/docs/api-reference/errors), answer 200 before the provider fails. Without an error, ok is false.
+func errorIn(raw string) (f failure, ok bool) {
+	if emptyJSON(raw) {
+		return f, false
+	}
+	f.err, f.detail = errors.New("the response holds an error"), "the response holds an error: "+raw
+	var body struct {
+		Code    json.RawMessage `json:"code"` // a number or a string
+		Message string          `json:"message"`
+	}
+	if json.Unmarshal([]byte(raw), &body) != nil || len(body.Code) == 0 && body.Message == "" {
+		return f, true
+	}
+	f.code = strings.Trim(string(body.Code), `"`)
+	f.detail = strings.TrimSpace("the response holds an error: " + f.code + " " + body.Message)
+	if status, err := strconv.Atoi(f.code); err == nil && status >= 400 && status < 600 {
+		f.status = status
+	}
+	return f, true
+}
+
+// emptyJSON reports whether a raw value is missing, null, false, zero or empty.
+func emptyJSON(raw string) bool {
+	return slices.Contains([]string{"", "null", "false", "0", `""`, "{}", "[]"}, strings.TrimSpace(raw))
 }

@@ -1,10 +1,13 @@
 package model
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 
@@ -31,8 +34,11 @@ type Gemini struct {
 // NewGemini returns a model. It fails if Vertex AI has no credentials.
 func NewGemini(ctx context.Context, o GeminiOptions) (*Gemini, error) {
 	c := &genai.ClientConfig{
-		Backend: genai.BackendGeminiAPI, APIKey: o.Key,
-		HTTPClient: o.HTTP, HTTPOptions: genai.HTTPOptions{BaseURL: o.BaseURL},
+		Backend: genai.BackendGeminiAPI, APIKey: o.Key, HTTPOptions: genai.HTTPOptions{BaseURL: o.BaseURL},
+	}
+	if o.HTTP != nil {
+		given := *o.HTTP // a copy, because the transport is replaced
+		c.HTTPClient = &given
 	}
 	if o.Key == "" {
 		c.Backend, c.Project, c.Location = genai.BackendVertexAI, o.Project, o.Location
@@ -42,7 +48,41 @@ func NewGemini(ctx context.Context, o GeminiOptions) (*Gemini, error) {
 		// Some errors of the library quote the whole configuration, with the key.
 		return nil, errors.New("set up Gemini: " + redact(o.Key, err.Error()))
 	}
+	used := client.ClientConfig().HTTPClient // for Vertex AI, the library makes a client that authenticates itself
+	used.Transport = errorTransport{used.Transport}
 	return &Gemini{client: client, name: o.Name, key: o.Key}, nil
+}
+
+// errorTransport fails for a response with status 200 and an error in its body. The library discards such an error.
+type errorTransport struct {
+	base http.RoundTripper // nil for the default
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t errorTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	base := t.base
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	resp, err := base.RoundTrip(r)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return resp, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	var response struct {
+		Error json.RawMessage `json:"error"`
+	}
+	if json.Unmarshal(body, &response) == nil {
+		if f, ok := errorIn(string(response.Error)); ok {
+			return nil, f
+		}
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return resp, nil
 }
 
 // Generate implements [Model].
@@ -59,7 +99,11 @@ func (g *Gemini) Generate(ctx context.Context, r Request) (Reply, error) {
 	name := cmp.Or(r.Model, g.name)
 	resp, err := g.client.Models.GenerateContent(ctx, name, contents, config)
 	if err != nil {
-		f := failure{key: g.key, err: err}
+		f := failure{err: err}
+		if in, ok := errors.AsType[failure](err); ok {
+			f = in
+		}
+		f.key = g.key
 		if api, ok := errors.AsType[genai.APIError](err); ok {
 			f.status, f.code, f.detail = api.Code, api.Status, strings.TrimSpace(api.Status+" "+api.Message)
 		}
@@ -77,23 +121,21 @@ func (g *Gemini) reply(ctx context.Context, resp *genai.GenerateContentResponse,
 		return Reply{}, failure{key: g.key, err: errors.New("the response holds no candidate")}.toError(ctx)
 	}
 	c := resp.Candidates[0]
-	switch c.FinishReason {
-	case "", genai.FinishReasonUnspecified, genai.FinishReasonStop, genai.FinishReasonMaxTokens:
-	default:
-		return Reply{}, refusal(g.key, strings.TrimSpace(fmt.Sprintf("the answer was withheld: %s %s", c.FinishReason, c.FinishMessage)))
-	}
-	var text strings.Builder
+	out := output{reason: string(c.FinishReason), detail: c.FinishMessage}
 	if c.Content != nil {
 		for _, part := range c.Content.Parts {
-			if !part.Thought {
-				text.WriteString(part.Text)
+			if part.Thought {
+				out.thoughts = true
+			} else {
+				out.text += part.Text
 			}
 		}
 	}
-	if strings.TrimSpace(text.String()) == "" {
-		return Reply{}, refusal(g.key, fmt.Sprintf("the answer is empty (finish reason %q)", c.FinishReason))
+	text, err := out.answer(ctx, g.key)
+	if err != nil {
+		return Reply{}, err
 	}
-	reply := Reply{Text: text.String(), Model: cmp.Or(resp.ModelVersion, name)}
+	reply := Reply{Text: text, Model: cmp.Or(resp.ModelVersion, name)}
 	if u := resp.UsageMetadata; u != nil {
 		reply.InputTokens, reply.OutputTokens = int64(u.PromptTokenCount), int64(u.CandidatesTokenCount+u.ThoughtsTokenCount)
 	}

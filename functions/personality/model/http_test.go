@@ -152,6 +152,135 @@ func TestRefusalsAreDeadLetters(t *testing.T) {
 	})
 }
 
+// completion returns a response with OpenAI's protocol.
+func completion(message, reason string) string {
+	return fmt.Sprintf(`{"id":"c","object":"chat.completion","model":"gpt-x","choices":[{"index":0,"message":%s,"finish_reason":%s}]}`, message, quoted(reason))
+}
+
+// assistant returns a message with a content, in JSON, and further members.
+func assistant(content string, members ...string) string {
+	return `{"role":"assistant","content":` + strings.Join(append([]string{content}, members...), ",") + "}"
+}
+
+// candidate returns a response of Gemini with parts, in JSON.
+func candidate(reason string, parts ...string) string {
+	return fmt.Sprintf(`{"candidates":[{"content":{"role":"model","parts":[%s]},"finishReason":%q}],"modelVersion":"gemini-x-001"}`, strings.Join(parts, ","), reason)
+}
+
+const thinking = `{"type":"thinking","thinking":[{"type":"text","text":"hm"}]}`
+
+func TestOnlyTheTextIsTheReply(t *testing.T) {
+	for name, tt := range map[string]struct {
+		provider int
+		body     string
+		want     string
+	}{
+		"tags":                           {1, completion(assistant(quoted("<think>\nhm\n</think>\n\nHello")), "stop"), "Hello"},
+		"a closing tag alone":            {1, completion(assistant(quoted("hm\n</think>\nHello")), "stop"), "Hello"},
+		"a mention":                      {1, completion(assistant(quoted("Use `<think>`.")), "stop"), "Use `<think>`."},
+		"reasoning_content":              {1, completion(assistant(`"Hello"`, `"reasoning_content":"hm"`), "stop"), "Hello"},
+		"reasoning":                      {1, completion(assistant(`"Hello"`, `"reasoning":"hm"`, `"reasoning_details":[{"type":"reasoning.text","text":"hm"}]`), "stop"), "Hello"},
+		"parts":                          {1, completion(assistant(`[`+thinking+`,{"type":"text","text":"Hel"},{"type":"reference","reference_ids":[1]},{"type":"output_text","text":"lo"}]`), "stop"), "Hello"},
+		"parts and strings":              {1, completion(assistant(`["Hel",{"type":"text","text":{"value":"lo","annotations":[]}}]`), "stop"), "Hello"},
+		"one part":                       {1, completion(assistant(`{"type":"text","text":"Hello"}`), "stop"), "Hello"},
+		"parts of thoughts":              {1, completion(assistant(`[{"type":"reasoning","text":"hm"},{"type":"text","text":"hm","thought":true},{"type":"text","text":"Hello"}]`), "stop"), "Hello"},
+		"tags in parts":                  {1, completion(assistant(`[{"type":"text","text":"<think>hm"},{"type":"text","text":"</think>Hello"}]`), "stop"), "Hello"},
+		"text beside a tool call":        {1, completion(assistant(`"Hello"`, `"tool_calls":[]`), "tool_calls"), "Hello"},
+		"another reason":                 {1, completion(assistant(`"Hello"`), "eos"), "Hello"},
+		"an unknown reason":              {1, completion(assistant(`"Hello"`), "sunset"), "Hello"},
+		"no reason":                      {1, completion(assistant(`"Hello"`), ""), "Hello"},
+		"cut":                            {1, completion(assistant(`"<think>hm</think>Hel"`), "length"), "Hel"},
+		"an error that is none":          {1, strings.Replace(completion(assistant(`"Hello"`), "stop"), `{"id"`, `{"error":null,"id"`, 1), "Hello"},
+		"thought parts of Gemini":        {0, candidate("STOP", `{"text":"hm","thought":true}`, `{"text":"Hello"}`), "Hello"},
+		"tags of Gemini's other models":  {0, candidate("STOP", `{"text":"<thought>hm"}`, `{"text":"</thought>Hello"}`), "Hello"},
+		"an unknown reason of Gemini":    {0, candidate("SUNSET", `{"text":"Hello"}`), "Hello"},
+		"Gemini's text beside a program": {0, candidate("STOP", `{"executableCode":{"language":"PYTHON","code":"1"}}`, `{"text":"Hello"}`), "Hello"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := providers[tt.provider]
+			url, _ := serve(t, http.StatusOK, tt.body)
+			got, err := p.open(t, url).Generate(t.Context(), model.Request{Text: "hello"})
+			if err != nil || got.Text != tt.want {
+				t.Errorf("%s gives %q, %v; want %q", tt.body, got.Text, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestResponsesWithoutAnAnswer(t *testing.T) {
+	const refused = model.Problem("refused")
+	failing := func(member string) string {
+		return strings.Replace(completion(assistant(`"Hel"`), "stop"), `{"id"`, `{"error":`+member+`,"id"`, 1)
+	}
+	tests := map[string]struct {
+		provider int
+		body     string
+		want     model.Problem
+	}{
+		"unclosed thoughts":              {1, completion(assistant(`"<think>hm"`), "length"), model.Unavailable},
+		"unclosed thoughts, stopped":     {1, completion(assistant(`"Hello <think>hm"`), "stop"), model.Unavailable},
+		"thoughts alone":                 {1, completion(assistant(`"<think>hm</think>"`), "stop"), model.Unavailable},
+		"reasoning_content alone":        {1, completion(assistant(`""`, `"reasoning_content":"hm"`), "stop"), model.Unavailable},
+		"reasoning alone":                {1, completion(assistant(`null`, `"reasoning":"hm"`), "length"), model.Unavailable},
+		"parts of thoughts alone":        {1, completion(assistant(`[`+thinking+`]`), "length"), model.Unavailable},
+		"nothing before the limit":       {1, completion(assistant(`""`), "length"), model.Unavailable},
+		"a tool call":                    {1, completion(assistant(`null`, `"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]`), "tool_calls"), model.Unavailable},
+		"no message":                     {1, `{"choices":[{"finish_reason":"stop"}]}`, model.Unavailable},
+		"a refusal as part":              {1, completion(assistant(`[{"type":"refusal","refusal":"no"}]`), "stop"), refused},
+		"an error beside a text":         {1, failing(`{"code":502,"message":"upstream"}`), model.Unavailable},
+		"a text as error":                {1, failing(`"upstream"`), model.Unavailable},
+		"an error without a message":     {1, failing(`{"status":"x"}`), model.Unavailable},
+		"a rate limit as error":          {1, failing(`{"code":"429","message":"slow down"}`), model.Busy},
+		"a filter as error":              {1, failing(`{"code":"content_filter","message":"no"}`), refused},
+		"an error alone":                 {1, `{"error":{"code":1302,"message":"` + key + `"}}`, model.Unavailable},
+		"an error of a choice":           {1, `{"choices":[{"message":{"content":"Hel"},"finish_reason":"stop","error":{"code":502,"message":"upstream"}}]}`, model.Unavailable},
+		"Gemini: thoughts alone":         {0, candidate("STOP", `{"text":"hm","thought":true}`), model.Unavailable},
+		"Gemini: unclosed thoughts":      {0, candidate("MAX_TOKENS", `{"text":"<think>hm"}`), model.Unavailable},
+		"Gemini: nothing to a limit":     {0, `{"candidates":[{"content":{"role":"model"},"finishReason":"MAX_TOKENS"}]}`, model.Unavailable},
+		"Gemini: nothing to a reason":    {0, `{"candidates":[{"content":{"role":"model"},"finishReason":"SUNSET"}]}`, model.Unavailable},
+		"Gemini: an error":               {0, `{"error":{"code":503,"message":"overloaded","status":"UNAVAILABLE"}}`, model.Unavailable},
+		"Gemini: an error beside a text": {0, strings.Replace(candidate("STOP", `{"text":"Hel"}`), "{", `{"error":{"code":503,"message":"`+key+`"},`, 1), model.Unavailable},
+		"Gemini: a rate limit as error":  {0, `{"error":{"code":429,"message":"slow down","status":"RESOURCE_EXHAUSTED"}}`, model.Busy},
+		"Gemini: a list of errors":       {0, `[{"error":{"code":503,"message":"overloaded","status":"UNAVAILABLE"}}]`, model.Unavailable},
+	}
+	type response = struct {
+		provider int
+		body     string
+		want     model.Problem
+	}
+	for _, reason := range []string{"error", "ERROR", "abort", "network_error", "insufficient_system_resource", "load", "timeout", "cancelled", "failed"} {
+		tests["reason "+reason] = response{1, completion(assistant(`"Hel"`), reason), model.Unavailable}
+		tests["reason "+reason+", no text"] = response{1, completion(assistant(`null`), reason), model.Unavailable}
+	}
+	for _, reason := range []string{"content_filter", "sensitive", "refusal", "SAFETY", "guardrail_intervened"} {
+		tests["reason "+reason] = response{1, completion(assistant(`"Hel"`), reason), refused}
+		tests["reason "+reason+", no text"] = response{1, completion(assistant(`null`), reason), refused}
+	}
+	for _, reason := range []string{"OTHER", "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MALFORMED_RESPONSE", "MISSING_THOUGHT_SIGNATURE", "NO_IMAGE", "IMAGE_OTHER"} {
+		tests["Gemini: reason "+reason] = response{0, candidate(reason, `{"text":"Hel"}`), model.Unavailable}
+	}
+	for _, reason := range []string{"SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION"} {
+		tests["Gemini: reason "+reason] = response{0, candidate(reason, `{"text":"Hel"}`), refused}
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			p := providers[tt.provider]
+			url, requests := serve(t, http.StatusOK, tt.body)
+			got, err := p.open(t, url).Generate(t.Context(), model.Request{Text: "hello"})
+			var problem model.Problem
+			if e, ok := errors.AsType[*model.Error](err); ok {
+				problem = e.Problem
+			} else if d, ok := errors.AsType[*deadletter.Error](err); ok && d.Reason == deadletter.ModelRefused {
+				problem = refused
+			}
+			if problem != tt.want || *requests != 1 {
+				t.Errorf("%s gives %q, %v, after %d requests; want %s after 1", tt.body, got.Text, err, *requests, tt.want)
+			}
+			checkNoKey(t, err)
+		})
+	}
+}
+
 func TestTemporaryFailures(t *testing.T) {
 	tests := []struct {
 		name   string

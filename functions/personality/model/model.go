@@ -38,7 +38,7 @@ type Turn struct {
 	Answer   string
 }
 
-// Reply is the output of a model. Text is never empty.
+// Reply is the output of a model. Text is never empty and holds no thoughts of the model.
 type Reply struct {
 	Text         string
 	Model        string // the model that answered

@@ -3,8 +3,8 @@ package model
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 
@@ -72,22 +72,78 @@ func (o *OpenAI) Generate(ctx context.Context, r Request) (Reply, error) {
 	return o.reply(ctx, resp, name)
 }
 
-// reply converts a response.
+// reply converts a response. Only the text parts of the content are the reply: reasoning_content and similar fields hold
+// the model's thoughts.
 func (o *OpenAI) reply(ctx context.Context, resp *openai.ChatCompletion, name string) (Reply, error) {
-	if len(resp.Choices) == 0 {
-		return Reply{}, failure{key: o.key, err: errors.New("the response holds no choice")}.toError(ctx)
+	if f, ok := errorIn(resp.JSON.ExtraFields["error"].Raw()); ok {
+		f.key = o.key
+		return Reply{}, f.toError(ctx)
+	}
+	if len(resp.Choices) == 0 || !resp.Choices[0].JSON.Message.Valid() {
+		return Reply{}, failure{key: o.key, err: errors.New("the response holds no message: " + resp.RawJSON())}.toError(ctx)
 	}
 	c := resp.Choices[0]
-	switch {
-	case c.Message.Refusal != "":
-		return Reply{}, refusal(o.key, "the model refused: "+c.Message.Refusal)
-	case c.FinishReason == "content_filter":
-		return Reply{}, refusal(o.key, "the answer was withheld: content_filter")
-	case strings.TrimSpace(c.Message.Content) == "":
-		return Reply{}, refusal(o.key, fmt.Sprintf("the answer is empty (finish reason %q)", c.FinishReason))
+	if f, ok := errorIn(c.JSON.ExtraFields["error"].Raw()); ok {
+		f.key = o.key
+		return Reply{}, f.toError(ctx)
+	}
+	text, refused := contentText(c.Message.JSON.Content.Raw())
+	if refused = cmp.Or(c.Message.Refusal, refused); strings.TrimSpace(refused) != "" {
+		return Reply{}, refusal(o.key, "the model refused: "+refused)
+	}
+	out := output{text: text, reason: c.FinishReason}
+	for _, field := range []string{"reasoning_content", "reasoning", "thinking", "reasoning_details"} {
+		out.thoughts = out.thoughts || !emptyJSON(c.Message.JSON.ExtraFields[field].Raw())
+	}
+	said, err := out.answer(ctx, o.key)
+	if err != nil {
+		return Reply{}, err
 	}
 	return Reply{
-		Text: c.Message.Content, Model: cmp.Or(resp.Model, name),
+		Text: said, Model: cmp.Or(resp.Model, name),
 		InputTokens: resp.Usage.PromptTokens, OutputTokens: resp.Usage.CompletionTokens,
 	}, nil
+}
+
+// contentPart is a part of a message's content. Parts of other types than text and refusal are thoughts, references and
+// the like.
+type contentPart struct {
+	Type    string `json:"type"`
+	Text    any    `json:"text"` // a string, or an object with the string as its value
+	Refusal string `json:"refusal"`
+	Thought bool   `json:"thought"`
+}
+
+// contentText returns the text in a message's content: a string, a part, or a list of both. Mistral's reasoning models,
+// for example, answer with a list (https://docs.mistral.ai/capabilities/reasoning/).
+func contentText(raw string) (text, refused string) {
+	var parts []json.RawMessage
+	switch {
+	case json.Unmarshal([]byte(raw), &text) == nil:
+		return text, ""
+	case json.Unmarshal([]byte(raw), &parts) != nil:
+		parts = []json.RawMessage{json.RawMessage(raw)}
+	}
+	for _, raw := range parts {
+		var s string
+		if json.Unmarshal(raw, &s) == nil {
+			text += s
+			continue
+		}
+		var p contentPart
+		if json.Unmarshal(raw, &p) != nil || p.Thought {
+			continue
+		}
+		switch p.Type {
+		case "", "text", "output_text":
+			if value, ok := p.Text.(map[string]any); ok {
+				p.Text = value["value"]
+			}
+			s, _ = p.Text.(string)
+			text += s
+		case "refusal":
+			refused += p.Refusal
+		}
+	}
+	return text, refused
 }
