@@ -812,9 +812,7 @@ func TestThoughtsEnterNeitherAnswerNorMemory(t *testing.T) {
 		r.answer(t, asks("c2", "hello"))
 		in := r.incoming(asks("c3", "and?"))
 		r.Advance(2 * time.Minute)
-		if err := r.Answer(t.Context(), in); reasonOf(err) != deadletter.ModelFailed {
-			t.Errorf("after unclosed thoughts: %v; want %s", err, deadletter.ModelFailed)
-		}
+		r.refusedAs(t, "c3", r.Answer(t.Context(), in), deadletter.ModelFailed)
 		var said []string
 		for _, out := range r.bus.sent {
 			said = append(said, answer.Text(out.Event))
