@@ -114,7 +114,7 @@ func TestListShowRedriveAndPurge(t *testing.T) {
 
 func TestListShowsAnInterruptedRedrive(t *testing.T) {
 	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
-		client, err := store.Connect(t.Context(), env.Deployment())
+		client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +135,7 @@ func TestListShowsAnInterruptedRedrive(t *testing.T) {
 		if out, _, err := run(t, environ, "list", "--status", "open"); err != nil || strings.Contains(out, "one") {
 			t.Errorf("list --status open: %v\n%s", err, out)
 		}
-	})
+	}, emulatortest.InEnvironment)
 }
 
 func TestMistakesAreReportedBeforeConnecting(t *testing.T) {

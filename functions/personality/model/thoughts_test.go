@@ -1,9 +1,9 @@
 package model
 
 import (
+	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestThoughtsAreRemoved(t *testing.T) {
@@ -92,14 +92,19 @@ func TestUnclosedThoughtsLeaveNoAnswer(t *testing.T) {
 	}
 }
 
-// A text from a provider may be megabytes long.
-func TestThoughtsOfLongTextTakeLinearTime(t *testing.T) {
-	began := time.Now()
+// BenchmarkWithoutThoughts shows that the time per byte does not depend on the length of the text: a text from a provider
+// may be long.
+func BenchmarkWithoutThoughts(b *testing.B) {
 	for _, part := range []string{"<think>", "</think>", "`a` <think>x</think>", "`<think>", "``` <think>", "` `` ```", "<|channel|>", "<answer>", "<", "\u25c1think"} {
-		withoutThoughts(strings.Repeat(part, 1<<20/len(part)))
-	}
-	if took := time.Since(began); took > 30*time.Second {
-		t.Errorf("took %s", took)
+		for _, size := range []int{1 << 12, 1 << 16} {
+			b.Run(fmt.Sprintf("%q/%d", part, size), func(b *testing.B) {
+				text := strings.Repeat(part, size/len(part))
+				b.SetBytes(int64(len(text)))
+				for b.Loop() {
+					withoutThoughts(text)
+				}
+			})
+		}
 	}
 }
 
