@@ -75,8 +75,8 @@ func (s *server) get(start func() (addr string, stop func(), err error)) (string
 
 var embeddedPubSub, embeddedFirestore, googlePubSub, googleFirestore server
 
-// Parallel lets n tests run at the same time, also on a machine with fewer processors. It suits tests that wait more than
-// they compute. A flag -parallel wins. Parallel is for TestMain.
+// Parallel lets n tests run at the same time, also on a machine with fewer processors: most tests of the servers wait, and
+// compute little. The flag -parallel has priority. Parallel is for TestMain.
 func Parallel(n int) {
 	flag.Parse()
 	chosen := false

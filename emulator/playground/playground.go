@@ -12,9 +12,8 @@
 // keep the last slash of the prefix.
 //
 // The package uses the Go methods of the fakes and opens no connection. Every visitor may speak as any user, so serve
-// the page on the loopback interface only. Pages of other origins cannot use the page. Requests to hosts other than
-// localhost and loopback addresses are answered with 421, so that a foreign name which resolves to this machine is of
-// no use.
+// the page on the loopback interface only. Pages of other origins cannot use the page. Only requests to localhost and to
+// loopback addresses are served. Any other host gets 421, even if the host's name resolves to this machine.
 package playground
 
 import (

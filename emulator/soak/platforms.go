@@ -263,8 +263,8 @@ func (s *platformSoak) countsOf(p identity.Platform) counts {
 	return s.counts[p]
 }
 
-// breakThings injects faults until ctx ends or enough faults were injected, then waits for the repairs. At most two gateways are down at a time, and at
-// least one gateway runs. Every second fault meets the gateway with Discord's session.
+// breakThings injects faults until ctx ends or enough faults were injected, then waits for the repairs. At most two
+// gateways are down at a time, and at least one gateway runs. Every second fault meets the gateway with Discord's session.
 func (s *platformSoak) breakThings(ctx context.Context) error {
 	return s.injectFaults(ctx, min(2, s.Gateways-1), func(n int, f fault, skew time.Duration) error {
 		slot := s.gateways[f.target%uint64(len(s.gateways))]

@@ -1,6 +1,6 @@
 // Package gatewaytest helps the tests of the gateway's packages: a Pub/Sub and a Firestore for one test ([World]), a bus
-// without subscribers ([SilentBus]), and a network for tests of crashed instances ([Network]). Only tests may import the package.
-// The tests of packages twitch, discord and outbox cover the package.
+// without subscribers ([SilentBus]), and a network for tests of crashed instances ([Network]). Only tests may import the
+// package. The tests of packages twitch, discord and outbox cover the package.
 package gatewaytest
 
 import (

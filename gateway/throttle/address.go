@@ -10,8 +10,8 @@ import (
 // IPv6 address, because one client usually has a whole /64.
 //
 // proxies is the number of trusted proxies in front of the server. Each proxy appends the address of its own client to
-// X-Forwarded-For, so the entry that was written by the outermost trusted proxy is the one at that position from the
-// right. The entries to its left come from the client, who can write anything. With 0 proxies, or with fewer entries
+// X-Forwarded-For. The outermost trusted proxy has therefore written the entry at the position proxies, counted from the
+// right. All entries further left come from the client, who can write anything. With 0 proxies, or with fewer entries
 // than proxies, the address is that of the connection.
 //
 // The front end of Cloud Run appends one entry. An external Application Load Balancer appends two, the client's address

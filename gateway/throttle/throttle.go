@@ -7,9 +7,9 @@
 // A gate counts the misses of one client address ([Address]), and another gate counts the misses of all addresses. Below
 // the limit, a gate admits look-ups at once, as long as the limit holds even if all running look-ups miss; the others
 // wait for an end. At the limit, a gate admits one look-up at a time, and each further miss delays the next look-up: by
-// twice the time of the previous delay, up to a maximum. A look-up that finds its key delays nothing, so 1000 clients
-// with valid keys behind one address (NAT) pass without delay, and they also pass if one more client there has a wrong
-// key. Misses are forgotten with time.
+// twice the time of the previous delay, up to a maximum. A look-up that finds its key delays nothing. So 1000 clients with
+// valid keys behind one address (NAT) pass without delay, even beside a client with a wrong key. Misses are forgotten with
+// time.
 //
 // At the limit a gate has few waiting places, and refuses the overflow with [ErrLimited], before any read. The next
 // look-up is drawn from the waiting ones at random. While an attacker at the same address keeps sending, a client with a

@@ -51,7 +51,7 @@ func newDispatcher(s *Service, l lease.Lease) *dispatcher {
 	return d
 }
 
-// run sends answers until ctx is done. It finishes an answer that it has begun.
+// run sends answers until ctx is done. The end of ctx does not interrupt an answer: run sends all its messages first.
 func (d *dispatcher) run(ctx context.Context) { d.Run(ctx, context.WithoutCancel(ctx)) }
 
 func (d *dispatcher) pending(ctx context.Context) ([]delivery.Entry, error) {

@@ -75,8 +75,8 @@ type inbox struct {
 	ch     chan inbound
 }
 
-// put adds a message, or reports false if the inbox is full, in messages or in bytes. A closed inbox drops the message and reports true: the
-// client gets a close frame, reconnects, and sends every message again that got no answer.
+// put adds a message, or reports false if the inbox is full, in messages or in bytes. A closed inbox drops the message
+// and reports true: the client gets a close frame, reconnects, and sends every message again that got no answer.
 func (b *inbox) put(in inbound) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

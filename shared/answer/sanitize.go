@@ -119,8 +119,9 @@ func RemoveMark(text string) string { return strings.ReplaceAll(text, mark, "") 
 // the invisible mark, because a bridge, bot or client repeated a relayed text. The caller must not relay such an event
 // again.
 //
-// A text is therefore relayed only once, as long as its characters stay. A platform or program that removes invisible characters also
-// removes the mark, and a person can write anything. For such bots there is RELAY_IGNORE, a list of authors never relayed.
+// A text is therefore relayed only once, as long as its characters stay. A platform or program that removes invisible
+// characters also removes the mark, and a person can write anything. For such bots there is RELAY_IGNORE, a list of
+// authors never relayed.
 func WasRelayed(e *event.Event) bool {
 	if e.Egress != nil && e.Egress.Relay != nil {
 		return true

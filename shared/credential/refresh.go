@@ -208,8 +208,8 @@ func (k *Keeper) validate(ctx context.Context, id identity.UserID, issuer Issuer
 	return t, nil
 }
 
-// saveLate stores the unsaved token of this process, if there is one. It returns errChanged, and drops the token, if the
-// document has a newer login.
+// saveLate stores the token of this process if the token is still unsaved. If the document has a newer login, saveLate
+// drops the token and returns errChanged.
 func (k *Keeper) saveLate(ctx context.Context, id identity.UserID) error {
 	got, ok := k.cache.get(id)
 	if !ok || !got.unsaved {

@@ -1,7 +1,7 @@
 // Package redrive redrives dead letters. An answer becomes pending and is published again. A message of another kind is
-// published again on the same topic as before. Concurrent decisions redrive a dead letter once, and the dead letter records the
-// operator and the time. If the message fails again, the same dead letter gets another attempt. The next run or the sweep
-// finishes an interrupted redrive ([Redriver.Finish]), for example after a failure of the bus.
+// published again on the same topic as before. Concurrent decisions redrive a dead letter once, and the dead letter
+// records the operator and the time. If the message fails again, the same dead letter gets another attempt. The next run
+// or the sweep finishes an interrupted redrive ([Redriver.Finish]), for example after a failure of the bus.
 //
 // Start with [Redriver.Run]. The package does not know why a message failed.
 package redrive

@@ -2,8 +2,8 @@
 // (https://dev.twitch.tv/docs/eventsub/handling-websocket-events/): events of channels, and whispers to an account. Start
 // with [Client.Listen].
 //
-// A session is a connection with its subscriptions. It belongs to one account: Twitch accepts subscriptions only with the
-// account's token. Twitch permits three sessions for an account. Subscriptions without the broadcaster's grant have a cost;
+// A session is a connection with its subscriptions, for one account: Twitch accepts subscriptions only with the account's
+// token. Twitch permits three sessions for an account. Subscriptions without the broadcaster's grant have a cost;
 // Twitch permits a total cost of ten. [Client.Listen] holds one session. At any time, only one
 // instance may listen for an account; the callers ensure this.
 //

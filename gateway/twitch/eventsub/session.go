@@ -10,7 +10,7 @@ import (
 	"parley.internal/shared/twitch"
 )
 
-// session is the work for one subscriber, over all connections. Only one goroutine uses it.
+// session is the work for one subscriber, over all connections. A session is used by one goroutine only.
 type session struct {
 	*Client
 	Subscriber
