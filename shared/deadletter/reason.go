@@ -45,7 +45,7 @@ type ReasonInfo struct {
 	Meaning string
 }
 
-//go:generate go test -run TestReadmeListsAllReasons -update .
+//go:generate go test ../repository -run TestReadmeTablesAreCurrent/reasons -update
 
 // Reasons is the table of all reasons. The table in the root README.md and the command line's help are made from it.
 var Reasons = []ReasonInfo{

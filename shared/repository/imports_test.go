@@ -1,5 +1,5 @@
-// Package repository tests the repository as a whole: the import rules between its folders, and the links in its README
-// files. The rules keep each function deployable on its own, and the emulators usable on their own.
+// Package repository tests the repository as a whole: the import rules between its folders, and the links and the
+// generated tables in its README files. The rules keep each function deployable on its own, and the emulators usable on their own.
 package repository
 
 import (

@@ -30,7 +30,7 @@ type Index struct {
 	Descending bool     // the order of By
 }
 
-//go:generate go test -run TestReadmeListsAllCollections -update .
+//go:generate go test ../repository -run TestReadmeTablesAreCurrent/collections -update
 
 // Collections is the data model of Parley: all Firestore collections. Tests compare the table with the calls in the code,
 // and with Terraform's indexes and TTL policies.
