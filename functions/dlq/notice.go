@@ -20,8 +20,7 @@ import (
 //
 // A message that can never be sent becomes one dead letter. An operator can redrive the dead letter.
 func (f *Function) SendNotice(ctx context.Context, m bus.Message) error {
-	// The subscription has the same filter, but Google's Pub/Sub emulator ignores filters.
-	if _, recorded := m.Attributes[delivery.AttrDelivery]; recorded {
+	if !delivery.IsNotice(m.Attributes) { // Google's Pub/Sub emulator ignores the subscription's filter
 		return nil
 	}
 	ctx = telemetry.Extract(ctx, m.Attributes)

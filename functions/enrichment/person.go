@@ -71,8 +71,8 @@ func newPersonCache(s Store, ttl time.Duration, now func() time.Time, log *slog.
 	return &personCache{store: s, ttl: ttl, now: now, log: log, links: otter.Must(&otter.Options[identity.UserID, cachedLink]{MaximumSize: maxCachedLinks})}
 }
 
-// find reads the document of the person with an id. This takes one Firestore call: if the cached link has expired, the
-// same call reads the link too. A second call follows only if the link changed to another person. Links are followed
+// find reads the document of the person with an id. The read takes one Firestore call, even if the cached link has expired
+// and is read again. A second call follows only if the link changed to another person. Links are followed
 // once: a link of the person's own id is not read.
 func (d *personCache) find(ctx context.Context, id identity.UserID) (foundUser, error) {
 	s := foundUser{subject: subject{id: id, person: id}}
@@ -85,20 +85,16 @@ func (d *personCache) find(ctx context.Context, id identity.UserID) (foundUser, 
 		s.doc, s.version, err = d.store.User(ctx, s.person)
 		return s, err
 	}
-	person, doc, version, broken, err := d.store.LinkedUser(ctx, id, s.person)
+	var broken, err error
+	s.person, s.doc, s.version, broken, err = d.store.LinkedUser(ctx, id, s.person)
 	if err != nil {
 		return foundUser{}, err
 	}
-	s.doc, s.version = doc, version
 	if broken != nil {
 		d.log.WarnContext(ctx, "identity link ignored", "user", id, "error", broken)
 	}
-	d.links.Set(id, cachedLink{person: person, until: d.now().Add(d.ttl)})
-	if person != s.person {
-		s.person = person
-		s.doc, s.version, err = d.store.User(ctx, person)
-	}
-	return s, err
+	d.links.Set(id, cachedLink{person: s.person, until: d.now().Add(d.ttl)})
+	return s, nil
 }
 
 // findByEmail reads the document with an e-mail address, or the document of the linked person. The result is zero if no

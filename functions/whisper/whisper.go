@@ -107,8 +107,8 @@ func (f *Function) Whisper(ctx context.Context, in bus.Incoming) error {
 	if in.Attributes[bus.AttrRoute] != bus.RouteWhisper {
 		return nil
 	}
-	if _, recorded := in.Attributes[delivery.AttrDelivery]; !recorded {
-		return nil // another system's notice: the dlq function opens the entry and publishes the notice again
+	if delivery.IsNotice(in.Attributes) {
+		return nil
 	}
 	ref, err := delivery.ParseRef(in)
 	if err != nil {

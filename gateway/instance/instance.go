@@ -323,8 +323,8 @@ func (i *Instance) deliver(ctx context.Context, in bus.Incoming) error {
 	if in.Attributes[bus.AttrRoute] != bus.RouteBroadcast && in.Attributes[bus.AttrInstance] != i.id {
 		return nil
 	}
-	if _, recorded := in.Attributes[delivery.AttrDelivery]; !recorded {
-		return nil // another system's notice: the dlq function opens the entry and publishes the notice again
+	if delivery.IsNotice(in.Attributes) {
+		return nil
 	}
 	destination, err := answer.Platform(in.Event)
 	if err != nil {

@@ -108,15 +108,15 @@ func (a *authenticator) load(ctx context.Context, hash, address string, before a
 func (a *authenticator) loadUser(ctx context.Context, acc *account, before account) error {
 	var u store.User
 	var err error
-	if before.user == acc.user && time.Since(before.linkAt) < linkInterval {
+	acc.person = acc.user
+	if before.user == acc.user {
 		acc.person, acc.linkAt = before.person, before.linkAt
+	}
+	if time.Since(acc.linkAt) < linkInterval {
 		u, _, err = a.accounts.User(ctx, acc.person)
 	} else {
 		acc.linkAt = time.Now()
-		acc.person, u, _, _, err = a.accounts.LinkedUser(ctx, acc.user, acc.user) // enrichment reports a broken link
-		if err == nil && acc.person != acc.user {
-			u, _, err = a.accounts.User(ctx, acc.person)
-		}
+		acc.person, u, _, _, err = a.accounts.LinkedUser(ctx, acc.user, acc.person) // enrichment reports a broken link
 	}
 	acc.status = u.Status
 	return err

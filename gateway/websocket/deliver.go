@@ -27,6 +27,7 @@ const (
 
 // localDelivery is the state of an unsettled answer at this instance.
 type localDelivery struct {
+	key       deliveryKey
 	mu        sync.Mutex // held while a message of the delivery is dispatched or recorded
 	removed   bool       // no longer in recentDeliveries
 	queuedFor []uint64   // ids of the connections that have accepted the frame into their queue
@@ -53,19 +54,18 @@ func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 		s.metrics.deliveries.WithLabelValues(outcomeFailed).Inc()
 		return err
 	}
-	key := keyOf(ref)
-	d, outcome, err := s.dispatch(ctx, in, ref, key)
+	d, outcome, err := s.dispatch(ctx, in, ref)
 	if outcome != outcomeDelivered && outcome != outcomeAwaited {
 		s.metrics.deliveries.WithLabelValues(outcome).Inc()
 		return err
 	}
 	if _, decided, _ := d.plain.result(); outcome == outcomeAwaited && decided {
 		s.metrics.deliveries.WithLabelValues(outcome).Inc()
-		s.recent.settle(key, d)
+		s.recent.settle(d)
 		return nil // the acknowledgement records the answer
 	}
 	record := func(wait time.Duration) error {
-		outcome, err := s.record(context.WithoutCancel(ctx), key, d, ref, in.Event.CorrelationID, wait)
+		outcome, err := s.record(context.WithoutCancel(ctx), d, ref, in.Event.CorrelationID, wait)
 		s.metrics.deliveries.WithLabelValues(outcome).Inc()
 		return err
 	}
@@ -89,12 +89,12 @@ func (s *Server) Deliver(ctx context.Context, in bus.Incoming) error {
 // dispatch writes an answer to the local connections of its recipients, and waits for the first write. After
 // outcomeDelivered, the caller records the delivery. After outcomeAwaited, a connection with acknowledgements has the
 // answer; connections without acknowledgements may still write it. d may be nil for any other outcome.
-func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref, key deliveryKey) (d *localDelivery, outcome string, err error) {
+func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref) (d *localDelivery, outcome string, err error) {
 	e := in.Event
 	conns := s.hub.receivers(nil, e.UserID, e.Channel)
 	// the sweep dead-letters an overdue answer: the delivery could not be recorded any more
 	overdue := !ref.Deadline.IsZero() && s.now().After(ref.Deadline)
-	d, handled, err := s.recent.acquire(key, len(conns) > 0 && !overdue)
+	d, handled, err := s.recent.acquire(keyOf(ref), len(conns) > 0 && !overdue)
 	switch {
 	case err != nil:
 		return nil, outcomeFailed, fmt.Errorf("delivery %s: %w", ref.ID, err)
@@ -105,7 +105,7 @@ func (s *Server) dispatch(ctx context.Context, in bus.Incoming, ref delivery.Ref
 	case d == nil:
 		return nil, outcomeOverdue, nil
 	}
-	defer func() { s.recent.release(key, d, outcome) }()
+	defer func() { s.recent.release(d, outcome) }()
 	if overdue {
 		conns = nil // no new connections, but the results of earlier writes count
 	}
@@ -157,20 +157,18 @@ func (d *localDelivery) await(ctx context.Context) (outcome string, err error) {
 
 // record records an answer as delivered when a connection without acknowledgements has written it. It waits at most wait
 // for the write. Without a write, the outcome is outcomeAwaited.
-func (s *Server) record(
-	ctx context.Context, key deliveryKey, d *localDelivery, ref delivery.Ref, correlationID string, wait time.Duration,
-) (outcome string, err error) {
+func (s *Server) record(ctx context.Context, d *localDelivery, ref delivery.Ref, correlationID string, wait time.Duration) (outcome string, err error) {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	written, err := d.plain.await(waiting)
 	cancel()
 	switch {
 	case err != nil && s.longOverdue(ref):
-		s.recent.settle(key, d)
+		s.recent.settle(d)
 		return outcomeOverdue, nil
 	case err != nil:
 		return outcomeFailed, fmt.Errorf("delivery %s: a connection has not written the frame yet: %w", ref.ID, err)
 	case !written:
-		s.recent.settle(key, d)
+		s.recent.settle(d)
 		return outcomeAwaited, nil
 	}
 	d.mu.Lock()
@@ -188,7 +186,7 @@ func (s *Server) record(
 	case err != nil:
 		return outcomeFailed, err
 	}
-	s.recent.finish(key, d)
+	s.recent.finish(d)
 	if state == delivery.Dead {
 		s.log.WarnContext(ctx, "delivered after dead-lettering", "delivery", ref.ID, "correlationId", correlationID)
 		return outcomeLate, nil

@@ -75,9 +75,7 @@ func (s *tokens) LinkedUser(ctx context.Context, id, expected identity.UserID) (
 	if !linked {
 		person = id
 	}
-	if person == expected {
-		u, v, err = s.User(ctx, person)
-	}
+	u, v, err = s.User(ctx, person)
 	return person, u, v, nil, err
 }
 

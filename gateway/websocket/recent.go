@@ -21,8 +21,8 @@ const (
 	maxHandled = 1 << 19
 )
 
-// errTooManyUnsettled means that the instance holds too many unsettled deliveries for another one. The bus delivers the
-// answer again.
+// errTooManyUnsettled refuses a new answer, because the unsettled deliveries have reached maxUnsettled. The bus delivers
+// the answer again later.
 var errTooManyUnsettled = errors.New("too many written answers wait for the ledger")
 
 // recentDeliveries remembers deliveries as long as the bus may deliver them again. Both kinds are kept by time, and no
@@ -84,16 +84,19 @@ func (r *recentDeliveries) acquire(key deliveryKey, start bool) (d *localDeliver
 func (r *recentDeliveries) lookUp(key deliveryKey, start bool) (d *localDelivery, handled bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if d = r.unsettled[key]; d != nil {
+		return d, false, nil
+	}
 	_, current := r.current[key]
 	_, previous := r.previous[key]
-	if d = r.unsettled[key]; d != nil || current || previous || !start {
-		return d, d == nil && (current || previous), nil
+	if handled = current || previous; handled || !start {
+		return nil, handled, nil
 	}
 	r.sweep()
 	if r.weight+unsettledWeight > maxUnsettled {
 		return nil, false, errTooManyUnsettled
 	}
-	d = &localDelivery{until: r.now().Add(r.retention), weight: unsettledWeight}
+	d = &localDelivery{key: key, until: r.now().Add(r.retention), weight: unsettledWeight}
 	r.unsettled[key] = d
 	r.weight += d.weight
 	return d, false, nil
@@ -105,45 +108,43 @@ func (r *recentDeliveries) lookUp(key deliveryKey, start bool) (d *localDelivery
 //   - outcomeDelivered, outcomeAwaited: the entry stays until settle or finish.
 //   - outcomeLost: the entry is forgotten, because no connection has the frame.
 //   - Any other outcome: the answer is handled.
-func (r *recentDeliveries) release(key deliveryKey, d *localDelivery, outcome string) {
+func (r *recentDeliveries) release(d *localDelivery, outcome string) {
 	defer d.mu.Unlock()
 	switch outcome {
 	case outcomeFailed, outcomeDelivered, outcomeAwaited:
 	case outcomeLost:
-		r.forget(key, d)
+		r.forget(d)
 	default:
-		r.finish(key, d)
+		r.finish(d)
 	}
 }
 
 // settle marks an answer as handled that needs no record. The caller does not hold d.mu.
-func (r *recentDeliveries) settle(key deliveryKey, d *localDelivery) {
+func (r *recentDeliveries) settle(d *localDelivery) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.removed {
-		r.finish(key, d)
+		r.finish(d)
 	}
 }
 
 // finish marks an answer as handled. The caller holds d.mu.
-func (r *recentDeliveries) finish(key deliveryKey, d *localDelivery) {
+func (r *recentDeliveries) finish(d *localDelivery) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d.removed = true
-	r.remove(key)
+	r.remove(d)
 	now := r.now()
 	if now.Sub(r.rotated) >= r.retention || len(r.current) >= maxHandled {
 		r.previous, r.current, r.rotated = r.current, map[deliveryKey]struct{}{}, now
 	}
-	r.current[key] = struct{}{}
+	r.current[d.key] = struct{}{}
 }
 
 // forget removes an entry. The caller holds d.mu.
-func (r *recentDeliveries) forget(key deliveryKey, d *localDelivery) {
+func (r *recentDeliveries) forget(d *localDelivery) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d.removed = true
-	r.remove(key)
+	r.remove(d)
 }
 
 // weigh updates the weight of an acquired entry after a change of its connections.
@@ -162,26 +163,17 @@ func (r *recentDeliveries) sweep() {
 		return
 	}
 	r.swept = now
-	for key, d := range r.unsettled {
+	for _, d := range r.unsettled {
 		if now.After(d.until) && d.mu.TryLock() {
-			d.removed = true
+			r.remove(d)
 			d.mu.Unlock()
-			r.remove(key)
 		}
 	}
 }
 
-// remove removes an unsettled delivery. The caller holds r.mu.
-func (r *recentDeliveries) remove(key deliveryKey) {
-	if d := r.unsettled[key]; d != nil {
-		r.weight -= d.weight
-		delete(r.unsettled, key)
-	}
-}
-
-// counts returns the number of remembered deliveries.
-func (r *recentDeliveries) counts() (handled, unsettled int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.current) + len(r.previous), len(r.unsettled)
+// remove removes an entry. The caller holds r.mu and d.mu.
+func (r *recentDeliveries) remove(d *localDelivery) {
+	d.removed = true
+	r.weight -= d.weight
+	delete(r.unsettled, d.key)
 }

@@ -36,10 +36,17 @@ func (f *recentFixture) deliver(id, outcome string, connections int) {
 		d.queuedFor = append(d.queuedFor, uint64(n))
 	}
 	f.weigh(d)
-	f.release(key, d, outcome)
+	f.release(d, outcome)
 	if outcome == outcomeDelivered {
-		f.settle(key, d)
+		f.settle(d)
 	}
+}
+
+// counts returns the number of remembered deliveries.
+func (r *recentDeliveries) counts() (handled, unsettled int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.current) + len(r.previous), len(r.unsettled)
 }
 
 // connections returns the connections remembered for an unsettled answer.
@@ -50,7 +57,7 @@ func (f *recentFixture) connections(id string) int {
 	if d == nil {
 		return 0
 	}
-	defer f.release(key, d, outcomeFailed)
+	defer f.release(d, outcomeFailed)
 	return len(d.queuedFor)
 }
 
@@ -129,8 +136,8 @@ func (f *recentFixture) deliverAgain(id string) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.release(key, d, outcomeDelivered)
-	f.settle(key, d)
+	f.release(d, outcomeDelivered)
+	f.settle(d)
 }
 
 func TestHandledAnswersAreBounded(t *testing.T) {

@@ -149,6 +149,14 @@ func route(e Entry) string {
 	return bus.RouteBroadcast
 }
 
+// IsNotice reports whether a message of the egress topic has no ledger entry: another system published the message. The
+// subscription of the notices has the same filter, NOT attributes:delivery. Only the dlq function handles notices: it
+// opens an entry and publishes the notice again ([Sender.SendNotice]).
+func IsNotice(attributes map[string]string) bool {
+	_, recorded := attributes[AttrDelivery]
+	return !recorded
+}
+
 // ParseRef returns the ledger entry of an answer from the egress topic. An answer without an entry has no place for an
 // outcome, so it is [deadletter.InvalidEvent].
 func ParseRef(in bus.Incoming) (Ref, error) {

@@ -36,10 +36,10 @@ func (l Link) Person() (identity.UserID, error) {
 	return person, nil
 }
 
-// LinkedUser reads the link of an id, and the document of the expected person, with a single request. expected is the
-// caller's guess: the id itself, or the person to whom the id was linked at the last read. person is the actual person. If
-// person equals expected, u and v are the person's document and its version. Otherwise u and v are zero, and the caller
-// reads the document with [Store.User]. A malformed link counts as no link; broken is then the reason, and otherwise nil.
+// LinkedUser reads the link of an id, and the document of the linked person with its version, as [Store.User] does.
+// expected is the caller's guess of the person: the id itself, or the person to whom the id was linked at the last read. A
+// right guess takes a single request, a wrong one takes a second request. A malformed link counts as no link; broken is
+// then the reason, and otherwise nil.
 func (s *Store) LinkedUser(ctx context.Context, id, expected identity.UserID) (person identity.UserID, u User, v Version, broken, err error) {
 	fail := func(err error) (identity.UserID, User, Version, error, error) {
 		return identity.UserID{}, User{}, Version{}, nil, err
@@ -59,7 +59,12 @@ func (s *Store) LinkedUser(ctx context.Context, id, expected identity.UserID) (p
 			person = id
 		}
 	}
-	if person == expected && snaps[1].Exists() {
+	switch {
+	case person != expected:
+		if u, v, err = s.User(ctx, person); err != nil {
+			return fail(err)
+		}
+	case snaps[1].Exists():
 		if u, err = decodeUser(snaps[1]); err != nil {
 			return fail(fmt.Errorf("read user %s: %w", expected, err))
 		}
