@@ -53,6 +53,7 @@ func TestFramesWithoutAMessageCountAsAFlood(t *testing.T) {
 		"short compressed": clientFrame(continuation, "x"),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			f := newFixture(t, func(c *Config) { c.Compression = name == "short compressed" })
 			c := f.dial("1")
 			first := clientFrame(text, "{") // the beginning of a message
