@@ -78,11 +78,14 @@ func (s *clientSoak) apply(ctx context.Context, f fault, slot *gatewaySlot, func
 		_ = retry.Sleep(ctx, f.length)
 		return nil
 	case CutPubSub:
-		return slot.pubsub.cut(ctx, f.length, f.silent)
+		slot.pubsub.cut(ctx, f.length, f.silent)
+		return nil
 	case CutFirestore:
-		return slot.firestore.cut(ctx, f.length, f.silent)
+		slot.firestore.cut(ctx, f.length, f.silent)
+		return nil
 	case CutClients:
-		return slot.current().clients.cut(ctx, f.length, f.silent)
+		slot.current().clients.cut(ctx, f.length, f.silent)
+		return nil
 	default:
 		s.injector.begin(f.kind, f.rate)
 		defer s.injector.end(f.kind)

@@ -54,7 +54,7 @@ type madeFault struct {
 // newHarness makes a harness. Nothing runs yet.
 func newHarness(c Common, pace Pace, kinds []Kind) *harness {
 	return &harness{
-		Common: c, pace: pace, began: time.Now(), injector: newInjector(), network: newNetwork(),
+		Common: c, pace: pace, began: time.Now(), injector: newInjector(), network: &network{},
 		schedule: newSchedule(c.Seed, pace, kinds), killed: map[string]bool{},
 	}
 }

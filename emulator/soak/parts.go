@@ -44,7 +44,7 @@ type gateway struct {
 
 // terminate sends SIGTERM to the gateway and waits for its end, at most exitTime. No new client can connect afterwards.
 func (g gateway) terminate() exit {
-	defer g.clients.proxy.Stop()
+	defer g.clients.close()
 	return g.proc.terminate(exitTime)
 }
 
@@ -74,7 +74,7 @@ func (s *gatewaySlot) launch(ctx context.Context, h *harness, skew time.Duration
 			}
 			continue
 		}
-		clients, err := h.network.link(s.name+"-clients", ready.Addr)
+		clients, err := h.network.link(ready.Addr)
 		if err != nil {
 			proc.kill()
 			return gateway{}, err
@@ -93,7 +93,7 @@ func (s *gatewaySlot) kill(ctx context.Context, h *harness) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gateway.proc.kill()
-	s.gateway.clients.proxy.Stop()
+	s.gateway.clients.close()
 	h.mu.Lock()
 	h.killed[s.gateway.id] = true
 	h.mu.Unlock()

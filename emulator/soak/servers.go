@@ -90,7 +90,7 @@ func (h *harness) startParts(ctx context.Context, extra func(i int) []string) er
 func (h *harness) startFunctions(ctx context.Context) error {
 	var g errgroup.Group
 	for _, name := range []string{enrichment.Step, personality.Step, dlq.Step} {
-		pubsub, firestore, err := h.links(name)
+		pubsub, firestore, err := h.links()
 		if err != nil {
 			return errors.Join(err, g.Wait())
 		}
@@ -109,7 +109,7 @@ func (h *harness) startGateways(ctx context.Context, extra func(i int) []string)
 		if extra != nil {
 			s.extra = extra(i)
 		}
-		if s.pubsub, s.firestore, err = h.links(s.name); err != nil {
+		if s.pubsub, s.firestore, err = h.links(); err != nil {
 			return errors.Join(err, g.Wait())
 		}
 		h.gateways = append(h.gateways, s)
@@ -119,12 +119,12 @@ func (h *harness) startGateways(ctx context.Context, extra func(i int) []string)
 	return g.Wait()
 }
 
-// links opens the links from a part to the servers.
-func (h *harness) links(part string) (pubsub, firestore *link, err error) {
-	if pubsub, err = h.network.link(part+"-pubsub", h.pubsub.Addr()); err != nil {
+// links opens a part's links to the servers.
+func (h *harness) links() (pubsub, firestore *link, err error) {
+	if pubsub, err = h.network.link(h.pubsub.Addr()); err != nil {
 		return nil, nil, err
 	}
-	if firestore, err = h.network.link(part+"-firestore", h.store.Addr()); err != nil {
+	if firestore, err = h.network.link(h.store.Addr()); err != nil {
 		return nil, nil, err
 	}
 	return pubsub, firestore, nil
