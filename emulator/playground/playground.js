@@ -69,7 +69,7 @@ function takePlatform(platform) {
       p.count = make('span', 'count');
       p.button.append(p.name, p.count);
       p.button.onclick = () => { choose(p); ($('compose').hidden ? $('log') : $('text')).focus(); };
-      p.item = make('li');
+      p.item = make('div');
       p.item.append(p.button);
     }
     p.name.textContent = place.name;
@@ -182,7 +182,7 @@ function showLog() {
 }
 
 function draw(p, line) {
-  const item = make('li', ['bot', 'action', 'deleted'].filter((name) => line[name]).join(' '));
+  const item = make('div', ['bot', 'action', 'deleted'].filter((name) => line[name]).join(' '));
   const meta = make('p', 'meta');
   meta.append(make('strong', '', line.name));
   if (line.bot) meta.append(make('span', 'badge', 'bot'));

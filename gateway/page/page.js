@@ -6,6 +6,7 @@ const storageKeys = { token: 'parley.token', room: 'parley.room', demo: 'parley.
 
 // isFinal reports whether a close code forbids reconnecting: the private codes 4500 to 4999.
 const isFinal = (code) => code >= 4500 && code < 5000;
+const roomFrame = 'room'; // metadata.id of the frames that join or leave a room
 const minBackoff = 500, maxBackoff = 20000; // ms between attempts to reconnect
 const maxFirstAttempts = 4; // a browser hides why a handshake failed: after 4 failures, the page assumes a wrong token
 const resendWithin = 60000; // ms: a message younger than this is sent again after a reconnect, with the same id
@@ -64,16 +65,18 @@ function receive(f) {
       if (payload.recovered === false) note('Some of what came while you were away may be missing.');
       $('compose').querySelector('button').disabled = false;
       show(true);
-      if (room) send('room.join', { room }, 'room');
+      if (room) send('room.join', { room }, roomFrame);
       for (const m of sent.values()) {
         if (!m.done && Date.now() - m.at < resendWithin) transmit(m);
       }
       return;
     case 'room.joined': case 'room.left':
+      alertWith('');
       note(f.type === 'room.joined' ? 'You are in “' + payload.room + '”.' : 'You left “' + payload.room + '”.');
       return;
     case 'chat.error': {
       const m = sent.get(payload.id);
+      if (payload.id === roomFrame) refusedRoom();
       if (m) fail(m, payload.code + ': ' + payload.message); else alertWith(payload.code + ': ' + payload.message);
       return;
     }
@@ -117,7 +120,7 @@ function fail(m, why) {
 
 function addLine(kind, text, info) {
   $('empty').hidden = true;
-  const log = $('log'), item = document.createElement('li');
+  const log = $('log'), item = document.createElement('div');
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
   item.className = kind;
   const said = document.createElement('p');
@@ -177,12 +180,21 @@ function signOut(why) {
 }
 
 function enterRoom(next) {
-  if (room && room !== next) send('room.leave', { room }, 'room');
+  if (room && room !== next) send('room.leave', { room }, roomFrame);
   room = next;
   sessionStorage.setItem(storageKeys.room, room);
   $('room').value = room;
   $('room-leave').hidden = !room;
   $('chat-title').textContent = room ? 'Room ' + room : 'Just you and the bot';
+}
+
+// refusedRoom leaves the page without a room, with the refused name still in the field.
+function refusedRoom() {
+  const name = room;
+  room = '';
+  enterRoom('');
+  $('room').value = name;
+  $('room').focus();
 }
 
 $('sign-in-form').onsubmit = (e) => {
@@ -198,7 +210,7 @@ $('room-form').onsubmit = (e) => {
   const next = $('room').value.trim();
   if (!next) return;
   enterRoom(next);
-  send('room.join', { room }, 'room');
+  send('room.join', { room }, roomFrame);
   $('text').focus();
 };
 

@@ -20,7 +20,7 @@ const stored = new Map(), requests = [];
 let secret = 'right', page;
 const sessionStorage = { getItem: (k) => stored.has(k) ? stored.get(k) : null, setItem: (k, v) => stored.set(k, v), removeItem: (k) => stored.delete(k) };
 function element() {
-  const e = { hidden: true, dataset: {}, value: '', options: [], classList: { add() {}, remove() {} } };
+  const e = { hidden: true, textContent: '', dataset: {}, value: '', options: [], children: [], classList: { add() {}, remove() {} } };
   return Object.assign(e, { focus() {}, append() {}, querySelector: () => element(), replaceChildren: (...c) => { e.options = c; } });
 }
 async function open(hash) {
@@ -28,7 +28,7 @@ async function open(hash) {
   const location = { hash, pathname: '/', search: '', origin: 'http://127.0.0.1:8080' };
   const history = { replaceState: (s, t, url) => { location.hash = ''; location.url = url; } };
   page = { elements, location, listeners };
-  vm.runInNewContext(code, {
+  page.script = {
     location, history, sessionStorage, URLSearchParams, clearTimeout, setTimeout,
     document: { getElementById: (id) => elements[id] ||= element(), createElement: element },
     Option: function (text, value) { return { text, value }; }, WebSocket: function () {},
@@ -38,7 +38,8 @@ async function open(hash) {
       const ok = secret && o.headers.Authorization === 'Bearer ' + secret;
       return { ok, status: ok ? 200 : secret ? 401 : 404, json: async () => ({ 'twitch:1': 'token-1', 'api-gateway:eve': 'token-2' }) };
     },
-  });
+  };
+  vm.runInNewContext(code, page.script);
   await settle();
 }
 const settle = () => new Promise((done) => setTimeout(done, 5));
@@ -87,5 +88,21 @@ func TestSecretMovesFromTheAddressToAHeader(t *testing.T) {
 		if got := runScript(t, test.steps); got != test.want {
 			t.Errorf("%s:\n%s\nwant:\n%s", test.name, got, test.want)
 		}
+	}
+}
+
+func TestPageLeavesARefusedRoom(t *testing.T) {
+	got := runScript(t, `await open('');
+const { script, elements } = page, look = (name) => elements[name].textContent || 'nothing';
+elements.room.value = 'twitch:bruno';
+elements['room-form'].onsubmit({ preventDefault() {} });
+console.log(look('chat-title'));
+script.receive({ type: 'chat.error', payload: { id: 'room', code: 'bad_room', message: 'no' } });
+console.log(look('chat-title'), '|', elements.room.value, '|', stored.get('parley.room') || 'no room', '|', look('alert'));
+script.receive({ type: 'room.joined', payload: { room: 'lobby' } });
+console.log(look('alert'));`)
+	want := "Room twitch:bruno\nJust you and the bot | twitch:bruno | no room | bad_room: no\nnothing"
+	if got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 }
