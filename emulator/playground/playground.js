@@ -69,7 +69,7 @@ function takePlatform(platform) {
       p.count = make('span', 'count');
       p.button.append(p.name, p.count);
       p.button.onclick = () => { choose(p); ($('compose').hidden ? $('log') : $('text')).focus(); };
-      p.item = make('div');
+      p.item = make('li');
       p.item.append(p.button);
     }
     p.name.textContent = place.name;
