@@ -20,6 +20,9 @@ type clientCase struct {
 	name        string
 	unaccepted  bool                // q1 was not accepted by the ingress topic
 	leaves      bool                // alice left
+	acks        bool                // alice acknowledges answers
+	visits      []*visit            // of alice
+	killed      bool                // gateway g1 was killed
 	received    map[string][]string // delivery ids, by user
 	entries     []entry
 	deadLetters []deadLetter
@@ -31,7 +34,7 @@ type clientCase struct {
 
 // audit runs the clients' audit.
 func (c clientCase) audit() *ClientReport {
-	alice, bob := &user{id: "alice", asked: 1, leaves: c.leaves}, &user{id: "bob"}
+	alice, bob := &user{id: "alice", asked: 1, leaves: c.leaves, acks: c.acks, visits: c.visits}, &user{id: "bob"}
 	for _, u := range []*user{alice, bob} {
 		for _, id := range c.received[u.id] {
 			u.transcript = append(u.transcript, receipt{delivery: id, question: "q1", connection: 1})
@@ -42,7 +45,9 @@ func (c clientCase) audit() *ClientReport {
 		accepted[questionID{"alice", "q1"}] = "c1"
 	}
 	r := &ClientReport{}
-	newClientAuditor(r, []*user{alice, bob}, accepted, newLedger(c.entries, c.deadLetters)).run()
+	a := newClientAuditor(r, []*user{alice, bob}, accepted, newLedger(c.entries, c.deadLetters))
+	a.killed = map[string]bool{"g1": c.killed}
+	a.run()
 	return r
 }
 
@@ -56,6 +61,10 @@ func TestClientAudit(t *testing.T) {
 	twice, unknown := ofDelivery, ofDelivery
 	twice.Attempts, unknown.Reason = 2, "weather"
 	once := map[string][]string{"alice": {"d1"}}
+	at := func(second int) time.Time { return time.Unix(int64(second), 0) }
+	dead.SettledAt = at(10)
+	first, open := &visit{connection: 1, instance: "g1", ready: at(1), ended: at(3)}, &visit{connection: 1, instance: "g1", ready: at(1)}
+	early, late := &visit{connection: 2, named: 1, ready: at(9)}, &visit{connection: 2, named: 1, ready: at(11)}
 	for _, c := range []clientCase{
 		{name: "delivered and received", received: once, entries: []entry{delivered}},
 		{name: "dead with a dead letter", entries: []entry{dead}, deadLetters: []deadLetter{ofDelivery}},
@@ -69,6 +78,11 @@ func TestClientAudit(t *testing.T) {
 		{name: "received by another user", received: map[string][]string{"bob": {"d1"}}, entries: []entry{delivered}, wantLost: 1, wantText: "received by bob instead of alice"},
 		{name: "delivered and dead-lettered", received: once, entries: []entry{delivered}, deadLetters: []deadLetter{ofDelivery}, wantDoubled: 1, wantText: "delivered, and a dead letter"},
 		{name: "dead and received", received: once, entries: []entry{dead}, deadLetters: []deadLetter{ofDelivery}, wantDoubled: 1, wantText: "dead, and in a transcript"},
+		{name: "dead, and the client returned in time", received: once, entries: []entry{dead}, deadLetters: []deadLetter{ofDelivery}, acks: true, killed: true, visits: []*visit{first, early}, wantDoubled: 1, wantText: "dead, and in a transcript"},
+		{name: "dead on an open connection", received: once, entries: []entry{dead}, deadLetters: []deadLetter{ofDelivery}, acks: true, visits: []*visit{open}, wantDoubled: 1, wantText: "dead, and in a transcript"},
+		{name: "dead after the write of a living gateway", received: once, entries: []entry{dead}, deadLetters: []deadLetter{ofDelivery}, visits: []*visit{first, late}, wantDoubled: 1, wantText: "dead, and in a transcript"},
+		{name: "dead, and the client returned too late with its acknowledgement", received: once, entries: []entry{dead}, deadLetters: []deadLetter{ofDelivery}, acks: true, visits: []*visit{first, late}},
+		{name: "dead after the write of a killed gateway", received: once, entries: []entry{dead}, deadLetters: []deadLetter{ofDelivery}, killed: true, visits: []*visit{first, late}},
 		{name: "dead without a dead letter", entries: []entry{dead}, wantLost: 1, wantText: "dead, without a dead letter"},
 		{name: "pending", received: once, entries: []entry{pending}, wantLost: 1, wantText: "neither delivered nor dead"},
 		{name: "two answers", received: map[string][]string{"alice": {"d1", "d2"}}, entries: []entry{delivered, second}, wantDoubled: 1, wantText: "2 answers"},

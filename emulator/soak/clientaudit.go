@@ -20,6 +20,7 @@ type ClientReport struct {
 	Forgone     int            // questions not accepted before their user left for good
 	Delivered   int            // answers
 	Dead        map[string]int // dead answers, and questions without an answer, by reason
+	Unrecorded  int            // of the dead answers, received by a client that could not say so in time
 	Overtaken   int            // answers received after the answer to a later question
 	Hits        map[Kind]int   // calls, deliveries or answers affected by faults
 	Connections int            // of all users
@@ -63,6 +64,7 @@ func (s *clientSoak) audit(ctx context.Context) (*ClientReport, error) {
 		Hits: maps.Clone(s.injector.hits), Departed: s.departures,
 	}
 	a := newClientAuditor(r, s.users, s.accepted, l)
+	a.killed = s.killed
 	a.history = func(e entry) []string { return s.history(a, e) }
 	a.run()
 	return r, nil
@@ -77,6 +79,7 @@ type clientAuditor struct {
 	questions map[string]questionID // by correlation id
 	receipts  map[string][]receipt  // by delivery
 	receivers map[string]string     // user with the delivery in the transcript, by delivery
+	killed    map[string]bool       // gateway instances ended by SIGKILL
 	history   func(entry) []string  // collects what is known about a delivery
 }
 
@@ -154,7 +157,10 @@ func (a *clientAuditor) entry(e entry) {
 		}
 	case delivery.Dead:
 		a.report.Dead[e.Reason]++
-		if received > 0 {
+		switch {
+		case received > 0 && a.unrecorded(e):
+			a.report.Unrecorded++
+		case received > 0:
 			a.violation(Violation{What: "dead, and in a transcript", Doubled: true}, e)
 		}
 		if !dead {
@@ -169,6 +175,30 @@ func (a *clientAuditor) entry(e entry) {
 	if user := a.receivers[e.ID]; received > 0 && user != e.UserID {
 		a.violation(Violation{What: fmt.Sprintf("received by %s instead of %s", user, e.UserID), Lost: true}, e)
 	}
+}
+
+// unrecorded reports whether the gateways could not know that a dead answer was received: the receiving connection ended
+// without a record of the receipt, and the client did not return before the answer was dead-lettered. The protocol
+// says so to its clients (package websocket). An answer without acknowledgements is recorded after its write, so only
+// a killed gateway leaves no record of such an answer.
+func (a *clientAuditor) unrecorded(e entry) bool {
+	for _, u := range a.users {
+		i := slices.IndexFunc(u.transcript, func(r receipt) bool { return r.delivery == e.ID })
+		if i < 0 {
+			continue
+		}
+		lost := false
+		for _, v := range u.visits {
+			switch {
+			case v.connection == u.transcript[i].connection:
+				lost = !v.ended.IsZero() && v.ended.Before(e.SettledAt) && (u.acks || a.killed[v.instance])
+			case v.named-maxAfter <= i && i < v.named && v.ready.Before(e.SettledAt):
+				return false
+			}
+		}
+		return lost
+	}
+	return false
 }
 
 // question audits that an accepted question has exactly one outcome.

@@ -17,6 +17,7 @@ import (
 type PlatformReport struct {
 	Summary
 	Platforms map[identity.Platform]PlatformTally
+	Dead      map[string]int // dead answers and questions, by platform and reason, such as "twitch expired"; without outcome_unknown
 }
 
 // PlatformTally counts the questions and answers on one platform.
@@ -266,7 +267,7 @@ func (a *platformAuditor) outcome(q posted, correlation string) {
 		if len(deadLetters) == 0 {
 			a.lost(q, correlation, "no answer in the ledger and no dead letter")
 		} else {
-			a.tally.Dead++
+			a.dead(deadLetters[0].Reason)
 		}
 		return
 	}
@@ -286,10 +287,19 @@ func (a *platformAuditor) outcome(q posted, correlation string) {
 	case state == delivery.Dead && len(answers) > 0:
 		a.doubled(q, correlation, "dead (%s), and posted", e.Reason)
 	case state == delivery.Dead:
-		a.tally.Dead++
+		a.dead(e.Reason)
 	default:
 		a.lost(q, correlation, "neither delivered nor dead: %s", e.State)
 	}
+}
+
+// dead counts a dead-lettered question. The reason is not outcome_unknown.
+func (a *platformAuditor) dead(reason string) {
+	a.tally.Dead++
+	if a.report.Dead == nil {
+		a.report.Dead = map[string]int{}
+	}
+	a.report.Dead[string(a.platform)+" "+reason]++
 }
 
 // lost adds a violation that counts as lost.

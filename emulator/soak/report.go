@@ -106,6 +106,7 @@ func (r *ClientReport) Write(w io.Writer) error {
 	}
 	t.row("longest wait for an answer", r.LongestWait.Round(time.Millisecond))
 	t.row("received after the answer to a later question", r.Overtaken)
+	t.row("received, and dead: the client returned too late", r.Unrecorded)
 	fmt.Fprintln(t)
 	t.row("fault", "injected", "hits")
 	total := 0
@@ -164,6 +165,9 @@ func (r *PlatformReport) Write(w io.Writer) error {
 			cells = append(cells, line.number(r.Platforms[p]))
 		}
 		t.row(cells...)
+	}
+	for _, reason := range slices.Sorted(maps.Keys(r.Dead)) {
+		t.row("  "+reason, r.Dead[reason])
 	}
 	fmt.Fprintln(t)
 	return r.foot(t)

@@ -23,6 +23,15 @@ type receipt struct {
 	connection         int // number of the connection, from 1
 }
 
+// visit is a connection that became ready. The client named the answers received before: transcript[:named], at most the
+// last maxAfter.
+type visit struct {
+	connection   int    // number of the connection
+	instance     string // gateway instance
+	named        int
+	ready, ended time.Time // ended is zero while the connection is open
+}
+
 // maxAfter is how many of its last answers a client names when it reconnects.
 const maxAfter = 50
 
@@ -40,6 +49,7 @@ type user struct {
 	since       map[string]time.Time // first sending of each open question
 	longest     time.Duration        // longest time from a question to its answer
 	transcript  []receipt
+	visits      []*visit
 	connections int
 	latest      int // number of the latest answered question
 	overtaken   int // answers to a question older than the latest answered question
@@ -50,11 +60,12 @@ type user struct {
 type frame struct {
 	Type    string `json:"type"`
 	Payload struct {
-		Text   string   `json:"text,omitempty"`
-		Code   string   `json:"code,omitempty"`
-		ID     string   `json:"id,omitempty"`
-		IDs    []string `json:"ids,omitempty"`
-		Missed int      `json:"missed,omitempty"`
+		Text     string   `json:"text,omitempty"`
+		Code     string   `json:"code,omitempty"`
+		ID       string   `json:"id,omitempty"`
+		IDs      []string `json:"ids,omitempty"`
+		Missed   int      `json:"missed,omitempty"`
+		Instance string   `json:"instance,omitempty"`
 	} `json:"payload"`
 	Metadata struct {
 		ID      string `json:"id,omitempty"`
@@ -65,7 +76,8 @@ type frame struct {
 // session is a connection of a user's client.
 type session struct {
 	*websocket.Conn
-	gateway int // index of the slot
+	gateway int    // index of the slot
+	visit   *visit // nil until the connection is ready
 	release func() bool
 }
 
@@ -74,7 +86,7 @@ const writeTime = 5 * time.Second
 
 // connect dials until a connection is ready and the missed answers are read.
 func (u *user) connect(ctx context.Context) (*session, error) {
-	query := url.Values{}
+	query, named := url.Values{}, len(u.transcript)
 	for _, r := range u.transcript[max(0, len(u.transcript)-maxAfter):] {
 		query.Add("after", r.delivery)
 	}
@@ -88,7 +100,7 @@ func (u *user) connect(ctx context.Context) (*session, error) {
 		if err == nil {
 			u.connections++
 			s := &session{Conn: conn, gateway: slot, release: context.AfterFunc(ctx, func() { conn.Close() })}
-			if err = u.catchUp(s); err == nil {
+			if err = u.catchUp(s, named); err == nil {
 				return s, nil
 			}
 			s.end()
@@ -104,10 +116,13 @@ func (u *user) connect(ctx context.Context) (*session, error) {
 func (s *session) end() {
 	s.release()
 	s.Close()
+	if s.visit != nil {
+		s.visit.ended = time.Now()
+	}
 }
 
-// catchUp reads the ready frame and the missed answers.
-func (u *user) catchUp(s *session) error {
+// catchUp reads the ready frame and the missed answers. named is the number of answers known when the client connected.
+func (u *user) catchUp(s *session, named int) error {
 	first, err := u.read(s)
 	if err != nil {
 		return err
@@ -115,6 +130,8 @@ func (u *user) catchUp(s *session) error {
 	if first.Type != "connection.ready" {
 		return fmt.Errorf("the first frame is a %s", first.Type)
 	}
+	s.visit = &visit{connection: u.connections, instance: first.Payload.Instance, named: named, ready: time.Now()}
+	u.visits = append(u.visits, s.visit)
 	for range first.Payload.Missed {
 		if _, err := u.read(s); err != nil {
 			return err

@@ -670,6 +670,9 @@ func newSession(t *testing.T, client *firestore.Client, name string, idle time.D
 		t.Fatal(err)
 	}
 	s, err := m.join(t.Context())
+	for limit := time.Now().Add(patience); err != nil && time.Now().Before(limit); { // Run tries again, too
+		s, err = m.join(t.Context())
+	}
 	if err != nil || s == nil {
 		t.Fatalf("join: %v, %v", s, err)
 	}
