@@ -51,12 +51,12 @@ const maxOpen = 100
 // answering reaches the number.
 const maxQuestions = 50
 
-// platformPace is the pace of the platforms' soak. The leases of a killed gateway expire after three seconds.
+// platformPace is the pace of the platforms' soak. A killed gateway loses its channels after LEASE_TTL (10 s).
 var platformPace = Pace{Longest: 4 * time.Second, Deadline: 90 * time.Second, Grace: 3 * time.Second, Sweep: time.Second}
 
 // platformEnviron is the additional environment of the parts. LEASE_SEATS exceeds the number of gateways, because a killed
 // gateway stays a member until its lease expires.
-var platformEnviron = []string{"LEASE_TTL=2s", "LEASE_BEAT=400ms", "LEASE_SEATS=30", "TWITCH_VERIFIED=true"}
+var platformEnviron = []string{"LEASE_SEATS=30", "TWITCH_VERIFIED=true"}
 
 // platformSoak is a soak with people on fakes of Twitch and Discord.
 type platformSoak struct {
