@@ -203,7 +203,7 @@ func (s *clientSoak) run(ctx context.Context) error {
 	g.Go(func() error { s.watchProcesses(background); return nil })
 
 	s.setPhase("first questions")
-	if err := s.eachUser(ctx, func(ctx context.Context, u *user) error { return u.warmUp(ctx) }); err != nil {
+	if err := s.warmUp(ctx); err != nil {
 		return err
 	}
 	s.setPhase("breaking")
@@ -216,6 +216,13 @@ func (s *clientSoak) run(ctx context.Context) error {
 	}
 	s.setPhase("last connections")
 	return s.eachUser(ctx, func(ctx context.Context, u *user) error { return u.reconnect(ctx, 0) })
+}
+
+// warmUp lets every user ask one question and waits for the answers, at most for drainTime.
+func (s *clientSoak) warmUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.drainTime())
+	defer cancel()
+	return s.eachUser(ctx, func(ctx context.Context, u *user) error { return u.warmUp(ctx) })
 }
 
 // askAndBreak lets the users ask while faults are injected. When enough was asked and broken, it repairs everything and

@@ -15,7 +15,7 @@
 // the protocol:
 //
 //   - A client that reconnects names its last answers, and had an answer before the first fault. A client without any
-//     answer and without acknowledgements cannot say where to resume.
+//     answer cannot say where to resume, so it acknowledges its first answer.
 //   - A client with a broken connection reconnects within the deadline of its answers plus the sweep's grace. A client
 //     that leaves for good stops reading before the end: an answer read by the client and not recorded by a killed
 //     gateway would be dead-lettered.

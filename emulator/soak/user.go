@@ -40,7 +40,7 @@ const maxAfter = 50
 // a time.
 type user struct {
 	id, token string
-	acks      bool // acknowledges every answer
+	acks      bool // acknowledges every answer, and not only the first
 	leaves    bool // asks and disconnects before the answers arrive
 	soak      *clientSoak
 
@@ -77,6 +77,7 @@ type frame struct {
 type session struct {
 	*websocket.Conn
 	gateway int    // index of the slot
+	acks    bool   // the client acknowledges every answer
 	visit   *visit // nil until the connection is ready
 	release func() bool
 }
@@ -84,13 +85,15 @@ type session struct {
 // writeTime bounds the sending of a frame.
 const writeTime = 5 * time.Second
 
-// connect dials until a connection is ready and the missed answers are read.
+// connect dials until a connection is ready and the missed answers are read. A client without any answer cannot name the
+// place to resume at, so it acknowledges its first answer.
 func (u *user) connect(ctx context.Context) (*session, error) {
 	query, named := url.Values{}, len(u.transcript)
 	for _, r := range u.transcript[max(0, len(u.transcript)-maxAfter):] {
 		query.Add("after", r.delivery)
 	}
-	if u.acks {
+	acks := u.acks || named == 0
+	if acks {
 		query.Set("ack", "1")
 	}
 	dialer := websocket.Dialer{HandshakeTimeout: 5 * time.Second}
@@ -99,7 +102,7 @@ func (u *user) connect(ctx context.Context) (*session, error) {
 		conn, _, err := dialer.DialContext(ctx, "ws://"+u.soak.gateways[slot].current().clients.addr+"/ws/v1?"+query.Encode(), http.Header{"Authorization": {"Bearer " + u.token}})
 		if err == nil {
 			u.connections++
-			s := &session{Conn: conn, gateway: slot, release: context.AfterFunc(ctx, func() { conn.Close() })}
+			s := &session{Conn: conn, gateway: slot, acks: acks, release: context.AfterFunc(ctx, func() { conn.Close() })}
 			if err = u.catchUp(s, named); err == nil {
 				return s, nil
 			}
@@ -152,7 +155,7 @@ func (u *user) read(s *session) (frame, error) {
 	switch f.Type {
 	case "chat.message.received":
 		u.receive(receipt{delivery: f.Metadata.ID, question: f.Metadata.ReplyTo, at: time.Now(), gateway: s.gateway, connection: u.connections})
-		if u.acks {
+		if s.acks {
 			var ack frame
 			ack.Type, ack.Payload.IDs = "connection.ack", []string{f.Metadata.ID}
 			return f, u.write(s, ack)
@@ -212,8 +215,7 @@ func (u *user) ask(s *session) error {
 	return u.send(s, question)
 }
 
-// warmUp asks one question and waits for the answer. Then the client has an answer to name when it reconnects; without
-// one, the client would miss an answer written into a breaking connection.
+// warmUp asks one question and waits for the answer. Then the client has an answer to name when it reconnects.
 func (u *user) warmUp(ctx context.Context) error {
 	return u.chat(ctx, func() bool { return u.asked < 1 })
 }

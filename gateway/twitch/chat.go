@@ -134,6 +134,22 @@ func (c *chat) send(login, text, parent, nonce string) delivery.Outcome {
 	}
 }
 
+// drain waits until each line is handled that Twitch had sent before. It waits for the answer to a PING, which comes after
+// these lines, for the end of the connection, or for ctx. The lines may wait for a long time, because a full queue stops the
+// reading.
+func (c *chat) drain(ctx context.Context) {
+	c.mu.Lock()
+	conn := c.conn
+	c.mu.Unlock()
+	if conn == nil || conn.write("PING :"+drainPing) != nil {
+		return
+	}
+	select {
+	case <-conn.drained:
+	case <-ctx.Done():
+	}
+}
+
 // drop closes a connection and permits no further send. The connection counts as lost after its last line is read.
 func (c *chat) drop(conn *connection) {
 	c.mu.Lock()

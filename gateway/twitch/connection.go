@@ -22,14 +22,24 @@ const (
 	maxLine = 16 << 10
 	// dialTime bounds connecting, and each write.
 	dialTime = 10 * time.Second
+	// drainPing is the text of the last PING.
+	drainPing = "parley-drain"
 )
 
 // connection is one IRC connection.
 type connection struct {
 	conn         net.Conn
 	writing      sync.Mutex
-	leaving      bool         // no further send; guarded by chat.mu
-	lastReceived atomic.Int64 // time of the last line, in nanoseconds since 1970
+	drained      chan struct{} // closed by the answer to drainPing, or at the end of reading
+	drain        func()        // closes drained; may be called again
+	leaving      bool          // no further send; guarded by chat.mu
+	lastReceived atomic.Int64  // time of the last line, in nanoseconds since 1970
+}
+
+func newConnection(conn net.Conn) *connection {
+	w := &connection{conn: conn, drained: make(chan struct{})}
+	w.drain = sync.OnceFunc(func() { close(w.drained) })
+	return w
 }
 
 func (w *connection) write(line string) error {
@@ -103,7 +113,7 @@ func (c *chat) logIn(ctx context.Context, token credential.Token) (*connection, 
 		}
 		conn = secured
 	}
-	w := &connection{conn: conn}
+	w := newConnection(conn)
 	for _, line := range []string{
 		"CAP REQ :twitch.tv/tags twitch.tv/commands",
 		"PASS oauth:" + token.Access.Reveal(),
@@ -160,6 +170,7 @@ func (c *chat) read(conn *connection, welcome func(), end context.CancelCauseFun
 	lines := bufio.NewScanner(conn.conn)
 	lines.Buffer(nil, maxLine)
 	greeted := false
+	defer conn.drain()
 	dog := newWatchdog(conn, c.timing.ping, end)
 	defer dog.timer.Stop()
 	for lines.Scan() {
@@ -174,6 +185,10 @@ func (c *chat) read(conn *connection, welcome func(), end context.CancelCauseFun
 		case *irc.PingMessage:
 			if err := conn.write("PONG :" + m.Message); err != nil {
 				return fmt.Errorf("write to Twitch's chat: %w", err)
+			}
+		case *irc.PongMessage:
+			if m.Message == drainPing {
+				conn.drain()
 			}
 		case *irc.ReconnectMessage:
 			c.relocate(conn, end)

@@ -16,7 +16,7 @@ type timing struct {
 	scan         time.Duration // between reads of the ledger
 	retry        time.Duration // after a failure without a pause of its own
 	claim        time.Duration // maximum age of a claim at a send; less than delivery.ClaimLease
-	flush        time.Duration // for publishing queued events at the end
+	flush        time.Duration // for reading the rest and publishing queued events, at the end
 	linger       time.Duration // in a channel after the end of its lease, until the next owner has joined
 	publishDelay time.Duration // from a message to its published event
 }

@@ -172,6 +172,7 @@ func (s *Service) Run(ctx context.Context) {
 	flushing := time.AfterFunc(s.timing.flush, stopPublishing)
 	defer flushing.Stop()
 	_ = retry.Sleep(steady, s.timing.linger) // steady does not end
+	s.chat.drain(publishing)
 	stopChat()
 	connected.Wait()
 	s.queue.close()

@@ -19,10 +19,13 @@ import (
 
 	fake "parley.internal/emulator/twitch"
 	"parley.internal/gateway/gap"
+	"parley.internal/gateway/gatewaytest"
+	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
+	"parley.internal/shared/topology"
 	helix "parley.internal/shared/twitch"
 )
 
@@ -503,11 +506,16 @@ func TestAHandoverMissesNothing(t *testing.T) {
 	said := make(chan []string)
 	go func() { // ends with talking
 		var ids []string
+		const ahead = 100 // lines: the instances keep this pace on a machine of any speed
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
 		for i := 0; ; i++ {
 			select {
 			case <-tick.C:
+				if i%ahead == 0 && len(ids)-len(w.events(event.TypeChatMessage)) > ahead {
+					i--
+					continue
+				}
 				if line, err := w.twitch.Say(channels[i%len(channels)], "alice", fmt.Sprint("line ", i)); err == nil {
 					ids = append(ids, line.ID)
 				}
@@ -536,6 +544,57 @@ func TestAHandoverMissesNothing(t *testing.T) {
 		}
 		return !slices.ContainsFunc(ids, func(id string) bool { return !seen[id] })
 	})
+}
+
+func TestLinesThatWaitUnreadAtTheEndArePublished(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	channel := w.channel("streamer")
+	w.user("alice")
+	slow := &slowPublisher{turn: make(chan struct{})}
+	a := w.start("a", transportIRC, []string{channel}, func(s *Service) {
+		slow.Publisher, s.publisher = s.publisher, slow
+		s.timing.linger, s.timing.flush = time.Millisecond, gatewaytest.Patience
+	})
+	w.joined(channel)
+	want := map[string]bool{}
+	for i := range 4 * queueSize {
+		want[w.say(channel, "alice", fmt.Sprint("line ", i)).ID] = true
+	}
+	stopped := make(chan struct{})
+	go func() { // ends with a
+		defer close(stopped)
+		a.stop()
+	}()
+	eventually(t, "a has released the channel", func() bool { return owner(channel, a) == nil })
+	for turning := true; turning; {
+		select {
+		case slow.turn <- struct{}{}:
+		case <-stopped:
+			turning = false
+		}
+	}
+	for _, e := range w.events(event.TypeChatMessage) {
+		delete(want, e.Message.ID)
+	}
+	if len(want) != 0 {
+		t.Errorf("%d of %d lines are not published", len(want), 4*queueSize)
+	}
+}
+
+// slowPublisher publishes one event at each turn.
+type slowPublisher struct {
+	Publisher
+	turn chan struct{}
+}
+
+func (p *slowPublisher) Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error {
+	select {
+	case <-p.turn:
+		return p.Publisher.Publish(ctx, t, out)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func TestLostConnectionsAreReplacedAndGapsStored(t *testing.T) {
