@@ -193,10 +193,8 @@ func TestRefusalsAreDeadLetters(t *testing.T) {
 	m.stop()
 	w.start("b", transportHelix, []string{channel, other})
 	w.joined(channel, other)
-	if err := w.twitch.Ban(channel, w.bot.Login, time.Hour, ""); err != nil {
-		t.Fatal(err)
-	}
-	dead(w.answer(question, "two"), deadletter.SenderRefused, "user_timed_out")
+	w.twitch.FailChat(fake.ChatFault{Notice: "user_warned"})
+	dead(w.answer(question, "two"), deadletter.SenderRefused, "user_warned")
 	w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Status: http.StatusForbidden})
 	dead(w.answer(w.say(other, "alice", "and you?"), "three"), deadletter.SenderRefused, "status 403")
 	if n := len(w.sent(channel)) + len(w.sent(other)); n != 2 {

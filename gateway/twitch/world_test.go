@@ -34,7 +34,7 @@ var (
 	quickTiming = timing{
 		ping: 4 * time.Second, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
 		maxBackoff: 200 * time.Millisecond, reconnect: 300 * time.Millisecond, scan: 250 * time.Millisecond,
-		retry: 50 * time.Millisecond, claim: 3 * time.Second, flush: time.Second,
+		retry: 50 * time.Millisecond, pass: 50 * time.Millisecond, claim: 3 * time.Second, flush: time.Second,
 		linger: 400 * time.Millisecond, publishDelay: 50 * time.Millisecond,
 	}
 	quickEventSub = eventsub.Timing{

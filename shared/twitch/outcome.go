@@ -33,6 +33,7 @@ type Error struct {
 	Reason  deadletter.Reason // of the dead letter, if no attempt follows; empty for AlreadyDone
 	Status  int               // HTTP status; 0 without an answer
 	After   time.Duration     // pause before another attempt; 0 if Twitch does not say
+	Passes  bool              // of NotDone: a refusal of a chat message that ends by itself
 	Err     error             // Twitch's status and words, or the failure on the way; holds no token
 }
 
@@ -59,7 +60,8 @@ var table = []row{
 	{GetUsers, 408, 408, "", NotDone, deadletter.PlatformUnavailable},
 	{GetUsers, 500, 599, "", NotDone, deadletter.PlatformUnavailable},
 
-	{SendChatMessage, 503, 503, "", NotDone, deadletter.PlatformUnavailable}, // other 5xx may follow an accepted message
+	{SendChatMessage, 503, 503, "", NotDone, deadletter.PlatformUnavailable},    // other 5xx may follow an accepted message
+	{SendChatMessage, 403, 403, "timed out", NotDone, deadletter.SenderRefused}, // ends by itself; a ban does not
 	{SendChatMessage, 400, 400, "", Refused, deadletter.PlatformRefused},
 	{SendChatMessage, 422, 422, "", Refused, deadletter.PlatformRefused}, // the message is too long
 
@@ -123,11 +125,13 @@ func (c *Client) judge(op Operation, x *exchange, token credential.Token) *Error
 	if r.outcome == Unknown {
 		e.Err = fmt.Errorf("%w; %s", e.Err, uncertain)
 	}
-	switch x.status {
-	case http.StatusTooManyRequests:
+	switch {
+	case x.status == http.StatusTooManyRequests:
 		e.After = resetIn(x.header, c.now())
-	case http.StatusConflict:
+	case x.status == http.StatusConflict:
 		e.After = conflictPause
+	case r.outcome == NotDone && r.reason == deadletter.SenderRefused:
+		e.After, e.Passes = passing["user_timed_out"].pause, true
 	}
 	return e
 }
