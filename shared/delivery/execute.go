@@ -266,7 +266,7 @@ func (t *attempts) window(ctx context.Context) time.Duration {
 		return t.Timing.Claim - t.claim.Age()
 	}
 	if t.claim.Age() >= half {
-		storing, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(t.Timing.Store, max(t.Timing.Claim-t.claim.Age(), 0)))
+		storing, cancel := t.store(ctx)
 		defer cancel()
 		switch held, err := t.claim.Extend(storing); {
 		case err != nil:
