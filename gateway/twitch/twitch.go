@@ -204,7 +204,7 @@ func (s *Service) coverageOf(login string) *coverage {
 // onMessage queues a chat message. Only the owner of the lease queues an event that EventSub reports, too, because only
 // the owner can recognize the duplicate. An instance that lingers leaves such an event to the owner.
 func (s *Service) onMessage(m irc.Message) {
-	e := toEvent(m, s.bot)
+	e := toEvent(m, s.chat.self())
 	if e != nil && reportedTwice(e) {
 		login, _ := loginOf(e.Channel)
 		s.mu.Lock()

@@ -738,7 +738,7 @@ func TestUserStateWithoutNonceIsTheAnswer(t *testing.T) {
 		if test.nonce != "" {
 			tags += ";client-nonce=" + test.nonce
 		}
-		c.userState(parse(tags + " :tmi.twitch.tv USERSTATE #x").(*irc.UserStateMessage))
+		c.userState(parsed(t, tags+" :tmi.twitch.tv USERSTATE #x").(*irc.UserStateMessage))
 		select {
 		case o := <-waits.result:
 			if !test.want || o.Kind != delivery.Sent || o.Note != "abc" {
@@ -755,14 +755,14 @@ func TestUserStateWithoutNonceIsTheAnswer(t *testing.T) {
 func TestCopiesOfASharedChatAreNoEvents(t *testing.T) {
 	t.Parallel()
 	line := func(channel, source string) irc.Message {
-		return parse("@id=1;room-id=" + channel + ";source-room-id=" + source + ";user-id=7 :a!a@a.tmi.twitch.tv PRIVMSG #x :hi")
+		return parsed(t, "@id=1;room-id="+channel+";source-room-id="+source+";user-id=7 :a!a@a.tmi.twitch.tv PRIVMSG #x :hi")
 	}
 	w := newWorld(t, nil)
 	m := w.start("a", transportIRC, []string{w.channel("x")})
-	if toEvent(line("5", "6"), m.bot) != nil {
+	if toEvent(line("5", "6"), m.chat.self()) != nil {
 		t.Error("a message that came from another channel is an event there, too")
 	}
-	if toEvent(line("5", "5"), m.bot) == nil {
+	if toEvent(line("5", "5"), m.chat.self()) == nil {
 		t.Error("a message of the channel itself is none")
 	}
 }
