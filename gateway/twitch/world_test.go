@@ -161,7 +161,8 @@ type tokens struct {
 	current   credential.Token
 	access    string
 	refreshed int
-	loggedOut bool // the bot has no login
+	loggedOut bool  // the bot has no login
+	invalid   error // of Invalid for the bot; nil for a successor
 	others    map[identity.UserID]credential.Token
 }
 
@@ -193,6 +194,9 @@ func (s *tokens) Invalid(_ context.Context, id identity.UserID, used credential.
 	defer s.mu.Unlock()
 	if id != s.current.User {
 		return credential.Token{}, &credential.LoginNeeded{User: id, Why: "its authorization was withdrawn"}
+	}
+	if s.invalid != nil {
+		return credential.Token{}, s.invalid
 	}
 	if used.Access.Equal(s.current.Access) {
 		s.refreshed++

@@ -32,6 +32,7 @@ type Error struct {
 	Outcome Outcome
 	Reason  deadletter.Reason // of the dead letter, if no attempt follows; empty for AlreadyDone
 	Status  int               // HTTP status; 0 without an answer
+	Words   string            // Twitch's message with the status; empty without one
 	After   time.Duration     // pause before another attempt; 0 if Twitch does not say
 	Passes  bool              // of NotDone: a refusal of a chat message that ends by itself
 	Err     error             // Twitch's status and words, or the failure on the way; holds no token
@@ -113,7 +114,7 @@ func (c *Client) judge(op Operation, x *exchange, token credential.Token) *Error
 	}
 	message := messageOf(x.body, token.Access)
 	r := find(op, x.status, message)
-	e := &Error{Outcome: r.outcome, Reason: r.reason, Status: x.status}
+	e := &Error{Outcome: r.outcome, Reason: r.reason, Status: x.status, Words: message}
 	switch {
 	case x.status == 0:
 		e.Err = fmt.Errorf("no answer from Twitch: %w", redact(x.err, token.Access))
