@@ -2,6 +2,7 @@ package fake
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -218,7 +219,7 @@ func (c *Core) serve(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(f.Status)
 			return
 		}
-		c.config.Refuse(w, f, "injected fault")
+		c.config.Refuse(w, f, cmp.Or(f.Message, "injected fault"))
 	default:
 		if f.Hang {
 			<-r.Context().Done()

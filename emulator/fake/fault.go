@@ -21,6 +21,8 @@ type HTTPFault struct {
 	// without Done is a request silently dropped by the platform.
 	Status int
 	Header http.Header
+	// Message replaces the words of the error in the body.
+	Message string
 	// RetryAfter is the time until the rate limit ends, for Discord's answer with Status 429. The limit concerns the
 	// route, or everything if Global is true. Twitch sends the time in Header.
 	RetryAfter time.Duration

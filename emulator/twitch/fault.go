@@ -105,6 +105,12 @@ func (s *Server) Notice(channel, login, id, text string) int {
 	return s.forEachIRC(login, func(c *ircConn) { c.send(notice("#"+strings.ToLower(channel), id, text)) })
 }
 
+// PushIRC sends a raw line, such as a malformed one, to the IRC connections of a user, or to all if login is empty. It
+// returns the number of connections.
+func (s *Server) PushIRC(login, line string) int {
+	return s.forEachIRC(login, func(c *ircConn) { c.Push(line) })
+}
+
 // Connections returns the number of logged-in IRC connections of a user, or of all users if login is empty.
 func (s *Server) Connections(login string) int { return s.forEachIRC(login, func(*ircConn) {}) }
 

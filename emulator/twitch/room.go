@@ -68,6 +68,7 @@ type room struct {
 	lines     []*Line
 	byID      map[string]*Line
 	unique    map[string]bool // texts posted in unique-chat mode
+	refused   []string        // msg-ids of refused lines
 	actions   []Action
 	joined    map[*ircConn]bool
 	settings  Settings
@@ -140,6 +141,21 @@ func (s *Server) SaidFrom(channel string, n int) []Line {
 		lines = append(lines, *l)
 	}
 	return lines
+}
+
+// maxRefused is the number of refusals that a channel remembers.
+const maxRefused = 1000
+
+// Refused returns the msg-ids of the last refused lines of a channel, in order: at most 1,000. Lines of a ChatFault do not
+// count.
+func (s *Server) Refused(channel string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, err := s.account(channel)
+	if err != nil {
+		return nil
+	}
+	return slices.Clone(a.room.refused)
 }
 
 // Joined returns the sorted logins of the users in the channel over IRC, anonymous users included, with one entry per
@@ -219,6 +235,15 @@ type refusal struct{ id, text string }
 
 // admit returns nil if p may be published now. It counts the attempt in both cases.
 func (s *Server) admit(p post) *refusal {
+	no := s.check(p)
+	if no != nil {
+		r := p.room
+		r.refused = append(r.refused[max(0, len(r.refused)-maxRefused+1):], no.id)
+	}
+	return no
+}
+
+func (s *Server) check(p post) *refusal {
 	now, r, u := s.now(), p.room, p.from
 	if b, ok := r.bans[u.ID]; ok {
 		switch left := b.until.Sub(now); {

@@ -87,7 +87,7 @@ func (x *Executor) Execute(ctx context.Context, j *Job, p Platform) (done bool, 
 	})
 	if w.claim != nil && r.Done && r.Err == nil && r.State != delivery.Claimed {
 		x.delivery.Log.InfoContext(ctx, "action", "delivery", j.Ref.ID, "action", w.command.String(), "askedBy", w.command.By.UserID,
-			"rule", w.command.By.Rule, "outcome", w.answer.Outcome, "code", w.answer.Code)
+			"rule", w.command.By.Rule, "outcome", w.answer.Outcome, "code", w.answer.Code, "answer", w.answer.Words)
 	}
 	return r.Done, r.Wait
 }

@@ -34,12 +34,13 @@ func TestMain(m *testing.M) { emulatortest.Main(m) }
 // fixture is a ledger with a fake platform. A test sets the platform's outcomes. The text of an answer is its messages,
 // separated by bars.
 type fixture struct {
-	t       *testing.T
-	store   *firestore.Client
-	ledger  *delivery.Ledger
-	reaper  *delivery.Reaper
-	repeats bool
-	timing  Timing
+	t        *testing.T
+	store    *firestore.Client
+	ledger   *delivery.Ledger
+	reaper   *delivery.Reaper
+	repeats  bool
+	timing   Timing
+	deadline time.Duration // of answers; a minute if 0
 
 	mu        sync.Mutex
 	late      time.Duration                   // how far the clock is ahead
@@ -210,7 +211,7 @@ func (s *fixture) answer(text string, adjust ...func(*event.Event)) string {
 	for _, f := range adjust {
 		f(e)
 	}
-	sender := delivery.NewSender(s.ledger, gatewaytest.SilentBus{}, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, s.clock)
+	sender := delivery.NewSender(s.ledger, gatewaytest.SilentBus{}, delivery.Config{Deadline: cmp.Or(s.deadline, time.Minute), Retention: 2 * time.Hour}, s.clock)
 	id, err := sender.Send(s.t.Context(), e, "test")
 	if err != nil {
 		s.t.Fatal(err)
@@ -505,27 +506,110 @@ func TestUnknownOutcomeIsLeftToTheSweep(t *testing.T) {
 	})
 }
 
-// An old claim is not used for another message.
+// A half sent answer keeps its claim until its deadline, because nobody else can continue.
+func TestClaimOfAHalfSentAnswerIsExtended(t *testing.T) {
+	many := func(n int) []delivery.Outcome { return slices.Repeat([]delivery.Outcome{notNow}, n) }
+	for _, tt := range []struct {
+		name      string
+		refusals  int // of the second message
+		steps     int // how often the clock advances, by almost half a claim, each time with a refusal
+		failing   int // writes that fail after the first message
+		leaves    bool
+		state     delivery.State
+		says      string
+		sent      string
+		deadAsOne bool
+	}{
+		{"within the first claim", 1, 1, 0, false, delivery.Delivered, "id:a id:b", "a b b", false},
+		{"over several claims", 5, 5, 0, false, delivery.Delivered, "id:a id:b", "a b b b b b b", false},
+		{"over an outage of the store", 20, 2, 2, false, delivery.Delivered, "id:a id:b", "a" + strings.Repeat(" b", 21), false},
+		{"until the deadline", 1000, 1000, 0, false, delivery.Dead, "incomplete: only 1 of 2 messages could be sent in time: too fast", "", true},
+		{"not after leaving", 1000, 1000, 0, true, delivery.Dead, "incomplete: only 1 of 2 messages could be sent in time: too fast", "", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			withFixture(t, false, func(s *fixture) {
+				s.deadline = 2 * time.Minute
+				s.next["b"] = many(tt.refusals)
+				var leave func()
+				steps := 0
+				begun := make(chan struct{})
+				s.during = func(text string) {
+					<-begun
+					if text != "b" {
+						s.set(func() { s.failing = tt.failing })
+						return
+					}
+					if steps++; steps <= tt.steps {
+						s.set(func() { s.late += s.timing.Claim/2 - time.Second })
+					}
+					if tt.leaves {
+						leave()
+					}
+					if swept, err := s.reaper.Sweep(t.Context()); err != nil || swept.MarkedDead != 0 {
+						t.Errorf("swept %+v, %v; want the claim valid", swept, err)
+					}
+				}
+				id := s.answer("a|b")
+				_, leave, _, _ = s.run()
+				close(begun)
+				s.ends(id, tt.state, tt.says)
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if got := strings.Join(s.sent, " "); tt.sent != "" && got != tt.sent {
+					t.Errorf("sent %q; want %q", got, tt.sent)
+				}
+				if n := len(s.sent); tt.deadAsOne && (n < 3 || n > 12) {
+					t.Errorf("sent %d messages; want a few, until the deadline", n)
+				}
+				if n := len(s.stands); n != map[bool]int{true: 1, false: 2}[tt.deadAsOne] {
+					t.Errorf("in the chat is %v", s.stands)
+				}
+			})
+		})
+	}
+}
+
+// After the sweep has settled a half sent answer, no further message is sent.
+func TestSettledHalfSentAnswerIsNotContinued(t *testing.T) {
+	withFixture(t, false, func(s *fixture) {
+		s.deadline = time.Hour
+		s.during = func(string) { // the machine sleeps
+			s.set(func() { s.late += delivery.ClaimLease + time.Second })
+			if swept, err := s.reaper.Sweep(t.Context()); err != nil || swept.MarkedDead != 1 {
+				t.Errorf("swept %+v, %v", swept, err)
+			}
+		}
+		id := s.answer("a|b")
+		s.run()
+		s.counted("refused", 1)
+		s.ends(id, delivery.Dead, "outcome_unknown")
+		s.said("a", "a")
+	})
+}
+
+// An old claim is not used for another message, unless it can be extended.
 func TestOldClaimIsNotUsed(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		repeats bool
 		next    map[string][]delivery.Outcome
 		at      string // the clock advances during this message
+		late    time.Duration
 		state   delivery.State
 		says    string
 		sent    string
 	}{
-		{"half said", false, nil, "a", delivery.Dead, "incomplete: only 1 of 2 messages could be sent in time", "a"},
-		{"half said, where it is repeated", true, nil, "a", delivery.Dead, "incomplete: only 1 of 2 messages could be sent in time", "a"},
-		{"in doubt", true, map[string][]delivery.Outcome{"a": {lostSaid}}, "a", delivery.Claimed, "", "a"},
+		{"half said", false, nil, "a", 40 * time.Second, delivery.Delivered, "id:a id:b", "a b"},
+		{"half said at the deadline", false, nil, "a", time.Minute, delivery.Dead, "incomplete: only 1 of 2 messages could be sent in time", "a"},
+		{"half said, where it is repeated", true, nil, "a", 40 * time.Second, delivery.Dead, "incomplete: only 1 of 2 messages could be sent in time", "a"},
+		{"in doubt", true, map[string][]delivery.Outcome{"a": {lostSaid}}, "a", 40 * time.Second, delivery.Claimed, "", "a"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			withFixture(t, tt.repeats, func(s *fixture) {
 				s.next = maps.Clone(tt.next)
 				s.during = func(text string) {
 					if text == tt.at {
-						s.set(func() { s.late = s.timing.Claim })
+						s.set(func() { s.late = tt.late })
 					}
 				}
 				id := s.answer("a|b")
@@ -533,11 +617,11 @@ func TestOldClaimIsNotUsed(t *testing.T) {
 				s.eventually("it is said", func() bool {
 					s.mu.Lock()
 					defer s.mu.Unlock()
-					return len(s.sent) > 0
+					return len(s.sent) == len(strings.Fields(tt.sent))
 				})
 				leave()
 				s.ends(id, tt.state, tt.says)
-				s.said(tt.sent, "a")
+				s.said(tt.sent, tt.sent)
 			})
 		})
 	}

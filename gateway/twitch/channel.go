@@ -226,6 +226,6 @@ func (c *chat) notice(m *irc.NoticeMessage) {
 		return
 	}
 	if strings.HasPrefix(m.MsgID, "msg_") || m.MsgID == "no_permission" || m.MsgID == "unrecognized_cmd" {
-		r.resolve(outcomeOf("", helix.ChatRefusal(m.MsgID, m.Message), c.timing.retry))
+		r.resolve(c.timing.outcomeOf("", helix.ChatRefusal(m.MsgID, m.Message)))
 	}
 }

@@ -35,7 +35,11 @@ type chat struct {
 	onJoined  func(login string, from, now time.Time) // from is the beginning of a gap, or zero
 	onParted  func(login string, since time.Time)     // called after a lost connection
 
+	malformed malformedLog
+
 	mu           sync.Mutex
+	login        string              // the bot's; empty before the first connection
+	displayName  string              // the bot's; empty until known
 	channels     map[string]*channel // wanted channels, by login
 	conn         *connection         // nil without a connection
 	lastReceived time.Time           // time of the last line on the connection before
@@ -47,6 +51,24 @@ func (c *chat) wake() {
 	case c.wakeUp <- struct{}{}:
 	default:
 	}
+}
+
+// self returns the bot's account.
+func (c *chat) self() account {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return account{c.bot, c.login, c.displayName}
+}
+
+// setDisplayName records the bot's display name, from GLOBALUSERSTATE (https://dev.twitch.tv/docs/chat/irc/#globaluserstate)
+// and USERSTATE. An empty name changes nothing.
+func (c *chat) setDisplayName(name string) {
+	if name == "" {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.displayName = name
 }
 
 // idle returns the time since the last line; 0 before the first connection.

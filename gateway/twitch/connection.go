@@ -80,6 +80,7 @@ func (c *chat) connect(ctx context.Context) (welcome bool, err error) {
 		welcome = true
 		c.mu.Lock()
 		c.conn = conn
+		c.login = strings.ToLower(token.Login)
 		c.mu.Unlock()
 		c.metrics.connected.Set(1)
 		joining.Go(func() { c.join(life, conn) }) // ends with life
@@ -176,7 +177,7 @@ func (c *chat) read(conn *connection, welcome func(), end context.CancelCauseFun
 	for lines.Scan() {
 		conn.lastReceived.Store(time.Now().UnixNano())
 		dog.received()
-		switch m := parse(lines.Text()).(type) {
+		switch m := c.parse(lines.Text()).(type) {
 		case *irc.RawMessage:
 			if m.RawType == "001" && !greeted {
 				greeted = true
@@ -199,7 +200,10 @@ func (c *chat) read(conn *connection, welcome func(), end context.CancelCauseFun
 			c.notice(m)
 		case *irc.RoomStateMessage:
 			c.roomState(m)
+		case *irc.GlobalUserStateMessage:
+			c.setDisplayName(m.User.DisplayName)
 		case *irc.UserStateMessage:
+			c.setDisplayName(m.User.DisplayName)
 			c.userState(m)
 		case *irc.PrivateMessage, *irc.UserNoticeMessage, *irc.ClearChatMessage, *irc.ClearMessage:
 			c.onMessage(m)
@@ -209,16 +213,6 @@ func (c *chat) read(conn *connection, welcome func(), end context.CancelCauseFun
 		return fmt.Errorf("read from Twitch's chat: %w", err)
 	}
 	return errors.New("connection closed by Twitch's chat")
-}
-
-// parse reads one line. The library panics on malformed lines; parse returns nil for them.
-func parse(line string) (m irc.Message) {
-	defer func() {
-		if recover() != nil {
-			m = nil
-		}
-	}()
-	return irc.ParseMessage(strings.ToValidUTF8(line, ""))
 }
 
 // pendingPoll is the pause between checks for pending messages before a relocation.

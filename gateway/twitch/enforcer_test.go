@@ -11,6 +11,7 @@ import (
 
 	fake "parley.internal/emulator/twitch"
 	"parley.internal/gateway/moderator"
+	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
@@ -174,6 +175,12 @@ func TestARefusedCommandIsADeadLetter(t *testing.T) {
 		}, channel, timeout, deadletter.MissingScope, "has not granted moderator:manage:banned_users: log in again"},
 		{"400", status(http.StatusBadRequest), channel, timeout, deadletter.RecipientRefused, "status 400"},
 		{"404", status(http.StatusNotFound), channel, timeout, deadletter.RecipientRefused, "status 404"},
+		{"401 to a valid token", func() {
+			w.tokens.mu.Lock()
+			defer w.tokens.mu.Unlock()
+			w.tokens.invalid = fmt.Errorf("%w: does the request have the same client id?", credential.ErrRefused)
+			w.twitch.FailHTTP(fake.HTTPFault{Path: "/moderation/bans", Status: http.StatusUnauthorized, Message: "The user in moderator_id is not one of the broadcaster's moderators."})
+		}, channel, timeout, deadletter.SenderRefused, "status 401 from Twitch: The user in moderator_id is not one of the broadcaster's moderators."},
 	} {
 		if tt.fault != nil {
 			tt.fault()
@@ -182,6 +189,9 @@ func TestARefusedCommandIsADeadLetter(t *testing.T) {
 		e := w.reaches(a, delivery.Dead)
 		if e.Reason != string(tt.reason) || !strings.Contains(e.Message, tt.words) {
 			t.Errorf("%s: %s: %s; want %s: …%s…", tt.name, e.Reason, e.Message, tt.reason, tt.words)
+		}
+		if strings.Contains(e.Message, "client id") {
+			t.Errorf("%s: %s blames the client", tt.name, e.Message)
 		}
 		if r := w.record(a); r.Outcome != moderator.Refused || r.Tries[0].Code != tt.reason || !strings.Contains(r.Tries[0].Answer, tt.words) {
 			t.Errorf("%s: record = %+v", tt.name, r)

@@ -119,7 +119,7 @@ func (s *Service) subscribe(ctx context.Context, c *coverage, account identity.U
 				s.metrics.received.WithLabelValues("fenced").Inc()
 				return
 			}
-			s.queue.add(notificationEvent(n, s.bot))
+			s.queue.add(notificationEvent(n, s.chat.self()))
 		},
 		OnGap: func(login string, from, to time.Time) {
 			if login == "" {
@@ -136,7 +136,7 @@ func (s *Service) subscribe(ctx context.Context, c *coverage, account identity.U
 // returns nil for a gift (the chat reports gifts with the giver), for the bot's own actions, and for malformed content.
 //
 // The event's id is derived from the event's own id or time, if Twitch gives one, and otherwise from the notification's id.
-func notificationEvent(n eventsub.Notification, bot identity.UserID) *event.Event {
+func notificationEvent(n eventsub.Notification, bot account) *event.Event {
 	if n.Topic.Kind == eventsub.Whisper {
 		return whisperEvent(n, bot)
 	}
@@ -189,7 +189,7 @@ func notificationEvent(n eventsub.Notification, bot identity.UserID) *event.Even
 		return nil
 	}
 	user, err := identity.New(identity.Twitch, payload.UserID)
-	if err != nil || user == bot && payload.UserID != t.Broadcaster {
+	if err != nil || user == bot.id && payload.UserID != t.Broadcaster {
 		return nil
 	}
 	if at.IsZero() {

@@ -217,7 +217,7 @@ func TestTwoReportsOfOneEventAreOneEvent(t *testing.T) {
 }
 
 func TestSomeNotificationsAreNoEvents(t *testing.T) {
-	bot, _ := identity.New(identity.Twitch, "9")
+	bot := botAccount("9")
 	for _, test := range []struct {
 		name, told string
 		kind       *eventsub.Kind
@@ -240,7 +240,7 @@ func TestTwoNotificationsOfAFollowerAreOneEvent(t *testing.T) {
 		return notificationEvent(eventsub.Notification{
 			ID: message, At: time.Now(), Topic: eventsub.Topic{Kind: eventsub.Follow, Channel: "x", Broadcaster: "5"},
 			Event: []byte(`{"user_id":"1","followed_at":"2026-05-01T12:00:00.5Z"}`),
-		}, identity.UserID{})
+		}, account{})
 	}
 	if a, b := follow("m1"), follow("m2"); a.CorrelationID != b.CorrelationID {
 		t.Errorf("two notifications make %s and %s of one follower", a.CorrelationID, b.CorrelationID)

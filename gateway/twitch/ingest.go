@@ -55,6 +55,7 @@ type rawMessage struct {
 	IsAction     bool       `json:"isAction,omitzero"` // sent with /me
 	IsFirst      bool       `json:"isFirst,omitzero"`  // the user's first message in the channel
 	RewardID     string     `json:"customRewardId,omitzero"`
+	Text         string     `json:"text,omitzero"` // with the mention that the event's text omits; empty for the same text
 	ReplyParent  *rawParent `json:"replyParent,omitzero"`
 }
 
@@ -68,7 +69,7 @@ type rawParent struct {
 
 // toEvent converts an IRC message. It returns nil for the bot's own messages, and for a shared chat's copies from another
 // channel: the original channel has them, too (https://dev.twitch.tv/docs/chat/irc/#privmsg-tags).
-func toEvent(m irc.Message, bot identity.UserID) *event.Event {
+func toEvent(m irc.Message, bot account) *event.Event {
 	switch m := m.(type) {
 	case *irc.PrivateMessage:
 		return messageEvent(m, bot)
@@ -82,9 +83,12 @@ func toEvent(m irc.Message, bot identity.UserID) *event.Event {
 	return nil
 }
 
-func messageEvent(m *irc.PrivateMessage, bot identity.UserID) *event.Event {
+// messageEvent converts a message. A reply begins with a mention of the author of its parent
+// (https://dev.twitch.tv/docs/chat/irc/#privmsg-tags, the tags reply-parent-*). The event's text is the reply without the
+// mention, so that a command in a reply is a command. A reply to a message of the bot addresses the bot, as a mention does.
+func messageEvent(m *irc.PrivateMessage, bot account) *event.Event {
 	user, err := identity.New(identity.Twitch, m.User.ID)
-	if err != nil || user == bot || m.ID == "" || fromSharedChat(m.Tags) || strings.TrimSpace(m.Message) == "" {
+	if err != nil || user == bot.id || m.ID == "" || fromSharedChat(m.Tags) || strings.TrimSpace(m.Message) == "" {
 		return nil
 	}
 	raw := rawMessage{
@@ -95,11 +99,16 @@ func messageEvent(m *irc.PrivateMessage, bot identity.UserID) *event.Event {
 	}
 	e := newEvent(event.TypeChatMessage, m.ID, m.Channel)
 	e.UserID = user.String()
+	text, mentionsBot := m.Message, bot.mentionedIn(m.Message)
 	if m.Reply != nil && m.Reply.ParentMsgID != "" {
 		e.ReplyTo = m.Reply.ParentMsgID
+		if text = withoutParent(m.Message, m.Reply.ParentUserLogin, m.Reply.ParentDisplayName); text != m.Message {
+			raw.Text = m.Message
+		}
+		mentionsBot = mentionsBot || m.Reply.ParentUserID == bot.id.ID()
 		raw.ReplyParent = &rawParent{m.Reply.ParentMsgID, m.Reply.ParentUserID, m.Reply.ParentUserLogin, m.Reply.ParentDisplayName, m.Reply.ParentMsgBody}
 	}
-	e.Message = &event.Message{ID: m.ID, Role: event.RoleUser, Text: m.Message, RawPlatformPayload: encode(raw)}
+	e.Message = &event.Message{ID: m.ID, Role: event.RoleUser, Text: text, MentionsBot: mentionsBot, RawPlatformPayload: encode(raw)}
 	return e
 }
 
@@ -117,9 +126,9 @@ func newEvent(kind, id, login string) *event.Event {
 	return e
 }
 
-func noticeEvent(m *irc.UserNoticeMessage, bot identity.UserID) *event.Event {
+func noticeEvent(m *irc.UserNoticeMessage, bot account) *event.Event {
 	user, err := identity.New(identity.Twitch, m.User.ID)
-	if err != nil || user == bot || m.ID == "" || m.MsgID == "" || fromSharedChat(m.Tags) {
+	if err != nil || user == bot.id || m.ID == "" || m.MsgID == "" || fromSharedChat(m.Tags) {
 		return nil
 	}
 	e := newEvent(typeNotice+m.MsgID, m.ID, m.Channel)

@@ -14,6 +14,7 @@ type metrics struct {
 	rejoins     prometheus.Counter
 	received    *prometheus.CounterVec // by result: published, ignored, repeated, fenced, invalid, lost
 	answers     *prometheus.CounterVec // by outcome
+	malformed   *prometheus.CounterVec // by result: repaired, dropped
 	actions     *prometheus.CounterVec // by outcome
 	gaps        prometheus.Counter
 	gapSeconds  prometheus.Counter
@@ -38,6 +39,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		rejoins:     counter("rejoins_total", "JOINs repeated for want of an answer."),
 		received:    vector("heard_total", "Messages and events received from the chat and EventSub, by result.", "result"),
 		answers:     vector("answers_total", "Attempts to send an answer, by outcome.", "outcome"),
+		malformed:   vector("malformed_total", "Malformed lines from the chat, by result: repaired, or dropped.", "result"),
 		actions:     vector("actions_total", "Attempts to execute a moderation command, by outcome.", "outcome"),
 		gaps:        counter("gaps_total", "Gaps in reading the chat, EventSub or whispers, recorded by this instance."),
 		gapSeconds:  counter("gap_seconds_total", "Total length of the gaps."),

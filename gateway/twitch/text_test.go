@@ -84,7 +84,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		m := parse(line)
+		m, _ := parse(line)
 		if e := toEvent(m, testBot); e != nil {
 			if err := e.Validate(); err != nil && utf8.ValidString(line) && len(line) < 400 {
 				t.Errorf("%q: %v", line, err)
@@ -105,10 +105,12 @@ func counter(c prometheus.Metric) float64 {
 	return m.GetCounter().GetValue()
 }
 
-var testBot = func() identity.UserID {
-	id, err := identity.New(identity.Twitch, "1000")
+var testBot = botAccount("1000")
+
+func botAccount(id string) account {
+	user, err := identity.New(identity.Twitch, id)
 	if err != nil {
 		panic(err)
 	}
-	return id
-}()
+	return account{user, "parley", "Parley"}
+}

@@ -84,7 +84,7 @@ func (t *transport) Ready(ctx context.Context, part int) (o delivery.Outcome, re
 	if part == 0 {
 		var failed *helix.Error
 		if t.route, failed = t.findRoute(ctx); failed != nil {
-			o := outcomeOf("", failed, 0)
+			o := t.service.timing.outcomeOf("", failed)
 			o.After = t.service.timing.retry
 			return o, false
 		}
@@ -142,12 +142,12 @@ func (t *transport) send(ctx context.Context, text, nonce string) delivery.Outco
 		id, failed = s.api.SendChat(ctx, token, helix.ChatMessage{BroadcasterID: r.id, SenderID: s.bot.ID(), Text: text, ReplyParent: t.parent})
 		return failed
 	})
-	return outcomeOf(id, failed, s.timing.retry)
+	return s.timing.outcomeOf(id, failed)
 }
 
 // outcomeOf converts the result of sending a message. A message without a valid token waits, because a login before the
-// answer's deadline helps; retry is the pause until then.
-func outcomeOf(id string, failed *helix.Error, retry time.Duration) delivery.Outcome {
+// answer's deadline helps. A refusal that ends by itself waits, too, and no longer than timing.pass.
+func (t timing) outcomeOf(id string, failed *helix.Error) delivery.Outcome {
 	if failed == nil {
 		return delivery.Outcome{Kind: delivery.Sent, Note: id}
 	}
@@ -160,8 +160,11 @@ func outcomeOf(id string, failed *helix.Error, retry time.Duration) delivery.Out
 		if failed.Reason == deadletter.RateLimited {
 			o.After = cmp.Or(o.After, rateLimitPause)
 		}
+		if failed.Passes {
+			o.After = min(o.After, t.pass)
+		}
 	case helix.Unauthorized:
-		o.Kind, o.After = delivery.NotSent, retry
+		o.Kind, o.After = delivery.NotSent, t.retry
 	}
 	return o
 }

@@ -15,6 +15,9 @@
 //   - A raid or a new subscription in both the chat and EventSub is one event.
 //   - An answer is sent once. It is claimed in the ledger before the send, and delivered when Twitch confirms it. Without
 //     an answer from Twitch it is never sent again, and ends as outcome_unknown, for an operator to decide.
+//   - A refusal that ends by itself (a duplicate text, slow mode, a message too fast, a time-out of the bot) is tried again
+//     until the answer's deadline. Before the first message, the waiting answer is not claimed. Answers of the same channel
+//     keep their order; other channels do not wait.
 //   - The next owner of a channel sends the answers that came while no instance had the lease, until their deadlines.
 //   - A moderation command is executed once, and does not wait behind answers: see [moderator.Executor].
 //   - Twitch keeps no history. Every gap in the reading is logged, counted and stored (gaps/{hash}), rather too long than
@@ -205,7 +208,7 @@ func (s *Service) coverageOf(login string) *coverage {
 // onMessage queues a chat message. Only the owner of the lease queues an event that EventSub reports, too, because only
 // the owner can recognize the duplicate. An instance that lingers leaves such an event to the owner.
 func (s *Service) onMessage(m irc.Message) {
-	e := toEvent(m, s.bot)
+	e := toEvent(m, s.chat.self())
 	if e != nil && reportedTwice(e) {
 		login, _ := loginOf(e.Channel)
 		s.mu.Lock()

@@ -196,10 +196,8 @@ func TestRefusalsAreDeadLetters(t *testing.T) {
 	m.stop()
 	w.start("b", transportHelix, []string{channel, other})
 	w.joined(channel, other)
-	if err := w.twitch.Ban(channel, w.bot.Login, time.Hour, ""); err != nil {
-		t.Fatal(err)
-	}
-	dead(w.answer(question, "two"), deadletter.SenderRefused, "user_timed_out")
+	w.twitch.FailChat(fake.ChatFault{Notice: "user_warned"})
+	dead(w.answer(question, "two"), deadletter.SenderRefused, "user_warned")
 	w.twitch.FailHTTP(fake.HTTPFault{Path: "/chat/messages", Status: http.StatusForbidden})
 	dead(w.answer(w.say(other, "alice", "and you?"), "three"), deadletter.SenderRefused, "status 403")
 	if n := len(w.sent(channel)) + len(w.sent(other)); n != 2 {
@@ -799,7 +797,7 @@ func TestUserStateWithoutNonceIsTheAnswer(t *testing.T) {
 		if test.nonce != "" {
 			tags += ";client-nonce=" + test.nonce
 		}
-		c.userState(parse(tags + " :tmi.twitch.tv USERSTATE #x").(*irc.UserStateMessage))
+		c.userState(parsed(t, tags+" :tmi.twitch.tv USERSTATE #x").(*irc.UserStateMessage))
 		select {
 		case o := <-waits.result:
 			if !test.want || o.Kind != delivery.Sent || o.Note != "abc" {
@@ -816,14 +814,14 @@ func TestUserStateWithoutNonceIsTheAnswer(t *testing.T) {
 func TestCopiesOfASharedChatAreNoEvents(t *testing.T) {
 	t.Parallel()
 	line := func(channel, source string) irc.Message {
-		return parse("@id=1;room-id=" + channel + ";source-room-id=" + source + ";user-id=7 :a!a@a.tmi.twitch.tv PRIVMSG #x :hi")
+		return parsed(t, "@id=1;room-id="+channel+";source-room-id="+source+";user-id=7 :a!a@a.tmi.twitch.tv PRIVMSG #x :hi")
 	}
 	w := newWorld(t, nil)
 	m := w.start("a", transportIRC, []string{w.channel("x")})
-	if toEvent(line("5", "6"), m.bot) != nil {
+	if toEvent(line("5", "6"), m.chat.self()) != nil {
 		t.Error("a message that came from another channel is an event there, too")
 	}
-	if toEvent(line("5", "5"), m.bot) == nil {
+	if toEvent(line("5", "5"), m.chat.self()) == nil {
 		t.Error("a message of the channel itself is none")
 	}
 }

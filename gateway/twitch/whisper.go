@@ -22,7 +22,7 @@ const recordTime = 2 * time.Second
 // whisperEvent converts a whisper to the bot (https://dev.twitch.tv/docs/chat/whispers/#receiving-whispers) into a message
 // without a channel; its answer is a whisper. Twitch's id of the whisper is the same in every notification. whisperEvent
 // returns nil for the bot's own whispers, for whispers without a text, and for malformed content.
-func whisperEvent(n eventsub.Notification, bot identity.UserID) *event.Event {
+func whisperEvent(n eventsub.Notification, bot account) *event.Event {
 	var content struct {
 		ID        string `json:"whisper_id"`
 		FromID    string `json:"from_user_id"`
@@ -36,13 +36,13 @@ func whisperEvent(n eventsub.Notification, bot identity.UserID) *event.Event {
 		return nil
 	}
 	user, err := identity.New(identity.Twitch, content.FromID)
-	if err != nil || user == bot || content.ID == "" || strings.TrimSpace(content.Whisper.Text) == "" {
+	if err != nil || user == bot.id || content.ID == "" || strings.TrimSpace(content.Whisper.Text) == "" {
 		return nil
 	}
 	e := newEvent(event.TypeChatMessage, content.ID, "")
 	e.UserID = user.String()
 	e.Message = &event.Message{
-		ID: content.ID, Role: event.RoleUser, Text: content.Whisper.Text,
+		ID: content.ID, Role: event.RoleUser, Text: content.Whisper.Text, MentionsBot: bot.mentionedIn(content.Whisper.Text),
 		RawPlatformPayload: encode(rawWhisper{
 			UserID: content.FromID, Username: content.FromLogin, DisplayName: content.FromName, ID: content.ID, SentAt: n.At.UTC(), IsWhisper: true,
 		}),

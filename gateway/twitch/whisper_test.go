@@ -215,7 +215,7 @@ func TestAWhisperIsPublishedWithoutARecordOfItsWriter(t *testing.T) {
 }
 
 func TestSomeWhispersAreNoMessages(t *testing.T) {
-	bot, _ := identity.New(identity.Twitch, "9")
+	bot := botAccount("9")
 	told := func(s string) *event.Event {
 		return notificationEvent(eventsub.Notification{ID: "n", At: time.Now(), Topic: whisperTopic, Event: []byte(s)}, bot)
 	}

@@ -34,7 +34,7 @@ var (
 	quickTiming = timing{
 		ping: 4 * time.Second, join: 400 * time.Millisecond, minBackoff: 20 * time.Millisecond,
 		maxBackoff: 200 * time.Millisecond, reconnect: 300 * time.Millisecond, scan: 250 * time.Millisecond,
-		retry: 50 * time.Millisecond, claim: 3 * time.Second, flush: time.Second,
+		retry: 50 * time.Millisecond, pass: 50 * time.Millisecond, claim: 3 * time.Second, flush: time.Second,
 		linger: 400 * time.Millisecond, publishDelay: 50 * time.Millisecond,
 	}
 	quickEventSub = eventsub.Timing{
@@ -161,7 +161,8 @@ type tokens struct {
 	current   credential.Token
 	access    string
 	refreshed int
-	loggedOut bool // the bot has no login
+	loggedOut bool  // the bot has no login
+	invalid   error // of Invalid for the bot; nil for a successor
 	others    map[identity.UserID]credential.Token
 }
 
@@ -193,6 +194,9 @@ func (s *tokens) Invalid(_ context.Context, id identity.UserID, used credential.
 	defer s.mu.Unlock()
 	if id != s.current.User {
 		return credential.Token{}, &credential.LoginNeeded{User: id, Why: "its authorization was withdrawn"}
+	}
+	if s.invalid != nil {
+		return credential.Token{}, s.invalid
 	}
 	if used.Access.Equal(s.current.Access) {
 		s.refreshed++

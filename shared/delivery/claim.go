@@ -128,6 +128,32 @@ func (c *Claim) ifStored(ctx context.Context, fresh bool) *Claim {
 	return nil
 }
 
+// Extend renews the claim: its age starts again at 0. It reports false, and changes nothing, if the claim expired and the
+// sweep settled the entry. After an error the claim keeps its age. A crash after Extend leaves a claim that expires
+// [ClaimLease] after the extension.
+func (c *Claim) Extend(ctx context.Context) (bool, error) {
+	now := c.ledger.now()
+	until := event.TruncateToMicros(now.Add(ClaimLease))
+	for {
+		res, err := c.ledger.doc(c.id).Update(ctx, []firestore.Update{{Path: "leaseUntil", Value: until}}, firestore.LastUpdateTime(c.version))
+		if err == nil {
+			c.taken, c.version = now, res.UpdateTime
+			return true, nil
+		}
+		if !store.IsConflict(err) {
+			return false, fmt.Errorf("extend claim of delivery %s: %w", c.id, err)
+		}
+		e, err := c.ledger.Get(ctx, c.id)
+		if err != nil {
+			return false, err
+		}
+		if e.State != Claimed || e.Claim != c.token {
+			return false, nil
+		}
+		c.version = e.version // an earlier write without an answer
+	}
+}
+
 // MarkDelivered records that the answer was sent, with the platform's id or words in note. It returns the state of the
 // entry afterwards: [Delivered], or [Dead] if the claim had expired and the sweep was first.
 func (c *Claim) MarkDelivered(ctx context.Context, note string) (State, error) {

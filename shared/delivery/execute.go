@@ -113,9 +113,10 @@ type Timing struct {
 //	certainly not sent    released and postponed
 //	unknown               tried again or left: see [Repeat]
 //
-// A delivery of several messages can't be released after the first message, because the first would be sent again. If a
-// later message is refused, or not sent in time, the delivery is dead: for the platform's reason, or as
-// [deadletter.Incomplete]. An Executor is safe for concurrent use.
+// A delivery of several messages can't be released after the first message, because the first would be sent again. With
+// [Never], a later message may pass the age of the claim: the executor extends the claim until the deadline while ctx is
+// not done. If a later message is refused, or not sent in time, the delivery is dead: for the platform's reason, or as
+// [deadletter.Incomplete] with the last cause. An Executor is safe for concurrent use.
 type Executor struct {
 	Ledger *Ledger
 	Reaper *Reaper
@@ -162,9 +163,9 @@ func (x *Executor) Execute(ctx, stopped context.Context, j *Job, a Attempt) Repo
 		return r
 	}
 	if a.Repeat == Idempotent {
-		return e.settle(ctx, context.WithoutCancel(stopped), e.try(ctx))
+		return e.settle(ctx, context.WithoutCancel(stopped), e.try(ctx, ctx))
 	}
-	return e.settle(ctx, stopped, e.try(stopped))
+	return e.settle(ctx, stopped, e.try(ctx, stopped))
 }
 
 // execution is one call of Execute.
@@ -214,64 +215,123 @@ func (e *execution) take(ctx context.Context) (r Report, ok bool) {
 	return Report{}, true
 }
 
-// try sends all parts and returns the outcome of the delivery. Unknown means: leave the claim.
-func (e *execution) try(ctx context.Context) Outcome {
-	ctx, cancel := context.WithTimeout(ctx, e.Timing.Claim-e.claim.Age())
-	defer cancel()
+// try sends all parts until stopped is done, and returns the outcome of the delivery. Unknown means: leave the claim.
+// After leaving is done, the claim is not extended.
+func (e *execution) try(leaving, stopped context.Context) Outcome {
 	begun := e.job.Begun
 	if e.Begin != nil {
+		ctx, cancel := context.WithTimeout(stopped, e.Timing.Claim-e.claim.Age())
 		o := e.Begin(ctx, e.claim)
+		cancel()
 		if o.Kind == Sent || o.Kind == Refused || o.Kind == NotSent && o.Err != nil {
 			return o
 		}
 		begun = o.Kind == Unknown
 	}
-	var notes []string
-	var label string
-	last := Outcome{Reason: deadletter.PlatformUnavailable, Err: errors.New("the lease or the claim ended before the first try")}
-	doubt := begun // the current part may have been sent
-	backoff := retry.NewBackoff(e.Timing.Backoff, e.Timing.MaxBackoff)
-	for part := 0; part < e.Parts; {
-		o, ready := Outcome{}, true
-		if part > 0 && e.Ready != nil {
-			o, ready = e.Ready(ctx, part)
-		}
-		old := e.claim.Age() >= e.Timing.Claim || errors.Is(ctx.Err(), context.DeadlineExceeded)
-		// without the lease, no part may be sent that the next owner may send, too
-		if old || ctx.Err() != nil || !e.HoldsLease() && (part == 0 || e.Repeat != Never) {
-			return e.stop(part, doubt, old, last)
-		}
-		if ready {
-			o = e.Try(ctx, part)
-		}
-		switch {
-		case o.Kind == Sent:
-			notes, label = append(notes, o.Note), o.Label
-			part++
-			doubt = begun
-			last = Outcome{}
-			backoff.Reset()
-			continue
-		case o.Kind == Refused && (!doubt || e.Repeat == Idempotent), o.Kind == Unknown && e.Repeat == Never:
-			if e.Parts > 1 {
-				o.Err = fmt.Errorf("message %d of %d: %w", part+1, e.Parts, o.Err)
-			}
-			return o
-		case o.Kind == NotSent && part == 0 && !doubt:
+	t := &attempts{execution: e, leaving: leaving, begun: begun, doubt: begun, backoff: retry.NewBackoff(e.Timing.Backoff, e.Timing.MaxBackoff)}
+	t.last = Outcome{Reason: deadletter.PlatformUnavailable, Err: errors.New("the lease or the claim ended before the first try")}
+	for t.part < e.Parts {
+		if o, done := t.next(stopped); done {
 			return o
 		}
-		pause := e.Timing.Backoff
-		if o.Kind == Unknown || e.Repeat == Idempotent {
-			pause = backoff.Next()
-		}
-		if o.Kind == Unknown {
-			doubt = true
-			e.Log.WarnContext(ctx, "outcome unknown: trying again", "delivery", e.job.Ref.ID, "error", o.Err)
-		}
-		last = o
-		retry.Sleep(ctx, max(o.After, pause)) // the next round sees the end of ctx
 	}
-	return Outcome{Kind: Sent, Note: strings.Join(notes, " "), Label: label}
+	return Outcome{Kind: Sent, Note: strings.Join(t.notes, " "), Label: t.label}
+}
+
+// attempts is the state of sending the parts of a claimed delivery.
+type attempts struct {
+	*execution
+	leaving  context.Context
+	begun    bool      // an earlier execution may have sent the parts
+	doubt    bool      // the current part may have been sent
+	part     int       // the current part, from 0
+	resumeAt time.Time // the end of the pause before the current part; zero for none
+	last     Outcome   // of the current part; zero before
+	notes    []string  // of the sent parts
+	label    string    // of the last sent part
+	backoff  *retry.Backoff
+}
+
+// extendable reports whether the claim may be extended. Only a half sent answer needs the extension: anything else can
+// be released, or be continued by another instance. The deadline bounds the extension.
+func (t *attempts) extendable() bool {
+	end := t.job.Ref.Deadline
+	return t.part > 0 && t.Repeat == Never && t.leaving.Err() == nil && t.Now().Before(end)
+}
+
+// window extends the claim if necessary, and returns the time until the claim needs the next decision.
+func (t *attempts) window(ctx context.Context) time.Duration {
+	half := t.Timing.Claim / 2
+	if !t.extendable() {
+		return t.Timing.Claim - t.claim.Age()
+	}
+	if t.claim.Age() >= half {
+		storing, cancel := t.store(ctx)
+		defer cancel()
+		switch held, err := t.claim.Extend(storing); {
+		case err != nil:
+			t.Log.WarnContext(ctx, "claim extension failed", "delivery", t.job.Ref.ID, "error", err)
+			return min(t.Timing.Retry, t.Timing.Claim-t.claim.Age())
+		case !held:
+			return 0 // settled by the sweep: nothing more may be sent
+		}
+	}
+	return half - t.claim.Age()
+}
+
+// next waits for the current part's turn, and tries the part once. It returns the outcome of the delivery when done.
+// A wait ends with the claim's window; the next call continues the wait.
+func (t *attempts) next(stopped context.Context) (o Outcome, done bool) {
+	window := t.window(stopped)
+	ctx, cancel := context.WithTimeout(stopped, window)
+	defer cancel()
+	ready := true
+	if pause := time.Until(t.resumeAt); pause > 0 && retry.Sleep(ctx, pause) != nil {
+		ready = false
+	} else if t.part > 0 && t.Ready != nil {
+		o, ready = t.Ready(ctx, t.part)
+	}
+	old := t.claim.Age() >= t.Timing.Claim || window <= 0 || errors.Is(ctx.Err(), context.DeadlineExceeded) && !t.extendable()
+	switch {
+	// without the lease, no part may be sent that the next owner may send, too
+	case old, stopped.Err() != nil, !t.HoldsLease() && (t.part == 0 || t.Repeat != Never):
+		return t.stop(t.part, t.doubt, old, t.last), true
+	case ctx.Err() != nil:
+		return Outcome{}, false // the claim can be extended
+	}
+	if ready {
+		o = t.Try(ctx, t.part)
+	}
+	return t.judge(ctx, o)
+}
+
+// judge handles the outcome of one try. It returns the outcome of the delivery when done.
+func (t *attempts) judge(ctx context.Context, o Outcome) (Outcome, bool) {
+	switch {
+	case o.Kind == Sent:
+		t.notes, t.label = append(t.notes, o.Note), o.Label
+		t.part++
+		t.doubt, t.last, t.resumeAt = t.begun, Outcome{}, time.Time{}
+		t.backoff.Reset()
+		return o, false
+	case o.Kind == Refused && (!t.doubt || t.Repeat == Idempotent), o.Kind == Unknown && t.Repeat == Never:
+		if t.Parts > 1 {
+			o.Err = fmt.Errorf("message %d of %d: %w", t.part+1, t.Parts, o.Err)
+		}
+		return o, true
+	case o.Kind == NotSent && t.part == 0 && !t.doubt:
+		return o, true
+	}
+	pause := t.Timing.Backoff
+	if o.Kind == Unknown || t.Repeat == Idempotent {
+		pause = t.backoff.Next()
+	}
+	if o.Kind == Unknown {
+		t.doubt = true
+		t.Log.WarnContext(ctx, "outcome unknown: trying again", "delivery", t.job.Ref.ID, "error", o.Err)
+	}
+	t.last, t.resumeAt = o, time.Now().Add(max(o.After, pause))
+	return o, false
 }
 
 // stop returns the outcome of a delivery that must not be tried any more. part is the next part. doubt means that the
@@ -285,7 +345,11 @@ func (e *execution) stop(part int, doubt, old bool, last Outcome) Outcome {
 	case doubt:
 		return Outcome{Kind: Unknown, Err: last.Err}
 	case part > 0:
-		return Outcome{Kind: Refused, Reason: deadletter.Incomplete, Err: fmt.Errorf("only %d of %d messages could be sent in time", part, e.Parts)}
+		err := fmt.Errorf("only %d of %d messages could be sent in time", part, e.Parts)
+		if last.Err != nil {
+			err = fmt.Errorf("%w: %w", err, last.Err)
+		}
+		return Outcome{Kind: Refused, Reason: deadletter.Incomplete, Err: err}
 	}
 	return last
 }

@@ -32,7 +32,9 @@ type Error struct {
 	Outcome Outcome
 	Reason  deadletter.Reason // of the dead letter, if no attempt follows; empty for AlreadyDone
 	Status  int               // HTTP status; 0 without an answer
+	Words   string            // Twitch's message with the status; empty without one
 	After   time.Duration     // pause before another attempt; 0 if Twitch does not say
+	Passes  bool              // of NotDone: a refusal of a chat message that ends by itself
 	Err     error             // Twitch's status and words, or the failure on the way; holds no token
 }
 
@@ -59,7 +61,8 @@ var table = []row{
 	{GetUsers, 408, 408, "", NotDone, deadletter.PlatformUnavailable},
 	{GetUsers, 500, 599, "", NotDone, deadletter.PlatformUnavailable},
 
-	{SendChatMessage, 503, 503, "", NotDone, deadletter.PlatformUnavailable}, // other 5xx may follow an accepted message
+	{SendChatMessage, 503, 503, "", NotDone, deadletter.PlatformUnavailable},    // other 5xx may follow an accepted message
+	{SendChatMessage, 403, 403, "timed out", NotDone, deadletter.SenderRefused}, // ends by itself; a ban does not
 	{SendChatMessage, 400, 400, "", Refused, deadletter.PlatformRefused},
 	{SendChatMessage, 422, 422, "", Refused, deadletter.PlatformRefused}, // the message is too long
 
@@ -111,7 +114,7 @@ func (c *Client) judge(op Operation, x *exchange, token credential.Token) *Error
 	}
 	message := messageOf(x.body, token.Access)
 	r := find(op, x.status, message)
-	e := &Error{Outcome: r.outcome, Reason: r.reason, Status: x.status}
+	e := &Error{Outcome: r.outcome, Reason: r.reason, Status: x.status, Words: message}
 	switch {
 	case x.status == 0:
 		e.Err = fmt.Errorf("no answer from Twitch: %w", redact(x.err, token.Access))
@@ -123,11 +126,13 @@ func (c *Client) judge(op Operation, x *exchange, token credential.Token) *Error
 	if r.outcome == Unknown {
 		e.Err = fmt.Errorf("%w; %s", e.Err, uncertain)
 	}
-	switch x.status {
-	case http.StatusTooManyRequests:
+	switch {
+	case x.status == http.StatusTooManyRequests:
 		e.After = resetIn(x.header, c.now())
-	case http.StatusConflict:
+	case x.status == http.StatusConflict:
 		e.After = conflictPause
+	case r.outcome == NotDone && r.reason == deadletter.SenderRefused:
+		e.After, e.Passes = passing["user_timed_out"].pause, true
 	}
 	return e
 }

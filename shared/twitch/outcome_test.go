@@ -40,6 +40,7 @@ func TestErrorTable(t *testing.T) {
 		{"chat: bad request", SendChatMessage, 400, "", Refused, deadletter.PlatformRefused},
 		{"chat: too long", SendChatMessage, 422, "", Refused, deadletter.PlatformRefused},
 		{"chat: forbidden", SendChatMessage, 403, "", Refused, deadletter.SenderRefused},
+		{"chat: timed out", SendChatMessage, 403, "You are timed out from talking in the room.", NotDone, deadletter.SenderRefused},
 		{"chat: bad token", SendChatMessage, 401, "", Unauthorized, deadletter.SenderRefused},
 		{"chat: too many requests", SendChatMessage, 429, "", NotDone, deadletter.RateLimited},
 
@@ -86,30 +87,55 @@ func TestEveryReasonIsDocumented(t *testing.T) {
 		}
 	}
 	for code, r := range chatReasons {
-		if !documented(r) {
-			t.Errorf("%s: reason %q", code, r)
+		if _, both := passing[code]; both || !documented(r) {
+			t.Errorf("%s: reason %q, also passing: %t", code, r, both)
+		}
+	}
+	for code, p := range passing {
+		if !documented(p.reason) || p.pause <= 0 {
+			t.Errorf("%s: %+v", code, p)
 		}
 	}
 }
 
 func TestChatRefusal(t *testing.T) {
-	for code, want := range map[string]struct {
-		outcome Outcome
-		reason  deadletter.Reason
+	const limited, banned, room, other = deadletter.RateLimited, deadletter.SenderRefused, deadletter.RecipientRefused, deadletter.PlatformRefused
+	for _, tt := range []struct {
+		code, words string
+		outcome     Outcome
+		reason      deadletter.Reason
+		after       time.Duration
 	}{
-		"msg_rejected":          {Refused, deadletter.PlatformRefused},
-		"msg_duplicate":         {Refused, deadletter.PlatformRefused},
-		"a code of the future":  {Refused, deadletter.PlatformRefused},
-		"msg_banned":            {Refused, deadletter.SenderRefused},
-		"msg_timedout":          {Refused, deadletter.SenderRefused},
-		"no_permission":         {Refused, deadletter.SenderRefused},
-		"msg_channel_suspended": {Refused, deadletter.RecipientRefused},
-		"msg_slowmode":          {Refused, deadletter.RateLimited},
-		"msg_ratelimit":         {NotDone, deadletter.RateLimited},
+		{"msg_duplicate", "Your message is identical to the previous one you sent, less than 30 seconds ago.", NotDone, limited, 5 * time.Second},
+		{"msg_ratelimit", "You are sending messages too quickly.", NotDone, limited, 2 * time.Second},
+		{"msg_slowmode", "You will be able to talk again in 12 seconds.", NotDone, limited, 12 * time.Second},
+		{"msg_slowmode", "You will be able to talk again in 1 second.", NotDone, limited, time.Second},
+		{"msg_slowmode", "You will be able to talk again in 0 seconds.", NotDone, limited, time.Second},
+		{"msg_slowmode", "This room is in slow mode.", NotDone, limited, 5 * time.Second},
+		{"msg_timedout", "You are timed out for 6 more seconds.", NotDone, banned, 6 * time.Second},
+		{"msg_timedout", "You are timed out for 1209600 more seconds.", NotDone, banned, 14 * 24 * time.Hour},
+		{"msg_timedout", "You are timed out for 99999999999999999999 more seconds.", NotDone, banned, 999999999 * time.Second},
+		{"user_timed_out", "You are timed out from talking in the room.", NotDone, banned, 5 * time.Second},
+
+		{"msg_banned", "You are permanently banned from talking in x.", Refused, banned, 0},
+		{"msg_suspended", "You don't have permission to perform that action.", Refused, banned, 0},
+		{"msg_followersonly", "This room is in 10 minutes followers-only mode.", Refused, banned, 0},
+		{"msg_followersonly_zero", "Follow x to join the community!", Refused, banned, 0},
+		{"msg_followersonly_followed", "You have been following for 2 seconds.", Refused, banned, 0},
+		{"msg_subsonly", "This room is in subscribers only mode.", Refused, banned, 0},
+		{"msg_verified_email", "This room requires a verified account.", Refused, banned, 0},
+		{"msg_requires_verified_phone_number", "A verified phone number is required.", Refused, banned, 0},
+		{"no_permission", "You don't have permission to perform that action.", Refused, banned, 0},
+		{"user_warned", "You have been warned.", Refused, banned, 0},
+		{"msg_channel_suspended", "This channel has been suspended.", Refused, room, 0},
+		{"msg_emoteonly", "This room is in emote only mode.", Refused, other, 0},
+		{"msg_r9k", "This room is in unique-chat mode.", Refused, other, 0},
+		{"msg_rejected", "Your message is being checked by mods.", Refused, other, 0},
+		{"a code of the future", "Wait 3 seconds.", Refused, other, 0},
 	} {
-		e := ChatRefusal(code, "Twitch's words")
-		if e.Outcome != want.outcome || e.Reason != want.reason || !strings.Contains(e.Error(), code+": Twitch's words") || (e.After > 0) != (e.Outcome == NotDone) {
-			t.Errorf("%s: %+v; want %+v", code, e, want)
+		e := ChatRefusal(tt.code, tt.words)
+		if e.Outcome != tt.outcome || e.Reason != tt.reason || e.After != tt.after || e.Passes != (e.Outcome == NotDone) || !strings.Contains(e.Error(), tt.code+": "+tt.words) {
+			t.Errorf("%s: %s: %+v; want %+v", tt.code, tt.words, e, tt)
 		}
 	}
 }

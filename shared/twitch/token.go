@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"parley.internal/shared/credential"
@@ -74,6 +75,11 @@ func (a Account) Do(ctx context.Context, token credential.Token, send func(crede
 	e := send(token)
 	if e.expired() {
 		successor, failed := a.obtain(ctx, func(ctx context.Context) (credential.Token, error) { return a.Tokens.Invalid(ctx, a.User, token) })
+		if failed != nil && errors.Is(failed.Err, credential.ErrRefused) && !blamesClient(e) {
+			// the token is valid: Twitch's words are the reason, such as a missing moderator's role
+			e.Err = fmt.Errorf("%w (Twitch calls the token valid)", e.Err)
+			return e
+		}
 		if failed != nil {
 			failed.Status, failed.Err = e.Status, fmt.Errorf("%w (after %w)", failed.Err, e.Err)
 			return failed
@@ -85,6 +91,17 @@ func (a Account) Do(ctx context.Context, token credential.Token, send func(crede
 		e.Err = fmt.Errorf("%w; %w", e.Err, &credential.MissingScopes{User: a.User, Missing: a.Scopes})
 	}
 	return e
+}
+
+// blamesClient reports whether Twitch's words on a 401 are about the token or the client id, or missing.
+func blamesClient(e *Error) bool {
+	words := strings.ToLower(e.Words)
+	for _, part := range []string{"client id", "client-id", "invalid oauth token", "invalid access token"} {
+		if strings.Contains(words, part) {
+			return true
+		}
+	}
+	return words == ""
 }
 
 // expired reports whether another token may be accepted.

@@ -56,6 +56,10 @@ func (s *successors) Invalid(_ context.Context, id identity.UserID, _ credential
 func TestAnExpiredTokenIsReplacedOnce(t *testing.T) {
 	expired := &Error{Outcome: Unauthorized, Reason: deadletter.SenderRefused, Status: 401, Err: errors.New("status 401 from Twitch: invalid token")}
 	scope := &Error{Outcome: Unauthorized, Reason: deadletter.MissingScope, Status: 401, Err: errors.New("status 401 from Twitch: missing scope")}
+	words := func(said string) []*Error {
+		return []*Error{{Outcome: Unauthorized, Reason: deadletter.SenderRefused, Status: 401, Words: said, Err: errors.New("status 401 from Twitch: " + said)}}
+	}
+	wrongClient := fmt.Errorf("%w: does the request have the same client id?", credential.ErrRefused)
 	for _, tt := range []struct {
 		name    string
 		answers []*Error
@@ -69,6 +73,11 @@ func TestAnExpiredTokenIsReplacedOnce(t *testing.T) {
 		{"expired twice", []*Error{expired, expired}, nil, []string{"1", "2"}, deadletter.SenderRefused, []string{"invalid token"}},
 		{"withdrawn", []*Error{expired}, &credential.LoginNeeded{Why: "withdrawn"}, []string{"1"}, deadletter.LoginNeeded, []string{"withdrawn", "invalid token"}},
 		{"a valid token", []*Error{expired}, credential.ErrRefused, []string{"1"}, deadletter.SenderRefused, []string{"invalid token"}},
+		{"no moderator", words("The user in moderator_id is not one of the broadcaster's moderators."), wrongClient, []string{"1"}, deadletter.SenderRefused,
+			[]string{"status 401 from Twitch: The user in moderator_id is not one of the broadcaster's moderators."}},
+		{"another client", words("Client ID and OAuth token do not match"), wrongClient, []string{"1"}, deadletter.SenderRefused,
+			[]string{"same client id?", "do not match"}},
+		{"no words", words(""), wrongClient, []string{"1"}, deadletter.SenderRefused, []string{"same client id?", "status 401"}},
 		{"no scope", []*Error{scope}, nil, []string{"1"}, deadletter.MissingScope, []string{"/oauth/", "chat"}},
 	} {
 		tokens := &successors{scopes: []string{"chat"}, err: tt.invalid}
@@ -96,6 +105,9 @@ func TestAnExpiredTokenIsReplacedOnce(t *testing.T) {
 		}
 		if failed != nil && failed.Reason != tt.reason {
 			t.Errorf("%s: reason %q; want %q", tt.name, failed.Reason, tt.reason)
+		}
+		if tt.name == "no moderator" && strings.Contains(failed.Error(), "client id") {
+			t.Errorf("%s: %q blames the client", tt.name, failed)
 		}
 		for _, part := range tt.words {
 			if !strings.Contains(failed.Error(), part) {
