@@ -2,7 +2,6 @@ package rule
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -11,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/cel-go/common/types"
-	"github.com/google/cel-go/common/types/ref"
 
 	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
@@ -87,14 +85,12 @@ func (s *Set) Repeat(e *event.Event, at time.Time, ids []string) Outcome {
 	return o
 }
 
-func (s *Set) input(e *event.Event) map[string]any {
-	return map[string]any{"event": newView(e, s.raw)}
-}
+func (s *Set) input(e *event.Event) *input { return &input{event: e, raw: s.raw} }
 
 // holds evaluates the rule's condition.
-func (c *compiled) holds(in map[string]any) (holds bool, err error) {
+func (c *compiled) holds(in *input) (holds bool, err error) {
 	defer recoverInto(&err)
-	v, _, err := c.when.Eval(in)
+	v, err := c.when.eval(in)
 	if err != nil {
 		return false, fmt.Errorf("when: %w", err)
 	}
@@ -106,7 +102,7 @@ func (c *compiled) holds(in map[string]any) (holds bool, err error) {
 }
 
 // apply adds a rule's additions to the outcome, or nothing if a part fails.
-func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
+func (o *Outcome) apply(c *compiled, in *input, at time.Time) error {
 	a := Applied{ID: c.ID, Cooldown: time.Duration(c.Cooldown) * time.Second, Slip: c.Slip, Egress: c.Egress}
 	for i, n := range c.Annotations {
 		a.Annotations = append(a.Annotations, event.Annotation{
@@ -181,7 +177,7 @@ func (a Applied) size() (n int) {
 func (c *compiled) partID(i int) string { return "rule:" + c.ID + "#" + strconv.Itoa(i) }
 
 // fill evaluates a template to a text of at most maxText characters.
-func fill(pieces []piece, in map[string]any) (text string, err error) {
+func fill(pieces []piece, in *input) (text string, err error) {
 	defer recoverInto(&err)
 	var b strings.Builder
 	for _, p := range pieces {
@@ -189,7 +185,7 @@ func fill(pieces []piece, in map[string]any) (text string, err error) {
 			b.WriteString(p.literal)
 			continue
 		}
-		v, _, err := p.program.Eval(in)
+		v, err := p.program.eval(in)
 		if err != nil {
 			return "", err
 		}
@@ -203,18 +199,6 @@ func fill(pieces []piece, in map[string]any) (text string, err error) {
 		}
 	}
 	return clip(b.String(), maxText), nil
-}
-
-// toText converts a value to a text: null to nothing, numbers and times as CEL's string() does.
-func toText(v ref.Val) (string, error) {
-	if v.Type() == types.NullType {
-		return "", nil
-	}
-	s, ok := v.ConvertToType(types.StringType).(types.String)
-	if !ok {
-		return "", errors.New("a " + v.Type().TypeName() + " has no text form")
-	}
-	return string(s), nil
 }
 
 // clip replaces invalid UTF-8 and cuts a text to a number of characters.
