@@ -30,7 +30,8 @@
 // All rules see the event without the additions of rules, so no rule depends on another.
 //
 // The cost of an expression is bounded, and so is the size of a rule's additions. A rule that fails to compile, or fails
-// for an event, adds nothing and does not affect other rules.
+// for an event, adds nothing and does not affect other rules. A failed rule that holds and has an action is marked, so
+// that the caller can report the action: see [Failure].
 package rule
 
 import (
@@ -84,8 +85,9 @@ const (
 
 // Failure is a failed compilation or evaluation of a rule.
 type Failure struct {
-	ID  string
-	Err error // may quote the event
+	ID         string
+	Err        error // may quote the event
+	LostAction bool  // the rule holds for the event and has an action, which is therefore not done
 }
 
 // Set holds compiled rules in evaluation order: by priority, then by id. A Set is immutable and safe for concurrent use.
