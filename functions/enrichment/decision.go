@@ -138,8 +138,8 @@ func (f *Function) decideMatched(original *event.Event, rules *rule.Set, at time
 			d.outcome.DropRelays()
 		}
 		began := map[string]time.Duration{}
+		held = append(held, d.outcome.Held()...)
 		for _, a := range d.outcome.Applied {
-			held = append(held, a.ID)
 			if a.Cooldown > 0 {
 				began[a.ID] = a.Cooldown
 			}

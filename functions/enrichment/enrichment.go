@@ -38,7 +38,9 @@
 // # Moderation, unmatched and excluded users
 //
 // An event that requests a moderation action (package moderation) becomes a command to the platform if the user has
-// permission. Otherwise observers receive the event, and it is dead-lettered as forbidden. Rules may act too.
+// permission. Otherwise observers receive the event, and it is dead-lettered as forbidden. Rules may act too. If a rule
+// holds but its action can't be made, such as a time-out longer than the platform's limit, the event is dead-lettered as
+// invalid_event, with the rule and the field. After the rule is repaired, a redrive acts.
 //
 // An event without a valid id passes unmatched. Rules apply without cooldowns, and roles claimed by the event are
 // dropped. Events of users with the status blocked or banned are counted and published for observers, but no rule
@@ -201,7 +203,7 @@ func (f *Function) publish(ctx context.Context, d decision, started time.Time) (
 	if publishErr != nil && errors.Is(publishErr, event.ErrInvalid) {
 		publishErr = deadletter.New(deadletter.InvalidEvent, publishErr)
 	}
-	return slices.Concat(ids...), delivery.WorstError(append([]error{d.authorization.refusal(), publishErr}, errs...))
+	return slices.Concat(ids...), delivery.WorstError(append([]error{d.refusal(), publishErr}, errs...))
 }
 
 // hasPending reports whether the routing slip holds the step as pending.

@@ -1,6 +1,7 @@
 package enrichment
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,12 +37,23 @@ type authorization struct {
 	refused *deadletter.Error
 }
 
-// refusal returns the reason against the action, or nil if the action is granted or none is requested.
-func (r authorization) refusal() error {
-	if r.refused == nil {
+// refusal returns the dead letter of the event: for a refused action, and for actions of rules that can't be made. It
+// returns nil if there is none of both.
+func (d decision) refusal() error {
+	reason := deadletter.InvalidEvent
+	var errs []error
+	if r := d.authorization.refused; r != nil {
+		reason, errs = r.Reason, append(errs, r.Err)
+	}
+	for _, f := range d.outcome.Failed {
+		if f.LostAction {
+			errs = append(errs, fmt.Errorf("rule %s: %w", f.ID, f.Err))
+		}
+	}
+	if len(errs) == 0 {
 		return nil
 	}
-	return r.refused
+	return deadletter.New(reason, errors.Join(errs...))
 }
 
 // marks returns the entry to store for a granted action, if any.

@@ -215,7 +215,6 @@ func TestRulesSendCommands(t *testing.T) {
 		for _, e := range []*event.Event{
 			in("c1", "!timeout @Bob 60", `"isMod":true`),
 			in("c2", "!timeout @Bob 60", `"isMod":false`), // the role is lost
-			in("c3", "!timeout @Bob", `"isMod":true`),     // the rule fails
 			in("c4", "a badword", `"isMod":false`),
 		} {
 			for range 2 {
@@ -242,6 +241,83 @@ func TestRulesSendCommands(t *testing.T) {
 		}
 		if texts := r.answers(); len(texts) != len(commands)+2 { // the commands, which say nothing, and the answer twice
 			t.Errorf("answers = %q", texts)
+		}
+	})
+}
+
+// An action of a rule that can't be made is a dead letter, with the rule and the field. Other rules are not affected.
+func TestRuleActionsThatCannotBeMade(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		action := func(seconds any) map[string]any {
+			return map[string]any{
+				"when":       `event.message.text.startsWith("!timeout ")`,
+				"action":     map[string]any{"action": "timeout", "userId": "{{ event.userId }}", "durationSeconds": seconds},
+				"candidates": textCandidate("Done."),
+			}
+		}
+		r.rule("timeout", action(`{{ event.payload.seconds }}`))
+		r.rule("filter", map[string]any{"when": `event.message.text.contains("badword")`, "action": map[string]any{"action": "delete", "messageId": "{{ event.message.id }}"}})
+		for seconds, field := range map[string]string{
+			"1209601": "action: durationSeconds: not between", "1e400": "action.durationSeconds: ", "0": "action: durationSeconds: not between",
+			`"long"`: "action: durationSeconds: not a whole number", "null": "action: durationSeconds: missing", "0.5": "action: durationSeconds: not a whole number",
+			"123456789012345678901234567890": "action: durationSeconds: not between", "[]": "action.durationSeconds: ",
+		} {
+			e := onTwitch("c"+seconds, "5", "!timeout badword", `"isMod":true`)
+			e.Channel, e.Payload = "twitch:streamer", []byte(`{"seconds":`+seconds+`}`)
+			for range 2 { // a redelivery has the same outcome
+				reason, why := refused(t, r.try(e))
+				if reason != deadletter.InvalidEvent || !strings.HasPrefix(why, "rule timeout: "+field) {
+					t.Errorf("%s: %s: %s; want the rule and %s", seconds, reason, why, field)
+				}
+			}
+		}
+		commands, _ := r.commands()
+		for _, c := range commands {
+			if c.By.Rule != "filter" {
+				t.Errorf("command of %+v", c.By)
+			}
+		}
+		if len(commands) != 2*8 {
+			t.Errorf("%d commands; want those of the other rule", len(commands))
+		}
+	})
+	onFirestore(t, func(r *rig) { // the longest time-out of Twitch is done
+		r.rule("timeout", map[string]any{"when": "true", "action": map[string]any{"action": "timeout", "userId": "{{ event.userId }}", "durationSeconds": "{{ event.payload.seconds }}"}})
+		for _, seconds := range []string{"1209600", "1209600.0", "1.2096e6", `"1209600"`} {
+			e := onTwitch("c"+seconds, "5", "hello", `"isMod":true`)
+			e.Channel, e.Payload = "twitch:streamer", []byte(`{"seconds":`+seconds+`}`)
+			if err := r.try(e); err != nil {
+				t.Errorf("%s: %v", seconds, err)
+			}
+		}
+		commands, _ := r.commands()
+		for _, c := range commands {
+			if c.Seconds != 1209600 {
+				t.Errorf("command = %+v", c)
+			}
+		}
+		if len(commands) != 4 {
+			t.Errorf("%d commands; want 4", len(commands))
+		}
+	})
+}
+
+// An event whose action could not be made is redriven after the rule was repaired.
+func TestRepairedActionIsDoneAfterARedrive(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		rule := map[string]any{"when": "true", "action": map[string]any{"action": "timeout", "userId": "{{ event.userId }}", "durationSeconds": "{{ event.payload.seconds }}"}}
+		r.rule("timeout", rule)
+		e := onTwitch("c1", "5", "hello", `"isMod":true`)
+		e.Channel, e.Payload = "twitch:streamer", []byte(`{"seconds":1209601}`)
+		refused(t, r.try(e))
+		rule["action"].(map[string]any)["durationSeconds"] = 600
+		r.rule("timeout", rule)
+		r.forget() // the rules are read again
+		if err := r.try(e); err != nil {
+			t.Fatal(err)
+		}
+		if commands, keys := r.commands(); len(commands) != 1 || commands[0].Seconds != 600 || keys[0] != delivery.ID("c1", "action:timeout") {
+			t.Errorf("commands = %+v", commands)
 		}
 	})
 }

@@ -49,7 +49,7 @@ type ReasonInfo struct {
 
 // Reasons is the table of all reasons. The table in the root README.md and the command line's help are made from it.
 var Reasons = []ReasonInfo{
-	{InvalidEvent, "The message is not an event: not JSON, too large, or a field is missing or wrong. Or its announcement has no valid reason. Or the idempotency key of a notice belongs to another notice. The dead letter has its bytes."},
+	{InvalidEvent, "The message is not an event: not JSON, too large, or a field is missing or wrong. Or a rule holds for the event, but its action can't be made from the event: the error names the rule and the field. Or its announcement has no valid reason. Or the idempotency key of a notice belongs to another notice. The dead letter has its bytes."},
 	{NoPlatform, "The answer does not name its platform, or names a platform that Parley cannot send to."},
 	{NoText, "The answer has no text: neither a candidate nor the payload has one."},
 	{NoRecipient, "The answer has neither a user nor a channel, or its recipient can't get an answer of this type."},

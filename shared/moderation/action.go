@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -107,13 +108,13 @@ type Fields struct {
 	UserID          string // may leave out the channel's platform
 	Login           string // may begin with @
 	MessageID       string
-	DurationSeconds string
+	DurationSeconds string // a whole number: 60, 60.0 or 6e1
 	Reason          string
 }
 
 // Parse reads the payload of an event that requests an action. channel is the event's channel, for a payload without
 // one. The error joins an [*event.FieldError] for each wrong field, with names such as payload.userId. An unknown
-// member is wrong, too: no part of a request is silently ignored.
+// member is wrong, too: no part of a request is silently ignored. Ids may be numbers, and the duration may be a text.
 func Parse(payload jsontext.Value, channel string) (Action, error) {
 	var raw map[string]jsontext.Value
 	if payload.Kind() != '{' || json.Unmarshal(payload, &raw) != nil {
@@ -163,11 +164,16 @@ func (p *problems) fields(raw map[string]jsontext.Value) (f Fields) {
 		field, known := texts[name]
 		switch {
 		case v.Kind() == 'n':
+		case v.Kind() == '0' && (name == "userId" || name == "messageId"): // some programs write ids as numbers
+			*field = string(v)
 		case known:
 			if v.Kind() != '"' || json.Unmarshal(v, field) != nil {
 				p.bad(name, "not a text")
 			}
 		case name == "durationSeconds":
+			if v.Kind() == '"' && json.Unmarshal(v, &f.DurationSeconds) == nil && f.DurationSeconds != "" {
+				continue // some programs write numbers as texts
+			}
 			if v.Kind() != '0' {
 				p.bad(name, "not a number")
 			}
@@ -217,14 +223,14 @@ func (p *problems) action(f Fields) Action {
 	if platform == identity.Discord {
 		longest = maxDiscordTimeout
 	}
-	seconds, err := strconv.Atoi(f.DurationSeconds)
+	seconds, whole := parseSeconds(f.DurationSeconds)
 	switch {
 	case a.Kind != Timeout && f.DurationSeconds != "":
 		p.bad("durationSeconds", "only for a timeout")
 	case a.Kind != Timeout:
 	case f.DurationSeconds == "":
 		p.bad("durationSeconds", "missing")
-	case err != nil:
+	case !whole:
 		p.bad("durationSeconds", "not a whole number")
 	case seconds < 1 || seconds > longest:
 		p.bad("durationSeconds", "not between 1 and %d", longest)
@@ -238,6 +244,23 @@ func (p *problems) action(f Fields) Action {
 		p.bad("reason", "not one line of text")
 	}
 	return a
+}
+
+// decimalSyntax matches a number as JSON and Go write it.
+var decimalSyntax = regexp.MustCompile(`^[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
+
+// parseSeconds reads a whole number in any notation of decimalSyntax: 60, 60.0 and 6e1 are equal. A number outside of
+// the range of int32 becomes the nearest number in the range: every platform's limit is lower.
+func parseSeconds(text string) (seconds int, whole bool) {
+	text = strings.TrimSpace(text)
+	if !decimalSyntax.MatchString(text) {
+		return 0, false
+	}
+	f, _ := strconv.ParseFloat(text, 64) // infinite if out of range
+	if f != math.Trunc(f) {
+		return 0, false
+	}
+	return int(max(math.MinInt32, min(f, math.MaxInt32))), true
 }
 
 // channel checks the channel and returns its platform, or an empty one.

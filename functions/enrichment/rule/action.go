@@ -94,7 +94,7 @@ func compileAction(env *cel.Env, a *store.RuleAction) (*action, error) {
 }
 
 // fill evaluates the templates for an event.
-func (c *action) fill(in map[string]any) (moderation.Action, error) {
+func (c *action) fill(in *input) (moderation.Action, error) {
 	f := moderation.Fields{Action: c.kind}
 	for i, field := range actionFields {
 		text, err := fill(c.texts[i], in)
@@ -105,7 +105,7 @@ func (c *action) fill(in map[string]any) (moderation.Action, error) {
 	}
 	f.Reason = moderation.Line(f.Reason)
 	if f.Channel == "" {
-		f.Channel = in["event"].(*view).Channel
+		f.Channel = in.event.Channel
 	}
 	a, err := f.Parse()
 	if err != nil {

@@ -2,7 +2,6 @@ package rule
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -11,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/cel-go/common/types"
-	"github.com/google/cel-go/common/types/ref"
 
 	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
@@ -58,11 +56,10 @@ func (s *Set) Evaluate(e *event.Event, at time.Time, onCooldown func(id string) 
 			o.OnCooldown++
 			continue
 		}
-		if err == nil && holds {
-			err = o.apply(c, in, at)
-		}
 		if err != nil {
 			o.Failed = append(o.Failed, Failure{ID: c.ID, Err: err})
+		} else if holds {
+			o.apply(c, in, at)
 		}
 	}
 	return o
@@ -80,21 +77,17 @@ func (s *Set) Repeat(e *event.Event, at time.Time, ids []string) Outcome {
 		if !slices.Contains(ids, c.ID) {
 			continue
 		}
-		if err := o.apply(c, in, at); err != nil {
-			o.Failed = append(o.Failed, Failure{ID: c.ID, Err: err})
-		}
+		o.apply(c, in, at)
 	}
 	return o
 }
 
-func (s *Set) input(e *event.Event) map[string]any {
-	return map[string]any{"event": newView(e, s.raw)}
-}
+func (s *Set) input(e *event.Event) *input { return &input{event: e, raw: s.raw} }
 
 // holds evaluates the rule's condition.
-func (c *compiled) holds(in map[string]any) (holds bool, err error) {
+func (c *compiled) holds(in *input) (holds bool, err error) {
 	defer recoverInto(&err)
-	v, _, err := c.when.Eval(in)
+	v, err := c.when.eval(in)
 	if err != nil {
 		return false, fmt.Errorf("when: %w", err)
 	}
@@ -105,8 +98,39 @@ func (c *compiled) holds(in map[string]any) (holds bool, err error) {
 	return bool(b), nil
 }
 
-// apply adds a rule's additions to the outcome, or nothing if a part fails.
-func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
+// apply adds the additions of a rule that holds to the outcome. If a part fails, it adds only the failure.
+func (o *Outcome) apply(c *compiled, in *input, at time.Time) {
+	a, err := c.additions(in, at)
+	if err == nil {
+		err = o.checkBounds(a)
+	}
+	if err != nil {
+		o.Failed = append(o.Failed, Failure{ID: c.ID, Err: err, LostAction: c.action != nil})
+		return
+	}
+	if a.isRelay() {
+		o.addresses += len(a.Egress.To)
+	}
+	o.size += a.size()
+	o.Applied = append(o.Applied, a)
+}
+
+// Held returns the ids of the rules to pass to [Set.Repeat]: the applied rules, and the rules with a lost action.
+func (o Outcome) Held() []string {
+	var ids []string
+	for _, a := range o.Applied {
+		ids = append(ids, a.ID)
+	}
+	for _, f := range o.Failed {
+		if f.LostAction {
+			ids = append(ids, f.ID)
+		}
+	}
+	return ids
+}
+
+// additions makes the additions of a rule for an event.
+func (c *compiled) additions(in *input, at time.Time) (Applied, error) {
 	a := Applied{ID: c.ID, Cooldown: time.Duration(c.Cooldown) * time.Second, Slip: c.Slip, Egress: c.Egress}
 	for i, n := range c.Annotations {
 		a.Annotations = append(a.Annotations, event.Annotation{
@@ -126,7 +150,7 @@ func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
 	for i, n := range c.Candidates {
 		text, err := fill(c.texts[i], in)
 		if err != nil {
-			return fmt.Errorf("candidates.%d.text: %w", i, err)
+			return Applied{}, fmt.Errorf("candidates.%d.text: %w", i, err)
 		}
 		if strings.TrimSpace(text) == "" {
 			continue // empty for this event
@@ -143,21 +167,21 @@ func (o *Outcome) apply(c *compiled, in map[string]any, at time.Time) error {
 	if c.action != nil {
 		done, err := c.action.fill(in)
 		if err != nil {
-			return err
+			return Applied{}, err
 		}
 		a.Action = &done
 	}
+	return a, nil
+}
+
+// checkBounds checks the bounds of all additions together.
+func (o *Outcome) checkBounds(a Applied) error {
 	if o.size+a.size() > maxTotal {
 		return fmt.Errorf("adds %d bytes: more than the earlier rules left of %d", a.size(), maxTotal)
 	}
 	if a.isRelay() && o.addresses+len(a.Egress.To) > maxRelayAddresses {
 		return fmt.Errorf("relays to %d addresses: more than the earlier rules left of %d", len(a.Egress.To), maxRelayAddresses)
 	}
-	if a.isRelay() {
-		o.addresses += len(a.Egress.To)
-	}
-	o.size += a.size()
-	o.Applied = append(o.Applied, a)
 	return nil
 }
 
@@ -181,7 +205,7 @@ func (a Applied) size() (n int) {
 func (c *compiled) partID(i int) string { return "rule:" + c.ID + "#" + strconv.Itoa(i) }
 
 // fill evaluates a template to a text of at most maxText characters.
-func fill(pieces []piece, in map[string]any) (text string, err error) {
+func fill(pieces []piece, in *input) (text string, err error) {
 	defer recoverInto(&err)
 	var b strings.Builder
 	for _, p := range pieces {
@@ -189,7 +213,7 @@ func fill(pieces []piece, in map[string]any) (text string, err error) {
 			b.WriteString(p.literal)
 			continue
 		}
-		v, _, err := p.program.Eval(in)
+		v, err := p.program.eval(in)
 		if err != nil {
 			return "", err
 		}
@@ -203,18 +227,6 @@ func fill(pieces []piece, in map[string]any) (text string, err error) {
 		}
 	}
 	return clip(b.String(), maxText), nil
-}
-
-// toText converts a value to a text: null to nothing, numbers and times as CEL's string() does.
-func toText(v ref.Val) (string, error) {
-	if v.Type() == types.NullType {
-		return "", nil
-	}
-	s, ok := v.ConvertToType(types.StringType).(types.String)
-	if !ok {
-		return "", errors.New("a " + v.Type().TypeName() + " has no text form")
-	}
-	return string(s), nil
 }
 
 // clip replaces invalid UTF-8 and cuts a text to a number of characters.

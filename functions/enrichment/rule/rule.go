@@ -20,10 +20,18 @@
 // dynamic member may be missing; has(event.payload.amount) tests for presence. For entries of the routing slip,
 // annotations, candidates and errors, expressions see only the identifying members.
 //
+// A number in a dynamic member is an int (or a uint, if too large) if it is a whole number, and else a double. An int is
+// exact, and a text shows all its digits: {{ event.payload.points }} is 1000000 for 1000000. Comparisons work between all
+// types of numbers. Arithmetic needs one type, as in CEL: double(event.payload.amount) * 1.5. If an expression does not fit
+// these types, it sees every number as a double, as in earlier revisions: event.payload.amount * 1.5 works, too. A
+// division of dynamic numbers is always a division of doubles. A number outside of all ranges, such as 1e400, is an error
+// where an expression uses it, and does not affect other members.
+//
 // All rules see the event without the additions of rules, so no rule depends on another.
 //
 // The cost of an expression is bounded, and so is the size of a rule's additions. A rule that fails to compile, or fails
-// for an event, adds nothing and does not affect other rules.
+// for an event, adds nothing and does not affect other rules. A failed rule that holds and has an action is marked, so
+// that the caller can report the action: see [Failure].
 package rule
 
 import (
@@ -77,8 +85,9 @@ const (
 
 // Failure is a failed compilation or evaluation of a rule.
 type Failure struct {
-	ID  string
-	Err error // may quote the event
+	ID         string
+	Err        error // may quote the event
+	LostAction bool  // the rule holds for the event and has an action, which is therefore not done
 }
 
 // Set holds compiled rules in evaluation order: by priority, then by id. A Set is immutable and safe for concurrent use.
@@ -93,7 +102,7 @@ func (s *Set) Len() int { return len(s.rules) }
 // compiled is a rule with its programs.
 type compiled struct {
 	store.Rule
-	when   cel.Program
+	when   *expression
 	texts  [][]piece // by candidate
 	action *action   // nil for none
 }
@@ -101,16 +110,17 @@ type compiled struct {
 // piece is a part of a compiled template.
 type piece struct {
 	literal string
-	program cel.Program // nil for a literal
+	program *expression // nil for a literal
 }
 
 // environment returns the CEL environment shared by all rules. Creating it takes longer than compiling one rule.
 var environment = sync.OnceValues(func() (*cel.Env, error) {
 	return cel.NewEnv(
 		ext.NativeTypes(reflect.TypeFor[*view](), ext.ParseStructTags(true)),
+		withDynamicFields,
 		ext.Strings(),
 		cel.Variable("event", cel.ObjectType("rule.view")),
-		cel.CrossTypeNumericComparisons(true), // raw JSON numbers are doubles, literals are ints
+		cel.CrossTypeNumericComparisons(true), // a raw JSON number may be a double, a literal an int
 		cel.DefaultUTCTimeZone(true),
 		cel.ParserExpressionSizeLimit(maxExpression),
 		cel.ASTValidators(cel.ValidateRegexLiterals(), cel.ValidateDurationLiterals(), cel.ValidateTimestampLiterals()),
@@ -258,7 +268,7 @@ func check(r store.Rule) error {
 }
 
 // program compiles an expression and requires a value of one of the wanted types.
-func program(env *cel.Env, source string, want ...*cel.Type) (cel.Program, error) {
+func program(env *cel.Env, source string, want ...*cel.Type) (*expression, error) {
 	ast, issues := env.Compile(source)
 	if err := issues.Err(); err != nil {
 		return nil, err
@@ -266,7 +276,11 @@ func program(env *cel.Env, source string, want ...*cel.Type) (cel.Program, error
 	if t := ast.OutputType(); t.Kind() != types.DynKind && !slices.ContainsFunc(want, t.IsExactType) {
 		return nil, fmt.Errorf("is a %s, not a %s", t, want[0])
 	}
-	return env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit))
+	p, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit))
+	if err != nil {
+		return nil, err
+	}
+	return &expression{program: p, first: firstNumbers(ast)}, nil
 }
 
 // compileTemplate compiles the expressions of a template.

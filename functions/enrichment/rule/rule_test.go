@@ -95,7 +95,7 @@ func TestEveryMemberExists(t *testing.T) {
 		"v", "source", "correlationId", "type", "traceId", "channel", "userId", "replyTo", "timeoutAt", "payload", "metadata",
 		"user.id", "user.email", "user.displayName", "user.roles", "user.status", "user.notes", "user.tags", "user.profile", "user.rolesMeta",
 		"auth.v", "auth.provider", "auth.method", "auth.matched", "auth.userRef", "auth.at",
-		"message.id", "message.role", "message.text", "message.language", "message.rawPlatformPayload",
+		"message.id", "message.role", "message.text", "message.language", "message.mentionsBot", "message.rawPlatformPayload",
 		"externalEvent.id", "externalEvent.source", "externalEvent.kind", "externalEvent.version", "externalEvent.createdAt", "externalEvent.payload", "externalEvent.rawPayload",
 		"egress.destination", "egress.type", "routingSlip", "annotations", "candidates", "errors", "qos.ttl",
 	} {
@@ -168,8 +168,8 @@ func TestFailingRuleDoesNotAffectOthers(t *testing.T) {
 		{"a text that can't be made", says("r", "true", "{{ event.payload.gone }}"), nil},
 		{"a text of a list", says("r", "true", "{{ event.payload.list }}"), nil},
 		{"a cost without end", says("r", `event.message.text.split("").all(a, event.message.text.split("").all(b, a != "" && b != ""))`, "x"), nil},
-		{"a panic in the condition", says("r", "true", "x"), func(c *compiled) { c.when = panicking{} }},
-		{"a panic in the text", says("r", "true", "{{ event.channel }}"), func(c *compiled) { c.texts[0][0].program = panicking{} }},
+		{"a panic in the condition", says("r", "true", "x"), func(c *compiled) { c.when.program = panicking{} }},
+		{"a panic in the text", says("r", "true", "{{ event.channel }}"), func(c *compiled) { c.texts[0][0].program.program = panicking{} }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := compileAll(t, tt.broken, says("ok", "true", "fine"))

@@ -4,9 +4,9 @@ import (
 	"maps"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"google.golang.org/protobuf/types/known/structpb"
+	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/common/types"
 
 	"parley.internal/shared/event"
 )
@@ -14,27 +14,27 @@ import (
 // view is the form of an event visible to expressions. Every member exists, if necessary with its zero value. Therefore
 // view is a separate type without pointers, not event.Event.
 type view struct {
-	V             string          `cel:"v"`
-	Source        string          `cel:"source"`
-	CorrelationID string          `cel:"correlationId"`
-	Type          string          `cel:"type"`
-	TraceID       string          `cel:"traceId"`
-	Channel       string          `cel:"channel"`
-	UserID        string          `cel:"userId"`
-	ReplyTo       string          `cel:"replyTo"`
-	TimeoutAt     time.Time       `cel:"timeoutAt"`
-	Payload       *structpb.Value `cel:"payload"`
-	Metadata      *structpb.Value `cel:"metadata"`
-	User          user            `cel:"user"`
-	Auth          auth            `cel:"auth"`
-	Message       message         `cel:"message"`
-	ExternalEvent externalEvent   `cel:"externalEvent"`
-	Egress        egress          `cel:"egress"`
-	RoutingSlip   []step          `cel:"routingSlip"`
-	Annotations   []annotation    `cel:"annotations"`
-	Candidates    []candidate     `cel:"candidates"`
-	Errors        []failure       `cel:"errors"`
-	QoS           qos             `cel:"qos"`
+	V             string        `cel:"v"`
+	Source        string        `cel:"source"`
+	CorrelationID string        `cel:"correlationId"`
+	Type          string        `cel:"type"`
+	TraceID       string        `cel:"traceId"`
+	Channel       string        `cel:"channel"`
+	UserID        string        `cel:"userId"`
+	ReplyTo       string        `cel:"replyTo"`
+	TimeoutAt     time.Time     `cel:"timeoutAt"`
+	Payload       any           `cel:"payload"`
+	Metadata      any           `cel:"metadata"`
+	User          user          `cel:"user"`
+	Auth          auth          `cel:"auth"`
+	Message       message       `cel:"message"`
+	ExternalEvent externalEvent `cel:"externalEvent"`
+	Egress        egress        `cel:"egress"`
+	RoutingSlip   []step        `cel:"routingSlip"`
+	Annotations   []annotation  `cel:"annotations"`
+	Candidates    []candidate   `cel:"candidates"`
+	Errors        []failure     `cel:"errors"`
+	QoS           qos           `cel:"qos"`
 }
 
 type user struct {
@@ -60,21 +60,22 @@ type auth struct {
 }
 
 type message struct {
-	ID                 string          `cel:"id"`
-	Role               string          `cel:"role"`
-	Text               string          `cel:"text"`
-	Language           string          `cel:"language"`
-	RawPlatformPayload *structpb.Value `cel:"rawPlatformPayload"`
+	ID                 string `cel:"id"`
+	Role               string `cel:"role"`
+	Text               string `cel:"text"`
+	Language           string `cel:"language"`
+	MentionsBot        bool   `cel:"mentionsBot"`
+	RawPlatformPayload any    `cel:"rawPlatformPayload"`
 }
 
 type externalEvent struct {
-	ID         string          `cel:"id"`
-	Source     string          `cel:"source"`
-	Kind       string          `cel:"kind"`
-	Version    string          `cel:"version"`
-	CreatedAt  time.Time       `cel:"createdAt"`
-	Payload    *structpb.Value `cel:"payload"`
-	RawPayload *structpb.Value `cel:"rawPayload"`
+	ID         string    `cel:"id"`
+	Source     string    `cel:"source"`
+	Kind       string    `cel:"kind"`
+	Version    string    `cel:"version"`
+	CreatedAt  time.Time `cel:"createdAt"`
+	Payload    any       `cel:"payload"`
+	RawPayload any       `cel:"rawPayload"`
 }
 
 type egress struct {
@@ -113,13 +114,34 @@ type qos struct {
 	TTL int `cel:"ttl"`
 }
 
-// newView converts an event. Raw JSON members cost the most to convert, so they are empty unless raw is set.
-func newView(e *event.Event, raw bool) *view {
-	dynamic := func(v jsontext.Value) *structpb.Value {
+// dynamicFields gives the fields of the Go type any the CEL type dyn. The library knows no CEL type for them.
+type dynamicFields struct{ types.Provider }
+
+// FindStructFieldType adds the dynamic fields to those of the library.
+func (p dynamicFields) FindStructFieldType(structType, field string) (*types.FieldType, bool) {
+	if t, ok := p.Provider.FindStructFieldType(structType, field); ok {
+		return t, true
+	}
+	switch structType + "." + field {
+	case "rule.view.payload", "rule.view.metadata", "rule.message.rawPlatformPayload", "rule.externalEvent.payload", "rule.externalEvent.rawPayload":
+		return &types.FieldType{Type: types.DynType}, true
+	}
+	return nil, false
+}
+
+// withDynamicFields installs dynamicFields. It must follow ext.NativeTypes.
+func withDynamicFields(env *cel.Env) (*cel.Env, error) {
+	return cel.CustomTypeProvider(dynamicFields{env.CELTypeProvider()})(env)
+}
+
+// newView converts an event. Raw JSON members cost the most to convert, so they are empty unless raw is set. n selects
+// the types of their numbers.
+func newView(e *event.Event, raw bool, n numbers) *view {
+	dynamic := func(v jsontext.Value) any {
 		if !raw {
 			return empty
 		}
-		return decode(v)
+		return n.decode(v)
 	}
 	v := &view{
 		V: e.V, Source: e.Source, CorrelationID: e.CorrelationID, Type: e.Type, TraceID: e.TraceID, Channel: e.Channel,
@@ -143,7 +165,7 @@ func newView(e *event.Event, raw bool) *view {
 		v.Auth = auth{V: a.V, Provider: a.Provider, Method: a.Method, Matched: a.Matched, UserRef: a.UserRef, At: a.At}
 	}
 	if m := e.Message; m != nil {
-		v.Message = message{ID: m.ID, Role: m.Role, Text: m.Text, Language: m.Language, RawPlatformPayload: dynamic(m.RawPlatformPayload)}
+		v.Message = message{ID: m.ID, Role: m.Role, Text: m.Text, Language: m.Language, MentionsBot: m.MentionsBot, RawPlatformPayload: dynamic(m.RawPlatformPayload)}
 	}
 	if x := e.ExternalEvent; x != nil {
 		v.ExternalEvent = externalEvent{
@@ -170,23 +192,4 @@ func newView(e *event.Event, raw bool) *view {
 		v.Errors = append(v.Errors, failure{Code: f.Code, Message: f.Message, Retryable: f.Retryable})
 	}
 	return v
-}
-
-// empty replaces a missing raw member, so that has(event.payload.x) is false and not an error.
-var empty = structpb.NewStructValue(&structpb.Struct{})
-
-// decode converts raw JSON. The JSON is well-formed, because it is part of a decoded event.
-func decode(raw jsontext.Value) *structpb.Value {
-	if len(raw) == 0 {
-		return empty
-	}
-	var v any
-	if err := json.Unmarshal(raw, &v); err != nil {
-		return empty
-	}
-	value, err := structpb.NewValue(v)
-	if err != nil {
-		return empty
-	}
-	return value
 }
