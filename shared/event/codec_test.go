@@ -18,7 +18,7 @@ const full = `{
   "user":{"id":"twitch:123","email":"a@example.com","displayName":"Ada","roles":["moderator"],"status":"active","notes":"n",
     "tags":["NEW_USER"],"profile":{"pronouns":"she"},"rolesMeta":{"twitch":["moderator"]},"x":1},
   "auth":{"v":"1","provider":"twitch","method":"enrichment","matched":true,"userRef":"users/twitch:123","at":"2026-01-02T03:04:05Z","x":1},
-  "message":{"id":"m-1","role":"user","text":"hi","language":"en","rawPlatformPayload":{"userId":123},"x":1},
+  "message":{"id":"m-1","role":"user","text":"hi","language":"en","mentionsBot":true,"rawPlatformPayload":{"userId":123},"x":1},
   "externalEvent":{"id":"e","source":"s","kind":"follow","version":"1","createdAt":"2026-01-02T03:04:05Z","payload":{},"rawPayload":{},"x":1},
   "egress":{"destination":"api-gateway","type":"chat","x":1},
   "routingSlip":[{"id":"personality","v":"1","status":"PENDING","attempt":1,"maxAttempts":3,"nextTopic":"internal.user.enriched.v1",

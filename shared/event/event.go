@@ -85,6 +85,7 @@ type Message struct {
 	Role               string         `json:"role,omitzero" jsonschema:"description=user or assistant."`
 	Text               string         `json:"text,omitzero"`
 	Language           string         `json:"language,omitzero" jsonschema:"description=BCP 47 language tag."`
+	MentionsBot        bool           `json:"mentionsBot,omitzero" jsonschema:"description=Whether the message addresses the bot: by a mention\\, a mention of the bot's role or a reply to the bot."`
 	RawPlatformPayload jsontext.Value `json:"rawPlatformPayload,omitzero" jsonschema:"description=The message as received from the platform."`
 	Extra              jsontext.Value `json:",embed"`
 }
