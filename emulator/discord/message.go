@@ -27,6 +27,10 @@ type Message struct {
 	// @here. Mentions blocked by allowed_mentions or by a missing permission stand only in the text.
 	Mentions, MentionRoles []string
 	MentionEveryone        bool
+	// Attachments, Stickers and Poll stand beside the text.
+	Attachments []Attachment
+	Stickers    []Sticker
+	Poll        *Poll
 	// Pings are the sorted ids of all notified users: mentioned users, members of mentioned roles, for @everyone all
 	// users who can see the channel, and the author of a message answered with a ping. The author of the message is
 	// never pinged.
@@ -52,6 +56,7 @@ type message struct {
 	channel *channel
 	author  *account
 	parent  *message
+	forward *message // the forwarded message, or nil
 }
 
 // nonceEntry is the message of a nonce.
@@ -86,6 +91,12 @@ type post struct {
 	nonce   string
 	via     string
 	typed   bool
+
+	attachments []Attachment
+	stickers    []Sticker
+	poll        *Poll
+	forwarded   [2]string // ids of the channel and the message
+	forward     *message  // as found by say
 }
 
 // Say posts a message as a user in a guild's channel. Bots with access to the channel get an event. Limits and
@@ -120,6 +131,9 @@ func (s *Server) say(c *channel, userID, text string, opts []SayOption) (Message
 	}
 	if p.parent != "" && c.byID[p.parent] == nil {
 		return Message{}, fmt.Errorf("discord: there is no message %q to answer in channel %s", p.parent, c.ID)
+	}
+	if p.forward, err = s.forward(p); err != nil {
+		return Message{}, err
 	}
 	if p.typed && !s.hasPermission(c, u, ViewChannel|SendMessages) {
 		if m := c.guild.members[u.ID]; s.now().Before(m.until) {
@@ -235,7 +249,9 @@ func (s *Server) publish(p post) *message {
 		channel: c,
 		author:  p.from,
 		parent:  c.byID[p.parent],
+		forward: p.forward,
 	}
+	s.attach(m, p)
 	s.mention(m, p.allowed, p.quiet)
 	c.messages = append(c.messages, m)
 	c.byID[m.ID] = m
@@ -355,7 +371,8 @@ func (s *Server) message(channelID, messageID string) (*message, error) {
 // messages in guilds. https://discord.com/developers/docs/events/gateway#message-content-intent
 func (s *Server) messageJSON(m *message, viewer *account, content bool) map[string]any {
 	text := m.Text
-	if !content && m.channel.guild != nil && m.author != viewer && !slices.Contains(m.Mentions, viewer.ID) {
+	visible := content || m.channel.guild == nil || m.author == viewer || slices.Contains(m.Mentions, viewer.ID)
+	if !visible {
 		text = ""
 	}
 	j := map[string]any{
@@ -370,17 +387,24 @@ func (s *Server) messageJSON(m *message, viewer *account, content bool) map[stri
 		"mention_everyone": m.MentionEveryone,
 		"mentions":         s.mentionsJSON(m),
 		"mention_roles":    append([]string{}, m.MentionRoles...),
-		"attachments":      []any{},
 		"embeds":           []any{},
 		"components":       []any{},
 		"pinned":           false,
-		"flags":            0,
 	}
+	m.addContent(j, visible)
 	if !m.EditedAt.IsZero() {
 		j["edited_timestamp"] = formatTime(m.EditedAt)
 	}
 	if m.Nonce != "" {
 		j["nonce"] = m.Nonce
+	}
+	if f := m.forward; f != nil {
+		reference := map[string]any{"type": 1, "message_id": f.ID, "channel_id": f.ChannelID}
+		if f.GuildID != "" {
+			reference["guild_id"] = f.GuildID
+		}
+		j["message_reference"], j["message_snapshots"] = reference, []any{s.snapshot(f, viewer, content)}
+		j["flags"] = 1 << 14 // HAS_SNAPSHOT
 	}
 	if m.ReplyTo == "" {
 		return j

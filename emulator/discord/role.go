@@ -21,6 +21,9 @@ type Role struct {
 	Permissions Permissions
 	// Mentionable allows every member to ping the role.
 	Mentionable bool
+	// BotID is the bot that Discord made the role for, or empty. Discord makes such a role when a bot with permissions
+	// joins the guild.
+	BotID string
 }
 
 // AddRole makes a role, or changes the role with the same id. The id of @everyone is the guild's id.
@@ -117,15 +120,19 @@ func (g *guild) ranked() []*Role {
 }
 
 func (r *Role) json() map[string]any {
-	return map[string]any{
+	j := map[string]any{
 		"id":          r.ID,
 		"name":        r.Name,
 		"color":       0,
 		"hoist":       false,
 		"position":    r.Position,
 		"permissions": strconv.FormatUint(uint64(r.Permissions), 10),
-		"managed":     false,
+		"managed":     r.BotID != "",
 		"mentionable": r.Mentionable,
 		"flags":       0,
 	}
+	if r.BotID != "" {
+		j["tags"] = map[string]any{"bot_id": r.BotID}
+	}
+	return j
 }

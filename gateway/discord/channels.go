@@ -14,10 +14,11 @@ func (in *ingestQueue) sessionStarted(data []byte) {
 	bot, err := readyUser(data)
 	if err != nil {
 		in.service.log.Error("invalid READY from Discord", "error", err)
+		bot = new(discordgo.User)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.converter.bot = bot
+	in.converter.bot, in.converter.botName = bot.ID, bot.DisplayName()
 	for _, q := range in.channels {
 		if q.readable = q.guild == ""; q.readable {
 			q.needsBackfill = true

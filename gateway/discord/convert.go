@@ -57,6 +57,7 @@ type item struct {
 // converter converts dispatches of Discord's gateway to items.
 type converter struct {
 	bot     string // user id of the bot
+	botName string // display name of the bot's account
 	guilds  *guilds
 	members bool // Discord sends member events, so join messages are ignored
 }
@@ -126,16 +127,18 @@ func (c converter) message(m *message) item {
 	default:
 		return it
 	}
-	if strings.TrimSpace(m.Content) == "" && len(m.Attachments) == 0 && len(m.Stickers) == 0 {
+	raw, text := c.raw(m)
+	if strings.TrimSpace(text) == "" {
 		return it
 	}
-	raw := c.raw(m)
 	e := newEvent(event.TypeChatMessage, m.ID, m.ChannelID)
 	e.UserID = string(identity.Discord) + ":" + m.Author.ID
 	if raw.ReplyParent != nil {
 		e.ReplyTo = raw.ReplyParent.ID
 	}
-	e.Message = &event.Message{ID: m.ID, Role: event.RoleUser, Text: m.Content, RawPlatformPayload: encode(raw)}
+	e.Message = &event.Message{
+		ID: m.ID, Role: event.RoleUser, Text: text, MentionsBot: raw.MentionsBot, RawPlatformPayload: encode(raw),
+	}
 	it.event = e
 	return it
 }
@@ -150,9 +153,10 @@ func (c converter) fromPerson(m *message) bool {
 	return ok && in
 }
 
-func (c converter) raw(m *message) rawMessage {
+// raw makes the payload and the text of a message.
+func (c converter) raw(m *message) (raw rawMessage, text string) {
 	p := c.guilds.locate(m.ChannelID, m.GuildID)
-	raw := rawMessage{
+	raw = rawMessage{
 		rawUser: c.user(m.Author, m.Member, p), rawLocation: newRawLocation(p, m.ChannelID), ID: m.ID, SentAt: m.SentAt.UTC(),
 		MentionsRoles: m.Roles, MentionsEveryone: m.Everyone,
 	}
@@ -164,7 +168,6 @@ func (c converter) raw(m *message) rawMessage {
 	}
 	for _, u := range m.Mentions {
 		raw.Mentions = append(raw.Mentions, rawMention{u.ID, u.Username, u.DisplayName()})
-		raw.MentionsBot = raw.MentionsBot || u.ID == c.bot
 	}
 	for _, a := range m.Attachments {
 		raw.Attachments = append(raw.Attachments, rawAttachment{a.Filename, a.URL, a.ContentType, a.Size})
@@ -172,16 +175,20 @@ func (c converter) raw(m *message) rawMessage {
 	for _, s := range m.Stickers {
 		raw.Stickers = append(raw.Stickers, s.Name)
 	}
-	if m.Type == discordgo.MessageTypeReply && m.Reference != nil && m.Reference.MessageID != "" {
+	if m.isReply() {
 		raw.ReplyParent = &rawParent{ID: m.Reference.MessageID}
 		if m.Parent != nil && m.Parent.Author != nil {
 			a := m.Parent.Author
 			raw.ReplyParent.UserID, raw.ReplyParent.Username, raw.ReplyParent.DisplayName = a.ID, a.Username, a.DisplayName()
-			raw.ReplyParent.Text = m.Parent.Content
-			raw.MentionsBot = raw.MentionsBot || a.ID == c.bot
+			raw.ReplyParent.Text, _ = c.textOf(m.Parent, p)
 		}
 	}
-	return raw
+	text, raw.MentionsBot = c.textOf(m, p)
+	raw.MentionsBot = raw.MentionsBot || c.repliesToBot(m)
+	if m.Content != text {
+		raw.Content = m.Content
+	}
+	return raw, text
 }
 
 func newRawLocation(p location, channelID string) rawLocation {
@@ -209,7 +216,7 @@ func (c converter) user(u *discordgo.User, m *member, p location) rawUser {
 	raw.Roles, raw.RoleNames = []string{}, []string{}
 	for _, id := range m.Roles {
 		raw.Roles = append(raw.Roles, id)
-		if name := p.roles[id]; name != "" {
+		if name := p.roles[id].Name; name != "" {
 			raw.RoleNames = append(raw.RoleNames, name)
 		}
 	}
@@ -234,7 +241,8 @@ func newEvent(kind, id, channelID string) *event.Event {
 func (c converter) notice(kind string, m *message) *event.Event {
 	e := newEvent(kind, m.ID, m.ChannelID)
 	e.UserID = string(identity.Discord) + ":" + m.Author.ID
-	external(e, m.ID, m.SentAt, c.raw(m))
+	raw, _ := c.raw(m)
+	external(e, m.ID, m.SentAt, raw)
 	return e
 }
 
@@ -247,10 +255,11 @@ func (c converter) edited(m *message) []item {
 	e := newEvent(TypeEdited, id, m.ChannelID)
 	e.UserID = string(identity.Discord) + ":" + m.Author.ID
 	e.ReplyTo = m.ID
+	raw, text := c.raw(m)
 	external(e, id, *m.EditedAt, struct {
 		rawMessage
 		Text string `json:"text"`
-	}{c.raw(m), m.Content})
+	}{raw, text})
 	return []item{{channel: m.ChannelID, guild: m.GuildID, event: e}}
 }
 

@@ -64,12 +64,12 @@ func rawOfMessage(t *testing.T, e *event.Event) map[string]any {
 func TestMessageBecomesAnEvent(t *testing.T) {
 	t.Parallel()
 	c := newTestConverter(t)
-	it := one(t, c, "MESSAGE_CREATE", messageCreate(`,"mentions":[{"id":"`+botID+`","username":"parley"}],"mention_everyone":true,"mention_roles":["12"],
+	it := one(t, c, "MESSAGE_CREATE", strings.Replace(messageCreate(`,"mentions":[{"id":"`+botID+`","username":"parley","global_name":"Parley"}],"mention_everyone":true,"mention_roles":["12"],
 		"attachments":[{"id":"9","filename":"cat.png","url":"https://cdn.example/cat.png","content_type":"image/png","size":7}],
-		"sticker_items":[{"id":"8","name":"wave"}],"components":[{"type":99}]`))
+		"sticker_items":[{"id":"8","name":"wave"}],"components":[{"type":99}]`), "hello", "<@!"+botID+"> hello", 1))
 	e := it.event
 	if e.Type != event.TypeChatMessage || e.Source != Source || e.CorrelationID != "discord:500000000000000001" || e.Channel != "discord:"+roomID ||
-		e.UserID != "discord:"+aliceID || e.Message.Text != "hello" || e.Message.Role != event.RoleUser || e.Message.ID != "500000000000000001" ||
+		e.UserID != "discord:"+aliceID || e.Message.Text != "@Parley hello\ncat.png https://cdn.example/cat.png\nSticker: wave" || !e.Message.MentionsBot || e.Message.Role != event.RoleUser || e.Message.ID != "500000000000000001" ||
 		e.Auth.Provider != "discord" || it.messageID != 500000000000000001 {
 		t.Errorf("event = %+v", e)
 	}
@@ -79,7 +79,7 @@ func TestMessageBecomesAnEvent(t *testing.T) {
 	raw := rawOfMessage(t, e)
 	for name, want := range map[string]any{
 		"userId": aliceID, "username": "alice", "displayName": "Al", "nick": "Al", "guildId": guildID, "guildName": "Guild", "guildOwnerId": aliceID,
-		"isOwner": true, "channelId": roomID, "channelName": "general", "mentionsBot": true, "mentionsEveryone": true,
+		"isOwner": true, "channelId": roomID, "channelName": "general", "mentionsBot": true, "mentionsEveryone": true, "content": "<@!" + botID + "> hello",
 		"roleNames": []any{"Mods"}, "roles": []any{"11"}, "stickers": []any{"wave"},
 		"attachments": []any{map[string]any{"name": "cat.png", "url": "https://cdn.example/cat.png", "contentType": "image/png", "size": 7.0}},
 	} {

@@ -8,6 +8,9 @@
 // Guarantees:
 //   - A message is one event, even if Parley receives the message several times. The correlation id is Discord's id of
 //     the message.
+//   - The text of an event is readable on any platform: Discord's markup, such as <@123>, becomes the name that Discord's
+//     client shows, and files, stickers, polls and forwarded messages become lines of text. The raw payload has the
+//     original.
 //   - Messages sent during an outage are read afterwards, in order, and published before later messages of the same
 //     channel. A watermark per channel records the last published message (watermarks/discord:{channel}). A message
 //     beyond the limits of the backfill is in a gap; gaps are logged, counted and stored (gaps/{hash}).
@@ -238,16 +241,16 @@ func (s *Service) ingests(guildID string) bool {
 	return len(s.config.Guilds) == 0 || slices.Contains(s.config.Guilds, guildID)
 }
 
-// readyUser returns the bot's user id from the READY event.
-func readyUser(data []byte) (string, error) {
+// readyUser returns the bot's user from the READY event.
+func readyUser(data []byte) (*discordgo.User, error) {
 	var ready struct {
 		User *discordgo.User `json:"user"`
 	}
 	if err := json.Unmarshal(data, &ready); err != nil {
-		return "", fmt.Errorf("read READY: %w", err)
+		return nil, fmt.Errorf("read READY: %w", err)
 	}
 	if ready.User == nil {
-		return "", errors.New("no user in READY")
+		return nil, errors.New("no user in READY")
 	}
-	return ready.User.ID, nil
+	return ready.User, nil
 }

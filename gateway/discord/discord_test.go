@@ -75,7 +75,7 @@ func TestMessagesBecomeEvents(t *testing.T) {
 	}
 	e, raw := find(first)
 	if e.Source != Source || e.CorrelationID != "discord:"+first.ID || e.Channel != "discord:"+w.room.ID || e.UserID != "discord:"+w.alice.ID ||
-		e.Message.Role != event.RoleUser || e.Message.Text != first.Text || e.ReplyTo != "" || e.TraceID == "" ||
+		e.Message.Role != event.RoleUser || e.Message.Text != "hello @parleybot" || !e.Message.MentionsBot || e.ReplyTo != "" || e.TraceID == "" ||
 		e.Egress.Destination != "discord" || e.Egress.Type != event.EgressChat {
 		t.Errorf("event = %+v", e)
 	}
@@ -85,7 +85,7 @@ func TestMessagesBecomeEvents(t *testing.T) {
 	}
 	e, raw = find(reply)
 	if e.ReplyTo != first.ID || !raw.IsOwner || raw.Roles == nil || len(raw.RoleNames) != 0 || raw.ReplyParent == nil ||
-		raw.ReplyParent.Text != first.Text || raw.ReplyParent.UserID != w.alice.ID {
+		raw.ReplyParent.Text != "hello @parleybot" || raw.ReplyParent.UserID != w.alice.ID {
 		t.Errorf("reply = %+v, payload %+v", e, raw)
 	}
 	e, raw = find(direct)

@@ -26,11 +26,21 @@ type guild struct {
 	SystemChannel string               `json:"system_channel_id"`
 	Joined        time.Time            `json:"joined_at"` // when the bot joined
 	Unavailable   bool                 `json:"unavailable"`
-	Roles         []*discordgo.Role    `json:"roles"`
+	Roles         []role               `json:"roles"`
 	Channels      []*discordgo.Channel `json:"channels"`
 	Threads       []*discordgo.Channel `json:"threads"`
 
-	roles map[string]string // names by id; replaced as a whole, never changed
+	roles map[string]role // by id; replaced as a whole, never changed
+}
+
+// role is the used part of a role (https://discord.com/developers/docs/topics/permissions#role-object). discordgo's own
+// type has no tags.
+type role struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Tags struct {
+		BotID string `json:"bot_id"` // the bot that the role belongs to; empty for most roles
+	} `json:"tags"`
 }
 
 // channel is a cached channel or thread.
@@ -42,10 +52,10 @@ type channel struct {
 // location is the cached data of a channel and its guild. Unknown parts are empty.
 type location struct {
 	guildID, guildName, ownerID string
-	system                      string            // id of the guild's channel for system messages
-	roles                       map[string]string // the guild's role names by id; read only
-	name                        string            // of the channel
-	parent, parentName          string            // of a thread
+	system                      string          // id of the guild's channel for system messages
+	roles                       map[string]role // the guild's roles by id; read only
+	name                        string          // of the channel
+	parent, parentName          string          // of a thread
 	thread                      bool
 }
 
@@ -72,6 +82,17 @@ func (g *guilds) locate(channelID, guildID string) location {
 		p.guildName, p.ownerID, p.roles, p.system = found.Name, found.OwnerID, found.roles, found.SystemChannel
 	}
 	return p
+}
+
+// channelName returns the name of a channel or thread, or empty if the guild has no such channel. A channel of another
+// guild is not named: its name may be secret.
+func (g *guilds) channelName(id, guildID string) string {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if c := g.channels[id]; guildID != "" && c.guild == guildID {
+		return c.name
+	}
+	return ""
 }
 
 // update applies an event to the cache. appeared is the announced guild, or nil; opened is the new channel or thread, or
@@ -103,9 +124,9 @@ func (g *guilds) updateGuild(kind string, data []byte) (*guild, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now.roles = map[string]string{}
+	now.roles = map[string]role{}
 	for _, r := range now.Roles {
-		now.roles[r.ID] = r.Name
+		now.roles[r.ID] = r
 	}
 	if before := g.byID[now.ID]; before != nil && now.Roles == nil {
 		now.roles = before.roles
@@ -139,9 +160,9 @@ func (g *guilds) deleteGuild(data []byte) error {
 // updateRole adds, renames or removes a role of a guild.
 func (g *guilds) updateRole(data []byte) error {
 	var r struct {
-		Guild   string          `json:"guild_id"`
-		Role    *discordgo.Role `json:"role"`
-		Deleted string          `json:"role_id"`
+		Guild   string `json:"guild_id"`
+		Role    *role  `json:"role"`
+		Deleted string `json:"role_id"`
 	}
 	if err := json.Unmarshal(data, &r); err != nil {
 		return err
@@ -151,7 +172,7 @@ func (g *guilds) updateRole(data []byte) error {
 	if in := g.byID[r.Guild]; in != nil {
 		roles := maps.Clone(in.roles)
 		if r.Role != nil {
-			roles[r.Role.ID] = r.Role.Name
+			roles[r.Role.ID] = *r.Role
 		} else {
 			delete(roles, r.Deleted)
 		}

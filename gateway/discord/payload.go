@@ -9,23 +9,69 @@ import (
 // message is the used part of a message (https://discord.com/developers/docs/resources/message#message-object).
 // discordgo's own type cannot decode a message, or a reply to a message, with a component unknown to discordgo.
 type message struct {
-	ID          string                         `json:"id"`
-	ChannelID   string                         `json:"channel_id"`
-	GuildID     string                         `json:"guild_id"`
-	Author      *discordgo.User                `json:"author"`
-	Member      *member                        `json:"member"`
+	content
+	ID        string                      `json:"id"`
+	ChannelID string                      `json:"channel_id"`
+	GuildID   string                      `json:"guild_id"`
+	Author    *discordgo.User             `json:"author"`
+	Member    *member                     `json:"member"`
+	SentAt    time.Time                   `json:"timestamp"`
+	EditedAt  *time.Time                  `json:"edited_timestamp"`
+	Type      discordgo.MessageType       `json:"type"`
+	WebhookID string                      `json:"webhook_id"`
+	Roles     []string                    `json:"mention_roles"`
+	Everyone  bool                        `json:"mention_everyone"`
+	Reference *discordgo.MessageReference `json:"message_reference"`
+	Parent    *message                    `json:"referenced_message"`
+	Snapshots []snapshot                  `json:"message_snapshots"`
+}
+
+// isReply reports whether the message answers another message.
+func (m *message) isReply() bool {
+	return m.Type == discordgo.MessageTypeReply && m.Reference != nil && m.Reference.MessageID != ""
+}
+
+// content is what people see of a message.
+type content struct {
 	Content     string                         `json:"content"`
-	SentAt      time.Time                      `json:"timestamp"`
-	EditedAt    *time.Time                     `json:"edited_timestamp"`
-	Type        discordgo.MessageType          `json:"type"`
-	WebhookID   string                         `json:"webhook_id"`
-	Mentions    []*discordgo.User              `json:"mentions"`
-	Roles       []string                       `json:"mention_roles"`
-	Everyone    bool                           `json:"mention_everyone"`
+	Mentions    []mention                      `json:"mentions"`
 	Attachments []*discordgo.MessageAttachment `json:"attachments"`
 	Stickers    []*discordgo.StickerItem       `json:"sticker_items"`
-	Reference   *discordgo.MessageReference    `json:"message_reference"`
-	Parent      *message                       `json:"referenced_message"`
+	Poll        *poll                          `json:"poll"`
+	Embeds      []embed                        `json:"embeds"`
+}
+
+// snapshot is a forwarded message (https://discord.com/developers/docs/resources/message#message-snapshot-object).
+type snapshot struct {
+	Message content `json:"message"`
+}
+
+// mention is a mentioned user. In a dispatch, a user of the guild has the membership.
+type mention struct {
+	discordgo.User
+	Member *member `json:"member"`
+}
+
+// embed is the text of an embed (https://discord.com/developers/docs/resources/message#embed-object).
+type embed struct {
+	Title       string `json:"title"`
+	Description string `json:"description"`
+	URL         string `json:"url"`
+}
+
+// poll is the text of a poll (https://discord.com/developers/docs/resources/poll#poll-object).
+type poll struct {
+	Question pollMedia `json:"question"`
+	Answers  []struct {
+		Media pollMedia `json:"poll_media"`
+	} `json:"answers"`
+}
+
+type pollMedia struct {
+	Text  string `json:"text"`
+	Emoji *struct {
+		Name string `json:"name"`
+	} `json:"emoji"`
 }
 
 // member is a user's membership in a guild. In a message, User is nil.
@@ -44,7 +90,8 @@ type rawMessage struct {
 	SentAt           time.Time       `json:"sentAt,omitzero"`
 	EditedAt         time.Time       `json:"editedAt,omitzero"`
 	Mentions         []rawMention    `json:"mentions,omitzero"`
-	MentionsBot      bool            `json:"mentionsBot"` // by a mention or by a reply to the bot
+	MentionsBot      bool            `json:"mentionsBot"`      // as in the event's message
+	Content          string          `json:"content,omitzero"` // with Discord's markup, if this differs from the event's text
 	MentionsRoles    []string        `json:"mentionsRoles,omitzero"`
 	MentionsEveryone bool            `json:"mentionsEveryone,omitzero"`
 	Attachments      []rawAttachment `json:"attachments,omitzero"`
