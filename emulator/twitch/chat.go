@@ -1,6 +1,7 @@
 package twitch
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 	"time"
@@ -20,6 +21,8 @@ func (s *Server) sendChatMessage(c *call) answer {
 	if !c.decode(&in) {
 		return badRequest("The request body is not valid JSON.")
 	}
+	in.BroadcasterID = cmp.Or(in.BroadcasterID, c.query("broadcaster_id"))
+	in.SenderID = cmp.Or(in.SenderID, c.query("sender_id"))
 	p, no, ok := s.newPost(c, in)
 	if !ok {
 		return no
@@ -48,7 +51,9 @@ func (s *Server) sendChatMessage(c *call) answer {
 	return success(data([]sent{{MessageID: s.publish(p).ID, IsSent: true}}))
 }
 
-// chatMessageRequest is the body of Send Chat Message.
+// chatMessageRequest is the body of Send Chat Message. Twitch's page has all fields in the body. Twitch also takes
+// broadcaster_id and sender_id from the query, without documenting it: twurple sends the two ids only there
+// (https://github.com/twurple/twurple/blob/main/packages/api/src/endpoints/chat/HelixChatApi.ts).
 type chatMessageRequest struct {
 	BroadcasterID        string `json:"broadcaster_id"`
 	SenderID             string `json:"sender_id"`

@@ -30,11 +30,7 @@ func (c *ircConn) handle(m message) bool {
 		}
 		return c.login(strings.ToLower(m.param(0)))
 	case "PING":
-		reply := message{prefix: host, command: "PONG", params: []string{host}}
-		if len(m.params) > 0 {
-			reply.params = append(reply.params, m.params[0])
-		}
-		c.send(reply)
+		c.answerPing(m)
 		return true
 	case "PONG":
 		select {
@@ -68,6 +64,17 @@ func (c *ircConn) handle(m message) bool {
 		c.send(message{prefix: host, command: "421", params: []string{c.nick, m.command, "Unknown command"}})
 	}
 	return true
+}
+
+// answerPing answers PING. Twitch does not document its PONG: a PING with a text gets a PONG with the server as prefix and
+// with the text, and a PING without a text gets a PONG without a prefix. tmi.js sends PING without a text, and closes the
+// connection unless the PONG has no prefix. twurple and go-twitch-irc send a text and want it back.
+func (c *ircConn) answerPing(m message) {
+	if len(m.params) == 0 {
+		c.Push("PONG :" + host)
+		return
+	}
+	c.send(message{prefix: host, command: "PONG", params: []string{host, m.params[0]}})
 }
 
 // negotiate answers CAP. https://ircv3.net/specs/extensions/capability-negotiation.html

@@ -355,7 +355,7 @@ func TestOnlyAFaultWithTheWholePathRefusesAWebSocket(t *testing.T) {
 	w.FailHTTP(twitch.HTTPFault{Status: 500})
 	w.listen(t, "")
 	w.ClearFaults()
-	for path, url := range map[string]string{"/ws": w.EventSubURL(), "/irc": w.IRCWebSocketURL()} {
+	for path, url := range map[string]string{"/ws": w.EventSubURL(), "/": w.IRCWebSocketURL(), "/irc": w.IRCWebSocketURL() + "irc"} {
 		w.FailHTTP(twitch.HTTPFault{Path: path, Status: 503})
 		_, resp, err := websocket.Dial(t.Context(), url, nil)
 		if err == nil || resp == nil || resp.StatusCode != 503 {

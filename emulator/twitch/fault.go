@@ -20,8 +20,8 @@ type ChatFault struct {
 	Done, Drop bool
 }
 
-// HTTPFault describes the failure of a request to Helix or OAuth, or of the opening of a WebSocket (Path "/ws" or
-// "/irc").
+// HTTPFault describes the failure of a request to Helix or OAuth, or of the opening of a WebSocket (Path "/ws", "/"
+// or "/irc").
 type HTTPFault = fake.HTTPFault
 
 // Request is a received request to Helix or OAuth.

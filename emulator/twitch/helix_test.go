@@ -96,6 +96,35 @@ func do(t *testing.T, req *http.Request) reply {
 	return r
 }
 
+func TestSendChatMessageTakesTheIDsFromTheBodyAndFromTheQuery(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.SetRole("streamer", "bot", twitch.Role{Moderator: true}))
+	both := "?broadcaster_id=" + w.channel.ID + "&sender_id=" + w.bot.ID
+	for _, c := range []struct {
+		name, query string
+		body        map[string]any
+		status      int
+	}{
+		{"in the body", "", map[string]any{"broadcaster_id": w.channel.ID, "sender_id": w.bot.ID}, 200},
+		{"in the query, as twurple sends them", both, nil, 200},
+		{"in both", both, map[string]any{"broadcaster_id": w.channel.ID, "sender_id": w.bot.ID}, 200},
+		{"one in each", "?broadcaster_id=" + w.channel.ID, map[string]any{"sender_id": w.bot.ID}, 200},
+		{"the body is first", both, map[string]any{"sender_id": w.viewer.ID}, 401},
+		{"of another user in the query", "?broadcaster_id=" + w.channel.ID + "&sender_id=" + w.viewer.ID, nil, 401},
+		{"nowhere", "", nil, 400},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			body := map[string]any{"message": c.name}
+			for name, value := range c.body {
+				body[name] = value
+			}
+			if r := w.request(t, "POST", "/chat/messages"+c.query, w.tokens["bot"].Access, body); r.status != c.status {
+				t.Errorf("the answer is %d %v; want %d", r.status, r.body, c.status)
+			}
+		})
+	}
+}
+
 func TestHelixRefusesInvalidRequests(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.SetRole("streamer", "bot", twitch.Role{Moderator: true}))

@@ -75,9 +75,10 @@ func (s *Server) acceptIRC() {
 	}
 }
 
-// serveIRC serves IRC over WebSocket.
+// serveIRC serves IRC over WebSocket. A client may offer the sub-protocol irc, as tmi.js does, or none, as twurple does. A
+// client that offers a sub-protocol fails if the server selects none.
 func (s *Server) serveIRC(w http.ResponseWriter, r *http.Request) {
-	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true, Subprotocols: []string{"irc"}})
 	if err != nil {
 		return // Accept has answered the request
 	}

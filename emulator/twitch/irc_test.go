@@ -223,7 +223,7 @@ func TestIRCMessagesOnTheWire(t *testing.T) {
 		state,
 		"@emote-only=0;followers-only=-1;r9k=0;room-id="+w.channel.ID+";slow=0;subs-only=0 :tmi.twitch.tv ROOMSTATE #streamer",
 		"@msg-id=msg_channel_suspended :tmi.twitch.tv NOTICE #nobody :This channel does not exist or has been suspended.",
-		":tmi.twitch.tv PONG tmi.twitch.tv",
+		"PONG :tmi.twitch.tv",
 		":tmi.twitch.tv PONG tmi.twitch.tv :a b",
 		":tmi.twitch.tv 421 bot FROB :Unknown command",
 	)
@@ -278,20 +278,103 @@ func TestIRCAnonymousUserCannotWrite(t *testing.T) {
 }
 
 func TestIRCOverWebSocket(t *testing.T) {
-	w := newWorld(t)
-	conn, _, err := websocket.Dial(t.Context(), w.IRCWebSocketURL(), nil)
-	w.must(err)
-	t.Cleanup(func() { conn.CloseNow() })
-	r := raw(t, websocket.NetConn(t.Context(), conn, websocket.MessageText))
-	for _, m := range []string{"PASS oauth:" + w.tokens["bot"].Access, "NICK bot\r\nJOIN #streamer\r\n"} {
-		// The messages have no line end, or two lines, as real clients send them.
-		w.must(conn.Write(t.Context(), websocket.MessageText, []byte(m)))
+	for _, c := range []struct {
+		name     string
+		path     string // after the root
+		offered  []string
+		selected string
+	}{
+		{"twurple", "", nil, ""},
+		{"tmi.js", "", []string{"irc"}, "irc"},
+		{"a browser with several sub-protocols", "", []string{"chat", "irc"}, "irc"},
+		{"an unknown sub-protocol", "", []string{"chat"}, ""},
+		{"the other path", "irc", []string{"irc"}, "irc"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			conn, _, err := websocket.Dial(t.Context(), w.IRCWebSocketURL()+c.path, &websocket.DialOptions{Subprotocols: c.offered})
+			w.must(err)
+			t.Cleanup(func() { conn.CloseNow() })
+			if got := conn.Subprotocol(); got != c.selected {
+				t.Errorf("the server selected %q; want %q", got, c.selected)
+			}
+			r := raw(t, websocket.NetConn(t.Context(), conn, websocket.MessageText))
+			for _, m := range []string{"PASS oauth:" + w.tokens["bot"].Access, "NICK bot\r\nJOIN #streamer\r\n"} {
+				// The messages have no line end, or two lines, as real clients send them.
+				w.must(conn.Write(t.Context(), websocket.MessageText, []byte(m)))
+			}
+			r.await(" 366 ")
+			w.say("viewer", "hi")
+			r.expect(":viewer!viewer@viewer.tmi.twitch.tv PRIVMSG #streamer :hi")
+			w.must(conn.Write(t.Context(), websocket.MessageText, []byte("PRIVMSG #streamer :hello")))
+			w.await("the line arrives", func() bool { return slices.Equal(w.texts(), []string{"hi", "hello"}) })
+		})
 	}
-	r.await(" 366 ")
-	w.say("viewer", "hi")
-	r.expect(":viewer!viewer@viewer.tmi.twitch.tv PRIVMSG #streamer :hi")
-	w.must(conn.Write(t.Context(), websocket.MessageText, []byte("PRIVMSG #streamer :hello")))
-	w.await("the line arrives", func() bool { return slices.Equal(w.texts(), []string{"hi", "hello"}) })
+}
+
+func TestIRCReportsEachChangedSetting(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		before, after twitch.Settings
+		want          []string // the tag of a ROOMSTATE, or the msg-id and the text of a NOTICE
+	}{
+		{"slow", twitch.Settings{}, twitch.Settings{Slow: 30 * time.Second},
+			[]string{"slow=30", "slow_on This room is now in slow mode. You may send messages every 30 seconds."}},
+		{"slower", twitch.Settings{Slow: 30 * time.Second}, twitch.Settings{Slow: time.Minute},
+			[]string{"slow=60", "slow_on This room is now in slow mode. You may send messages every 60 seconds."}},
+		{"not slow", twitch.Settings{Slow: time.Second}, twitch.Settings{},
+			[]string{"slow=0", "slow_off This room is no longer in slow mode."}},
+		{"emotes", twitch.Settings{}, twitch.Settings{EmoteOnly: true},
+			[]string{"emote-only=1", "emote_only_on This room is now in emote-only mode."}},
+		{"not emotes", twitch.Settings{EmoteOnly: true}, twitch.Settings{},
+			[]string{"emote-only=0", "emote_only_off This room is no longer in emote-only mode."}},
+		{"followers", twitch.Settings{}, twitch.Settings{FollowersOnlyMode: true},
+			[]string{"followers-only=0", "followers_on_zero This room is now in followers-only mode."}},
+		{"followers for long", twitch.Settings{FollowersOnlyMode: true}, twitch.Settings{FollowersOnlyMode: true, FollowersOnly: 70},
+			[]string{"followers-only=70", "followers_on This room is now in 1 hour 10 minutes followers-only mode."}},
+		{"not followers", twitch.Settings{FollowersOnlyMode: true, FollowersOnly: 10}, twitch.Settings{FollowersOnly: 10},
+			[]string{"followers-only=-1", "followers_off This room is no longer in followers-only mode."}},
+		{"unique", twitch.Settings{}, twitch.Settings{UniqueChat: true},
+			[]string{"r9k=1", "r9k_on This room is now in unique-chat mode."}},
+		{"not unique", twitch.Settings{UniqueChat: true}, twitch.Settings{},
+			[]string{"r9k=0", "r9k_off This room is no longer in unique-chat mode."}},
+		{"subscribers", twitch.Settings{}, twitch.Settings{SubscribersOnly: true},
+			[]string{"subs-only=1", "subs_on This room is now in subscribers-only mode."}},
+		{"not subscribers", twitch.Settings{SubscribersOnly: true}, twitch.Settings{},
+			[]string{"subs-only=0", "subs_off This room is no longer in subscribers-only mode."}},
+		{"two settings", twitch.Settings{}, twitch.Settings{Slow: time.Second, SubscribersOnly: true}, []string{
+			"slow=1", "slow_on This room is now in slow mode. You may send messages every 1 seconds.",
+			"subs-only=1", "subs_on This room is now in subscribers-only mode.",
+		}},
+		{"the same again", twitch.Settings{Slow: time.Second}, twitch.Settings{Slow: time.Second}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.must(w.SetSettings("streamer", c.before))
+			r := w.login(t, "bot", "twitch.tv/tags twitch.tv/commands")
+			plain := w.login(t, "viewer", "")
+			for _, joiner := range []*rawConn{r, plain} {
+				joiner.send("JOIN #streamer")
+				joiner.await(" 366 ")
+			}
+			r.await(" ROOMSTATE ")
+			w.must(w.SetSettings("streamer", c.after))
+			var want []string
+			for _, s := range c.want {
+				if id, text, ok := strings.Cut(s, " "); ok {
+					want = append(want, "@msg-id="+id+" :tmi.twitch.tv NOTICE #streamer :"+text)
+					continue
+				}
+				tags := []string{"room-id=" + w.channel.ID, s}
+				slices.Sort(tags)
+				want = append(want, "@"+strings.Join(tags, ";")+" :tmi.twitch.tv ROOMSTATE #streamer")
+			}
+			r.send("PING :end")
+			r.expect(append(want, ":tmi.twitch.tv PONG tmi.twitch.tv :end")...)
+			plain.send("PING :end")
+			plain.expect(":tmi.twitch.tv PONG tmi.twitch.tv :end")
+		})
+	}
 }
 
 func TestIRCRefusesMessages(t *testing.T) {
@@ -435,6 +518,9 @@ func TestIRCReportsEvents(t *testing.T) {
 	w.must(w.SetSettings("streamer", twitch.Settings{Slow: 30 * time.Second}))
 	if state := nextOf[*irc.RoomStateMessage](t, bot.others); state.State["slow"] != 30 {
 		t.Errorf("the room became %+v", state.State)
+	}
+	if m := next(t, bot.notices); m.MsgID != "slow_on" {
+		t.Errorf("the notice of the slow mode came as %+v", m)
 	}
 	w.must(w.Subscribe("streamer", "viewer", 1))
 	if m := nextOf[*irc.UserNoticeMessage](t, bot.others); m.MsgID != "sub" || m.User.Name != "viewer" || m.SystemMsg != "Viewer subscribed at Tier 1." {

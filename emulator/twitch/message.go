@@ -261,21 +261,6 @@ func globalUserState(u *account) message {
 	}, prefix: host, command: "GLOBALUSERSTATE"}
 }
 
-func roomState(r *room) message {
-	followers := -1
-	if r.settings.FollowersOnlyMode {
-		followers = r.settings.FollowersOnly
-	}
-	return message{tags: tags{
-		"emote-only":     digit(r.settings.EmoteOnly),
-		"followers-only": strconv.Itoa(followers),
-		"r9k":            digit(r.settings.UniqueChat),
-		"room-id":        r.owner.ID,
-		"slow":           strconv.Itoa(int(r.settings.Slow / time.Second)),
-		"subs-only":      digit(r.settings.SubscribersOnly),
-	}, prefix: host, command: "ROOMSTATE", params: []string{"#" + r.name()}}
-}
-
 // notice makes a NOTICE about a channel, given with #, or about the connection, given as "*".
 func notice(where, id, text string) message {
 	m := message{prefix: host, command: "NOTICE", params: []string{where, text}}

@@ -108,7 +108,8 @@ func (r *room) moderates(u *account) bool {
 // privileged reports whether the rules for viewers do not apply to u.
 func (r *room) privileged(u *account) bool { return r.moderates(u) || r.roles[u.ID].VIP }
 
-// SetSettings changes a channel's chat settings, and sends the change to the channel's connections.
+// SetSettings changes a channel's chat settings. For each changed setting, the channel's connections get a ROOMSTATE and a
+// NOTICE.
 func (s *Server) SetSettings(channel string, settings Settings) error {
 	s.lock()
 	defer s.unlock()
@@ -116,10 +117,13 @@ func (s *Server) SetSettings(channel string, settings Settings) error {
 	if err != nil {
 		return err
 	}
+	changes := changedSettings(&a.room, a.room.settings, settings)
 	a.room.settings = settings
 	for c := range a.room.joined {
 		if c.commands {
-			c.send(roomState(&a.room))
+			for _, m := range changes {
+				c.send(m)
+			}
 		}
 	}
 	return nil

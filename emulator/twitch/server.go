@@ -163,7 +163,7 @@ func New(opts ...Option) (*Server, error) {
 		Listener: s.http,
 		Handler:  s.routes(),
 		Hosts:    []string{"id.twitch.tv", "api.twitch.tv", "irc-ws.chat.twitch.tv", "eventsub.wss.twitch.tv"},
-		Sockets:  []string{ircPath, eventSubPath},
+		Sockets:  []string{ircPath, ircOtherPath, eventSubPath},
 		Refuse:   func(w http.ResponseWriter, f HTTPFault, why string) { writeError(w, f.Status, why) },
 		Now:      s.now,
 		Stop:     s.stopIRC,
@@ -174,7 +174,7 @@ func New(opts ...Option) (*Server, error) {
 // IRCAddr returns the host:port of IRC over plain TCP.
 func (s *Server) IRCAddr() string { return s.irc.Addr().String() }
 
-// IRCWebSocketURL returns the URL of IRC over WebSocket.
+// IRCWebSocketURL returns the URL in place of wss://irc-ws.chat.twitch.tv:443. IRC is also served at the path /irc.
 func (s *Server) IRCWebSocketURL() string { return "ws://" + s.http.Addr().String() + ircPath }
 
 // HelixURL returns the URL in place of https://api.twitch.tv/helix.
@@ -188,7 +188,8 @@ func (s *Server) EventSubURL() string { return "ws://" + s.http.Addr().String() 
 
 // Paths on the HTTP listener.
 const (
-	ircPath      = "/irc"
+	ircPath      = "/"
+	ircOtherPath = "/irc"
 	helixPath    = "/helix"
 	oauthPath    = "/oauth2"
 	eventSubPath = "/ws"
@@ -199,7 +200,8 @@ func (s *Server) routes() http.Handler {
 	s.routeOAuth(mux)
 	s.routeHelix(mux)
 	mux.HandleFunc("GET "+eventSubPath, s.serveEventSub)
-	mux.HandleFunc("GET "+ircPath, s.serveIRC)
+	mux.HandleFunc("GET "+ircPath+"{$}", s.serveIRC)
+	mux.HandleFunc("GET "+ircOtherPath, s.serveIRC)
 	return mux
 }
 
