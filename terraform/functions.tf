@@ -21,7 +21,7 @@ locals {
 
   # The topics of each publisher. Every part also publishes dead letters.
   publishes = {
-    gateway     = ["internal.ingress.v1"]
+    gateway     = ["internal.ingress.v1", "internal.egress.v1"] # an instance announces a login to all instances
     enrichment  = ["internal.user.enriched.v1", "internal.egress.v1"]
     personality = ["internal.egress.v1"]
     dlq         = ["internal.ingress.v1", "internal.user.enriched.v1", "internal.egress.v1"] # the sweep finishes redrives

@@ -78,7 +78,8 @@ type Instance struct {
 	sockets      *websocket.Server
 	deliverers   map[identity.Platform]Deliverer
 	services     []service
-	keeper       *credential.Keeper // nil if no platform has credentials
+	keeper       *credential.Keeper    // nil if no platform has credentials
+	onLogin      func(identity.UserID) // tells the services of a login; nil if no service has credentials
 	storeCheck   *storeCheck
 	http         *http.Server
 
@@ -321,6 +322,10 @@ func (i *Instance) receive(ctx context.Context, disconnectAll func()) {
 func (i *Instance) deliver(ctx context.Context, in bus.Incoming) error {
 	// The subscription has the same filter, but some emulators ignore filters.
 	if in.Attributes[bus.AttrRoute] != bus.RouteBroadcast && in.Attributes[bus.AttrInstance] != i.id {
+		return nil
+	}
+	if in.Attributes[attrAnnouncement] != "" {
+		i.announced(ctx, in)
 		return nil
 	}
 	if delivery.IsNotice(in.Attributes) {

@@ -53,7 +53,7 @@ func (i *Instance) addPlatforms(ctx context.Context, c Config, mux *http.ServeMu
 		Firestore: i.firestore, Key: key, Log: i.log, Now: now,
 		Issuers: map[identity.Platform]credential.Issuer{identity.Twitch: issuer},
 	})
-	login, err := oauth.New(c.OAuth, oauth.Dependencies{Keeper: i.keeper, Server: issuer, Firestore: i.firestore, Log: i.log, Now: now, Proxies: c.proxies()})
+	login, err := oauth.New(c.OAuth, oauth.Dependencies{Keeper: i.keeper, Server: issuer, Firestore: i.firestore, Log: i.log, Now: now, Proxies: c.proxies(), LoggedIn: i.announceLogin})
 	if err != nil {
 		return err
 	}
@@ -70,6 +70,7 @@ func (i *Instance) addPlatforms(ctx context.Context, c Config, mux *http.ServeMu
 		return fmt.Errorf("connect to Twitch: %w", err)
 	}
 	i.addService(identity.Twitch, chat)
+	i.onLogin = chat.LoggedIn
 	return nil
 }
 

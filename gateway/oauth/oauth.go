@@ -83,7 +83,7 @@ type Server interface {
 	Revoke(ctx context.Context, access credential.Secret) error
 }
 
-// Dependencies are the collaborators of a [Handler]. All fields except Proxies must be set.
+// Dependencies are the collaborators of a [Handler]. All fields except Proxies and LoggedIn must be set.
 type Dependencies struct {
 	Keeper    Keeper
 	Server    Server
@@ -91,6 +91,9 @@ type Dependencies struct {
 	Log       *slog.Logger
 	Now       func() time.Time
 	Proxies   int // number of trusted proxies in front of the handler; see [throttle.Address]
+
+	// LoggedIn is called after the credential of a login was stored, before the answer to the browser. Nil for nothing.
+	LoggedIn func(context.Context, identity.UserID)
 }
 
 // Handler serves the login pages. A Handler is safe for concurrent use.
@@ -344,6 +347,9 @@ func (h *Handler) finish(ctx context.Context, login attempt, code, verifier cred
 		log.ErrorContext(ctx, "login failed: storing the credential failed", "error", err)
 		h.discard(ctx, log, t)
 		return unstored, http.StatusServiceUnavailable
+	}
+	if h.d.LoggedIn != nil {
+		h.d.LoggedIn(ctx, t.User)
 	}
 	missing := credential.Missing(t.Scopes, h.config.requiredScopes(login.As))
 	if len(missing) > 0 {

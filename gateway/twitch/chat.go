@@ -44,6 +44,8 @@ type chat struct {
 	conn         *connection         // nil without a connection
 	lastReceived time.Time           // time of the last line on the connection before
 	wakeUp       chan struct{}       // wakes run and the joiner
+
+	loggedIn chan struct{} // ends the pause between two connections, after a login of the bot
 }
 
 func (c *chat) wake() {
@@ -110,9 +112,21 @@ func (c *chat) run(ctx context.Context) {
 		}
 		pause := backoff.Next()
 		c.log.WarnContext(ctx, "chat disconnected", "error", err, "retryIn", pause)
-		if retry.Sleep(ctx, pause) != nil {
+		early, err := retry.SleepUnless(ctx, pause, c.loggedIn)
+		if err != nil {
 			return
 		}
+		if early {
+			backoff.Reset()
+		}
+	}
+}
+
+// botLoggedIn ends the pause between two connections.
+func (c *chat) botLoggedIn() {
+	select {
+	case c.loggedIn <- struct{}{}:
+	default: // a login is pending
 	}
 }
 

@@ -139,7 +139,7 @@ func New(c Config, d Dependencies) (*Service, error) {
 	s.sends = newPacer(s.limits.messageWindow, s.share)
 	s.chat = &chat{
 		config: c, timing: s.timing, limits: s.limits, bot: bot, tokens: d.Tokens, dial: d.Dial, log: s.log, metrics: s.metrics,
-		joinPacer: newPacer(s.limits.joinWindow, s.share), channels: map[string]*channel{}, wakeUp: make(chan struct{}, 1),
+		joinPacer: newPacer(s.limits.joinWindow, s.share), channels: map[string]*channel{}, wakeUp: make(chan struct{}, 1), loggedIn: make(chan struct{}, 1),
 		onJoined: s.onJoined, onParted: s.onParted,
 	}
 	s.leases, err = lease.New(d.Firestore, string(identity.Twitch), d.Instance, d.Lease, lease.Options{
@@ -179,6 +179,15 @@ func (s *Service) Run(ctx context.Context) {
 	stopChat()
 	connected.Wait()
 	s.queue.close()
+}
+
+// LoggedIn tells the service that a user has logged in, at any instance. The service then connects and subscribes without
+// the usual pause. Without a call, the service notices a login within some minutes. LoggedIn does not wait.
+func (s *Service) LoggedIn(user identity.UserID) {
+	if user == s.bot {
+		s.chat.botLoggedIn()
+	}
+	s.events.Refresh() // also the bot's topics depend on the logins of broadcasters
 }
 
 // onJoined records a joined channel. from is the beginning of the gap before, or zero for no gap.

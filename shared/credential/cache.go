@@ -7,8 +7,8 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// cacheTime is the time for which a token is used without reading the document. A new login, or a revocation, takes
-// effect within this time.
+// cacheTime is the time for which a token is used without reading the document. A revocation takes effect within this
+// time, and so does a new login without a call of Keeper.Forget.
 const cacheTime = time.Minute
 
 // cachedToken is a token in the memory of this process.
@@ -49,6 +49,15 @@ func (c *tokenCache) add(id identity.UserID, t Token, at time.Time) {
 		return
 	}
 	c.tokens[id] = cachedToken{token: t, at: at}
+}
+
+// forget removes a token unless it is unsaved.
+func (c *tokenCache) forget(id identity.UserID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.tokens[id].unsaved {
+		delete(c.tokens, id)
+	}
 }
 
 func (c *tokenCache) remove(id identity.UserID) {

@@ -125,12 +125,23 @@ func (k *Keeper) Invalid(ctx context.Context, id identity.UserID, used Token) (T
 	return k.obtainShared(ctx, id, used)
 }
 
+// Forget makes the next call of [Keeper.Token] read the credential of id from Firestore. Call it after a login at another
+// instance; otherwise a keeper notices the login after up to a minute. A token not yet stored is kept.
+func (k *Keeper) Forget(id identity.UserID) {
+	k.cache.forget(id)
+	k.flights.Forget(flightKey(id, 0)) // a running call may have read the credential before the login
+}
+
+// flightKey identifies the calls of one user that may share a result. bad is the version of a token that must be
+// replaced, or 0.
+func flightKey(id identity.UserID, bad int64) string { return fmt.Sprintf("%s %d", id, bad) }
+
 // obtainShared obtains a token once for all concurrent callers with the same arguments.
 func (k *Keeper) obtainShared(ctx context.Context, id identity.UserID, bad Token) (Token, error) {
 	if err := ctx.Err(); err != nil {
 		return Token{}, fmt.Errorf("credential of %s: %w", id, err)
 	}
-	key := fmt.Sprintf("%s %d", id, bad.version)
+	key := flightKey(id, bad.version)
 	if bad.version == 0 && !bad.Access.IsZero() {
 		key = id.String() + " " + uuid.NewString() // the token is from no keeper: no other caller has the same
 	}

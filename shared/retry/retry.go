@@ -12,16 +12,25 @@ import (
 // Sleep waits for d, or until ctx is done. It returns nil after d, and the context's error otherwise. For zero or less,
 // Sleep does not wait, and still returns the error of an ended context.
 func Sleep(ctx context.Context, d time.Duration) error {
+	_, err := SleepUnless(ctx, d, nil)
+	return err
+}
+
+// SleepUnless is [Sleep] that also ends with a value from wakeUp, and then returns early = true. A value that is there
+// already ends the sleep at once. For zero or less, SleepUnless takes no value.
+func SleepUnless(ctx context.Context, d time.Duration, wakeUp <-chan struct{}) (early bool, err error) {
 	if err := ctx.Err(); err != nil || d <= 0 {
-		return err
+		return false, err
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil
+		return false, nil
+	case <-wakeUp:
+		return true, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 }
 

@@ -75,3 +75,41 @@ func TestSleepEndsAfterItsTimeOrWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+func TestSleepUnlessEndsWithAValue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wakeUp := make(chan struct{}, 1)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, tt := range []struct {
+			name  string
+			ctx   context.Context
+			value time.Duration // when the value comes; negative for never
+			sleep time.Duration
+			took  time.Duration
+			early bool
+			want  error
+		}{
+			{"without a value", t.Context(), -1, time.Hour, time.Hour, false, nil},
+			{"with a value", t.Context(), time.Minute, time.Hour, time.Minute, true, nil},
+			{"with a value that is there", t.Context(), 0, time.Hour, 0, true, nil},
+			{"not at all", t.Context(), 0, 0, 0, false, nil},
+			{"with a context that is done", ended, -1, time.Hour, 0, false, context.Canceled},
+		} {
+			for len(wakeUp) > 0 {
+				<-wakeUp
+			}
+			switch {
+			case tt.value == 0:
+				wakeUp <- struct{}{}
+			case tt.value > 0:
+				time.AfterFunc(tt.value, func() { wakeUp <- struct{}{} })
+			}
+			start := time.Now()
+			early, err := retry.SleepUnless(tt.ctx, tt.sleep, wakeUp)
+			if early != tt.early || !errors.Is(err, tt.want) || time.Since(start) != tt.took {
+				t.Errorf("%s: %t, %v after %s; want %t, %v after %s", tt.name, early, err, time.Since(start), tt.early, tt.want, tt.took)
+			}
+		}
+	})
+}

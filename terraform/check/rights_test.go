@@ -35,7 +35,7 @@ func calls() []call {
 		return all
 	}
 	all := slices.Concat(
-		publish("gateway", topology.Ingress, topology.DeadLetter),
+		publish("gateway", topology.Ingress, topology.Egress, topology.DeadLetter),
 		publish("enrichment", topology.Enriched, topology.Egress, topology.DeadLetter),
 		publish("personality", topology.Egress, topology.DeadLetter),
 		publish("dlq", topology.Ingress, topology.Enriched, topology.Egress, topology.DeadLetter),

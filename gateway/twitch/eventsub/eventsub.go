@@ -14,7 +14,8 @@
 //   - A move to another server, at Twitch's request, loses nothing and keeps the order.
 //   - A broken or silent connection is replaced. EventSub keeps nothing in the meantime: every gap is reported.
 //   - A refused subscription, for want of a login or a scope or because of a limit, does not stop the other ones. It is
-//     logged once, and tried again every few minutes, because people may change the reason.
+//     logged once, and tried again every few minutes, because people may change the reason. [Client.Refresh] tries again
+//     at once.
 package eventsub
 
 import (
@@ -27,6 +28,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -160,6 +162,9 @@ type Client struct {
 	metrics *metrics
 	now     func() time.Time
 	timing  Timing
+
+	mu      sync.Mutex
+	wakeUps map[chan struct{}]bool // one for each running Listen
 }
 
 // New makes a client. It does nothing before Listen.
@@ -173,6 +178,7 @@ func New(d Dependencies) (*Client, error) {
 	}
 	c := &Client{
 		url: d.URL, api: d.API, tokens: d.Tokens, log: d.Log, metrics: m, now: d.Now, timing: d.Timing,
+		wakeUps: map[chan struct{}]bool{},
 	}
 	if c.timing == (Timing{}) {
 		c.timing = DefaultTiming
@@ -199,6 +205,14 @@ func CheckURL(s string) error {
 // Listen subscribes and passes notifications on until ctx is done. It has no connection while no topic is permitted.
 func (c *Client) Listen(ctx context.Context, subscriber Subscriber) {
 	s := newSession(c, subscriber)
+	c.mu.Lock()
+	c.wakeUps[s.wakeUp] = true
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		delete(c.wakeUps, s.wakeUp)
+		c.mu.Unlock()
+	}()
 	backoff := retry.NewBackoff(c.timing.MinBackoff, c.timing.MaxBackoff)
 	for ctx.Err() == nil {
 		useful, err := s.runOnce(ctx)
@@ -216,7 +230,20 @@ func (c *Client) Listen(ctx context.Context, subscriber Subscriber) {
 			c.metrics.disconnects.WithLabelValues(cause(err)).Inc()
 			s.log.WarnContext(ctx, "EventSub: disconnected", "error", err, "retryIn", wait)
 		}
-		_ = retry.Sleep(ctx, wait) // the loop checks ctx
+		_, _ = retry.SleepUnless(ctx, wait, s.wakeUp) // the loop checks ctx
+	}
+}
+
+// Refresh makes every running Listen read its topics now, and try again what a login can permit. Call Refresh after a
+// login. Refresh does not wait.
+func (c *Client) Refresh() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for wakeUp := range c.wakeUps {
+		select {
+		case wakeUp <- struct{}{}:
+		default: // a refresh is pending
+		}
 	}
 }
 

@@ -54,9 +54,15 @@ type world struct {
 	age    time.Duration // offset of the clock
 
 	unreachable bool
+	refused     func() // called for a token that is missing, if set; set before listening
 }
 
 func newWorld(t *testing.T, opts ...fake.Option) *world {
+	t.Helper()
+	return newWorldWith(t, quick, opts...)
+}
+
+func newWorldWith(t *testing.T, timing eventsub.Timing, opts ...fake.Option) *world {
 	t.Helper()
 	srv, err := fake.New(opts...)
 	if err != nil {
@@ -81,7 +87,7 @@ func newWorld(t *testing.T, opts ...fake.Option) *world {
 	}
 	w.client, err = eventsub.New(eventsub.Dependencies{
 		URL: srv.EventSubURL(), API: twitch.New(twitch.Config{URL: srv.HelixURL(), ClientID: w.app.ID}), Tokens: w,
-		Log: slog.New(slog.NewTextHandler(w, nil)), Metrics: w.metrics, Timing: quick, Dial: w.dial,
+		Log: slog.New(slog.NewTextHandler(w, nil)), Metrics: w.metrics, Timing: timing, Dial: w.dial,
 		Now: func() time.Time {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -145,11 +151,15 @@ func (w *world) account() identity.UserID {
 
 func (w *world) Token(_ context.Context, id identity.UserID) (credential.Token, error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.token == nil {
+	token := w.token
+	w.mu.Unlock()
+	if token == nil {
+		if w.refused != nil {
+			w.refused()
+		}
 		return credential.Token{}, &credential.LoginNeeded{User: id, Why: "nobody has logged in as this user"}
 	}
-	return *w.token, nil
+	return *token, nil
 }
 
 func (w *world) Invalid(ctx context.Context, id identity.UserID, used credential.Token) (credential.Token, error) {
@@ -500,6 +510,45 @@ func TestAMissingLoginIsRetried(t *testing.T) {
 	if w.gaps() != 0 {
 		t.Errorf("%d gaps; want none: it was not listened to before", w.gaps())
 	}
+}
+
+// patient never tries again by itself within a test.
+func patient() eventsub.Timing {
+	timing := quick
+	timing.Refresh = 10 * gatewaytest.Patience
+	return timing
+}
+
+func TestRefreshNoticesALoginAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, patient())
+	w.listen(time.Time{})
+	w.eventually("the login is missing", func() bool { return w.metric("refused_total", "login_needed") == 1 })
+	w.logIn()
+	w.client.Refresh()
+	w.subscribed(3)
+	w.eventually("two scopes are missing", func() bool { return w.metric("refused_total", "missing_scope") == 2 })
+	w.logIn(scopes...)
+	w.client.Refresh()
+	w.subscribed(5)
+
+	other := w.user("other")
+	w.mu.Lock()
+	w.topics = []eventsub.Topic{{Kind: eventsub.Online, Channel: "other", Broadcaster: other.ID}}
+	w.mu.Unlock()
+	w.client.Refresh()
+	w.subscribed(1)
+}
+
+func TestALoginDuringAnAttemptIsNotMissed(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, patient())
+	w.refused = func() {
+		w.logIn(scopes...)
+		w.client.Refresh()
+	}
+	w.listen(time.Time{})
+	w.subscribed(5)
 }
 
 func TestNoPermittedTopicMeansNoSession(t *testing.T) {

@@ -15,6 +15,7 @@ type session struct {
 	*Client
 	Subscriber
 	log       *slog.Logger
+	wakeUp    chan struct{}        // has a value if a refresh is wanted
 	idleSince time.Time            // beginning of the present gap; zero for no gap
 	seen      map[string]time.Time // times of the last notifications, by id
 	pruned    time.Time            // time of the last removal from seen
@@ -36,7 +37,7 @@ type subscription struct {
 func newSession(c *Client, s Subscriber) *session {
 	return &session{
 		Client: c, Subscriber: s, log: c.log.With("account", s.Account.String()), idleSince: s.IdleSince,
-		seen: map[string]time.Time{}, logged: map[Topic]string{}, removed: map[Topic]bool{},
+		wakeUp: make(chan struct{}, 1), seen: map[string]time.Time{}, logged: map[Topic]string{}, removed: map[Topic]bool{},
 	}
 }
 
@@ -133,6 +134,10 @@ func (s *session) serve(ctx context.Context, k *conn) (useful bool, err error) {
 
 		case <-m.linger:
 			m.switchOver(ctx)
+
+		case <-s.wakeUp:
+			refresh = s.now() // due now
+			s.retryRefused()
 
 		case <-due.C:
 			if now := s.now(); !now.Before(refresh) {

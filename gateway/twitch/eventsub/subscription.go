@@ -76,6 +76,15 @@ func (s *session) subscribeDue(ctx context.Context, k *conn) error {
 	return &pauseError{later, "no subscription succeeded"}
 }
 
+// retryRefused makes the refused and the revoked topics due, except the topics that wait for a limit.
+func (s *session) retryRefused() {
+	for t, sub := range s.subs {
+		if s.logged[t] != reasonLimit {
+			sub.due = time.Time{}
+		}
+	}
+}
+
 // refreshTopics reads the topics again, and ends the subscriptions to removed topics.
 func (s *session) refreshTopics(ctx context.Context) {
 	topics, err := s.Topics(ctx)
