@@ -342,7 +342,9 @@ func TestManyInstances(t *testing.T) {
 				channels = append(channels, w.channel(fmt.Sprint("channel", i)))
 			}
 			w.user("alice")
-			a, b := w.start("a", transport, channels), w.start("b", transport, channels)
+			a := w.start("a", transport, channels)
+			w.lease = steadyLease // only a's lease expires, also on a busy machine
+			b := w.start("b", transport, channels)
 			w.settled(a, b)
 			w.joined(channels...)
 			var all []answered
@@ -464,6 +466,7 @@ func TestAnOwnerKilledDuringASend(t *testing.T) {
 				t.Fatalf("state = %s of %s; want it claimed before it is sent", got.State, got.Instance)
 			}
 			victim.kill()
+			w.lease = steadyLease // only the victim's lease expires, also on a busy machine
 			w.start("heir", transport, []string{channel})
 			for _, a := range behind {
 				w.reaches(a, delivery.Delivered)
