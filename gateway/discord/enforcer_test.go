@@ -281,12 +281,12 @@ func TestCommandOutlivesItsInstance(t *testing.T) {
 	if e := w.entry(a); e.State != delivery.Claimed || w.record(a).Outcome != moderator.Begun {
 		t.Fatalf("entry = %s, record = %s", e.State, w.record(a).Outcome)
 	}
-	w.lease = steadyLease // the successor tries once, because it keeps its lease on a busy machine
+	w.lease = steadyLease // only the victim's lease expires, also on a busy machine
 	w.start("b")
 	_, err := w.firestore.Doc("deliveries/"+a.id).Update(t.Context(), []firestore.Update{{Path: "leaseUntil", Value: time.Now().Add(-time.Second)}})
 	w.must(err)
 	w.reaches(a, delivery.Delivered)
-	if r := w.record(a); r.Outcome != moderator.Done || len(r.Tries) != 1 || r.Tries[0].Times != 2 || r.Tries[0].Instance != "b" {
+	if r := w.record(a); r.Outcome != moderator.Done || len(r.Tries) != 1 || r.Tries[0].Times < 2 || r.Tries[0].Instance != "b" {
 		t.Errorf("record = %+v", r)
 	}
 	if b := w.discord.Bans(w.guild.ID); len(b) != 1 {

@@ -334,7 +334,7 @@ func TestTheNextOwnerFinishesACommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.reaches(a, delivery.Delivered)
-	if got, r := w.done(channel), w.record(a); len(got) != 1 || r.Outcome != moderator.Held || len(r.Tries) != 1 || r.Tries[0].Times != 2 || r.Tries[0].Instance != "b" {
+	if got, r := w.done(channel), w.record(a); len(got) != 1 || r.Outcome != moderator.Held || len(r.Tries) != 1 || r.Tries[0].Times < 2 || r.Tries[0].Instance != "b" {
 		t.Errorf("did %v, record = %+v", got, r)
 	}
 	if docs, err := w.firestore.Collection("deadletters").Documents(t.Context()).GetAll(); err != nil || len(docs) != 0 {
