@@ -26,7 +26,7 @@ const frameHeader = 8 // bytes: length and checksum of the payload
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// appendFrame appends a record as the file holds it.
+// appendFrame appends a record in the format of the files: length, checksum, payload.
 func appendFrame(b []byte, r Record) ([]byte, error) {
 	start := len(b)
 	b, err := r(append(b, make([]byte, frameHeader)...))
@@ -51,8 +51,8 @@ func (l *Log) path(prefix string, generation uint64) string {
 	return filepath.Join(l.dir, fmt.Sprintf("%s%016x", prefix, generation))
 }
 
-// list returns the generations of the snapshots and of the log files, ascending. An unknown file is an error: the
-// directory belongs to another program, or to a version with other files. Names with a leading dot are ignored.
+// list returns the generations of the snapshots and of the log files, ascending. An unknown file is an error: another
+// program, or another version of this package, owns the directory. Names with a leading dot are ignored.
 func (l *Log) list() (snapshots, logs []uint64, err error) {
 	entries, err := os.ReadDir(l.dir)
 	if err != nil {
@@ -142,7 +142,7 @@ func (l *Log) openLog(generation uint64) (*os.File, error) {
 	return f, nil
 }
 
-// removeBefore removes the files replaced by a snapshot of the generation.
+// removeBefore removes the files replaced by the snapshot of a generation, and an incomplete snapshot.
 func (l *Log) removeBefore(generation uint64) error {
 	if err := os.Remove(filepath.Join(l.dir, temporaryName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -254,8 +254,8 @@ func (s *scanner) next() ([]byte, error) {
 	return payload, nil
 }
 
-// recordFollows reports whether an intact record follows the damaged one at s.at. Then a crash during the last write is
-// not the cause of the damage.
+// recordFollows reports whether an intact record follows the damaged record at s.at. Such damage does not come from a
+// crash during the last write.
 func (s *scanner) recordFollows() bool {
 	var head [frameHeader]byte
 	if _, err := s.file.ReadAt(head[:], s.at); err != nil {
