@@ -50,7 +50,7 @@ func (s *Server) subscription(name string) (*subscription, error) {
 	return nil, notFound(name)
 }
 
-// newSubscription makes a subscription from a complete configuration.
+// newSubscription makes a subscription from a complete configuration. The error is INVALID_ARGUMENT for a bad filter.
 func (s *Server) newSubscription(config *pubsubpb.Subscription) (*subscription, error) {
 	f, err := parseFilter(config.Filter)
 	if err != nil {
@@ -112,7 +112,7 @@ func (sub *subscription) set(config *pubsubpb.Subscription) {
 	}
 }
 
-// end closes the backlog. reason is the error of the open streams.
+// end closes the backlog and stops the push goroutine. reason is the error of the open streams and pulls.
 func (sub *subscription) end(reason error) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
@@ -409,7 +409,7 @@ func (s *Server) expire(sub *subscription) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.subs[sub.name] == sub {
-		// After a failed write the journal fails every later call too.
+		// The journal returns the error of a failed write to every later call too.
 		_ = s.dropSubscription(sub, true)
 	}
 }
