@@ -10,12 +10,13 @@ import (
 
 // Limits on names, from https://firebase.google.com/docs/firestore/quotas#limits.
 const (
-	maxIDSize             = 1500 // bytes
-	maxNameSize           = 6 << 10
+	maxIDSize             = 1500    // bytes
+	maxNameSize           = 6 << 10 // bytes
 	maxSubcollectionDepth = 100
 )
 
-// reservedID matches names reserved for Firestore, for ids and fields. Documents may have a numericID.
+// reservedID matches the ids and field names reserved for Firestore. numericID matches the exception: a document may
+// have such an id.
 var (
 	reservedID = regexp.MustCompile(`^__(?s:.*)__$`)
 	numericID  = regexp.MustCompile(`^__id-?[0-9]+__$`)
@@ -121,7 +122,7 @@ func checkID(id string, ofCollection bool) error {
 	return nil
 }
 
-// relativePath is the part of a document's name counted in the document's size.
+// relativePath returns the part of a document's name that counts in the document's size.
 func relativePath(name string) string {
 	if _, rest, err := cutDatabase(name); err == nil {
 		return strings.TrimPrefix(rest, "documents/")
@@ -196,7 +197,7 @@ const nameField = "__name__"
 
 func (p fieldPath) isName() bool { return len(p) == 1 && p[0] == nameField }
 
-// String returns the path in the form read by parseFieldPath.
+// String returns the path in the form that parseFieldPath reads.
 func (p fieldPath) String() string {
 	var b strings.Builder
 	for i, name := range p {

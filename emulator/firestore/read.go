@@ -142,8 +142,8 @@ func (s *service) prepare(ctx context.Context, q *query) error {
 	return err
 }
 
-// ListDocuments returns the documents of a collection in pages. With show_missing it includes missing documents with
-// subcollections.
+// ListDocuments returns the documents of a collection in pages, by default of 100 documents and at most of 300. With
+// show_missing it includes missing documents with subcollections.
 func (s *service) ListDocuments(ctx context.Context, req *pb.ListDocumentsRequest) (*pb.ListDocumentsResponse, error) {
 	if req.GetPageSize() < 0 {
 		return nil, status.Error(codes.InvalidArgument, "the page size is negative")
@@ -316,7 +316,7 @@ func (s *service) ListCollectionIds(ctx context.Context, req *pb.ListCollectionI
 	prefix := req.GetParent() + "/"
 	last := string(after)
 	v.below(req.GetParent(), func(c *collection) bool {
-		// A collection with only missing documents counts as well.
+		// Also list a collection that has only missing documents with subcollections.
 		id, _, _ := strings.Cut(c.path[len(prefix):], "/")
 		if id == last || last != "" && compareIDs(id, last) < 0 {
 			return true

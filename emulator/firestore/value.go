@@ -345,7 +345,7 @@ func documentSize(d *pb.Document) int {
 
 func nameSize(name string) int {
 	const overhead = 16
-	// Each id counts with its length plus one byte.
+	// Each id counts with its length plus one byte. The path already has one byte, a slash, behind each id but the last.
 	return overhead + len(relativePath(name)) + 1
 }
 
