@@ -9,7 +9,7 @@ import (
 )
 
 // Snapshot writes the records that replace the older part of the log. Log.Compact passes a Snapshot to its write
-// function. It is valid during this call only, for one goroutine.
+// function. A Snapshot is valid during the call of write only, for one goroutine.
 type Snapshot struct {
 	log        *Log
 	base       uint64 // generation of the previous snapshot; 0 without one

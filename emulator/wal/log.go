@@ -48,8 +48,8 @@ var ErrClosed = errors.New("wal: the log is closed")
 
 // Options configures a Log.
 type Options struct {
-	// Format names the owner and the version of the records, for example "pubsub 1". The header of each file contains
-	// it, so it must have no line break. Open refuses files of another format.
+	// Format names the owner and the version of the records, for example "pubsub 1". Format is part of the header line of
+	// each file, so it must have no line break. Open refuses files of another format.
 	Format string
 	// CompactAt is the size in bytes at which the log files are compacted. Zero means 64 MiB. A compaction also waits
 	// until the log files are twice as large as the newest snapshot.
@@ -107,8 +107,8 @@ type Log struct {
 	compaction   sync.WaitGroup // at most one goroutine
 }
 
-// Open creates the directory if necessary and locks it. It calls replay for each record of the newest snapshot, and then
-// for each later record in the order of the appends. A record is valid during the call only.
+// Open creates the directory if necessary, locks the directory, and calls replay for each record: first for the records
+// of the newest snapshot, then for later records in the order of the appends. A record is valid during the call only.
 //
 // Open fails if the directory is in use or has unknown files, if a file is damaged, or if replay fails. Only on Unix does
 // Open detect another process that uses the directory. The caller must Close the log.
@@ -135,7 +135,7 @@ func Open(dir string, o Options, replay func(record []byte) error) (*Log, error)
 }
 
 // Append adds records to the next write. The write starts as soon as the write under way ends. All records are in one
-// write, or none if an encoding fails. A crash during the write may keep only the first of them.
+// write, or none if an encoding fails. A crash during the write may keep only the first records.
 //
 // Append does not wait for the disk: Batch.Wait does. The error is ErrClosed, the first failed write, or an encoding that
 // failed.

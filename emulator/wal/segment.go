@@ -68,7 +68,7 @@ func (l *Log) list() (snapshots, logs []uint64, err error) {
 		} else if g, ok := generationOf(name, logPrefix); ok {
 			logs = append(logs, g)
 		} else {
-			return nil, nil, fmt.Errorf("the file %q does not belong to this log: use another directory, or delete this one to start empty", name)
+			return nil, nil, fmt.Errorf("the file %q does not belong to this log: use another directory, or delete the whole directory to start empty", name)
 		}
 	}
 	slices.Sort(snapshots)
@@ -102,7 +102,7 @@ func (l *Log) load(replay func([]byte) error) error {
 	logs = slices.DeleteFunc(logs, func(g uint64) bool { return g < l.base })
 	for i, g := range logs {
 		if want := l.base + uint64(i); g != want {
-			return fmt.Errorf("the file %s is missing: restore the directory from a copy, or delete it to start empty", filepath.Base(l.path(logPrefix, want)))
+			return fmt.Errorf("the file %s is missing: restore the directory from a copy, or delete the whole directory to start empty", filepath.Base(l.path(logPrefix, want)))
 		}
 		isLast := i == len(logs)-1
 		size, err := l.replayFile(l.path(logPrefix, g), replay, isLast)
@@ -205,7 +205,7 @@ func (s *scanner) scan(header []byte, replay func([]byte) error, tornTail bool) 
 		if tornTail && s.size <= int64(len(header)) && isTorn {
 			return 0, nil
 		}
-		return 0, fmt.Errorf("the file is not of the format %q: use another directory, or delete this one to start empty", bytes.TrimSpace(header))
+		return 0, fmt.Errorf("the file does not have the format %q: use another directory, or delete the whole directory to start empty", bytes.TrimSpace(header))
 	}
 	s.at = int64(n)
 	for s.at < s.size {
@@ -217,7 +217,7 @@ func (s *scanner) scan(header []byte, replay func([]byte) error, tornTail bool) 
 			if tornTail && !s.recordFollows() {
 				return s.at, nil
 			}
-			return 0, fmt.Errorf("the record at byte %d is damaged: restore the directory from a copy, or delete it to start empty", s.at)
+			return 0, fmt.Errorf("the record at byte %d is damaged: restore the directory from a copy, or delete the whole directory to start empty", s.at)
 		}
 		if err := replay(record); err != nil {
 			return 0, fmt.Errorf("the record at byte %d: %w", s.at, err)
