@@ -35,7 +35,7 @@ type entry struct {
 	holder   *consumer
 	key      *keyQueue // nil for a message without ordering
 
-	// at is the end of the lease of a leased entry, or the earliest next delivery of a waiting entry. It is valid only
+	// at is the end of the lease of a leased entry, or the earliest next delivery of a waiting entry. at is valid only
 	// while the entry is in the time heap.
 	at    time.Time
 	index int // in the time heap, -1 if not in there

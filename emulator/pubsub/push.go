@@ -28,8 +28,8 @@ const (
 // starts at one, doubles with every success, and shrinks with every failure (here to half).
 const maxPushWindow = 128
 
-// pushBody is the JSON of a push request. As in the service, the message id and the publish time are there twice, in
-// camel case and in snake case.
+// pushBody is the JSON of a push request. As in the service, the message id and the publish time are sent twice, in camel
+// case and in snake case.
 type pushBody struct {
 	DeliveryAttempt int         `json:"deliveryAttempt,omitempty"`
 	Message         pushMessage `json:"message"`
@@ -141,7 +141,7 @@ func (sub *subscription) post(d delivery) error {
 		return fmt.Errorf("push: %w", err)
 	}
 	defer res.Body.Close()
-	// The connection can be used again after the body was read. A longer body is not worth it.
+	// Reading the body lets the connection be used again. A longer body is not worth the time.
 	_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
 	switch res.StatusCode {
 	case http.StatusProcessing, http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent:

@@ -124,9 +124,9 @@ func WithDataDir(dir string) Option {
 	return func(o *options) { o.dataDir = dir }
 }
 
-// WithOnPublish sets a function called with the full topic name and each published message, before the delivery. This
-// includes messages forwarded to dead-letter topics. The call holds the topic's lock: f must be quick, must not call the
-// server, and must not change the message. Calls for different topics may be concurrent.
+// WithOnPublish sets a function called with the full topic name and each published message, before the delivery. Messages
+// forwarded to a dead-letter topic count as published. The call holds the topic's lock: f must be quick, must not call
+// the server, and must not change the message. Calls for different topics may be concurrent.
 func WithOnPublish(f func(topic string, m *pubsubpb.PubsubMessage)) Option {
 	return func(o *options) { o.onPublish = f }
 }

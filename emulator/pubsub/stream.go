@@ -201,8 +201,8 @@ type stream struct {
 	server   *Server
 	sub      *subscription
 	consumer *consumer
-	// answers holds responses without messages: heartbeats and confirmations. Only the goroutine of send may send on a
-	// gRPC stream, so it sends the answers too.
+	// answers holds responses without messages: heartbeats and confirmations. A gRPC stream allows one sending goroutine,
+	// so send also sends the answers.
 	answers chan *pubsubpb.StreamingPullResponse
 }
 
@@ -303,7 +303,7 @@ func (st *stream) reply(r *pubsubpb.StreamingPullResponse) error {
 // answer applies the acknowledgements and deadline changes of a request.
 func (st *stream) answer(req *pubsubpb.StreamingPullRequest) error {
 	if len(req.ModifyDeadlineAckIds) != len(req.ModifyDeadlineSeconds) {
-		return invalid("modify_deadline_ack_ids and modify_deadline_seconds have not the same length")
+		return invalid("modify_deadline_ack_ids and modify_deadline_seconds do not have the same length")
 	}
 	confirm := st.sub.get().EnableExactlyOnceDelivery
 	if len(req.AckIds) > 0 {
@@ -321,7 +321,7 @@ func (st *stream) answer(req *pubsubpb.StreamingPullRequest) error {
 			}
 		}
 	}
-	// Ids with the same deadline are extended together. Nearly always that is the whole request.
+	// Ids with the same deadline are extended together. Nearly always the whole request has one deadline.
 	ids, seconds := req.ModifyDeadlineAckIds, req.ModifyDeadlineSeconds
 	for len(ids) > 0 {
 		n := 1

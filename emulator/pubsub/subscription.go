@@ -26,7 +26,7 @@ const (
 	defaultRetryMinimum = 10 * time.Second
 )
 
-// subscription is a subscription with its configuration, its backlog and, with a push endpoint, its push goroutine.
+// subscription holds the configuration and the backlog of one subscription, and its push goroutine if it has an endpoint.
 type subscription struct {
 	name   string
 	server *Server
@@ -203,7 +203,7 @@ func complete(call string, c *pubsubpb.Subscription) error {
 		return err
 	}
 	if c.EnableExactlyOnceDelivery && c.PushConfig.PushEndpoint != "" {
-		return invalid("enable_exactly_once_delivery: not with a push endpoint")
+		return invalid("enable_exactly_once_delivery: not allowed with a push endpoint")
 	}
 	if _, err := parseFilter(c.Filter); err != nil {
 		return invalid("Invalid filter: %v", err)
@@ -330,8 +330,8 @@ func (s *Server) UpdateSubscription(_ context.Context, req *pubsubpb.UpdateSubsc
 	})
 }
 
-// alter applies f to a copy of a subscription's configuration, checks the copy, and makes it current. call is the name
-// of the RPC, for error messages.
+// alter applies f to a copy of a subscription's configuration, checks the copy, and makes the copy current. call is the
+// name of the RPC, for error messages.
 func (s *Server) alter(call, name string, f func(*pubsubpb.Subscription) error) (*pubsubpb.Subscription, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -432,7 +432,7 @@ func (s *Server) dropSubscription(sub *subscription, record bool) error {
 }
 
 // Seek implements the Subscriber service for times: messages published before the time count as acknowledged.
-// Acknowledged messages are not retained, so Seek replays nothing. It is UNIMPLEMENTED if the topic's retention would
+// Acknowledged messages are not retained, so Seek replays nothing. Seek is UNIMPLEMENTED if the topic's retention would
 // replay messages.
 func (s *Server) Seek(_ context.Context, req *pubsubpb.SeekRequest) (*pubsubpb.SeekResponse, error) {
 	sub, err := s.subscription(req.Subscription)

@@ -281,7 +281,7 @@ func checkPublish(req *pubsubpb.PublishRequest) error {
 			return err
 		}
 		if m.OrderingKey != req.Messages[0].OrderingKey {
-			return invalid("In a PublishRequest, all messages must have the same ordering key: message %d has not the key of the first.", i)
+			return invalid("In a PublishRequest, all messages must have the same ordering key: message %d does not have the key of the first message.", i)
 		}
 	}
 	return nil
