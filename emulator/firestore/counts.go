@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Counts holds the numbers of calls and of billed operations of a server. The zero value has no calls.
+// Counts holds the numbers of calls and of billed operations of a server, for cost estimates. The zero value is empty.
 type Counts struct {
 	// RPCs counts calls by method name, such as "Commit". Failed calls and calls refused by an interceptor count too.
 	RPCs map[string]int64

@@ -160,7 +160,7 @@ func FuzzDocumentName(f *testing.F) {
 			return
 		}
 		if name.collection+"/"+name.id != s || !strings.HasPrefix(s, name.database+"/documents/") {
-			t.Errorf("%q came apart as %+v", s, name)
+			t.Errorf("%q was parsed as %+v", s, name)
 		}
 		// Documents below a document come after the document and before the next document of the collection.
 		if below := s + "/c/d"; compareNames(s, below) >= 0 || compareNames(below, s+"!") >= 0 {

@@ -89,7 +89,7 @@ func parseWrite(p *pb.Write) (*write, error) {
 		return nil, fmt.Errorf("a write needs an operation")
 	}
 	if !w.isUpdate && (p.GetUpdateMask() != nil || len(p.GetUpdateTransforms()) > 0) {
-		return nil, fmt.Errorf("update_mask and update_transforms go with an update only")
+		return nil, fmt.Errorf("update_mask and update_transforms are allowed only with an update")
 	}
 	var err error
 	if w.name, err = parseDocumentName(name); err != nil {

@@ -99,13 +99,12 @@ func parseDocumentName(s string) (documentName, error) {
 		return documentName{}, fmt.Errorf("document name %q has an odd number of segments: it names a collection", s)
 	}
 	if n/2 > maxSubcollectionDepth {
-		return documentName{}, fmt.Errorf("the document lies in more than %d collections", maxSubcollectionDepth)
+		return documentName{}, fmt.Errorf("the document is nested in more than %d collections", maxSubcollectionDepth)
 	}
 	slash := strings.LastIndexByte(s, '/')
 	return documentName{full: s, database: database, collection: s[:slash], id: s[slash+1:]}, nil
 }
 
-// checkID checks the id of a collection or of a document.
 func checkID(id string, ofCollection bool) error {
 	switch {
 	case id == "":

@@ -125,7 +125,7 @@ func (q *query) setOrders(explicit []*pb.StructuredQuery_Order, inequalities []f
 			return err
 		}
 		if ordered(path) {
-			return fmt.Errorf("the order by %s is there twice", path)
+			return fmt.Errorf("the order by %s appears twice", path)
 		}
 		if ordered(fieldPath{nameField}) {
 			return fmt.Errorf("nothing can be ordered by %s after __name__, which is unique", path)
@@ -253,7 +253,8 @@ type result struct {
 	skipped int // documents skipped by the offset
 }
 
-// run evaluates the query.
+// run returns the result of the query in one state. With a limit, the memory for matches depends on offset and limit, and
+// not on the size of the collection.
 func (q *query) run(s *state) result {
 	if q.limit == 0 {
 		return result{}

@@ -157,7 +157,7 @@ func (s *service) ListDocuments(ctx context.Context, req *pb.ListDocumentsReques
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	if req.GetShowMissing() && len(orders) > 0 {
-		return nil, status.Error(codes.InvalidArgument, "show_missing and order_by exclude each other")
+		return nil, status.Error(codes.InvalidArgument, "show_missing and order_by cannot be used together")
 	}
 	start, err := parsePageToken(req.GetPageToken())
 	if err != nil {
@@ -178,7 +178,7 @@ func (s *service) ListDocuments(ctx context.Context, req *pb.ListDocumentsReques
 		return nil, err
 	}
 	if start != nil && len(start.GetValues()) != len(q.orders) {
-		return nil, status.Error(codes.InvalidArgument, "the page token is not of this list")
+		return nil, status.Error(codes.InvalidArgument, "the page token belongs to another list")
 	}
 	q.start = start
 	v, err := s.view(q.database, consistency{transaction: req.GetTransaction(), readTime: req.GetReadTime()})
@@ -249,7 +249,7 @@ func parseOrderBy(s string) ([]*pb.StructuredQuery_Order, error) {
 		case len(words) == 2 && strings.EqualFold(words[1], "desc"):
 			o.Direction = pb.StructuredQuery_DESCENDING
 		default:
-			return nil, fmt.Errorf("cannot read the order %q", part)
+			return nil, fmt.Errorf("invalid order %q", part)
 		}
 		o.Field = &pb.StructuredQuery_FieldReference{FieldPath: words[0]}
 		orders = append(orders, o)

@@ -23,8 +23,8 @@ const (
 
 const transactionIDSize = 26 // bytes, of rand.Text
 
-// A transaction takes a state at the first read, reads only this state, and records all results. The commit succeeds only
-// if the same reads have the same results at the commit.
+// A transaction takes the newest state at its first read, reads only this state, and records all results. The commit
+// succeeds only if the same reads have the same results at the commit.
 type transaction struct {
 	id       string
 	database string
@@ -80,7 +80,7 @@ func (t *transaction) noteQuery(q *query, docs []*document) {
 	t.queries = append(t.queries, readQuery{query: q, docs: docs})
 }
 
-// validate reads everything again in the newest state, now. It returns ABORTED if a recorded result has changed.
+// validate compares the recorded results with the newest state, now. It returns ABORTED if a result has changed.
 func (t *transaction) validate(now *state) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
