@@ -67,7 +67,7 @@ func parseAggregations(protos []*pb.StructuredAggregationQuery_Aggregation) ([]a
 			a.alias = fmt.Sprintf("field_%d", unnamed)
 		}
 		if slices.ContainsFunc(list, func(b aggregation) bool { return b.alias == a.alias }) {
-			return nil, fmt.Errorf("the alias %q appears twice", a.alias)
+			return nil, fmt.Errorf("the alias %q is there twice", a.alias)
 		}
 		if err := checkFieldName(a.alias); err != nil {
 			return nil, fmt.Errorf("alias: %w", err)
@@ -134,7 +134,7 @@ func sum(docs []*document, path fieldPath) (total *pb.Value, n int) {
 		}
 		next := whole + i.IntegerValue
 		if (next > whole) != (i.IntegerValue > 0) && i.IntegerValue != 0 {
-			isWhole = false // the sum overflows
+			isWhole = false // it overflows
 		}
 		whole = next
 	}

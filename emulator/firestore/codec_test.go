@@ -76,7 +76,7 @@ func commitOf(writes ...*pb.Write) *pb.CommitRequest {
 func TestOrdinaryCommitsAreDecodedByHand(t *testing.T) {
 	t.Parallel()
 	fields := everyValue()
-	for _, name := range []string{"none", "geo", "reference"} { // package proto decodes these
+	for _, name := range []string{"none", "geo", "reference"} { // left to package proto
 		delete(fields, name)
 	}
 	req := commitOf(
