@@ -132,7 +132,7 @@ func BenchmarkRunQuery(b *testing.B) {
 					}
 					return endOf(err)
 				}
-				if err := run(0); err != nil { // the first one may make an index
+				if err := run(0); err != nil { // the first query may make an index
 					b.Fatal(err)
 				}
 				parallel(b, run)

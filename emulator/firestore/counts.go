@@ -5,19 +5,19 @@ import (
 	"sync"
 )
 
-// Counts holds the numbers of calls and of billed operations of a server.
+// Counts holds the numbers of calls and of billed operations of a server, for cost estimates. The zero value is empty.
 type Counts struct {
 	// RPCs counts calls by method name, such as "Commit". Failed calls and calls refused by an interceptor count too.
 	RPCs map[string]int64
 
 	// Reads, Writes and Deletes count documents as billed by the service:
 	// https://firebase.google.com/docs/firestore/pricing#operations.
-	// A query without a result costs one read, a lookup of a missing document one read, and an aggregation one read for
-	// every 1000 matched documents.
+	// A query without a result costs one read, and the lookup of a missing document costs one read. Each document skipped
+	// by an offset costs a read. An aggregation costs one read for up to 1000 matched documents, and at least one.
 	Reads, Writes, Deletes int64
 }
 
-// Sub returns the counts between earlier and c.
+// Sub returns the counts between earlier and c, both of the same server. RPCs has only the methods called in between.
 func (c Counts) Sub(earlier Counts) Counts {
 	d := Counts{
 		RPCs:    make(map[string]int64),

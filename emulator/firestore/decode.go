@@ -11,11 +11,11 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// maxDecodeDepth bounds the nesting of values decoded by hand. checkFields refuses far less.
+// maxDecodeDepth is the deepest nesting of values decoded by hand. checkFields refuses values of half this depth.
 const maxDecodeDepth = 2 * maxValueDepth
 
-// decodeCommit decodes a CommitRequest as encoded by the client libraries. It returns false for any other encoding, valid
-// or not, and leaves req in an unknown state. The caller falls back to package proto then.
+// decodeCommit decodes a CommitRequest as encoded by the client libraries. For any other encoding, valid or not, it
+// returns false and leaves req in an unknown state. Then the caller uses package proto.
 func decodeCommit(b []byte, req *pb.CommitRequest) bool {
 	return eachField(b, func(number protowire.Number, p []byte) bool {
 		switch number {
@@ -143,7 +143,7 @@ func decodeEntry(b []byte, fields map[string]*pb.Value, depth int) bool {
 	return ok
 }
 
-// A value and its oneof wrapper are one allocation.
+// These types allocate a value together with the oneof wrapper and the message inside.
 type (
 	booleanBox struct {
 		v pb.Value

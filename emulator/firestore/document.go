@@ -7,8 +7,8 @@ import (
 	"github.com/tidwall/btree"
 )
 
-// A document is one version of a stored document. It never changes. A write stores a new version, so equal pointers in
-// two states mean the same version.
+// A document is one version of a stored document. It never changes. A write stores a new version, so two states have the
+// same version exactly if they have the same pointer.
 type document struct {
 	id    string
 	proto *pb.Document // shared with answers under way; never changes
@@ -205,7 +205,7 @@ func (s *state) below(parent string, yield func(*collection) bool) {
 // A builder makes the state after a commit from the state before.
 type builder struct {
 	*state
-	owned   map[string]*collection
+	owned   map[string]*collection // copied for this builder, by path
 	changes []change
 	indexed bool // an index was added: publish the state even without changes
 }

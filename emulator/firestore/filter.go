@@ -51,7 +51,7 @@ func (p *filterParser) checkWhole(where *pb.StructuredQuery_Filter) error {
 	return nil
 }
 
-// parse returns the filter. conjunct is true if every document of the result must meet it.
+// parse returns the filter. conjunct is true if every document of the result must meet the filter.
 func (p *filterParser) parse(f *pb.StructuredQuery_Filter, conjunct bool) (filter, error) {
 	switch f := f.GetFilterType().(type) {
 	case *pb.StructuredQuery_Filter_CompositeFilter:
@@ -201,8 +201,9 @@ func checkNameOperand(op pb.StructuredQuery_FieldFilter_Operator, operand *pb.Va
 	return nil
 }
 
-// valueTest returns the test of an operator on an existing value. Range comparisons hold only between values of one
-// kind. Null and NaN in an operand equal no value: for == null and == NaN the clients send unary filters.
+// valueTest returns the test of an operator on the value of an existing field. Range comparisons are true only between
+// values of the same kind. Null and NaN in an operand equal no value: for == null and == NaN the clients send unary
+// filters.
 func valueTest(op pb.StructuredQuery_FieldFilter_Operator, operand *pb.Value) func(*pb.Value) bool {
 	var list []*pb.Value
 	listsNull := false

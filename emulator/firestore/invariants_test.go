@@ -160,9 +160,9 @@ func FuzzDocumentName(f *testing.F) {
 			return
 		}
 		if name.collection+"/"+name.id != s || !strings.HasPrefix(s, name.database+"/documents/") {
-			t.Errorf("%q came apart as %+v", s, name)
+			t.Errorf("%q was parsed as %+v", s, name)
 		}
-		// What lies below a document comes after it and before its next sibling.
+		// Documents below a document come after the document and before the next document of the collection.
 		if below := s + "/c/d"; compareNames(s, below) >= 0 || compareNames(below, s+"!") >= 0 {
 			if !numericID.MatchString(name.id) && !numericID.MatchString(name.id+"!") {
 				t.Errorf("%q is not right below %q", below, s)

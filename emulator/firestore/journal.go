@@ -20,7 +20,7 @@ const journalFormat = "firestore 1"
 // timeSize is the size of the commit time in a record, in bytes.
 const timeSize = 8
 
-// snapshotRecordSize is the size of the documents in one record of a snapshot, in bytes.
+// snapshotRecordSize is the size of documents, in bytes, at which a record of a snapshot ends.
 const snapshotRecordSize = 1 << 20
 
 // openJournal opens the journal in a directory and returns the state after the last commit in it. compactAt is as in

@@ -29,7 +29,7 @@ const writerDir = "FIRESTORE_TEST_WRITER_DIR"
 
 // writeUntilKilled commits from several goroutines and prints the path of each document after the commit.
 func writeUntilKilled(dir string) {
-	// With so many compactions the kill may hit one.
+	// A low limit makes many compactions, so that the kill can come during a compaction.
 	srv, err := firestore.New(firestore.WithDataDir(dir), firestore.WithCompactAt(32<<10))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -62,7 +62,7 @@ func writeUntilKilled(dir string) {
 			}
 		}()
 	}
-	select {} // until it is killed
+	select {} // until the process is killed
 }
 
 // killedWriter starts a writer on dir, kills it after some answers, and returns the documents of the answered commits.
@@ -192,7 +192,7 @@ func TestATornTailIsCutOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		rewrite(t, dir, c.tear)
-		// The second start is on what the first one repaired and wrote to.
+		// The second round starts on the directory that the first round repaired and wrote to.
 		for round := range 2 {
 			srv, again := open(t, dir)
 			if round == 0 {

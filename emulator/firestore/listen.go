@@ -14,8 +14,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// Listen sends the documents matched by its targets, and later every change. If commits are faster than the client, one
-// update covers several commits.
+// Listen sends the documents that the targets of the stream match, and later every change. If commits are faster than the
+// client, one update covers several commits.
 func (s *service) Listen(stream pb.Firestore_ListenServer) error {
 	l := &listener{service: s, stream: stream, targets: make(map[int32]*target)}
 	l.state, l.time = s.store.read()
@@ -134,7 +134,7 @@ func (l *listener) handle(req *pb.ListenRequest) error {
 func (l *listener) add(p *pb.Target) error {
 	t, err := l.parseTarget(p)
 	if err == nil {
-		// Indexes make the following queries faster.
+		// An index is not necessary, but makes the queries of this target faster.
 		err = l.prepare(l.stream.Context(), t)
 	}
 	if err != nil {
@@ -263,7 +263,8 @@ func (l *listener) advance() error {
 	return l.sendConsistent()
 }
 
-// update sends the differences between the target's documents and the client's. It reports whether there were any.
+// update sends the differences between the documents of the target and those of the client. Without a difference it
+// returns false.
 func (l *listener) update(t *target) (bool, error) {
 	docs := t.docsIn(l.state)
 	next := byName(docs)
@@ -340,5 +341,5 @@ func (l *listener) send(c *pb.TargetChange) error {
 	return l.stream.Send(&pb.ListenResponse{ResponseType: &pb.ListenResponse_TargetChange{TargetChange: c}})
 }
 
-// token returns the resume token of the listener's state.
+// token returns the resume token: a client can continue from the listener's state.
 func (l *listener) token() []byte { return binary.BigEndian.AppendUint64(nil, uint64(l.time)) }

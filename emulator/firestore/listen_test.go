@@ -47,9 +47,9 @@ func TestTheGoClientWatchesAQuery(t *testing.T) {
 		until("b a")
 		set("c", 3)
 		until("c b a")
-		set("d", 4) // pushes a out
+		set("d", 4) // a is now over the limit of the query
 		until("d c b")
-		set("c", 50) // leaves, and lets a in
+		set("c", 50) // c leaves the result, and a is within the limit again
 		until("d b a")
 		must[*client.WriteResult](t)(c.Doc("b").Delete(ctx))
 		changes := until("d a")

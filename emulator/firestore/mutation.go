@@ -16,7 +16,7 @@ import (
 type write struct {
 	name       documentName
 	isDelete   bool
-	isUpdate   bool
+	isUpdate   bool // false for a delete, and for a write of transforms only
 	fields     map[string]*pb.Value
 	mask       []fieldPath // fields to set or delete; nil: replace the document
 	transforms []transform
@@ -28,7 +28,7 @@ func parseWrites(database string, protos []*pb.Write, req proto.Message) ([]*wri
 	if _, err := parseDatabase(database); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	// The exact size costs as much as decoding the request, and is needed close to the limit only.
+	// The exact size costs as much as decoding the request. It is needed only near the limit.
 	const margin = 64 << 10
 	if writesSize(protos) > maxRequestSize-margin {
 		if n := proto.Size(req); n > maxRequestSize {
@@ -89,7 +89,7 @@ func parseWrite(p *pb.Write) (*write, error) {
 		return nil, fmt.Errorf("a write needs an operation")
 	}
 	if !w.isUpdate && (p.GetUpdateMask() != nil || len(p.GetUpdateTransforms()) > 0) {
-		return nil, fmt.Errorf("update_mask and update_transforms go with an update only")
+		return nil, fmt.Errorf("update_mask and update_transforms are allowed only with an update")
 	}
 	var err error
 	if w.name, err = parseDocumentName(name); err != nil {
@@ -137,7 +137,7 @@ func parseWritablePath(s string) (fieldPath, error) {
 	return path, nil
 }
 
-// apply makes the write in b. After an error b is unchanged.
+// apply makes the write in b. After an error b is unchanged. A write that changes no value keeps the update time.
 func (w *write) apply(b *builder) (*pb.WriteResult, error) {
 	old := b.get(w.name)
 	if err := checkPrecondition(w.condition, w.name, old); err != nil {

@@ -10,12 +10,13 @@ import (
 
 // Limits on names, from https://firebase.google.com/docs/firestore/quotas#limits.
 const (
-	maxIDSize             = 1500 // bytes
-	maxNameSize           = 6 << 10
+	maxIDSize             = 1500    // bytes
+	maxNameSize           = 6 << 10 // bytes
 	maxSubcollectionDepth = 100
 )
 
-// reservedID matches names reserved for Firestore, for ids and fields. Documents may have a numericID.
+// reservedID matches the ids and field names reserved for Firestore. numericID matches the exception: a document may
+// have such an id.
 var (
 	reservedID = regexp.MustCompile(`^__(?s:.*)__$`)
 	numericID  = regexp.MustCompile(`^__id-?[0-9]+__$`)
@@ -98,13 +99,12 @@ func parseDocumentName(s string) (documentName, error) {
 		return documentName{}, fmt.Errorf("document name %q has an odd number of segments: it names a collection", s)
 	}
 	if n/2 > maxSubcollectionDepth {
-		return documentName{}, fmt.Errorf("the document lies in more than %d collections", maxSubcollectionDepth)
+		return documentName{}, fmt.Errorf("the document is nested in more than %d collections", maxSubcollectionDepth)
 	}
 	slash := strings.LastIndexByte(s, '/')
 	return documentName{full: s, database: database, collection: s[:slash], id: s[slash+1:]}, nil
 }
 
-// checkID checks the id of a collection or of a document.
 func checkID(id string, ofCollection bool) error {
 	switch {
 	case id == "":
@@ -121,7 +121,7 @@ func checkID(id string, ofCollection bool) error {
 	return nil
 }
 
-// relativePath is the part of a document's name counted in the document's size.
+// relativePath returns the part of a document's name that counts in the document's size.
 func relativePath(name string) string {
 	if _, rest, err := cutDatabase(name); err == nil {
 		return strings.TrimPrefix(rest, "documents/")
@@ -196,7 +196,7 @@ const nameField = "__name__"
 
 func (p fieldPath) isName() bool { return len(p) == 1 && p[0] == nameField }
 
-// String returns the path in the form read by parseFieldPath.
+// String returns the path in the form that parseFieldPath reads.
 func (p fieldPath) String() string {
 	var b strings.Builder
 	for i, name := range p {

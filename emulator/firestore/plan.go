@@ -68,8 +68,8 @@ func (q *query) scanCollections(s *state) scan {
 	}
 }
 
-// equalityIndex returns the best index for an equality filter of the query: the index with the fewest matching
-// documents. It returns nil if no such index exists.
+// equalityIndex returns the best index for an equality filter of the query, with the values of the filter. The best index
+// has the fewest matching documents. Without an index for an equality filter, equalityIndex returns nil.
 func (q *query) equalityIndex(c *collection) (best *fieldIndex, values []*pb.Value) {
 	fewest := maxIndexEstimate + 1
 	for _, f := range q.conjuncts {
@@ -90,7 +90,7 @@ func (q *query) equalityIndex(c *collection) (best *fieldIndex, values []*pb.Val
 	return best, values
 }
 
-// equalTo returns the values, each once, allowed by an equality or an IN filter. It returns nil for all other filters.
+// equalTo returns the values that an equality or an IN filter allows, each once. All other filters return nil.
 func (f fieldFilter) equalTo() []*pb.Value {
 	switch {
 	case f.path.isName():
@@ -219,8 +219,8 @@ func (q *query) scanByValue(x *fieldIndex) scan {
 	}
 }
 
-// wantedIndexes returns the fields of a large collection with a useful but missing index. The first query makes the
-// index. Later writes update it.
+// wantedIndexes returns the fields that need an index for a fast query and have none. A collection of fewer than
+// minIndexedDocs documents needs none. The first query that needs an index makes the index, and later writes update it.
 func (q *query) wantedIndexes(s *state) (path string, fields []fieldPath) {
 	if q.descendants || q.collectionID == "" {
 		return "", nil

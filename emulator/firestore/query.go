@@ -111,8 +111,9 @@ func parseStructuredQuery(parent string, sq *pb.StructuredQuery) (*query, error)
 	return q, nil
 }
 
-// setOrders completes the explicit orders by the documented rules: further fields with an inequality in lexicographic
-// order, then __name__, all in the direction of the last explicit order.
+// setOrders completes the explicit orders: first the other fields with an inequality in lexicographic order, then
+// __name__, all in the direction of the last explicit order. The rules are at order_by in
+// https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1#structuredquery.
 func (q *query) setOrders(explicit []*pb.StructuredQuery_Order, inequalities []fieldPath) error {
 	ordered := func(path fieldPath) bool {
 		return slices.ContainsFunc(q.orders, func(o order) bool { return slices.Equal(o.path, path) })
@@ -124,7 +125,7 @@ func (q *query) setOrders(explicit []*pb.StructuredQuery_Order, inequalities []f
 			return err
 		}
 		if ordered(path) {
-			return fmt.Errorf("the order by %s is there twice", path)
+			return fmt.Errorf("the order by %s appears twice", path)
 		}
 		if ordered(fieldPath{nameField}) {
 			return fmt.Errorf("nothing can be ordered by %s after __name__, which is unique", path)
@@ -165,7 +166,8 @@ func (q *query) parseCursor(c *pb.Cursor, explicit int) (*pb.Cursor, error) {
 	return c, nil
 }
 
-// A match is a document of the result with its sort keys, one for each order.
+// A match is a document of the result with its sort keys, one for each order. The key of __name__ is nil: the document
+// has the name. With __name__ as the only order, keys is nil.
 type match struct {
 	doc  *document
 	keys []*pb.Value
@@ -251,7 +253,8 @@ type result struct {
 	skipped int // documents skipped by the offset
 }
 
-// run evaluates the query.
+// run returns the result of the query in one state. With a limit, the memory for matches depends on offset and limit, and
+// not on the size of the collection.
 func (q *query) run(s *state) result {
 	if q.limit == 0 {
 		return result{}
@@ -297,7 +300,8 @@ func (q *query) run(s *state) result {
 	return r
 }
 
-// unchanged reports whether the result is surely the same in both states. It does not run the query.
+// unchanged reports whether the result is surely the same in both states. It does not run the query: after false, the
+// result can still be the same.
 func (q *query) unchanged(a, b *state) bool {
 	if a == b {
 		return true

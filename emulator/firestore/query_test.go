@@ -295,7 +295,7 @@ func TestValuesAreOrderedAcrossTypes(t *testing.T) {
 		docs := make(map[string]fields)
 		var want []string
 		for i, v := range sorted {
-			// The ids go against the order of the values.
+			// The ids have the reverse order of the values.
 			id := fmt.Sprintf("%03d", len(sorted)-i)
 			docs["c/"+id] = fields{"v": v}
 			want = append(want, id)

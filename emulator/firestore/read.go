@@ -142,8 +142,8 @@ func (s *service) prepare(ctx context.Context, q *query) error {
 	return err
 }
 
-// ListDocuments returns the documents of a collection in pages. With show_missing it includes missing documents with
-// subcollections.
+// ListDocuments returns the documents of a collection in pages, by default of 100 documents and at most of 300. With
+// show_missing it includes missing documents with subcollections.
 func (s *service) ListDocuments(ctx context.Context, req *pb.ListDocumentsRequest) (*pb.ListDocumentsResponse, error) {
 	if req.GetPageSize() < 0 {
 		return nil, status.Error(codes.InvalidArgument, "the page size is negative")
@@ -157,7 +157,7 @@ func (s *service) ListDocuments(ctx context.Context, req *pb.ListDocumentsReques
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	if req.GetShowMissing() && len(orders) > 0 {
-		return nil, status.Error(codes.InvalidArgument, "show_missing and order_by exclude each other")
+		return nil, status.Error(codes.InvalidArgument, "show_missing and order_by cannot be used together")
 	}
 	start, err := parsePageToken(req.GetPageToken())
 	if err != nil {
@@ -178,7 +178,7 @@ func (s *service) ListDocuments(ctx context.Context, req *pb.ListDocumentsReques
 		return nil, err
 	}
 	if start != nil && len(start.GetValues()) != len(q.orders) {
-		return nil, status.Error(codes.InvalidArgument, "the page token is not of this list")
+		return nil, status.Error(codes.InvalidArgument, "the page token belongs to another list")
 	}
 	q.start = start
 	v, err := s.view(q.database, consistency{transaction: req.GetTransaction(), readTime: req.GetReadTime()})
@@ -249,7 +249,7 @@ func parseOrderBy(s string) ([]*pb.StructuredQuery_Order, error) {
 		case len(words) == 2 && strings.EqualFold(words[1], "desc"):
 			o.Direction = pb.StructuredQuery_DESCENDING
 		default:
-			return nil, fmt.Errorf("cannot read the order %q", part)
+			return nil, fmt.Errorf("invalid order %q", part)
 		}
 		o.Field = &pb.StructuredQuery_FieldReference{FieldPath: words[0]}
 		orders = append(orders, o)
@@ -316,7 +316,7 @@ func (s *service) ListCollectionIds(ctx context.Context, req *pb.ListCollectionI
 	prefix := req.GetParent() + "/"
 	last := string(after)
 	v.below(req.GetParent(), func(c *collection) bool {
-		// A collection with only missing documents counts as well.
+		// Also list a collection that has only missing documents with subcollections.
 		id, _, _ := strings.Cut(c.path[len(prefix):], "/")
 		if id == last || last != "" && compareIDs(id, last) < 0 {
 			return true

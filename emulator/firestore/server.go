@@ -14,8 +14,8 @@
 //
 //   - No query needs a configured index, and no query is refused for a missing index.
 //   - Transactions are optimistic. Reads take no locks. All reads of a transaction see the state at the first read. The
-//     commit is ABORTED if a read document or the result of a query has changed since. In a conflict the first commit
-//     wins. retry_transaction ends the named attempt. A repeated attempt has no precedence.
+//     commit is ABORTED if a read document or the result of a query has changed since then. In a conflict the first
+//     commit wins. retry_transaction ends the named attempt. A repeated attempt has no precedence over others.
 //   - Reads at a read_time reach back an hour, at most 1000 commits, and at most 128 MiB of written documents.
 //   - Security rules, access control, time-to-live and backups do not exist.
 //   - Write, ExecutePipeline, PartitionQuery, and find_nearest and explain_options in a query are UNIMPLEMENTED.
@@ -49,7 +49,7 @@ type Server struct {
 
 // A service implements the methods of the API.
 type service struct {
-	pb.UnimplementedFirestoreServer // answers all other methods UNIMPLEMENTED, with the name of the method
+	pb.UnimplementedFirestoreServer // all other methods return UNIMPLEMENTED with the name of the method
 
 	store        *store
 	transactions *transactions
@@ -71,7 +71,8 @@ type Option func(*options)
 // WithAddr sets the TCP address of the server, host:port. The default is a free port of 127.0.0.1.
 func WithAddr(addr string) Option { return func(o *options) { o.addr = addr } }
 
-// WithClock sets the clock for commit times, read times and the expiry of transactions. The default is time.Now. Each
+// WithClock sets the clock for commit times, read times and the expiry of transactions. The default is time.Now.
+// Several goroutines call the function at the same time. Each
 // commit time is at least a microsecond later than the one before, even if the clock stops or goes back.
 func WithClock(now func() time.Time) Option { return func(o *options) { o.clock = now } }
 

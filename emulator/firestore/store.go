@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// Limits on the states kept for reads in the past. The service keeps one hour without point-in-time recovery. The limits
+// Limits on the states kept for reads in the past. Without point-in-time recovery the service keeps one hour. The limits
 // on states and size bound the memory of this server.
 const (
 	historyAge    = time.Hour
@@ -90,7 +90,7 @@ func (s *store) read() (*state, int64) {
 	return current, max(t, current.time)
 }
 
-// readAt returns the state at a time in the past.
+// readAt returns the state at a time in the past, and the time in microseconds. An old time is FAILED_PRECONDITION.
 func (s *store) readAt(at *timestamppb.Timestamp) (*state, int64, error) {
 	if err := at.CheckValid(); err != nil {
 		return nil, 0, status.Errorf(codes.InvalidArgument, "read_time: %v", err)

@@ -32,7 +32,7 @@ var (
 	startOurs = sync.OnceValues(func() (*firestore.Server, error) { return firestore.New() })
 
 	projects atomic.Int64
-	environ  sync.Mutex // FIRESTORE_EMULATOR_HOST is read by NewClient only
+	environ  sync.Mutex // guards FIRESTORE_EMULATOR_HOST; only NewClient reads the variable
 )
 
 func TestMain(m *testing.M) {
@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// A backend is one of both servers with its own project.
+// A backend is this server or Google's emulator, with a project for one test only.
 type backend struct {
 	name    string
 	addr    string
@@ -109,7 +109,7 @@ func ours(t testing.TB) *backend {
 	return connect(t, "ours", srv.Addr())
 }
 
-// googles connects to Google's emulator or skips the test.
+// googles connects to Google's emulator, or skips the test if the emulator is not installed.
 func googles(t testing.TB) *backend {
 	t.Helper()
 	googleWanted.Store(true)
@@ -123,7 +123,7 @@ func googles(t testing.TB) *backend {
 	return connect(t, "google", p.Addr())
 }
 
-// onBoth runs a test against this server and against Google's.
+// onBoth runs a test in parallel against this server and against Google's emulator.
 func onBoth(t *testing.T, test func(t *testing.T, b *backend)) {
 	t.Helper()
 	t.Parallel()

@@ -23,8 +23,8 @@ const (
 
 const transactionIDSize = 26 // bytes, of rand.Text
 
-// A transaction reads the state of its first read and records all results. Its commit succeeds only if the same reads
-// have the same results then.
+// A transaction takes the newest state at its first read, reads only this state, and records all results. The commit
+// succeeds only if the same reads have the same results at the commit.
 type transaction struct {
 	id       string
 	database string
@@ -80,7 +80,7 @@ func (t *transaction) noteQuery(q *query, docs []*document) {
 	t.queries = append(t.queries, readQuery{query: q, docs: docs})
 }
 
-// validate returns ABORTED if a recorded result has changed in the state now.
+// validate compares the recorded results with the newest state, now. It returns ABORTED if a result has changed.
 func (t *transaction) validate(now *state) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -150,7 +150,7 @@ func (t *transaction) expired(now time.Time) bool {
 	return now.Sub(t.used) > transactionIdle || now.Sub(t.began) > transactionLimit
 }
 
-// get returns an open transaction for another call, and restarts its idle time.
+// get returns an open transaction for another call, and restarts the idle time of the transaction.
 func (ts *transactions) get(database string, id []byte) (*transaction, error) {
 	now := ts.clock()
 	ts.mu.Lock()
@@ -181,7 +181,7 @@ func (ts *transactions) take(database string, id []byte) (*transaction, error) {
 	return t, nil
 }
 
-// end removes a transaction, and reports whether it was open.
+// end removes a transaction. It reports whether the transaction was open: of concurrent calls only one returns true.
 func (ts *transactions) end(database, id string) bool {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()

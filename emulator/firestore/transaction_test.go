@@ -67,13 +67,13 @@ func TestOfTwoTransactionsInConflictOneIsAborted(t *testing.T) {
 	onBoth(t, func(t *testing.T, b *backend) {
 		b.fill(t, map[string]fields{"c/d": {"n": integer(0)}})
 		var errs [2]error
-		for range 5 { // Google's emulator locks: where each waits for the other, it may abort both
+		for range 5 { // Google's emulator uses locks: in a deadlock it may abort both transactions
 			var tx [2][]byte
 			for i := range tx {
 				tx[i] = b.begin(t, nil)
 				must[*pb.Document](t)(b.getIn(t, tx[i], "c/d"))
 			}
-			// At the same time, as the first commit may have to wait for the other.
+			// Both commit at the same time, because the first commit may have to wait for the second.
 			var wg sync.WaitGroup
 			for i := range tx {
 				wg.Go(func() { errs[i] = b.commitIn(t, tx[i], update(b.root+"/c/d", fields{"n": integer(int64(i + 1))})) })
@@ -147,7 +147,7 @@ func TestACommitIsAbortedIfAReadDocumentHasChanged(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 		if c.want == codes.Aborted {
-			// The next attempt, which names this one, goes through.
+			// The next attempt names this transaction, and succeeds.
 			tx = b.begin(t, &pb.TransactionOptions{Mode: &pb.TransactionOptions_ReadWrite_{ReadWrite: &pb.TransactionOptions_ReadWrite{RetryTransaction: tx}}})
 			if err := c.read(tx); err != nil {
 				t.Fatal(err)

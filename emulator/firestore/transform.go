@@ -43,7 +43,8 @@ func checkTransform(t *pb.DocumentTransform_FieldTransform) error {
 	return nil
 }
 
-// apply returns the new value of the field and the value for the answer.
+// apply returns the new value of the field and the value for the answer. now is the commit time in microseconds. The
+// rules are in https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1#fieldtransform.
 func (t transform) apply(old *pb.Value, now int64) (value, reported *pb.Value) {
 	switch k := t.proto.GetTransformType().(type) {
 	case *pb.DocumentTransform_FieldTransform_SetToServerValue:
@@ -76,7 +77,8 @@ func (t transform) apply(old *pb.Value, now int64) (value, reported *pb.Value) {
 	return value, value
 }
 
-// increment adds two numbers. Integers saturate.
+// increment adds two numbers. An integer sum outside int64 becomes the nearest int64. If old is not a number, the result
+// is by.
 func increment(old, by *pb.Value) *pb.Value {
 	if kindOf(old) != kindNumber {
 		return by
@@ -97,7 +99,7 @@ func increment(old, by *pb.Value) *pb.Value {
 }
 
 // extreme returns the larger of two numbers if sign is 1, and the smaller if sign is -1. Of two equal numbers it returns
-// the stored one. If either is NaN it returns NaN.
+// old, the stored number. NaN in either gives NaN. If old is not a number, the result is operand.
 func extreme(old, operand *pb.Value, sign int) *pb.Value {
 	switch {
 	case kindOf(old) != kindNumber:

@@ -233,7 +233,7 @@ const (
 
 // checkFields returns an error for invalid fields of a document. It truncates timestamps to microseconds, the service's
 // precision. So the fields must belong to the caller alone, or be stored already: stored timestamps are truncated, and
-// checkFields only reads them.
+// checkFields only reads them, as other goroutines may do at the same time.
 func checkFields(fields map[string]*pb.Value) error {
 	for name, v := range fields {
 		if err := checkFieldName(name); err != nil {
@@ -345,7 +345,7 @@ func documentSize(d *pb.Document) int {
 
 func nameSize(name string) int {
 	const overhead = 16
-	// Each id counts with its length plus one byte.
+	// Each id counts with its length plus one byte. The path already has one byte, a slash, behind each id but the last.
 	return overhead + len(relativePath(name)) + 1
 }
 

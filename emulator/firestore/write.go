@@ -16,7 +16,8 @@ const (
 	maxBatchWrites = 500
 )
 
-// Commit applies all writes in sequence, or none. A request may name a transaction.
+// Commit applies all writes in sequence, or none. If the request names a transaction, Commit checks the reads of the
+// transaction first, and ends the transaction in any case.
 func (s *service) Commit(ctx context.Context, req *pb.CommitRequest) (*pb.CommitResponse, error) {
 	writes, err := parseWrites(req.GetDatabase(), req.GetWrites(), req)
 	if err != nil {
@@ -101,8 +102,8 @@ func (s *service) BatchWrite(ctx context.Context, req *pb.BatchWriteRequest) (*p
 	return &pb.BatchWriteResponse{WriteResults: results, Status: statuses}, nil
 }
 
-// CreateDocument creates a document. It fails if the document exists. Without an id in the request the server chooses
-// a random id.
+// CreateDocument creates a document. An existing document is ALREADY_EXISTS. Without an id in the request the server
+// chooses a random id.
 func (s *service) CreateDocument(ctx context.Context, req *pb.CreateDocumentRequest) (*pb.Document, error) {
 	database, err := parseParent(req.GetParent())
 	if err != nil {

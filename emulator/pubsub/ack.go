@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// ack acknowledges leases. An expired lease still counts while the message waits, has no ordering key, and the
-// subscription is not exactly-once.
+// ack acknowledges leases. The results are in the order of ids. An acknowledgement after the end of the lease is still
+// accepted while the message waits for redelivery, except with an ordering key or with exactly-once delivery.
 func (q *queue) ack(ids []ackID) ([]ackResult, error) {
 	q.mu.Lock()
 	if q.err != nil {
@@ -41,8 +41,8 @@ func (q *queue) reportSettled(ids []uint64) {
 	}
 }
 
-// settle removes an acknowledged entry and appends its id to settled. An entry with an ordering key stays until all
-// earlier entries of the key are acknowledged: a redelivery of an earlier entry repeats the later ones.
+// settle removes an acknowledged or forwarded entry and appends its id to settled. An entry with an ordering key stays
+// until all earlier entries of the key are settled: a redelivery of an earlier entry repeats the later entries.
 func (q *queue) settle(e *entry, settled []uint64) []uint64 {
 	k := e.key
 	if k == nil {
@@ -63,7 +63,8 @@ func (q *queue) settle(e *entry, settled []uint64) []uint64 {
 	return settled
 }
 
-// extend moves the ends of leases to d from now. Zero is a nack: the messages are redelivered.
+// extend moves the ends of leases to d from now. The results are in the order of ids. A d of zero is a nack: the messages
+// are redelivered, or dead-lettered after their last delivery attempt.
 func (q *queue) extend(ids []ackID, d time.Duration) ([]ackResult, error) {
 	q.mu.Lock()
 	if q.err != nil {
@@ -126,8 +127,9 @@ func (q *queue) fail(e *entry, now time.Time, dead []*entry) []*entry {
 	return dead
 }
 
-// redeliver makes an entry wait for its next delivery. All later delivered entries of its key are delivered again too,
-// also acknowledged ones: see "Redelivery" in https://cloud.google.com/pubsub/docs/ordering.
+// redeliver makes an entry wait for its next delivery, after the backoff of its failures. All later delivered entries of
+// the same key are delivered again too, also acknowledged entries: see "Redelivery" in
+// https://cloud.google.com/pubsub/docs/ordering.
 func (q *queue) redeliver(e *entry, now time.Time) {
 	q.release(e)
 	e.state = waiting

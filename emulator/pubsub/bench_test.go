@@ -76,7 +76,7 @@ func fanOut(b *testing.B, bus *bus) {
 				}
 				for _, m := range res.ReceivedMessages {
 					if seen[m.Message.MessageId] {
-						continue // a redelivery is no delivery more
+						continue // count a redelivered message once
 					}
 					seen[m.Message.MessageId] = true
 					sent := time.Unix(0, int64(binary.BigEndian.Uint64(m.Message.Data)))

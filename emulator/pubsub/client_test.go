@@ -68,7 +68,7 @@ func TestGoClientGetsAKeyAgainInOrderFromTheNackedMessageOn(t *testing.T) {
 	ctx, cancel := context.WithCancel(testContext(t))
 	defer cancel()
 	var mu sync.Mutex
-	last := map[string]int{} // the place of the last receipt
+	last := map[string]int{} // position of the last receipt of each message
 	var receipts int
 	nacked := false
 	received := make(chan error, 1)

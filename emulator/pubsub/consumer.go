@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Limits of one take.
+// Limits of one take. The last message of a take may exceed maxBatchBytes.
 const (
 	maxBatchMessages = 1000
 	maxBatchBytes    = 1 << 20
@@ -17,7 +17,7 @@ type keyMode uint8
 
 const (
 	pipelined keyMode = iota // no limit: the consumer keeps the order
-	batched                  // the messages of one take, until all are acknowledged
+	batched                  // the messages of one take, and no more until all are settled
 	single                   // one message at a time
 )
 
@@ -36,10 +36,10 @@ type consumer struct {
 	keys            deque // queues of keys owned by this consumer
 	ownTurn         bool  // the latest pick preferred keys
 	idle            bool  // the latest take returned nothing
-	left            bool
+	left            bool  // leave was called
 }
 
-// join makes c a consumer of the queue until leave.
+// join makes c a consumer of the queue until leave. The error is the reason of a closed queue.
 func (q *queue) join(c *consumer) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

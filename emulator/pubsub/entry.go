@@ -7,7 +7,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 )
 
-// message is one published message. All subscriptions share it. It never changes after the publish.
+// message is one published message, shared by all subscriptions. A message never changes after the publish.
 type message struct {
 	id        uint64
 	pb        *pubsubpb.PubsubMessage
@@ -19,7 +19,7 @@ type message struct {
 type state uint8
 
 const (
-	waiting    state = iota // for a consumer or, while in the time heap, for its time
+	waiting    state = iota // for a consumer, or for the time at while the entry is in the time heap
 	leased                  // delivered, neither acknowledged nor returned
 	acked                   // acknowledged, while an earlier entry of the key is not
 	forwarding              // being published to the dead-letter topic
@@ -35,7 +35,7 @@ type entry struct {
 	holder   *consumer
 	key      *keyQueue // nil for a message without ordering
 
-	// at is the end of the lease of a leased entry, or the earliest next delivery of a waiting entry. It is valid only
+	// at is the end of the lease of a leased entry, or the earliest next delivery of a waiting entry. at is valid only
 	// while the entry is in the time heap.
 	at    time.Time
 	index int // in the time heap, -1 if not in there
@@ -50,7 +50,7 @@ type keyQueue struct {
 	next        int // the entries before next were delivered
 	outstanding int // leased entries, all held by owner
 	owner       *consumer
-	home        *deque // the list with this queue, or nil
+	home        *deque // the deque that lists this keyQueue, or nil
 }
 
 func (k *keyQueue) runnable() (*entry, *keyQueue) { return nil, k }
@@ -68,7 +68,8 @@ func (k *keyQueue) position(e *entry) (int, bool) {
 	})
 }
 
-// head returns the next entry to deliver, or nil if all are delivered or the next one must wait for its time.
+// head returns the next entry to deliver. It returns nil if all entries are delivered, or if the next entry must wait
+// for its time.
 func (k *keyQueue) head() *entry {
 	for k.next < len(k.entries) && k.entries[k.next].state != waiting {
 		k.next++

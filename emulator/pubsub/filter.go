@@ -73,7 +73,6 @@ func isKeyByte(c byte) bool {
 	return c == '-' || c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
-// next reads the next token.
 func (p *filterParser) next() {
 	for p.at < len(p.text) && strings.IndexByte(" \t\r\n", p.text[p.at]) >= 0 {
 		p.at++
@@ -136,7 +135,6 @@ func (p *filterParser) unexpected(want string) error {
 	return fmt.Errorf("at byte %d: %s, want %s", p.start, got, want)
 }
 
-// mark reads one mark.
 func (p *filterParser) mark(m string) error {
 	if p.kind != markToken || p.token != m {
 		return p.unexpected(strconv.Quote(m))

@@ -99,7 +99,7 @@ func FuzzFilter(f *testing.F) {
 		if len(text) > maxFilterBytes-len("NOT ()") {
 			return
 		}
-		// Whatever is taken can be put in parentheses, and negated.
+		// An accepted filter is also accepted in parentheses and negated.
 		for wrapped, want := range map[string]bool{"(" + text + ")": got, "NOT (" + text + ")": !got, "-(" + text + ")": !got} {
 			q, err := parseFilter(wrapped)
 			if err != nil {

@@ -17,7 +17,7 @@ import (
 // imageBatch is the largest number of messages in one record of a snapshot.
 const imageBatch = 100
 
-// image is the content of a journal without its history. newImage makes an empty one; records are added by apply.
+// image is the content of a journal without its history. newImage makes an empty image, and apply adds a record.
 type image struct {
 	topics map[string]*pubsubpb.Topic
 	subs   map[string]*heldSubscription
@@ -105,7 +105,8 @@ func (img *image) putSubscription(body []byte) error {
 	return nil
 }
 
-// hold adds messages to the subscriptions of their topic or, for messagesHeld, to the named subscription.
+// hold adds published messages to the subscriptions of the topic, and messages of the kind messagesHeld to the named
+// subscription.
 func (img *image) hold(kind recordKind, body []byte) error {
 	req := &pubsubpb.PublishRequest{}
 	if err := proto.Unmarshal(body, req); err != nil {
@@ -152,8 +153,8 @@ func (img *image) settle(body []byte) error {
 	return nil
 }
 
-// compact writes the content of a journal as the shortest sequence of records. The queues are not consulted: the log
-// alone decides, so publishers need not wait.
+// compact writes the current topics, subscriptions and unacknowledged messages of a journal to a snapshot. The source is
+// the log and not the queues, so publishers need not wait.
 func compact(s *wal.Snapshot) error {
 	img := newImage()
 	if err := s.Replay(img.apply); err != nil {

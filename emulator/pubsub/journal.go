@@ -28,7 +28,7 @@ const (
 	messagesHeld        recordKind = 7 // a PublishRequest with the name of a subscription in place of the topic
 )
 
-// record encodes one entry of the journal: the kind, then the message.
+// record encodes one entry of the journal: the kind, then the protobuf message.
 func record(kind recordKind, body proto.Message) wal.Record {
 	return func(b []byte) ([]byte, error) {
 		return proto.MarshalOptions{}.MarshalAppend(append(b, byte(kind)), body)
@@ -63,9 +63,9 @@ func settledRecord(subscription string, ids []uint64) wal.Record {
 	return record(messagesSettled, req)
 }
 
-// journal keeps topics, subscriptions and messages in a write-ahead log. The nil journal keeps nothing and returns at
-// once. Delivery attempts and leases are not kept: after a restart every message without an acknowledgement is
-// delivered as if for the first time.
+// journal keeps topics, subscriptions and messages in a write-ahead log. The methods of a nil journal do nothing and
+// return at once. Delivery attempts, leases and backoffs are not kept: after a restart every message without an
+// acknowledgement is delivered as if for the first time.
 type journal struct{ log *wal.Log }
 
 // openJournal opens the journal in a directory and returns its content. compactAt is as in wal.Options.
@@ -87,7 +87,8 @@ func (j *journal) write(r wal.Record) error {
 	return wait()
 }
 
-// publish appends published messages. The returned function waits until the messages are durable.
+// publish appends published messages. The returned function waits until the messages are durable. The append is separate
+// because it needs the topic's lock, and the wait does not.
 func (j *journal) publish(topic string, batch []*message) (wait func() error, err error) {
 	if j == nil {
 		return func() error { return nil }, nil
@@ -112,8 +113,8 @@ func (j *journal) begin(r wal.Record) (wait func() error, err error) {
 	}, nil
 }
 
-// settled appends that messages left a subscription, and does not wait. A message with a lost record is delivered again.
-// The next call that waits reports a failure.
+// settled records that messages left a subscription, and does not wait for the disk. If a crash loses the record, the
+// messages are delivered again. A failed write is the error of all later calls of write and publish.
 func (j *journal) settled(subscription string, ids []uint64) {
 	if j != nil {
 		_ = j.log.AppendLazy(settledRecord(subscription, ids))

@@ -174,7 +174,7 @@ func TestKillLosesNoPublishedMessage(t *testing.T) {
 			published = append(published, id)
 		}
 		if len(published) == 200 {
-			cancel() // which is SIGKILL; what was printed before it came still counts
+			cancel() // sends SIGKILL; lines printed before the signal still count
 		}
 	}
 	if err := child.Wait(); err == nil {

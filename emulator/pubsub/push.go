@@ -25,10 +25,11 @@ const (
 )
 
 // maxPushWindow is the largest number of concurrent push requests of one subscription. As in the service the window
-// starts at one, doubles with every success, and shrinks with every failure.
+// starts at one, doubles with every success, and shrinks with every failure (here to half).
 const maxPushWindow = 128
 
-// pushBody is the JSON of a push request. The service sends ids and times in both spellings.
+// pushBody is the JSON of a push request. As in the service, the message id and the publish time are sent twice, in camel
+// case and in snake case.
 type pushBody struct {
 	DeliveryAttempt int         `json:"deliveryAttempt,omitempty"`
 	Message         pushMessage `json:"message"`
@@ -80,7 +81,7 @@ func (sub *subscription) push(ctx context.Context) {
 					return
 				}
 				adjust(err == nil)
-				// An error means a closed queue, and the message is gone too.
+				// The only error is that of a closed queue. Then the message is gone too.
 				if err == nil {
 					_, _ = sub.queue.ack([]ackID{d.ack})
 					sub.server.count(CountAcked, 1)
@@ -100,11 +101,12 @@ func (sub *subscription) push(ctx context.Context) {
 	}
 }
 
-// errProcessing ends a request answered with 102 Processing. The service treats 102 as success. For net/http it is an
-// interim response.
+// errProcessing ends a request answered with 102 Processing. The service treats 102 as success, but net/http waits for
+// another response.
 var errProcessing = errors.New("102 Processing")
 
-// post sends one message to the endpoint. An error means no acknowledgement.
+// post sends one message to the endpoint. It returns an error if the endpoint did not acknowledge the message within the
+// ack deadline. Status codes 102, 200, 201, 202 and 204 acknowledge: https://cloud.google.com/pubsub/docs/push.
 func (sub *subscription) post(d delivery) error {
 	config := sub.get()
 	body, err := json.Marshal(pushBodyOf(config, d))
@@ -139,7 +141,7 @@ func (sub *subscription) post(d delivery) error {
 		return fmt.Errorf("push: %w", err)
 	}
 	defer res.Body.Close()
-	// A read body lets the connection be used again.
+	// Reading the body lets the connection be used again. A longer body is not worth the time.
 	_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
 	switch res.StatusCode {
 	case http.StatusProcessing, http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent:

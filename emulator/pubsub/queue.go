@@ -21,7 +21,8 @@ type settings struct {
 	ttl         time.Duration // zero: the subscription never expires
 }
 
-// backoff is the pause before the next delivery of a message after the given number of failures.
+// backoff returns the pause before the next delivery of a message after the given number of failures. The pause starts
+// at minBackoff and doubles with each failure, up to maxBackoff.
 func (s *settings) backoff(failures int) time.Duration {
 	d := s.minBackoff
 	for i := 1; i < failures && d < s.maxBackoff; i++ {
@@ -37,12 +38,12 @@ type callbacks struct {
 	forward func(m *message, attempts int) error
 	// settled reports messages that left the queue for good.
 	settled func(ids []uint64)
-	// expired reports that the subscription was unused for its whole ttl.
+	// expired reports that nothing used the subscription for the whole ttl.
 	expired func()
 }
 
 // queue is the backlog of one subscription with its consumers. It decides on delivery, order, leases, redelivery and
-// dead-lettering. It knows nothing of gRPC or HTTP. Package time is its only clock, so testing/synctest can drive it.
+// dead-lettering. It does not use gRPC or HTTP. It reads the clock only by package time, for tests with testing/synctest.
 type queue struct {
 	callbacks callbacks
 
@@ -148,8 +149,8 @@ func (q *queue) add(ms []*message) {
 	q.wake()
 }
 
-// schedule lists the queue of a key for its owner, or for any consumer if it has no owner. It does nothing while the
-// queue has no deliverable head.
+// schedule adds k to the deque of the key's owner or, without an owner, to the ready items. It does nothing if no entry
+// of k can be delivered now, or if the owner must settle all held messages of the key first.
 func (q *queue) schedule(k *keyQueue) {
 	if k.home != nil || k.head() == nil {
 		return
@@ -167,7 +168,7 @@ func (q *queue) schedule(k *keyQueue) {
 	}
 }
 
-// wake signals one idle consumer with room, if items are ready.
+// wake signals one idle consumer with room if items are ready. A take of this consumer wakes the next consumer.
 func (q *queue) wake() {
 	if q.ready.len() == 0 {
 		return
@@ -182,7 +183,7 @@ func (q *queue) wake() {
 	}
 }
 
-// release ends the lease of an entry, if it has one.
+// release ends the lease of an entry, if the entry has one, and removes the entry from the time heap.
 func (q *queue) release(e *entry) {
 	if e.index >= 0 {
 		heap.Remove(&q.times, e.index)

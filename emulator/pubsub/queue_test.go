@@ -141,7 +141,7 @@ func TestAcknowledgedMessagesLeaveNothingBehind(t *testing.T) {
 		for i := range 3000 {
 			b.publish([]string{"", "k" + strconv.Itoa(i%7)}[i%2], "m")
 		}
-		for range 10 { // a take gives no more than maxBatchMessages
+		for range 10 { // a take returns at most maxBatchMessages
 			b.ack(b.take(c)...)
 		}
 		if n := b.len(); n != 0 || len(b.entries) != 0 || len(b.keys) != 0 || len(b.times) != 0 || b.ready.len() != 0 || c.messages != 0 || c.bytes != 0 {
@@ -328,7 +328,7 @@ func TestOrderedKeyComesBackWhenALeaseEnds(t *testing.T) {
 		b.extend(time.Minute, ds[1])
 		pass(10 * time.Second)
 		again := b.want(c, "1", "2")
-		b.ack(ds[1]) // of a lease that was revoked
+		b.ack(ds[1]) // has no effect: the lease ended with the lease of message 1
 		b.nack(again[0])
 		b.want(c, "1", "2")
 	})
@@ -367,7 +367,7 @@ func TestKeyStaysWithItsStreamWhileMessagesAreOutstanding(t *testing.T) {
 		b.ack(b.want(first, "3")...)
 		b.publish("k", "4")
 		four := b.want(second, "4")
-		// A stream that ends keeps the key until its messages are settled.
+		// A stream keeps its key after its end, until the held messages are settled.
 		second.leave()
 		b.publish("k", "5")
 		b.want(first)
@@ -572,9 +572,9 @@ func TestCloseEndsConsumersWithTheReason(t *testing.T) {
 	})
 }
 
-// TestAnyInterleavingKeepsOrderAndLosesNothing drives a queue with random consumers, acknowledgements, nacks, endings
-// and waits. It checks the two guarantees for a key: no message is lost, and a delivery is followed by the next message
-// or, after a redelivery, by an earlier one.
+// TestAnyInterleavingKeepsOrderAndLosesNothing drives a queue with random consumers, acknowledgements, nacks, ends of
+// consumers, and waits. It checks the two guarantees for a key: no message is lost, and after a delivery comes the next
+// message or, in a redelivery, an earlier message.
 func TestAnyInterleavingKeepsOrderAndLosesNothing(t *testing.T) {
 	for seed := range uint64(200) {
 		inBubble(t, settings{ordered: true, minBackoff: 50 * time.Millisecond, maxBackoff: time.Second}, func(b *bench) {
@@ -586,8 +586,8 @@ func TestAnyInterleavingKeepsOrderAndLosesNothing(t *testing.T) {
 			var cs []*consumer
 			var out []held
 			keys := []string{"a", "b", "c"}
-			last := map[string]int{}      // published of each key
-			delivered := map[string]int{} // latest of each key
+			last := map[string]int{}      // number of the last published message of each key
+			delivered := map[string]int{} // number of the latest delivered message of each key
 			overtakings := 0
 			for step := range 400 {
 				switch n := r.IntN(10); {

@@ -4,13 +4,14 @@
 // The server follows the service's documentation, with the documented limits, errors and timing: filters, ordering
 // keys, leases, retry policies, dead-letter policies, push with backoff, and expiration.
 //
-// An unsupported call or field is answered UNIMPLEMENTED, with its name. Unsupported are DetachSubscription, snapshots,
-// schemas, retention of acknowledged messages, message transforms, exports to other products, push without a wrapper,
-// and IAM. An oidc_token in a push configuration is stored and returned, but push requests carry no token.
+// Unsupported calls and fields are UNIMPLEMENTED, and the error contains the name of the call or field. Unsupported are
+// DetachSubscription, snapshots, schemas, retention of acknowledged messages, message transforms, exports to other
+// products, push without a wrapper, and IAM. An oidc_token in a push configuration is stored and returned, but push
+// requests carry no token.
 //
-// A stream may hold any number of messages of one ordering key, a pull one batch, and a push endpoint one message. The
-// key stays with its consumer until all messages held by the consumer are settled. See
-// https://cloud.google.com/pubsub/docs/ordering.
+// A stream may hold any number of messages of one ordering key, in the order of publication. A pull may hold one batch,
+// and a push endpoint one message. The key stays with the consumer until the consumer holds no more messages of the key.
+// See https://cloud.google.com/pubsub/docs/ordering.
 //
 // In this package, subscription.go and topic.go hold the resources, queue.go the backlog of a subscription, stream.go
 // and push.go the delivery, and journal.go the data directory. Of this module the package may import emulator/wal only.
@@ -42,7 +43,7 @@ const (
 	CountPublished = "messages.published"
 	// CountDelivered counts deliveries of one message to one subscriber, including pushes and redeliveries.
 	CountDelivered = "messages.delivered"
-	// CountAcked counts acknowledgements that ended a lease.
+	// CountAcked counts accepted acknowledgements, including late ones and successful pushes.
 	CountAcked = "messages.acked"
 	// CountPushed counts requests to push endpoints.
 	CountPushed = "messages.pushed"
@@ -76,7 +77,7 @@ type Server struct {
 	tasks  sync.WaitGroup // goroutines beside those of grpc
 	closed func() error
 
-	// mu guards topics and subs. The lock order is mu, then a topic's lock, then a queue's lock.
+	// mu guards topics and subs. The lock order is mu, then a topic's lock, a subscription's lock, and a queue's lock.
 	mu     sync.RWMutex
 	topics map[string]*topic
 	subs   map[string]*subscription
@@ -105,29 +106,33 @@ func WithServerOptions(opts ...grpc.ServerOption) Option {
 	return func(o *options) { o.grpc = append(o.grpc, opts...) }
 }
 
-// WithHTTPClient sets the client for push requests. Its redirect policy and timeouts apply. The ack deadline of the
-// subscription limits each request as well.
+// WithHTTPClient sets the client for push requests. The client's redirect policy and timeouts apply, and the ack deadline
+// of the subscription limits each request as well. The default client, also for nil, follows no redirects.
 func WithHTTPClient(c *http.Client) Option {
 	return func(o *options) { o.client = c }
 }
 
 // WithDataDir keeps topics, subscriptions and messages in a directory. The directory is created if necessary and belongs
-// to one server at a time. Publish answers when the messages are on disk.
+// to one server at a time. Publish answers when the messages are on disk. Changes of topics and subscriptions answer when
+// the change is on disk.
 //
-// After a crash, a server started on the same directory has every published message. Unacknowledged messages are
-// delivered again, with their delivery attempts counted from zero. Acknowledgements of the last 50 ms before the crash
-// may be lost: the service allows redelivery. Without this option nothing touches the disk.
+// After a crash, a server started on the same directory continues with the same topics and subscriptions, and has every
+// message of an answered Publish. Unacknowledged messages are delivered again, with their delivery attempts counted from
+// zero. Acknowledgements of the last 50 ms before the crash may be lost: the service allows redelivery. Without this
+// option nothing touches the disk.
 func WithDataDir(dir string) Option {
 	return func(o *options) { o.dataDir = dir }
 }
 
-// WithOnPublish sets a function called with the full topic name and each published message, before the delivery. The
-// call holds the topic's lock: f must be quick, must not call the server, and must not change the message.
+// WithOnPublish sets a function called with the full topic name and each published message, before the delivery. Messages
+// forwarded to a dead-letter topic count as published. The call holds the topic's lock: f must be quick, must not call
+// the server, and must not change the message. Calls for different topics may be concurrent.
 func WithOnPublish(f func(topic string, m *pubsubpb.PubsubMessage)) Option {
 	return func(o *options) { o.onPublish = f }
 }
 
-// New starts a server. The server is ready for calls at Addr when New returns. The caller must Close it.
+// New starts a server. The server is ready for calls at Addr when New returns. New fails if the address or the data
+// directory cannot be used. The caller must Close the server.
 func New(opts ...Option) (*Server, error) {
 	s := &Server{
 		options: options{addr: "127.0.0.1:0"},
@@ -147,13 +152,14 @@ func New(opts ...Option) (*Server, error) {
 		}
 		s.options.client = &http.Client{
 			Transport: s.owned,
-			// A redirect is a failed delivery.
+			// Do not follow redirects: for the service a redirect is a failed delivery.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
 	}
 	s.closed = sync.OnceValue(s.shutdown)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	// Ids start at the clock, so they ascend from run to run. They must be unique, and queues rely on their order.
+	// The first id is the time in microseconds, so ids ascend from run to run. Ids must be unique, and queues rely on
+	// their order.
 	s.nextID.Store(uint64(time.Now().UnixMicro()))
 	for _, key := range []string{
 		CountPublished, CountDelivered, CountAcked, CountPushed, CountDeadLettered,
@@ -193,7 +199,7 @@ func New(opts ...Option) (*Server, error) {
 		return nil, fmt.Errorf("pubsub: %w", err)
 	}
 	s.tasks.Go(func() {
-		// Serve returns when Close stops the server. If the listener breaks before, calls fail.
+		// Serve returns when Close stops the server. A listener that breaks earlier shows in failing calls.
 		_ = s.grpc.Serve(s.lis)
 	})
 	return s, nil
@@ -237,8 +243,8 @@ func (s *Server) Counts() map[string]int64 {
 	return m
 }
 
-// Backlog is the number of unacknowledged messages of a subscription, including outstanding messages. subscription is
-// its full name. The error is NOT_FOUND.
+// Backlog returns the number of unacknowledged messages of a subscription, including outstanding messages. subscription
+// is the full name. The error is NOT_FOUND, or INVALID_ARGUMENT for a malformed name.
 func (s *Server) Backlog(subscription string) (int, error) {
 	sub, err := s.subscription(subscription)
 	if err != nil {

@@ -44,7 +44,7 @@ func TestCloseEndsEveryGoroutineOfABusyServer(t *testing.T) {
 	go b.Pull(t.Context(), &pubsubpb.PullRequest{Subscription: b.subscribe(t, b.topic(t)), MaxMessages: 1})
 	b.publish(t, topic, text("a"))
 	st.next(1)
-	p := nextPush(t, requests) // which gets no answer
+	p := nextPush(t, requests) // the push gets no answer
 	if err := srv.Close(); err != nil {
 		t.Error(err)
 	}
@@ -172,7 +172,7 @@ func TestPushOfAPoisonedMessageIsPacedAndDoesNotHoldUpOthers(t *testing.T) {
 			p.answer <- http.StatusOK
 			continue
 		}
-		b.publish(t, topic, text("other")) // before the pause begins, which it could outlast
+		b.publish(t, topic, text("other")) // before the pause begins: a slow publish could take longer than the pause
 		p.answer <- http.StatusInternalServerError
 	}
 	// Pauses of 100, 200 and 400 ms.

@@ -20,7 +20,7 @@ import (
 // empty list: https://cloud.google.com/pubsub/docs/pull.
 const pullWait = 30 * time.Second
 
-// String is the ack id sent to subscribers.
+// String returns the ack id in the form sent to subscribers.
 func (a ackID) String() string {
 	b := make([]byte, 0, 24)
 	b = strconv.AppendUint(b, a.id, 36)
@@ -45,7 +45,7 @@ func parseAckIDs(texts []string) ([]ackID, error) {
 
 // received converts deliveries to the messages of a response, and counts them.
 func (s *Server) received(batch []delivery) []*pubsubpb.ReceivedMessage {
-	// One allocation for all messages: no code of the server runs more often.
+	// One allocation for all messages: this is the busiest code of the server.
 	space := make([]pubsubpb.ReceivedMessage, len(batch))
 	rs := make([]*pubsubpb.ReceivedMessage, len(batch))
 	bytes := 0
@@ -60,7 +60,7 @@ func (s *Server) received(batch []delivery) []*pubsubpb.ReceivedMessage {
 	return rs
 }
 
-// Pull implements the Subscriber service. It waits for a first message unless return_immediately is set.
+// Pull implements the Subscriber service. It waits up to pullWait for a first message unless return_immediately is set.
 func (s *Server) Pull(ctx context.Context, req *pubsubpb.PullRequest) (*pubsubpb.PullResponse, error) {
 	sub, err := s.pullable(req.Subscription)
 	if err != nil {
@@ -112,8 +112,8 @@ func (s *Server) pullable(name string) (*subscription, error) {
 	return sub, nil
 }
 
-// Acknowledge implements the Subscriber service. With exactly-once delivery an ended lease is an error, with details as
-// in https://cloud.google.com/pubsub/docs/exactly-once-delivery.
+// Acknowledge implements the Subscriber service. If the subscription has exactly-once delivery, an ended lease is an
+// error, with details as in https://cloud.google.com/pubsub/docs/exactly-once-delivery.
 func (s *Server) Acknowledge(_ context.Context, req *pubsubpb.AcknowledgeRequest) (*emptypb.Empty, error) {
 	sub, err := s.subscription(req.Subscription)
 	if err != nil {
@@ -201,7 +201,8 @@ type stream struct {
 	server   *Server
 	sub      *subscription
 	consumer *consumer
-	// answers holds responses without messages: heartbeats and confirmations. Only the goroutine of send may send.
+	// answers holds responses without messages: heartbeats and confirmations. A gRPC stream allows one sending goroutine,
+	// so send also sends the answers.
 	answers chan *pubsubpb.StreamingPullResponse
 }
 
@@ -242,7 +243,7 @@ func (s *Server) StreamingPull(grpcStream pubsubpb.Subscriber_StreamingPullServe
 		return err
 	}
 	ended := make(chan error, 1)
-	// The goroutine ends when the client ends the stream, or with the stream's context after this handler returns.
+	// This goroutine ends when the client ends the stream, or with the stream's context soon after StreamingPull returns.
 	s.tasks.Go(func() { ended <- st.receive() })
 	return st.send(ended)
 }
@@ -302,7 +303,7 @@ func (st *stream) reply(r *pubsubpb.StreamingPullResponse) error {
 // answer applies the acknowledgements and deadline changes of a request.
 func (st *stream) answer(req *pubsubpb.StreamingPullRequest) error {
 	if len(req.ModifyDeadlineAckIds) != len(req.ModifyDeadlineSeconds) {
-		return invalid("modify_deadline_ack_ids and modify_deadline_seconds have not the same length")
+		return invalid("modify_deadline_ack_ids and modify_deadline_seconds do not have the same length")
 	}
 	confirm := st.sub.get().EnableExactlyOnceDelivery
 	if len(req.AckIds) > 0 {
@@ -320,7 +321,7 @@ func (st *stream) answer(req *pubsubpb.StreamingPullRequest) error {
 			}
 		}
 	}
-	// Ids with the same deadline are extended together. Nearly always that is the whole request.
+	// Ids with the same deadline are extended together. Nearly always the whole request has one deadline.
 	ids, seconds := req.ModifyDeadlineAckIds, req.ModifyDeadlineSeconds
 	for len(ids) > 0 {
 		n := 1

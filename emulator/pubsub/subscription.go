@@ -26,7 +26,7 @@ const (
 	defaultRetryMinimum = 10 * time.Second
 )
 
-// subscription is a subscription with its configuration, its backlog and, with a push endpoint, its push goroutine.
+// subscription holds the configuration and the backlog of one subscription, and its push goroutine if it has an endpoint.
 type subscription struct {
 	name   string
 	server *Server
@@ -50,7 +50,7 @@ func (s *Server) subscription(name string) (*subscription, error) {
 	return nil, notFound(name)
 }
 
-// newSubscription makes a subscription from a complete configuration.
+// newSubscription makes a subscription from a complete configuration. The error is INVALID_ARGUMENT for a bad filter.
 func (s *Server) newSubscription(config *pubsubpb.Subscription) (*subscription, error) {
 	f, err := parseFilter(config.Filter)
 	if err != nil {
@@ -112,7 +112,7 @@ func (sub *subscription) set(config *pubsubpb.Subscription) {
 	}
 }
 
-// end closes the backlog. reason is the error of the open streams.
+// end closes the backlog and stops the push goroutine. reason is the error of the open streams and pulls.
 func (sub *subscription) end(reason error) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
@@ -203,7 +203,7 @@ func complete(call string, c *pubsubpb.Subscription) error {
 		return err
 	}
 	if c.EnableExactlyOnceDelivery && c.PushConfig.PushEndpoint != "" {
-		return invalid("enable_exactly_once_delivery: not with a push endpoint")
+		return invalid("enable_exactly_once_delivery: not allowed with a push endpoint")
 	}
 	if _, err := parseFilter(c.Filter); err != nil {
 		return invalid("Invalid filter: %v", err)
@@ -330,8 +330,8 @@ func (s *Server) UpdateSubscription(_ context.Context, req *pubsubpb.UpdateSubsc
 	})
 }
 
-// alter applies f to a copy of a subscription's configuration, checks the copy, and makes it current. call is the name
-// of the RPC, for error messages.
+// alter applies f to a copy of a subscription's configuration, checks the copy, and makes the copy current. call is the
+// name of the RPC, for error messages.
 func (s *Server) alter(call, name string, f func(*pubsubpb.Subscription) error) (*pubsubpb.Subscription, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -409,7 +409,7 @@ func (s *Server) expire(sub *subscription) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.subs[sub.name] == sub {
-		// After a failed write the journal fails every later call too.
+		// The journal returns the error of a failed write to every later call too.
 		_ = s.dropSubscription(sub, true)
 	}
 }
@@ -432,7 +432,7 @@ func (s *Server) dropSubscription(sub *subscription, record bool) error {
 }
 
 // Seek implements the Subscriber service for times: messages published before the time count as acknowledged.
-// Acknowledged messages are not retained, so Seek replays nothing. It is UNIMPLEMENTED if the topic's retention would
+// Acknowledged messages are not retained, so Seek replays nothing. Seek is UNIMPLEMENTED if the topic's retention would
 // replay messages.
 func (s *Server) Seek(_ context.Context, req *pubsubpb.SeekRequest) (*pubsubpb.SeekResponse, error) {
 	sub, err := s.subscription(req.Subscription)

@@ -41,7 +41,7 @@ func (b *bus) name(kind string) string {
 	return fmt.Sprintf("projects/%s/%s/%s-%d", b.project, kind, kind[:1]+"name", names.Add(1))
 }
 
-// theirs is Google's emulator. The first test with a Google half starts it.
+// theirs is Google's emulator. The first test that needs the emulator starts it.
 var theirs struct {
 	once    sync.Once
 	process *google.Process
@@ -308,10 +308,10 @@ type pushed struct {
 		Subscription    string
 		DeliveryAttempt int
 	}
-	answer chan int // takes the status of the answer
+	answer chan int // receives the HTTP status of the answer from the test
 }
 
-// endpoint starts a push endpoint. Every request waits in requests for its answer.
+// endpoint starts a push endpoint. It sends each request to requests, and answers when the test sends a status.
 func endpoint(t testing.TB) (url string, requests <-chan *pushed) {
 	t.Helper()
 	ch := make(chan *pushed)

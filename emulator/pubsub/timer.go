@@ -15,7 +15,7 @@ func (q *queue) purge(t time.Time) {
 	q.reportSettled(dropped)
 }
 
-// drop removes the entries for which keep returns false, also leased ones.
+// drop removes the entries for which keep returns false, also leased entries, and returns their ids.
 func (q *queue) drop(keep func(*entry) bool) (dropped []uint64) {
 	thinned := map[*keyQueue]bool{}
 	for id, e := range q.entries {
@@ -125,7 +125,8 @@ func (q *queue) endTimes(now time.Time) (dead []*entry) {
 	return dead
 }
 
-// enforceRetention drops expired messages if a sweep is due. Leased messages stay.
+// enforceRetention drops expired messages if a sweep is due. Leased messages stay, and messages on their way to the
+// dead-letter topic.
 func (q *queue) enforceRetention(now time.Time) (dropped []uint64) {
 	r := q.settings.retention
 	if r <= 0 || q.sweep.IsZero() || q.sweep.After(now) {

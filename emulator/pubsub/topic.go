@@ -29,14 +29,15 @@ const (
 	maxOrderingKeyBytes  = 1024
 )
 
-// Limits of message retention of topics and subscriptions.
+// Limits of message retention of topics and subscriptions:
+// https://cloud.google.com/pubsub/docs/reference/rpc/google.pubsub.v1#topic.
 const (
 	minRetention = 10 * time.Minute
 	maxRetention = 31 * 24 * time.Hour
 )
 
-// topic distributes published messages to its subscriptions. Under its lock, messages reach the journal and every queue
-// in the order of their ids.
+// topic distributes published messages to its subscriptions. Publish holds the topic's lock from the first id to the
+// last queue, so the journal and every queue get the messages in the order of their ids.
 type topic struct {
 	name string
 
@@ -236,7 +237,7 @@ func (s *Server) dropTopic(t *topic) {
 	t.subs = nil
 }
 
-// attach adds a subscription to the topic. It gets messages published from now on.
+// attach adds a subscription to the topic. The subscription gets messages published from now on.
 func (t *topic) attach(sub *subscription) {
 	i, _ := slices.BinarySearchFunc(t.subs, sub.name, func(x *subscription, name string) int {
 		return strings.Compare(x.name, name)
@@ -280,7 +281,7 @@ func checkPublish(req *pubsubpb.PublishRequest) error {
 			return err
 		}
 		if m.OrderingKey != req.Messages[0].OrderingKey {
-			return invalid("In a PublishRequest, all messages must have the same ordering key: message %d has not the key of the first.", i)
+			return invalid("In a PublishRequest, all messages must have the same ordering key: message %d does not have the key of the first message.", i)
 		}
 	}
 	return nil

@@ -8,21 +8,23 @@ import (
 	"path/filepath"
 )
 
-// Snapshot writes the records that replace the log before a compaction.
+// Snapshot writes the records that replace the older part of the log. Log.Compact passes a Snapshot to its write
+// function. A Snapshot is valid during the call of write only, for one goroutine.
 type Snapshot struct {
 	log        *Log
-	base       uint64 // generation of the snapshot before
+	base       uint64 // generation of the previous snapshot; 0 without one
 	generation uint64
 	w          *bufio.Writer
-	size       int64
-	buf        []byte
+	size       int64  // bytes written
+	buf        []byte // for the next record
 }
 
-// Compact starts a compaction if the log has grown enough and none is under way. It returns at once: write runs on a
-// goroutine of the log. write must Add records equivalent to all records durable at the call of Compact, and to no later
-// record. A caller with concurrent appends gets exactly the durable records from Snapshot.Replay.
+// Compact starts a compaction if the log has grown enough and none is under way. Compact itself only starts the next log
+// file: write runs later, on a goroutine of the log. write must Add records equivalent to all records durable at the call
+// of Compact, and to no later record. A caller with concurrent appends gets exactly these records from Snapshot.Replay.
 //
-// A failed compaction loses nothing. Close returns the error. The next attempt comes after CompactAt bytes more.
+// A failed compaction loses nothing. Close returns the error. The next attempt comes when the log has grown as much
+// again: by CompactAt, and by twice the size of the newest snapshot.
 func (l *Log) Compact(write func(s *Snapshot) error) {
 	if !l.due.Load() { // without fileMu: a write holds fileMu during the fsync
 		return
@@ -54,7 +56,7 @@ func (l *Log) Compact(write func(s *Snapshot) error) {
 	})
 }
 
-// checkDue sets due. The caller holds fileMu.
+// checkDue sets due. The caller holds fileMu, or is Open.
 func (l *Log) checkDue() {
 	l.due.Store(!l.compacting && l.logged >= max(l.opts.CompactAt, 2*l.snapshotSize))
 }
@@ -73,14 +75,15 @@ func (l *Log) rotate() error {
 		// Appends go on in the current file, so the current file must stay the last one.
 		return errors.Join(err, os.RemoveAll(l.path(logPrefix, l.generation+1)))
 	}
-	err = l.file.Close() // all its records are synced
+	err = l.file.Close() // all its records are synced: an error loses nothing
 	l.file = next
 	l.generation++
 	return err
 }
 
-// Replay calls f for each durable record before the compaction, in the order of the appends. A record is valid during
-// the call only.
+// Replay calls f for each record durable before the compaction: first for the records of the previous snapshot, then for
+// the later records in the order of the appends. A record is valid during the call only. Replay returns the first error
+// of f, or an error if a file is damaged.
 func (s *Snapshot) Replay(f func(record []byte) error) error {
 	if s.base > 0 {
 		if _, err := s.log.replayFile(s.log.path(snapshotPrefix, s.base), f, false); err != nil {
@@ -95,7 +98,7 @@ func (s *Snapshot) Replay(f func(record []byte) error) error {
 	return nil
 }
 
-// Add appends a record to the snapshot.
+// Add appends a record to the snapshot. write must return an error of Add.
 func (s *Snapshot) Add(r Record) error {
 	b, err := appendFrame(s.buf[:0], r)
 	if err != nil {

@@ -7,17 +7,17 @@
 //
 // # Files
 //
-// Records go to the log file of the current generation, log-G. A compaction starts log-G+1 and writes the state
-// between both files to snapshot-G+1. Older files are removed when the snapshot is complete under its final name.
-// The content is the newest snapshot, followed by the log files from its generation on.
+// Records go to the log file of the current generation, log-G. A compaction starts log-G+1 and writes the state at
+// the end of log-G to snapshot-G+1. Older files are removed when the snapshot is complete under its final name. The
+// content is the newest snapshot, followed by the log files from the snapshot's generation on.
 //
 // Each file starts with a header line with the format of the records. A sequence of records follows: the length of
 // the payload and its CRC-32C, four bytes each and little-endian, then the payload.
 //
-// A crash leaves at most one incomplete write, at the end of the last log file. Open cuts off the incomplete write.
-// All other damage is an error.
+// A crash leaves at most one incomplete write, at the end of the last log file. Open keeps the intact records of the
+// write and cuts off the rest. All other damage is an error.
 //
-// The package knows nothing of the records' content, and must not import packages of this module.
+// The package does not read the content of records, and must not import packages of this module.
 package wal
 
 import (
@@ -32,13 +32,14 @@ import (
 )
 
 const (
-	// lazyDelay is the longest time that a record of AppendLazy stays in memory only.
+	// lazyDelay is the longest time that a record of AppendLazy waits for a write. A crash loses the waiting records,
+	// but many records share one fsync.
 	lazyDelay = 50 * time.Millisecond
-	// maxLazyBytes is the size of the buffer that ends the wait of lazy records early.
+	// maxLazyBytes is the size of the buffer, in bytes, at which lazy records are written before lazyDelay.
 	maxLazyBytes = 1 << 20
-	// maxSpareBytes is the largest buffer kept for the next write.
+	// maxSpareBytes is the largest buffer kept for the next write, in bytes.
 	maxSpareBytes = 16 << 20
-	// defaultCompactAt keeps small logs from being compacted all the time.
+	// defaultCompactAt is large, so that a small log is not compacted all the time. In bytes.
 	defaultCompactAt = 64 << 20
 )
 
@@ -47,18 +48,19 @@ var ErrClosed = errors.New("wal: the log is closed")
 
 // Options configures a Log.
 type Options struct {
-	// Format names the owner and the version of the records, for example "pubsub 1". It is part of the header of each
-	// file, without a line break. Open refuses files of another format.
+	// Format names the owner and the version of the records, for example "pubsub 1". Format is part of the header line of
+	// each file, so it must have no line break. Open refuses files of another format.
 	Format string
-	// CompactAt is the size of the log files, in bytes, at which a compaction is worth its cost. Zero means 64 MiB.
-	// A compaction also waits until the log files are twice as large as the newest snapshot.
+	// CompactAt is the size in bytes at which the log files are compacted. Zero means 64 MiB. A compaction also waits
+	// until the log files are twice as large as the newest snapshot.
 	CompactAt int64
 }
 
-// Record appends the encoding of one record to b, at least one byte, and returns the extended slice.
+// Record appends the encoding of one record to b, from 1 byte to 4 GiB, and returns the extended slice. The log calls a
+// Record under its lock: a Record must be quick and must not call the log.
 type Record func(b []byte) ([]byte, error)
 
-// Batch is the set of records made durable by one write.
+// Batch is the set of records made durable by one write. Append returns it.
 type Batch struct {
 	done chan struct{}
 	err  error // valid when done is closed
@@ -72,14 +74,15 @@ func (b *Batch) Wait() error {
 	return b.err
 }
 
-// Log is an open write-ahead log. Its methods may be called concurrently. After the first failed write every append
-// returns that error: the end of the file is unknown, and no replay would find a record behind a torn one.
+// Log is an open write-ahead log, made by Open. Its methods may be called concurrently. After the first failed write
+// every append returns the error of this write: the end of the file is unknown, and a replay finds no record behind a
+// torn one.
 type Log struct {
 	dir  string
 	opts Options
 	lock io.Closer
 
-	wakes   chan struct{} // holds a token while the buffer is to be written
+	wakes   chan struct{} // holds a token when the buffer must be written
 	flusher sync.WaitGroup
 
 	mu     sync.Mutex
@@ -90,23 +93,25 @@ type Log struct {
 	err    error // of the first failed write
 	closed bool
 
-	due atomic.Bool // a compaction is worth its cost, and none is under way
+	due atomic.Bool // the log has grown enough for a compaction, and none is under way
 
 	// fileMu guards the fields below. The lock order is fileMu, then mu.
 	fileMu       sync.Mutex
 	file         *os.File // the log file of the current generation
 	generation   uint64
 	base         uint64 // generation of the newest snapshot; 0 before the first
-	logged       int64  // bytes in the log files since the newest snapshot
+	logged       int64  // bytes in the log files since the start of the latest compaction
 	snapshotSize int64  // bytes in the newest snapshot
 	compacting   bool
 	compactErr   error
 	compaction   sync.WaitGroup // at most one goroutine
 }
 
-// Open creates the directory if necessary, locks the directory, and calls replay for each record in the order of the
-// appends. A record is valid during the call only. Open fails if the directory is in use or has unknown files, if a file
-// is damaged, or if replay fails. The caller must Close the log.
+// Open creates the directory if necessary, locks the directory, and calls replay for each record: first for the records
+// of the newest snapshot, then for later records in the order of the appends. A record is valid during the call only.
+//
+// Open fails if the directory is in use or has unknown files, if a file is damaged, or if replay fails. Only on Unix does
+// Open detect another process that uses the directory. The caller must Close the log.
 func Open(dir string, o Options, replay func(record []byte) error) (*Log, error) {
 	if o.CompactAt == 0 {
 		o.CompactAt = defaultCompactAt
@@ -129,11 +134,15 @@ func Open(dir string, o Options, replay func(record []byte) error) (*Log, error)
 	return l, nil
 }
 
-// Append adds records to the next write, which starts as soon as the write under way ends. All records are in one
-// write, or none if an encoding fails. Wait on the batch returns when they are durable.
+// Append adds records to the next write. The write starts as soon as the write under way ends. All records are in one
+// write, or none if an encoding fails. A crash during the write may keep only the first records.
+//
+// Append does not wait for the disk: Batch.Wait does. The error is ErrClosed, the first failed write, or an encoding that
+// failed.
 func (l *Log) Append(records ...Record) (*Batch, error) { return l.append(records, false) }
 
-// AppendLazy adds records to a write within the next 50 ms. A crash may lose them.
+// AppendLazy adds records to a write within the next 50 ms. A crash before the write loses the records. The errors are
+// those of Append. If the write itself fails, later appends and Close return the error.
 func (l *Log) AppendLazy(records ...Record) error {
 	_, err := l.append(records, true)
 	return err
@@ -174,7 +183,7 @@ func (l *Log) signal() {
 	}
 }
 
-// wake runs on the timer's goroutine. Close may have ended the flusher by then.
+// wake runs on the timer's goroutine. Close may have closed wakes before.
 func (l *Log) wake() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -223,8 +232,8 @@ func (l *Log) write(buf []byte) error {
 	return nil
 }
 
-// Close writes the remaining records, waits for a compaction under way, and unlocks the directory. It returns the first
-// error of a write or of a compaction. It must be called once.
+// Close writes the remaining records, waits for a compaction under way, and unlocks the directory. It returns the error
+// of the first failed write and of the latest failed compaction. It must be called once.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	l.closed = true

@@ -26,7 +26,7 @@ const frameHeader = 8 // bytes: length and checksum of the payload
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// appendFrame appends a record as the file holds it.
+// appendFrame appends a record in the format of the files: length, checksum, payload.
 func appendFrame(b []byte, r Record) ([]byte, error) {
 	start := len(b)
 	b, err := r(append(b, make([]byte, frameHeader)...))
@@ -51,8 +51,8 @@ func (l *Log) path(prefix string, generation uint64) string {
 	return filepath.Join(l.dir, fmt.Sprintf("%s%016x", prefix, generation))
 }
 
-// list returns the generations of the snapshots and of the log files, ascending. An unknown file is an error: the
-// directory belongs to another program, or to a version with other files. Names with a leading dot are ignored.
+// list returns the generations of the snapshots and of the log files, ascending. An unknown file is an error: another
+// program, or another version of this package, owns the directory. Names with a leading dot are ignored.
 func (l *Log) list() (snapshots, logs []uint64, err error) {
 	entries, err := os.ReadDir(l.dir)
 	if err != nil {
@@ -68,7 +68,7 @@ func (l *Log) list() (snapshots, logs []uint64, err error) {
 		} else if g, ok := generationOf(name, logPrefix); ok {
 			logs = append(logs, g)
 		} else {
-			return nil, nil, fmt.Errorf("the file %q does not belong to this log: use another directory, or delete this one to start empty", name)
+			return nil, nil, fmt.Errorf("the file %q does not belong to this log: use another directory, or delete the whole directory to start empty", name)
 		}
 	}
 	slices.Sort(snapshots)
@@ -102,7 +102,7 @@ func (l *Log) load(replay func([]byte) error) error {
 	logs = slices.DeleteFunc(logs, func(g uint64) bool { return g < l.base })
 	for i, g := range logs {
 		if want := l.base + uint64(i); g != want {
-			return fmt.Errorf("the file %s is missing: restore the directory from a copy, or delete it to start empty", filepath.Base(l.path(logPrefix, want)))
+			return fmt.Errorf("the file %s is missing: restore the directory from a copy, or delete the whole directory to start empty", filepath.Base(l.path(logPrefix, want)))
 		}
 		isLast := i == len(logs)-1
 		size, err := l.replayFile(l.path(logPrefix, g), replay, isLast)
@@ -142,7 +142,7 @@ func (l *Log) openLog(generation uint64) (*os.File, error) {
 	return f, nil
 }
 
-// removeBefore removes the files replaced by a snapshot of the generation.
+// removeBefore removes the files replaced by the snapshot of a generation, and an incomplete snapshot.
 func (l *Log) removeBefore(generation uint64) error {
 	if err := os.Remove(filepath.Join(l.dir, temporaryName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -205,7 +205,7 @@ func (s *scanner) scan(header []byte, replay func([]byte) error, tornTail bool) 
 		if tornTail && s.size <= int64(len(header)) && isTorn {
 			return 0, nil
 		}
-		return 0, fmt.Errorf("the file is not of the format %q: use another directory, or delete this one to start empty", bytes.TrimSpace(header))
+		return 0, fmt.Errorf("the file does not have the format %q: use another directory, or delete the whole directory to start empty", bytes.TrimSpace(header))
 	}
 	s.at = int64(n)
 	for s.at < s.size {
@@ -217,7 +217,7 @@ func (s *scanner) scan(header []byte, replay func([]byte) error, tornTail bool) 
 			if tornTail && !s.recordFollows() {
 				return s.at, nil
 			}
-			return 0, fmt.Errorf("the record at byte %d is damaged: restore the directory from a copy, or delete it to start empty", s.at)
+			return 0, fmt.Errorf("the record at byte %d is damaged: restore the directory from a copy, or delete the whole directory to start empty", s.at)
 		}
 		if err := replay(record); err != nil {
 			return 0, fmt.Errorf("the record at byte %d: %w", s.at, err)
@@ -254,8 +254,8 @@ func (s *scanner) next() ([]byte, error) {
 	return payload, nil
 }
 
-// recordFollows reports whether an intact record follows the damaged one at s.at. Then a crash during the last write is
-// not the cause of the damage.
+// recordFollows reports whether an intact record follows the damaged record at s.at. Such damage does not come from a
+// crash during the last write.
 func (s *scanner) recordFollows() bool {
 	var head [frameHeader]byte
 	if _, err := s.file.ReadAt(head[:], s.at); err != nil {

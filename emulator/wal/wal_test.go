@@ -254,7 +254,7 @@ func TestUnreadableDirectoriesAreRefusedWithAdvice(t *testing.T) {
 		want   string
 	}{
 		"damage before the last record": {flip(len("wal 1 test 1\n") + 9), "is damaged"},
-		"another format":                {flip(4), "not of the format"},
+		"another format":                {flip(4), "does not have the format"},
 		"an unknown file": {func(t *testing.T, dir string) {
 			if err := os.WriteFile(filepath.Join(dir, "journal"), []byte("old"), 0o600); err != nil {
 				t.Fatal(err)
