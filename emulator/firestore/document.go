@@ -10,26 +10,52 @@ import (
 // A document is one version of a stored document. It never changes. A write stores a new version, so equal pointers in
 // two states mean the same version.
 type document struct {
-	id    string
-	proto *pb.Document // shared with answers under way; never changes
-	size  int          // documentSize of proto, in bytes
+	name             string // full
+	id               string // the last segment of name
+	packed           []byte // the fields: see pack
+	created, updated int64  // times in microseconds
+	size             int    // documentSize, in bytes
 }
 
 func newDocument(d *pb.Document) *document { return sizedDocument(d, documentSize(d)) }
 
 // sizedDocument is newDocument with a known documentSize(d).
 func sizedDocument(d *pb.Document, size int) *document {
-	return &document{id: d.Name[strings.LastIndexByte(d.Name, '/')+1:], proto: d, size: size}
+	return &document{
+		name: d.Name, id: d.Name[strings.LastIndexByte(d.Name, '/')+1:], packed: pack(d.Fields),
+		created: d.CreateTime.AsTime().UnixMicro(), updated: d.UpdateTime.AsTime().UnixMicro(), size: size,
+	}
 }
 
-// field returns the value at path, or nil.
-func (d *document) field(path fieldPath) *pb.Value { return fieldOf(d.proto.GetFields(), path) }
-
-func fieldOf(fields map[string]*pb.Value, path fieldPath) *pb.Value {
-	for _, name := range path[:len(path)-1] {
-		fields = fields[name].GetMapValue().GetFields()
+// fields decodes all fields. A nil document has none.
+func (d *document) fields() map[string]*pb.Value {
+	if d == nil {
+		return nil
 	}
-	return fields[path[len(path)-1]]
+	return unpack(d.packed)
+}
+
+// field decodes the value at path. It returns nil if there is no such field.
+func (d *document) field(path fieldPath) *pb.Value { return unpackField(d.packed, path) }
+
+// answer returns the document for a client or the journal, with the fields in paths only. nil means all fields. Then the
+// fields are among the unknown fields of the message, still packed: the encoding is the same, and no value is decoded.
+func (d *document) answer(paths []fieldPath) *pb.Document {
+	p := &pb.Document{Name: d.name}
+	if d.created != 0 { // a missing document in a list has no times
+		p.CreateTime, p.UpdateTime = timestampOf(d.created), timestampOf(d.updated)
+	}
+	if paths == nil {
+		p.ProtoReflect().SetUnknown(d.packed)
+		return p
+	}
+	p.Fields = make(map[string]*pb.Value)
+	for _, path := range paths {
+		if v := d.field(path); v != nil && !strings.HasPrefix(path[0], "__") {
+			setField(p.Fields, path, v)
+		}
+	}
+	return p
 }
 
 // A collection holds the documents of one collection by id. It never changes after its state is published.
@@ -111,8 +137,20 @@ func (x *fieldIndex) replace(old, next *document) {
 		x.entries.Delete(indexEntry{value: before, doc: old})
 	}
 	if after != nil {
-		x.entries.Set(indexEntry{value: after, doc: next})
+		x.entries.Set(indexEntry{value: x.stored(after), doc: next})
 	}
+}
+
+// stored returns the value of an entry if an identical one exists, and v otherwise. So documents with the same value
+// share its memory.
+func (x *fieldIndex) stored(v *pb.Value) *pb.Value {
+	x.entries.Ascend(indexEntry{value: v}, func(e indexEntry) bool {
+		if identicalValues(e.value, v) {
+			v = e.value
+		}
+		return false
+	})
+	return v
 }
 
 func compareIndexEntries(a, b indexEntry) int {

@@ -72,7 +72,7 @@ func commitRecord(time int64, changes []change) wal.Record {
 		req := &pb.CommitRequest{Writes: make([]*pb.Write, len(changes))}
 		for i, c := range changes {
 			if c.doc != nil {
-				req.Writes[i] = &pb.Write{Operation: &pb.Write_Update{Update: c.doc.proto}}
+				req.Writes[i] = &pb.Write{Operation: &pb.Write_Update{Update: c.doc.answer(nil)}}
 			} else {
 				req.Writes[i] = &pb.Write{Operation: &pb.Write_Delete{Delete: c.name}}
 			}
@@ -114,7 +114,7 @@ func writeSnapshot(snapshot *wal.Snapshot, s *state) (err error) {
 	}
 	s.collections.Scan(func(c *collection) bool {
 		c.docs.Scan(func(d *document) bool {
-			changes = append(changes, change{name: d.proto.Name, doc: d})
+			changes = append(changes, change{name: d.name, doc: d})
 			if pending += d.size; pending > snapshotRecordSize {
 				flush()
 			}

@@ -82,7 +82,8 @@ func WithClock(now func() time.Time) Option { return func(o *options) { o.clock 
 func WithDataDir(dir string) Option { return func(o *options) { o.dataDir = dir } }
 
 // WithUnaryInterceptor adds interceptors of unary calls, the first outermost, for example for fault injection. An
-// interceptor must not change the messages in answers: they share memory with the stored documents.
+// interceptor must not change the messages in answers: they share memory with the stored documents. The fields of a
+// document in an answer are still encoded, among the unknown fields of the message.
 func WithUnaryInterceptor(i ...grpc.UnaryServerInterceptor) Option {
 	return func(o *options) { o.unary = append(o.unary, i...) }
 }
