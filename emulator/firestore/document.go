@@ -1,6 +1,7 @@
 package firestore
 
 import (
+	"cmp"
 	"strings"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
@@ -15,6 +16,7 @@ type document struct {
 	packed           []byte // the fields: see pack
 	created, updated int64  // times in microseconds
 	size             int    // documentSize, in bytes
+	expires          int64  // time of expiry in microseconds, set by builder.put; 0: never
 }
 
 func newDocument(d *pb.Document) *document { return sizedDocument(d, documentSize(d)) }
@@ -86,18 +88,22 @@ func (c *collection) copy() *collection {
 	return next
 }
 
-func (c *collection) put(d *document) {
+// put stores d and returns the replaced version, or nil.
+func (c *collection) put(d *document) *document {
 	old, _ := c.docs.Set(d)
 	for _, index := range c.indexes {
 		index.replace(old, d)
 	}
+	return old
 }
 
-func (c *collection) delete(id string) {
+// delete returns the deleted document, or nil.
+func (c *collection) delete(id string) *document {
 	old, _ := c.docs.Delete(&document{id: id})
 	for _, index := range c.indexes {
 		index.replace(old, nil)
 	}
+	return old
 }
 
 // A fieldIndex holds the documents of one collection with a certain field, by the value of the field and then by id.
@@ -179,8 +185,10 @@ type state struct {
 	time        int64 // of the last commit, in microseconds since 1970
 	collections *btree.BTreeG[*collection]
 	groups      *btree.BTreeG[groupMember]
-	written     int           // bytes of the documents written by the last commit
-	superseded  chan struct{} // closed when a later state is published
+	ttl         ttlPolicies              // the same in all states of a server
+	expiring    *btree.BTreeG[*document] // the documents with a time of expiry, by this time
+	written     int                      // bytes of the documents written by the last commit
+	superseded  chan struct{}            // closed when a later state is published
 }
 
 // A groupMember is a collection with an id and a path. With the members sorted by id, a query on a collection group need
@@ -192,8 +200,12 @@ func newTree[T any](compare func(a, b T) int) *btree.BTreeG[T] {
 	return btree.NewBTreeGOptions(func(a, b T) bool { return compare(a, b) < 0 }, btree.Options{NoLocks: true})
 }
 
-func newState() *state {
+func newState(ttl ttlPolicies) *state {
 	return &state{
+		ttl: ttl,
+		expiring: newTree(func(a, b *document) int {
+			return cmp.Or(cmp.Compare(a.expires, b.expires), strings.Compare(a.name, b.name))
+		}),
 		collections: newTree(func(a, b *collection) int { return compareNames(a.path, b.path) }),
 		groups: newTree(func(a, b groupMember) int {
 			if c := strings.Compare(a.database, b.database); c != 0 {
@@ -260,6 +272,8 @@ func newBuilder(from *state, time int64) *builder {
 			time:        time,
 			collections: from.collections.Copy(),
 			groups:      from.groups.Copy(),
+			ttl:         from.ttl,
+			expiring:    from.expiring.Copy(),
 			superseded:  make(chan struct{}),
 		},
 		owned: make(map[string]*collection),
@@ -291,7 +305,8 @@ func (b *builder) put(name documentName, d *document) {
 	}
 	c.version = b.time
 	b.written += d.size
-	c.put(d)
+	d.expires = b.ttl.expiry(c.id(), d)
+	b.replaceExpiring(c.put(d), d)
 	b.changes = append(b.changes, change{name: name.full, doc: d})
 }
 
@@ -301,13 +316,23 @@ func (b *builder) delete(name documentName) {
 		return
 	}
 	c.version = b.time
-	c.delete(name.id)
+	b.replaceExpiring(c.delete(name.id), nil)
 	if c.docs.Len() == 0 {
 		delete(b.owned, c.path)
 		b.collections.Delete(c)
 		b.groups.Delete(groupMember{database: name.database, id: c.id(), path: c.path})
 	}
 	b.changes = append(b.changes, change{name: name.full})
+}
+
+// replaceExpiring replaces a version in the list of expiring documents. Either may be nil.
+func (b *builder) replaceExpiring(old, next *document) {
+	if old != nil && old.expires != 0 {
+		b.expiring.Delete(old)
+	}
+	if next != nil && next.expires != 0 {
+		b.expiring.Set(next)
+	}
 }
 
 // index adds an index on a field of a collection.

@@ -25,9 +25,9 @@ const snapshotRecordSize = 1 << 20
 
 // openJournal opens the journal in a directory and returns the state after the last commit in it. compactAt is as in
 // wal.Options.
-func openJournal(dir string, compactAt int64) (*journal, *state, error) {
+func openJournal(dir string, compactAt int64, ttl ttlPolicies) (*journal, *state, error) {
 	// One builder applies all records in place: nothing else reads its state yet.
-	b := newBuilder(newState(), 0)
+	b := newBuilder(newState(ttl), 0)
 	log, err := wal.Open(dir, wal.Options{Format: journalFormat, CompactAt: compactAt}, func(record []byte) error {
 		return replayRecord(record, b)
 	})
