@@ -834,7 +834,7 @@ func TestHelpIsComplete(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
-		for _, flag := range []string{"--gateways", "--listen", "--pubsub", "--firestore", "--google", "--seed", "--data", "--ready-file", "--log"} {
+		for _, flag := range []string{"--gateways", "--listen", "--pubsub", "--firestore", "--google", "--seed", "--data", "--retention", "--ready-file", "--log"} {
 			if !strings.Contains(string(out), flag) {
 				t.Errorf("the help of %v does not list %s", args, flag)
 			}

@@ -50,7 +50,7 @@ type flags struct {
 	listen, pubsub, firestore   string
 	google, platforms           bool
 	seed, data, readyFile, logs string
-	sweep                       time.Duration
+	retention, sweep            time.Duration
 }
 
 // command builds the command line.
@@ -97,6 +97,7 @@ func (f *flags) register(cmd *cobra.Command, environ []string) {
 	fs.BoolVar(&f.platforms, "platforms", true, "start fakes of Twitch and Discord, unless the environment configures the real platforms")
 	fs.StringVar(&f.seed, "seed", "", "`FILE` with the first users, rules and personalities (default: emulator/seed.yaml)")
 	fs.StringVar(&f.data, "data", "", "`DIR` for the content of the embedded servers, kept over restarts")
+	fs.DurationVar(&f.retention, "retention", 15*time.Minute, "how long the embedded Firestore keeps deliveries, dead letters and gaps after their last change; 0 for as long as production, days")
 	fs.StringVar(&f.readyFile, "ready-file", "", "`FILE` for the addresses and tokens as JSON, written when everything is ready")
 	fs.StringVar(&f.logs, "log", "text", "text or json")
 	fs.DurationVar(&f.sweep, "sweep", time.Minute, "interval of the ledger sweep, which dead-letters overdue deliveries; 0 for never")
@@ -132,6 +133,9 @@ func (f flags) check() error {
 	if f.logs != "text" && f.logs != "json" {
 		errs = append(errs, fmt.Errorf("--log: %q is not text or json", f.logs))
 	}
+	if f.retention < 0 {
+		errs = append(errs, errors.New("--retention: negative; 0 for as long as production"))
+	}
 	if f.sweep < 0 {
 		errs = append(errs, errors.New("--sweep: negative; 0 for never"))
 	}
@@ -158,7 +162,7 @@ func (f flags) start(ctx context.Context, stderr *os.File, environ []string) (*s
 	began := time.Now()
 	return stack.Start(ctx, stack.Options{
 		Gateways: f.gateways, Listen: f.listen, PubSub: f.pubsub, Firestore: f.firestore, Google: f.google,
-		Seed: seed, DataDir: f.data, Environ: environ, Sweep: f.sweep, Platforms: f.platforms,
+		Seed: seed, DataDir: f.data, Retention: f.retention, Environ: environ, Sweep: f.sweep, Platforms: f.platforms,
 		Log: telemetry.NewLogger(stderr, config.Deployment{
 			LogFormat: f.logs, LogLevel: lookup(environ, "LOG_LEVEL", "info"),
 		}, isatty.IsTerminal(stderr.Fd())),

@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	client "cloud.google.com/go/firestore"
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"parley.internal/emulator/firestore"
 )
 
 // eachBackend runs a benchmark on this server in memory, on this server with a directory, and on Google's emulator.
@@ -63,7 +67,7 @@ func BenchmarkCommit(b *testing.B) {
 func BenchmarkBatchGet(b *testing.B) {
 	eachBackend(b, func(b *testing.B, s *backend) {
 		ctx := s.ctx(b)
-		load(b, s, 1000)
+		load(b, s, 1000, message)
 		parallel(b, func(i int) error {
 			var names []string
 			for j := range 10 {
@@ -87,7 +91,7 @@ func endOf(err error) error {
 
 func BenchmarkTransaction(b *testing.B) {
 	eachBackend(b, func(b *testing.B, s *backend) {
-		load(b, s, 1000)
+		load(b, s, 1000, message)
 		parallel(b, func(i int) error {
 			doc := s.client.Doc(fmt.Sprintf("c/%06d", i%1000))
 			return s.client.RunTransaction(b.Context(), func(ctx context.Context, tx *client.Transaction) error {
@@ -104,7 +108,7 @@ func BenchmarkTransaction(b *testing.B) {
 func BenchmarkRunQuery(b *testing.B) {
 	const docs = 100_000
 	eachBackend(b, func(b *testing.B, s *backend) {
-		load(b, s, docs)
+		load(b, s, docs, message)
 		for _, q := range []struct {
 			name  string
 			query func(i int) *sq
@@ -141,16 +145,58 @@ func BenchmarkRunQuery(b *testing.B) {
 	})
 }
 
-// load stores n messages.
-func load(b *testing.B, s *backend, n int) {
+// load stores n documents.
+func load(b *testing.B, s *backend, n int, doc func(i int) fields) {
 	b.Helper()
 	ctx := s.ctx(b)
 	for i := 0; i < n; i += 500 {
 		var writes []*pb.Write
 		for j := i; j < min(i+500, n); j++ {
-			writes = append(writes, update(fmt.Sprintf("%s/c/%06d", s.root, j), message(j)))
+			writes = append(writes, update(fmt.Sprintf("%s/c/%06d", s.root, j), doc(j)))
 		}
 		if _, err := s.raw.Commit(ctx, &pb.CommitRequest{Database: s.db, Writes: writes}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkMemory reports the memory of a stored document of the shape of Parley's ledger entries: 17 fields, two of them
+// with an index, and 1500 bytes of payload.
+func BenchmarkMemory(b *testing.B) {
+	const docs = 20_000
+	payload := []byte(strings.Repeat("lorem ipsum ", 125))
+	now := time.Now()
+	entry := func(i int) fields {
+		return fields{
+			"state": str("delivered"), "destination": str("api-gateway"), "type": str("chat"), "userId": str(fmt.Sprintf("twitch:%d", i%100)),
+			"channel": str("room"), "correlationId": str(fmt.Sprintf("correlation-%032d", i)), "step": str("personality"),
+			"createdAt": instant(now), "openedAt": instant(now), "deadline": instant(now), "expireAt": instant(now.Add(time.Hour)),
+			"settledAt": instant(now), "shard": integer(int64(i % 16)), "attempt": integer(0), "instance": str("gateway-1"),
+			"claim": str(fmt.Sprintf("claim-%026d", i)), "event": {ValueType: &pb.Value_BytesValue{BytesValue: payload}},
+		}
+	}
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC() // the first one only moves the content of pools aside
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for b.Loop() {
+		srv, err := firestore.New()
+		if err != nil {
+			b.Fatal(err)
+		}
+		s := connect(b, "ours", srv.Addr())
+		before := heap()
+		load(b, s, docs, entry)
+		// The query makes the two indexes.
+		equal := and(where("userId", "==", str("twitch:1")), where("state", "==", str("pending")))
+		if _, err := s.query(b, s.root, &sq{From: from("c").From, Where: equal}); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(heap()-before)/docs, "bytes/doc")
+		if err := srv.Close(); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -11,8 +11,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// codec is the gRPC codec of the server, for the wire format of protobuf. It encodes and decodes documents by hand.
-// Package proto handles maps by reflection and takes three to five times as long: see BenchmarkCodec.
+// codec is the gRPC codec of the server, for the wire format of protobuf. It decodes commits by hand: package proto
+// handles maps by reflection and takes three to five times as long, see BenchmarkCodec. Answers hold packed documents,
+// so package proto is fast enough for them.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2("proto")} }
@@ -29,43 +30,6 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return nil
 	}
 	return proto.Unmarshal(buf.ReadOnlyData(), req) // resets req first
-}
-
-// Marshal encodes a response.
-func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	switch m := v.(type) {
-	case *pb.BatchGetDocumentsResponse:
-		if d := m.GetFound(); d != nil {
-			return marshalAnswer(d, 1, m.ReadTime, 4, m.Transaction, 3), nil
-		}
-	case *pb.RunQueryResponse:
-		if m.Document != nil && m.SkippedResults == 0 && m.ExplainMetrics == nil && m.ContinuationSelector == nil {
-			return marshalAnswer(m.Document, 1, m.ReadTime, 3, m.Transaction, 2), nil
-		}
-	}
-	return c.CodecV2.Marshal(v)
-}
-
-// marshalAnswer encodes a message with a document, a read time and a transaction, each with its field number.
-func marshalAnswer(d *pb.Document, document protowire.Number, t *timestamppb.Timestamp, time protowire.Number, tx []byte, transaction protowire.Number) mem.BufferSlice {
-	size := sizeField(sizeDocument(d))
-	if t != nil {
-		size += sizeField(sizeTimestamp(t))
-	}
-	if len(tx) > 0 {
-		size += sizeField(len(tx))
-	}
-	pool := mem.DefaultBufferPool()
-	buf := pool.Get(size)
-	e := encoder{b: *buf, at: size}
-	if len(tx) > 0 {
-		e.bytes(transaction, tx)
-	}
-	if t != nil {
-		e.message(time, func() { e.timestamp(t) })
-	}
-	e.message(document, func() { e.document(d) })
-	return mem.BufferSlice{mem.NewBuffer(buf, pool)}
 }
 
 // Field numbers of google.firestore.v1, as in
@@ -147,6 +111,14 @@ func sizeValue(v *pb.Value) int {
 	}
 }
 
+// pack encodes the fields of a document as in the wire format of a pb.Document.
+func pack(fields map[string]*pb.Value) []byte {
+	size := sizeFields(fields)
+	e := encoder{b: make([]byte, size), at: size}
+	e.fields(documentFieldsField, fields)
+	return e.b
+}
+
 // encoder fills a buffer of the exact size from the end. The length of a message is known when its prefix is written, so
 // no size is computed twice.
 type encoder struct {
@@ -190,25 +162,6 @@ func (e *encoder) string(field protowire.Number, s string) {
 func (e *encoder) end(field protowire.Number, end int) {
 	e.varint(uint64(end - e.at))
 	e.tag(field, protowire.BytesType)
-}
-
-func (e *encoder) message(field protowire.Number, write func()) {
-	end := e.at
-	write()
-	e.end(field, end)
-}
-
-func (e *encoder) document(d *pb.Document) {
-	if d.UpdateTime != nil {
-		e.message(documentUpdateField, func() { e.timestamp(d.UpdateTime) })
-	}
-	if d.CreateTime != nil {
-		e.message(documentCreateField, func() { e.timestamp(d.CreateTime) })
-	}
-	e.fields(documentFieldsField, d.Fields)
-	if d.Name != "" {
-		e.string(documentNameField, d.Name)
-	}
 }
 
 // fields writes a map of names and values.

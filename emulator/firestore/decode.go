@@ -5,6 +5,7 @@ import (
 	"unicode/utf8"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/genproto/googleapis/type/latlng"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -118,6 +119,52 @@ func decodeDocument(b []byte, d *pb.Document) bool {
 	})
 }
 
+// unpack decodes the fields packed by pack.
+func unpack(packed []byte) map[string]*pb.Value {
+	fields := make(map[string]*pb.Value)
+	ok := eachField(packed, func(_ protowire.Number, entry []byte) bool { return decodeEntry(entry, fields, 0) })
+	if !ok {
+		panic("firestore: a stored document is not readable") // pack made it from checked fields
+	}
+	return fields
+}
+
+// unpackField decodes the value at path, and no other value. It returns nil if there is no such field.
+func unpackField(packed []byte, path fieldPath) *pb.Value {
+	value := findPacked(packed, path[0])
+	for _, name := range path[1:] {
+		number, _, n := protowire.ConsumeTag(value)
+		if n < 0 || number != mapField {
+			return nil
+		}
+		entries, _ := protowire.ConsumeBytes(value[n:])
+		value = findPacked(entries, name)
+	}
+	if value == nil {
+		return nil
+	}
+	v, ok := decodeValue(value, 0)
+	if !ok {
+		panic("firestore: a stored value is not readable") // as in unpack
+	}
+	return v
+}
+
+// findPacked returns the encoded value of one of the entries of a map, or nil.
+func findPacked(entries []byte, name string) []byte {
+	const tag = 1 // size of the tag of each field here
+	for len(entries) > 0 {
+		entry, n := protowire.ConsumeBytes(entries[tag:])
+		entries = entries[tag+n:]
+		key, n := protowire.ConsumeBytes(entry[tag:])
+		if string(key) == name {
+			value, _ := protowire.ConsumeBytes(entry[tag+n+tag:])
+			return value
+		}
+	}
+	return nil
+}
+
 // decodeEntry decodes one entry of a map: a name, then a value.
 func decodeEntry(b []byte, fields map[string]*pb.Value, depth int) bool {
 	number, kind, n := protowire.ConsumeTag(b)
@@ -178,8 +225,11 @@ type (
 	}
 )
 
-// decodeValue decodes a value with exactly one field.
+// decodeValue decodes a value with at most one field.
 func decodeValue(b []byte, depth int) (*pb.Value, bool) {
+	if len(b) == 0 {
+		return &pb.Value{}, true
+	}
 	number, kind, n := protowire.ConsumeTag(b)
 	if n < 0 {
 		return nil, false
@@ -240,6 +290,12 @@ func decodeDelimited(number protowire.Number, p []byte, depth int) (*pb.Value, b
 		return &x.v, decodeString(p, &x.t.StringValue)
 	case bytesField:
 		return &pb.Value{ValueType: &pb.Value_BytesValue{BytesValue: append([]byte{}, p...)}}, true
+	case referenceField:
+		x := &pb.Value_ReferenceValue{}
+		return &pb.Value{ValueType: x}, decodeString(p, &x.ReferenceValue)
+	case geoPointField:
+		x := &pb.Value_GeoPointValue{GeoPointValue: &latlng.LatLng{}}
+		return &pb.Value{ValueType: x}, proto.Unmarshal(p, x.GeoPointValue) == nil
 	case timestampField:
 		x := &timestampBox{}
 		x.t.TimestampValue = &x.m

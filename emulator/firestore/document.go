@@ -1,6 +1,7 @@
 package firestore
 
 import (
+	"cmp"
 	"strings"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
@@ -10,26 +11,53 @@ import (
 // A document is one version of a stored document. It never changes. A write stores a new version, so two states have the
 // same version exactly if they have the same pointer.
 type document struct {
-	id    string
-	proto *pb.Document // shared with answers under way; never changes
-	size  int          // documentSize of proto, in bytes
+	name             string // full
+	id               string // the last segment of name
+	packed           []byte // the fields: see pack
+	created, updated int64  // times in microseconds
+	size             int    // documentSize, in bytes
+	expires          int64  // time of expiry in microseconds, set by builder.put; 0: never
 }
 
 func newDocument(d *pb.Document) *document { return sizedDocument(d, documentSize(d)) }
 
 // sizedDocument is newDocument with a known documentSize(d).
 func sizedDocument(d *pb.Document, size int) *document {
-	return &document{id: d.Name[strings.LastIndexByte(d.Name, '/')+1:], proto: d, size: size}
+	return &document{
+		name: d.Name, id: d.Name[strings.LastIndexByte(d.Name, '/')+1:], packed: pack(d.Fields),
+		created: d.CreateTime.AsTime().UnixMicro(), updated: d.UpdateTime.AsTime().UnixMicro(), size: size,
+	}
 }
 
-// field returns the value at path, or nil.
-func (d *document) field(path fieldPath) *pb.Value { return fieldOf(d.proto.GetFields(), path) }
-
-func fieldOf(fields map[string]*pb.Value, path fieldPath) *pb.Value {
-	for _, name := range path[:len(path)-1] {
-		fields = fields[name].GetMapValue().GetFields()
+// fields decodes all fields. A nil document has none.
+func (d *document) fields() map[string]*pb.Value {
+	if d == nil {
+		return nil
 	}
-	return fields[path[len(path)-1]]
+	return unpack(d.packed)
+}
+
+// field decodes the value at path. It returns nil if there is no such field.
+func (d *document) field(path fieldPath) *pb.Value { return unpackField(d.packed, path) }
+
+// answer returns the document for a client or the journal, with the fields in paths only. nil means all fields. Then the
+// fields are among the unknown fields of the message, still packed: the encoding is the same, and no value is decoded.
+func (d *document) answer(paths []fieldPath) *pb.Document {
+	p := &pb.Document{Name: d.name}
+	if d.created != 0 { // a missing document in a list has no times
+		p.CreateTime, p.UpdateTime = timestampOf(d.created), timestampOf(d.updated)
+	}
+	if paths == nil {
+		p.ProtoReflect().SetUnknown(d.packed)
+		return p
+	}
+	p.Fields = make(map[string]*pb.Value)
+	for _, path := range paths {
+		if v := d.field(path); v != nil && !strings.HasPrefix(path[0], "__") {
+			setField(p.Fields, path, v)
+		}
+	}
+	return p
 }
 
 // A collection holds the documents of one collection by id. It never changes after its state is published.
@@ -60,18 +88,22 @@ func (c *collection) copy() *collection {
 	return next
 }
 
-func (c *collection) put(d *document) {
+// put stores d and returns the replaced version, or nil.
+func (c *collection) put(d *document) *document {
 	old, _ := c.docs.Set(d)
 	for _, index := range c.indexes {
 		index.replace(old, d)
 	}
+	return old
 }
 
-func (c *collection) delete(id string) {
+// delete returns the deleted document, or nil.
+func (c *collection) delete(id string) *document {
 	old, _ := c.docs.Delete(&document{id: id})
 	for _, index := range c.indexes {
 		index.replace(old, nil)
 	}
+	return old
 }
 
 // A fieldIndex holds the documents of one collection with a certain field, by the value of the field and then by id.
@@ -111,8 +143,20 @@ func (x *fieldIndex) replace(old, next *document) {
 		x.entries.Delete(indexEntry{value: before, doc: old})
 	}
 	if after != nil {
-		x.entries.Set(indexEntry{value: after, doc: next})
+		x.entries.Set(indexEntry{value: x.stored(after), doc: next})
 	}
+}
+
+// stored returns the value of an entry if an identical one exists, and v otherwise. So documents with the same value
+// share its memory.
+func (x *fieldIndex) stored(v *pb.Value) *pb.Value {
+	x.entries.Ascend(indexEntry{value: v}, func(e indexEntry) bool {
+		if identicalValues(e.value, v) {
+			v = e.value
+		}
+		return false
+	})
+	return v
 }
 
 func compareIndexEntries(a, b indexEntry) int {
@@ -141,8 +185,10 @@ type state struct {
 	time        int64 // of the last commit, in microseconds since 1970
 	collections *btree.BTreeG[*collection]
 	groups      *btree.BTreeG[groupMember]
-	written     int           // bytes of the documents written by the last commit
-	superseded  chan struct{} // closed when a later state is published
+	ttl         ttlPolicies              // the same in all states of a server
+	expiring    *btree.BTreeG[*document] // the documents with a time of expiry, by this time
+	written     int                      // bytes of the documents written by the last commit
+	superseded  chan struct{}            // closed when a later state is published
 }
 
 // A groupMember is a collection with an id and a path. With the members sorted by id, a query on a collection group need
@@ -154,8 +200,12 @@ func newTree[T any](compare func(a, b T) int) *btree.BTreeG[T] {
 	return btree.NewBTreeGOptions(func(a, b T) bool { return compare(a, b) < 0 }, btree.Options{NoLocks: true})
 }
 
-func newState() *state {
+func newState(ttl ttlPolicies) *state {
 	return &state{
+		ttl: ttl,
+		expiring: newTree(func(a, b *document) int {
+			return cmp.Or(cmp.Compare(a.expires, b.expires), strings.Compare(a.name, b.name))
+		}),
 		collections: newTree(func(a, b *collection) int { return compareNames(a.path, b.path) }),
 		groups: newTree(func(a, b groupMember) int {
 			if c := strings.Compare(a.database, b.database); c != 0 {
@@ -222,6 +272,8 @@ func newBuilder(from *state, time int64) *builder {
 			time:        time,
 			collections: from.collections.Copy(),
 			groups:      from.groups.Copy(),
+			ttl:         from.ttl,
+			expiring:    from.expiring.Copy(),
 			superseded:  make(chan struct{}),
 		},
 		owned: make(map[string]*collection),
@@ -253,7 +305,8 @@ func (b *builder) put(name documentName, d *document) {
 	}
 	c.version = b.time
 	b.written += d.size
-	c.put(d)
+	d.expires = b.ttl.expiry(c.id(), d)
+	b.replaceExpiring(c.put(d), d)
 	b.changes = append(b.changes, change{name: name.full, doc: d})
 }
 
@@ -263,13 +316,23 @@ func (b *builder) delete(name documentName) {
 		return
 	}
 	c.version = b.time
-	c.delete(name.id)
+	b.replaceExpiring(c.delete(name.id), nil)
 	if c.docs.Len() == 0 {
 		delete(b.owned, c.path)
 		b.collections.Delete(c)
 		b.groups.Delete(groupMember{database: name.database, id: c.id(), path: c.path})
 	}
 	b.changes = append(b.changes, change{name: name.full})
+}
+
+// replaceExpiring replaces a version in the list of expiring documents. Either may be nil.
+func (b *builder) replaceExpiring(old, next *document) {
+	if old != nil && old.expires != 0 {
+		b.expiring.Delete(old)
+	}
+	if next != nil && next.expires != 0 {
+		b.expiring.Set(next)
+	}
 }
 
 // index adds an index on a field of a collection.

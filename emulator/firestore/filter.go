@@ -151,7 +151,7 @@ func (p *filterParser) parseField(f *pb.StructuredQuery_FieldFilter, conjunct bo
 	test := valueTest(op, operand)
 	if path.isName() {
 		return func(d *document) bool {
-			return test(&pb.Value{ValueType: &pb.Value_ReferenceValue{ReferenceValue: d.proto.Name}})
+			return test(&pb.Value{ValueType: &pb.Value_ReferenceValue{ReferenceValue: d.name}})
 		}, nil
 	}
 	return func(d *document) bool {

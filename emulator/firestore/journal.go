@@ -25,9 +25,9 @@ const snapshotRecordSize = 1 << 20
 
 // openJournal opens the journal in a directory and returns the state after the last commit in it. compactAt is as in
 // wal.Options.
-func openJournal(dir string, compactAt int64) (*journal, *state, error) {
+func openJournal(dir string, compactAt int64, ttl ttlPolicies) (*journal, *state, error) {
 	// One builder applies all records in place: nothing else reads its state yet.
-	b := newBuilder(newState(), 0)
+	b := newBuilder(newState(ttl), 0)
 	log, err := wal.Open(dir, wal.Options{Format: journalFormat, CompactAt: compactAt}, func(record []byte) error {
 		return replayRecord(record, b)
 	})
@@ -72,7 +72,7 @@ func commitRecord(time int64, changes []change) wal.Record {
 		req := &pb.CommitRequest{Writes: make([]*pb.Write, len(changes))}
 		for i, c := range changes {
 			if c.doc != nil {
-				req.Writes[i] = &pb.Write{Operation: &pb.Write_Update{Update: c.doc.proto}}
+				req.Writes[i] = &pb.Write{Operation: &pb.Write_Update{Update: c.doc.answer(nil)}}
 			} else {
 				req.Writes[i] = &pb.Write{Operation: &pb.Write_Delete{Delete: c.name}}
 			}
@@ -114,7 +114,7 @@ func writeSnapshot(snapshot *wal.Snapshot, s *state) (err error) {
 	}
 	s.collections.Scan(func(c *collection) bool {
 		c.docs.Scan(func(d *document) bool {
-			changes = append(changes, change{name: d.proto.Name, doc: d})
+			changes = append(changes, change{name: d.name, doc: d})
 			if pending += d.size; pending > snapshotRecordSize {
 				flush()
 			}

@@ -92,15 +92,15 @@ func (t *target) docsIn(s *state) []*document {
 
 func (t *target) project(d *document) *pb.Document {
 	if t.query == nil {
-		return d.proto
+		return d.answer(nil)
 	}
-	return project(d.proto, t.query.projection)
+	return d.answer(t.query.projection)
 }
 
 func byName(docs []*document) map[string]*document {
 	m := make(map[string]*document, len(docs))
 	for _, d := range docs {
-		m[d.proto.Name] = d
+		m[d.name] = d
 	}
 	return m
 }
@@ -279,7 +279,7 @@ func (l *listener) update(t *target) (bool, error) {
 		}
 	}
 	for _, d := range docs {
-		if t.docs[d.proto.Name] == d {
+		if t.docs[d.name] == d {
 			continue
 		}
 		changed = true

@@ -2,15 +2,22 @@ package firestore
 
 import (
 	"maps"
-	"strings"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
-// setField sets the value at path, or deletes it if v is nil. It changes fields in place and copies the maps inside:
-// older versions of the document share these maps.
+// fieldOf returns the value at path, or nil.
+func fieldOf(fields map[string]*pb.Value, path fieldPath) *pb.Value {
+	for _, name := range path[:len(path)-1] {
+		fields = fields[name].GetMapValue().GetFields()
+	}
+	return fields[path[len(path)-1]]
+}
+
+// setField sets the value at path, or deletes it if v is nil. It changes fields in place and copies the maps inside: the
+// maps may belong to a request, or to the fields before the write.
 func setField(fields map[string]*pb.Value, path fieldPath, v *pb.Value) {
 	name := path[0]
 	if len(path) == 1 {
@@ -50,18 +57,4 @@ func parseMask(mask *pb.DocumentMask) ([]fieldPath, error) {
 		paths = append(paths, path)
 	}
 	return paths, nil
-}
-
-// project returns the document with the given fields only. nil means all fields.
-func project(d *pb.Document, fields []fieldPath) *pb.Document {
-	if fields == nil {
-		return d
-	}
-	p := &pb.Document{Name: d.Name, CreateTime: d.CreateTime, UpdateTime: d.UpdateTime, Fields: make(map[string]*pb.Value)}
-	for _, path := range fields {
-		if v := fieldOf(d.Fields, path); v != nil && !strings.HasPrefix(path[0], "__") {
-			setField(p.Fields, path, v)
-		}
-	}
-	return p
 }

@@ -147,20 +147,18 @@ func (w *write) apply(b *builder) (*pb.WriteResult, error) {
 		b.delete(w.name)
 		return &pb.WriteResult{}, nil
 	}
-	fields := maps.Clone(old.fields())
+	var before, fields map[string]*pb.Value
+	if w.isUpdate && w.mask == nil {
+		fields = maps.Clone(w.fields)
+	} else {
+		before = old.fields()
+		fields = maps.Clone(before)
+	}
 	if fields == nil {
 		fields = make(map[string]*pb.Value)
 	}
-	switch {
-	case w.isUpdate && w.mask == nil:
-		fields = maps.Clone(w.fields)
-		if fields == nil {
-			fields = make(map[string]*pb.Value)
-		}
-	case w.isUpdate:
-		for _, path := range w.mask {
-			setField(fields, path, fieldOf(w.fields, path))
-		}
+	for _, path := range w.mask {
+		setField(fields, path, fieldOf(w.fields, path))
 	}
 	result := &pb.WriteResult{}
 	for _, t := range w.transforms {
@@ -168,16 +166,19 @@ func (w *write) apply(b *builder) (*pb.WriteResult, error) {
 		setField(fields, t.path, value)
 		result.TransformResults = append(result.TransformResults, reported)
 	}
-	if old != nil && maps.EqualFunc(fields, old.fields(), identicalValues) {
-		result.UpdateTime = old.proto.UpdateTime
-		return result, nil
-	}
 	now := timestampOf(b.time)
 	d := &pb.Document{Name: w.name.full, Fields: fields, CreateTime: now, UpdateTime: now}
-	if old != nil {
-		d.CreateTime = old.proto.CreateTime
-	}
 	size := documentSize(d)
+	if old != nil {
+		d.CreateTime = timestampOf(old.created)
+		if size == old.size && before == nil {
+			before = old.fields()
+		}
+		if size == old.size && maps.EqualFunc(fields, before, identicalValues) {
+			result.UpdateTime = timestampOf(old.updated)
+			return result, nil
+		}
+	}
 	if size > maxDocumentSize {
 		return nil, status.Errorf(codes.InvalidArgument,
 			"document %q cannot be written because its size (%d bytes) exceeds the maximum allowed size of %d bytes", d.Name, size, maxDocumentSize)
@@ -216,13 +217,6 @@ func fieldsAt(fields map[string]*pb.Value, w *write) map[string]*pb.Value {
 	return touched
 }
 
-func (d *document) fields() map[string]*pb.Value {
-	if d == nil {
-		return nil
-	}
-	return d.proto.GetFields()
-}
-
 // checkPrecondition returns the codes of the service: NOT_FOUND, ALREADY_EXISTS and FAILED_PRECONDITION.
 func checkPrecondition(c *pb.Precondition, name documentName, d *document) error {
 	switch c := c.GetConditionType().(type) {
@@ -237,9 +231,9 @@ func checkPrecondition(c *pb.Precondition, name documentName, d *document) error
 		if d == nil {
 			return status.Errorf(codes.FailedPrecondition, "no document with the required base version: %s", name.full)
 		}
-		if compareTimestamps(c.UpdateTime, d.proto.UpdateTime) != 0 {
+		if stored := timestampOf(d.updated); compareTimestamps(c.UpdateTime, stored) != 0 {
 			return status.Errorf(codes.FailedPrecondition, "the stored version (%s) of %s does not match the required base version (%s)",
-				d.proto.UpdateTime.AsTime().Format(time.RFC3339Nano), name.full, c.UpdateTime.AsTime().Format(time.RFC3339Nano))
+				stored.AsTime().Format(time.RFC3339Nano), name.full, c.UpdateTime.AsTime().Format(time.RFC3339Nano))
 		}
 	}
 	return nil

@@ -198,7 +198,7 @@ func (q *query) compare(a, b match) int {
 	for i, o := range q.orders {
 		var c int
 		if o.path.isName() {
-			c = compareNames(a.doc.proto.Name, b.doc.proto.Name)
+			c = compareNames(a.doc.name, b.doc.name)
 		} else {
 			c = compareValues(a.keys[i], b.keys[i])
 		}
@@ -217,7 +217,7 @@ func (q *query) compareToCursor(m match, c *pb.Cursor) int {
 	for i, v := range c.GetValues() {
 		var r int
 		if o := q.orders[i]; o.path.isName() {
-			r = compareNames(m.doc.proto.Name, v.GetReferenceValue())
+			r = compareNames(m.doc.name, v.GetReferenceValue())
 		} else {
 			r = compareValues(m.keys[i], v)
 		}

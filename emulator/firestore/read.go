@@ -33,7 +33,7 @@ func (s *service) GetDocument(ctx context.Context, req *pb.GetDocumentRequest) (
 	if d == nil {
 		return nil, status.Errorf(codes.NotFound, "%q not found", name.full)
 	}
-	return project(d.proto, fields), nil
+	return d.answer(fields), nil
 }
 
 // BatchGetDocuments returns the documents and the names of missing documents, each once, in the order of the request.
@@ -76,7 +76,7 @@ func (s *service) BatchGetDocuments(req *pb.BatchGetDocumentsRequest, stream pb.
 	for _, name := range names {
 		answer := &pb.BatchGetDocumentsResponse{ReadTime: v.readTime}
 		if d := v.document(name); d != nil {
-			answer.Result = &pb.BatchGetDocumentsResponse_Found{Found: project(d.proto, fields)}
+			answer.Result = &pb.BatchGetDocumentsResponse_Found{Found: d.answer(fields)}
 		} else {
 			answer.Result = &pb.BatchGetDocumentsResponse_Missing{Missing: name.full}
 		}
@@ -117,7 +117,7 @@ func (s *service) RunQuery(req *pb.RunQueryRequest, stream pb.Firestore_RunQuery
 		return stream.Send(&pb.RunQueryResponse{ReadTime: v.readTime, SkippedResults: skipped})
 	}
 	for _, d := range r.docs {
-		answer := &pb.RunQueryResponse{Document: project(d.proto, q.projection), ReadTime: v.readTime, SkippedResults: skipped}
+		answer := &pb.RunQueryResponse{Document: d.answer(q.projection), ReadTime: v.readTime, SkippedResults: skipped}
 		if err := stream.Send(answer); err != nil {
 			return err
 		}
@@ -196,7 +196,7 @@ func (s *service) ListDocuments(ctx context.Context, req *pb.ListDocumentsReques
 	}
 	s.counts.addReads(max(1, len(docs)))
 	for _, d := range docs {
-		answer.Documents = append(answer.Documents, project(d.proto, fields))
+		answer.Documents = append(answer.Documents, d.answer(fields))
 	}
 	return answer, nil
 }
@@ -206,7 +206,7 @@ func (s *service) ListDocuments(ctx context.Context, req *pb.ListDocumentsReques
 func withMissing(s *state, q *query, docs []*document, most int) []*document {
 	merged := make(map[string]*document, len(docs))
 	for _, d := range docs {
-		merged[d.proto.Name] = d
+		merged[d.name] = d
 	}
 	found := 0
 	s.below(q.parent, func(c *collection) bool {
@@ -231,7 +231,7 @@ func withMissing(s *state, q *query, docs []*document, most int) []*document {
 	for _, d := range merged {
 		all = append(all, d)
 	}
-	slices.SortFunc(all, func(a, b *document) int { return compareNames(a.proto.Name, b.proto.Name) })
+	slices.SortFunc(all, func(a, b *document) int { return compareNames(a.name, b.name) })
 	return all[:min(most, len(all))]
 }
 
@@ -262,7 +262,7 @@ func (q *query) pageToken(last *document) string {
 	c := &pb.Cursor{}
 	for _, o := range q.orders {
 		if o.path.isName() {
-			c.Values = append(c.Values, &pb.Value{ValueType: &pb.Value_ReferenceValue{ReferenceValue: last.proto.Name}})
+			c.Values = append(c.Values, &pb.Value{ValueType: &pb.Value_ReferenceValue{ReferenceValue: last.name}})
 		} else {
 			c.Values = append(c.Values, last.field(o.path))
 		}

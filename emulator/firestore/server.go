@@ -17,11 +17,12 @@
 //     commit is ABORTED if a read document or the result of a query has changed since then. In a conflict the first
 //     commit wins. retry_transaction ends the named attempt. A repeated attempt has no precedence over others.
 //   - Reads at a read_time reach back an hour, at most 1000 commits, and at most 128 MiB of written documents.
-//   - Security rules, access control, time-to-live and backups do not exist.
+//   - Time-to-live policies are an option of the server, see [WithTTL]. Expired documents are deleted within seconds.
+//   - Security rules, access control and backups do not exist.
 //   - Write, ExecutePipeline, PartitionQuery, and find_nearest and explain_options in a query are UNIMPLEMENTED.
 //
 // In this package, read.go, write.go, transaction.go, listen.go and aggregation.go hold the calls of the API, store.go
-// makes the commits, and document.go holds the states. Of this module the package may import emulator/wal only.
+// makes the commits, document.go holds the states, and ttl.go deletes expired documents. Of this module the package may import emulator/wal only.
 package firestore
 
 import (
@@ -60,6 +61,7 @@ type options struct {
 	addr      string
 	clock     func() time.Time
 	dataDir   string
+	ttl       []TTLPolicy
 	compactAt int64 // as in wal.Options
 	unary     []grpc.UnaryServerInterceptor
 	streams   []grpc.StreamServerInterceptor
@@ -82,8 +84,12 @@ func WithClock(now func() time.Time) Option { return func(o *options) { o.clock 
 // touches the disk.
 func WithDataDir(dir string) Option { return func(o *options) { o.dataDir = dir } }
 
+// WithTTL sets the time-to-live policies, at most one for a collection group. Without this option no document expires.
+func WithTTL(policies ...TTLPolicy) Option { return func(o *options) { o.ttl = policies } }
+
 // WithUnaryInterceptor adds interceptors of unary calls, the first outermost, for example for fault injection. An
-// interceptor must not change the messages in answers: they share memory with the stored documents.
+// interceptor must not change the messages in answers: they share memory with the stored documents. The fields of a
+// document in an answer are still encoded, among the unknown fields of the message.
 func WithUnaryInterceptor(i ...grpc.UnaryServerInterceptor) Option {
 	return func(o *options) { o.unary = append(o.unary, i...) }
 }
@@ -94,17 +100,20 @@ func WithStreamInterceptor(i ...grpc.StreamServerInterceptor) Option {
 }
 
 // New starts a server. The server is ready for calls when New returns. New fails if the address or the directory cannot
-// be used. The caller must Close the server.
+// be used, or if a TTL policy is not valid. The caller must Close the server.
 func New(opts ...Option) (*Server, error) {
 	o := options{addr: "127.0.0.1:0", clock: time.Now}
 	for _, opt := range opts {
 		opt(&o)
 	}
-	initial := newState()
+	ttl, err := parseTTLPolicies(o.ttl)
+	if err != nil {
+		return nil, fmt.Errorf("firestore: %w", err)
+	}
+	initial := newState(ttl)
 	var j *journal
 	if o.dataDir != "" {
-		var err error
-		if j, initial, err = openJournal(o.dataDir, o.compactAt); err != nil {
+		if j, initial, err = openJournal(o.dataDir, o.compactAt, ttl); err != nil {
 			return nil, fmt.Errorf("firestore: open %s: %w", o.dataDir, err)
 		}
 	}
@@ -156,7 +165,11 @@ func (s *Server) Close() error {
 }
 
 // Counts returns the counts since the start of the server. Counts.Sub returns the counts of an interval.
-func (s *Server) Counts() Counts { return s.service.counts.snapshot() }
+func (s *Server) Counts() Counts {
+	c := s.service.counts.snapshot()
+	c.Deletes += s.service.store.expired.Load() // the service bills them too
+	return c
+}
 
 func (s *service) countUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	s.counts.addRPC(path.Base(info.FullMethod))

@@ -23,7 +23,7 @@ const (
 // maxGroup is the largest number of commits in one write to the journal.
 const maxGroup = 256
 
-// A store owns the states and the goroutine for commits. Readers take the published state and wait for no commit. Commits
+// A store owns the states and the goroutine for commits and for the expiry of documents. Readers take the published state and wait for no commit. Commits
 // run in sequence. Commits waiting at the same time share one write of the journal.
 type store struct {
 	clock   func() time.Time
@@ -33,6 +33,8 @@ type store struct {
 	stopped chan struct{}
 
 	current atomic.Pointer[state]
+
+	expired atomic.Int64 // documents deleted by TTL policies
 
 	mu      sync.Mutex
 	last    int64    // the latest time given to a commit or a reader, in microseconds
@@ -141,10 +143,14 @@ func (s *store) commit(ctx context.Context, apply func(*builder) error) (int64, 
 
 func (s *store) run() {
 	defer close(s.stopped)
+	sweep := time.NewTimer(sweepInterval)
+	defer sweep.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
+		case <-sweep.C:
+			sweep.Reset(s.sweep())
 		case first := <-s.commits:
 			s.commitGroup(s.gather(first))
 		}
@@ -217,13 +223,7 @@ func (s *store) publish(made []*builder) {
 		s.history = append(s.history, b.state)
 		s.kept += b.written
 	}
-	drop := 0
-	for ; drop < len(s.history)-1 && (len(s.history)-drop > historyStates || s.kept > historySize); drop++ {
-		s.kept -= s.history[drop].written
-	}
-	// Cleared, so that the array does not keep the dropped states alive.
-	clear(s.history[:drop])
-	s.history = s.history[drop:]
+	s.trimHistory(s.clock().UnixMicro())
 	s.current.Store(s.history[len(s.history)-1])
 	s.pending = 0
 	s.mu.Unlock()
@@ -234,6 +234,23 @@ func (s *store) publish(made []*builder) {
 	for _, b := range made[:len(made)-1] {
 		close(b.superseded)
 	}
+}
+
+// trimHistory drops the states beyond the limits of the history. now is in microseconds. The caller holds mu.
+func (s *store) trimHistory(now int64) {
+	oldest := now - historyAge.Microseconds()
+	drop := 0
+	for ; drop < len(s.history)-1; drop++ {
+		// A state is current until the time of the next one.
+		isOld := s.history[drop+1].time < oldest
+		if !isOld && len(s.history)-drop <= historyStates && s.kept <= historySize {
+			break
+		}
+		s.kept -= s.history[drop].written
+	}
+	// Cleared, so that the array does not keep the dropped states alive.
+	clear(s.history[:drop])
+	s.history = s.history[drop:]
 }
 
 func timestampOf(micros int64) *timestamppb.Timestamp {

@@ -178,7 +178,7 @@ func (s *service) writeOne(ctx context.Context, database string, mask *pb.Docume
 	if after == nil {
 		return nil, nil
 	}
-	return project(after.proto, fields), nil
+	return after.answer(fields), nil
 }
 
 // newDocumentID returns a random id of 20 characters, like the client libraries.

@@ -36,6 +36,17 @@ func (d *deque) pop() runnable {
 	return r
 }
 
+// retain removes the items for which keep returns false.
+func (d *deque) retain(keep func(runnable) bool) {
+	var kept deque
+	for d.size > 0 {
+		if r := d.pop(); keep(r) {
+			kept.push(r)
+		}
+	}
+	*d = kept
+}
+
 // timeHeap orders entries by at, for package container/heap.
 type timeHeap []*entry
 

@@ -572,6 +572,50 @@ func TestCloseEndsConsumersWithTheReason(t *testing.T) {
 	})
 }
 
+func TestHoursWithoutAConsumerKeepTheQueueBounded(t *testing.T) {
+	for _, ordered := range []bool{false, true} {
+		inBubble(t, settings{ordered: ordered, retention: 10 * time.Minute, minBackoff: time.Second, maxBackoff: time.Minute}, func(b *bench) {
+			for minute := range 6 * 60 {
+				for i := range 10 {
+					b.publish(fmt.Sprintf("user %d", (minute*10+i)%1000), "question")
+				}
+				pass(time.Minute)
+				// A sweep comes after the retention, and then after each sixteenth of it.
+				if n, most := b.ready.len(), 11*10; b.len() > most || n > most || len(b.keys) > most || len(b.ready.ring) > 4*most {
+					t.Fatalf("after %d minutes: %d messages, %d ready items in a ring of %d, %d keys", minute+1, b.len(), n, len(b.ready.ring), len(b.keys))
+				}
+			}
+			if got := b.take(b.stream()); len(got) != b.len() {
+				t.Errorf("a consumer got %d of %d messages", len(got), b.len())
+			}
+		})
+	}
+}
+
+func TestHoursOfAcknowledgedMessagesLeaveNothing(t *testing.T) {
+	for _, s := range []settings{{}, {ordered: true}, {exactlyOnce: true}, {ordered: true, exactlyOnce: true}} {
+		inBubble(t, s, func(b *bench) {
+			c := b.stream()
+			for hour := range 10 {
+				for i := range 100 {
+					b.publish(fmt.Sprintf("user %d", hour*100+i), "question")
+					got := b.take(c)
+					if i%10 == 0 { // the lease ends, and the message comes again
+						pass(11 * time.Second)
+						got = b.take(c)
+					}
+					b.ack(got...)
+				}
+				pass(time.Hour)
+				if len(b.entries)+len(b.keys)+b.ready.len()+len(b.times)+c.keys.len() > 0 {
+					t.Fatalf("%+v: after %d hours: %d entries, %d keys, %d ready items, %d times, %d keys of the consumer",
+						s, hour+1, len(b.entries), len(b.keys), b.ready.len(), len(b.times), c.keys.len())
+				}
+			}
+		})
+	}
+}
+
 // TestAnyInterleavingKeepsOrderAndLosesNothing drives a queue with random consumers, acknowledgements, nacks, ends of
 // consumers, and waits. It checks the two guarantees for a key: no message is lost, and after a delivery comes the next
 // message or, in a redelivery, an earlier message.

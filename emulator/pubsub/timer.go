@@ -37,6 +37,16 @@ func (q *queue) drop(keep func(*entry) bool) (dropped []uint64) {
 		}
 		q.schedule(k)
 	}
+	if len(dropped) > 0 {
+		// A consumer skips stale items, but without a consumer they would keep the dropped messages in memory.
+		q.ready.retain(func(r runnable) bool {
+			e, k := r.runnable()
+			if k != nil {
+				return k.home == &q.ready && len(k.entries) > 0
+			}
+			return e.state == waiting
+		})
+	}
 	return dropped
 }
 

@@ -53,6 +53,7 @@ type Options struct {
 	Google    bool              // start Google's own emulators instead
 	Seed      Seed              // first documents in Firestore
 	DataDir   string            // folder for the content of the embedded servers; empty to keep nothing
+	Retention time.Duration     // of documents made for events, such as deliveries, in the embedded Firestore; 0 for as long as in production
 	Environ   []string          // configuration of the parts, in the form of os.Environ
 	Log       *slog.Logger      // of the parts
 	Progress  func(what string) // called with each step of the start
@@ -243,7 +244,10 @@ func (s *Stack) startServers(ctx context.Context, o Options) error {
 	}
 	if o.Firestore == Embedded {
 		o.Progress("starting the embedded Firestore")
-		var opts []firestoreserver.Option
+		if err := checkRetention(o.Retention, o.Sweep, o.Environ); err != nil {
+			return err
+		}
+		opts := []firestoreserver.Option{firestoreserver.WithTTL(ttlPolicies(o.Retention)...)}
 		if o.DataDir != "" {
 			opts = append(opts, firestoreserver.WithDataDir(o.DataDir+"/firestore"))
 		}

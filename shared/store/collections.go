@@ -18,6 +18,9 @@ type Collection struct {
 	TTLField string
 	// Retention is the lifetime of a document, in words.
 	Retention string
+	// PerEvent means that documents are made for events, so the number of documents grows with the traffic and not with
+	// the users, channels and instances. The emulator keeps such documents for a shorter time (its flag --retention).
+	PerEvent bool
 	// Indexes are the composite indexes. In addition, Firestore indexes each single field, except for the fields listed
 	// in terraform/firestore.tf.
 	Indexes []Index
@@ -75,6 +78,7 @@ var Collections = []Collection{
 		Content:   "the ledger entry of an answer: state, deadline, event and outcome",
 		TTLField:  "expireAt",
 		Retention: "EGRESS_RETENTION (default 72 h) after creation or redrive; at least 30 days after a dead letter",
+		PerEvent:  true,
 		Indexes: []Index{
 			{Equal: []string{"userId", "destination", "state"}, By: "openedAt"},
 			{Equal: []string{"shard", "state"}, By: "deadline"},
@@ -87,6 +91,7 @@ var Collections = []Collection{
 		Content:   "a message that failed for good, with the reason",
 		TTLField:  "expireAt",
 		Retention: "30 days after the last failure",
+		PerEvent:  true,
 		Indexes: []Index{
 			{Equal: []string{"reason"}, By: "at", Descending: true},
 			{Equal: []string{"status"}, By: "at", Descending: true},
@@ -98,11 +103,13 @@ var Collections = []Collection{
 		Content:   "a part of a dead letter's data, if the data does not fit in a document",
 		TTLField:  "expireAt",
 		Retention: "30 days after the last failure",
+		PerEvent:  true,
 	},
 	{
 		Name: "moderation", Document: "moderation/{delivery id}", Owner: "gateway/moderator", Struct: "Record",
 		Content:   "a moderation action: requester, target, reason, and the outcome of each attempt",
 		Retention: "forever",
+		PerEvent:  true,
 	},
 	{
 		Name: "credentials", Document: "credentials/{platform:id}", Owner: "shared/credential", Struct: "document",
@@ -132,6 +139,7 @@ var Collections = []Collection{
 		Content:   "a time in which no instance listened to a channel",
 		TTLField:  "expireAt",
 		Retention: "30 days after the end of the gap",
+		PerEvent:  true,
 	},
 	{
 		Name: "watermarks", Document: "watermarks/discord:{channel}", Owner: "gateway/discord", Struct: "watermark",
