@@ -25,6 +25,7 @@ func (s *service) RunAggregationQuery(req *pb.RunAggregationQueryRequest, stream
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
+	q.requireFields(aggregations)
 	if err := s.prepare(stream.Context(), q); err != nil {
 		return err
 	}
@@ -51,6 +52,7 @@ func (s *service) RunAggregationQuery(req *pb.RunAggregationQueryRequest, stream
 // An aggregation is a checked pb.StructuredAggregationQuery_Aggregation.
 type aggregation struct {
 	alias string
+	field fieldPath // the summed or averaged field; nil for a count
 	of    func(docs []*document) *pb.Value
 }
 
@@ -61,57 +63,81 @@ func parseAggregations(protos []*pb.StructuredAggregationQuery_Aggregation) ([]a
 	var list []aggregation
 	unnamed := 0
 	for _, p := range protos {
-		a := aggregation{alias: p.GetAlias()}
-		if a.alias == "" {
+		alias := p.GetAlias()
+		if alias == "" {
 			unnamed++
-			a.alias = fmt.Sprintf("field_%d", unnamed)
+			alias = fmt.Sprintf("field_%d", unnamed)
 		}
-		if slices.ContainsFunc(list, func(b aggregation) bool { return b.alias == a.alias }) {
-			return nil, fmt.Errorf("the alias %q is there twice", a.alias)
+		if slices.ContainsFunc(list, func(b aggregation) bool { return b.alias == alias }) {
+			return nil, fmt.Errorf("the alias %q is there twice", alias)
 		}
-		if err := checkFieldName(a.alias); err != nil {
+		if err := checkFieldName(alias); err != nil {
 			return nil, fmt.Errorf("alias: %w", err)
 		}
-		switch op := p.GetOperator().(type) {
-		case *pb.StructuredAggregationQuery_Aggregation_Count_:
-			upTo := op.Count.GetUpTo()
-			if upTo != nil && upTo.Value <= 0 {
-				return nil, fmt.Errorf("up_to must be greater than zero")
-			}
-			a.of = func(docs []*document) *pb.Value {
-				n := int64(len(docs))
-				if upTo != nil {
-					n = min(n, upTo.Value)
-				}
-				return integerValue(n)
-			}
-		case *pb.StructuredAggregationQuery_Aggregation_Sum_:
-			path, err := parseFieldPath(op.Sum.GetField().GetFieldPath())
-			if err != nil {
-				return nil, err
-			}
-			a.of = func(docs []*document) *pb.Value {
-				total, _ := sum(docs, path)
-				return total
-			}
-		case *pb.StructuredAggregationQuery_Aggregation_Avg_:
-			path, err := parseFieldPath(op.Avg.GetField().GetFieldPath())
-			if err != nil {
-				return nil, err
-			}
-			a.of = func(docs []*document) *pb.Value {
-				total, n := sum(docs, path)
-				if n == 0 {
-					return nullValue()
-				}
-				return doubleValue(numberOf(total) / float64(n))
-			}
-		default:
-			return nil, fmt.Errorf("an aggregation has no operator")
+		a, err := parseOperator(p)
+		if err != nil {
+			return nil, err
 		}
+		a.alias = alias
 		list = append(list, a)
 	}
 	return list, nil
+}
+
+// parseOperator returns an aggregation without its alias.
+func parseOperator(p *pb.StructuredAggregationQuery_Aggregation) (a aggregation, err error) {
+	switch op := p.GetOperator().(type) {
+	case *pb.StructuredAggregationQuery_Aggregation_Count_:
+		upTo := op.Count.GetUpTo()
+		if upTo != nil && upTo.Value <= 0 {
+			return a, fmt.Errorf("up_to must be greater than zero")
+		}
+		a.of = func(docs []*document) *pb.Value {
+			n := int64(len(docs))
+			if upTo != nil {
+				n = min(n, upTo.Value)
+			}
+			return integerValue(n)
+		}
+	case *pb.StructuredAggregationQuery_Aggregation_Sum_:
+		a.field, err = parseFieldPath(op.Sum.GetField().GetFieldPath())
+		a.of = func(docs []*document) *pb.Value {
+			total, _ := sum(docs, a.field)
+			return total
+		}
+	case *pb.StructuredAggregationQuery_Aggregation_Avg_:
+		a.field, err = parseFieldPath(op.Avg.GetField().GetFieldPath())
+		a.of = func(docs []*document) *pb.Value {
+			total, n := sum(docs, a.field)
+			if n == 0 {
+				return nullValue()
+			}
+			return doubleValue(numberOf(total) / float64(n))
+		}
+	default:
+		err = fmt.Errorf("an aggregation has no operator")
+	}
+	return a, err
+}
+
+// requireFields restricts the query to documents with a value, of any kind, in all summed and averaged fields. The
+// service reads an aggregation from an index on these fields, and the index has no entry for a document without one of
+// them: https://firebase.google.com/docs/firestore/query-data/aggregation-queries#limitations.
+func (q *query) requireFields(aggregations []aggregation) {
+	var fields []fieldPath
+	for _, a := range aggregations {
+		if a.field != nil && !a.field.isName() {
+			fields = append(fields, a.field)
+		}
+	}
+	if len(fields) == 0 {
+		return
+	}
+	where := q.filter
+	q.filter = func(d *document) bool {
+		lacks := func(path fieldPath) bool { return d.field(path) == nil }
+		return (where == nil || where(d)) && !slices.ContainsFunc(fields, lacks)
+	}
 }
 
 // sum adds the numbers in a field, and returns their count n. The total is an integer if all numbers are integers and
