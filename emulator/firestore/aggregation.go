@@ -2,6 +2,8 @@ package firestore
 
 import (
 	"fmt"
+	"math"
+	"math/big"
 	"slices"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
@@ -101,19 +103,10 @@ func parseOperator(p *pb.StructuredAggregationQuery_Aggregation) (a aggregation,
 		}
 	case *pb.StructuredAggregationQuery_Aggregation_Sum_:
 		a.field, err = parseFieldPath(op.Sum.GetField().GetFieldPath())
-		a.of = func(docs []*document) *pb.Value {
-			total, _ := sum(docs, a.field)
-			return total
-		}
+		a.of = func(docs []*document) *pb.Value { return totalOf(docs, a.field).sum() }
 	case *pb.StructuredAggregationQuery_Aggregation_Avg_:
 		a.field, err = parseFieldPath(op.Avg.GetField().GetFieldPath())
-		a.of = func(docs []*document) *pb.Value {
-			total, n := sum(docs, a.field)
-			if n == 0 {
-				return nullValue()
-			}
-			return doubleValue(numberOf(total) / float64(n))
-		}
+		a.of = func(docs []*document) *pb.Value { return totalOf(docs, a.field).average() }
 	default:
 		err = fmt.Errorf("an aggregation has no operator")
 	}
@@ -140,32 +133,77 @@ func (q *query) requireFields(aggregations []aggregation) {
 	}
 }
 
-// sum adds the numbers in a field, and returns their count n. The total is an integer if all numbers are integers and
-// the sum does not overflow.
-func sum(docs []*document, path fieldPath) (total *pb.Value, n int) {
-	var whole int64
-	var double float64
-	isWhole := true
+// A total adds the numbers of a field. Integers are exact.
+type total struct {
+	integers, doubles int // how many of each
+	whole             big.Int
+	double            compensated
+}
+
+// totalOf adds the numbers in a field. Other values do not count.
+func totalOf(docs []*document, path fieldPath) *total {
+	t := &total{double: compensated{sum: math.Copysign(0, -1)}} // the sum of negative zeros is a negative zero
+	var i big.Int
 	for _, d := range docs {
-		v := d.field(path)
-		if kindOf(v) != kindNumber {
-			continue
+		switch v := d.field(path).GetValueType().(type) {
+		case *pb.Value_IntegerValue:
+			t.integers++
+			t.whole.Add(&t.whole, i.SetInt64(v.IntegerValue))
+		case *pb.Value_DoubleValue:
+			t.doubles++
+			t.double.add(v.DoubleValue)
 		}
-		n++
-		double += numberOf(v)
-		i, isInteger := v.GetValueType().(*pb.Value_IntegerValue)
-		if !isInteger {
-			isWhole = false
-			continue
-		}
-		next := whole + i.IntegerValue
-		if (next > whole) != (i.IntegerValue > 0) && i.IntegerValue != 0 {
-			isWhole = false // it overflows
-		}
-		whole = next
 	}
-	if isWhole {
-		return integerValue(whole), n
+	return t
+}
+
+// sum returns an integer if all numbers are integers and the sum does not overflow, and a double otherwise.
+func (t *total) sum() *pb.Value {
+	if t.doubles == 0 && t.whole.IsInt64() {
+		return integerValue(t.whole.Int64())
 	}
-	return doubleValue(double), n
+	return doubleValue(t.float())
+}
+
+// average returns null for no numbers.
+func (t *total) average() *pb.Value {
+	if t.integers+t.doubles == 0 {
+		return nullValue()
+	}
+	return doubleValue(t.float() / float64(t.integers+t.doubles))
+}
+
+func (t *total) float() float64 {
+	all := t.double
+	if t.integers > 0 {
+		// A double has 53 bits. The rest of the integer is added as a second double.
+		high, _ := new(big.Float).SetInt(&t.whole).Float64()
+		rest, _ := new(big.Float).SetFloat64(high).Int(nil)
+		low, _ := new(big.Float).SetInt(rest.Sub(&t.whole, rest)).Float64()
+		all.add(high)
+		all.add(low)
+	}
+	return all.value()
+}
+
+// A compensated sum of doubles keeps what the additions lose by rounding. This is Neumaier's algorithm:
+// https://en.wikipedia.org/wiki/Kahan_summation_algorithm#Further_enhancements.
+type compensated struct{ sum, lost float64 }
+
+func (c *compensated) add(d float64) {
+	next := c.sum + d
+	if math.Abs(c.sum) >= math.Abs(d) {
+		c.lost += c.sum - next + d
+	} else {
+		c.lost += d - next + c.sum
+	}
+	c.sum = next
+}
+
+func (c *compensated) value() float64 {
+	// Without a loss, an addition would make a negative zero positive. After an overflow, lost is not finite.
+	if c.lost == 0 || math.IsInf(c.sum, 0) {
+		return c.sum
+	}
+	return c.sum + c.lost
 }
