@@ -215,12 +215,15 @@ var (
 	invalidJSON        = refuse(http.StatusBadRequest, 50109, "The request body contains invalid JSON.")
 )
 
-// invalid refuses a form because of a field.
+// invalid refuses a form because of a field, or because of the whole form if field is empty.
 func invalid(field, code, text string) answer {
 	a := refuse(http.StatusBadRequest, 50035, "Invalid Form Body")
 	a.fields = map[string]any{}
 	at := a.fields
-	for _, step := range strings.Split(field, ".") {
+	for step := range strings.SplitSeq(field, ".") {
+		if step == "" {
+			continue
+		}
 		next := map[string]any{}
 		at[step], at = next, next
 	}
@@ -368,18 +371,19 @@ func (s *Server) getUser(c *call) answer {
 // createDM implements https://discord.com/developers/docs/resources/user#create-dm
 func (s *Server) createDM(c *call) answer {
 	var form struct {
-		RecipientID string `json:"recipient_id"`
+		RecipientID jsonID `json:"recipient_id"`
 	}
 	if a := c.decode(&form); !a.ok() {
 		return a
 	}
-	if form.RecipientID == "" {
+	id := string(form.RecipientID)
+	if id == "" {
 		return invalid("recipient_id", "BASE_TYPE_REQUIRED", "This field is required")
 	}
-	if _, err := snowflake(form.RecipientID); err != nil {
-		return invalid("recipient_id", "NUMBER_TYPE_COERCE", fmt.Sprintf("Value %q is not snowflake.", form.RecipientID))
+	if _, err := snowflake(id); err != nil {
+		return invalid("recipient_id", "NUMBER_TYPE_COERCE", fmt.Sprintf("Value %q is not snowflake.", id))
 	}
-	ch, err := s.dm(form.RecipientID, c.bot.ID)
+	ch, err := s.dm(id, c.bot.ID)
 	if err != nil {
 		return refuse(http.StatusBadRequest, 50033, "Invalid Recipient(s)")
 	}

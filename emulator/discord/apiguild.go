@@ -4,17 +4,11 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 )
 
 // Guilds over HTTP: https://discord.com/developers/docs/resources/guild
-
-// recordAudit adds an entry to the audit log.
-func (s *Server) recordAudit(g *guild, action string, by *account, target, reason string) {
-	g.audit = append(g.audit, AuditEntry{Action: action, ByID: by.ID, TargetID: target, Reason: reason, At: s.now()})
-}
 
 // getGuild implements https://discord.com/developers/docs/resources/guild#get-guild
 func (s *Server) getGuild(c *call) answer {
@@ -130,7 +124,7 @@ func (s *Server) editMember(c *call) answer {
 	if !a.ok() {
 		return a
 	}
-	// All fields are checked before any change.
+	// All fields are checked before any change. Discord ignores unknown fields.
 	changed := *m
 	for name, raw := range form {
 		var a answer
@@ -141,18 +135,16 @@ func (s *Server) editMember(c *call) answer {
 			a = s.editRoles(&changed, me, raw)
 		case "communication_disabled_until":
 			a = s.editTimeOut(&changed, me, raw)
-		default:
-			a = invalid(name, "NOT_SERVED", "This fake of Discord cannot change it.")
+		case "mute", "deaf", "channel_id", "flags":
+			if string(raw) != "null" {
+				a = invalid(name, "NOT_SERVED", "This fake of Discord cannot change it.")
+			}
 		}
 		if !a.ok() {
 			return a
 		}
 	}
-	if len(form) > 0 {
-		*m = changed
-		s.recordAudit(g, ActionMemberUpdate, c.bot, m.user.ID, reason)
-		s.dispatchMember(m)
-	}
+	s.updateMember(m, changed, c.bot, reason)
 	return success(m.json(""))
 }
 
@@ -179,7 +171,7 @@ func (s *Server) editNick(m, me *member, raw json.RawMessage) answer {
 
 // editRoles adds and removes roles. All changed roles must be below the bot's highest role.
 func (s *Server) editRoles(m, me *member, raw json.RawMessage) answer {
-	var ids []string
+	var ids jsonIDs
 	if json.Unmarshal(raw, &ids) != nil {
 		return invalid("roles", "BASE_TYPE_BAD_TYPE", "Could not interpret this value.")
 	}
@@ -249,7 +241,7 @@ func (s *Server) removeMember(c *call) answer {
 	if !me.above(m) {
 		return missingPermissions
 	}
-	s.recordAudit(g, ActionMemberKick, c.bot, m.user.ID, reason)
+	s.recordAudit(g, AuditEntry{Action: ActionMemberKick, ByID: c.bot.ID, TargetID: m.user.ID, Reason: reason})
 	s.leave(m)
 	return done
 }
@@ -290,9 +282,9 @@ func (s *Server) changeRole(c *call, change func(*member, string)) answer {
 	case id == g.ID || !s.grants(me, id):
 		return missingPermissions
 	}
-	change(m, id)
-	s.recordAudit(g, ActionMemberRoleUpdate, c.bot, m.user.ID, reason)
-	s.dispatchMember(m)
+	changed := *m
+	change(&changed, id)
+	s.updateMember(m, changed, c.bot, reason)
 	return done
 }
 
@@ -406,7 +398,10 @@ func (s *Server) createBan(c *call) answer {
 	if m := g.members[u.ID]; m != nil && !me.above(m) {
 		return missingPermissions
 	}
-	s.recordAudit(g, ActionMemberBanAdd, c.bot, u.ID, reason)
+	if g.bans[u.ID] != nil {
+		return done
+	}
+	s.recordAudit(g, AuditEntry{Action: ActionMemberBanAdd, ByID: c.bot.ID, TargetID: u.ID, Reason: reason})
 	s.ban(g, u, &Ban{Reason: reason, ByID: c.bot.ID}, time.Duration(seconds)*time.Second)
 	return done
 }
@@ -425,72 +420,7 @@ func (s *Server) removeBan(c *call) answer {
 	if g.bans[id] == nil {
 		return unknownBan
 	}
-	s.recordAudit(g, ActionMemberBanRemove, c.bot, id, reason)
+	s.recordAudit(g, AuditEntry{Action: ActionMemberBanRemove, ByID: c.bot.ID, TargetID: id, Reason: reason})
 	s.unban(g, s.users[id])
 	return done
-}
-
-// requestMembers answers a request for a guild's members over the gateway: all members, members with a name prefix, or
-// members by id. https://discord.com/developers/docs/events/gateway-events#request-guild-members
-func (s *Server) requestMembers(c *gatewayConn, data json.RawMessage) {
-	var ask struct {
-		GuildID string          `json:"guild_id"`
-		Query   *string         `json:"query"`
-		Limit   int             `json:"limit"`
-		UserIDs json.RawMessage `json:"user_ids"`
-		Nonce   string          `json:"nonce"`
-	}
-	if json.Unmarshal(data, &ask) != nil || ask.Query == nil && ask.UserIDs == nil {
-		c.Close(CloseDecodeError)
-		return
-	}
-	ss := c.session
-	g := s.guilds[ask.GuildID]
-	if g == nil || !ss.serves(g) {
-		return
-	}
-	var ids []string
-	if ask.UserIDs != nil {
-		var one string
-		if json.Unmarshal(ask.UserIDs, &one) == nil {
-			ids = []string{one}
-		} else if json.Unmarshal(ask.UserIDs, &ids) != nil || len(ids) > 100 {
-			c.Close(CloseDecodeError)
-			return
-		}
-	} else if *ask.Query == "" && ask.Limit == 0 && ss.intents&IntentGuildMembers == 0 {
-		return // a request for all members needs the intent
-	}
-	found, missing := []any{}, []any{}
-	if ids != nil {
-		for _, id := range ids {
-			if m := g.members[id]; m != nil {
-				found = append(found, m.json(""))
-			} else {
-				missing = append(missing, id)
-			}
-		}
-	} else {
-		most := ask.Limit
-		if most == 0 && *ask.Query == "" {
-			most = len(g.members)
-		}
-		for _, m := range g.ordered() {
-			if len(found) < min(most, 1000) && (startsWith(m.user.Name, *ask.Query) || startsWith(m.nick, *ask.Query)) {
-				found = append(found, m.json(""))
-			}
-		}
-	}
-	chunk := map[string]any{"guild_id": g.ID, "members": found, "chunk_index": 0, "chunk_count": 1}
-	if len(missing) > 0 {
-		chunk["not_found"] = missing
-	}
-	if ask.Nonce != "" {
-		chunk["nonce"] = ask.Nonce
-	}
-	s.send(ss, "GUILD_MEMBERS_CHUNK", chunk)
-}
-
-func startsWith(name, query string) bool {
-	return len(name) >= len(query) && strings.EqualFold(name[:len(query)], query)
 }

@@ -135,9 +135,9 @@ type form struct {
 	AllowedMentions *json.RawMessage `json:"allowed_mentions"`
 	Reference       *struct {
 		Type            int    `json:"type"`
-		MessageID       string `json:"message_id"`
-		ChannelID       string `json:"channel_id"`
-		GuildID         string `json:"guild_id"`
+		MessageID       jsonID `json:"message_id"`
+		ChannelID       jsonID `json:"channel_id"`
+		GuildID         jsonID `json:"guild_id"`
 		FailIfNotExists *bool  `json:"fail_if_not_exists"`
 	} `json:"message_reference"`
 
@@ -314,14 +314,14 @@ func (s *Server) reference(f *form, ch *channel, bot *account) (string, answer) 
 		return "", invalid(field+".type", "NOT_SERVED", "This fake of Discord supports no forwards.")
 	case r.MessageID == "":
 		return "", invalid(field+".message_id", "BASE_TYPE_REQUIRED", "This field is required")
-	case r.ChannelID != "" && r.ChannelID != ch.ID:
+	case r.ChannelID != "" && string(r.ChannelID) != ch.ID:
 		return "", invalid(field, "REPLIES_CANNOT_REFERENCE_OTHER_CHANNEL", "Cannot reply to a message in another channel")
-	case r.GuildID != "" && r.GuildID != ch.GuildID:
+	case r.GuildID != "" && string(r.GuildID) != ch.GuildID:
 		return "", invalid(field, "REPLIES_CANNOT_REFERENCE_OTHER_CHANNEL", "Cannot reply to a message in another guild")
 	case !s.hasPermission(ch, bot, ReadMessageHistory):
 		return "", refuse(http.StatusForbidden, 160002, "Cannot reply without permission to read message history")
 	}
-	if m := ch.byID[r.MessageID]; m != nil && !m.Deleted {
+	if m := ch.byID[string(r.MessageID)]; m != nil && !m.Deleted {
 		return m.ID, answer{}
 	}
 	if r.FailIfNotExists == nil || *r.FailIfNotExists {
@@ -371,7 +371,11 @@ func (s *Server) deleteMessage(c *call) answer {
 		if !s.hasPermission(m.channel, c.bot, ManageMessages) {
 			return missingPermissions
 		}
-		s.recordAudit(m.channel.guild, ActionMessageDelete, c.bot, m.author.ID, reason)
+		options := countOption(1)
+		options["channel_id"] = m.channel.ID
+		s.recordAudit(m.channel.guild, AuditEntry{
+			Action: ActionMessageDelete, ByID: c.bot.ID, TargetID: m.author.ID, Options: options, Reason: reason,
+		})
 	}
 	s.remove([]*message{m}, false)
 	return done
@@ -393,7 +397,7 @@ func (s *Server) bulkDelete(c *call) answer {
 		return missingPermissions
 	}
 	var form struct {
-		Messages []string `json:"messages"`
+		Messages jsonIDs `json:"messages"`
 	}
 	if a := c.decode(&form); !a.ok() {
 		return a
@@ -421,7 +425,9 @@ func (s *Server) bulkDelete(c *call) answer {
 			gone = append(gone, m)
 		}
 	}
-	s.recordAudit(ch.guild, ActionMessageBulkDelete, c.bot, ch.ID, reason)
+	s.recordAudit(ch.guild, AuditEntry{
+		Action: ActionMessageBulkDelete, ByID: c.bot.ID, TargetID: ch.ID, Options: countOption(len(gone)), Reason: reason,
+	})
 	s.remove(gone, true)
 	return done
 }

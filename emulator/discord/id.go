@@ -1,7 +1,9 @@
 package discord
 
 import (
+	"encoding/json"
 	"fmt"
+	"reflect"
 	"strconv"
 	"time"
 )
@@ -56,4 +58,56 @@ func older(a, b string) int {
 func number(id string) uint64 {
 	n, _ := strconv.ParseUint(id, 10, 64)
 	return n
+}
+
+// jsonID is a snowflake in a client's JSON: a string or, as sent by discord.py, a number. It is empty for null.
+type jsonID string
+
+// UnmarshalJSON decodes a string without a check, and a number that is a snowflake.
+func (id *jsonID) UnmarshalJSON(b []byte) error {
+	var text string
+	if json.Unmarshal(b, &text) == nil {
+		*id = jsonID(text)
+		return nil
+	}
+	if _, err := snowflake(string(b)); err == nil {
+		*id = jsonID(b)
+		return nil
+	}
+	return &json.UnmarshalTypeError{Value: string(b), Type: reflect.TypeFor[string]()}
+}
+
+// jsonIDs is an array of snowflakes in a client's JSON. It is nil for null.
+type jsonIDs []string
+
+// UnmarshalJSON decodes each element as jsonID does.
+func (ids *jsonIDs) UnmarshalJSON(b []byte) error {
+	var list []jsonID
+	if err := json.Unmarshal(b, &list); err != nil {
+		return err
+	}
+	if list == nil {
+		return nil
+	}
+	*ids = make(jsonIDs, len(list))
+	for i, id := range list {
+		(*ids)[i] = string(id)
+	}
+	return nil
+}
+
+// oneOrMoreIDs decodes a snowflake or an array of snowflakes. It returns nil for an absent value and for null.
+func oneOrMoreIDs(raw json.RawMessage) ([]string, error) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return nil, nil
+	}
+	var ids jsonIDs
+	if json.Unmarshal(raw, &ids) == nil {
+		return ids, nil
+	}
+	var one jsonID
+	if err := json.Unmarshal(raw, &one); err != nil {
+		return nil, fmt.Errorf("discord: %s is neither a snowflake nor an array of snowflakes: %w", raw, err)
+	}
+	return []string{string(one)}, nil
 }

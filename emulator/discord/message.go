@@ -440,8 +440,8 @@ func (s *Server) mentionsJSON(m *message) []any {
 // https://discord.com/developers/docs/resources/message#allowed-mentions-object
 type allowedMentions struct {
 	Parse       []string `json:"parse"`
-	Roles       []string `json:"roles"`
-	Users       []string `json:"users"`
+	Roles       jsonIDs  `json:"roles"`
+	Users       jsonIDs  `json:"users"`
 	RepliedUser bool     `json:"replied_user"`
 }
 

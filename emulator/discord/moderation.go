@@ -27,29 +27,6 @@ type TimeOut struct {
 	Until   time.Time
 }
 
-// AuditEntry is an audit log entry about an action of a bot.
-type AuditEntry struct {
-	// Action is Discord's name of the action, such as "MEMBER_BAN_ADD".
-	Action string
-	// ByID is the bot. TargetID is the affected user, or the channel of a bulk deletion.
-	ByID, TargetID string
-	// Reason comes from the X-Audit-Log-Reason header.
-	Reason string
-	At     time.Time
-}
-
-// Actions of the audit log.
-// https://discord.com/developers/docs/resources/audit-log#audit-log-entry-object-audit-log-events
-const (
-	ActionMemberKick        = "MEMBER_KICK"
-	ActionMemberBanAdd      = "MEMBER_BAN_ADD"
-	ActionMemberBanRemove   = "MEMBER_BAN_REMOVE"
-	ActionMemberUpdate      = "MEMBER_UPDATE"
-	ActionMemberRoleUpdate  = "MEMBER_ROLE_UPDATE"
-	ActionMessageDelete     = "MESSAGE_DELETE"
-	ActionMessageBulkDelete = "MESSAGE_BULK_DELETE"
-)
-
 // Ban bans a user, member or not. The owner cannot be banned.
 func (s *Server) Ban(guildID, userID, reason string) error {
 	s.lock()
@@ -155,14 +132,4 @@ func (s *Server) TimeOuts(guildID string) []TimeOut {
 		}
 	}
 	return all
-}
-
-// AuditLog returns the actions of bots in a guild through the API, in order.
-func (s *Server) AuditLog(guildID string) []AuditEntry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if g := s.guilds[guildID]; g != nil {
-		return slices.Clone(g.audit)
-	}
-	return nil
 }

@@ -33,7 +33,8 @@
 // Not included: TLS, the ETF encoding and zstd, embeds and components in messages, votes in polls, pins, reactions,
 // threads, voice, emojis, webhooks, interactions, presences, group DMs, invites, slow mode, AutoMod, two-factor rules,
 // the audit log as an endpoint, OAuth, API versions before 9, and the ban of addresses with too many invalid requests. A
-// message with unsupported parts is refused with 50035. An unknown path gets 404, as on Discord.
+// message with unsupported parts is refused with 50035. An unknown path gets 404 and an unknown field is ignored, as on
+// Discord.
 package discord
 
 import (

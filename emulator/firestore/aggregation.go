@@ -2,6 +2,8 @@ package firestore
 
 import (
 	"fmt"
+	"math"
+	"math/big"
 	"slices"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
@@ -25,6 +27,7 @@ func (s *service) RunAggregationQuery(req *pb.RunAggregationQueryRequest, stream
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
+	q.requireFields(aggregations)
 	if err := s.prepare(stream.Context(), q); err != nil {
 		return err
 	}
@@ -51,6 +54,7 @@ func (s *service) RunAggregationQuery(req *pb.RunAggregationQueryRequest, stream
 // An aggregation is a checked pb.StructuredAggregationQuery_Aggregation.
 type aggregation struct {
 	alias string
+	field fieldPath // the summed or averaged field; nil for a count
 	of    func(docs []*document) *pb.Value
 }
 
@@ -61,85 +65,145 @@ func parseAggregations(protos []*pb.StructuredAggregationQuery_Aggregation) ([]a
 	var list []aggregation
 	unnamed := 0
 	for _, p := range protos {
-		a := aggregation{alias: p.GetAlias()}
-		if a.alias == "" {
+		alias := p.GetAlias()
+		if alias == "" {
 			unnamed++
-			a.alias = fmt.Sprintf("field_%d", unnamed)
+			alias = fmt.Sprintf("field_%d", unnamed)
 		}
-		if slices.ContainsFunc(list, func(b aggregation) bool { return b.alias == a.alias }) {
-			return nil, fmt.Errorf("the alias %q is there twice", a.alias)
+		if slices.ContainsFunc(list, func(b aggregation) bool { return b.alias == alias }) {
+			return nil, fmt.Errorf("the alias %q is there twice", alias)
 		}
-		if err := checkFieldName(a.alias); err != nil {
+		if err := checkFieldName(alias); err != nil {
 			return nil, fmt.Errorf("alias: %w", err)
 		}
-		switch op := p.GetOperator().(type) {
-		case *pb.StructuredAggregationQuery_Aggregation_Count_:
-			upTo := op.Count.GetUpTo()
-			if upTo != nil && upTo.Value <= 0 {
-				return nil, fmt.Errorf("up_to must be greater than zero")
-			}
-			a.of = func(docs []*document) *pb.Value {
-				n := int64(len(docs))
-				if upTo != nil {
-					n = min(n, upTo.Value)
-				}
-				return integerValue(n)
-			}
-		case *pb.StructuredAggregationQuery_Aggregation_Sum_:
-			path, err := parseFieldPath(op.Sum.GetField().GetFieldPath())
-			if err != nil {
-				return nil, err
-			}
-			a.of = func(docs []*document) *pb.Value {
-				total, _ := sum(docs, path)
-				return total
-			}
-		case *pb.StructuredAggregationQuery_Aggregation_Avg_:
-			path, err := parseFieldPath(op.Avg.GetField().GetFieldPath())
-			if err != nil {
-				return nil, err
-			}
-			a.of = func(docs []*document) *pb.Value {
-				total, n := sum(docs, path)
-				if n == 0 {
-					return nullValue()
-				}
-				return doubleValue(numberOf(total) / float64(n))
-			}
-		default:
-			return nil, fmt.Errorf("an aggregation has no operator")
+		a, err := parseOperator(p)
+		if err != nil {
+			return nil, err
 		}
+		a.alias = alias
 		list = append(list, a)
 	}
 	return list, nil
 }
 
-// sum adds the numbers in a field, and returns their count n. The total is an integer if all numbers are integers and
-// the sum does not overflow.
-func sum(docs []*document, path fieldPath) (total *pb.Value, n int) {
-	var whole int64
-	var double float64
-	isWhole := true
+// parseOperator returns an aggregation without its alias.
+func parseOperator(p *pb.StructuredAggregationQuery_Aggregation) (a aggregation, err error) {
+	switch op := p.GetOperator().(type) {
+	case *pb.StructuredAggregationQuery_Aggregation_Count_:
+		upTo := op.Count.GetUpTo()
+		if upTo != nil && upTo.Value <= 0 {
+			return a, fmt.Errorf("up_to must be greater than zero")
+		}
+		a.of = func(docs []*document) *pb.Value {
+			n := int64(len(docs))
+			if upTo != nil {
+				n = min(n, upTo.Value)
+			}
+			return integerValue(n)
+		}
+	case *pb.StructuredAggregationQuery_Aggregation_Sum_:
+		a.field, err = parseFieldPath(op.Sum.GetField().GetFieldPath())
+		a.of = func(docs []*document) *pb.Value { return totalOf(docs, a.field).sum() }
+	case *pb.StructuredAggregationQuery_Aggregation_Avg_:
+		a.field, err = parseFieldPath(op.Avg.GetField().GetFieldPath())
+		a.of = func(docs []*document) *pb.Value { return totalOf(docs, a.field).average() }
+	default:
+		err = fmt.Errorf("an aggregation has no operator")
+	}
+	return a, err
+}
+
+// requireFields restricts the query to documents with a value, of any kind, in all summed and averaged fields. The
+// service reads an aggregation from an index on these fields, and the index has no entry for a document without one of
+// them: https://firebase.google.com/docs/firestore/query-data/aggregation-queries#limitations.
+func (q *query) requireFields(aggregations []aggregation) {
+	var fields []fieldPath
+	for _, a := range aggregations {
+		if a.field != nil && !a.field.isName() {
+			fields = append(fields, a.field)
+		}
+	}
+	if len(fields) == 0 {
+		return
+	}
+	where := q.filter
+	q.filter = func(d *document) bool {
+		lacks := func(path fieldPath) bool { return d.field(path) == nil }
+		return (where == nil || where(d)) && !slices.ContainsFunc(fields, lacks)
+	}
+}
+
+// A total adds the numbers of a field. Integers are exact.
+type total struct {
+	integers, doubles int // how many of each
+	whole             big.Int
+	double            compensated
+}
+
+// totalOf adds the numbers in a field. Other values do not count.
+func totalOf(docs []*document, path fieldPath) *total {
+	t := &total{double: compensated{sum: math.Copysign(0, -1)}} // the sum of negative zeros is a negative zero
+	var i big.Int
 	for _, d := range docs {
-		v := d.field(path)
-		if kindOf(v) != kindNumber {
-			continue
+		switch v := d.field(path).GetValueType().(type) {
+		case *pb.Value_IntegerValue:
+			t.integers++
+			t.whole.Add(&t.whole, i.SetInt64(v.IntegerValue))
+		case *pb.Value_DoubleValue:
+			t.doubles++
+			t.double.add(v.DoubleValue)
 		}
-		n++
-		double += numberOf(v)
-		i, isInteger := v.GetValueType().(*pb.Value_IntegerValue)
-		if !isInteger {
-			isWhole = false
-			continue
-		}
-		next := whole + i.IntegerValue
-		if (next > whole) != (i.IntegerValue > 0) && i.IntegerValue != 0 {
-			isWhole = false // it overflows
-		}
-		whole = next
 	}
-	if isWhole {
-		return integerValue(whole), n
+	return t
+}
+
+// sum returns an integer if all numbers are integers and the sum does not overflow, and a double otherwise.
+func (t *total) sum() *pb.Value {
+	if t.doubles == 0 && t.whole.IsInt64() {
+		return integerValue(t.whole.Int64())
 	}
-	return doubleValue(double), n
+	return doubleValue(t.float())
+}
+
+// average returns null for no numbers.
+func (t *total) average() *pb.Value {
+	if t.integers+t.doubles == 0 {
+		return nullValue()
+	}
+	return doubleValue(t.float() / float64(t.integers+t.doubles))
+}
+
+func (t *total) float() float64 {
+	all := t.double
+	if t.integers > 0 {
+		// A double has 53 bits. The rest of the integer is added as a second double.
+		high, _ := new(big.Float).SetInt(&t.whole).Float64()
+		rest, _ := new(big.Float).SetFloat64(high).Int(nil)
+		low, _ := new(big.Float).SetInt(rest.Sub(&t.whole, rest)).Float64()
+		all.add(high)
+		all.add(low)
+	}
+	return all.value()
+}
+
+// A compensated sum of doubles keeps what the additions lose by rounding. This is Neumaier's algorithm:
+// https://en.wikipedia.org/wiki/Kahan_summation_algorithm#Further_enhancements.
+type compensated struct{ sum, lost float64 }
+
+func (c *compensated) add(d float64) {
+	next := c.sum + d
+	if math.Abs(c.sum) >= math.Abs(d) {
+		c.lost += c.sum - next + d
+	} else {
+		c.lost += d - next + c.sum
+	}
+	c.sum = next
+}
+
+func (c *compensated) value() float64 {
+	// Without a loss, an addition would make a negative zero positive. After an overflow, lost is not finite.
+	if c.lost == 0 || math.IsInf(c.sum, 0) {
+		return c.sum
+	}
+	return c.sum + c.lost
 }

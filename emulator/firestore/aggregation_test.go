@@ -1,6 +1,7 @@
 package firestore_test
 
 import (
+	"fmt"
 	"math"
 	"testing"
 
@@ -101,4 +102,120 @@ func TestAggregationsAreNamedAndLimited(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A document without an aggregated field belongs to no aggregation of the query, as if the query were ordered by all the
+// fields: https://firebase.google.com/docs/firestore/query-data/aggregation-queries#limitations.
+func TestAggregationsCoverDocumentsWithAllTheirFields(t *testing.T) {
+	onBoth(t, func(t *testing.T, b *backend) {
+		b.fill(t, map[string]fields{
+			"c/a": {"pages": integer(50)},
+			"c/b": {"pages": integer(100), "year": integer(1980)},
+			"c/c": {"year": integer(1990)},
+			"c/d": {"pages": integer(7), "year": str("x"), "in": object(fields{"pages": integer(1)})},
+			"c/e": {"pages": null(), "year": integer(2000)},
+			"c/f": {"pages": str("y")},
+		})
+		c := b.client.Collection("c")
+		aggregate := func(q client.Query) *client.AggregationQuery { return q.NewAggregationQuery() }
+		type sums = map[string]*pb.Value
+		for _, q := range []struct {
+			name  string
+			query *client.AggregationQuery
+			want  sums
+		}{
+			{"count alone", aggregate(c.Query).WithCount("n"), sums{"n": integer(6)}},
+			{"one field", aggregate(c.Query).WithCount("n").WithSum("pages", "s"), sums{"n": integer(5), "s": integer(157)}},
+			{"the same field twice", aggregate(c.Query).WithCount("n").WithSum("pages", "s").WithAvg("pages", "a"),
+				sums{"n": integer(5), "s": integer(157), "a": double(157. / 3)}},
+			{"two fields", aggregate(c.Query).WithSum("pages", "s").WithAvg("year", "a").WithCount("n"),
+				sums{"n": integer(3), "s": integer(107), "a": double(1990)}},
+			{"a nested field", aggregate(c.Query).WithCount("n").WithSum("in.pages", "s"), sums{"n": integer(1), "s": integer(1)}},
+			{"no document has it", aggregate(c.Query).WithCount("n").WithSum("pages", "s").WithSum("none", "z").WithAvg("pages", "a"),
+				sums{"n": integer(0), "s": integer(0), "z": integer(0), "a": null()}},
+			{"a filter", aggregate(c.Where("year", "<", 1985)).WithCount("n").WithSum("pages", "s"), sums{"n": integer(1), "s": integer(100)}},
+			{"a limit", aggregate(c.Limit(1)).WithCount("n").WithSum("year", "s"), sums{"n": integer(1), "s": integer(1980)}},
+			{"an offset", aggregate(c.Offset(1)).WithCount("n").WithSum("year", "s"), sums{"n": integer(3), "s": integer(3990)}},
+			{"the last ones", aggregate(c.OrderBy("year", client.Asc).LimitToLast(2)).WithCount("n").WithSum("pages", "s"), sums{"n": integer(2), "s": integer(7)}},
+		} {
+			r, err := q.query.Get(t.Context())
+			if err != nil {
+				t.Errorf("%s: %v", q.name, err)
+				continue
+			}
+			got := sums{}
+			for name, v := range r {
+				got[name] = v.(*pb.Value)
+			}
+			if diff := cmp.Diff(q.want, got, protocmp.Transform()); diff != "" {
+				t.Errorf("%s: %s", q.name, diff)
+			}
+		}
+	})
+}
+
+// A sum has the precision of compensated summation, and integers are exact. The order of the additions is undefined:
+// each case has the same sum in any order.
+func TestASumKeepsItsPrecision(t *testing.T) {
+	onBoth(t, func(t *testing.T, b *backend) {
+		inf := math.Inf(1)
+		for i, c := range []struct {
+			name     string
+			numbers  []*pb.Value
+			sum, avg *pb.Value
+		}{
+			{"doubles", []*pb.Value{double(4.8), double(5.9), double(6.0), double(7.1), double(8.2)}, double(32), double(6.4)},
+			{"tenths", []*pb.Value{double(.1), double(.1), double(.1), double(.1), double(.1), double(.1), double(.1), double(.1), double(.1), double(.1)}, double(1), double(.1)},
+			{"integers and doubles", []*pb.Value{integer(5), double(4.5), double(.5)}, double(10), double(10. / 3)},
+			{"integers beyond 2^53", []*pb.Value{integer(1<<53 + 1), integer(1)}, integer(1<<53 + 2), double(1<<52 + 1)},
+			{"integers beyond 2^53 and a double", []*pb.Value{integer(1<<53 + 1), integer(-1 << 53), double(.5)}, double(1.5), double(.5)},
+			{"overflow", []*pb.Value{integer(math.MaxInt64), integer(math.MaxInt64)}, double(1 << 64), double(1 << 63)},
+			{"negative overflow", []*pb.Value{integer(math.MinInt64), integer(-1)}, double(-1 << 63), double(-1 << 62)},
+			{"overflow and back", []*pb.Value{integer(math.MaxInt64), integer(1), integer(-101)}, integer(math.MaxInt64 - 100), double((1<<63 - 1) / 3.)},
+			{"infinity", []*pb.Value{double(inf), double(1), double(2)}, double(inf), double(inf)},
+			{"both infinities", []*pb.Value{double(inf), double(-inf)}, double(math.NaN()), double(math.NaN())},
+			{"overflow of doubles", []*pb.Value{double(math.MaxFloat64), double(math.MaxFloat64)}, double(inf), double(inf)},
+			{"negative zero", []*pb.Value{double(math.Copysign(0, -1))}, double(math.Copysign(0, -1)), double(math.Copysign(0, -1))},
+			{"NaN", []*pb.Value{double(math.NaN()), double(1)}, double(math.NaN()), double(math.NaN())},
+		} {
+			collection := fmt.Sprintf("c%d", i)
+			docs := map[string]fields{}
+			for j, v := range c.numbers {
+				docs[fmt.Sprintf("%s/%02d", collection, j)] = fields{"n": v}
+			}
+			b.fill(t, docs)
+			r, err := b.client.Collection(collection).NewAggregationQuery().WithSum("n", "s").WithAvg("n", "a").Get(t.Context())
+			if err != nil {
+				t.Errorf("%s: %v", c.name, err)
+				continue
+			}
+			if diff := cmp.Diff(c.sum, r["s"].(*pb.Value), protocmp.Transform(), cmpopts.EquateNaNs()); diff != "" {
+				t.Errorf("%s: sum: %s", c.name, diff)
+			}
+			if diff := cmp.Diff(c.avg, r["a"].(*pb.Value), protocmp.Transform(), cmpopts.EquateNaNs()); diff != "" {
+				t.Errorf("%s: average: %s", c.name, diff)
+			}
+		}
+	})
+}
+
+// Google's emulator is left out: its sum of these numbers depends on the order of its additions.
+func TestASumKeepsSmallNumbersBesideLargeNumbers(t *testing.T) {
+	t.Parallel()
+	b := ours(t)
+	for i, numbers := range [][]float64{{1, 1e16, 1, -1e16}, {1e16, 1, 1, -1e16}, {1, 1e100, 1, -1e100}, {-1e16, 1, 1e16, 1}} {
+		collection := fmt.Sprint("c", i)
+		docs := map[string]fields{}
+		for j, n := range numbers {
+			docs[fmt.Sprintf("%s/%02d", collection, j)] = fields{"n": double(n)}
+		}
+		b.fill(t, docs)
+		r, err := b.client.Collection(collection).NewAggregationQuery().WithSum("n", "s").Get(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r["s"].(*pb.Value).GetDoubleValue(); got != 2 {
+			t.Errorf("the sum of %v is %v, want 2", numbers, got)
+		}
+	}
 }

@@ -35,6 +35,7 @@ import (
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
 	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may compress their messages
 )
 
 // streamWorkers is the number of goroutines kept for calls.

@@ -33,6 +33,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may compress their messages
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
