@@ -99,7 +99,7 @@ func New(r Reason, err error) *Error {
 // reason and sender in one hour have the same dead letter: the first is stored, and the store ignores the others. So no
 // sender can flood the dead letters, through any number of instances.
 //
-// at is the time of the message, which is the same for every redelivery of the message. Hours begin at full hours (UTC). An empty
+// at is the publish time of the message: every redelivery has the same time. Hours begin at full hours (UTC). An empty
 // sender stands for all unknown senders.
 func Hourly(r Reason, err error, sender string, at time.Time) *Error {
 	e := New(r, err)
