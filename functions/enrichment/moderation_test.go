@@ -325,12 +325,14 @@ func TestRuleActionsThatCannotBeMade(t *testing.T) {
 		}
 		r.rule("timeout", action(`{{ event.payload.seconds }}`))
 		r.rule("filter", map[string]any{"when": `event.message.text.contains("badword")`, "action": map[string]any{"action": "delete", "messageId": "{{ event.message.id }}"}})
+		n := 0
 		for seconds, field := range map[string]string{
 			"1209601": "action: durationSeconds: not between", "1e400": "action.durationSeconds: ", "0": "action: durationSeconds: not between",
 			`"long"`: "action: durationSeconds: not a whole number", "null": "action: durationSeconds: missing", "0.5": "action: durationSeconds: not a whole number",
 			"123456789012345678901234567890": "action: durationSeconds: not between", "[]": "action.durationSeconds: ",
 		} {
-			e := onTwitch("c"+seconds, "5", "!timeout badword", `"isMod":true`)
+			n++
+			e := onTwitch(fmt.Sprint("c", n), "5", "!timeout badword", `"isMod":true`)
 			e.Channel, e.Payload = "twitch:streamer", []byte(`{"seconds":`+seconds+`}`)
 			for range 2 { // a redelivery has the same outcome
 				reason, why := refused(t, r.try(e))
@@ -351,8 +353,8 @@ func TestRuleActionsThatCannotBeMade(t *testing.T) {
 	})
 	onFirestore(t, func(r *rig) { // the longest time-out of Twitch is done
 		r.rule("timeout", map[string]any{"when": "true", "action": map[string]any{"action": "timeout", "userId": "{{ event.userId }}", "durationSeconds": "{{ event.payload.seconds }}"}})
-		for _, seconds := range []string{"1209600", "1209600.0", "1.2096e6", `"1209600"`} {
-			e := onTwitch("c"+seconds, "5", "hello", `"isMod":true`)
+		for i, seconds := range []string{"1209600", "1209600.0", "1.2096e6", `"1209600"`} {
+			e := onTwitch(fmt.Sprint("c", i), "5", "hello", `"isMod":true`)
 			e.Channel, e.Payload = "twitch:streamer", []byte(`{"seconds":`+seconds+`}`)
 			if err := r.try(e); err != nil {
 				t.Errorf("%s: %v", seconds, err)
