@@ -100,10 +100,13 @@ rules:
 			t.Fatal(err)
 		}
 	}
-	eve, frank := connect(t, p, 0, "api-gateway:eve"), connect(t, p, 1, "api-gateway:frank")
+	eve, frank, frank2 := connect(t, p, 0, "api-gateway:eve"), connect(t, p, 1, "api-gateway:frank"), connect(t, p, 0, "api-gateway:frank")
 	ask(eve, "a1", "twitch:"+bob.ID)
 	ask(eve, "a1", "twitch:"+bob.ID) // repeated, as after a lost connection
-	ask(frank, "a2", "twitch:"+carl.ID)
+	for n := range 10 {
+		ask(frank, fmt.Sprint("a2-", n), "twitch:"+carl.ID)
+		ask(frank2, fmt.Sprint("a3-", n), "twitch:"+carl.ID)
+	}
 	for _, text := range []string{"!timeout @carl 60", "!ping"} { // the second is answered after the first
 		for _, channel := range []string{"streamer", "elsewhere"} {
 			if _, err := tw.Say(channel, mod.Login, text); err != nil {

@@ -47,6 +47,26 @@ resource "google_logging_metric" "dead_letters" {
   depends_on = [google_project_service.api]
 }
 
+# Requests refused by a gateway are not counted here, but in the metric parley_gateway_frames_refused_total.
+resource "google_logging_metric" "refused_requests" {
+  name        = "${local.metric_prefix}_refused_requests"
+  description = "Moderation requests refused by the enrichment. Only the first of a user in an hour is a dead letter."
+  filter      = <<-EOT
+    resource.type="cloud_run_revision"
+    resource.labels.service_name="${var.name}-enrichment"
+    severity=WARNING
+    jsonPayload.message="moderation request refused"
+  EOT
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = "INT64"
+    unit        = "1"
+  }
+
+  depends_on = [google_project_service.api]
+}
+
 resource "google_monitoring_notification_channel" "email" {
   for_each = toset(var.alert_emails)
 
@@ -294,6 +314,11 @@ locals {
       title  = "Dead letters in 5 min, by reason"
       filter = "metric.type=\"${local.dead_letter_metric}\" resource.type=\"cloud_run_revision\""
       align  = "ALIGN_SUM", reduce = "REDUCE_SUM", by = ["metric.label.reason"]
+    },
+    {
+      title  = "Moderation requests refused by the enrichment in 5 min"
+      filter = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.refused_requests.name}\" resource.type=\"cloud_run_revision\""
+      align  = "ALIGN_SUM", reduce = "REDUCE_SUM", by = []
     },
     {
       title  = "Pushes to functions per second, by response class"

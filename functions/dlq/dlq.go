@@ -10,6 +10,7 @@
 package dlq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,7 +99,7 @@ func (f *Function) Keep(ctx context.Context, m bus.Message) error {
 		}
 	}
 	if a.ID != id { // the dead letter of a delivery was stored with its outcome
-		letter := f.letter(m.Data, a, attributes)
+		letter := f.letter(m, a, attributes)
 		a.ID = letter.ID
 		if isNew, err := f.letters.Put(ctx, letter, a.Redrive); err != nil || !isNew {
 			return err
@@ -110,20 +111,21 @@ func (f *Function) Keep(ctx context.Context, m bus.Message) error {
 }
 
 // letter makes the dead letter of a message that is not a delivery's.
-func (f *Function) letter(data []byte, a deadletter.Announcement, attributes map[string]string) deadletter.DeadLetter {
-	l := deadletter.DeadLetter{ID: a.ID, Reason: a.Reason, Message: a.Message, Source: a.Source, Topic: a.Topic, Data: data, Attributes: attributes}
+func (f *Function) letter(m bus.Message, a deadletter.Announcement, attributes map[string]string) deadletter.DeadLetter {
+	l := deadletter.DeadLetter{ID: a.ID, Reason: a.Reason, Message: a.Message, Source: a.Source, Topic: a.Topic, Data: m.Data, Attributes: attributes}
 	if a.Reason == deadletter.Exhausted {
 		subscription, _ := f.prefix.LookupSubscription(a.Source)
 		l.Topic = string(subscription.Topic)
 		// Pub/Sub's message has a new id each time an event is dead-lettered; the part's own dead letter keeps its id
-		e, err := event.Decode(data)
+		e, err := event.Decode(m.Data)
 		switch {
 		case err != nil || subscription.Function == "":
 		case subscription.Function == Step && subscription.Topic == topology.Egress:
-			l.ID = noticeLetterID(noticeKey(attributes, a.ID), data)
+			l.ID = noticeLetterID(noticeKey(attributes, a.ID), m.Data)
 		default:
 			l.ID = digest.Of(e.CorrelationID, subscription.Function)
 		}
+		l.ID = cmp.Or(deadletter.RedrivenID(m.Attributes), l.ID)
 	}
 	return l
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"strings"
@@ -230,6 +231,78 @@ func TestRepeatedFailureIsAnotherAttemptOfTheDeadLetter(t *testing.T) {
 			t.Errorf("dead letter = %+v, %v", l, err)
 		}
 	})
+}
+
+// A sender can repeat some failures at will: 100 of them make one document and one line in the log.
+func TestHourlyFailuresAreOneDeadLetter(t *testing.T) {
+	emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env)
+		why := deadletter.Hourly(deadletter.Forbidden, errors.New("no role"), "twitch:1", s.now)
+		keep := func(message string, attributes map[string]string) {
+			t.Helper()
+			m := bus.Message{ID: message, Data: []byte(message), Attributes: deadletter.Announcement{
+				ID: why.ID, Reason: why.Reason, Message: why.Err.Error(), Source: "enrichment", Topic: string(topology.Ingress),
+			}.Attributes(attributes)}
+			if err := s.Keep(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n := range 100 {
+			keep(fmt.Sprint("m", n), nil)
+		}
+		all := s.allLetters(t)
+		if len(all) != 1 || string(all[0].Data) != "m0" || all[0].Attempts != 1 || all[0].Status != deadletter.Open {
+			t.Fatalf("dead letters %+v; want one, of the first", all)
+		}
+		if n := strings.Count(s.log.String(), "level=ERROR"); n != 1 {
+			t.Errorf("%d error lines; want 1", n)
+		}
+
+		// redriven and refused again: another attempt of the dead letter; further failures of the hour change nothing
+		if err := s.markRedriving(t, why.ID); err != nil {
+			t.Fatal(err)
+		}
+		keep("m100", nil)
+		keep("m0", deadletter.MarkRedriven(nil, why.ID, 1))
+		keep("m101", nil)
+		all = s.allLetters(t)
+		if len(all) != 1 || string(all[0].Data) != "m0" || all[0].Attempts != 2 || all[0].Status != deadletter.Open {
+			t.Errorf("dead letters %+v; want another attempt of the first", all)
+		}
+	})
+}
+
+// A redriven message that fails again is another attempt of its dead letter, whatever the first failure was.
+func TestRedrivenMessageKeepsItsDeadLetter(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		fail func(s *system, m bus.Message) error
+	}{
+		{"forwarded by Pub/Sub", func(s *system, m bus.Message) error {
+			m.Attributes["CloudPubSubDeadLetterSourceSubscription"] = "personality"
+			return s.Keep(t.Context(), m)
+		}},
+		{"a notice that is no event", func(s *system, m bus.Message) error { return s.SendNotice(t.Context(), m) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			emulatortest.Both(t, func(t *testing.T, env emulatortest.Env) {
+				s := open(t, env)
+				l := deadletter.DeadLetter{ID: "p1", Reason: deadletter.InvalidEvent, Topic: string(topology.Egress), Data: []byte("not JSON")}
+				if _, err := s.letters.Put(t.Context(), l, 0); err != nil {
+					t.Fatal(err)
+				}
+				if err := s.markRedriving(t, l.ID); err != nil {
+					t.Fatal(err)
+				}
+				if err := tt.fail(s, noticeMessage("m2", l.Data, deadletter.MarkRedriven(nil, l.ID, 1))); err != nil {
+					t.Fatal(err)
+				}
+				if all := s.allLetters(t); len(all) != 1 || all[0].ID != "p1" || all[0].Attempts != 2 || all[0].Status != deadletter.Open {
+					t.Errorf("dead letters %+v; want a second attempt of p1", all)
+				}
+			})
+		})
+	}
 }
 
 func TestDisconnectedUserIsOneDeadLetterAfterTheDeadline(t *testing.T) {

@@ -1,6 +1,7 @@
 package dlq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,10 +46,10 @@ func (f *Function) SendNotice(ctx context.Context, m bus.Message) error {
 	return nil
 }
 
-// refuse dead-letters a notice.
+// refuse dead-letters a notice. A redriven notice keeps the id of its dead letter.
 func (f *Function) refuse(ctx context.Context, m bus.Message, attributes map[string]string, id string, why *deadletter.Error) error {
 	return f.bus.Announce(ctx, m.Data, attributes, deadletter.Announcement{
-		ID: id, Reason: why.Reason, Message: why.Err.Error(), Source: Step, Topic: string(m.Topic), Attempts: m.Attempt,
+		ID: cmp.Or(deadletter.RedrivenID(m.Attributes), id), Reason: why.Reason, Message: why.Err.Error(), Source: Step, Topic: string(m.Topic), Attempts: m.Attempt,
 	})
 }
 

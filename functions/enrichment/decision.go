@@ -33,6 +33,7 @@ const codeInvalidUser = "invalid_user_id"
 // decision is the result for one event.
 type decision struct {
 	event         *event.Event // with its user, but without the rules' additions
+	at            time.Time    // publish time of the message, the same for every delivery
 	outcome       rule.Outcome
 	authorization authorization
 	excluded      bool // only observers receive the event
@@ -122,7 +123,7 @@ func (f *Function) decideMatched(original *event.Event, rules *rule.Set, at time
 	u := countEvent(doc, user, o, f.users.SessionLength)
 	fillUser(e, user, u.doc, u.tags, at)
 	fillRoles(e, u.doc, read)
-	d := decision{event: e, repeated: u.repeated, excluded: store.Blocked(u.doc.Status)}
+	d := decision{event: e, at: at, repeated: u.repeated, excluded: store.Blocked(u.doc.Status)}
 	d.authorization = authorize(e, u.doc, read, u.rules, d.excluded)
 	if u.repeated {
 		if !d.excluded {
@@ -162,7 +163,7 @@ func (f *Function) decideUnmatched(original *event.Event, rules *rule.Set, at ti
 	}
 	fillAuth(e, string(provider(e)), "", at)
 	never := func(string) bool { return false } // no document stores cooldowns
-	d := decision{event: e, outcome: rules.Evaluate(e, at, never), authorization: authorizeUnmatched(e)}
+	d := decision{event: e, at: at, outcome: rules.Evaluate(e, at, never), authorization: authorizeUnmatched(e)}
 	if f.mustNotRelay(original, identity.UserID{}) {
 		d.outcome.DropRelays()
 	}

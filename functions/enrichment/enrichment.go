@@ -38,9 +38,12 @@
 // # Moderation, unmatched and excluded users
 //
 // An event that requests a moderation action (package moderation) becomes a command to the platform if the user has
-// permission. Otherwise observers receive the event, and it is dead-lettered as forbidden. Rules may act too. If a rule
-// holds but its action can't be made, such as a time-out longer than the platform's limit, the event is dead-lettered as
-// invalid_event, with the rule and the field. After the rule is repaired, a redrive acts.
+// permission. Otherwise observers receive the event, and it is dead-lettered as forbidden. Only the first such request of
+// a user in an hour is stored; each is logged as a warning. The gateway refuses most of these requests earlier, by a
+// cached document; the decision of this package counts.
+//
+// Rules may act too. If a rule holds but its action can't be made, such as a time-out longer than the platform's limit,
+// the event is dead-lettered as invalid_event, with the rule and the field. After the rule is repaired, a redrive acts.
 //
 // An event without a valid id passes unmatched. Rules apply without cooldowns, and roles claimed by the event are
 // dropped. Events of users with the status blocked or banned are counted and published for observers, but no rule
@@ -146,6 +149,7 @@ func (f *Function) Enrich(ctx context.Context, in bus.Incoming) error {
 	f.rules.logFailures(ctx, d.outcome.Failed)
 	deliveries, err := f.publish(ctx, d, started)
 	if err != nil {
+		f.logRefusal(ctx, d.event, err)
 		return fmt.Errorf("enrich %s: %w", in.Event.CorrelationID, err)
 	}
 	f.log.DebugContext(ctx, "enriched",

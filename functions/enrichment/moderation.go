@@ -1,9 +1,9 @@
 package enrichment
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"parley.internal/functions/enrichment/rule"
@@ -13,15 +13,6 @@ import (
 	"parley.internal/shared/moderation"
 	"parley.internal/shared/store"
 )
-
-// moderatorRoles are the roles with permission for moderation actions ([moderation.Type]):
-//
-//   - A manual role, given by an operator, grants permission in every channel.
-//   - A role given by a platform grants permission in the channel of the event, and only if this very event carries the
-//     role. The document is not enough: a role stored there may have been revoked since.
-//
-// Rules need no role: the rule's condition, written by an operator, decides alone.
-var moderatorRoles = []string{roleBroadcaster, roleModerator}
 
 // stepAction is the step of an action requested by an event. A rule's action has the step action:<rule id>.
 const stepAction = "action"
@@ -39,21 +30,37 @@ type authorization struct {
 
 // refusal returns the dead letter of the event: for a refused action, and for actions of rules that can't be made. It
 // returns nil if there is none of both.
+//
+// Anyone can send requests without permission, so a user's forbidden requests of an hour share one dead letter. With a
+// lost action of a rule, the event has a dead letter of its own.
 func (d decision) refusal() error {
-	reason := deadletter.InvalidEvent
-	var errs []error
-	if r := d.authorization.refused; r != nil {
-		reason, errs = r.Reason, append(errs, r.Err)
-	}
+	var lost []error
 	for _, f := range d.outcome.Failed {
 		if f.LostAction {
-			errs = append(errs, fmt.Errorf("rule %s: %w", f.ID, f.Err))
+			lost = append(lost, fmt.Errorf("rule %s: %w", f.ID, f.Err))
 		}
 	}
-	if len(errs) == 0 {
-		return nil
+	switch r := d.authorization.refused; {
+	case r != nil && r.Reason == deadletter.Forbidden && len(lost) == 0:
+		sender := ""
+		if d.event.Auth.Matched {
+			sender = d.event.UserID
+		}
+		return deadletter.Hourly(r.Reason, r.Err, sender, d.at)
+	case r != nil:
+		return deadletter.New(r.Reason, errors.Join(append([]error{r.Err}, lost...)...))
+	case len(lost) > 0:
+		return deadletter.New(deadletter.InvalidEvent, errors.Join(lost...))
 	}
-	return deadletter.New(reason, errors.Join(errs...))
+	return nil
+}
+
+// logRefusal logs a request without permission. The number of these lines is the number of refused requests: see
+// refused_requests in terraform/monitoring.tf.
+func (f *Function) logRefusal(ctx context.Context, e *event.Event, err error) {
+	if dead, ok := errors.AsType[*deadletter.Error](err); ok && dead.Reason == deadletter.Forbidden {
+		f.log.WarnContext(ctx, "moderation request refused", "error", dead.Err, "user", e.UserID, "source", e.Source, "correlationId", e.CorrelationID)
+	}
 }
 
 // marks returns the entry to store for a granted action, if any.
@@ -82,7 +89,7 @@ func authorize(e *event.Event, doc store.User, f attributes, held []string, excl
 		return forbidden("%s is %s", e.UserID, doc.Status)
 	case right == "":
 		return forbidden("%s has no permission in %s: required is one of the roles %s, given manually or by %s in that channel",
-			e.UserID, a.Channel, strings.Join(moderatorRoles, ", "), a.Platform())
+			e.UserID, a.Channel, strings.Join(moderation.Roles, ", "), a.Platform())
 	}
 	return granted(a, e, right)
 }
@@ -115,21 +122,17 @@ func forbidden(format string, args ...any) authorization {
 	return authorization{refused: deadletter.New(deadletter.Forbidden, fmt.Errorf(format, args...))}
 }
 
-// permission returns the role that permits the action, with its origin, or empty for no permission.
+// permission returns the role that permits the action, with its origin, or empty for no permission. [moderation.Roles]
+// says which roles count where.
 func permission(a moderation.Action, e *event.Event, doc store.User, f attributes) string {
-	given := doc.ManualRoles()
-	for _, role := range moderatorRoles {
-		if slices.Contains(given, role) {
-			return role + " by hand"
-		}
+	if role := moderation.PermittedRole(doc.ManualRoles()); role != "" {
+		return role + " by hand"
 	}
 	if !f.authoritative || !f.hasRoles || f.platform != a.Platform() || identity.PlatformOf(e.Source) != a.Platform() || e.Channel != a.Channel {
 		return ""
 	}
-	for _, role := range moderatorRoles {
-		if slices.Contains(f.roles, role) {
-			return role + " of " + a.Channel
-		}
+	if role := moderation.PermittedRole(f.roles); role != "" {
+		return role + " of " + a.Channel
 	}
 	return ""
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
@@ -140,6 +142,72 @@ func TestAuthorization(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Anyone can request actions without permission. The requests of a user in an hour share a dead letter, and each is a
+// warning in the log.
+func TestForbiddenRequestsOfAnHourShareADeadLetter(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.put("users/twitch:5", map[string]any{"roles": []string{"moderator"}, "status": "blocked"})
+		id := func(id, user string) string {
+			t.Helper()
+			d, ok := errors.AsType[*deadletter.Error](r.try(wants(id, user, aBan)))
+			if !ok || d.Reason != deadletter.Forbidden {
+				t.Fatalf("%s of %s: %+v; want %s", id, user, d, deadletter.Forbidden)
+			}
+			return d.ID
+		}
+		want := map[string]string{} // the dead letters, by user
+		for _, user := range []string{"api-gateway:eve", "twitch:5", "twitch:6", "", "../../x"} {
+			want[user] = id("first "+user, user)
+		}
+		const n = 20
+		for i := range n {
+			for user, first := range want {
+				if got := id(fmt.Sprint(i, user), user); got != first || got == "" {
+					t.Errorf("request %d of %q: dead letter %s; want %s", i, user, got, first)
+				}
+			}
+		}
+		distinct := map[string]bool{}
+		for _, id := range want {
+			distinct[id] = true
+		}
+		if len(distinct) != 4 || want[""] != want["../../x"] {
+			t.Errorf("dead letters %v; want one for each user, and one for the unknown users", want)
+		}
+		if want["twitch:6"] != deadletter.Hourly(deadletter.Forbidden, errors.New("x"), "twitch:6", r.now).ID {
+			t.Error("not the dead letter recorded by a gateway")
+		}
+		if got := strings.Count(r.log.String(), `level=WARN msg="moderation request refused"`); got != (n+1)*len(want) {
+			t.Errorf("%d warnings; want %d", got, (n+1)*len(want))
+		}
+		if strings.Contains(r.log.String(), "level=ERROR") {
+			t.Errorf("errors in the log: %s", r.log)
+		}
+
+		published := r.now
+		r.now = r.now.Add(time.Hour)
+		if id("later", "twitch:6") == want["twitch:6"] {
+			t.Error("the next hour has no dead letter of its own")
+		}
+		// a redelivery in the next hour is the same failure
+		err := r.Enrich(t.Context(), bus.Incoming{Event: wants("first twitch:6", "twitch:6", aBan), Published: published})
+		if d, ok := errors.AsType[*deadletter.Error](err); !ok || d.ID != want["twitch:6"] {
+			t.Errorf("a redelivery: %+v; want the dead letter %s", d, want["twitch:6"])
+		}
+	})
+}
+
+// A lost action of a rule is not hidden in the dead letter of another request.
+func TestForbiddenRequestWithALostActionHasItsOwnDeadLetter(t *testing.T) {
+	onFirestore(t, func(r *rig) {
+		r.rule("timeout", map[string]any{"when": "true", "action": map[string]any{"action": "timeout", "userId": "twitch:1", "durationSeconds": 0}})
+		d, ok := errors.AsType[*deadletter.Error](r.try(wants("c1", "twitch:6", aBan)))
+		if !ok || d.ID != "" || d.Reason != deadletter.Forbidden || !strings.Contains(d.Error(), "rule timeout: ") {
+			t.Errorf("dead letter %+v; want one of the event", d)
+		}
+	})
 }
 
 func TestMalformedActionIsDeadLettered(t *testing.T) {

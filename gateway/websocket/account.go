@@ -23,8 +23,10 @@ type account struct {
 	user   identity.UserID
 	person identity.UserID // user, or the person to whom an operator linked user
 	status string          // of the person
-	readAt time.Time       // by the system's clock
-	linkAt time.Time       // last read of the link
+	// moderator reports that the person has permission for moderation actions, by a role given by hand
+	moderator bool
+	readAt    time.Time // by the system's clock
+	linkAt    time.Time // last read of the link
 }
 
 // refusal returns the reason against using the account, or empty.
@@ -104,7 +106,7 @@ func (a *authenticator) load(ctx context.Context, hash, address string, before a
 	return acc, nil
 }
 
-// loadUser reads the person and the person's status.
+// loadUser reads the person, with the status and the permission for moderation actions.
 func (a *authenticator) loadUser(ctx context.Context, acc *account, before account) error {
 	var u store.User
 	var err error
@@ -118,12 +120,12 @@ func (a *authenticator) loadUser(ctx context.Context, acc *account, before accou
 		acc.linkAt = time.Now()
 		acc.person, u, _, _, err = a.accounts.LinkedUser(ctx, acc.user, acc.person) // enrichment reports a broken link
 	}
-	acc.status = u.Status
+	acc.status, acc.moderator = u.Status, mayModerate(u)
 	return err
 }
 
-// recheckAccount reads the connection's account again whenever the cached state expires, and closes the connection if
-// the account may no longer be used. While Firestore fails, the connection stays open: a failure of Firestore must not
+// recheckAccount reads the connection's account again whenever the cached state expires, updates the permission for
+// moderation actions, and closes the connection if the account may no longer be used. While Firestore fails, the connection stays open: a failure of Firestore must not
 // disconnect every client.
 func (c *conn) recheckAccount(ctx context.Context) {
 	acc, ttl := c.account, c.server.auth.ttl
@@ -146,6 +148,7 @@ func (c *conn) recheckAccount(ctx context.Context) {
 			continue
 		}
 		acc = next
+		c.moderator.Store(acc.moderator)
 		switch acc.refusal(c.server.now()) {
 		case "":
 		case RefuseExpired:

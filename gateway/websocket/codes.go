@@ -19,6 +19,7 @@ const (
 	ErrTextTooLong  ErrorCode = "text_too_long"
 	ErrBadRoom      ErrorCode = "bad_room"
 	ErrTooManyRooms ErrorCode = "too_many_rooms"
+	ErrForbidden    ErrorCode = "forbidden"
 	ErrRate         ErrorCode = "rate_limited"
 	ErrBusy         ErrorCode = "busy"
 	ErrUnavailable  ErrorCode = "unavailable"
@@ -41,6 +42,7 @@ var Errors = []ErrorMeaning{
 	{ErrTextTooLong, false, "payload.text has more characters than the limit."},
 	{ErrBadRoom, false, "The room is missing or too long, contains control characters, or is a channel of a platform (such as twitch:NAME or discord:ID, in any letter case), or payload.room and payload.channel differ."},
 	{ErrTooManyRooms, false, "The connection has the maximum number of rooms; leave a room first."},
+	{ErrForbidden, false, "The user has no permission for moderation actions: an operator has to give the user the role moderator or broadcaster. A new role counts after at most WS_TOKEN_TTL (5 minutes by default), on open sockets too; through a new identity link, after at most an hour more. Then send the frame again, with the same metadata.id."},
 	{ErrRate, true, "The frames of the user's connections exceed the rate limit; wait a moment. Pings, unrequested pongs and fragments of less than 512 bytes count as frames, too."},
 	{ErrBusy, true, "Too many messages of the connection are waiting for publication; wait for answers."},
 	{ErrUnavailable, true, "The message was not published. Send the frame again with the same metadata.id: both count as the same event."},

@@ -23,7 +23,7 @@ type Config struct {
 	WriteTimeout   time.Duration `env:"WS_WRITE_TIMEOUT" envDefault:"10s" help:"Timeout for writing a frame to the network; at least 10s less than SWEEP_GRACE."`
 	MaxAge         time.Duration `env:"WS_MAX_AGE" envDefault:"55m" help:"Maximum age of a connection; then the client must reconnect. Cloud Run cuts every connection after 60 minutes."`
 	MaxAgeSpread   time.Duration `env:"WS_MAX_AGE_SPREAD" envDefault:"3m" help:"Random variation of WS_MAX_AGE per connection, more or less, so that clients don't reconnect at the same time."`
-	TokenTTL       time.Duration `env:"WS_TOKEN_TTL" envDefault:"5m" help:"How long a token and the status of its user are cached. A revocation or a block takes effect within this time, on open sockets too."`
+	TokenTTL       time.Duration `env:"WS_TOKEN_TTL" envDefault:"5m" help:"How long a token is cached, with the status of its user and the permission for moderation actions. A revocation, a block or a new role takes effect within this time, on open sockets too."`
 	TokenMissTTL   time.Duration `env:"WS_TOKEN_MISS_TTL" envDefault:"10s" help:"How long an unknown token is cached."`
 	Origins        []string      `env:"WS_ORIGINS" help:"Allowed origins of web pages, comma-separated, in addition to the gateway's own: https://chat.example.com; * for all."`
 	Compression    bool          `env:"WS_COMPRESSION" envDefault:"false" help:"Offer permessage-deflate (RFC 7692): less traffic for more memory and CPU. The limits of a frame count inflated bytes."`

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
@@ -39,9 +40,12 @@ type conn struct {
 	account account // as read when the connection was opened
 	log     *slog.Logger
 
+	moderator atomic.Bool // the user may request moderation actions, as last read by recheckAccount
+
 	queue     *queue
 	inbox     inbox
 	rooms     map[string]struct{} // guarded by the hub's lock
+	limits    *allowance          // of the user
 	rate      *rate.Limiter       // of the user
 	ackRate   *rate.Limiter       // acknowledgements of the connection; their number depends on the answers
 	flood     *rate.Limiter       // of the user
@@ -249,7 +253,7 @@ func (c *conn) pushOr(f frame, full CloseCode) bool {
 	return err == nil
 }
 
-// publish publishes the messages of the inbox in order, until the inbox is closed and empty.
+// publish publishes or refuses the messages of the inbox in order, until the inbox is closed and empty.
 func (c *conn) publish(ctx context.Context) {
 	defer close(c.published)
 	for in := range c.inbox.ch {
@@ -261,6 +265,10 @@ func (c *conn) publish(ctx context.Context) {
 func (c *conn) publishOne(ctx context.Context, in inbound) {
 	ctx, traceID := telemetry.StartTrace(ctx)
 	e := in.toEvent(c.user, traceID)
+	if !c.permitted(in) {
+		c.forbid(ctx, in, e)
+		return
+	}
 	began := time.Now()
 	err := c.server.publisher.Publish(ctx, topology.Ingress, bus.Outgoing{Event: e})
 	c.server.metrics.publishTime.Observe(time.Since(began).Seconds())

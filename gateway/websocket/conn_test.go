@@ -106,6 +106,7 @@ func TestClientsCannotSendTypesOfReservedNamespaces(t *testing.T) {
 
 func TestClientsCannotUseAPlatformsChannelAsARoom(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.Burst = 1000 })
+	f.tokens.users[mustUser(t, "twitch:1")] = store.User{Roles: []string{"moderator"}}
 	c := f.dial("1")
 	for _, room := range []string{"twitch:bruno", "discord:1", "Twitch:bruno", "DISCORD:1", "twilio:+1", "api-gateway:x", "twitch:", "twitch:a:b"} {
 		for _, frame := range []string{

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"parley.internal/gateway/gatewaytest"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/config"
+	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
@@ -100,6 +102,30 @@ type publisher struct {
 	asked  atomic.Int64 // number of calls
 	mu     sync.Mutex
 	err    error
+	dead   []deadLetter
+}
+
+// deadLetter is a dead letter recorded by a publisher.
+type deadLetter struct {
+	topic topology.Topic
+	event *event.Event
+	why   *deadletter.Error
+}
+
+func (p *publisher) DeadLetter(_ context.Context, t topology.Topic, out bus.Outgoing, why *deadletter.Error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return p.err
+	}
+	p.dead = append(p.dead, deadLetter{t, out.Event, why})
+	return nil
+}
+
+func (p *publisher) deadLetters() []deadLetter {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.dead)
 }
 
 func (p *publisher) Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error {
@@ -199,7 +225,15 @@ type fixture struct {
 	tokens    *tokens
 	publisher *publisher
 	ledger    *ledger
+	clock     atomic.Pointer[time.Time] // the server's time; nil for the system's clock
 	drain     func() error
+}
+
+func (f *fixture) serverTime() time.Time {
+	if fixed := f.clock.Load(); fixed != nil {
+		return *fixed
+	}
+	return time.Now()
 }
 
 func defaults(t testing.TB) Config {
@@ -226,7 +260,7 @@ func newFixture(t *testing.T, change func(c *Config)) *fixture {
 	var err error
 	f.Server, err = New(c, Dependencies{
 		Instance: "one", Accounts: f.tokens, Publisher: f.publisher, Ledger: f.ledger,
-		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Now: time.Now,
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Now: f.serverTime,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/time/rate"
 )
@@ -37,7 +38,20 @@ type allowance struct {
 	connections int           // guarded by the hub's lock
 	rate        *rate.Limiter // frames; above the limit, a frame is refused
 	flood       *rate.Limiter // frames; above the limit, the connection is closed
+	// recorded is the id of the last dead letter for a refused moderation request. An instance that forgets the id
+	// announces the dead letter again, and the dlq function ignores the repetition.
+	recorded atomic.Pointer[string]
 }
+
+// beginRecord reports whether this instance has not announced a dead letter for a refused moderation request yet, and
+// marks the dead letter as announced.
+func (a *allowance) beginRecord(id string) bool {
+	before := a.recorded.Swap(&id)
+	return before == nil || *before != id
+}
+
+// cancelRecord takes back the mark of beginRecord.
+func (a *allowance) cancelRecord() { a.recorded.Store(nil) }
 
 // idle reports that the allowance can be forgotten: a new allowance would allow as much.
 func (a *allowance) idle() bool {

@@ -11,7 +11,7 @@
 //
 //	← connection.ready        {user_id, instance, missed?, recovered?}   the first frame
 //	→ chat.message.send       {text, room?}         becomes an event chat.message; joins the room. channel is a synonym of room
-//	→ moderation.action.v1    {action, channel, …}  becomes an event of the same type, if well-formed (see package moderation)
+//	→ moderation.action.v1    {action, channel, …}  becomes an event of the same type, if well-formed and permitted (see package moderation and ErrForbidden)
 //	→ any other type          {…}                   becomes an event of the same type, unless reserved (see [Errors])
 //	→ room.join, room.leave   {room}
 //	← room.joined, room.left  {room}
@@ -52,6 +52,7 @@ import (
 
 	"parley.internal/gateway/throttle"
 	"parley.internal/shared/bus"
+	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/topology"
@@ -60,10 +61,12 @@ import (
 // Path is the URL path of the protocol.
 const Path = "/ws/v1"
 
-// Publisher publishes events. [bus.Client] implements the interface. Publish returns after the bus has stored the event,
-// and may be called concurrently.
+// Publisher publishes events. [bus.Client] implements the interface. The methods return after the bus has stored the
+// event, and may be called concurrently.
 type Publisher interface {
 	Publish(ctx context.Context, t topology.Topic, out bus.Outgoing) error
+	// DeadLetter records an event as a dead letter in place of publishing it.
+	DeadLetter(ctx context.Context, t topology.Topic, out bus.Outgoing, why *deadletter.Error) error
 }
 
 // Ledger records the outcome of every answer. [delivery.Ledger] implements the interface. Methods may be called
@@ -205,11 +208,13 @@ func (s *Server) newConn(ws *gorilla.Conn, acc account, limits *allowance) *conn
 		rooms:     map[string]struct{}{},
 		unacked:   map[string]delivery.Ref{},
 		ackRoom:   make(chan struct{}, 1),
+		limits:    limits,
 		rate:      limits.rate,
 		ackRate:   rate.NewLimiter(limits.rate.Limit(), limits.rate.Burst()),
 		flood:     limits.flood,
 		published: make(chan struct{}), readDone: make(chan struct{}),
 	}
+	c.moderator.Store(acc.moderator)
 	c.frames = ws.NetConn().(*frameCounter)
 	c.frames.allow = c.allowExtra
 	c.closing, c.setClosing = context.WithCancel(context.Background()) // a signal, not a lifetime; set by end

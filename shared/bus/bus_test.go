@@ -17,6 +17,7 @@ import (
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/shared/bus"
 	"parley.internal/shared/deadletter"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/telemetry"
 	"parley.internal/shared/topology"
@@ -238,6 +239,76 @@ func TestHandlersResultDecidesTheAcknowledgement(t *testing.T) {
 		a, original := deadletter.ParseAnnouncement(m.Attributes, m.ID)
 		if a.Reason != deadletter.ModelRefused || a.Message != "blocked" || a.Source != "tester" || string(m.Data) != string(data) || original["type"] != "chat.message" {
 			t.Errorf("announced %+v with %q", a, m.Data)
+		}
+	})
+}
+
+// The id of a dead letter is made from the event and the part, or set by the error. A redriven message keeps the id.
+func TestIDsOfDeadLetters(t *testing.T) {
+	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env, "")
+		ch := s.watch(t, topology.DeadLetter)
+		data, err := event.Encode(said("c1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		own := deadletter.New(deadletter.Forbidden, errors.New("no role"))
+		hourly := deadletter.Hourly(deadletter.Forbidden, errors.New("no role"), "twitch:1", time.Now())
+		redriven := deadletter.MarkRedriven(map[string]string{"type": "chat.message"}, "earlier", 1)
+		for _, tt := range []struct {
+			name       string
+			data       []byte
+			attributes map[string]string
+			why        *deadletter.Error
+			want       string
+		}{
+			{"of the event", data, nil, own, digest.Of("c1", "tester")},
+			{"of the hour", data, nil, hourly, hourly.ID},
+			{"of the event, redriven", data, redriven, own, "earlier"},
+			{"of the hour, redriven", data, redriven, hourly, "earlier"},
+			{"no event", []byte("poison"), nil, nil, digest.Of(string(topology.Ingress), "m1")},
+			{"no event, redriven", []byte("poison"), redriven, nil, "earlier"},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				if err := s.Handle(t.Context(), pushed(tt.data, tt.attributes), func(context.Context, bus.Incoming) error { return tt.why }); err != nil {
+					t.Fatal(err)
+				}
+				m := next(t, ch)
+				if a, _ := deadletter.ParseAnnouncement(m.Attributes, m.ID); a.ID != tt.want || (a.Redrive == 1) != (tt.attributes != nil) {
+					t.Errorf("announced %+v; want the id %s", a, tt.want)
+				}
+			})
+		}
+	})
+}
+
+func TestEventIsDeadLetteredInPlaceOfPublishing(t *testing.T) {
+	emulatortest.PubSub(t, func(t *testing.T, env emulatortest.Env) {
+		s := open(t, env, "")
+		ingress, dead := s.watch(t, topology.Ingress), s.watch(t, topology.DeadLetter)
+		why := deadletter.Hourly(deadletter.Forbidden, errors.New("no role"), "twitch:1", time.Now())
+		if err := s.DeadLetter(t.Context(), topology.Ingress, bus.Outgoing{Event: said("c1")}, why); err != nil {
+			t.Fatal(err)
+		}
+		m := next(t, dead)
+		a, attributes := deadletter.ParseAnnouncement(m.Attributes, m.ID)
+		if a.ID != why.ID || a.Reason != deadletter.Forbidden || a.Message != "no role" || a.Source != "tester" || a.Topic != string(topology.Ingress) {
+			t.Errorf("announced %+v", a)
+		}
+		if e, err := event.Decode(m.Data); err != nil || e.CorrelationID != "c1" {
+			t.Errorf("event %+v, %v", e, err)
+		}
+		// a redrive publishes the attributes again
+		if attributes["idempotencyKey"] != "c1" || attributes["type"] != "chat.message" || attributes["channel"] != "lobby" {
+			t.Errorf("attributes %v", attributes)
+		}
+		if err := s.DeadLetter(t.Context(), topology.Ingress, bus.Outgoing{Event: &event.Event{}}, why); !errors.Is(err, event.ErrInvalid) {
+			t.Errorf("an invalid event: %v; want ErrInvalid", err)
+		}
+		select {
+		case m := <-ingress:
+			t.Errorf("published %s", m.Data)
+		default:
 		}
 	})
 }

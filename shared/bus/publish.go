@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"parley.internal/shared/deadletter"
+	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/retry"
 	"parley.internal/shared/telemetry"
@@ -40,15 +42,33 @@ type Outgoing struct {
 // Publish retries temporary failures for up to 30 s, or until ctx is done. A failure does not block the ordering key.
 // The error matches [event.ErrInvalid] if the event can't be encoded, or is too large for Pub/Sub.
 func (c *Client) Publish(ctx context.Context, t topology.Topic, out Outgoing) error {
+	data, attributes, err := out.encode(ctx)
+	if err != nil {
+		return fmt.Errorf("publish to %s: %w", t, err)
+	}
+	return c.publish(ctx, t, &pubsub.Message{Data: data, Attributes: attributes, OrderingKey: out.Event.OrderingKey()})
+}
+
+// DeadLetter publishes an event on the dead-letter topic in place of t, for a part that refuses an event before
+// publishing it. A redrive publishes the event to t. Retries and errors are as for [Client.Publish].
+func (c *Client) DeadLetter(ctx context.Context, t topology.Topic, out Outgoing, why *deadletter.Error) error {
+	data, attributes, err := out.encode(ctx)
+	if err != nil {
+		return fmt.Errorf("dead-letter an event for %s: %w", t, err)
+	}
+	id := cmp.Or(why.ID, digest.Of(out.Event.CorrelationID, c.source))
+	return c.deadLetter(ctx, Message{Topic: t, Data: data, Attributes: attributes}, id, why)
+}
+
+// encode returns the data and the attributes of the message.
+func (out Outgoing) encode(ctx context.Context) (data []byte, attributes map[string]string, err error) {
 	e := out.Event
-	data := out.Data
-	if data == nil {
-		var err error
+	if data = out.Data; data == nil {
 		if data, err = event.Encode(e); err != nil {
-			return fmt.Errorf("publish to %s: %w", t, err)
+			return nil, nil, err
 		}
 	}
-	attributes := map[string]string{}
+	attributes = map[string]string{}
 	for name, value := range map[string]string{
 		AttrType: e.Type, AttrCorrelationID: e.CorrelationID, AttrIdempotencyKey: out.IdempotencyKey,
 		AttrSource: e.Source, AttrTraceID: e.TraceID, AttrChannel: e.Channel, AttrNext: e.Next(),
@@ -62,7 +82,7 @@ func (c *Client) Publish(ctx context.Context, t topology.Topic, out Outgoing) er
 	}
 	maps.Copy(attributes, out.Attributes)
 	telemetry.Inject(ctx, attributes)
-	return c.publish(ctx, t, &pubsub.Message{Data: data, Attributes: attributes, OrderingKey: e.OrderingKey()})
+	return data, attributes, nil
 }
 
 // publish sends a message and retries temporary failures.

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -70,7 +71,7 @@ func (c *Client) handle(ctx context.Context, m Message, h Handler, settle func(e
 	}
 	outcome := func(err error) error {
 		if d, ok := errors.AsType[*deadletter.Error](err); ok {
-			return c.deadLetter(ctx, m, digest.Of(e.CorrelationID, c.source), d)
+			return c.deadLetter(ctx, m, cmp.Or(d.ID, digest.Of(e.CorrelationID, c.source)), d)
 		}
 		return err
 	}
@@ -85,9 +86,10 @@ func (c *Client) handle(ctx context.Context, m Message, h Handler, settle func(e
 	return deferred, err
 }
 
-// deadLetter publishes an unchanged message on the dead-letter topic.
+// deadLetter publishes an unchanged message on the dead-letter topic. id is the id of the dead letter, unless the message
+// was redriven: then the failure is another attempt of the redriven dead letter.
 func (c *Client) deadLetter(ctx context.Context, m Message, id string, d *deadletter.Error) error {
 	return c.Announce(ctx, m.Data, m.Attributes, deadletter.Announcement{
-		ID: id, Reason: d.Reason, Message: d.Err.Error(), Source: c.source, Topic: string(m.Topic), Attempts: m.Attempt,
+		ID: cmp.Or(deadletter.RedrivenID(m.Attributes), id), Reason: d.Reason, Message: d.Err.Error(), Source: c.source, Topic: string(m.Topic), Attempts: m.Attempt,
 	})
 }

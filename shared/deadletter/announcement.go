@@ -41,6 +41,34 @@ const (
 // AttrRedrive is the attribute of a redriven message: the number of its redrives.
 const AttrRedrive = "redrive"
 
+// MarkRedriven returns the attributes for publishing the message of a dead letter again. id is the id of the dead letter,
+// and redrive the number of redrives. original is not changed.
+func MarkRedriven(original map[string]string, id string, redrive int) map[string]string {
+	all := make(map[string]string, len(original)+2)
+	maps.Copy(all, original)
+	all[attrID], all[AttrRedrive] = id, strconv.Itoa(redrive)
+	return all
+}
+
+// RedrivenID returns the id of the dead letter of a redriven message, from the message's attributes. If the message
+// fails again, the failure belongs to this dead letter. The id is empty for a message that was not redriven, and for a
+// message redriven by a revision that did not set the id.
+func RedrivenID(attributes map[string]string) string {
+	if attributes[AttrRedrive] == "" {
+		return ""
+	}
+	return attributes[attrID]
+}
+
+// OriginalAttributes returns a copy of a message's attributes without the attributes of announcements and redrives.
+func OriginalAttributes(attributes map[string]string) map[string]string {
+	original := maps.Clone(attributes)
+	maps.DeleteFunc(original, func(name, _ string) bool {
+		return strings.HasPrefix(name, "deadLetter") || strings.HasPrefix(name, "CloudPubSubDeadLetter") || name == AttrRedrive
+	})
+	return original
+}
+
 // Attributes set by Pub/Sub on a message forwarded after too many attempts
 // (https://cloud.google.com/pubsub/docs/handling-failures#dead_letter_topic).
 const (
@@ -74,8 +102,8 @@ func (a Announcement) Attributes(original map[string]string) map[string]string {
 }
 
 // ParseAnnouncement reads an announcement from a message's attributes, made by [Announcement.Attributes] or by Pub/Sub. It
-// also returns the original attributes. messageID makes the id of the dead letter if Pub/Sub forwarded the message. A
-// message without a reason is [InvalidEvent].
+// also returns the original attributes. messageID makes the id of the dead letter if Pub/Sub forwarded a message that was
+// not redriven. A message without a reason is [InvalidEvent].
 func ParseAnnouncement(attributes map[string]string, messageID string) (Announcement, map[string]string) {
 	a := Announcement{
 		ID:      attributes[attrID],
@@ -97,11 +125,7 @@ func ParseAnnouncement(attributes map[string]string, messageID string) (Announce
 	}
 	a.Attempts, _ = strconv.Atoi(attempts)               // an invalid count is 0: not known
 	a.Redrive, _ = strconv.Atoi(attributes[AttrRedrive]) // likewise
-	original := maps.Clone(attributes)
-	maps.DeleteFunc(original, func(name, _ string) bool {
-		return strings.HasPrefix(name, "deadLetter") || strings.HasPrefix(name, "CloudPubSubDeadLetter") || name == AttrRedrive
-	})
-	return a, original
+	return a, OriginalAttributes(attributes)
 }
 
 // cut shortens s to at most n bytes, between two characters.

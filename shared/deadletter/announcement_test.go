@@ -1,6 +1,7 @@
 package deadletter_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -49,5 +50,26 @@ func TestStoredIDsStayTheSame(t *testing.T) {
 	}
 	if got := digest.Of("a", "b"); got != "facdde7abf1eac5b301273ab2e282f79" { // in stored documents: it must not change
 		t.Errorf("ID = %s", got)
+	}
+}
+
+func TestRedrivenMessageKnowsItsDeadLetter(t *testing.T) {
+	original := map[string]string{"type": "chat.message"}
+	redriven := deadletter.MarkRedriven(original, "abc", 2)
+	if got := deadletter.RedrivenID(redriven); got != "abc" || redriven[deadletter.AttrRedrive] != "2" {
+		t.Errorf("RedrivenID(%v) = %q", redriven, got)
+	}
+	if diff := cmp.Diff(original, deadletter.OriginalAttributes(redriven)); diff != "" {
+		t.Errorf("original attributes (-want +got):\n%s", diff)
+	}
+	for _, attributes := range []map[string]string{nil, original, {deadletter.AttrRedrive: "1"}, {"deadLetterId": "abc"}} {
+		if got := deadletter.RedrivenID(attributes); got != "" {
+			t.Errorf("RedrivenID(%v) = %q; want none", attributes, got)
+		}
+	}
+	forwarded := maps.Clone(redriven)
+	forwarded["CloudPubSubDeadLetterSourceSubscription"] = "personality"
+	if a, _ := deadletter.ParseAnnouncement(forwarded, "m1"); a.ID != "abc" || a.Redrive != 2 || a.Reason != deadletter.Exhausted {
+		t.Errorf("announcement of a forwarded message = %+v", a)
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"time"
+
+	"parley.internal/shared/digest"
 )
 
 // Reason is the cause of a dead letter: one of the codes in [Reasons]. A stored dead letter may have a code of a newer
@@ -53,7 +56,7 @@ var Reasons = []ReasonInfo{
 	{NoPlatform, "The answer does not name its platform, or names a platform that Parley cannot send to."},
 	{NoText, "The answer has no text: neither a candidate nor the payload has one."},
 	{NoRecipient, "The answer has neither a user nor a channel, or its recipient can't get an answer of this type."},
-	{Forbidden, "The requester of a moderation action lacks the permission in that channel; the error names the permission."},
+	{Forbidden, "The requester of a moderation action lacks the permission in that channel; the error names the permission. Only the first refused request of a user in an hour (UTC) becomes a dead letter; other requests are counted and not stored."},
 	{NotConfigured, "The platform of the answer is not configured; the error names the missing variables."},
 	{LoginNeeded, "Parley's account has no credential for the platform, or the credential was withdrawn: an operator has to log in, as the error says."},
 	{MissingScope, "Parley's account has not granted the scope for this: log in again, as the error says, and grant the scope."},
@@ -76,10 +79,11 @@ func (r Reason) known() bool {
 	return slices.ContainsFunc(Reasons, func(i ReasonInfo) bool { return i.Reason == r })
 }
 
-// Error is the decision that a message can't be processed and must not be tried again. Make one with [New].
+// Error is the decision that a message can't be processed and must not be tried again. Make one with [New] or [Hourly].
 type Error struct {
 	Reason Reason
-	Err    error // the cause; not nil
+	Err    error  // the cause; not nil
+	ID     string // of the dead letter; empty for a dead letter of this message only
 }
 
 // New makes an [*Error]. A reason outside of [Reasons], such as a platform's own code, becomes [PlatformRefused], with
@@ -89,6 +93,18 @@ func New(r Reason, err error) *Error {
 		r, err = PlatformRefused, withCode(r, err)
 	}
 	return &Error{Reason: r, Err: err}
+}
+
+// Hourly makes an [*Error] as [New] does, for a failure that a sender can repeat at will. All failures with the same
+// reason and sender in one hour have the same dead letter: the first is stored, and the store ignores the others. So no
+// sender can flood the dead letters, through any number of instances.
+//
+// at is the publish time of the message: every redelivery has the same time. Hours begin at full hours (UTC). An empty
+// sender stands for all unknown senders.
+func Hourly(r Reason, err error, sender string, at time.Time) *Error {
+	e := New(r, err)
+	e.ID = digest.Of("hourly", string(e.Reason), sender, at.UTC().Truncate(time.Hour).Format(time.RFC3339))
+	return e
 }
 
 func withCode(r Reason, err error) error {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"parley.internal/shared/deadletter"
 )
@@ -144,5 +145,35 @@ func TestProductionCodeUsesOnlyReasonsOfTheTable(t *testing.T) {
 		if !used[name] {
 			t.Errorf("no production code uses %s (%s)", name, value)
 		}
+	}
+}
+
+func TestHourlyFailuresOfOneSenderShareADeadLetter(t *testing.T) {
+	at := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	first := deadletter.Hourly(deadletter.Forbidden, errors.New("no role"), "twitch:1", at)
+	for _, tt := range []struct {
+		name   string
+		reason deadletter.Reason
+		sender string
+		at     time.Time
+		shared bool
+	}{
+		{"the end of the hour", deadletter.Forbidden, "twitch:1", at.Add(time.Hour - 1), true},
+		{"another time zone", deadletter.Forbidden, "twitch:1", at.Add(time.Minute).In(time.FixedZone("half", 30*60)), true},
+		{"the next hour", deadletter.Forbidden, "twitch:1", at.Add(time.Hour), false},
+		{"the hour before", deadletter.Forbidden, "twitch:1", at.Add(-1), false},
+		{"another sender", deadletter.Forbidden, "twitch:12", at, false},
+		{"an unknown sender", deadletter.Forbidden, "", at, false},
+		{"another reason", deadletter.InvalidEvent, "twitch:1", at, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := deadletter.Hourly(tt.reason, errors.New("other words"), tt.sender, tt.at)
+			if got.ID == "" || (got.ID == first.ID) != tt.shared || got.Reason != tt.reason {
+				t.Errorf("got %+v after %+v; want shared: %v", got, first, tt.shared)
+			}
+		})
+	}
+	if e := deadletter.New(deadletter.Forbidden, errors.New("no role")); e.ID != "" {
+		t.Errorf("New made the id %s", e.ID)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strconv"
 
 	"cloud.google.com/go/firestore"
@@ -35,8 +34,6 @@ func (r *Reaper) Refuse(ctx context.Context, in bus.Incoming, step string, why *
 		}
 	}
 	redrives, _ := strconv.Atoi(in.Attributes[deadletter.AttrRedrive]) // an invalid count is 0: not redriven
-	attributes := maps.Clone(in.Attributes)
-	delete(attributes, deadletter.AttrRedrive)
 	now := event.TruncateToMicros(l.now())
 	entry := Entry{
 		ID: id, State: Dead, Type: event.EgressChat, UserID: first.Event.UserID, Channel: first.Event.Channel,
@@ -60,7 +57,7 @@ func (r *Reaper) Refuse(ctx context.Context, in bus.Incoming, step string, why *
 			return err
 		}
 		write, fresh, err := r.letters.PutTx(tx, deadletter.DeadLetter{
-			ID: id, Reason: why.Reason, Message: entry.Message, Source: r.source, Topic: string(in.Topic), Data: data, Attributes: attributes,
+			ID: id, Reason: why.Reason, Message: entry.Message, Source: r.source, Topic: string(in.Topic), Data: data, Attributes: deadletter.OriginalAttributes(in.Attributes),
 		}, redrives)
 		if err != nil {
 			return err

@@ -10,8 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"strconv"
 	"time"
 
 	"cloud.google.com/go/firestore"
@@ -157,12 +155,7 @@ func (r *Redriver) one(ctx context.Context, id, by string) error {
 	if l.Delivery {
 		err = r.sender.PublishEntry(ctx, id)
 	} else {
-		attributes := maps.Clone(l.Attributes)
-		if attributes == nil {
-			attributes = map[string]string{}
-		}
-		attributes[deadletter.AttrRedrive] = strconv.Itoa(redrive)
-		err = r.bus.Republish(ctx, topology.Topic(l.Topic), l.Data, attributes)
+		err = r.bus.Republish(ctx, topology.Topic(l.Topic), l.Data, deadletter.MarkRedriven(l.Attributes, id, redrive))
 	}
 	if err != nil {
 		failing, cancel := context.WithTimeout(context.WithoutCancel(ctx), failTime)

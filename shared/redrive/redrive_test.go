@@ -235,7 +235,7 @@ func TestMessageIsRedrivenOnItsTopic(t *testing.T) {
 			t.Fatal(got)
 		}
 		m := s.next(t, topology.Ingress)
-		if string(m.Data) != string(poison) || m.Attributes["type"] != "x" || m.Attributes[deadletter.AttrRedrive] != "1" {
+		if string(m.Data) != string(poison) || m.Attributes["type"] != "x" || m.Attributes[deadletter.AttrRedrive] != "1" || deadletter.RedrivenID(m.Attributes) != "p1" {
 			t.Errorf("published %q with %v", m.Data, m.Attributes)
 		}
 		for _, tt := range []struct {

@@ -101,3 +101,13 @@ func logged(t *testing.T, folders ...string) map[string][]string {
 	}
 	return found
 }
+
+// The metric of refused requests must match the log message of the code. A metric of a renamed message would stay empty.
+func TestMetricOfRefusedRequestsMatchesTheLog(t *testing.T) {
+	filter := full(t).one(t, "google_logging_metric.refused_requests").text("filter")
+	_, rest, _ := strings.Cut(filter, `jsonPayload.message="`)
+	message, _, _ := strings.Cut(rest, `"`)
+	if levels := logged(t, "functions/enrichment")[message]; !slices.Equal(levels, []string{"WARNING"}) || !strings.Contains(filter, "severity=WARNING") {
+		t.Errorf("the filter %s; the severities of %q in the code: %v", filter, message, levels)
+	}
+}
