@@ -109,7 +109,7 @@ func recipientOf(e *event.Event) (recipient, error) {
 // address returns the transport of an answer. The key, one per channel and per user, orders the answers.
 func (d *dispatcher) address(ref delivery.Ref, e *event.Event) (key string, _ outbox.Transport, err error) {
 	to, err := recipientOf(e)
-	t := &transport{dispatcher: d, ref: ref, recipient: to}
+	t := &transport{dispatcher: d, ref: ref, recipient: to, mentions: mentionsOf(e)}
 	id := outbox.ReplyTarget(e, identity.Discord)
 	if _, ok := parseSnowflake(id); ok && to.channel != "" {
 		t.parent = id

@@ -15,9 +15,9 @@ type Part struct {
 // without addresses.
 //
 // An answer to an address is for the whole channel, so it names no user. The address of the question gets the ordinary
-// answer, with its text unchanged. For any other address the answer is relayed. A relayed text is sanitized, except an
-// operator's own text ([LiteralMetadata]), and marked, so that no program relays the text again ([WasRelayed]). All
-// other candidates are left out. So are ids to reply to and raw payloads, because only the platform of the question
+// answer, with its text unchanged. For any other address the answer is relayed. A relayed text is sanitized, except the
+// literal parts of an operator's template ([TemplateMetadata]), and marked, so that no program relays the text again
+// ([WasRelayed]). All other candidates are left out. So are ids to reply to and raw payloads, because only the platform of the question
 // understands them.
 func FanOut(e *event.Event, step string) []Part {
 	if e.Egress == nil || len(e.Egress.To) == 0 {
@@ -44,10 +44,12 @@ func relay(out, e *event.Event) {
 		if i := Best(e.Candidates); i >= 0 {
 			c = e.Candidates[i]
 		}
-		if text = RemoveMark(text); !literal(c) {
-			text = SanitizeMentions(text, identity.Platform(out.Egress.Destination))
+		to := identity.Platform(out.Egress.Destination)
+		if parts := segments(c); parts != nil {
+			setSegments(&c, relayTemplate(parts, identity.PlatformOf(e.Source), to))
+		} else {
+			c.Text = marked(SanitizeMentions(RemoveMark(text), to))
 		}
-		c.Text = marked(text)
 		out.Candidates = []event.Candidate{c}
 	}
 	out.ReplyTo, out.Payload, out.Metadata = "", nil, nil
@@ -58,9 +60,3 @@ func relay(out, e *event.Event) {
 		out.ExternalEvent.Payload, out.ExternalEvent.RawPayload = nil, nil
 	}
 }
-
-// LiteralMetadata is the metadata of a candidate with a text fully written by an operator. The text is relayed
-// unchanged: the operator may mention people there.
-var LiteralMetadata = event.Raw(map[string]bool{"literal": true})
-
-func literal(c event.Candidate) bool { return string(c.Metadata) == string(LiteralMetadata) }

@@ -205,7 +205,7 @@ func TestOperatorsTextIsRelayedUnchanged(t *testing.T) {
 		p := &publisher{}
 		s := delivery.NewSender(delivery.NewLedger(connect(t, env), "one", time.Now), p, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
 		e := forAll("@everyone we are live")
-		e.Candidates[0].Metadata = answer.LiteralMetadata
+		e.Candidates[0].Metadata = answer.TemplateMetadata([]answer.Span{{0, len(e.Candidates[0].Text)}})
 		if _, err := s.SendToAll(t.Context(), e, "personality"); err != nil {
 			t.Fatal(err)
 		}
