@@ -41,7 +41,7 @@ type dispatcher struct {
 
 func newDispatcher(s *Service, l lease.Lease, g *gateway) *dispatcher {
 	d := &dispatcher{service: s, lease: l, gateway: g, conversations: map[string]string{}}
-	d.Dispatcher = outbox.NewDispatcher(outbox.Platform{Pending: d.pending, Address: d.address, Split: splitMessage, Repeats: true}, outbox.Options{
+	d.Dispatcher = outbox.NewDispatcher(outbox.Platform{Pending: d.pending, Address: d.address, Split: messages, Repeats: true}, outbox.Options{
 		Ledger: s.ledger, Reaper: s.reaper, HoldsLease: l.Valid, Log: s.log, Now: s.now,
 		Count:  func(outcome string) { s.metrics.answers.WithLabelValues(outcome).Inc() },
 		Timing: s.timing.outbox(),

@@ -6,7 +6,13 @@ import (
 	"unicode/utf8"
 
 	"parley.internal/shared/answer"
+	"parley.internal/shared/event"
 )
+
+// split returns the messages of a model's text.
+func split(text string) []string {
+	return messages(&event.Event{Source: Source, Channel: "discord:7", Candidates: []event.Candidate{{Text: text}}})
+}
 
 func TestSplitMessage(t *testing.T) {
 	t.Parallel()
@@ -25,7 +31,7 @@ func TestSplitMessage(t *testing.T) {
 		{"astral characters count twice", strings.Repeat("😀 ", 700), []string{strings.TrimSpace(strings.Repeat("😀 ", 666)), strings.TrimSpace(strings.Repeat("😀 ", 34))}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := splitMessage(test.in)
+			got := split(test.in)
 			if len(got) != len(test.want) {
 				t.Fatalf("%d parts (%.60q); want %d", len(got), got, len(test.want))
 			}
@@ -41,7 +47,7 @@ func TestSplitMessage(t *testing.T) {
 func TestSplitCodeBlocksAreClosedAndReopened(t *testing.T) {
 	t.Parallel()
 	code := strings.Repeat("fmt.Println(\"hello\")\n", 200)
-	got := splitMessage("Look:\n```go\n" + code + "```\nThat is all.")
+	got := split("Look:\n```go\n" + code + "```\nThat is all.")
 	if len(got) != 3 {
 		t.Fatalf("%d parts; want 3", len(got))
 	}
@@ -67,7 +73,7 @@ func TestLongAnswersAreTruncated(t *testing.T) {
 	for name, text := range map[string]string{
 		"text": strings.Repeat("word ", 10000), "code": ticks + "\n" + strings.Repeat("word\n", 10000) + ticks,
 	} {
-		got := splitMessage(text)
+		got := split(text)
 		if len(got) != maxParts || !strings.Contains(got[maxParts-1][len(got[maxParts-1])-10:], ellipsis) {
 			t.Errorf("%s: %d parts, the last ends with %q", name, len(got), got[len(got)-1][len(got[len(got)-1])-10:])
 		}
@@ -80,7 +86,7 @@ func FuzzSplitMessage(f *testing.F) {
 	f.Add(strings.Repeat("a", 5000) + ticks)
 	f.Add(strings.Repeat("😀", 2100) + "\n" + strings.Repeat("\n", 3000) + ticks + strings.Repeat(" ", 2500) + "x")
 	f.Fuzz(func(t *testing.T, text string) {
-		got := splitMessage(text)
+		got := split(text)
 		for i, p := range got {
 			if answer.UTF16Length(p) > maxText || strings.TrimSpace(p) == "" || !utf8.ValidString(p) {
 				t.Fatalf("part %d of %d is %q (%d)", i, len(got), p, answer.UTF16Length(p))

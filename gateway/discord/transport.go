@@ -18,7 +18,7 @@ import (
 type transport struct {
 	*dispatcher
 	ref       delivery.Ref
-	recipient        // for a user, Ready sets channel to the direct conversation
+	recipient          // for a user, Ready sets channel to the direct conversation
 	parent    string   // id of the message that the first message replies to; empty for none
 	mentions  mentions // by the operator, in the whole answer
 }

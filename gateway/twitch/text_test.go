@@ -13,9 +13,18 @@ import (
 
 	"parley.internal/shared/answer"
 	"parley.internal/shared/bus"
+	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/topology"
 )
+
+// guard is the zero width space before a command.
+const guard = "\u200b"
+
+// says is a model's answer.
+func says(text string) *event.Event {
+	return &event.Event{Source: sourceChat, Channel: "twitch:bruno", Candidates: []event.Candidate{{Text: text}}}
+}
 
 func TestSplit(t *testing.T) {
 	for _, test := range []struct {
@@ -35,11 +44,11 @@ func TestSplit(t *testing.T) {
 		{"two units each", strings.Repeat("😀", 251), []string{strings.Repeat("😀", 250), "😀"}},
 		{"not UTF-8", "a\xff b", []string{"a b"}},
 	} {
-		if got := split(test.in); !slices.Equal(got, test.want) {
+		if got := messages(says(test.in)); !slices.Equal(got, test.want) {
 			t.Errorf("%s: %q; want %q", test.name, got, test.want)
 		}
 	}
-	long := split(strings.Repeat("word ", 5000))
+	long := messages(says(strings.Repeat("word ", 5000)))
 	if len(long) != maxParts || !strings.HasSuffix(long[maxParts-1], ellipsis) {
 		t.Errorf("a very long text becomes %d messages; want %d, and to see that it was cut", len(long), maxParts)
 	}
@@ -50,7 +59,7 @@ func FuzzSplit(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		all := split(text)
+		all := messages(says(text))
 		if len(all) > maxParts {
 			t.Fatalf("%d messages", len(all))
 		}

@@ -124,9 +124,6 @@ func Prepare(e *event.Event) (*event.Event, error) {
 		switch {
 		case i == best:
 			out.Candidates[i].Status = event.CandidateSelected
-			if platform == identity.Discord {
-				guardEveryone(&out.Candidates[i])
-			}
 		case slices.Contains([]string{"", event.CandidateProposed, event.CandidateSelected}, out.Candidates[i].Status):
 			out.Candidates[i].Status = event.CandidateSuperseded
 		}
