@@ -36,9 +36,10 @@ func findMentions(texts ...string) mentions {
 	}
 	for _, text := range texts {
 		for _, found := range mentionPattern.FindAllStringSubmatch(text, -1) {
-			switch {
+			switch _, valid := parseSnowflake(found[2]); {
 			case found[2] == "":
 				add(&m.Parse, "everyone", 1)
+			case !valid: // Discord would refuse the message
 			case found[1] == "&":
 				add(&m.Roles, found[2], maxMentions)
 			default:

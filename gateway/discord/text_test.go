@@ -80,6 +80,86 @@ func TestLongAnswersAreTruncated(t *testing.T) {
 	}
 }
 
+func TestSplitKeepsWhatPeopleSeeAsOneCharacter(t *testing.T) {
+	t.Parallel()
+	for _, cluster := range []string{
+		"👩‍👩‍👧‍👦", "🇩🇪", "🏳️‍🌈", "👍🏽", "e\u0301\u0327", "1️⃣", "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", "क्षि", "ᄒ\u1161\u11ab",
+	} {
+		for _, before := range []string{"", "x", "xx", "a word and "} {
+			for _, e := range []*event.Event{
+				{Source: Source, Candidates: []event.Candidate{{Text: before + strings.Repeat(cluster, 1200)}}},
+				relayed(fromTemplate("ingress.twitch", before+"{"+strings.Repeat(cluster, 1200)+"}")),
+			} {
+				for i, m := range messages(e) {
+					if answer.UTF16Length(m) > maxText {
+						t.Errorf("%q: message %d is %d long", cluster, i, answer.UTF16Length(m))
+					}
+					rest := strings.ReplaceAll(strings.TrimSuffix(answer.StripMarks(m), ellipsis), cluster, "")
+					if rest != strings.TrimSpace(before) && (i == 0 || rest != "") && strings.TrimSpace(rest) != strings.TrimSpace(before) {
+						t.Errorf("%q: message %d holds a piece: %q", cluster, i, rest)
+					}
+				}
+			}
+		}
+	}
+}
+
+// relayed returns an event as sent to another address.
+func relayed(e *event.Event) *event.Event {
+	e.Egress.Relay = &event.Relay{Source: e.Source, Channel: "there"}
+	return e
+}
+
+func TestMessagesOfARelay(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		template string
+		messages int
+		marked   int
+	}{
+		"short":                        {"[{twitch}] {Ada}: {hi}", 1, 1},
+		"room for the mark":            {"[{twitch}] {Ada}: {" + strings.Repeat("x", 1996-14) + "}", 1, 1},
+		"exactly the limit":            {"[{twitch}] {Ada}: {" + strings.Repeat("x", 2000-14) + "}", 1, 0},
+		"one more":                     {"[{twitch}] {Ada}: {" + strings.Repeat("x", 2001-14) + "}", 3, 3},
+		"the limit, nothing added":     {"{" + strings.Repeat("x ", 999) + "xx}", 2, 2},
+		"more than the limit in words": {"[{twitch}] {Ada}: {" + strings.Repeat("many words ", 300) + "}", 2, 2},
+		"code":                         {"[{discord}] {Ada}: {look\n```go\n" + strings.Repeat("x := 1\n", 400) + "```}", 2, 1},
+	} {
+		e := fromTemplate("ingress.twitch", test.template)
+		if name == "code" {
+			e.Source = Source
+		}
+		got := messages(relayed(e))
+		marked := 0
+		for _, m := range got {
+			if answer.UTF16Length(m) > maxText {
+				t.Errorf("%s: a message is %d long", name, answer.UTF16Length(m))
+			}
+			if answer.WasRelayed(&event.Event{Message: &event.Message{Text: m}}) {
+				marked++
+			}
+		}
+		if len(got) != test.messages || marked != test.marked {
+			t.Errorf("%s: %d messages, %d marked; want %d, %d", name, len(got), marked, test.messages, test.marked)
+		}
+	}
+}
+
+func TestSplitMessagesAreNoCommands(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"!ban bruno", "/ban bruno", ".ban bruno", "\u200b!ban bruno", "\ufeff/ban bruno"} {
+		got := split(strings.Repeat("x", 1999) + " " + command)
+		want := "\u200b" + strings.TrimLeft(command, "\u200b\ufeff")
+		if len(got) < 2 || got[len(got)-1] != want {
+			t.Errorf("%q: the last message is %q; want %q", command, got[len(got)-1], want)
+		}
+	}
+	got := messages(fromTemplate(Source, "!so {"+strings.Repeat("x ", 1300)+"} "))
+	if len(got) != 2 || !strings.HasPrefix(got[0], "!so x") {
+		t.Errorf("an operator's command is %.20q", got)
+	}
+}
+
 func FuzzSplitMessage(f *testing.F) {
 	f.Add("hello")
 	f.Add(ticks + "go\n" + strings.Repeat("x := 1\n", 400) + ticks + " and " + ticks + "y" + ticks)
