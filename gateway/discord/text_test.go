@@ -120,7 +120,7 @@ func TestMessagesOfARelay(t *testing.T) {
 		"short":                        {"[{twitch}] {Ada}: {hi}", 1, 1},
 		"room for the mark":            {"[{twitch}] {Ada}: {" + strings.Repeat("x", 1996-14) + "}", 1, 1},
 		"exactly the limit":            {"[{twitch}] {Ada}: {" + strings.Repeat("x", 2000-14) + "}", 1, 0},
-		"one more":                     {"[{twitch}] {Ada}: {" + strings.Repeat("x", 2001-14) + "}", 3, 3},
+		"one more":                     {"[{twitch}] {Ada}: {" + strings.Repeat("x", 2001-14) + "}", 2, 2},
 		"the limit, nothing added":     {"{" + strings.Repeat("x ", 999) + "xx}", 2, 2},
 		"more than the limit in words": {"[{twitch}] {Ada}: {" + strings.Repeat("many words ", 300) + "}", 2, 2},
 		"code":                         {"[{discord}] {Ada}: {look\n```go\n" + strings.Repeat("x := 1\n", 400) + "```}", 2, 1},

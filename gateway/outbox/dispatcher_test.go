@@ -21,8 +21,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"parley.internal/emulator/emulatortest"
-	"parley.internal/shared/answer"
 	"parley.internal/gateway/gatewaytest"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"

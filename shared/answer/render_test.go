@@ -7,8 +7,6 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"github.com/clipperhouse/uax29/v2/graphemes"
-
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 )
@@ -212,21 +210,6 @@ func FuzzRender(f *testing.F) {
 				if got != "" && !WasRelayed(&event.Event{Message: &event.Message{Text: got}}) {
 					t.Errorf("%q on %s is %q, not marked", text, p, got)
 				}
-			}
-		}
-	})
-}
-
-func FuzzTruncateKeepsClusters(f *testing.F) {
-	f.Add("👩‍👩‍👧‍👦🇩🇪🇫🇷e\u0301", 7)
-	f.Fuzz(func(t *testing.T, text string, units int) {
-		units %= 100
-		head := Truncate(text, units)
-		at := 0
-		for clusters := graphemes.FromString(text); clusters.Next() && at < len(head); {
-			first := clusters.Start() == 0
-			if at = clusters.End(); at > len(head) && !first {
-				t.Errorf("Truncate(%q, %d) = %q, inside %q", text, units, head, clusters.Value())
 			}
 		}
 	})

@@ -229,23 +229,11 @@ func fill(pieces []piece, in *input) (text string, literal []answer.Span, err er
 			break // enough bytes for maxText characters
 		}
 	}
-	text = clip(b.String(), maxText)
+	text = answer.TruncateCodePoints(b.String(), maxText) // every part is valid UTF-8
 	for i := range literal {
 		literal[i] = answer.Span{min(literal[i][0], len(text)), min(literal[i][1], len(text))}
 	}
 	return text, literal, nil
-}
-
-// clip replaces invalid UTF-8 and cuts a text to a number of characters.
-func clip(s string, characters int) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	for i := range s {
-		if characters == 0 {
-			return s[:i]
-		}
-		characters--
-	}
-	return s
 }
 
 // AddTo adds the outcome to an event. An addition replaces an existing one with the same id, as left by an earlier pass
