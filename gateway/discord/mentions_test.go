@@ -51,7 +51,7 @@ func TestOnlyTheOperatorsMentionsNotify(t *testing.T) {
 			for _, text := range messages(e) {
 				got = append(got, allowed.in(text))
 			}
-			if diff := cmp.Diff(tt.want, got); diff != "" {
+			if diff := cmp.Diff(string(event.Raw(tt.want)), string(event.Raw(got))); diff != "" {
 				t.Errorf("%.60q from %s (-want +got):\n%s", tt.template, source, diff)
 			}
 		}

@@ -86,9 +86,9 @@ func TestMessagesOfARelay(t *testing.T) {
 		"short":                    {"Ada: ", "hi", []int{5 + 2 + 4}, 1},
 		"room for the mark":        {"Ada: ", strings.Repeat("x", 491), []int{500}, 1},
 		"exactly the limit":        {"Ada: ", strings.Repeat("x", 495), []int{500}, 0},
-		"the limit, nothing added": {"", strings.Repeat("x ", 249) + "xx", []int{493 + 4, 5 + 4}, 2},
-		"a command after the mark": {"Ada: ", strings.Repeat("x", 485) + " !ban bruno", []int{490 + 4, 1 + 10 + 4}, 2},
-		"a forged line":            {"[a] Ada: ", strings.Repeat("x", 480) + " [b] Bo: bad bad bad", []int{489 + 4, 2 + 19 + 4}, 2},
+		"the limit, nothing added": {"", strings.Repeat("x ", 249) + "xx", []int{493 + 4, 6 + 4}, 2},
+		"a command after the mark": {"Ada: ", strings.Repeat("x", 487) + " !ban bruno", []int{492 + 4, 1 + 10 + 4}, 2},
+		"a forged line":            {"[a] Ada: ", strings.Repeat("x", 483) + " [bb] Bo: bad bad bad", []int{492 + 4, 2 + 20 + 4}, 2},
 	} {
 		got := messages(relay(test.prefix, test.text))
 		var lengths []int
@@ -137,7 +137,7 @@ func FuzzSplit(f *testing.F) {
 		}
 		letters := func(s string) string {
 			return strings.Map(func(r rune) rune {
-				if unicode.IsSpace(r) || unicode.IsControl(r) || r == unicode.ReplacementChar || string(r) == guard {
+				if unicode.IsSpace(r) || unicode.IsControl(r) || r == unicode.ReplacementChar || unicode.Is(unicode.Cf, r) {
 					return -1
 				}
 				return r

@@ -5,6 +5,9 @@ import (
 	"strings"
 )
 
+// maxBeginning is the length of the part of a line that people compare, in bytes.
+const maxBeginning = 600
+
 // arrow begins a line that could be taken for another relayed line.
 const arrow = "↳ "
 
@@ -67,7 +70,7 @@ func (p forgeryPattern) matches(w words) bool {
 	if at == len(line) || w.own[at] {
 		return false
 	}
-	line = line[at:]
+	line = line[at:min(len(line), at+maxBeginning)]
 	return bracketed.MatchString(line) || p.template && named.MatchString(line) || p.own != nil && p.own.MatchString(line)
 }
 
@@ -75,9 +78,15 @@ func (p forgeryPattern) matches(w words) bool {
 // first line and the lines of the operator's layout begin with people's names in some templates: they count only with a
 // platform in brackets. Lines of a code block stay if the platform shows code blocks.
 func (r Rendered) markForgedLines(codeBlocks bool) words {
+	total, fences, counted := strings.Count(r.text, fence), 0, 0
 	return r.rewrite(func(i int) (int, string) {
-		if i > 0 && r.text[i-1] != '\n' || codeBlocks && inCodeBlock(r.text, i) {
+		if i > 0 && r.text[i-1] != '\n' {
 			return 0, ""
+		}
+		fences += strings.Count(r.text[counted:i], fence)
+		counted = i
+		if codeBlocks && fences%2 == 1 && fences < total {
+			return 0, "" // in a complete code block
 		}
 		shape := r.shape
 		if i == 0 || r.own[i-1] {
@@ -88,9 +97,4 @@ func (r Rendered) markForgedLines(codeBlocks bool) words {
 		}
 		return 0, ""
 	})
-}
-
-// inCodeBlock reports whether a line of a text is in a complete code block.
-func inCodeBlock(text string, line int) bool {
-	return strings.Count(text[:line], fence)%2 == 1 && strings.Contains(text[line:], fence)
 }

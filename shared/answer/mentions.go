@@ -56,6 +56,9 @@ func (r Rendered) guardMentions(mentions func(before, after string) bool, operat
 // ringsEveryone reports whether the operator's text mentions everyone.
 func (r Rendered) ringsEveryone() bool {
 	for i := range len(r.text) {
+		if r.text[i] != '@' {
+			continue
+		}
 		if end := i + len(everyone.FindString(r.text[i:])); end > i && r.allOwn(i, end) {
 			return true
 		}
