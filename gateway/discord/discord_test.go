@@ -14,7 +14,6 @@ import (
 	"github.com/go-json-experiment/json"
 
 	fake "parley.internal/emulator/discord"
-	"parley.internal/shared/answer"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
@@ -181,32 +180,6 @@ func TestAnswersAreSentAsReplies(t *testing.T) {
 	m.stop()
 	if n := len(w.events(event.TypeChatMessage)); n != 2 {
 		t.Errorf("%d message events; want the two questions", n)
-	}
-}
-
-func TestOperatorsMentionsRing(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.start("a")
-	w.connected()
-	question := w.ask(w.room, "who is there?")
-	literal := func(n int) func(*event.Event) {
-		return func(e *event.Event) { e.Candidates[0].Metadata = answer.TemplateMetadata([]answer.Span{{0, n}}) }
-	}
-	owner := "<@" + w.owner.ID + ">"
-	operators := w.answer(question, owner+", you are asked", literal(len(owner)))
-	persons := w.answer(question, "Hello "+owner, literal(len("Hello ")))
-	for _, a := range []answered{operators, persons} {
-		w.reaches(a, delivery.Delivered)
-	}
-	for _, m := range w.sent(w.room.ID) {
-		want := 0
-		if m.Text == operators.text {
-			want = 1
-		}
-		if len(m.Pings) != want || len(m.Mentions) != want {
-			t.Errorf("%q mentions %v and rings %v; want %d", m.Text, m.Mentions, m.Pings, want)
-		}
 	}
 }
 

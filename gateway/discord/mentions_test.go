@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"parley.internal/shared/answer"
+	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
 )
 
@@ -72,4 +73,30 @@ func mentionsOfUsers(n int) string {
 		b.WriteString("<@" + snowflake(1000+i).String() + ">")
 	}
 	return b.String()
+}
+
+func TestOperatorsMentionsRing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start("a")
+	w.connected()
+	question := w.ask(w.room, "who is there?")
+	literal := func(n int) func(*event.Event) {
+		return func(e *event.Event) { e.Candidates[0].Metadata = answer.TemplateMetadata([]answer.Span{{0, n}}) }
+	}
+	owner := "<@" + w.owner.ID + ">"
+	operators := w.answer(question, owner+", you are asked", literal(len(owner)))
+	persons := w.answer(question, "Hello "+owner, literal(len("Hello ")))
+	for _, a := range []answered{operators, persons} {
+		w.reaches(a, delivery.Delivered)
+	}
+	for _, m := range w.sent(w.room.ID) {
+		want := 0
+		if m.Text == operators.text {
+			want = 1
+		}
+		if len(m.Pings) != want || len(m.Mentions) != want {
+			t.Errorf("%q mentions %v and rings %v; want %d", m.Text, m.Mentions, m.Pings, want)
+		}
+	}
 }
