@@ -157,7 +157,7 @@ func (w *community) splitALongMessage(t *testing.T) {
 	whole := "[discord] Dana: " + long
 	until(t, "the last part on Twitch", func() bool {
 		lines := w.twitchLines()
-		return len(lines) > 0 && strings.HasSuffix(whole, lines[len(lines)-1].Text)
+		return len(lines) > 0 && strings.HasSuffix(whole, answer.StripMarks(lines[len(lines)-1].Text))
 	})
 	var ids []string
 	for _, l := range w.twitchLines() {
@@ -370,6 +370,9 @@ func (w *community) discordMessages() []discord.Message {
 	return all[w.receivedBefore[onDiscord]:]
 }
 
+// escaped matches a character that Discord shows without markup, and without the backslash.
+var escaped = regexp.MustCompile(`\\([^0-9A-Za-z\s])`)
+
 // received returns the bot's messages of this subtest, by address, as shown to people.
 func (w *community) received() map[string][]string {
 	w.t.Helper()
@@ -383,7 +386,7 @@ func (w *community) received() map[string][]string {
 		received[onTwitch] = append(received[onTwitch], answer.StripMarks(l.Text))
 	}
 	for _, m := range w.discordMessages() {
-		received[onDiscord] = append(received[onDiscord], answer.StripMarks(m.Text))
+		received[onDiscord] = append(received[onDiscord], escaped.ReplaceAllString(answer.StripMarks(m.Text), "$1"))
 	}
 	w.receivedNow = map[string]int{}
 	for _, address := range []string{onTwitch, onDiscord, onWeb} {
@@ -401,7 +404,7 @@ func drain(c *client, got []string) []string {
 			if !ok || m.Type != "chat.message.received" {
 				c.t.Fatalf("got %+v (open: %t); want a message", m, ok)
 			}
-			got = append(got, strings.ReplaceAll(m.Payload.Text, "\u2063\u2062\u2063", ""))
+			got = append(got, answer.RemoveMark(m.Payload.Text))
 		default:
 			return got
 		}

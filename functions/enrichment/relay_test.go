@@ -35,7 +35,7 @@ func (r *rig) shareTalk() {
 func (r *rig) said() map[string][]string {
 	m := map[string][]string{}
 	for _, out := range r.bus.sent[topology.Egress] {
-		m[out.Event.Channel] = append(m[out.Event.Channel], answer.StripMarks(answer.Text(out.Event)))
+		m[out.Event.Channel] = append(m[out.Event.Channel], answer.StripMarks(answer.Render(out.Event).Whole()))
 	}
 	return m
 }
@@ -77,8 +77,8 @@ func TestRelayAmongThreeChannels(t *testing.T) {
 			t.Errorf("what was said where (-want +got):\n%s", diff)
 		}
 		for _, out := range r.bus.sent[topology.Egress] {
-			if out.Event.Channel == "discord:7" && strings.Contains(answer.Text(out.Event), "@everyone") {
-				t.Errorf("%q rings everybody", answer.Text(out.Event))
+			if out.Event.Channel == "discord:7" && strings.Contains(answer.Render(out.Event).Whole(), "@everyone") {
+				t.Errorf("%q rings everybody", answer.Render(out.Event).Whole())
 			}
 		}
 	})
@@ -140,7 +140,7 @@ func TestRelayedMessageIsNotRelayedAgain(t *testing.T) {
 		for _, out := range r.bus.sent[topology.Egress] {
 			relayed[out.Event.Channel] = out.Event
 		}
-		text := answer.Text(relayed["discord:7"])
+		text := answer.Render(relayed["discord:7"]).Whole()
 
 		otherBot := onTwitch("c1", "99", text, `"username":"otherbot"`)
 		client := says("c2", "api-gateway:eve", "> "+text)
@@ -158,8 +158,8 @@ func TestRelayedMessageIsNotRelayedAgain(t *testing.T) {
 				r.enrich(e)
 			}
 			for _, out := range r.bus.sent[topology.Egress][before:] {
-				if text := answer.StripMarks(answer.Text(out.Event)); text != "Hello" {
-					t.Errorf("%s: relayed to %s: %q", name, out.Event.Channel, answer.Text(out.Event))
+				if text := answer.StripMarks(answer.Render(out.Event).Whole()); text != "Hello" {
+					t.Errorf("%s: relayed to %s: %q", name, out.Event.Channel, answer.Render(out.Event).Whole())
 				}
 			}
 		}

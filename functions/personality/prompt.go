@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
 )
 
@@ -74,17 +75,8 @@ func promptSpecOf(a event.Annotation) promptSpec {
 // reports whether the text was cut.
 func clamp(text string, maxChars int) (string, bool) {
 	text = strings.ReplaceAll(strings.ToValidUTF8(text, ""), "\x00", "")
-	if len(text) <= maxChars { // bytes are never fewer than characters
-		return text, false
-	}
-	n := 0
-	for i := range text {
-		if n == maxChars {
-			return text[:i], true
-		}
-		n++
-	}
-	return text, false
+	clamped := answer.TruncateCodePoints(text, maxChars)
+	return clamped, len(clamped) < len(text)
 }
 
 // shorten is clamp for human readers: an ellipsis marks a cut.

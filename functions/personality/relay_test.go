@@ -48,8 +48,8 @@ func TestAnswerForSeveralAddressesTakesOneModelCall(t *testing.T) {
 			t.Fatalf("asked %d times, %d entries, %d published; want 1, 3, and the two that are not delivered", len(r.model.asked), len(r.entries(t)), len(r.bus.sent))
 		}
 		for _, out := range r.bus.sent {
-			text := answer.Text(out.Event)
-			if strings.Contains(text, "@everyone") || !strings.HasSuffix(text, "all is new") || strings.Contains(text, "again") || out.Event.UserID != "" || !answer.WasRelayed(out.Event) {
+			text := answer.StripMarks(answer.Render(out.Event).Whole())
+			if strings.Contains(answer.Render(out.Event).Whole(), "@everyone") || !strings.HasSuffix(text, "all is new") || strings.Contains(text, "again") || out.Event.UserID != "" || !answer.WasRelayed(out.Event) {
 				t.Errorf("at %s: %q", out.Event.Channel, text)
 			}
 		}

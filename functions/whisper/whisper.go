@@ -210,7 +210,7 @@ func (w *execution) prepare(context.Context, int) (o delivery.Outcome, ready boo
 	if err != nil {
 		return refuse(err.Reason, err.Err), false
 	}
-	w.to, w.text = to, answer.Text(w.in.Event)
+	w.to, w.text = to, answer.Render(w.in.Event).Whole()
 	if w.text == "" {
 		return refuse(deadletter.NoText, errors.New("no candidate has a text, and the payload has none")), false
 	}

@@ -22,7 +22,8 @@
 //   - Answers wait for a connection until their deadline.
 //   - A moderation command (package moderation) is executed once, concurrently with answers. The bot needs Discord's
 //     permissions to ban members, to time out members and to manage messages.
-//   - An answer notifies no user: Discord shows mentions without a ping.
+//   - An answer notifies only the users and roles that an operator mentions literally in a rule. Discord shows other
+//     mentions, such as those of a model, without a ping.
 //
 // This package alone reads and writes the Firestore collection watermarks; see [watermark]. It decides neither when to
 // send an answer (package outbox does) nor when to execute a command (package moderator does).

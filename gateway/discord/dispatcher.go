@@ -41,7 +41,7 @@ type dispatcher struct {
 
 func newDispatcher(s *Service, l lease.Lease, g *gateway) *dispatcher {
 	d := &dispatcher{service: s, lease: l, gateway: g, conversations: map[string]string{}}
-	d.Dispatcher = outbox.NewDispatcher(outbox.Platform{Pending: d.pending, Address: d.address, Split: splitMessage, Repeats: true}, outbox.Options{
+	d.Dispatcher = outbox.NewDispatcher(outbox.Platform{Pending: d.pending, Address: d.address, Split: messages, Repeats: true}, outbox.Options{
 		Ledger: s.ledger, Reaper: s.reaper, HoldsLease: l.Valid, Log: s.log, Now: s.now,
 		Count:  func(outcome string) { s.metrics.answers.WithLabelValues(outcome).Inc() },
 		Timing: s.timing.outbox(),
@@ -109,7 +109,7 @@ func recipientOf(e *event.Event) (recipient, error) {
 // address returns the transport of an answer. The key, one per channel and per user, orders the answers.
 func (d *dispatcher) address(ref delivery.Ref, e *event.Event) (key string, _ outbox.Transport, err error) {
 	to, err := recipientOf(e)
-	t := &transport{dispatcher: d, ref: ref, recipient: to}
+	t := &transport{dispatcher: d, ref: ref, recipient: to, mentions: mentionsOf(e)}
 	id := outbox.ReplyTarget(e, identity.Discord)
 	if _, ok := parseSnowflake(id); ok && to.channel != "" {
 		t.parent = id

@@ -108,7 +108,7 @@ func relayMark(t *testing.T) string {
 		Source: "ingress.twitch", Channel: "twitch:bruno", Candidates: []event.Candidate{{Text: "x"}},
 		Egress: &event.Egress{To: []event.Address{{Destination: "discord", Channel: "discord:1"}}},
 	}
-	return strings.TrimPrefix(answer.FanOut(e, "s")[0].Event.Candidates[0].Text, "x")
+	return strings.TrimPrefix(answer.Render(answer.FanOut(e, "s")[0].Event).Whole(), "x")
 }
 
 func TestEditedAndMissedMessagesAreReadable(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"unicode"
 
 	"parley.internal/shared/answer"
+	"parley.internal/shared/event"
 )
 
 const (
@@ -20,68 +21,65 @@ const (
 	ticks = "```"
 )
 
-// splitMessage splits a text into at most maxParts messages of at most maxText units. It splits between lines or words
-// if possible. A split code block is closed at the end of a message and opened again in the next message. The result
-// is nil if the text has no printable character.
-func splitMessage(text string) []string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' || r == unicode.ReplacementChar {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(text, ""))
-	text = strings.TrimSpace(text)
+// messages returns the messages of an answer, at most maxText units long each.
+func messages(e *event.Event) []string { return answer.Render(e).Messages(maxText, divide) }
+
+// divide divides a text into at most maxParts pieces of at most limit units. It divides between lines or words if
+// possible. A divided code block is closed at the end of a message and opened again in the next message.
+func divide(text string, limit int) []answer.Piece {
 	if text == "" {
 		return nil
 	}
-	if answer.UTF16Length(text) <= maxText {
-		return []string{text}
+	if answer.UTF16Length(text) <= limit {
+		return []answer.Piece{{To: len(text)}}
 	}
-	var s splitter
+	d := divider{text: text, limit: limit}
 	for line := range strings.Lines(text) {
-		if !s.fits(line) {
-			s.end()
+		if !d.fits(line) {
+			d.end()
 		}
-		if s.fits(line) {
-			s.add(line)
+		if d.fits(line) {
+			d.add(line)
 			continue
 		}
 		for _, word := range strings.SplitAfter(line, " ") {
-			s.addWord(word)
+			d.addWord(word)
 		}
 	}
-	s.end()
-	if len(s.parts) <= maxParts {
-		return s.parts
+	d.end()
+	if len(d.pieces) <= maxParts {
+		return d.pieces
 	}
-	last := s.parts[maxParts-1]
-	closing := ""
-	if strings.Count(last, ticks) > 0 && strings.HasSuffix(last, "\n"+ticks) {
-		last, closing = strings.TrimSuffix(last, "\n"+ticks), "\n"+ticks
-	}
-	last = answer.Truncate(last, maxText-answer.UTF16Length(ellipsis)-answer.UTF16Length(closing))
-	return append(s.parts[:maxParts-1:maxParts-1], strings.TrimRight(last, " \n")+ellipsis+closing)
+	last := &d.pieces[maxParts-1]
+	last.After = ellipsis + last.After
+	room := limit - answer.UTF16Length(last.Before+last.After)
+	last.To = last.From + len(strings.TrimRight(answer.Truncate(text[last.From:last.To], room), " \n"))
+	return d.pieces[:maxParts]
 }
 
-// splitter builds the messages of a text in order.
-type splitter struct {
-	parts   []string        // finished messages
-	text    strings.Builder // text of the current message
-	length  int             // length of text in UTF-16 units
-	content bool            // text has more than the opening of a code block
-	open    bool            // a code block is open
-	info    string          // language of the open code block
+// divider makes the pieces of a text in order.
+type divider struct {
+	text  string
+	limit int
+
+	pieces   []answer.Piece // finished pieces
+	from, to int            // the current piece
+	before   string         // opening of the code block that the current piece continues
+	length   int            // length of the current piece in UTF-16 units
+	content  bool           // the current piece has more than white space
+	open     bool           // a code block is open
+	info     string         // language of the open code block
 }
 
-// after returns the state of the code block after a piece of text.
-func (s *splitter) after(piece string) (open bool, info string) {
-	if strings.Count(piece, ticks)%2 == 0 {
-		return s.open, s.info
+// after returns the state of the code block after a part of the text.
+func (d *divider) after(part string) (open bool, info string) {
+	if strings.Count(part, ticks)%2 == 0 {
+		return d.open, d.info
 	}
-	if s.open {
+	if d.open {
 		return false, ""
 	}
-	info = strings.TrimSpace(piece[strings.LastIndex(piece, ticks)+len(ticks):])
+	info = strings.TrimSpace(part[strings.LastIndex(part, ticks)+len(ticks):])
 	if strings.ContainsFunc(info, func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("+-_#.", r)
 	}) || len(info) > 30 {
@@ -90,51 +88,57 @@ func (s *splitter) after(piece string) (open bool, info string) {
 	return true, info
 }
 
-// fits reports whether the current message has room for a piece of text and for the end of an open code block.
-func (s *splitter) fits(piece string) bool {
-	n := s.length + answer.UTF16Length(piece)
-	if open, _ := s.after(piece); open {
+// fits reports whether the current piece has room for a part of the text and for the end of an open code block.
+func (d *divider) fits(part string) bool {
+	n := d.length + answer.UTF16Length(part)
+	if open, _ := d.after(part); open {
 		n += len("\n" + ticks)
 	}
-	return n <= maxText
+	return n <= d.limit
 }
 
-// add appends a piece of text to the current message.
-func (s *splitter) add(piece string) {
-	s.open, s.info = s.after(piece)
-	s.text.WriteString(piece)
-	s.length += answer.UTF16Length(piece)
-	s.content = s.content || strings.TrimSpace(piece) != ""
+// add appends the next part of the text to the current piece.
+func (d *divider) add(part string) {
+	d.open, d.info = d.after(part)
+	d.to += len(part)
+	d.length += answer.UTF16Length(part)
+	d.content = d.content || strings.TrimSpace(part) != ""
 }
 
 // addWord adds a word. It cuts a word longer than a message.
-func (s *splitter) addWord(word string) {
-	if !s.fits(word) {
-		s.end()
+func (d *divider) addWord(word string) {
+	if !d.fits(word) {
+		d.end()
 	}
-	for !s.fits(word) {
-		head := answer.Truncate(word, maxText-s.length-len("\n"+ticks))
-		s.add(head)
-		s.end()
+	for !d.fits(word) {
+		head := answer.Truncate(word, d.limit-d.length-len("\n"+ticks))
+		if backslashes := len(head) - len(strings.TrimRight(head, `\`)); backslashes%2 == 1 && backslashes < len(head) {
+			head = head[:len(head)-1] // an escaped character stays behind its backslash
+		}
+		d.add(head)
+		d.end()
 		word = word[len(head):]
 	}
-	s.add(word)
+	d.add(word)
 }
 
-// end finishes the current message and starts the next one.
-func (s *splitter) end() {
-	if s.content {
-		text := strings.Trim(s.text.String(), "\n")
-		if text = strings.TrimRight(text, " \n"); s.open {
-			text += "\n" + ticks
+// end finishes the current piece and starts the next one.
+func (d *divider) end() {
+	if d.content {
+		p := answer.Piece{From: d.from, To: d.to, Before: d.before}
+		if p.Before == "" {
+			p.From += len(d.text[p.From:p.To]) - len(strings.TrimLeft(d.text[p.From:p.To], "\n"))
 		}
-		s.parts = append(s.parts, text)
+		p.To = p.From + len(strings.TrimRight(d.text[p.From:p.To], " \n"))
+		if d.open {
+			p.After = "\n" + ticks
+		}
+		d.pieces = append(d.pieces, p)
 	}
-	s.text.Reset()
-	s.length, s.content = 0, false
-	if s.open {
-		opening := ticks + s.info + "\n"
-		s.text.WriteString(opening)
-		s.length = answer.UTF16Length(opening)
+	d.from = d.to
+	d.before, d.length, d.content = "", 0, false
+	if d.open {
+		d.before = ticks + d.info + "\n"
+		d.length = answer.UTF16Length(d.before)
 	}
 }

@@ -18,8 +18,9 @@ import (
 type transport struct {
 	*dispatcher
 	ref       delivery.Ref
-	recipient        // for a user, Ready sets channel to the direct conversation
-	parent    string // id of the message that the first message replies to; empty for none
+	recipient          // for a user, Ready sets channel to the direct conversation
+	parent    string   // id of the message that the first message replies to; empty for none
+	mentions  mentions // by the operator, in the whole answer
 }
 
 // Ready implements [outbox.Transport].
@@ -38,7 +39,7 @@ func (t *transport) Ready(ctx context.Context, part int) (o delivery.Outcome, re
 
 // Send implements [outbox.Transport].
 func (t *transport) Send(ctx context.Context, part int, text string) delivery.Outcome {
-	out := outgoing{Content: text, Nonce: nonce(t.ref, part), EnforceNonce: true, Mentions: noMentions}
+	out := outgoing{Content: text, Nonce: nonce(t.ref, part), EnforceNonce: true, Mentions: t.mentions.in(text)}
 	if part == 0 && t.parent != "" {
 		out.Reference = &reference{t.parent, t.channel, false}
 	}
@@ -89,14 +90,6 @@ type outgoing struct {
 	Mentions     mentions   `json:"allowed_mentions"`
 	Reference    *reference `json:"message_reference,omitempty"`
 }
-
-// mentions lists the mentions that notify users (https://discord.com/developers/docs/resources/message#allowed-mentions-object).
-type mentions struct {
-	Parse       []string `json:"parse"`
-	RepliedUser bool     `json:"replied_user"`
-}
-
-var noMentions = mentions{Parse: []string{}}
 
 type reference struct {
 	MessageID       string `json:"message_id"`

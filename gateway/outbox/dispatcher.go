@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"time"
 
-	"parley.internal/shared/answer"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
@@ -31,8 +30,8 @@ type Platform struct {
 	// Address returns the transport of an answer, and the key of the answer's queue. Answers with the same key are sent
 	// in the ledger's order. An error makes the delivery dead as no_recipient.
 	Address func(delivery.Ref, *event.Event) (key string, t Transport, err error)
-	// Split returns the messages of a text; none if nothing is left to send.
-	Split func(text string) []string
+	// Split returns the messages of an answer; none if nothing is left to send. It returns the same messages every time.
+	Split func(*event.Event) []string
 	// Repeats tells that the platform recognizes a message sent again, by delivery, redrive count and part: see
 	// [delivery.Deduplicated]. Without Repeats, answers are [delivery.Never] repeated.
 	Repeats bool
@@ -147,7 +146,7 @@ func decode(ctx context.Context, e delivery.Entry, log *slog.Logger) *event.Even
 
 // send makes one attempt at an answer. Unless done, the next attempt follows after wait.
 func (d *Dispatcher) send(ctx context.Context, j *job) (done bool, wait time.Duration) {
-	texts := d.platform.Split(answer.Text(j.event))
+	texts := d.platform.Split(j.event)
 	slot := false
 	defer func() {
 		if slot {

@@ -22,6 +22,7 @@ import (
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/gateway/gatewaytest"
+	"parley.internal/shared/answer"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
@@ -128,8 +129,8 @@ func (s *fixture) address(ref delivery.Ref, e *event.Event) (key string, t Trans
 	return e.Channel, &fakeTransport{s, ref}, nil
 }
 
-func split(text string) (all []string) {
-	return slices.DeleteFunc(strings.Split(text, "|"), func(message string) bool { return message == "" })
+func split(e *event.Event) (all []string) {
+	return slices.DeleteFunc(strings.Split(answer.Text(e), "|"), func(message string) bool { return message == "" })
 }
 
 // fakeTransport is the transport of one answer.

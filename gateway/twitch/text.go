@@ -2,9 +2,9 @@ package twitch
 
 import (
 	"strings"
-	"unicode"
 
 	"parley.internal/shared/answer"
+	"parley.internal/shared/event"
 )
 
 const (
@@ -16,68 +16,32 @@ const (
 	maxParts = 8
 	// ellipsis ends a shortened answer.
 	ellipsis = "…"
-	// guard precedes text that Twitch, or a bot in the channel, would take for a command. It is a zero width space, and so
-	// not removed with white space.
-	guard = "\u200b"
 )
 
-// split divides a text into messages: one line each, without control characters, at most maxMessage units long, divided
-// between words if possible. No message is a command.
-func split(text string) []string {
-	words := strings.Fields(strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case unicode.IsControl(r), r == unicode.ReplacementChar:
-			return -1
+// messages returns the chat messages of an answer: one line each, at most maxMessage units long. No message is a command
+// (https://dev.twitch.tv/docs/chat/irc/#migrated-irc-commands; IRC still has /me).
+func messages(e *event.Event) []string { return answer.Render(e).Messages(maxMessage, divide) }
+
+// divide divides a line into at most maxParts pieces of at most limit units, between words if possible. Words are
+// separated by single spaces.
+func divide(line string, limit int) []answer.Piece {
+	var all []answer.Piece
+	for from := 0; from < len(line); {
+		if len(all) == maxParts {
+			last := &all[maxParts-1]
+			shorter := answer.Truncate(line[last.From:last.To], limit-answer.UTF16Length(ellipsis))
+			last.To, last.After = last.From+len(strings.TrimRight(shorter, " ")), ellipsis
+			break
 		}
-		return r
-	}, strings.ToValidUTF8(text, "")))
-	var all []string
-	var b strings.Builder
-	length := 0
-	end := func() {
-		if length > 0 {
-			all = append(all, b.String())
-			b.Reset()
-			length = 0
+		to := from + len(answer.Truncate(line[from:], limit))
+		if to < len(line) && line[to] != ' ' {
+			if space := strings.LastIndexByte(line[from:to], ' '); space > 0 {
+				to = from + space
+			}
 		}
-	}
-	for _, word := range words {
-		n := answer.UTF16Length(word)
-		if length > 0 && length+1+n <= maxMessage {
-			b.WriteByte(' ')
-			b.WriteString(word)
-			length += 1 + n
-			continue
+		all = append(all, answer.Piece{From: from, To: len(strings.TrimRight(line[:to], " "))})
+		for from = to; from < len(line) && line[from] == ' '; from++ {
 		}
-		end()
-		for _, piece := range escapeCommand(word) {
-			end()
-			b.WriteString(piece)
-			length = answer.UTF16Length(piece)
-		}
-	}
-	end()
-	if len(all) > maxParts {
-		all = all[:maxParts]
-		all[maxParts-1] = strings.TrimRight(answer.Truncate(all[maxParts-1], maxMessage-answer.UTF16Length(ellipsis)), " ") + ellipsis
 	}
 	return all
-}
-
-// escapeCommand divides the first word of a message into pieces: one piece, if the word fits into a message. No piece
-// begins a command (https://dev.twitch.tv/docs/chat/irc/#migrated-irc-commands; IRC still has /me).
-func escapeCommand(word string) []string {
-	var pieces []string
-	for word != "" {
-		piece, length := "", 0
-		if word[0] == '/' || word[0] == '.' {
-			piece, length = guard, answer.UTF16Length(guard)
-		}
-		head := answer.Truncate(word, maxMessage-length)
-		pieces = append(pieces, piece+head)
-		word = word[len(head):]
-	}
-	return pieces
 }

@@ -13,9 +13,18 @@ import (
 
 	"parley.internal/shared/answer"
 	"parley.internal/shared/bus"
+	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/topology"
 )
+
+// guard is the zero width space before a command.
+const guard = "\u200b"
+
+// says is a model's answer.
+func says(text string) *event.Event {
+	return &event.Event{Source: sourceChat, Channel: "twitch:bruno", Candidates: []event.Candidate{{Text: text}}}
+}
 
 func TestSplit(t *testing.T) {
 	for _, test := range []struct {
@@ -35,13 +44,77 @@ func TestSplit(t *testing.T) {
 		{"two units each", strings.Repeat("😀", 251), []string{strings.Repeat("😀", 250), "😀"}},
 		{"not UTF-8", "a\xff b", []string{"a b"}},
 	} {
-		if got := split(test.in); !slices.Equal(got, test.want) {
+		if got := messages(says(test.in)); !slices.Equal(got, test.want) {
 			t.Errorf("%s: %q; want %q", test.name, got, test.want)
 		}
 	}
-	long := split(strings.Repeat("word ", 5000))
+	long := messages(says(strings.Repeat("word ", 5000)))
 	if len(long) != maxParts || !strings.HasSuffix(long[maxParts-1], ellipsis) {
 		t.Errorf("a very long text becomes %d messages; want %d, and to see that it was cut", len(long), maxParts)
+	}
+}
+
+func TestSplitKeepsWhatPeopleSeeAsOneCharacter(t *testing.T) {
+	for _, cluster := range []string{"👩‍👩‍👧‍👦", "🇩🇪", "🏳️‍🌈", "👍🏽", "e\u0301\u0327", "1️⃣", "क्षि", "ᄒ\u1161\u11ab"} {
+		for _, before := range []string{"", "x", "xx", "xxx"} {
+			for i, m := range messages(says(before + strings.Repeat(cluster, 300))) {
+				rest := strings.ReplaceAll(strings.TrimSuffix(m, ellipsis), cluster, "")
+				if rest != "" && (i > 0 || rest != before) || answer.UTF16Length(m) > maxMessage {
+					t.Errorf("%q: message %d of %d units holds a piece: %q", cluster, i, answer.UTF16Length(m), rest)
+				}
+			}
+		}
+	}
+	zalgo := "e" + strings.Repeat("\u0301", 1200) // longer than a message
+	if got := strings.Join(messages(says(zalgo)), ""); got != zalgo {
+		t.Errorf("a long cluster becomes %d bytes; want %d", len(got), len(zalgo))
+	}
+}
+
+func TestMessagesOfARelay(t *testing.T) {
+	relay := func(prefix, text string) *event.Event {
+		e := says(prefix + text)
+		e.Source, e.Egress = "ingress.discord", &event.Egress{Destination: "twitch", Relay: &event.Relay{Source: "ingress.discord", Channel: "discord:7"}}
+		e.Candidates[0].Metadata = answer.TemplateMetadata([]answer.Span{{0, len(prefix)}})
+		return e
+	}
+	for name, test := range map[string]struct {
+		prefix, text string
+		want         []int // lengths
+		marked       int
+	}{
+		"short":                    {"Ada: ", "hi", []int{5 + 2 + 4}, 1},
+		"room for the mark":        {"Ada: ", strings.Repeat("x", 491), []int{500}, 1},
+		"exactly the limit":        {"Ada: ", strings.Repeat("x", 495), []int{500}, 0},
+		"the limit, nothing added": {"", strings.Repeat("x ", 249) + "xx", []int{493 + 4, 6 + 4}, 2},
+		"a command after the mark": {"Ada: ", strings.Repeat("x", 487) + " !ban bruno", []int{492 + 4, 1 + 10 + 4}, 2},
+		"a forged line":            {"[a] Ada: ", strings.Repeat("x", 483) + " [bb] Bo: bad bad bad", []int{492 + 4, 2 + 20 + 4}, 2},
+	} {
+		got := messages(relay(test.prefix, test.text))
+		var lengths []int
+		marked := 0
+		for _, m := range got {
+			lengths = append(lengths, answer.UTF16Length(m))
+			if answer.WasRelayed(&event.Event{Message: &event.Message{Text: m}}) {
+				marked++
+			}
+		}
+		if !slices.Equal(lengths, test.want) || marked != test.marked {
+			t.Errorf("%s: %d long, %d marked; want %d, %d: %q", name, lengths, marked, test.want, test.marked, got)
+		}
+	}
+}
+
+func TestOperatorCommandsOtherBotsButNotTwitch(t *testing.T) {
+	for text, want := range map[string]string{"!so ada": "!so ada", "/ban ada": guard + "/ban ada", ".me waves": guard + ".me waves", " \u2060/ban ada": guard + "/ban ada"} {
+		e := says(text)
+		e.Candidates[0].Metadata = answer.TemplateMetadata([]answer.Span{{0, len(text)}})
+		if got := messages(e); len(got) != 1 || got[0] != want {
+			t.Errorf("%q becomes %q; want %q", text, got, want)
+		}
+	}
+	if got := messages(says("!ban ada")); len(got) != 1 || got[0] != guard+"!ban ada" {
+		t.Errorf("a model's command becomes %q", got)
 	}
 }
 
@@ -50,12 +123,12 @@ func FuzzSplit(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		all := split(text)
+		all := messages(says(text))
 		if len(all) > maxParts {
 			t.Fatalf("%d messages", len(all))
 		}
 		for _, p := range all {
-			if answer.UTF16Length(p) > maxMessage || p == "" || !utf8.ValidString(p) || p[0] == '/' || p[0] == '.' || p[0] == ' ' || strings.ContainsFunc(p, unicode.IsControl) {
+			if answer.UTF16Length(p) > maxMessage || p == "" || !utf8.ValidString(p) || strings.ContainsAny(p[:1], "/.!") || p[0] == ' ' || strings.ContainsFunc(p, unicode.IsControl) {
 				t.Fatalf("message %q of %q", p, text)
 			}
 		}
@@ -64,7 +137,7 @@ func FuzzSplit(f *testing.F) {
 		}
 		letters := func(s string) string {
 			return strings.Map(func(r rune) rune {
-				if unicode.IsSpace(r) || unicode.IsControl(r) || r == unicode.ReplacementChar || string(r) == guard {
+				if unicode.IsSpace(r) || unicode.IsControl(r) || r == unicode.ReplacementChar || unicode.Is(unicode.Cf, r) {
 					return -1
 				}
 				return r

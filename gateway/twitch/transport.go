@@ -43,7 +43,7 @@ type dispatcher struct {
 
 func newDispatcher(s *Service, l lease.Lease) *dispatcher {
 	d := &dispatcher{service: s, lease: l, login: l.Key()}
-	d.Dispatcher = outbox.NewDispatcher(outbox.Platform{Pending: d.pending, Address: d.address, Split: split}, outbox.Options{
+	d.Dispatcher = outbox.NewDispatcher(outbox.Platform{Pending: d.pending, Address: d.address, Split: messages}, outbox.Options{
 		Ledger: s.ledger, Reaper: s.reaper, HoldsLease: l.Valid, Log: s.log.With("channel", l.Key(), "lease", l.Token()), Now: s.now,
 		Count:  func(outcome string) { s.metrics.answers.WithLabelValues(outcome).Inc() },
 		Timing: s.timing.outbox(),

@@ -367,7 +367,7 @@ func answerFrame(e *event.Event, deliveryID string, opened time.Time) outbound {
 	}
 	if e.Egress != nil && e.Egress.Type == event.EgressEvent {
 		f.Type = e.Type
-	} else if text := answer.Text(e); text != "" {
+	} else if text := answer.Render(e).Whole(); text != "" {
 		f.Payload = struct {
 			Text string `json:"text"`
 		}{text}

@@ -1,6 +1,7 @@
 // Package answer decides the text and the address of an answer: it chooses the candidate, finds the platform, makes one
-// answer for each address, and sanitizes and measures texts. Start with [Prepare] and [FanOut]. The functions are pure:
-// they depend on their arguments alone, and change no argument. The package does not send: see package delivery.
+// answer for each address, and adapts the text to the platform. Start with [Prepare] and [FanOut], which make the answers
+// to store, and [Render], which makes the messages to send. The functions are pure: they depend on their arguments alone,
+// and change no argument. The package does not send: see package delivery.
 package answer
 
 import (

@@ -5,7 +5,6 @@ import (
 
 	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
-	"parley.internal/shared/identity"
 )
 
 func ExampleText() {
@@ -17,10 +16,13 @@ func ExampleText() {
 	// Output: first choice
 }
 
-func ExampleSanitizeMentions() {
-	fmt.Printf("%q\n", answer.SanitizeMentions("hi @everyone", identity.Discord))
-	fmt.Printf("%q\n", answer.SanitizeMentions("/ban ada", identity.Twitch))
+func ExampleRender() {
+	e := &event.Event{Source: "ingress.discord", Channel: "discord:7", Egress: &event.Egress{Destination: "discord"}}
+	e.Candidates = []event.Candidate{{Text: "!ban ada"}} // a model's
+	fmt.Printf("%q\n", answer.Render(e).Whole())
+	e.Candidates = []event.Candidate{{Text: "!so ada", Metadata: answer.TemplateMetadata([]answer.Span{{0, 4}})}} // "!so {{ … }}"
+	fmt.Printf("%q\n", answer.Render(e).Whole())
 	// Output:
-	// "hi @\u200beveryone"
-	// "\u200b/ban ada"
+	// "\u200b!ban ada"
+	// "!so ada"
 }

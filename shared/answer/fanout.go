@@ -1,9 +1,6 @@
 package answer
 
-import (
-	"parley.internal/shared/event"
-	"parley.internal/shared/identity"
-)
+import "parley.internal/shared/event"
 
 // Part is one of the answers made from an event.
 type Part struct {
@@ -14,11 +11,10 @@ type Part struct {
 // FanOut returns the answers made from e: one for each address in egress, in the order of the addresses, or e itself
 // without addresses.
 //
-// An answer to an address is for the whole channel, so it names no user. The address of the question gets the ordinary
-// answer, with its text unchanged. For any other address the answer is relayed. A relayed text is sanitized, except an
-// operator's own text ([LiteralMetadata]), and marked, so that no program relays the text again ([WasRelayed]). All
-// other candidates are left out. So are ids to reply to and raw payloads, because only the platform of the question
-// understands them.
+// An answer to an address is for the whole channel, so it names no user. For any other address than the origin of the
+// question, the answer is relayed: egress.relay names the origin. All answers have the same text; [Render] adapts it to
+// each platform. A relayed answer has no other candidates, no ids to reply to and no raw payloads, because only the
+// platform of the question understands them.
 func FanOut(e *event.Event, step string) []Part {
 	if e.Egress == nil || len(e.Egress.To) == 0 {
 		return []Part{{e, step}}
@@ -40,14 +36,10 @@ func FanOut(e *event.Event, step string) []Part {
 func relay(out, e *event.Event) {
 	out.Egress.Relay = &event.Relay{Source: e.Source, Channel: e.Channel}
 	if text := Text(e); text != "" {
-		c := event.Candidate{Kind: "text", Status: event.CandidateProposed, Format: "plain"}
+		c := event.Candidate{Kind: "text", Status: event.CandidateProposed, Format: "plain", Text: text}
 		if i := Best(e.Candidates); i >= 0 {
 			c = e.Candidates[i]
 		}
-		if text = RemoveMark(text); !literal(c) {
-			text = SanitizeMentions(text, identity.Platform(out.Egress.Destination))
-		}
-		c.Text = marked(text)
 		out.Candidates = []event.Candidate{c}
 	}
 	out.ReplyTo, out.Payload, out.Metadata = "", nil, nil
@@ -58,9 +50,3 @@ func relay(out, e *event.Event) {
 		out.ExternalEvent.Payload, out.ExternalEvent.RawPayload = nil, nil
 	}
 }
-
-// LiteralMetadata is the metadata of a candidate with a text fully written by an operator. The text is relayed
-// unchanged: the operator may mention people there.
-var LiteralMetadata = event.Raw(map[string]bool{"literal": true})
-
-func literal(c event.Candidate) bool { return string(c.Metadata) == string(LiteralMetadata) }

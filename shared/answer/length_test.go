@@ -5,6 +5,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/clipperhouse/uax29/v2/graphemes"
+
 	"parley.internal/shared/answer"
 )
 
@@ -28,17 +30,49 @@ func TestTruncateCutsBetweenCharacters(t *testing.T) {
 	}
 }
 
+func TestTruncateCutsBetweenGraphemeClusters(t *testing.T) {
+	for _, tt := range []struct {
+		text              string
+		limit             int
+		units, codePoints string
+	}{
+		{"🇩🇪🇫🇷", 7, "🇩🇪", "🇩🇪🇫🇷"},
+		{"🇩🇪🇫🇷", 3, "\U0001f1e9", "🇩🇪"}, // longer than the limit: cut inside
+		{"a👩‍👩‍👧‍👦b", 11, "a", "a👩‍👩‍👧‍👦b"},
+		{"a👩‍👩‍👧‍👦b", 12, "a👩‍👩‍👧‍👦", "a👩‍👩‍👧‍👦b"},
+		{"a👩‍👩‍👧‍👦b", 7, "a", "a"},
+		{"ae\u0301\u0327", 3, "a", "a"},
+		{"👍🏽👍🏽", 5, "👍🏽", "👍🏽👍🏽"},
+		{"a1️⃣", 3, "a", "a"},
+		{"ᄒ\u1161\u11abᄀ\u1173\u11af", 5, "ᄒ\u1161\u11ab", "ᄒ\u1161\u11ab"},
+		{"a\r\nb", 2, "a", "a"},
+	} {
+		if got := answer.Truncate(tt.text, tt.limit); got != tt.units {
+			t.Errorf("Truncate(%q, %d) = %q; want %q", tt.text, tt.limit, got, tt.units)
+		}
+		if got := answer.TruncateCodePoints(tt.text, tt.limit); got != tt.codePoints {
+			t.Errorf("TruncateCodePoints(%q, %d) = %q; want %q", tt.text, tt.limit, got, tt.codePoints)
+		}
+	}
+}
+
 func FuzzTruncate(f *testing.F) {
 	f.Add("a😀b", 2)
 	f.Fuzz(func(t *testing.T, text string, units int) {
 		units %= 1000
 		head := answer.Truncate(text, units)
-		rest, ok := strings.CutPrefix(text, head)
+		_, ok := strings.CutPrefix(text, head)
 		if !ok || answer.UTF16Length(head) > max(units, 0) || utf8.ValidString(text) && !utf8.ValidString(head) {
 			t.Errorf("Truncate(%q, %d) = %q", text, units, head)
 		}
-		if _, size := utf8.DecodeRuneInString(rest); rest != "" && answer.UTF16Length(head+rest[:size]) <= units {
-			t.Errorf("Truncate(%q, %d) = %q; there is room for more", text, units, head)
+		first := true
+		for clusters := graphemes.FromString(text); clusters.Next(); first = false {
+			switch {
+			case clusters.Start() == len(head) && answer.UTF16Length(text[:clusters.End()]) <= units:
+				t.Errorf("Truncate(%q, %d) = %q; there is room for more", text, units, head)
+			case !first && clusters.Start() < len(head) && clusters.End() > len(head):
+				t.Errorf("Truncate(%q, %d) = %q, inside %q", text, units, head, clusters.Value())
+			}
 		}
 	})
 }

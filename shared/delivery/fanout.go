@@ -60,9 +60,6 @@ func (s *Sender) sendRest(ctx context.Context, first Entry, e *event.Event, part
 		if answer.Text(stored) != answer.Text(parts[0].Event) {
 			again := e.Clone()
 			again.Candidates = stored.Candidates
-			for i := range again.Candidates {
-				again.Candidates[i].Text = answer.RemoveMark(again.Candidates[i].Text)
-			}
 			parts = answer.FanOut(again, step)
 		}
 	}

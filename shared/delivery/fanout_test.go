@@ -16,7 +16,10 @@ import (
 )
 
 // shown replaces the invisible characters of a relayed text by readable ones.
-var shown = strings.NewReplacer("\u200b", "~", "\u2063\u2062\u2063", "|")
+var shown = strings.NewReplacer("\u200b", "~", " \u2063\u2062\u2063", "|")
+
+// rendered returns the text as the platform gets it.
+func rendered(e *event.Event) string { return answer.Render(e).Whole() }
 
 // forAll is an answer to three addresses, the origin first.
 func forAll(text string) *event.Event {
@@ -49,8 +52,8 @@ func TestAnswerToSeveralAddressesIsADeliveryEach(t *testing.T) {
 		}
 		for i, want := range []struct{ destination, channel, text, replyTo string }{
 			{"api-gateway", "lobby", "@everyone, @ada: yes", "m0"},
-			{"twitch", "twitch:parley", "@~everyone,| @~ada: yes", ""},
-			{"discord", "discord:7", "@~everyone,| @ada: yes", ""},
+			{"twitch", "twitch:parley", "@~everyone, @~ada: yes|", ""},
+			{"discord", "discord:7", "@~everyone, @ada: yes|", ""},
 		} {
 			entry, err := l.Get(t.Context(), got[i])
 			if err != nil || entry.State != delivery.Pending || entry.Destination != want.destination || entry.Channel != want.channel || entry.UserID != "" {
@@ -60,7 +63,7 @@ func TestAnswerToSeveralAddressesIsADeliveryEach(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			text := shown.Replace(answer.Text(e))
+			text := shown.Replace(rendered(e))
 			relayed := i > 0
 			if text != want.text || e.ReplyTo != want.replyTo || answer.WasRelayed(e) != relayed || len(e.Egress.To) > 0 {
 				t.Errorf("at %s: %q in answer to %q, egress %+v", want.channel, text, e.ReplyTo, e.Egress)
@@ -90,9 +93,9 @@ func TestEachAddressGetsASanitizedText(t *testing.T) {
 			}
 			got := map[string]string{}
 			for _, out := range p.sent {
-				got[out.Event.Channel] = shown.Replace(answer.Text(out.Event))
+				got[out.Event.Channel] = shown.Replace(rendered(out.Event))
 			}
-			want := map[string]string{"lobby": "@here, @ada", "twitch:parley": "@~here,| @~ada", "discord:7": "@~here,| @ada"}
+			want := map[string]string{"lobby": "@here, @ada", "twitch:parley": "@~here, @~ada|", "discord:7": "@~here, @ada|"}
 			if !maps.Equal(got, want) {
 				t.Errorf("from place %d on: %q; want %q", first, got, want)
 			}
@@ -163,8 +166,8 @@ func TestSendingAgainSendsOnlyMissingParts(t *testing.T) {
 					text = "no" // the first was not sent, so there is no answer yet
 				}
 				for _, out := range p.sent {
-					if !want[out.Attributes[delivery.AttrDelivery]] || answer.StripMarks(answer.Text(out.Event)) != text {
-						t.Errorf("%s, missing %03b: sent %q to %s", name, missing, answer.StripMarks(answer.Text(out.Event)), out.Event.Channel)
+					if !want[out.Attributes[delivery.AttrDelivery]] || answer.StripMarks(rendered(out.Event)) != text {
+						t.Errorf("%s, missing %03b: sent %q to %s", name, missing, answer.StripMarks(rendered(out.Event)), out.Event.Channel)
 					}
 					delete(want, out.Attributes[delivery.AttrDelivery])
 				}
@@ -205,12 +208,12 @@ func TestOperatorsTextIsRelayedUnchanged(t *testing.T) {
 		p := &publisher{}
 		s := delivery.NewSender(delivery.NewLedger(connect(t, env), "one", time.Now), p, delivery.Config{Deadline: time.Minute, Retention: time.Hour}, time.Now)
 		e := forAll("@everyone we are live")
-		e.Candidates[0].Metadata = answer.LiteralMetadata
+		e.Candidates[0].Metadata = answer.TemplateMetadata([]answer.Span{{0, len(e.Candidates[0].Text)}})
 		if _, err := s.SendToAll(t.Context(), e, "personality"); err != nil {
 			t.Fatal(err)
 		}
 		for _, out := range p.sent {
-			if text := answer.Text(out.Event); !strings.HasPrefix(text, "@everyone") {
+			if text := rendered(out.Event); !strings.HasPrefix(text, "@everyone") {
 				t.Errorf("at %s: %q", out.Event.Channel, text)
 			}
 		}

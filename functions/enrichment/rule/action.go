@@ -97,7 +97,7 @@ func compileAction(env *cel.Env, a *store.RuleAction) (*action, error) {
 func (c *action) fill(in *input) (moderation.Action, error) {
 	f := moderation.Fields{Action: c.kind}
 	for i, field := range actionFields {
-		text, err := fill(c.texts[i], in)
+		text, _, err := fill(c.texts[i], in)
 		if err != nil {
 			return moderation.Action{}, fmt.Errorf("action.%s: %w", field.name, err)
 		}

@@ -148,7 +148,7 @@ func (c *compiled) additions(in *input, at time.Time) (Applied, error) {
 		}
 	}
 	for i, n := range c.Candidates {
-		text, err := fill(c.texts[i], in)
+		text, literal, err := fill(c.texts[i], in)
 		if err != nil {
 			return Applied{}, fmt.Errorf("candidates.%d.text: %w", i, err)
 		}
@@ -161,7 +161,7 @@ func (c *compiled) additions(in *input, at time.Time) (Applied, error) {
 		}
 		a.Candidates = append(a.Candidates, event.Candidate{
 			ID: c.partID(i), Kind: cmp.Or(n.Kind, "text"), Source: a.Step(), CreatedAt: at, Status: event.CandidateProposed,
-			Priority: priority, Confidence: n.Confidence, Text: text, Format: "plain", Metadata: c.candidateMetadata(i),
+			Priority: priority, Confidence: n.Confidence, Text: text, Format: "plain", Metadata: answer.TemplateMetadata(literal),
 		})
 	}
 	if c.action != nil {
@@ -204,41 +204,36 @@ func (a Applied) size() (n int) {
 // partID returns the stable id of the i-th annotation or candidate.
 func (c *compiled) partID(i int) string { return "rule:" + c.ID + "#" + strconv.Itoa(i) }
 
-// fill evaluates a template to a text of at most maxText characters.
-func fill(pieces []piece, in *input) (text string, err error) {
+// fill evaluates a template to a text of at most maxText characters. literal holds the spans of the text that stand in
+// the template itself.
+func fill(pieces []piece, in *input) (text string, literal []answer.Span, err error) {
 	defer recoverInto(&err)
 	var b strings.Builder
 	for _, p := range pieces {
+		from := b.Len()
 		if p.program == nil {
-			b.WriteString(p.literal)
+			b.WriteString(strings.ToValidUTF8(p.literal, "\uFFFD"))
+			literal = append(literal, answer.Span{from, b.Len()})
 			continue
 		}
 		v, err := p.program.eval(in)
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
 		s, err := toText(v)
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
-		b.WriteString(s)
+		b.WriteString(strings.ToValidUTF8(s, "\uFFFD"))
 		if b.Len() > maxText*utf8.UTFMax {
 			break // enough bytes for maxText characters
 		}
 	}
-	return clip(b.String(), maxText), nil
-}
-
-// clip replaces invalid UTF-8 and cuts a text to a number of characters.
-func clip(s string, characters int) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	for i := range s {
-		if characters == 0 {
-			return s[:i]
-		}
-		characters--
+	text = answer.TruncateCodePoints(b.String(), maxText) // every part is valid UTF-8
+	for i := range literal {
+		literal[i] = answer.Span{min(literal[i][0], len(text)), min(literal[i][1], len(text))}
 	}
-	return s
+	return text, literal, nil
 }
 
 // AddTo adds the outcome to an event. An addition replaces an existing one with the same id, as left by an earlier pass

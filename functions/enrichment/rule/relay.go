@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
@@ -104,13 +102,4 @@ func (o Outcome) Relays(e *event.Event) []Relay {
 		all = append(all, Relay{Step: a.Step(), Event: out})
 	}
 	return all
-}
-
-// candidateMetadata returns the metadata of the i-th candidate: the literal mark, if the text goes to other addresses
-// exactly as the operator wrote it.
-func (c *compiled) candidateMetadata(i int) jsontext.Value {
-	if c.Egress == nil || len(c.Egress.To) == 0 || slices.ContainsFunc(c.texts[i], func(p piece) bool { return p.program != nil }) {
-		return nil
-	}
-	return answer.LiteralMetadata
 }

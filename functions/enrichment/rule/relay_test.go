@@ -2,6 +2,7 @@ package rule
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -130,13 +131,27 @@ func TestRelayAddressesOfAllRulesAreBounded(t *testing.T) {
 	}
 }
 
-func TestOnlyTextWithoutExpressionsIsLiteral(t *testing.T) {
-	own, theirs, plain := relays("own", guild), relays("theirs", guild), says("plain", "true", "@everyone")
-	own.Candidates[0].Text = "@everyone we are live"
-	for _, a := range compileAll(t, own, theirs, plain).Evaluate(chat("hi"), at, never).Applied {
-		literal := string(a.Candidates[0].Metadata) == string(answer.LiteralMetadata)
-		if literal != (a.ID == "own") {
-			t.Errorf("%s: metadata %s", a.ID, a.Candidates[0].Metadata)
+func TestLiteralPartsOfATemplateAreKnown(t *testing.T) {
+	for _, test := range []struct {
+		template string
+		text     string // of the message
+		want     []string
+	}{
+		{"@everyone we are live", "hi", []string{"@everyone we are live"}},
+		{"<@&3100> {{ event.message.text }}!", "@here", []string{"<@&3100> ", "!"}},
+		{"{{ event.message.text }}", "@everyone", nil},
+		{"{{ event.message.text }} é", "\xff ü", []string{" é"}},
+		{"{{ event.message.text }} end", strings.Repeat("ü", maxText-2), []string{" e"}},
+		{"{{ event.message.text }} end", strings.Repeat("ü", maxText), nil},
+	} {
+		r := says("r", "true", test.template)
+		e := chat(test.text)
+		o := compileAll(t, r).Evaluate(e, at, never)
+		if len(o.Applied) != 1 || len(o.Failed) > 0 {
+			t.Fatalf("%q: %+v", test.template, o.Failed)
+		}
+		if got := answer.LiteralParts(&event.Event{Candidates: o.Applied[0].Candidates}); !slices.Equal(got, test.want) {
+			t.Errorf("%q with %.20q: literal parts %q; want %q", test.template, test.text, got, test.want)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/go-cmp/cmp"
 
+	"parley.internal/shared/answer"
 	"parley.internal/shared/event"
 	"parley.internal/shared/store"
 	"parley.internal/shared/topology"
@@ -262,10 +263,11 @@ func TestRuleAdditions(t *testing.T) {
 		{ID: "rule:r#0", Kind: "personality", Source: "rule:r", CreatedAt: at, Score: number(2), Payload: []byte(`{"name":"pirate"}`)},
 		{ID: "rule:r#1", Kind: "personality", Source: "rule:r", CreatedAt: at, Label: "l", Value: "v", Payload: []byte(`{"text":"Be kind."}`)},
 	}
+	whole := answer.TemplateMetadata([]answer.Span{{0, 1}}) // literal text
 	want.Candidates = []event.Candidate{
 		{ID: "other", Text: "o"},
-		{ID: "rule:r#0", Kind: "text", Source: "rule:r", CreatedAt: at, Status: event.CandidateProposed, Priority: number(7), Text: "a", Format: "plain"},
-		{ID: "rule:r#1", Kind: "card", Source: "rule:r", CreatedAt: at, Status: event.CandidateProposed, Priority: number(1), Confidence: number(0.5), Text: "b", Format: "plain"},
+		{ID: "rule:r#0", Kind: "text", Source: "rule:r", CreatedAt: at, Status: event.CandidateProposed, Priority: number(7), Text: "a", Format: "plain", Metadata: whole},
+		{ID: "rule:r#1", Kind: "card", Source: "rule:r", CreatedAt: at, Status: event.CandidateProposed, Priority: number(1), Confidence: number(0.5), Text: "b", Format: "plain", Metadata: whole},
 	}
 	want.RoutingSlip = []event.Step{{ID: Personality, V: "1", Status: event.StepPending, NextTopic: "internal.user.enriched.v1"}}
 	want.Egress = &event.Egress{Destination: "discord", Type: "dm"}
