@@ -97,6 +97,7 @@ func TestMessagesOfBotsAndDiscordAreNoEvents(t *testing.T) {
 		"of another bot": strings.Replace(messageCreate(""), `"username":"alice"`, `"username":"alice","bot":true`, 1),
 		"of a webhook":   messageCreate(`,"webhook_id":"7"`),
 		"of Discord":     strings.Replace(messageCreate(""), `"type":0`, `"type":6`, 1),
+		"invisible":      strings.Replace(messageCreate(""), "hello", "\u200b \u2800\U000e0000", 1),
 		"empty":          strings.Replace(messageCreate(""), "hello", " ", 1),
 	} {
 		if it := one(t, c, "MESSAGE_CREATE", data); it.event != nil || it.messageID == 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"parley.internal/shared/answer"
+	"parley.internal/shared/chattext"
 	"parley.internal/shared/event"
 )
 
@@ -162,7 +163,7 @@ func (c converter) textOf(m *message, in location) (text string, mentionsBot boo
 func (r *readable) lines(c *content) []string {
 	var lines []string
 	add := func(line string) {
-		if strings.TrimSpace(line) != "" {
+		if chattext.Trim(line) != "" {
 			lines = append(lines, line)
 		}
 	}

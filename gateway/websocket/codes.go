@@ -37,7 +37,7 @@ var Errors = []ErrorMeaning{
 	{ErrBadFrame, false, "A member of the frame is missing, unknown or of the wrong kind; the message names the member."},
 	{ErrTooLarge, false, "The frame is longer than the limit."},
 	{ErrUnknownType, false, "Clients may not send the frame's type: the type is missing, malformed, or an undefined type of a reserved namespace. The namespace is the part before the first dot. Reserved are chat, room, connection, twitch, discord, twilio, api-gateway, system, internal, hook, timer, member, message and typing."},
-	{ErrNoText, false, "payload.text is missing, blank or not a text."},
+	{ErrNoText, false, "payload.text is missing or not a text, or consists of white space and invisible characters, such as U+200B."},
 	{ErrTextTooLong, false, "payload.text has more characters than the limit."},
 	{ErrBadRoom, false, "The room is missing or too long, contains control characters, or is a channel of a platform (such as twitch:NAME or discord:ID, in any letter case), or payload.room and payload.channel differ."},
 	{ErrTooManyRooms, false, "The connection has the maximum number of rooms; leave a room first."},

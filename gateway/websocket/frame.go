@@ -18,6 +18,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"parley.internal/shared/answer"
+	"parley.internal/shared/chattext"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/moderation"
@@ -213,8 +214,8 @@ func (in *inbound) decodePayload(raw jsontext.Value, maxText int) *frameError {
 		}
 	case TypeSend:
 		text, ok := optionalText(payload.Text)
-		if !ok || strings.TrimSpace(text) == "" {
-			return problem(ErrNoText, "payload.text: missing, blank or not a text")
+		if !ok || chattext.Trim(text) == "" {
+			return problem(ErrNoText, "payload.text: missing, not a text, or nothing in the text is visible")
 		}
 		if n := utf8.RuneCountInString(text); n > maxText {
 			return problem(ErrTextTooLong, "payload.text: %d characters, the most is %d", n, maxText)
