@@ -57,10 +57,11 @@ type item struct {
 
 // converter converts dispatches of Discord's gateway to items.
 type converter struct {
-	bot     string // user id of the bot
-	botName string // display name of the bot's account
-	guilds  *guilds
-	members bool // Discord sends member events, so join messages are ignored
+	bot         string // user id of the bot
+	botName     string // display name of the bot's account
+	botUsername string
+	guilds      *guilds
+	members     bool // Discord sends member events, so join messages are ignored
 }
 
 // convert converts one dispatch. Most types of dispatches give no item.

@@ -5,7 +5,11 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	irc "github.com/gempir/go-twitch-irc/v4"
+
+	"parley.internal/shared/answer"
 	"parley.internal/shared/chattext"
+	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 )
 
@@ -20,6 +24,23 @@ type account struct {
 // word.
 func (a account) mentionedIn(text string) bool {
 	return chattext.Mentions(text, a.login, a.displayName)
+}
+
+// addressedBy reports whether a message mentions the account or is a reply to one of its messages. A relayed message is
+// another person's, although the account posted it; then only a mention typed by the user counts, and not the mention of
+// the account that Twitch puts before a reply.
+func (a account) addressedBy(m *irc.PrivateMessage) bool {
+	if m.Reply == nil || m.Reply.ParentMsgID == "" || m.Reply.ParentUserID != a.id.ID() {
+		return a.mentionedIn(m.Message)
+	}
+	if !answer.WasRelayed(&event.Event{Message: &event.Message{Text: m.Reply.ParentMsgBody}}) {
+		return true
+	}
+	typed, ok := cutMention(m.Message, m.Reply.ParentDisplayName)
+	if !ok {
+		typed, _ = cutMention(m.Message, m.Reply.ParentUserLogin)
+	}
+	return a.mentionedIn(typed)
 }
 
 // withoutParent removes the mention of the parent's author from the beginning of a reply. Twitch puts the mention before

@@ -269,6 +269,9 @@ func optionalText(v jsontext.Value) (string, bool) {
 	return "", false
 }
 
+// botName is the bot's name for web clients. The bot has no account there, so @parley in a text, in any case, addresses it.
+const botName = "parley"
+
 // toEvent converts a client's frame to an event for publication.
 func (in inbound) toEvent(user identity.UserID, traceID string) *event.Event {
 	e := &event.Event{
@@ -279,7 +282,7 @@ func (in inbound) toEvent(user identity.UserID, traceID string) *event.Event {
 	}
 	if in.kind == TypeSend {
 		e.Type = event.TypeChatMessage
-		e.Message = &event.Message{ID: in.id, Role: event.RoleUser, Text: in.text}
+		e.Message = &event.Message{ID: in.id, Role: event.RoleUser, Text: in.text, MentionsBot: chattext.Mentions(in.text, botName)}
 		if e.Message.ID == "" {
 			e.Message.ID = e.CorrelationID
 		}

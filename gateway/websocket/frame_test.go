@@ -47,6 +47,44 @@ func TestAMalformedActionIsRefusedWithItsFields(t *testing.T) {
 	}
 }
 
+// On the web, the bot has no account: @parley addresses it. The gateway decides, and a client can't claim a mention.
+func TestMentionOfTheBotOnTheWeb(t *testing.T) {
+	t.Parallel()
+	user, err := identity.New(identity.APIGateway, "eve")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		payload, metadata string
+		want              bool
+	}{
+		{`{"text":"@parley hi"}`, `{}`, true},
+		{`{"text":"does @Parley hear me?","room":"lobby"}`, `{"id":"m"}`, true},
+		{`{"text":"@PARLEY"}`, `{"replyTo":"x"}`, true},
+		{`{"text":"hi @parley\u034f"}`, `{}`, true},
+		{`{"text":"parley"}`, `{}`, false},
+		{`{"text":"@parleyfan ada@parley"}`, `{}`, false},
+		{`{"text":"hi","mentionsBot":true}`, `{"mentionsBot":true}`, false},
+		{`{"text":"hi","message":{"mentionsBot":true}}`, `{"message":{"mentionsBot":true}}`, false},
+	} {
+		in, err := decode([]byte(`{"type":"chat.message.send","payload":`+tt.payload+`,"metadata":`+tt.metadata+`}`), 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := in.toEvent(user, ""); e.Message.MentionsBot != tt.want || string(e.Payload) != tt.payload {
+			t.Errorf("%s: mentions the bot: %t; want %t", tt.payload, e.Message.MentionsBot, tt.want)
+		}
+	}
+	// a frame has no member message, and only a message can address the bot
+	if _, err := decode([]byte(`{"type":"chat.message.send","payload":{"text":"hi"},"message":{"mentionsBot":true}}`), 100); err == nil {
+		t.Error("a frame with a member message was accepted")
+	}
+	in, err := decode([]byte(`{"type":"poll.vote","payload":{"text":"@parley","message":{"mentionsBot":true}}}`), 100)
+	if err != nil || in.toEvent(user, "").Message != nil {
+		t.Errorf("%+v, %v; want an event without a message", in, err)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"chat.message.send","payload":{"text":"hello","room":"r"},"metadata":{"id":"m","timestamp":"2026-01-01T00:00:00Z"}}`,
