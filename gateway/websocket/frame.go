@@ -90,11 +90,40 @@ func isReserved(namespace string) bool {
 // decode parses and checks a client's frame. The error is always a *frameError.
 func decode(data []byte, maxText int) (inbound, error) {
 	var in inbound
-	if refused := in.decode(data, maxText); refused != nil {
-		refused.id = in.id
+	repaired := event.ReplaceHalfCharacters(data)
+	refused := in.decode(repaired, maxText)
+	if refused == nil && !bytes.Equal(repaired, data) {
+		refused = in.checkWhole()
+	}
+	if refused != nil {
+		if refused.id = in.id; refused.code == ErrNotJSON {
+			refused.id = idOf(repaired)
+		}
 		return inbound{}, refused
 	}
 	return in, nil
+}
+
+// checkWhole refuses an id or a room with half a character. Two different halves give the same replacement character, so
+// two messages would have the same id, or two rooms the same name.
+func (in *inbound) checkWhole() *frameError {
+	switch {
+	case strings.ContainsRune(in.id, utf8.RuneError):
+		return problem(ErrBadFrame, "metadata.id: has half a character")
+	case strings.ContainsRune(in.room, utf8.RuneError):
+		return problem(ErrBadRoom, "the room: has half a character")
+	}
+	return nil
+}
+
+// idOf returns the id of a malformed frame, so that the client learns which frame was refused. It is empty if the frame
+// ends, or breaks the rules of JSON, before the id.
+func idOf(data []byte) string {
+	id, _ := event.Text(jsontext.Value(bytes.ToValidUTF8(data, []byte("\ufffd"))), "metadata", "id")
+	if len(id) > maxName {
+		return ""
+	}
+	return id
 }
 
 // problem makes a frameError without the frame's id.
