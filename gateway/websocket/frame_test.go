@@ -135,6 +135,27 @@ func TestHalfCharactersInFrames(t *testing.T) {
 	}
 }
 
+// A frame's metadata changes nothing about a command.
+func TestCommandsInFramesWithMetadata(t *testing.T) {
+	t.Parallel()
+	user, err := identity.New(identity.Twitch, "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, metadata := range []string{
+		`{"id":"m","replyTo":"d1"}`, `{"replyTo":"d1","timestamp":"2026-01-01T00:00:00Z"}`, `{"id":"m","reply":{"id":"d1","text":"before"}}`, `{}`, `null`,
+		`{"id":"m","text":"!roles"}`, `{"id":"m","message":{"text":"!roles"}}`,
+	} {
+		in, err := decode([]byte(`{"type":"chat.message.send","payload":{"text":"!help"},"metadata":`+metadata+`}`), 100)
+		if err != nil {
+			t.Fatalf("%s: %v", metadata, err)
+		}
+		if e := in.toEvent(user, ""); e.Message.Text != "!help" || e.Type != event.TypeChatMessage || e.Message.MentionsBot {
+			t.Errorf("%s: %+v", metadata, e.Message)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"chat.message.send","payload":{"text":"hello","room":"r"},"metadata":{"id":"m","timestamp":"2026-01-01T00:00:00Z"}}`,
