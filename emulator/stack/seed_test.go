@@ -8,6 +8,7 @@ import (
 
 	"parley.internal/emulator/emulatortest"
 	"parley.internal/functions/enrichment/rule"
+	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
 )
@@ -79,6 +80,48 @@ rules:
 	if strings.Contains(err.Error(), "rules/off") {
 		t.Errorf("a disabled rule was refused:\n%v", err)
 	}
+}
+
+// The rule ask holds for a message that addresses the bot, and not for a command.
+func TestSeedAnswersAMessageThatAddressesTheBot(t *testing.T) {
+	emulatortest.Firestore(t, func(t *testing.T, env emulatortest.Env) {
+		client, err := store.Connect(t.Context(), env.Deployment(), env.FirestoreOption(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		if _, err := defaultSeed(t).Write(t.Context(), client, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		rules, _, err := store.New(client).Rules(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, _ := rule.Compile(rules, nil)
+		for _, tt := range []struct {
+			text     string
+			mentions bool
+			want     string
+		}{
+			{"@Parley how are you?", true, "ask"},
+			{"and you?", true, "ask"}, // a reply
+			{"!ask how are you?", false, "ask"},
+			{"!help", true, "help"},
+			{"!roles", true, "roles"},
+			{"!pirate where to?", true, "pirate"},
+			{"@parley how are you?", false, ""}, // of another user
+			{"hello", false, ""},
+		} {
+			e := &event.Event{V: event.Version, Source: "ingress.discord", Type: event.TypeChatMessage, Channel: "discord:3001", Message: &event.Message{Text: tt.text, MentionsBot: tt.mentions}}
+			got := ""
+			for _, a := range set.Evaluate(e, time.Now(), func(string) bool { return false }).Applied {
+				got += a.ID
+			}
+			if got != tt.want {
+				t.Errorf("%q, mentions the bot: %t: rules %q; want %q", tt.text, tt.mentions, got, tt.want)
+			}
+		}
+	})
 }
 
 func TestSeedIsWrittenOnceAndKeepsLaterChanges(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"parley.internal/functions/enrichment/rule"
+	"parley.internal/shared/chattext"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/retry"
@@ -116,7 +117,7 @@ func (f *Function) tryBatch(ctx context.Context, id identity.UserID, found *foun
 // decideMatched decides about an event of a known user. It also returns the changed document, or nil if the document
 // stays as stored.
 func (f *Function) decideMatched(original *event.Event, rules *rule.Set, at time.Time, user subject, doc store.User) (decision, *store.User) {
-	e := original.Clone()
+	e := withVisibleText(original)
 	read := readAttributes(e, user.id, f.discordRoles)
 	o := observation{correlationID: e.CorrelationID, at: at, message: isUserMessage(e), attributes: read}
 	o.attributes.authoritative = read.authoritative && !user.linked()
@@ -153,7 +154,7 @@ func (f *Function) decideMatched(original *event.Event, rules *rule.Set, at time
 
 // decideUnmatched decides about an event without a known user. A cause, if not nil, is added to the event's errors.
 func (f *Function) decideUnmatched(original *event.Event, rules *rule.Set, at time.Time, cause error) decision {
-	e := original.Clone()
+	e := withVisibleText(original)
 	if cause != nil {
 		e.Errors = append(e.Errors, event.Error{Code: codeInvalidUser, Message: cause.Error()})
 	}
@@ -168,6 +169,17 @@ func (f *Function) decideUnmatched(original *event.Event, rules *rule.Set, at ti
 		d.outcome.DropRelays()
 	}
 	return d
+}
+
+// withVisibleText copies an event for the rules and the models: its text has nothing invisible at the ends, so that
+// "!help" with an invisible character is the command. The original stays as received, because the mark of a relayed text
+// may be at its end ([answer.WasRelayed]).
+func withVisibleText(original *event.Event) *event.Event {
+	e := original.Clone()
+	if e.Message != nil {
+		e.Message.Text = chattext.Trim(e.Message.Text)
+	}
+	return e
 }
 
 // fillUser writes the user into the event, apart from roles.

@@ -2,6 +2,9 @@
 // and applies the operators' rules. Start at [Function.Enrich]. The package decides no routing to platforms: package
 // delivery and the gateways do.
 //
+// Rules and models see the text of a message without white space and invisible characters at its ends
+// ([chattext.Trim]). The platform's raw payload stays as it came.
+//
 // Every event is published once to the topic of enriched events, for observers. If a rule requested a model's answer,
 // the bus attribute next also addresses the event to the personality function. If a rule answers by itself and no rule
 // requests a model, this function sends the answer as the step rule:<id>. Observers still receive the event: they see

@@ -8,6 +8,7 @@ import (
 	"unicode"
 
 	"parley.internal/shared/answer"
+	"parley.internal/shared/chattext"
 	"parley.internal/shared/event"
 )
 
@@ -107,16 +108,18 @@ func compose(how Composition, base string, texts []string) string {
 }
 
 // question returns the question for the model: the message's text, or else the payload's text, or else a description of
-// the external event. It is empty if the event has none of the three.
+// the external event. A text in which nothing is visible counts as missing. The question is empty if the event has none
+// of the three.
 func question(e *event.Event, c PromptConfig) string {
 	text := ""
 	if e.Message != nil {
-		text = e.Message.Text
+		text = chattext.Trim(e.Message.Text)
 	}
-	if blank(text) {
+	if text == "" {
 		text, _ = event.Text(e.Payload, "text")
+		text = chattext.Trim(text)
 	}
-	if blank(text) {
+	if text == "" {
 		text = describeExternalEvent(e.ExternalEvent)
 	} else {
 		text = withoutCall(text, c.CommandPrefix, c.Mentions)

@@ -18,7 +18,7 @@ func (in *ingestQueue) sessionStarted(data []byte) {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.converter.bot, in.converter.botName = bot.ID, bot.DisplayName()
+	in.converter.bot, in.converter.botName, in.converter.botUsername = bot.ID, bot.DisplayName(), bot.Username
 	for _, q := range in.channels {
 		if q.readable = q.guild == ""; q.readable {
 			q.needsBackfill = true

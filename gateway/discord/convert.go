@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"parley.internal/shared/chattext"
 	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
@@ -56,10 +57,11 @@ type item struct {
 
 // converter converts dispatches of Discord's gateway to items.
 type converter struct {
-	bot     string // user id of the bot
-	botName string // display name of the bot's account
-	guilds  *guilds
-	members bool // Discord sends member events, so join messages are ignored
+	bot         string // user id of the bot
+	botName     string // display name of the bot's account
+	botUsername string
+	guilds      *guilds
+	members     bool // Discord sends member events, so join messages are ignored
 }
 
 // convert converts one dispatch. Most types of dispatches give no item.
@@ -106,7 +108,8 @@ func (c converter) convert(kind string, data []byte) ([]item, error) {
 	return nil, nil
 }
 
-// message converts a message. Messages of bots, webhooks and Discord give an item without event.
+// message converts a message. Messages of bots, webhooks and Discord, and messages in which nothing is visible, give an
+// item without event.
 func (c converter) message(m *message) item {
 	it := item{channel: m.ChannelID, guild: m.GuildID}
 	it.messageID, _ = parseSnowflake(m.ID)
@@ -128,7 +131,7 @@ func (c converter) message(m *message) item {
 		return it
 	}
 	raw, text := c.raw(m)
-	if strings.TrimSpace(text) == "" {
+	if chattext.Trim(text) == "" {
 		return it
 	}
 	e := newEvent(event.TypeChatMessage, m.ID, m.ChannelID)

@@ -97,6 +97,7 @@ func TestMessagesOfBotsAndDiscordAreNoEvents(t *testing.T) {
 		"of another bot": strings.Replace(messageCreate(""), `"username":"alice"`, `"username":"alice","bot":true`, 1),
 		"of a webhook":   messageCreate(`,"webhook_id":"7"`),
 		"of Discord":     strings.Replace(messageCreate(""), `"type":0`, `"type":6`, 1),
+		"invisible":      strings.Replace(messageCreate(""), "hello", "\u200b \u2800\U000e0000", 1),
 		"empty":          strings.Replace(messageCreate(""), "hello", " ", 1),
 	} {
 		if it := one(t, c, "MESSAGE_CREATE", data); it.event != nil || it.messageID == 0 {
@@ -122,6 +123,43 @@ func TestEventsHaveTheCurrentRoles(t *testing.T) {
 	raw := rawOfMessage(t, one(t, c, "MESSAGE_CREATE", direct).event)
 	if _, ok := raw["roleNames"]; ok || raw["isDirect"] != true || raw["guildOwnerId"] != nil {
 		t.Errorf("payload of a direct message: %v; want no roles", raw)
+	}
+}
+
+// A reply on Discord has no mention in its text, so a command in a reply is the command.
+func TestCommandsInReplies(t *testing.T) {
+	t.Parallel()
+	c := newTestConverter(t)
+	parent := func(author, content string) string {
+		return `{"id":"499","content":"` + content + `","author":{"id":"` + author + `","username":"parent"}}`
+	}
+	reply := func(parent string) string {
+		more := `,"message_reference":{"message_id":"499","channel_id":"` + roomID + `"},"referenced_message":` + parent
+		return strings.Replace(strings.Replace(messageCreate(more), `"type":0`, `"type":19`, 1), "hello", "!help", 1)
+	}
+	direct := func(data string) string {
+		return strings.Replace(strings.Replace(data, `"guild_id":"`+guildID+`",`, "", 1), `"channel_id":"`+roomID+`"`, `"channel_id":"999"`, 1)
+	}
+	plain := strings.Replace(messageCreate(""), "hello", "!help", 1)
+	for _, tt := range []struct {
+		name, data  string
+		reply       bool
+		mentionsBot bool
+	}{
+		{"no reply", plain, false, false},
+		{"direct message", direct(plain), false, false},
+		{"reply to a person", reply(parent("77", "hi")), true, false},
+		{"reply to the bot", reply(parent(botID, "hi")), true, true},
+		{"reply to the bot with a ping", strings.Replace(reply(parent(botID, "hi")), `"type":19`, `"type":19,"mentions":[{"id":"`+botID+`","username":"parley"}]`, 1), true, true},
+		{"reply to a deleted message", reply("null"), true, false},
+		{"reply to oneself", reply(parent(aliceID, "!roles")), true, false},
+		{"reply in a direct message", direct(reply(parent(botID, "hi"))), true, true},
+		{"reply in a thread", strings.Replace(reply(parent("77", "hi")), `"channel_id":"`+roomID+`"`, `"channel_id":"401"`, 1), true, false},
+	} {
+		e := one(t, c, "MESSAGE_CREATE", tt.data).event
+		if e == nil || e.Message.Text != "!help" || (e.ReplyTo == "499") != tt.reply || e.Message.MentionsBot != tt.mentionsBot {
+			t.Errorf("%s: %+v", tt.name, e)
+		}
 	}
 }
 

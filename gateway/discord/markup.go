@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"parley.internal/shared/answer"
+	"parley.internal/shared/chattext"
 	"parley.internal/shared/event"
 )
 
@@ -52,14 +53,14 @@ func (c converter) readable(in location, mentions []mention) *readable {
 		}
 		r.users[u.ID] = cmp.Or(nick, u.DisplayName())
 		if u.ID == c.bot {
-			r.botName = u.DisplayName() // newer than the name at the start of the session
+			r.botName, r.botUsername = u.DisplayName(), u.Username // newer than the names at the start of the session
 		}
 	}
 	return r
 }
 
 // convert replaces the markup in a text. Markup inside code or behind a backslash stays, because Discord's client shows
-// it unchanged.
+// it unchanged. The text @Name of a bot's name, typed without choosing the bot from Discord's list, mentions the bot, too.
 func (r *readable) convert(text string) string {
 	var b strings.Builder
 	for i := 0; i < len(text); {
@@ -69,6 +70,8 @@ func (r *readable) convert(text string) string {
 			n = min(2, len(text)-i)
 		case '`':
 			n = codeLength(text[i:])
+		case '@':
+			r.botIsNamed = r.botIsNamed || chattext.MentionAt(text, i, r.botName, r.botUsername)
 		case '<':
 			if found := markupPattern.FindStringSubmatch(text[i:]); found != nil {
 				b.WriteString(r.plain(found))
@@ -162,7 +165,7 @@ func (c converter) textOf(m *message, in location) (text string, mentionsBot boo
 func (r *readable) lines(c *content) []string {
 	var lines []string
 	add := func(line string) {
-		if strings.TrimSpace(line) != "" {
+		if chattext.Trim(line) != "" {
 			lines = append(lines, line)
 		}
 	}

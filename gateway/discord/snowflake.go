@@ -12,10 +12,14 @@ type snowflake uint64
 // epoch is the earliest creation time of a snowflake, as a duration since the Unix epoch.
 const epoch = 1420070400000 * time.Millisecond
 
-// parseSnowflake reads an id in Discord's form: a positive decimal number without sign and leading zeros.
+// parseSnowflake reads an id in Discord's form: a positive decimal number without sign and leading zeros. It
+// returns zero for any other text.
 func parseSnowflake(s string) (snowflake, bool) {
 	n, err := strconv.ParseUint(s, 10, 64)
-	return snowflake(n), err == nil && n > 0 && s[0] != '0' && s[0] != '+'
+	if err != nil || n == 0 || s[0] == '0' || s[0] == '+' {
+		return 0, false // ParseUint returns the greatest number for a number out of range
+	}
+	return snowflake(n), true
 }
 
 // String returns the decimal form of the id.

@@ -5,6 +5,11 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	irc "github.com/gempir/go-twitch-irc/v4"
+
+	"parley.internal/shared/answer"
+	"parley.internal/shared/chattext"
+	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 )
 
@@ -18,20 +23,24 @@ type account struct {
 // mentionedIn reports whether a text mentions the account: @ and the login or the display name, in any case, as a whole
 // word.
 func (a account) mentionedIn(text string) bool {
-	for i := range len(text) {
-		if text[i] != '@' {
-			continue
-		}
-		if before, _ := utf8.DecodeLastRuneInString(text[:i]); i > 0 && inName(before) {
-			continue // such as in an e-mail address
-		}
-		for _, name := range []string{a.login, a.displayName} {
-			if _, ok := cutName(text[i+1:], name); ok {
-				return true
-			}
-		}
+	return chattext.Mentions(text, a.login, a.displayName)
+}
+
+// addressedBy reports whether a message mentions the account or is a reply to one of its messages. A relayed message is
+// another person's, although the account posted it; then only a mention typed by the user counts, and not the mention of
+// the account that Twitch puts before a reply.
+func (a account) addressedBy(m *irc.PrivateMessage) bool {
+	if m.Reply == nil || m.Reply.ParentMsgID == "" || m.Reply.ParentUserID != a.id.ID() {
+		return a.mentionedIn(m.Message)
 	}
-	return false
+	if !answer.WasRelayed(&event.Event{Message: &event.Message{Text: m.Reply.ParentMsgBody}}) {
+		return true
+	}
+	typed, ok := cutMention(m.Message, m.Reply.ParentDisplayName)
+	if !ok {
+		typed, _ = cutMention(m.Message, m.Reply.ParentUserLogin)
+	}
+	return a.mentionedIn(typed)
 }
 
 // withoutParent removes the mention of the parent's author from the beginning of a reply. Twitch puts the mention before
@@ -49,7 +58,7 @@ func withoutParent(text, login, displayName string) string {
 		}
 		rest = after
 	}
-	if rest == "" {
+	if chattext.Trim(rest) == "" {
 		return text
 	}
 	return rest
@@ -60,7 +69,7 @@ func cutMention(text, name string) (rest string, ok bool) {
 	if !strings.HasPrefix(text, "@") {
 		return text, false
 	}
-	rest, ok = cutName(text[1:], name)
+	rest, ok = chattext.CutName(text[1:], name)
 	if !ok {
 		return text, false
 	}
@@ -70,30 +79,3 @@ func cutMention(text, name string) (rest string, ok bool) {
 	}
 	return strings.TrimLeftFunc(rest, unicode.IsSpace), true
 }
-
-// cutName removes a name, in any case, from the beginning of a text. The name must be a whole word there.
-func cutName(text, name string) (rest string, ok bool) {
-	if name == "" {
-		return text, false
-	}
-	end := 0
-	for range utf8.RuneCountInString(name) {
-		if end >= len(text) {
-			return text, false
-		}
-		_, size := utf8.DecodeRuneInString(text[end:])
-		end += size
-	}
-	if next, _ := utf8.DecodeRuneInString(text[end:]); !strings.EqualFold(text[:end], name) || end < len(text) && inName(next) {
-		return text, false
-	}
-	return text[end:], true
-}
-
-// inName includes letters of other scripts, because Twitch shows names in other scripts.
-func inName(r rune) bool {
-	return r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r) && !invisible(r)
-}
-
-// invisible reports a mark that programs append to a repeated message: U+034F has no width and joins no name.
-func invisible(r rune) bool { return r == '\u034f' }

@@ -54,6 +54,7 @@ func TestTheMentionBeforeAReplyIsRemoved(t *testing.T) {
 
 func TestMentionsOfTheBot(t *testing.T) {
 	const toBot = ";reply-parent-msg-id=p1;reply-parent-user-id=1000;reply-parent-user-login=parley;reply-parent-display-name=Parley"
+	relayed := ";reply-parent-msg-id=p1;reply-parent-user-id=1000;reply-parent-user-login=parley;reply-parent-display-name=Parley;reply-parent-msg-body=[discord]\u2063\u2062\u2063\\sAda:\\shi"
 	const toAda = ";reply-parent-msg-id=p1;reply-parent-user-id=8;reply-parent-user-login=ada;reply-parent-display-name=Ada"
 	bot := testBot
 	for _, tt := range []struct {
@@ -74,6 +75,8 @@ func TestMentionsOfTheBot(t *testing.T) {
 		{"a reply to the bot", "Parley", toBot, "@Parley !help", true},
 		{"a reply to the bot without a mention", "Parley", toBot, "!help", true},
 		{"a mention in a reply to another user", "Parley", toAda, "@Ada ask @parley", true},
+		{"a mention in a reply to a relayed message", "Parley", relayed, "@Parley ask @parley", true},
+		{"a mention at the start of a reply to a relayed message", "Parley", relayed, "@Parley @parley hi", true},
 		{"no display name yet", "", "", "@parley hi", true},
 
 		{"no mention", "Parley", "", "parley hi", false},
@@ -82,6 +85,9 @@ func TestMentionsOfTheBot(t *testing.T) {
 		{"a longer localized name", "파를리", "", "@파를리야", false},
 		{"an address", "Parley", "", "ada@parley.example", false},
 		{"a space", "Parley", "", "@ parley", false},
+		{"a longer name with a full stop", "Parley", "", "@parley.fan hi", false},
+		{"a reply to a relayed message", "Parley", relayed, "@Parley hi Ada", false},
+		{"a reply to a relayed message without a mention", "Parley", relayed, "hi Ada", false},
 		{"a reply to another user", "Parley", toAda, "@Ada hi", false},
 		{"at the end of the text", "Parley", "", "hi @", false},
 	} {

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"parley.internal/shared/chattext"
 	"parley.internal/shared/digest"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
@@ -83,12 +84,12 @@ func toEvent(m irc.Message, bot account) *event.Event {
 	return nil
 }
 
-// messageEvent converts a message. A reply begins with a mention of the author of its parent
+// messageEvent converts a message. It returns nil for a text in which nothing is visible. A reply begins with a mention of the author of its parent
 // (https://dev.twitch.tv/docs/chat/irc/#privmsg-tags, the tags reply-parent-*). The event's text is the reply without the
-// mention, so that a command in a reply is a command. A reply to a message of the bot addresses the bot, as a mention does.
+// mention, so that a command in a reply is a command.
 func messageEvent(m *irc.PrivateMessage, bot account) *event.Event {
 	user, err := identity.New(identity.Twitch, m.User.ID)
-	if err != nil || user == bot.id || m.ID == "" || fromSharedChat(m.Tags) || strings.TrimSpace(m.Message) == "" {
+	if err != nil || user == bot.id || m.ID == "" || fromSharedChat(m.Tags) || chattext.Trim(m.Message) == "" {
 		return nil
 	}
 	raw := rawMessage{
@@ -99,16 +100,15 @@ func messageEvent(m *irc.PrivateMessage, bot account) *event.Event {
 	}
 	e := newEvent(event.TypeChatMessage, m.ID, m.Channel)
 	e.UserID = user.String()
-	text, mentionsBot := m.Message, bot.mentionedIn(m.Message)
+	text := m.Message
 	if m.Reply != nil && m.Reply.ParentMsgID != "" {
 		e.ReplyTo = m.Reply.ParentMsgID
 		if text = withoutParent(m.Message, m.Reply.ParentUserLogin, m.Reply.ParentDisplayName); text != m.Message {
 			raw.Text = m.Message
 		}
-		mentionsBot = mentionsBot || m.Reply.ParentUserID == bot.id.ID()
 		raw.ReplyParent = &rawParent{m.Reply.ParentMsgID, m.Reply.ParentUserID, m.Reply.ParentUserLogin, m.Reply.ParentDisplayName, m.Reply.ParentMsgBody}
 	}
-	e.Message = &event.Message{ID: m.ID, Role: event.RoleUser, Text: text, MentionsBot: mentionsBot, RawPlatformPayload: encode(raw)}
+	e.Message = &event.Message{ID: m.ID, Role: event.RoleUser, Text: text, MentionsBot: bot.addressedBy(m), RawPlatformPayload: encode(raw)}
 	return e
 }
 

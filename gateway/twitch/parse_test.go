@@ -9,6 +9,8 @@ import (
 	irc "github.com/gempir/go-twitch-irc/v4"
 	"github.com/go-json-experiment/json"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"parley.internal/gateway/twitch/eventsub"
 )
 
 // parsed reads a well-formed line.
@@ -135,5 +137,25 @@ func TestInvisibleCharactersReachTheEvent(t *testing.T) {
 		if e == nil || e.Message.Text != "!help"+end {
 			t.Errorf("%+q: %+v", end, e)
 		}
+	}
+}
+
+func TestATextWithNothingVisibleIsNoMessage(t *testing.T) {
+	for _, text := range []string{"\u034f", "\u2800", "\U000e0000", "\u200b \u200b", "\x01ACTION \u2800\x01", "\ufe0f"} {
+		if e := toEvent(parsed(t, "@id=m1;user-id=7;room-id=5 :a!a@a PRIVMSG #x :"+text), testBot); e != nil {
+			t.Errorf("%+q: %+v", text, e)
+		}
+		content, err := json.Marshal(map[string]any{"whisper_id": "w1", "from_user_id": "7", "whisper": map[string]string{"text": strings.Trim(text, "\x01ACTION")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := whisperEvent(eventsub.Notification{Event: content}, testBot); e != nil {
+			t.Errorf("a whisper of %+q: %+v", text, e)
+		}
+	}
+	// a reply with nothing visible behind the mention stays whole
+	e := toEvent(parsed(t, "@id=m1;user-id=7;room-id=5;reply-parent-msg-id=p1;reply-parent-user-login=ada;reply-parent-display-name=Ada :a!a@a PRIVMSG #x :@Ada \U000e0000"), testBot)
+	if e == nil || e.Message.Text != "@Ada \U000e0000" {
+		t.Errorf("%+v", e)
 	}
 }

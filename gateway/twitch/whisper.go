@@ -2,12 +2,12 @@ package twitch
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
 
 	"parley.internal/gateway/twitch/eventsub"
+	"parley.internal/shared/chattext"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 )
@@ -21,7 +21,7 @@ const recordTime = 2 * time.Second
 
 // whisperEvent converts a whisper to the bot (https://dev.twitch.tv/docs/chat/whispers/#receiving-whispers) into a message
 // without a channel; its answer is a whisper. Twitch's id of the whisper is the same in every notification. whisperEvent
-// returns nil for the bot's own whispers, for whispers without a text, and for malformed content.
+// returns nil for the bot's own whispers, for whispers without a visible text, and for malformed content.
 func whisperEvent(n eventsub.Notification, bot account) *event.Event {
 	var content struct {
 		ID        string `json:"whisper_id"`
@@ -36,7 +36,7 @@ func whisperEvent(n eventsub.Notification, bot account) *event.Event {
 		return nil
 	}
 	user, err := identity.New(identity.Twitch, content.FromID)
-	if err != nil || user == bot.id || content.ID == "" || strings.TrimSpace(content.Whisper.Text) == "" {
+	if err != nil || user == bot.id || content.ID == "" || chattext.Trim(content.Whisper.Text) == "" {
 		return nil
 	}
 	e := newEvent(event.TypeChatMessage, content.ID, "")

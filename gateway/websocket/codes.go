@@ -34,13 +34,13 @@ type ErrorMeaning struct {
 
 // Errors is the table of all codes of chat.error frames. The connection stays open after each error.
 var Errors = []ErrorMeaning{
-	{ErrNotJSON, false, "The frame is not one JSON object in a text message: RFC 8259 with unique names, valid UTF-8 and at most 32 levels."},
-	{ErrBadFrame, false, "A member of the frame is missing, unknown or of the wrong kind; the message names the member."},
+	{ErrNotJSON, false, "The frame is not one JSON object in a text message: RFC 8259 with unique names, valid UTF-8 and at most 32 levels. Half a character, such as the escape \\ud83d alone, is accepted in a text and becomes U+FFFD."},
+	{ErrBadFrame, false, "A member of the frame is missing, unknown or of the wrong kind, or metadata.id has half a character; the message names the member."},
 	{ErrTooLarge, false, "The frame is longer than the limit."},
 	{ErrUnknownType, false, "Clients may not send the frame's type: the type is missing, malformed, or an undefined type of a reserved namespace. The namespace is the part before the first dot. Reserved are chat, room, connection, twitch, discord, twilio, api-gateway, system, internal, hook, timer, member, message and typing."},
-	{ErrNoText, false, "payload.text is missing, blank or not a text."},
+	{ErrNoText, false, "payload.text is missing or not a text, or consists of white space and invisible characters, such as U+200B."},
 	{ErrTextTooLong, false, "payload.text has more characters than the limit."},
-	{ErrBadRoom, false, "The room is missing or too long, contains control characters, or is a channel of a platform (such as twitch:NAME or discord:ID, in any letter case), or payload.room and payload.channel differ."},
+	{ErrBadRoom, false, "The room is missing or too long, contains control characters or half a character, or is a channel of a platform (such as twitch:NAME or discord:ID, in any letter case), or payload.room and payload.channel differ."},
 	{ErrTooManyRooms, false, "The connection has the maximum number of rooms; leave a room first."},
 	{ErrForbidden, false, "The user has no permission for moderation actions: an operator has to give the user the role moderator or broadcaster. A new role counts after at most WS_TOKEN_TTL (5 minutes by default), on open sockets too; through a new identity link, after at most an hour more. Then send the frame again, with the same metadata.id."},
 	{ErrRate, true, "The frames of the user's connections exceed the rate limit; wait a moment. Pings, unrequested pongs and fragments of less than 512 bytes count as frames, too."},

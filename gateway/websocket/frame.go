@@ -18,6 +18,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"parley.internal/shared/answer"
+	"parley.internal/shared/chattext"
 	"parley.internal/shared/event"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/moderation"
@@ -89,11 +90,40 @@ func isReserved(namespace string) bool {
 // decode parses and checks a client's frame. The error is always a *frameError.
 func decode(data []byte, maxText int) (inbound, error) {
 	var in inbound
-	if refused := in.decode(data, maxText); refused != nil {
-		refused.id = in.id
+	repaired := event.ReplaceHalfCharacters(data)
+	refused := in.decode(repaired, maxText)
+	if refused == nil && !bytes.Equal(repaired, data) {
+		refused = in.checkWhole()
+	}
+	if refused != nil {
+		if refused.id = in.id; refused.code == ErrNotJSON {
+			refused.id = idOf(repaired)
+		}
 		return inbound{}, refused
 	}
 	return in, nil
+}
+
+// checkWhole refuses an id or a room with half a character. Two different halves give the same replacement character, so
+// two messages would have the same id, or two rooms the same name.
+func (in *inbound) checkWhole() *frameError {
+	switch {
+	case strings.ContainsRune(in.id, utf8.RuneError):
+		return problem(ErrBadFrame, "metadata.id: has half a character")
+	case strings.ContainsRune(in.room, utf8.RuneError):
+		return problem(ErrBadRoom, "the room: has half a character")
+	}
+	return nil
+}
+
+// idOf returns the id of a malformed frame, so that the client learns which frame was refused. It is empty if the frame
+// ends, or breaks the rules of JSON, before the id.
+func idOf(data []byte) string {
+	id, _ := event.Text(jsontext.Value(bytes.ToValidUTF8(data, []byte("\ufffd"))), "metadata", "id")
+	if len(id) > maxName {
+		return ""
+	}
+	return id
 }
 
 // problem makes a frameError without the frame's id.
@@ -213,8 +243,8 @@ func (in *inbound) decodePayload(raw jsontext.Value, maxText int) *frameError {
 		}
 	case TypeSend:
 		text, ok := optionalText(payload.Text)
-		if !ok || strings.TrimSpace(text) == "" {
-			return problem(ErrNoText, "payload.text: missing, blank or not a text")
+		if !ok || chattext.Trim(text) == "" {
+			return problem(ErrNoText, "payload.text: missing, not a text, or nothing in the text is visible")
 		}
 		if n := utf8.RuneCountInString(text); n > maxText {
 			return problem(ErrTextTooLong, "payload.text: %d characters, the most is %d", n, maxText)
@@ -268,6 +298,9 @@ func optionalText(v jsontext.Value) (string, bool) {
 	return "", false
 }
 
+// botName is the bot's name for web clients. The bot has no account there, so @parley in a text, in any case, addresses it.
+const botName = "parley"
+
 // toEvent converts a client's frame to an event for publication.
 func (in inbound) toEvent(user identity.UserID, traceID string) *event.Event {
 	e := &event.Event{
@@ -278,7 +311,7 @@ func (in inbound) toEvent(user identity.UserID, traceID string) *event.Event {
 	}
 	if in.kind == TypeSend {
 		e.Type = event.TypeChatMessage
-		e.Message = &event.Message{ID: in.id, Role: event.RoleUser, Text: in.text}
+		e.Message = &event.Message{ID: in.id, Role: event.RoleUser, Text: in.text, MentionsBot: chattext.Mentions(in.text, botName)}
 		if e.Message.ID == "" {
 			e.Message.ID = e.CorrelationID
 		}

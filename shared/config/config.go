@@ -52,7 +52,9 @@ func Load[T any](environ []string) (T, error) {
 	var c T
 	var errs []error
 	unread := map[string]bool{} // variables without a value of the right type; Validate's errors about them are dropped
-	if err := env.ParseWithOptions(&c, env.Options{Environment: env.ToMap(environ)}); err != nil {
+	values := env.ToMap(environ)
+	delete(values, "") // the library would take an entry without a name for the value of every inner struct
+	if err := env.ParseWithOptions(&c, env.Options{Environment: values}); err != nil {
 		var several env.AggregateError
 		if errors.As(err, &several) {
 			for _, e := range several.Errors {

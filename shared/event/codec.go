@@ -49,11 +49,13 @@ func (e *FieldError) Is(target error) bool { return target == ErrInvalid }
 
 // Decode decodes and validates an event. The older nested form is converted. Every error matches [ErrInvalid] and is a
 // [*FieldError], or several joined. JSON is read strictly (RFC 8259 with unique names and valid UTF-8, as recommended by
-// RFC 7493), so that all readers understand an event in the same way.
+// RFC 7493), so that all readers understand an event in the same way. Half a character becomes U+FFFD
+// ([ReplaceHalfCharacters]).
 func Decode(data []byte) (*Event, error) {
 	if err := checkShape(data); err != nil {
 		return nil, err
 	}
+	data = ReplaceHalfCharacters(data)
 	e := new(Event)
 	if err := json.Unmarshal(data, e); err != nil {
 		return nil, decodeError(err)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"parley.internal/shared/chattext"
 )
 
 // output is the part of a response common to all providers.
@@ -55,7 +57,7 @@ func (o output) answer(ctx context.Context, key string) (string, error) {
 	switch {
 	case open:
 		return "", temporary("the answer ends inside thoughts")
-	case text != "":
+	case chattext.Trim(text) != "": // a text of invisible characters is no answer
 		return text, nil
 	case found || o.thoughts || !slices.Contains(stops, reason):
 		return "", temporary("the response holds no answer")

@@ -1,12 +1,15 @@
 package eventsub
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"parley.internal/shared/event"
 )
 
 // The types of messages (https://dev.twitch.tv/docs/eventsub/websocket-reference/).
@@ -44,9 +47,10 @@ type message struct {
 	} `json:"payload"`
 }
 
-// parse decodes a message. It returns an error for a message without the documented fields.
+// parse decodes a message. Half a character in a text becomes U+FFFD, and invalid UTF-8 does, too. It returns an error for a message without the documented fields.
 func parse(data []byte) (message, error) {
 	var m message
+	data = event.ReplaceHalfCharacters(bytes.ToValidUTF8(data, []byte("\ufffd")))
 	if err := json.Unmarshal(data, &m); err != nil {
 		return message{}, fmt.Errorf("not a message of EventSub: %w", err)
 	}

@@ -47,3 +47,16 @@ func FuzzParse(f *testing.F) {
 		m.condition()
 	})
 }
+
+// Strict JSON has no half characters. A whisper with one must be heard all the same.
+func TestHalfCharactersInAMessageAreReplaced(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{`hi \ud83d`, `hi \ufffd`}, {`\ude00 hi`, `\ufffd hi`}, {`\ud83d\ude00`, `\ud83d\ude00`}, {"hi \xff", "hi \ufffd"}, {"\xed\xa0\xbd", "\ufffd"},
+	} {
+		m, err := parse([]byte(`{"metadata":{"message_id":"n1","message_type":"notification","message_timestamp":"2026-01-01T00:00:00Z"},
+			"payload":{"subscription":{"id":"s","type":"user.whisper.message","condition":{"user_id":"1"}},"event":{"whisper":{"text":"` + tt.text + `"}}}}`))
+		if want := `{"whisper":{"text":"` + tt.want + `"}}`; err != nil || string(m.Payload.Event) != want {
+			t.Errorf("%+q: %s, %v; want %s", tt.text, m.Payload.Event, err, want)
+		}
+	}
+}
