@@ -136,6 +136,32 @@ func start(t *testing.T, environ []string, args ...string) *parley {
 	return p
 }
 
+// call sends a request to the API of the fakes of Twitch and Discord. A response without a body is expected if out is
+// nil; otherwise the response is decoded into out.
+func (p *parley) call(t *testing.T, method, path, body string, out any) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, p.API.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+p.API.Token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	switch want := map[bool]int{true: http.StatusNoContent, false: http.StatusOK}[out == nil]; {
+	case resp.StatusCode != want:
+		text, _ := io.ReadAll(resp.Body)
+		t.Fatalf("%s %s %s: %s %s; want %d", method, path, body, resp.Status, text, want)
+	case out != nil:
+		if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+			t.Fatalf("%s %s: %v", method, path, err)
+		}
+	}
+}
+
 // until waits for a condition.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()

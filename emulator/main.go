@@ -208,9 +208,10 @@ func greet(w io.Writer, r stack.Ready) error {
 		}
 	}
 	if r.Playground != "" {
-		say("  platforms  %s/ (speak as a user on Twitch or Discord)\n", r.Playground)
+		say("  platforms  %s (speak as a user on Twitch or Discord)\n", r.Playground)
 	}
-	say("\n  The part after # in a chat address is a secret of this start. It unlocks the demo users on the page.\n")
+	say("\n  The part after # in an address is a secret of this start. It unlocks the demo users on the chat page, and the page of\n")
+	say("  the platforms. It is also the token of the API of the platforms.\n")
 	say("\n  Tokens (Authorization: Bearer TOKEN), for 24 hours:\n")
 	for _, user := range slices.Sorted(maps.Keys(r.Tokens)) {
 		say("    %-20s %s\n", user, r.Tokens[user])

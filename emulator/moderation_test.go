@@ -1,24 +1,18 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
-	"cloud.google.com/go/firestore"
-
-	"parley.internal/emulator/twitch"
 	"parley.internal/gateway/moderator"
-	"parley.internal/shared/credential"
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
 	"parley.internal/shared/event"
-	"parley.internal/shared/identity"
 	"parley.internal/shared/moderation"
 )
 
@@ -26,41 +20,14 @@ import (
 // command once. A request without permission becomes a dead letter.
 func TestModerationCommandsRunOnceOnTwitch(t *testing.T) {
 	t.Parallel()
-	tw, err := twitch.New(twitch.WithLimits(twitch.Limits{}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tw.Close() })
-	account := func(login string) twitch.User {
-		u, err := tw.AddUser(twitch.User{Login: login})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return u
-	}
-	bot, mod, bob, carl := account("parleybot"), account("mod"), account("bob"), account("carl")
-	for _, channel := range []string{"streamer", "elsewhere"} {
-		account(channel)
-		if err := tw.SetRole(channel, bot.Login, twitch.Role{Moderator: true}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := tw.SetRole("streamer", mod.Login, twitch.Role{Moderator: true}); err != nil {
-		t.Fatal(err)
-	}
-	app, err := tw.AddApp(twitch.App{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	scopes := []string{"chat:read", "chat:edit", "user:write:chat", "moderator:manage:banned_users", "moderator:manage:chat_messages"}
-	token, err := tw.AddToken(twitch.Token{UserID: bot.ID, ClientID: app.ID, Scopes: scopes})
-	if err != nil {
-		t.Fatal(err)
-	}
-
 	seed := filepath.Join(t.TempDir(), "seed.yaml")
 	if err := os.WriteFile(seed, []byte(`
 users:
+  twitch:1001: {displayName: streamer}
+  twitch:1002: {displayName: elsewhere}
+  twitch:1003: {displayName: mod}
+  twitch:1004: {displayName: bob}
+  twitch:1005: {displayName: carl}
   api-gateway:eve: {roles: [moderator]}
   api-gateway:frank: {}
 rules:
@@ -79,16 +46,15 @@ rules:
 `), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	key := "file:" + filepath.Join(t.TempDir(), "key")
-	p := start(t, []string{
-		"CREDENTIAL_KEY=" + key, "TWITCH_CLIENT_ID=" + app.ID, "TWITCH_CLIENT_SECRET=" + app.Secret, "TWITCH_BOT_USER_ID=" + bot.ID,
-		"TWITCH_API_URL=" + tw.HelixURL(), "TWITCH_OAUTH_URL=" + tw.OAuthURL(), "TWITCH_IRC_ADDR=" + tw.IRCAddr(), "TWITCH_IRC_TLS=false",
-		"TWITCH_CHANNELS=streamer,elsewhere", "LEASE_SEATS=1", "LEASE_TTL=1m", // No channel moves during the test: Twitch has no history.
-	}, "--gateways", "2", "--seed", seed)
+	p := start(t, []string{"LEASE_SEATS=1", "LEASE_TTL=1m"}, "--gateways", "2", "--seed", seed) // No channel moves: Twitch has no history.
 	db := firestoreClient(t, p)
-	login(t, db, key, bot, app, tw, token, scopes)
+	p.call(t, http.MethodPut, "/twitch/channels/streamer/roles/mod", `{"moderator":true}`, nil)
 	for _, channel := range []string{"streamer", "elsewhere"} {
-		until(t, "the bot to be in "+channel, func() bool { return slices.Equal(tw.Joined(channel), []string{bot.Login}) })
+		until(t, "the bot to be in "+channel, func() bool {
+			var in struct{ Items []struct{ Login string } }
+			p.call(t, http.MethodGet, "/twitch/channels/"+channel+"/chatters?wait=5", "", &in)
+			return len(in.Items) == 1 && in.Items[0].Login == "parley"
+		})
 	}
 
 	ask := func(c *client, id, userID string) {
@@ -101,28 +67,34 @@ rules:
 		}
 	}
 	eve, frank, frank2 := connect(t, p, 0, "api-gateway:eve"), connect(t, p, 1, "api-gateway:frank"), connect(t, p, 0, "api-gateway:frank")
-	ask(eve, "a1", "twitch:"+bob.ID)
-	ask(eve, "a1", "twitch:"+bob.ID) // repeated, as after a lost connection
+	ask(eve, "a1", "twitch:1004")
+	ask(eve, "a1", "twitch:1004") // repeated, as after a lost connection
 	for n := range 10 {
-		ask(frank, fmt.Sprint("a2-", n), "twitch:"+carl.ID)
-		ask(frank2, fmt.Sprint("a3-", n), "twitch:"+carl.ID)
+		ask(frank, fmt.Sprint("a2-", n), "twitch:1005")
+		ask(frank2, fmt.Sprint("a3-", n), "twitch:1005")
 	}
 	for _, text := range []string{"!timeout @carl 60", "!ping"} { // the second is answered after the first
 		for _, channel := range []string{"streamer", "elsewhere"} {
-			if _, err := tw.Say(channel, mod.Login, text); err != nil {
-				t.Fatal(err)
-			}
+			var line struct{ ID string }
+			p.call(t, http.MethodPost, "/twitch/channels/"+channel+"/messages", `{"user":"mod","text":"`+text+`"}`, &line)
 		}
 	}
 
 	done := func(channel string) (all []string) {
-		for _, a := range tw.Actions(channel) {
-			all = append(all, fmt.Sprint(a.By, " ", a.Kind, " ", a.Login, " ", a.Duration, " ", a.Reason))
+		var actions struct {
+			Items []struct {
+				By, Action, User, Reason string
+				Seconds                  int
+			}
+		}
+		p.call(t, http.MethodGet, "/twitch/channels/"+channel+"/actions", "", &actions)
+		for _, a := range actions.Items {
+			all = append(all, fmt.Sprint(a.By, " ", a.Action, " ", a.User, " ", a.Seconds, " ", a.Reason))
 		}
 		slices.Sort(all)
 		return all
 	}
-	want := []string{"parleybot ban bob 0s spam", "parleybot timeout carl 1m0s asked for by mod"}
+	want := []string{"parley ban bob 0 spam", "parley timeout carl 60 asked for by mod"}
 	until(t, "Twitch to do both", func() bool { return len(done("streamer")) >= len(want) })
 	var refused []deadletter.DeadLetter
 	until(t, "the dead letter of the command without permission", func() bool {
@@ -134,9 +106,11 @@ rules:
 		return err == nil && len(refused) == 1
 	})
 	until(t, "the answer to the next message in the other channel", func() bool {
-		return slices.ContainsFunc(tw.Said("elsewhere"), func(l twitch.Line) bool { return l.Login == bot.Login && l.Text == "pong" })
+		var said struct{ Items []struct{ Text string } }
+		p.call(t, http.MethodGet, "/twitch/channels/elsewhere/messages?user=parley", "", &said)
+		return len(said.Items) > 0 && said.Items[0].Text == "pong"
 	})
-	for _, id := range []string{"api-gateway:eve", "twitch:" + mod.ID} {
+	for _, id := range []string{"api-gateway:eve", "twitch:1003"} {
 		commands := func() []delivery.Entry {
 			return slices.DeleteFunc(deliveries(t, db, id), func(e delivery.Entry) bool { return e.Type != event.EgressEvent })
 		}
@@ -156,26 +130,5 @@ rules:
 	}
 	if got := done("elsewhere"); len(got) != 0 {
 		t.Errorf("Twitch executed %q in the channel without permission", got)
-	}
-}
-
-// login stores the bot's token, like a login in the browser.
-func login(t *testing.T, db *firestore.Client, key string, bot twitch.User, app twitch.App, tw *twitch.Server, token twitch.Token, scopes []string) {
-	t.Helper()
-	k, err := credential.OpenKey(t.Context(), key)
-	id, idErr := identity.New(identity.Twitch, bot.ID)
-	if err := errors.Join(err, idErr); err != nil {
-		t.Fatal(err)
-	}
-	keeper := credential.NewKeeper(credential.Dependencies{
-		Firestore: db, Key: k, Log: slog.New(slog.DiscardHandler), Now: time.Now,
-		Issuers: map[identity.Platform]credential.Issuer{identity.Twitch: credential.NewTwitch(credential.TwitchConfig{
-			ClientID: app.ID, ClientSecret: credential.NewSecret(app.Secret), OAuthURL: tw.OAuthURL(),
-		}, time.Now)},
-	})
-	if err := keeper.Put(t.Context(), id, credential.Token{
-		User: id, Access: credential.NewSecret(token.Access), Refresh: credential.NewSecret(token.Refresh), Scopes: scopes, Login: bot.Login, Validated: time.Now(),
-	}); err != nil {
-		t.Fatal(err)
 	}
 }

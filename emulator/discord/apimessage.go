@@ -292,10 +292,8 @@ func (s *Server) checkDirectMessage(ch *channel, bot *account) answer {
 		if u.closed {
 			return refuse(http.StatusForbidden, 50007, "Cannot send messages to this user")
 		}
-		for _, g := range s.guilds {
-			if g.members[u.ID] != nil && g.members[bot.ID] != nil {
-				return answer{}
-			}
+		if s.shareGuild(u, bot) {
+			return answer{}
 		}
 	}
 	return refuse(http.StatusForbidden, 50278, "Cannot send messages to this user due to having no mutual guilds")

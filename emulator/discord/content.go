@@ -40,6 +40,18 @@ func WithStickers(all ...Sticker) SayOption { return func(p *post) { p.stickers 
 // WithPoll makes the message a poll.
 func WithPoll(poll Poll) SayOption { return func(p *post) { p.poll = &poll } }
 
+// Embed is an embed of a message in Discord's JSON form, such as the preview of a link.
+// https://discord.com/developers/docs/resources/message#embed-object
+type Embed map[string]any
+
+// WithEmbeds adds embeds to the message. Bots without access to the content do not get the embeds.
+func WithEmbeds(all ...Embed) SayOption { return func(p *post) { p.embeds = all } }
+
+// WithFields adds fields to the message object, and replaces fields of the same names, for parts of a message without an
+// option of their own: "type", "flags", "components" and so on. The fields have no other effect. Every bot with access
+// to the channel gets the fields.
+func WithFields(fields map[string]any) SayOption { return func(p *post) { p.fields = fields } }
+
 // Forwarding makes the message a forward of an existing message, from any channel.
 func Forwarding(channelID, messageID string) SayOption {
 	return func(p *post) { p.forwarded = [2]string{channelID, messageID} }
@@ -68,13 +80,13 @@ func (s *Server) attach(m *message, p post) {
 		sticker.ID = cmp.Or(sticker.ID, s.newID())
 		m.Stickers = append(m.Stickers, sticker)
 	}
-	m.Poll = p.poll
+	m.Poll, m.Embeds, m.fields = p.poll, p.embeds, p.fields
 }
 
 // addContent adds the content beside the text to the JSON of a message. visible is false if the viewer may not read the
 // content.
 func (m *message) addContent(j map[string]any, visible bool) {
-	attachments, stickers := []any{}, []any{}
+	attachments, stickers, embeds := []any{}, []any{}, append([]Embed{}, m.Embeds...)
 	flags := 0
 	for _, a := range m.Attachments {
 		if a.Seconds > 0 {
@@ -86,14 +98,42 @@ func (m *message) addContent(j map[string]any, visible bool) {
 		stickers = append(stickers, map[string]any{"id": sticker.ID, "name": sticker.Name, "format_type": 1})
 	}
 	if !visible {
-		attachments = []any{}
+		attachments, embeds = []any{}, []Embed{}
 	}
-	j["attachments"], j["flags"] = attachments, flags
+	j["attachments"], j["embeds"], j["flags"] = attachments, embeds, flags
 	if len(stickers) > 0 {
 		j["sticker_items"] = stickers
 	}
 	if m.Poll != nil && visible {
 		j["poll"] = m.Poll.json()
+	}
+}
+
+// addReference adds the answered or forwarded message to the JSON of a message, as seen by viewer (see messageJSON).
+// https://discord.com/developers/docs/resources/message#message-reference-object
+func (s *Server) addReference(j map[string]any, m *message, viewer *account, content bool) {
+	refer := func(kind int, channel, guild, id string) {
+		reference := map[string]any{"type": kind, "message_id": id, "channel_id": channel}
+		if guild != "" {
+			reference["guild_id"] = guild
+		}
+		j["message_reference"] = reference
+	}
+	if f := m.forward; f != nil {
+		refer(1, f.ChannelID, f.GuildID, f.ID)
+		j["message_snapshots"] = []any{s.snapshot(f, viewer, content)}
+		j["flags"] = 1 << 14 // HAS_SNAPSHOT
+	}
+	if m.ReplyTo == "" {
+		return
+	}
+	j["type"] = 19
+	refer(0, m.ChannelID, m.GuildID, m.ReplyTo)
+	j["referenced_message"] = nil
+	if m.parent != nil && !m.parent.Deleted {
+		parent := s.messageJSON(m.parent, viewer, content)
+		delete(parent, "referenced_message") // only one level of messages is included
+		j["referenced_message"] = parent
 	}
 }
 

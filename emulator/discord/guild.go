@@ -152,3 +152,13 @@ func (s *Server) guildCreate(ss *session, g *guild) map[string]any {
 
 // formatTime formats a time like Discord.
 func formatTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000+00:00") }
+
+// shareGuild reports whether two users are members of the same guild.
+func (s *Server) shareGuild(a, b *account) bool {
+	for _, g := range s.guilds {
+		if g.members[a.ID] != nil && g.members[b.ID] != nil {
+			return true
+		}
+	}
+	return false
+}

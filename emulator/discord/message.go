@@ -3,6 +3,7 @@ package discord
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,9 +28,10 @@ type Message struct {
 	// @here. Mentions blocked by allowed_mentions or by a missing permission stand only in the text.
 	Mentions, MentionRoles []string
 	MentionEveryone        bool
-	// Attachments, Stickers and Poll stand beside the text.
+	// Attachments, Stickers, Embeds and Poll stand beside the text.
 	Attachments []Attachment
 	Stickers    []Sticker
+	Embeds      []Embed
 	Poll        *Poll
 	// Pings are the sorted ids of all notified users: mentioned users, members of mentioned roles, for @everyone all
 	// users who can see the channel, and the author of a message answered with a ping. The author of the message is
@@ -57,6 +59,7 @@ type message struct {
 	author  *account
 	parent  *message
 	forward *message // the forwarded message, or nil
+	fields  map[string]any
 }
 
 // nonceEntry is the message of a nonce.
@@ -77,7 +80,8 @@ func ReplyingTo(id string) SayOption { return func(p *post) { p.parent = id } }
 // WithoutPing suppresses the ping of an answer.
 func WithoutPing() SayOption { return func(p *post) { p.quiet = true } }
 
-// AsTyped applies time-outs and permissions, as for a person who types into the channel. A refusal becomes an error.
+// AsTyped applies time-outs and permissions, as for a person who types into the channel. Direct messages need a guild of
+// both users. A refusal becomes an error.
 func AsTyped() SayOption { return func(p *post) { p.typed = true } }
 
 // post is a message before publication.
@@ -94,6 +98,8 @@ type post struct {
 
 	attachments []Attachment
 	stickers    []Sticker
+	embeds      []Embed
+	fields      map[string]any
 	poll        *Poll
 	forwarded   [2]string // ids of the channel and the message
 	forward     *message  // as found by say
@@ -134,6 +140,9 @@ func (s *Server) say(c *channel, userID, text string, opts []SayOption) (Message
 	}
 	if p.forward, err = s.forward(p); err != nil {
 		return Message{}, err
+	}
+	if p.typed && c.guild == nil && !s.shareGuild(c.users[0], c.users[1]) {
+		return Message{}, fmt.Errorf("discord: %s shares no guild with %s", c.users[0].Name, c.users[1].Name)
 	}
 	if p.typed && !s.hasPermission(c, u, ViewChannel|SendMessages) {
 		if m := c.guild.members[u.ID]; s.now().Before(m.until) {
@@ -387,7 +396,6 @@ func (s *Server) messageJSON(m *message, viewer *account, content bool) map[stri
 		"mention_everyone": m.MentionEveryone,
 		"mentions":         s.mentionsJSON(m),
 		"mention_roles":    append([]string{}, m.MentionRoles...),
-		"embeds":           []any{},
 		"components":       []any{},
 		"pinned":           false,
 	}
@@ -398,29 +406,8 @@ func (s *Server) messageJSON(m *message, viewer *account, content bool) map[stri
 	if m.Nonce != "" {
 		j["nonce"] = m.Nonce
 	}
-	if f := m.forward; f != nil {
-		reference := map[string]any{"type": 1, "message_id": f.ID, "channel_id": f.ChannelID}
-		if f.GuildID != "" {
-			reference["guild_id"] = f.GuildID
-		}
-		j["message_reference"], j["message_snapshots"] = reference, []any{s.snapshot(f, viewer, content)}
-		j["flags"] = 1 << 14 // HAS_SNAPSHOT
-	}
-	if m.ReplyTo == "" {
-		return j
-	}
-	j["type"] = 19
-	reference := map[string]any{"type": 0, "message_id": m.ReplyTo, "channel_id": m.ChannelID}
-	if m.GuildID != "" {
-		reference["guild_id"] = m.GuildID
-	}
-	j["message_reference"] = reference
-	j["referenced_message"] = nil
-	if m.parent != nil && !m.parent.Deleted {
-		parent := s.messageJSON(m.parent, viewer, content)
-		delete(parent, "referenced_message") // only one level of messages is included
-		j["referenced_message"] = parent
-	}
+	s.addReference(j, m, viewer, content)
+	maps.Copy(j, m.fields)
 	return j
 }
 

@@ -28,9 +28,9 @@
 //
 // A client uses APIURL in place of https://discord.com/api. The API returns the address of the gateway.
 //
-// A user's message can have files, stickers and a poll, and can be a forward; a bot's message can only have text.
+// A user's message can have files, stickers, embeds and a poll, and can be a forward; a bot's message can only have text.
 //
-// Not included: TLS, the ETF encoding and zstd, embeds and components in messages, votes in polls, pins, reactions,
+// Not included: TLS, the ETF encoding and zstd, embeds and components in a bot's messages, votes in polls, pins, reactions,
 // threads, voice, emojis, webhooks, interactions, presences, group DMs, invites, slow mode, AutoMod, two-factor rules,
 // the audit log as an endpoint, OAuth, API versions before 9, and the ban of addresses with too many invalid requests. A
 // message with unsupported parts is refused with 50035. An unknown path gets 404 and an unknown field is ignored, as on

@@ -3,7 +3,6 @@ package playground
 import (
 	"cmp"
 	"context"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -12,13 +11,7 @@ import (
 	"parley.internal/shared/identity"
 )
 
-// maxDiscord is the largest number of characters in a message of a user without a subscription
-// (https://discord.com/developers/docs/resources/message#create-message).
-const maxDiscord = 2000
-
 type discordPlatform struct{ srv *discord.Server }
-
-func (p discordPlatform) id() identity.Platform { return identity.Discord }
 
 func (p discordPlatform) await(ctx context.Context, cond func() bool) error {
 	return p.srv.Await(ctx, cond)
@@ -57,7 +50,8 @@ func (p discordPlatform) state() Platform {
 		for _, c := range p.srv.Channels(g.ID) {
 			if hasMessages(c) {
 				state.Places = append(state.Places, Place{
-					ID: discordChannel(c.ID), Kind: Channel, Name: g.Name + " #" + c.Name, Channel: c.ID,
+					ID: discordChannel(c.ID), Kind: Channel, Name: g.Name + " #" + c.Name,
+					Messages: "discord/guilds/" + g.ID + "/channels/" + c.ID + "/messages",
 					Speakers: speakers, Bots: there,
 				})
 			}
@@ -65,8 +59,8 @@ func (p discordPlatform) state() Platform {
 	}
 	for _, b := range bots {
 		place := Place{
-			ID: discordDirect(b.ID), Kind: Direct, Name: "Direct messages with " + nameOf(b), To: b.ID,
-			Speakers: []Speaker{}, Bots: p.connected(b),
+			ID: discordDirect(b.ID), Kind: Direct, Name: "Direct messages with " + nameOf(b),
+			Messages: "discord/dms/{user}/" + b.ID + "/messages", Speakers: []Speaker{}, Bots: p.connected(b),
 		}
 		for _, u := range people {
 			if shareGuild(members, u.ID, b.ID) {
@@ -230,40 +224,4 @@ func describeAudit(e discord.AuditEntry, whom, guild string) string {
 		text += ": " + e.Reason
 	}
 	return text
-}
-
-func (p discordPlatform) say(m Message) (string, error) {
-	from, ok := p.srv.User(m.User)
-	switch {
-	case !ok:
-		return "", refuse(http.StatusNotFound, "user", "there is no %q on Discord", m.User)
-	case from.Bot:
-		return "", refuse(http.StatusForbidden, "user", "%s is a bot, and speaks for itself", nameOf(from))
-	}
-	text := cleanText(m.Text, "\n\t")
-	if err := tooLong(text, maxDiscord, "Discord"); err != nil {
-		return "", err
-	}
-	options := []discord.SayOption{discord.AsTyped()}
-	if m.ReplyTo != "" {
-		options = append(options, discord.ReplyingTo(m.ReplyTo))
-	}
-	var said discord.Message
-	var err error
-	if m.To != "" {
-		to, ok := p.srv.User(m.To)
-		switch {
-		case !ok || !to.Bot:
-			return "", refuse(http.StatusNotFound, "to", "there is no bot %q on Discord", m.To)
-		case !shareGuild(p.members(), from.ID, to.ID):
-			return "", refuse(http.StatusUnprocessableEntity, "to", "%s shares no guild with %s", nameOf(from), nameOf(to))
-		}
-		said, err = p.srv.SayDM(from.ID, to.ID, text, options...)
-	} else {
-		said, err = p.srv.Say(m.Channel, from.ID, text, options...)
-	}
-	if err != nil {
-		return "", refused("discord: ", err)
-	}
-	return said.ID, nil
 }

@@ -8,12 +8,13 @@ import (
 	"testing"
 
 	"parley.internal/emulator/playground"
+	"parley.internal/shared/credential"
 )
 
 func get(t *testing.T, path string) *httptest.ResponseRecorder {
 	t.Helper()
 	rec := httptest.NewRecorder()
-	playground.New(nil, nil).ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost:8080"+path, nil))
+	playground.New(credential.Secret{}, nil, nil).ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost:8080"+path, nil))
 	return rec
 }
 

@@ -2,9 +2,9 @@
 // The page of the playground. Content from other users is shown as text, never as markup.
 
 const $ = (id) => document.getElementById(id);
-const kept = { place: 'parley.playground.place', speaker: 'parley.playground.speaker.' }; // in sessionStorage: gone with the tab
+const kept = { place: 'parley.playground.place', speaker: 'parley.playground.speaker.', token: 'parley.playground.token' }; // in sessionStorage: gone with the tab
 const most = 500; // lines that are kept of a place
-const again = 3000; // ms until the events are asked for again, where the browser doesn't by itself
+const again = 3000; // ms until the events are asked for again
 
 const platforms = new Map(); // by id, as the events bring them
 const places = new Map(); // by id: { place, platform, lines by key, unread, button, count }
@@ -26,20 +26,52 @@ function state(kind, text) {
 
 function alertWith(text) { $('alert').textContent = text; }
 
-function listen() {
-  const events = new EventSource('events');
-  events.onopen = () => {
+// takeToken moves the token of this start from the address bar (#demo=TOKEN) to sessionStorage. A browser sends no
+// fragment to a server, and the token leaves the history.
+function takeToken() {
+  const token = new URLSearchParams(location.hash.slice(1)).get('demo');
+  if (!token) return false;
+  sessionStorage.setItem(kept.token, token);
+  history.replaceState(null, '', location.pathname + location.search);
+  return true;
+}
+
+function request(path, options = {}) {
+  const headers = { Authorization: 'Bearer ' + (sessionStorage.getItem(kept.token) || ''), ...options.headers };
+  return fetch(path, { cache: 'no-store', ...options, headers });
+}
+
+// listen reads the events. EventSource can't send the token in a header.
+async function listen() {
+  try {
+    const answer = await request('events');
+    if (answer.status === 401) {
+      state('off', 'Open the address that the emulator printed; it holds the token');
+      return;
+    }
+    if (!answer.ok) throw new Error(answer.statusText);
     state('on', 'Connected');
     opened = Date.now();
     for (const p of places.values()) p.lines.clear(); // they come again
     if (current) showLog();
-  };
-  events.onerror = () => {
-    state('wait', 'Connection lost; trying again…');
-    if (events.readyState === EventSource.CLOSED) setTimeout(listen, again);
-  };
-  events.addEventListener('platform', (e) => takePlatform(JSON.parse(e.data)));
-  events.addEventListener('lines', (e) => takeLines(JSON.parse(e.data)));
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let rest = ''; ;) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      const events = (rest + value).split('\n\n');
+      rest = events.pop();
+      for (const event of events) takeEvent(event);
+    }
+  } catch { /* asked for again */ }
+  state('wait', 'Connection lost; trying again…');
+  setTimeout(listen, again);
+}
+
+// takeEvent takes an event of the form "event: NAME\ndata: JSON". Other events are heartbeats.
+function takeEvent(text) {
+  const [, name, data] = text.match(/^event: (\w+)\ndata: (.*)$/) || [];
+  if (name === 'platform') takePlatform(JSON.parse(data));
+  if (name === 'lines') takeLines(JSON.parse(data));
 }
 
 function known(id) {
@@ -231,19 +263,22 @@ $('compose').onsubmit = async (e) => {
   const text = $('text').value;
   if (!text.trim() || sending || !current) return;
   if (!$('speaker').value) { alertWith('Choose whom to speak as.'); return; }
-  const said = { platform: current.platform.id, user: $('speaker').value, channel: current.place.channel || '', to: current.place.to || '', text };
+  const user = $('speaker').value;
+  const said = { user, text };
+  if (!current.place.messages.endsWith('/whispers')) said.typed = true; // whispers have no rules for people
   if (answering) said.replyTo = answering.id;
   sending = true;
   $('send').disabled = true;
   try {
-    const reply = await fetch('say', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(said) });
+    const path = 'api/' + current.place.messages.replace('{user}', encodeURIComponent(user));
+    const reply = await request(path, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(said) });
     if (reply.ok) {
       alertWith('');
       answer(null);
       if ($('text').value === text) $('text').value = '';
     } else {
-      const { error } = await reply.json();
-      alertWith('Not said: ' + (error.field === 'text' ? '' : error.field + ' ') + error.message);
+      const { error, field } = await reply.json();
+      alertWith('Not said: ' + (field === 'text' ? '' : field + ' ') + error);
     }
   } catch {
     alertWith('Not said: the emulator does not answer.');
@@ -260,4 +295,7 @@ $('text').onkeydown = (e) => {
   }
 };
 
+addEventListener('hashchange', () => { if (takeToken()) location.reload(); });
+
+takeToken();
 listen();

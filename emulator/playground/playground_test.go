@@ -18,8 +18,12 @@ import (
 	"parley.internal/emulator/discord"
 	"parley.internal/emulator/playground"
 	"parley.internal/emulator/twitch"
+	"parley.internal/shared/credential"
 	"parley.internal/shared/identity"
 )
+
+// token opens the API and the events.
+const token = "the-token-of-this-start"
 
 // world is a playground for both fakes, served over HTTP.
 type world struct {
@@ -59,7 +63,7 @@ func newWorld(t *testing.T) *world {
 	w.must(err)
 	w.outside, err = w.discord.AddUser(discord.User{Name: "outside"})
 	w.must(err)
-	w.bot, err = w.discord.AddBot(discord.Bot{User: discord.User{Name: "parley"}})
+	w.bot, err = w.discord.AddBot(discord.Bot{User: discord.User{Name: "parley"}, Privileged: discord.IntentMessageContent})
 	w.must(err)
 	w.guild, err = w.discord.AddGuild(discord.Guild{Name: "Home", OwnerID: w.owner.ID})
 	w.must(err)
@@ -72,7 +76,7 @@ func newWorld(t *testing.T) *world {
 
 	bot, err := identity.New(identity.Twitch, parley.ID)
 	w.must(err)
-	srv := httptest.NewServer(playground.New(w.twitch, w.discord, bot))
+	srv := httptest.NewServer(playground.New(credential.NewSecret(token), w.twitch, w.discord, bot))
 	t.Cleanup(srv.Close)
 	w.url = srv.URL
 	return w
@@ -85,12 +89,19 @@ func (w *world) must(err error) {
 	}
 }
 
-// request sends a request and returns the status and the body of the response.
+// request sends a request with the token, and returns the status and the body of the response.
 func (w *world) request(method, path, body string, header ...string) (int, string) {
+	w.t.Helper()
+	resp, text := w.response(method, path, body, header...)
+	return resp.StatusCode, text
+}
+
+func (w *world) response(method, path, body string, header ...string) (*http.Response, string) {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), method, w.url+path, strings.NewReader(body))
 	w.must(err)
-	if method == http.MethodPost {
+	req.Header.Set("Authorization", "Bearer "+token)
+	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	for i := 0; i < len(header); i += 2 {
@@ -104,28 +115,15 @@ func (w *world) request(method, path, body string, header ...string) (int, strin
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	w.must(err)
-	return resp.StatusCode, string(b)
+	return resp, string(b)
 }
 
-func (w *world) say(m playground.Message) (int, string) {
-	w.t.Helper()
-	b, err := json.Marshal(m)
-	w.must(err)
-	return w.request(http.MethodPost, "/say", string(b))
-}
-
+// state returns the platforms of the first events.
 func (w *world) state() map[identity.Platform]playground.Platform {
 	w.t.Helper()
-	status, body := w.request(http.MethodGet, "/state", "")
-	var in struct{ Platforms []playground.Platform }
-	if err := json.Unmarshal([]byte(body), &in); err != nil || status != 200 {
-		w.t.Fatalf("/state: %d %s: %v", status, body, err)
-	}
-	all := map[identity.Platform]playground.Platform{}
-	for _, p := range in.Platforms {
-		all[p.ID] = p
-	}
-	return all
+	e := w.events()
+	e.until("both platforms", func() bool { return len(e.state) == 2 })
+	return e.state
 }
 
 func place(t *testing.T, p playground.Platform, name string) playground.Place {
@@ -160,6 +158,7 @@ func (w *world) events() *events {
 	w.t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/events", nil)
 	w.must(err)
+	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := http.DefaultClient.Do(req)
 	w.must(err)
 	w.t.Cleanup(func() { resp.Body.Close() })
@@ -244,18 +243,17 @@ func TestStateListsPlacesAndTheirSpeakers(t *testing.T) {
 
 func TestEitherFakeMayBeNil(t *testing.T) {
 	w := newWorld(t)
+	secret := credential.NewSecret(token)
 	for name, s := range map[string]*playground.Playground{
-		"twitch": playground.New(w.twitch, nil), "discord": playground.New(nil, w.discord), "": playground.New(nil, nil),
+		"twitch": playground.New(secret, w.twitch, nil), "discord": playground.New(secret, nil, w.discord), "": playground.New(secret, nil, nil),
 	} {
-		rec := httptest.NewRecorder()
-		s.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1/state", nil))
-		var in struct{ Platforms []playground.Platform }
-		if err := json.Unmarshal(rec.Body.Bytes(), &in); err != nil || in.Platforms == nil {
-			t.Fatalf("%s: %s: %v", name, rec.Body, err)
-		}
-		for _, p := range in.Platforms {
-			if string(p.ID) != name {
-				t.Errorf("with only the fake %q, the state has %s", name, p.ID)
+		for _, platform := range []string{"twitch", "discord"} {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1/api/"+platform+"/users", nil)
+			r.Header.Set("Authorization", "Bearer "+token)
+			rec := httptest.NewRecorder()
+			s.ServeHTTP(rec, r)
+			if served := rec.Code == http.StatusOK; served != (name == platform) {
+				t.Errorf("with only the fake %q, the users of %s have status %d", name, platform, rec.Code)
 			}
 		}
 	}
@@ -321,171 +319,60 @@ func TestStateListsConnectedBots(t *testing.T) {
 	})
 }
 
-func TestSayPostsAMessage(t *testing.T) {
+// The page posts to the path of the place, as typed by the speaker.
+func TestEveryPlaceHasAPathForItsMessages(t *testing.T) {
 	w := newWorld(t)
+	state := w.state()
 	for _, c := range []struct {
-		name string
-		in   playground.Message
-		got  func() (who, text string)
+		platform    identity.Platform
+		place, user string
+		said        func() (user, text string)
 	}{
-		{"in a channel of Twitch", playground.Message{Platform: "twitch", User: "viewer", Channel: "streamer", Text: " one\nline "}, func() (string, string) {
-			l := w.twitch.Said("streamer")
-			return l[len(l)-1].Login, l[len(l)-1].Text
+		{identity.Twitch, "#streamer", "viewer", func() (string, string) {
+			l := w.twitch.Said("streamer")[0]
+			return l.Login, l.Text
 		}},
-		{"to the bot on Twitch", playground.Message{Platform: "twitch", User: "viewer", To: "parley", Text: "psst"}, func() (string, string) {
-			l := w.twitch.Whispers("parley")
-			return l[0].From, l[0].Text
+		{identity.Twitch, "Whispers with Parley", "viewer", func() (string, string) {
+			l := w.twitch.Whispers("parley")[0]
+			return l.From, l.Text
 		}},
-		{"in a channel of Discord", playground.Message{Platform: "discord", User: w.viewer.ID, Channel: w.general.ID, Text: "two\nlines"}, func() (string, string) {
-			l := w.discord.Said(w.general.ID)
-			return l[0].Author.Name, l[0].Text
+		{identity.Discord, "Home #general", w.viewer.ID, func() (string, string) {
+			m := w.discord.Said(w.general.ID)[0]
+			return m.Author.ID, m.Text
 		}},
-		{"to the bot on Discord", playground.Message{Platform: "discord", User: w.viewer.ID, To: w.bot.ID, Text: "psst"}, func() (string, string) {
-			l := w.discord.DMs(w.viewer.ID, w.bot.ID)
-			return l[0].Author.Name, l[0].Text
+		{identity.Discord, "Direct messages with parley", w.viewer.ID, func() (string, string) {
+			m := w.discord.DMs(w.viewer.ID, w.bot.ID)[0]
+			return m.Author.ID, m.Text
 		}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			if status, body := w.say(c.in); status != 200 || !strings.Contains(body, `"id":"`) {
-				t.Fatalf("%d %s", status, body)
-			}
-			want := c.in.Text
-			if want == " one\nline " {
-				want = "one line"
-			}
-			if who, text := c.got(); who != "viewer" || text != want {
-				t.Errorf("%s posted %q; want %q", who, text, want)
-			}
-		})
+		path := strings.ReplaceAll(place(t, state[c.platform], c.place).Messages, "{user}", c.user)
+		status, body := w.request(http.MethodPost, "/api/"+path, `{"user":"`+c.user+`","text":" one "}`)
+		if status != http.StatusOK {
+			t.Errorf("%s: %d %s", c.place, status, body)
+			continue
+		}
+		if user, text := c.said(); user != c.user || strings.TrimSpace(text) != "one" {
+			t.Errorf("%s: %s said %q", c.place, user, text)
+		}
 	}
 }
 
-func TestSayRepliesToALine(t *testing.T) {
+func TestSpeakersShowBansAndTimeOuts(t *testing.T) {
 	w := newWorld(t)
-	l, err := w.twitch.Say("streamer", "parley", "a question")
-	w.must(err)
-	if status, body := w.say(playground.Message{Platform: "twitch", User: "viewer", Channel: "streamer", Text: "/me nods", ReplyTo: l.ID}); status != 200 {
-		t.Fatalf("%d %s", status, body)
-	}
-	if got := w.twitch.Said("streamer")[1]; got.ReplyTo != l.ID || !got.Action || got.Text != "nods" {
-		t.Errorf("posted %+v", got)
-	}
-	m, err := w.discord.Say(w.general.ID, w.bot.ID, "a question")
-	w.must(err)
-	if status, body := w.say(playground.Message{Platform: "discord", User: w.viewer.ID, Channel: w.general.ID, Text: "yes", ReplyTo: m.ID}); status != 200 {
-		t.Fatalf("%d %s", status, body)
-	}
-	if got := w.discord.Said(w.general.ID)[1]; got.ReplyTo != m.ID {
-		t.Errorf("posted %+v", got)
-	}
-}
-
-func TestRefusedMessagesAreReportedAndNotPosted(t *testing.T) {
-	w := newWorld(t)
-	w.must(w.twitch.SetSettings("streamer", twitch.Settings{Slow: time.Hour}))
-	_, err := w.twitch.Say("streamer", "viewer", "the first")
-	w.must(err)
-	w.must(w.twitch.Ban("parley", "viewer", time.Hour, ""))
-	muted, err := w.discord.AddUser(discord.User{Name: "muted"})
-	w.must(err)
-	banned, err := w.discord.AddUser(discord.User{Name: "banned"})
-	w.must(err)
-	for _, id := range []string{muted.ID, banned.ID} {
-		_, err := w.discord.AddMember(w.guild.ID, id)
+	for _, name := range []string{"muted", "banned"} {
+		u, err := w.discord.AddUser(discord.User{Name: name})
 		w.must(err)
-	}
-	w.must(w.discord.TimeOut(w.guild.ID, muted.ID, time.Hour))
-	w.must(w.discord.Ban(w.guild.ID, banned.ID, ""))
-
-	on := func(user, text string) playground.Message {
-		return playground.Message{Platform: "twitch", User: user, Channel: "streamer", Text: text}
-	}
-	in := func(user, text string) playground.Message {
-		return playground.Message{Platform: "discord", User: user, Channel: w.general.ID, Text: text}
-	}
-	for _, c := range []struct {
-		name   string
-		in     playground.Message
-		status int
-		want   string // part of the response
-	}{
-		{"empty", on("viewer", " \n\x00"), 400, "is empty"},
-		{"no place", playground.Message{Platform: "twitch", User: "viewer", Text: "x"}, 400, "either the channel"},
-		{"two places", playground.Message{Platform: "twitch", User: "viewer", Channel: "streamer", To: "parley", Text: "x"}, 400, "either the channel"},
-		{"no such platform", playground.Message{Platform: "twilio", User: "viewer", Channel: "streamer", Text: "x"}, 404, `"platform"`},
-		{"an unknown user on Twitch", on("nobody", "x"), 404, `"user"`},
-		{"a bot on Twitch", on("parley", "x"), 403, "is a bot"},
-		{"no such channel on Twitch", playground.Message{Platform: "twitch", User: "viewer", Channel: "nobody", Text: "x"}, 404, `"channel"`},
-		{"a whisper to a user other than a bot", playground.Message{Platform: "twitch", User: "viewer", To: "streamer", Text: "x"}, 404, `"to"`},
-		{"a whisper as a reply", playground.Message{Platform: "twitch", User: "viewer", To: "parley", Text: "x", ReplyTo: "y"}, 400, `"replyTo"`},
-		{"a reply to an unknown line on Twitch", playground.Message{Platform: "twitch", User: "viewer", Channel: "streamer", Text: "x", ReplyTo: "y"}, 404, `"replyTo"`},
-		{"too long for Twitch", on("streamer", strings.Repeat("ü", 501)), 422, "has 501 characters"},
-		{"slow mode", on("viewer", "the second"), 422, "msg_slowmode"},
-		{"timed out on Twitch", playground.Message{Platform: "twitch", User: "viewer", Channel: "parley", Text: "x"}, 422, "msg_timedout"},
-		{"an unknown user on Discord", in("1", "x"), 404, `"user"`},
-		{"a bot on Discord", in(w.bot.ID, "x"), 403, "is a bot"},
-		{"no such channel on Discord", playground.Message{Platform: "discord", User: w.viewer.ID, Channel: "1", Text: "x"}, 422, "no channel"},
-		{"an answer to nothing on Discord", playground.Message{Platform: "discord", User: w.viewer.ID, Channel: w.general.ID, Text: "x", ReplyTo: "1"}, 422, "no message"},
-		{"too long for Discord", in(w.viewer.ID, strings.Repeat("ü", 2001)), 422, "has 2001 characters"},
-		{"timed out on Discord", in(muted.ID, "x"), 422, "timed out until"},
-		{"banned on Discord", in(banned.ID, "x"), 422, "not a member"},
-		{"a direct message to one who is no bot", playground.Message{Platform: "discord", User: w.viewer.ID, To: w.owner.ID, Text: "x"}, 404, `"to"`},
-		{"a direct message from outside", playground.Message{Platform: "discord", User: w.outside.ID, To: w.bot.ID, Text: "x"}, 422, "shares no guild"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			status, body := w.say(c.in)
-			if status != c.status || !strings.Contains(body, c.want) {
-				t.Errorf("response %d %s; want %d with %q", status, body, c.status, c.want)
-			}
-		})
-	}
-	if n := len(w.twitch.Said("streamer")); n != 1 {
-		t.Errorf("%d lines on Twitch; want only the first", n)
-	}
-	if n := len(w.discord.Said(w.general.ID)); n != 0 {
-		t.Errorf("%d messages on Discord; want none", n)
+		_, err = w.discord.AddMember(w.guild.ID, u.ID)
+		w.must(err)
+		if name == "muted" {
+			w.must(w.discord.TimeOut(w.guild.ID, u.ID, time.Hour))
+		} else {
+			w.must(w.discord.Ban(w.guild.ID, u.ID, ""))
+		}
 	}
 	notes := names(place(t, w.state()[identity.Discord], "Home #general").Speakers)
 	if !slices.Contains(notes, "banned banned") || !slices.ContainsFunc(notes, func(s string) bool { return strings.HasPrefix(s, "muted timed out until ") }) {
 		t.Errorf("the notes do not show the ban and the time-out: %q", notes)
-	}
-}
-
-func TestRequestsOfOtherOriginsAreRefused(t *testing.T) {
-	w := newWorld(t)
-	const good = `{"platform":"twitch","user":"viewer","channel":"streamer","text":"x"}`
-	for _, c := range []struct {
-		name   string
-		body   string
-		header []string
-		status int
-	}{
-		{"another site", good, []string{"Sec-Fetch-Site", "cross-site"}, 403},
-		{"another port", good, []string{"Sec-Fetch-Site", "same-site"}, 403},
-		{"another origin, in an old browser", good, []string{"Origin", "http://evil.example"}, 403},
-		{"a foreign host name", good, []string{"Host", "evil.example", "Origin", "http://evil.example", "Sec-Fetch-Site", "same-origin"}, 421},
-		{"a form", good, []string{"Content-Type", "text/plain"}, 415},
-		{"no JSON", `x`, nil, 400},
-		{"two objects", good + good, nil, 400},
-		{"an unknown field", `{"platform":"twitch","chanel":"streamer"}`, nil, 400},
-		{"a field of another type", `{"text":1}`, nil, 400},
-		{"too much", `{"text":"` + strings.Repeat("x", 100<<10) + `"}`, nil, 413},
-		{"its own page", good, []string{"Sec-Fetch-Site", "same-origin"}, 200},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if status, body := w.request(http.MethodPost, "/say", c.body, c.header...); status != c.status || !json.Valid([]byte(body)) {
-				t.Errorf("response %d %s; want %d", status, body, c.status)
-			}
-		})
-	}
-	if status, _ := w.request(http.MethodGet, "/state", "", "Host", "evil.example"); status != 421 {
-		t.Errorf("/state under a foreign host name: status %d", status)
-	}
-	if status, _ := w.request(http.MethodGet, "/say", ""); status != 405 && status != 404 {
-		t.Errorf("GET /say: status %d", status)
-	}
-	if n := len(w.twitch.Said("streamer")); n != 1 {
-		t.Errorf("%d lines were posted; want 1", n)
 	}
 }
 
@@ -617,7 +504,10 @@ func TestNumberOfEventStreamsIsLimited(t *testing.T) {
 	var open []*http.Response
 	statuses := map[int]int{}
 	for range 33 {
-		resp, err := http.Get(w.url + "/events")
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+"/events", nil)
+		w.must(err)
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(req)
 		w.must(err)
 		open = append(open, resp)
 		statuses[resp.StatusCode]++

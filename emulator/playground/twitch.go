@@ -3,18 +3,12 @@ package playground
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
-	"strings"
 	"sync"
 
 	"parley.internal/emulator/twitch"
 	"parley.internal/shared/identity"
 )
-
-// maxTwitch is the largest number of characters in a line or a whisper
-// (https://dev.twitch.tv/docs/api/reference/#send-chat-message).
-const maxTwitch = 500
 
 type twitchPlatform struct {
 	srv  *twitch.Server
@@ -33,8 +27,6 @@ func newTwitchPlatform(srv *twitch.Server, bots []identity.UserID) *twitchPlatfo
 	}
 	return p
 }
-
-func (p *twitchPlatform) id() identity.Platform { return identity.Twitch }
 
 func (p *twitchPlatform) await(ctx context.Context, cond func() bool) error {
 	return p.srv.Await(ctx, cond)
@@ -99,7 +91,8 @@ func (p *twitchPlatform) state() Platform {
 			}
 		}
 		state.Places = append(state.Places, Place{
-			ID: twitchChannel(c.Login), Kind: Channel, Name: "#" + c.Login, Channel: c.Login, Speakers: speakers, Bots: bots,
+			ID: twitchChannel(c.Login), Kind: Channel, Name: "#" + c.Login,
+			Messages: "twitch/channels/" + c.Login + "/messages", Speakers: speakers, Bots: bots,
 		})
 	}
 	for _, u := range users {
@@ -107,8 +100,8 @@ func (p *twitchPlatform) state() Platform {
 			continue
 		}
 		place := Place{
-			ID: twitchDirect(u.Login), Kind: Direct, Name: "Whispers with " + u.DisplayName, To: u.Login,
-			Speakers: people, Bots: []string{},
+			ID: twitchDirect(u.Login), Kind: Direct, Name: "Whispers with " + u.DisplayName,
+			Messages: "twitch/users/" + u.Login + "/whispers", Speakers: people, Bots: []string{},
 		}
 		if p.srv.Connections(u.Login) > 0 {
 			place.Bots = []string{u.DisplayName}
@@ -208,52 +201,4 @@ func describeAction(channel string, a twitch.Action) string {
 		text += ": " + a.Reason
 	}
 	return text
-}
-
-func (p *twitchPlatform) say(m Message) (string, error) {
-	from, ok := p.srv.User(m.User)
-	switch {
-	case !ok:
-		return "", refuse(http.StatusNotFound, "user", "there is no %q on Twitch", m.User)
-	case p.bots[from.ID]:
-		return "", refuse(http.StatusForbidden, "user", "%s is a bot, and speaks for itself", from.DisplayName)
-	}
-	text := cleanText(m.Text, "") // Twitch's input field has one line
-	if err := tooLong(text, maxTwitch, "Twitch"); err != nil {
-		return "", err
-	}
-	if m.To != "" {
-		if m.ReplyTo != "" {
-			return "", refuse(http.StatusBadRequest, "replyTo", "a whisper answers no line")
-		}
-		to, ok := p.srv.User(m.To)
-		if !ok || !p.bots[to.ID] {
-			return "", refuse(http.StatusNotFound, "to", "there is no bot %q on Twitch", m.To)
-		}
-		w, err := p.srv.Whisper(from.Login, to.Login, text)
-		if err != nil {
-			return "", refused("twitch: ", err)
-		}
-		return w.ID, nil
-	}
-	channel, ok := p.srv.User(m.Channel)
-	if !ok {
-		return "", refuse(http.StatusNotFound, "channel", "there is no %q on Twitch", m.Channel)
-	}
-	options := []twitch.SayOption{twitch.AsTyped()}
-	if body, ok := strings.CutPrefix(text, "/me "); ok {
-		text = strings.TrimSpace(body)
-		options = append(options, twitch.AsAction())
-	}
-	if m.ReplyTo != "" {
-		if !slices.ContainsFunc(p.srv.Said(channel.Login), func(l twitch.Line) bool { return l.ID == m.ReplyTo }) {
-			return "", refuse(http.StatusNotFound, "replyTo", "there is no line %q in #%s", m.ReplyTo, channel.Login)
-		}
-		options = append(options, twitch.ReplyingTo(m.ReplyTo))
-	}
-	l, err := p.srv.Say(channel.Login, from.Login, text, options...)
-	if err != nil {
-		return "", refused("twitch: ", err)
-	}
-	return l.ID, nil
 }

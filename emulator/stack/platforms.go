@@ -212,9 +212,9 @@ func startDiscord(people []identity.UserID, name func(identity.UserID) string) (
 	return s, map[string]string{"DISCORD_BOT_TOKEN": bot.Token, "DISCORD_API_URL": s.APIURL(), "DISCORD_ROLES": moderator.Name + "=moderator"}, nil
 }
 
-// openPage serves the playground on a free port of the loopback interface, and returns its URL. Without fakes the URL
-// is empty.
-func (p *Platforms) openPage(ctx context.Context) (url string, err error) {
+// openPage serves the playground on a free port of the loopback interface, and returns its URL without a last slash.
+// The token opens the page's data and the API. Without fakes the URL is empty.
+func (p *Platforms) openPage(ctx context.Context, token credential.Secret) (url string, err error) {
 	if p.Twitch == nil && p.Discord == nil {
 		return "", nil
 	}
@@ -226,7 +226,7 @@ func (p *Platforms) openPage(ctx context.Context) (url string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("serve the playground: %w", err)
 	}
-	p.page = &http.Server{Handler: playground.New(p.Twitch, p.Discord, bot), ReadHeaderTimeout: 10 * time.Second}
+	p.page = &http.Server{Handler: playground.New(token, p.Twitch, p.Discord, bot), ReadHeaderTimeout: 10 * time.Second}
 	go p.page.Serve(lis) // ends with Close; a failure shows in the browser
 	return "http://" + lis.Addr().String(), nil
 }

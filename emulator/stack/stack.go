@@ -63,13 +63,21 @@ type Options struct {
 
 // Ready describes the running Parley: addresses, and tokens of the seeded users.
 type Ready struct {
-	Project    string            `json:"project"`
-	PubSub     string            `json:"pubsub"`
-	Firestore  string            `json:"firestore"`
-	Functions  map[string]string `json:"functions"` // URL by name
-	Gateways   []Gateway         `json:"gateways"`
-	Playground string            `json:"stage,omitempty"` // URL of the playground page
-	Tokens     map[string]string `json:"tokens"`          // by user id
+	Project   string            `json:"project"`
+	PubSub    string            `json:"pubsub"`
+	Firestore string            `json:"firestore"`
+	Functions map[string]string `json:"functions"` // URL by name
+	Gateways  []Gateway         `json:"gateways"`
+	// Playground is the URL of the playground page. The fragment holds the secret of this start.
+	Playground string            `json:"stage,omitempty"`
+	API        *API              `json:"api,omitempty"` // nil without a playground
+	Tokens     map[string]string `json:"tokens"`        // by user id
+}
+
+// API describes the API of the fakes of Twitch and Discord (package playground).
+type API struct {
+	URL   string `json:"url"`   // such as http://127.0.0.1:40001/api
+	Token string `json:"token"` // the secret of this start, for the header "Authorization: Bearer TOKEN"
 }
 
 // Gateway describes a running gateway instance.
@@ -99,12 +107,13 @@ type Stack struct {
 	closers   []func() error // run from the last to the first
 	prefix    topology.Prefix
 	sweep     time.Duration
+	secret    string // of this start: opens the demo users and the playground
 	log       *slog.Logger
 }
 
 // Start starts everything, and returns when Parley is ready for clients. On failure it stops all started parts.
 func Start(ctx context.Context, o Options) (_ *Stack, err error) {
-	s := &Stack{Ready: Ready{Project: project, Functions: map[string]string{}}, sweep: o.Sweep, log: o.Log}
+	s := &Stack{Ready: Ready{Project: project, Functions: map[string]string{}}, sweep: o.Sweep, secret: rand.Text(), log: o.Log}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Stop())
@@ -179,7 +188,10 @@ func (s *Stack) startPlatforms(ctx context.Context, o Options, environ map[strin
 	if err != nil {
 		return err
 	}
-	s.Playground, err = p.openPage(ctx)
+	address, err := p.openPage(ctx, credential.NewSecret(s.secret))
+	if address != "" {
+		s.Playground, s.API = address+"/"+s.fragment(), &API{URL: address + "/api", Token: s.secret}
+	}
 	s.Platforms = p
 	s.closers = append(s.closers, p.Close)
 	if err != nil {
@@ -329,8 +341,7 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 	opts := instance.Options{Log: o.Log, OpenMetrics: local}
 	fragment := ""
 	if local {
-		secret := rand.Text()
-		opts.DemoTokens, opts.DemoSecret, fragment = s.Tokens, credential.NewSecret(secret), "#demo="+secret
+		opts.DemoTokens, opts.DemoSecret, fragment = s.Tokens, credential.NewSecret(s.secret), s.fragment()
 	}
 	for i := range o.Gateways {
 		own := maps.Clone(environ)
@@ -359,6 +370,9 @@ func (s *Stack) startGateways(ctx context.Context, o Options, environ map[string
 	}
 	return nil
 }
+
+// fragment returns the part of a page's address with the secret of this start.
+func (s *Stack) fragment() string { return "#demo=" + s.secret }
 
 // splitListen splits the address of the first gateway.
 func splitListen(listen string) (host string, port int, err error) {

@@ -2,6 +2,7 @@ package twitch
 
 import (
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,9 @@ type message struct {
 
 // tags holds unescaped tags of IRCv3. https://ircv3.net/specs/extensions/message-tags
 type tags map[string]string
+
+// tagName matches the name of a tag: an optional plus, an optional vendor, and the name itself.
+var tagName = regexp.MustCompile(`^\+?([A-Za-z0-9.-]+/)?[A-Za-z0-9-]+$`)
 
 var (
 	escapeTag   = strings.NewReplacer(`\`, `\\`, ";", `\:`, " ", `\s`, "\r", `\r`, "\n", `\n`)
@@ -68,6 +72,9 @@ func trailing(command string, i int, p string) bool {
 	}
 	return i > 0 && command != "CAP"
 }
+
+// IsTag reports whether name is a name of an IRCv3 tag, such as "emotes" or "vendor/tag".
+func IsTag(name string) bool { return tagName.MatchString(name) }
 
 // parseMessage parses a line without line end, and reports whether the line has a command.
 func parseMessage(line string) (message, bool) {

@@ -191,6 +191,10 @@ func AsAction() SayOption { return func(p *post) { p.action = true } }
 // WithID sets the line's id, so that a test can repeat an id.
 func WithID(id string) SayOption { return func(p *post) { p.id = id } }
 
+// WithTags adds tags to the line's PRIVMSG, and replaces tags of the same names; nil removes a tag. The tags are sent as
+// they are: bits or an emote have no other effect, and EventSub does not have them. The names must satisfy IsTag.
+func WithTags(tags map[string]*string) SayOption { return func(p *post) { p.tags = tags } }
+
 // AsTyped applies bans, time-outs, limits and settings, as for a person who types into the chat. A refusal becomes an
 // error with the msg-id.
 func AsTyped() SayOption { return func(p *post) { p.typed = true } }
@@ -207,6 +211,11 @@ func (s *Server) Say(channel, login, text string, opts ...SayOption) (Line, erro
 	p := post{room: r, from: u, text: text, via: ViaSay}
 	for _, o := range opts {
 		o(&p)
+	}
+	for name := range p.tags {
+		if !IsTag(name) {
+			return Line{}, fmt.Errorf("twitch: %q is not the name of a tag", name)
+		}
 	}
 	if p.typed {
 		if no := s.admit(p); no != nil {
@@ -227,7 +236,8 @@ type post struct {
 	nonce  string
 	via    string
 	typed  bool
-	conn   *ircConn // sender's connection; nil for other transports
+	tags   map[string]*string // as in WithTags
+	conn   *ircConn           // sender's connection; nil for other transports
 }
 
 // maxText is the largest number of characters in a chat message.
@@ -331,6 +341,13 @@ func (s *Server) publish(p post) *Line {
 		r.unique[p.text] = true
 	}
 	m := s.privmsg(r, u, l, first)
+	for name, value := range p.tags {
+		if value == nil {
+			delete(m.tags, name)
+		} else {
+			m.tags[name] = *value
+		}
+	}
 	var encoded [2]string // without and with tags, encoded once
 	for c := range r.joined {
 		if c == p.conn {
