@@ -582,11 +582,11 @@ func TestHoursWithoutAConsumerKeepTheQueueBounded(t *testing.T) {
 				pass(time.Minute)
 				// A sweep comes after the retention, and then after each sixteenth of it.
 				if n, most := b.ready.len(), 11*10; b.len() > most || n > most || len(b.keys) > most || len(b.ready.ring) > 4*most {
-					t.Fatalf("after %d minutes: %d messages, %d ready items in a ring of %d, %d keys", minute+1, b.len(), n, len(b.ready.ring), len(b.keys))
+					b.t.Fatalf("after %d minutes: %d messages, %d ready items in a ring of %d, %d keys", minute+1, b.len(), n, len(b.ready.ring), len(b.keys))
 				}
 			}
 			if got := b.take(b.stream()); len(got) != b.len() {
-				t.Errorf("a consumer got %d of %d messages", len(got), b.len())
+				b.t.Errorf("a consumer got %d of %d messages", len(got), b.len())
 			}
 		})
 	}
@@ -608,7 +608,7 @@ func TestHoursOfAcknowledgedMessagesLeaveNothing(t *testing.T) {
 				}
 				pass(time.Hour)
 				if len(b.entries)+len(b.keys)+b.ready.len()+len(b.times)+c.keys.len() > 0 {
-					t.Fatalf("%+v: after %d hours: %d entries, %d keys, %d ready items, %d times, %d keys of the consumer",
+					b.t.Fatalf("%+v: after %d hours: %d entries, %d keys, %d ready items, %d times, %d keys of the consumer",
 						s, hour+1, len(b.entries), len(b.keys), b.ready.len(), len(b.times), c.keys.len())
 				}
 			}
