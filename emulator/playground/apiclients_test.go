@@ -47,16 +47,8 @@ func (w *world) irc(login string) *chatter {
 	c.OnUnsetMessage(func(m irc.RawMessage) { c.others <- m })
 	c.Join("streamer")
 	c.OnConnect(func() { c.connects <- struct{}{} })
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = c.Connect() // connects again after a lost connection; ends with Disconnect
-	}()
-	w.t.Cleanup(func() {
-		if c.Disconnect() == nil {
-			<-ended
-		}
-	})
+	go func() { _ = c.Connect() }() // connects again after a drop; ends with Disconnect, or when the fake is closed
+	w.t.Cleanup(func() { _ = c.Disconnect() })
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	w.must(w.twitch.Await(ctx, func() bool { return len(w.twitch.Joined("streamer")) > 0 }))
