@@ -118,11 +118,11 @@ func (w *community) pingNoUser(t *testing.T) {
 		t.Fatalf("a message posted on Discord itself pings %v; want 2001 among them", m.Pings)
 	}
 	w.twitchSays("bruno", loud)
-	const read = "@everyone @here @Chidi @Players" // as people read it on Discord
+	const readable = "@everyone @here @Chidi @Players" // the names of Discord's mentions
 	want := map[string][]string{
-		onTwitch:  {"[discord] Dana: " + read},
+		onTwitch:  {"[discord] Dana: " + readable},
 		onDiscord: {"[twitch] Bruno: " + loud},
-		onWeb:     {"[discord] Dana: " + read, "[twitch] Bruno: " + loud},
+		onWeb:     {"[discord] Dana: " + readable, "[twitch] Bruno: " + loud},
 	}
 	for _, line := range []string{loud, "/ban carl", ".timeout carl 600", "/me dances", "!ban carl", "@carl look", "\t/ban carl", "hi\n/ban carl"} {
 		w.adaSays("!bare " + line)
