@@ -39,7 +39,7 @@ func checkRetention(retention, sweep time.Duration, environ []string) error {
 	}
 	c, err := config.Load[dlq.Config](append(slices.Clone(environ), "GOOGLE_CLOUD_PROJECT="+project))
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", dlq.Step, err)
 	}
 	if least := c.Egress.Deadline + c.SweepGrace + sweep + sweepMargin; retention < least {
 		return fmt.Errorf("--retention: %s is less than %s, the time until an undelivered answer is dead-lettered: EGRESS_DEADLINE (%s), SWEEP_GRACE (%s), --sweep (%s) and %s",
