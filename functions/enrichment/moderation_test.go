@@ -202,7 +202,7 @@ func TestForbiddenRequestsOfAnHourShareADeadLetter(t *testing.T) {
 // A lost action of a rule is not hidden in the dead letter of another request.
 func TestForbiddenRequestWithALostActionHasItsOwnDeadLetter(t *testing.T) {
 	onFirestore(t, func(r *rig) {
-		r.rule("timeout", map[string]any{"when": "true", "action": map[string]any{"action": "timeout", "userId": "twitch:1", "durationSeconds": 0}})
+		r.rule("timeout", map[string]any{"when": "true", "action": map[string]any{"action": "timeout", "userId": "twitch:1", "durationSeconds": "{{ 0 }}"}})
 		d, ok := errors.AsType[*deadletter.Error](r.try(wants("c1", "twitch:6", aBan)))
 		if !ok || d.ID != "" || d.Reason != deadletter.Forbidden || !strings.Contains(d.Error(), "rule timeout: ") {
 			t.Errorf("dead letter %+v; want one of the event", d)

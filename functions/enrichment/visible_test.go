@@ -48,10 +48,11 @@ func TestTheMarkAtTheEndOfATextIsFound(t *testing.T) {
 	onFirestore(t, func(r *rig) {
 		r.shareTalk()
 		r.rule("short", map[string]any{"when": `event.message.text == "hello"`, "candidates": textCandidate("an answer")})
-		marked := answer.FanOut(&event.Event{
+		relayed := answer.FanOut(&event.Event{
 			Source: "ingress.twitch", Channel: "twitch:bruno", Candidates: []event.Candidate{{Text: "hello"}},
 			Egress: &event.Egress{To: []event.Address{{Destination: "discord", Channel: "discord:1"}}},
-		}, "s")[0].Event.Candidates[0].Text
+		}, "s")[0].Event
+		marked := answer.Render(relayed).Whole()
 		if marked == "hello" {
 			t.Fatal("the text has no mark")
 		}

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"parley.internal/shared/chattext"
 )
 
 // words is a text that knows its authors.
@@ -113,18 +115,9 @@ func (w words) oneLine() words {
 // bot may remove the characters before.
 func firstVisible(text string) int {
 	for i, r := range text {
-		if !invisible(r) {
+		if !chattext.Invisible(r) {
 			return i
 		}
 	}
 	return len(text)
-}
-
-// hidden holds the characters without a picture that are neither white space nor format characters
-// (https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point).
-const hidden = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u2800\u3164\uffa0"
-
-func invisible(r rune) bool {
-	return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Variation_Selector, r) ||
-		r >= 0xe0000 && r <= 0xe0fff || strings.ContainsRune(hidden, r)
 }
