@@ -70,6 +70,7 @@ func TestHoursOfWritesKeepMemoryAndDiskFlat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const perMinute = 20
 		s := openExpiring(t, dir)
+		time.Sleep(sweepInterval / 2) // no sweep at the times of the writes and checks below
 		for minute := range 6 * 60 {
 			putEntries(t, s, fmt.Sprint(minute), perMinute)
 			time.Sleep(time.Minute)
