@@ -22,7 +22,8 @@
 //   - Write, ExecutePipeline, PartitionQuery, and find_nearest and explain_options in a query are UNIMPLEMENTED.
 //
 // In this package, read.go, write.go, transaction.go, listen.go and aggregation.go hold the calls of the API, store.go
-// makes the commits, document.go holds the states, and ttl.go deletes expired documents. Of this module the package may import emulator/wal only.
+// makes the commits, document.go holds the states, and ttl.go deletes expired documents. Of this module the package may
+// import emulator/wal only.
 package firestore
 
 import (

@@ -23,8 +23,9 @@ const (
 // maxGroup is the largest number of commits in one write to the journal.
 const maxGroup = 256
 
-// A store owns the states and the goroutine for commits and for the expiry of documents. Readers take the published state and wait for no commit. Commits
-// run in sequence. Commits waiting at the same time share one write of the journal.
+// A store owns the states and the goroutine for commits and for the expiry of documents. Readers take the published
+// state and wait for no commit. Commits run in sequence. Commits waiting at the same time share one write of the
+// journal.
 type store struct {
 	clock   func() time.Time
 	journal *journal // nil without a data directory

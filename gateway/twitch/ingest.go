@@ -84,9 +84,9 @@ func toEvent(m irc.Message, bot account) *event.Event {
 	return nil
 }
 
-// messageEvent converts a message. It returns nil for a text in which nothing is visible. A reply begins with a mention of the author of its parent
-// (https://dev.twitch.tv/docs/chat/irc/#privmsg-tags, the tags reply-parent-*). The event's text is the reply without the
-// mention, so that a command in a reply is a command.
+// messageEvent converts a message. It returns nil for a text in which nothing is visible. A reply begins with a mention
+// of the author of its parent (https://dev.twitch.tv/docs/chat/irc/#privmsg-tags, the tags reply-parent-*). The event's
+// text is the reply without the mention, so that a command in a reply is a command.
 func messageEvent(m *irc.PrivateMessage, bot account) *event.Event {
 	user, err := identity.New(identity.Twitch, m.User.ID)
 	if err != nil || user == bot.id || m.ID == "" || fromSharedChat(m.Tags) || chattext.Trim(m.Message) == "" {

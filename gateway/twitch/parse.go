@@ -9,8 +9,8 @@ import (
 	irc "github.com/gempir/go-twitch-irc/v4"
 )
 
-// parse reads one line. Each run of invalid bytes becomes U+FFFD. The library panics on some malformed lines; then err is not nil, and m is the message of the
-// repaired line, or nil if the line can't be repaired.
+// parse reads one line. Each run of invalid bytes becomes U+FFFD. The library panics on some malformed lines; then err
+// is not nil, and m is the message of the repaired line, or nil if the line can't be repaired.
 func parse(line string) (m irc.Message, err error) {
 	line = strings.ToValidUTF8(line, "\ufffd")
 	if m, err = tryParse(line); err == nil {

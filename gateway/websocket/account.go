@@ -125,8 +125,8 @@ func (a *authenticator) loadUser(ctx context.Context, acc *account, before accou
 }
 
 // recheckAccount reads the connection's account again whenever the cached state expires, updates the permission for
-// moderation actions, and closes the connection if the account may no longer be used. While Firestore fails, the connection stays open: a failure of Firestore must not
-// disconnect every client.
+// moderation actions, and closes the connection if the account may no longer be used. While Firestore fails, the
+// connection stays open: a failure of Firestore must not disconnect every client.
 func (c *conn) recheckAccount(ctx context.Context) {
 	acc, ttl := c.account, c.server.auth.ttl
 	timer := time.NewTimer(time.Until(acc.readAt.Add(ttl)))

@@ -47,7 +47,8 @@ type message struct {
 	} `json:"payload"`
 }
 
-// parse decodes a message. Half a character in a text becomes U+FFFD, and invalid UTF-8 does, too. It returns an error for a message without the documented fields.
+// parse decodes a message. Half a character in a text becomes U+FFFD, and invalid UTF-8 does, too. It returns an error
+// for a message without the documented fields.
 func parse(data []byte) (message, error) {
 	var m message
 	data = event.ReplaceHalfCharacters(bytes.ToValidUTF8(data, []byte("\ufffd")))
