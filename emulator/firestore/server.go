@@ -75,9 +75,9 @@ type Option func(*options)
 // WithAddr sets the TCP address of the server, host:port. The default is a free port of 127.0.0.1.
 func WithAddr(addr string) Option { return func(o *options) { o.addr = addr } }
 
-// WithClock sets the clock for commit times, read times and the expiry of transactions. The default is time.Now.
-// Several goroutines call the function at the same time. Each
-// commit time is at least a microsecond later than the one before, even if the clock stops or goes back.
+// WithClock sets the clock for commit times, read times and the expiry of transactions. The default is time.Now. Several
+// goroutines call the function at the same time. Each commit time is at least a microsecond later than the one before,
+// even if the clock stops or goes back.
 func WithClock(now func() time.Time) Option { return func(o *options) { o.clock = now } }
 
 // WithDataDir keeps the content in a directory. The directory is created if necessary and belongs to one server at a

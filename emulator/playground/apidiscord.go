@@ -258,11 +258,12 @@ func (a discordAPI) putMember(r *http.Request) (any, error) {
 	if err := a.srv.SetNick(g.ID, u.ID, in.Nick); err != nil {
 		return nil, refused("nick", err)
 	}
-	at := slices.IndexFunc(a.srv.Members(g.ID), func(m discord.Member) bool { return m.User.ID == u.ID })
+	members := a.srv.Members(g.ID)
+	at := slices.IndexFunc(members, func(m discord.Member) bool { return m.User.ID == u.ID })
 	if at < 0 {
 		return nil, refuse(http.StatusNotFound, "user", "%s has left the guild", u.Name)
 	}
-	return a.toMember(a.srv.Members(g.ID)[at]), nil
+	return a.toMember(members[at]), nil
 }
 
 func (a discordAPI) removeMember(r *http.Request) (any, error) {

@@ -56,27 +56,29 @@ type httpFault struct {
 	Hang         bool              `json:"hang"`
 }
 
-func (f httpFault) fault() (to fake.HTTPFault, err error) {
-	to = fake.HTTPFault{
+// inject checks the fault and passes it to the fake.
+func (f httpFault) inject(fail func(fake.HTTPFault)) (err error) {
+	to := fake.HTTPFault{
 		Method: f.Method, Path: f.Path, Skip: f.Skip, Times: f.Times, Done: f.Done, Status: f.Status, Header: http.Header{},
 		Message: f.Message, Global: f.Global, Drop: f.Drop, Hang: f.Hang,
 	}
 	if err := f.check("http"); err != nil {
-		return to, err
+		return err
 	}
 	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
-		return to, invalid("http.status", "is not from 200 to 599")
+		return invalid("http.status", "is not from 200 to 599")
 	}
 	if to.Delay, err = milliseconds("http.delayMs", f.DelayMS); err != nil {
-		return to, err
+		return err
 	}
 	if to.RetryAfter, err = milliseconds("http.retryAfterMs", f.RetryAfterMS); err != nil {
-		return to, err
+		return err
 	}
 	for name, value := range f.Headers {
 		to.Header.Set(name, value)
 	}
-	return to, nil
+	fail(to)
+	return nil
 }
 
 // exactlyOne returns an error unless one kind of fault is given.
@@ -130,11 +132,7 @@ func (a twitchAPI) fault(r *http.Request) (any, error) {
 	}
 	switch {
 	case in.HTTP != nil:
-		f, err := in.HTTP.fault()
-		if err != nil {
-			return nil, err
-		}
-		a.srv.FailHTTP(f)
+		return count{}, in.HTTP.inject(a.srv.FailHTTP)
 	case in.Chat != nil:
 		f := in.Chat
 		if err := f.check("chat"); err != nil {
@@ -210,11 +208,7 @@ func (a discordAPI) fault(r *http.Request) (any, error) {
 	}
 	switch {
 	case in.HTTP != nil:
-		f, err := in.HTTP.fault()
-		if err != nil {
-			return nil, err
-		}
-		a.srv.FailHTTP(f)
+		return count{}, in.HTTP.inject(a.srv.FailHTTP)
 	case in.Dispatch != nil:
 		f := in.Dispatch
 		if err := f.check("dispatch"); err != nil {

@@ -1,8 +1,6 @@
 package playground
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"parley.internal/gateway/bearer"
 	"parley.internal/gateway/loopback"
 	"parley.internal/shared/credential"
 )
@@ -59,19 +58,10 @@ func localOnly(h http.Handler) http.Handler {
 	})
 }
 
-// requireToken passes requests with the token in the Authorization header to h. It compares hashes in constant time, so
-// the response time reveals neither the token nor its length. Without a token nobody passes.
+// requireToken passes requests with the token in the Authorization header to h. Without a token nobody passes.
 func requireToken(h http.Handler, token credential.Secret) http.Handler {
-	want := sha256.Sum256([]byte(token.Reveal()))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		got := sha256.Sum256([]byte(strings.TrimSpace(given)))
-		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 || token.IsZero() {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			writeRefusal(w, refuse(http.StatusUnauthorized, "Authorization", "must be Bearer TOKEN, with the token of this start"))
-			return
-		}
-		h.ServeHTTP(w, r)
+	return bearer.Require(token, h, func(w http.ResponseWriter, _ *http.Request) {
+		writeRefusal(w, refuse(http.StatusUnauthorized, "Authorization", "must be Bearer TOKEN, with the token of this start"))
 	})
 }
 

@@ -31,7 +31,7 @@ import (
 	"parley.internal/emulator/stack"
 )
 
-// project is part of every resource name. It is unknown outside this machine.
+// project is the project of all resources of a soak. No cloud project needs to exist.
 const project = "parley-soak"
 
 // Common holds the options that [RunClients] and [RunPlatforms] share.

@@ -7,8 +7,8 @@
 //
 // Every event is published once to the topic of enriched events, for observers. If a rule requested a model's answer,
 // the bus attribute next also addresses the event to the personality function. If a rule answers by itself and no rule
-// requests a model, this function sends the answer as the step rule:<id>. Observers still receive the event: they see
-// everything on one topic, for one additional publish.
+// requests a model, this function sends the answer as the step rule:<id>. Observers still receive the event. So all
+// events are on one topic; such an answer costs one more publish.
 //
 // # People and their ids
 //

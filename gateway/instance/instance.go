@@ -139,7 +139,7 @@ func Start(ctx context.Context, c Config, o Options) (_ *Instance, err error) {
 		if o.DemoSecret.IsZero() {
 			return nil, errors.New("demo tokens without a secret")
 		}
-		mux.Handle("GET /demo/tokens", requireBearer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		mux.Handle("GET /demo/tokens", requireToken(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			writeJSON(w, http.StatusOK, o.DemoTokens)
 		}), o.DemoSecret))
 	}

@@ -1,14 +1,12 @@
 package instance
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"net/http"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"parley.internal/gateway/bearer"
 	"parley.internal/gateway/loopback"
 	"parley.internal/shared/credential"
 )
@@ -20,7 +18,7 @@ func metricsHandler(registry *prometheus.Registry, token credential.Secret, open
 	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 	switch {
 	case !token.IsZero():
-		return requireBearer(metrics, token)
+		return requireToken(metrics, token)
 	case open:
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			// A proxy on this machine passes requests of strangers to the loopback interface.
@@ -34,20 +32,11 @@ func metricsHandler(registry *prometheus.Registry, token credential.Secret, open
 	return http.NotFoundHandler()
 }
 
-// requireBearer passes requests with the token in the Authorization header to h, and answers 401 to the remaining ones.
-// It compares hashes in constant time, so the response time reveals neither the token nor its length.
-func requireBearer(h http.Handler, token credential.Secret) http.Handler {
-	want := sha256.Sum256([]byte(token.Reveal()))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		got := sha256.Sum256([]byte(strings.TrimSpace(given)))
-		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			writeJSON(w, http.StatusUnauthorized, map[string]any{"error": map[string]string{
-				"code": "token_required", "message": "The path needs its own token: Authorization: Bearer TOKEN.",
-			}})
-			return
-		}
-		h.ServeHTTP(w, r)
+// requireToken passes requests with the token in the Authorization header to h, and answers 401 to the remaining ones.
+func requireToken(h http.Handler, token credential.Secret) http.Handler {
+	return bearer.Require(token, h, func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusUnauthorized, map[string]any{"error": map[string]string{
+			"code": "token_required", "message": "The path needs its own token: Authorization: Bearer TOKEN.",
+		}})
 	})
 }

@@ -36,10 +36,7 @@ func (a account) addressedBy(m *irc.PrivateMessage) bool {
 	if !answer.WasRelayed(&event.Event{Message: &event.Message{Text: m.Reply.ParentMsgBody}}) {
 		return true
 	}
-	typed, ok := cutMention(m.Message, m.Reply.ParentDisplayName)
-	if !ok {
-		typed, _ = cutMention(m.Message, m.Reply.ParentUserLogin)
-	}
+	typed, _ := cutMention(m.Message, m.Reply.ParentDisplayName, m.Reply.ParentUserLogin)
 	return a.mentionedIn(typed)
 }
 
@@ -49,10 +46,7 @@ func (a account) addressedBy(m *irc.PrivateMessage) bool {
 func withoutParent(text, login, displayName string) string {
 	rest := text
 	for {
-		after, ok := cutMention(rest, displayName)
-		if !ok {
-			after, ok = cutMention(rest, login)
-		}
+		after, ok := cutMention(rest, displayName, login)
 		if !ok {
 			break
 		}
@@ -64,18 +58,18 @@ func withoutParent(text, login, displayName string) string {
 	return rest
 }
 
-// cutMention removes a mention of a name, and the space behind the mention, from the beginning of a text.
-func cutMention(text, name string) (rest string, ok bool) {
-	if !strings.HasPrefix(text, "@") {
-		return text, false
-	}
-	rest, ok = chattext.CutName(text[1:], name)
+// cutMention removes a mention of one of the names, and the space behind the mention, from the beginning of a text.
+func cutMention(text string, names ...string) (rest string, ok bool) {
+	typed, ok := strings.CutPrefix(text, "@")
 	if !ok {
 		return text, false
 	}
-	rest = strings.TrimLeft(rest, ",:")
-	if first, _ := utf8.DecodeRuneInString(rest); rest != "" && !unicode.IsSpace(first) {
-		return text, false
+	for _, name := range names {
+		rest, ok := chattext.CutName(typed, name)
+		rest = strings.TrimLeft(rest, ",:")
+		if first, _ := utf8.DecodeRuneInString(rest); ok && (rest == "" || unicode.IsSpace(first)) {
+			return strings.TrimLeftFunc(rest, unicode.IsSpace), true
+		}
 	}
-	return strings.TrimLeftFunc(rest, unicode.IsSpace), true
+	return text, false
 }

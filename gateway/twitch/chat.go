@@ -10,6 +10,7 @@ import (
 	"time"
 
 	irc "github.com/gempir/go-twitch-irc/v4"
+	"golang.org/x/time/rate"
 
 	"parley.internal/shared/deadletter"
 	"parley.internal/shared/delivery"
@@ -35,7 +36,7 @@ type chat struct {
 	onJoined  func(login string, from, now time.Time) // from is the beginning of a gap, or zero
 	onParted  func(login string, since time.Time)     // called after a lost connection
 
-	malformed malformedLog
+	malformed rate.Sometimes // limits the logs of malformed lines
 
 	mu           sync.Mutex
 	login        string              // the bot's; empty before the first connection

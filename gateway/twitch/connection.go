@@ -128,8 +128,8 @@ func (c *chat) logIn(ctx context.Context, token credential.Token) (*connection, 
 	return w, nil
 }
 
-// watchdog ends a silent connection. After a silence it sends a PING. If the silence lasts for another
-// third of that time, it calls end.
+// watchdog ends a silent connection. After a time without a line, the watchdog sends a PING. After another third of that
+// time without a line, the watchdog calls end.
 type watchdog struct {
 	conn    *connection
 	silence time.Duration

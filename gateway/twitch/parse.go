@@ -3,7 +3,6 @@ package twitch
 import (
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	irc "github.com/gempir/go-twitch-irc/v4"
@@ -71,22 +70,6 @@ const (
 	maxLoggedTag = 100
 )
 
-// malformedLog limits the logs of malformed lines. The zero value permits the first log. It is safe for concurrent use.
-type malformedLog struct {
-	mu   sync.Mutex
-	last time.Time
-}
-
-func (l *malformedLog) due(now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.last.IsZero() && now.Sub(l.last) < malformedPause {
-		return false
-	}
-	l.last = now
-	return true
-}
-
 // parse reads one line, and counts and logs a malformed line. It returns nil for a line that can't be read. The log has
 // the tags that the library reads, without the text of the user.
 func (c *chat) parse(line string) irc.Message {
@@ -99,10 +82,10 @@ func (c *chat) parse(line string) irc.Message {
 		result = "dropped"
 	}
 	c.metrics.malformed.WithLabelValues(result).Inc()
-	if c.malformed.due(time.Now()) {
+	c.malformed.Do(func() {
 		c.log.Warn("malformed line from Twitch", "result", result, "error", err, "bytes", len(line),
 			"badges", tagOf(line, "badges"), "emotes", tagOf(line, "emotes"))
-	}
+	})
 	return m
 }
 

@@ -40,6 +40,7 @@ import (
 	"cloud.google.com/go/firestore"
 	irc "github.com/gempir/go-twitch-irc/v4"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"parley.internal/gateway/gap"
 	"parley.internal/gateway/moderator"
@@ -139,6 +140,7 @@ func New(c Config, d Dependencies) (*Service, error) {
 	s.sends = newPacer(s.limits.messageWindow, s.share)
 	s.chat = &chat{
 		config: c, timing: s.timing, limits: s.limits, bot: bot, tokens: d.Tokens, dial: d.Dial, log: s.log, metrics: s.metrics,
+		malformed: rate.Sometimes{Interval: malformedPause},
 		joinPacer: newPacer(s.limits.joinWindow, s.share), channels: map[string]*channel{}, wakeUp: make(chan struct{}, 1), loggedIn: make(chan struct{}, 1),
 		onJoined: s.onJoined, onParted: s.onParted,
 	}

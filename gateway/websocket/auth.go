@@ -11,6 +11,7 @@ import (
 	gorilla "github.com/gorilla/websocket"
 	"github.com/maypok86/otter/v2"
 
+	"parley.internal/gateway/bearer"
 	"parley.internal/gateway/throttle"
 	"parley.internal/shared/identity"
 	"parley.internal/shared/store"
@@ -46,8 +47,8 @@ const (
 
 // rawToken returns the raw token of a request, or an empty string. The header has priority over the sub-protocol.
 func rawToken(r *http.Request) string {
-	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
-		return strings.TrimSpace(token)
+	if token, ok := bearer.Token(r); ok {
+		return token
 	}
 	for _, p := range gorilla.Subprotocols(r) {
 		if token, ok := strings.CutPrefix(p, bearerPrefix); ok {
@@ -63,17 +64,17 @@ func rawToken(r *http.Request) string {
 // the answer. Otherwise the result is empty: RFC 6455 allows a connection without a sub-protocol.
 func selectProtocol(r *http.Request) string {
 	offered := gorilla.Subprotocols(r)
-	bearer := ""
+	withToken := ""
 	for _, p := range offered {
 		if p == subprotocol {
 			return subprotocol
 		}
 		if strings.HasPrefix(p, bearerPrefix) {
-			bearer = p
+			withToken = p
 		}
 	}
 	if len(offered) == 1 {
-		return bearer
+		return withToken
 	}
 	return ""
 }

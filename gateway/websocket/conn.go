@@ -46,9 +46,7 @@ type conn struct {
 	inbox     inbox
 	rooms     map[string]struct{} // guarded by the hub's lock
 	limits    *allowance          // of the user
-	rate      *rate.Limiter       // of the user
 	ackRate   *rate.Limiter       // acknowledgements of the connection; their number depends on the answers
-	flood     *rate.Limiter       // of the user
 	frames    *frameCounter
 	published chan struct{} // closed when the publisher is done
 	readDone  chan struct{} // closed when the reader is done
@@ -179,7 +177,7 @@ func (c *conn) handle(ctx context.Context, kind int, data []byte) {
 	if refused != nil {
 		id = refused.id
 	}
-	limit := c.rate
+	limit := c.limits.rate
 	if in.kind == TypeAck {
 		limit = c.ackRate
 	}

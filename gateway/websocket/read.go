@@ -50,16 +50,16 @@ func (c *conn) read(ctx context.Context) {
 		}
 		switch {
 		case err == nil:
-			if !c.flood.Allow() {
+			if !c.limits.flood.Allow() {
 				c.end(CloseFlood)
 				continue
 			}
 			c.handle(ctx, kind, buf)
 		case errors.Is(err, errFrameTooLong):
 			c.server.metrics.framesIn.WithLabelValues("other").Inc()
-			if !c.flood.Allow() {
+			if !c.limits.flood.Allow() {
 				c.end(CloseFlood)
-			} else if c.allow(c.rate, "") {
+			} else if c.allow(c.limits.rate, "") {
 				c.refuse(&frameError{code: ErrTooLarge, message: "the frame is longer than the limit"})
 			}
 		case errors.Is(err, errUnskippable):
@@ -141,11 +141,11 @@ func (c *conn) allow(limit *rate.Limiter, id string) bool {
 
 // allowExtra counts n frames without a message against the rate limit. It reports false for a flood.
 func (c *conn) allowExtra(n int) bool {
-	if !c.flood.AllowN(time.Now(), n) {
+	if !c.limits.flood.AllowN(time.Now(), n) {
 		return false
 	}
 	for range n {
-		c.rate.Allow() // no answer, but messages may be refused afterwards
+		c.limits.rate.Allow() // no answer, but messages may be refused afterwards
 	}
 	return true
 }

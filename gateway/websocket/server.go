@@ -179,7 +179,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.metrics.auth.WithLabelValues("ok").Inc()
-	// the request's context carries the trace; it ends when this handler returns
+	// the request's context carries the trace, but ends when this handler returns
 	c := s.newConn(ws, acc, allowance)
 	c.acks = acks
 	s.serve(context.WithoutCancel(r.Context()), c, receivedIDs(r))
@@ -209,9 +209,7 @@ func (s *Server) newConn(ws *gorilla.Conn, acc account, limits *allowance) *conn
 		unacked:   map[string]delivery.Ref{},
 		ackRoom:   make(chan struct{}, 1),
 		limits:    limits,
-		rate:      limits.rate,
 		ackRate:   rate.NewLimiter(limits.rate.Limit(), limits.rate.Burst()),
-		flood:     limits.flood,
 		published: make(chan struct{}), readDone: make(chan struct{}),
 	}
 	c.moderator.Store(acc.moderator)

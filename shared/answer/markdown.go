@@ -22,11 +22,13 @@ var (
 // clickable.
 func (w words) escapeMarkdown() words {
 	var out words
-	offset := 0
+	offset, literal := 0, "" // of the runs before
 	for _, run := range w.runs() {
 		text := run.text
-		if !run.own[0] {
-			switch code := openCode(w, offset); code {
+		if run.own[0] {
+			literal += text
+		} else {
+			switch openCode(literal) {
 			case "":
 				text = escapeRun(w.text[:offset], run.text)
 			case fence:
@@ -44,15 +46,9 @@ func (w words) escapeMarkdown() words {
 	return out
 }
 
-// openCode returns the backquotes of the code that the operator began before an offset, or nothing.
-func openCode(w words, offset int) string {
-	var literal strings.Builder
-	for _, run := range w.slice(0, offset).runs() {
-		if run.own[0] {
-			literal.WriteString(run.text)
-		}
-	}
-	parts := strings.Split(literal.String(), fence)
+// openCode returns the backquotes of the code that is open after an operator's literal text, or nothing.
+func openCode(literal string) string {
+	parts := strings.Split(literal, fence)
 	if len(parts)%2 == 0 {
 		return fence
 	}

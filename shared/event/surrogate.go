@@ -7,9 +7,9 @@ import (
 )
 
 // ReplaceHalfCharacters replaces each half of a surrogate pair in a JSON text by U+FFFD, the replacement character.
-// RFC 8259, section 8.2, permits an escape such as \ud83d without its other half, and programs write it that cut a text
-// inside an emoji. But no valid UTF-8 can express it. The result has the same length. It is data itself if nothing
-// changes, and otherwise a copy. For a text that is not JSON the result is arbitrary.
+// RFC 8259, section 8.2, permits an escape such as \ud83d without its other half. Programs that cut a text inside an emoji
+// write such an escape, but no valid UTF-8 can express half a pair. The result has the same length as data. It is data
+// itself if nothing changes, and otherwise a copy. For a text that is not JSON the result is arbitrary.
 func ReplaceHalfCharacters(data []byte) []byte {
 	copied := false
 	for i := bytes.IndexByte(data, '\\'); i >= 0 && i < len(data); i++ {

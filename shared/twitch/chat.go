@@ -103,8 +103,8 @@ var passing = map[string]pass{
 var secondsLeft = regexp.MustCompile(`(\d{1,9})(?: more)? seconds?\b`)
 
 // ChatRefusal maps Twitch's refusal of a chat message: a code and words from IRC's NOTICE or Helix's drop_reason. Twitch
-// lists the codes of NOTICE (https://dev.twitch.tv/docs/chat/irc/#notice). A drop_reason has one of these codes, or a code
-// of its own. A refusal that ends by itself is [NotDone], with the pause before another attempt: a duplicate of the last
+// lists the codes of NOTICE (https://dev.twitch.tv/docs/chat/irc/#notice). A drop_reason has one of these codes, or another
+// code. A refusal that ends by itself is [NotDone], with the pause before another attempt: a duplicate of the last
 // message, slow mode, a message too fast, and a time-out of the bot. Every other refusal is final.
 func ChatRefusal(code, message string) *Error {
 	e := &Error{Outcome: Refused, Reason: deadletter.PlatformRefused, Err: fmt.Errorf("refused by Twitch: %s: %s", code, message)}
